@@ -1,0 +1,578 @@
+//! The frames of the native dialect and their bytes: `u32` length (little endian), head (bincode), payload as it is.
+//!
+//! The order of the variants of [`Frame`] and of their fields is the protocol: variants are only ever added at the end, and
+//! `tests/golden.rs` freezes the bytes of each. What a relay touches on its way (requests, responses, events) is read
+//! without copying: names and payloads are slices of the buffer that the frame came in.
+
+use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
+use crate::payload::{read_head, write_head};
+use crate::{CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId};
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, fmt, time::Duration};
+
+/// What goes over a link as one unit.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Frame {
+    /// Branch to master, first of all: let me in.
+    Bind(Bind),
+    /// Master to branch: you are in.
+    Bound(Bound),
+    /// Master to branch: you are not, or no longer, in. The link closes behind it.
+    Refused(Refused),
+    /// Branch to master: I offer these too. Answered by a response without a value.
+    Register(Register),
+    /// Branch to master: I offer these no longer. Answered by a response without a value.
+    Unregister(Unregister),
+    /// Master to branch: a node came, or offers more.
+    Online(NodeNews),
+    /// Master to branch: a node went, or offers less.
+    Offline(NodeNews),
+    /// Branch to master: which actions are there?
+    Describe(Describe),
+    /// The answer.
+    Described(Described),
+    /// Run this action.
+    Request(Request),
+    /// What became of a request, a register, an unregister, a subscribe or an invoke.
+    Response(Response),
+    /// Whoever asked gave up: no response is expected any more.
+    Cancel(CallbackId),
+    /// Call a function that was passed as an argument.
+    Invoke(Invoke),
+    /// The last holder of a function that was passed as an argument let it go.
+    Release(CallbackId),
+    /// Branch to master: send me what matches. Answered by a response without a value.
+    Subscribe(Subscribe),
+    /// Branch to master: no longer. Not answered.
+    Unsubscribe(SubscriptionKey),
+    /// An event for the subscribers of its topic.
+    Publish(Publish),
+    /// An event for every node.
+    Broadcast(Broadcast),
+    /// Are you there?
+    Ping,
+    /// Yes.
+    Pong,
+    /// I finish what is in flight and take no more.
+    Drain,
+}
+
+/// The first frame of a branch.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bind {
+    /// [`PROTOCOL_VERSION`](crate::limits::PROTOCOL_VERSION) of the branch.
+    pub version: u16,
+    /// What the branch is called.
+    pub name: ByteString,
+    /// What the master checks: a token, or whatever its check understands.
+    pub credentials: Option<ByteString>,
+    /// What it answers. More than [`ACTIONS_PER_FRAME_MAX`](crate::limits::ACTIONS_PER_FRAME_MAX) follow in `Register`s.
+    pub offers: Vec<Offer>,
+    /// What it listens to.
+    pub subscriptions: Vec<SubscriptionKey>,
+}
+
+/// An action that a node answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Offer {
+    /// Its name.
+    pub action: ByteString,
+    /// The encoding that its node reads best. A call in bincode goes only to a node that says so.
+    pub encoding: Encoding,
+    /// What it takes and gives, where that is known.
+    pub shape: Option<Shape>,
+}
+
+/// What an action takes and gives, each as the text of a JSON Schema.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Shape {
+    /// The schema of the arguments.
+    pub arguments: ByteString,
+    /// The schema of the reply.
+    pub reply: ByteString,
+}
+
+/// The master's yes to a bind.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Bound {
+    /// The session of this link.
+    pub session: SessionId,
+    /// What the master is called.
+    pub master: ByteString,
+    /// How often the branch must say something, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// The longest frame that the master reads, in bytes without the length prefix.
+    pub frame_len_max: u64,
+    /// How many requests the branch may have in flight.
+    pub in_flight_max: u64,
+}
+
+/// The master's no to a bind, or the end of one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, as a number.
+    pub code: Code,
+    /// Why, as a sentence.
+    pub message: ByteString,
+    /// Whether the branch may come back: a name taken over by another one is lost for good.
+    pub may_return: bool,
+}
+
+/// More actions of a bound branch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Register {
+    /// Where the response goes.
+    pub callback_id: CallbackId,
+    /// What it offers from now on.
+    pub offers: Vec<Offer>,
+}
+
+/// Fewer actions of a bound branch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unregister {
+    /// Where the response goes.
+    pub callback_id: CallbackId,
+    /// What it offers no longer.
+    pub actions: Vec<ByteString>,
+}
+
+/// Who came or went, with its actions. It feeds the action cache of the others.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeNews {
+    /// What the node is called.
+    pub node: ByteString,
+    /// Its session: several nodes may share one name.
+    pub session: SessionId,
+    /// Whether the node itself came or went, and not only some of its actions.
+    pub whole: bool,
+    /// The actions that came, with the encoding that each wants. When the node itself goes, they all go, listed or not.
+    pub actions: Vec<(ByteString, Encoding)>,
+}
+
+/// A question for the actions of the mesh.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Describe {
+    /// Where the answer goes.
+    pub callback_id: CallbackId,
+    /// Which actions: their names are matched as topics are.
+    pub pattern: Pattern,
+}
+
+/// The answer to a [`Describe`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Described {
+    /// Whose question it answers.
+    pub callback_id: CallbackId,
+    /// The actions, sorted by name: at most [`DESCRIBED_MAX`](crate::limits::DESCRIBED_MAX).
+    pub actions: Vec<ActionDescription>,
+}
+
+/// An action of the mesh, as seen from outside.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ActionDescription {
+    /// Its name.
+    pub action: ByteString,
+    /// Who offers it.
+    pub nodes: Vec<ByteString>,
+    /// What it takes and gives, where that is known.
+    pub shape: Option<Shape>,
+}
+
+/// A request to run an action.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Request {
+    /// Where the response goes.
+    pub callback_id: CallbackId,
+    /// Which action.
+    pub action: ByteString,
+    /// The node that is to run it; empty for any.
+    pub node: ByteString,
+    /// Who asks; a branch leaves it empty and the master writes the name that is bound.
+    pub caller: ByteString,
+    /// How long the caller still waits. It goes down at each hop.
+    pub time_left: Option<Duration>,
+    /// The arguments.
+    pub payload: Payload,
+}
+
+/// What became of a request.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Response {
+    /// Which request.
+    pub callback_id: CallbackId,
+    /// Its reply, or why there is none.
+    pub outcome: Result<Payload, CallError>,
+}
+
+/// A call of a function that was passed as an argument.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Invoke {
+    /// Which function, by the id that its owner drew.
+    pub function: CallbackId,
+    /// Where the response goes, if one is wanted.
+    pub callback_id: Option<CallbackId>,
+    /// How long the caller still waits.
+    pub time_left: Option<Duration>,
+    /// The arguments.
+    pub payload: Payload,
+}
+
+/// A new subscription.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Subscribe {
+    /// Where the response goes.
+    pub callback_id: CallbackId,
+    /// What is subscribed to.
+    pub key: SubscriptionKey,
+}
+
+/// What a node is subscribed to: it is told of an event once, however many of its own handlers share the key.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct SubscriptionKey {
+    /// Which topics.
+    pub pattern: Pattern,
+    /// The group whose members share the events, each event going to one of them.
+    pub group: Option<ByteString>,
+}
+
+/// An event for the subscribers of its topic.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Publish {
+    /// Its topic.
+    pub topic: ByteString,
+    /// Who published it; a branch leaves it empty and the master writes the name that is bound.
+    pub publisher: ByteString,
+    /// Whether it is for the subscribers that are in no group.
+    pub for_all: bool,
+    /// The groups that it is for.
+    pub groups: Vec<ByteString>,
+    /// What happened.
+    pub payload: Payload,
+}
+
+/// An event for every node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Broadcast {
+    /// Its topic.
+    pub topic: ByteString,
+    /// Who sent it; a branch leaves it empty and the master writes the name that is bound.
+    pub publisher: ByteString,
+    /// What happened.
+    pub payload: Payload,
+}
+
+impl fmt::Debug for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A token must not find its way into a log.
+        f.debug_struct("Bind")
+            .field("version", &self.version)
+            .field("name", &self.name)
+            .field("credentials", &self.credentials.as_ref().map(|_| "(kept back)"))
+            .field("offers", &self.offers.len())
+            .field("subscriptions", &self.subscriptions)
+            .finish()
+    }
+}
+
+/// A frame without its payload, as it stands in the bytes. The order of variants and fields is the protocol.
+#[derive(Serialize, Deserialize)]
+enum Head<'a> {
+    Bind(Cow<'a, Bind>),
+    Bound(Cow<'a, Bound>),
+    Refused(Cow<'a, Refused>),
+    Register(Cow<'a, Register>),
+    Unregister(Cow<'a, Unregister>),
+    Online(Cow<'a, NodeNews>),
+    Offline(Cow<'a, NodeNews>),
+    Describe(Cow<'a, Describe>),
+    Described(Cow<'a, Described>),
+    #[serde(borrow)]
+    Request(RequestHead<'a>),
+    #[serde(borrow)]
+    Response(ResponseHead<'a>),
+    Cancel(CallbackId),
+    Invoke(InvokeHead<'a>),
+    Release(CallbackId),
+    Subscribe(Cow<'a, Subscribe>),
+    Unsubscribe(Cow<'a, SubscriptionKey>),
+    #[serde(borrow)]
+    Publish(PublishHead<'a>),
+    #[serde(borrow)]
+    Broadcast(BroadcastHead<'a>),
+    Ping,
+    Pong,
+    Drain,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PayloadHead<'a> {
+    encoding: Encoding,
+    callbacks: Cow<'a, [CallbackId]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestHead<'a> {
+    callback_id: CallbackId,
+    action: &'a str,
+    node: &'a str,
+    caller: &'a str,
+    time_left_us: Option<u64>,
+    payload: PayloadHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResponseHead<'a> {
+    callback_id: CallbackId,
+    #[serde(borrow)]
+    outcome: OutcomeHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum OutcomeHead<'a> {
+    Reply(PayloadHead<'a>),
+    Error { code: Code, fate: Fate, name: &'a str, message: &'a str, data: Option<PayloadHead<'a>> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct InvokeHead<'a> {
+    function: CallbackId,
+    callback_id: Option<CallbackId>,
+    time_left_us: Option<u64>,
+    payload: PayloadHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PublishHead<'a> {
+    topic: &'a str,
+    publisher: &'a str,
+    for_all: bool,
+    groups: Cow<'a, [ByteString]>,
+    payload: PayloadHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BroadcastHead<'a> {
+    topic: &'a str,
+    publisher: &'a str,
+    payload: PayloadHead<'a>,
+}
+
+impl Frame {
+    /// Appends the whole frame: length, head, payload.
+    pub fn encode(&self, buffer: &mut BytesMut) {
+        let payload = self.payload();
+        let bytes = payload.map_or(&[][..], |payload| &payload.bytes);
+        self.encode_head(buffer, bytes.len());
+        buffer.extend_from_slice(bytes);
+    }
+
+    /// Appends length and head only: the payload, of [`Frame::payload`], must follow.
+    pub fn encode_without_payload(&self, buffer: &mut BytesMut) {
+        self.encode_head(buffer, self.payload().map_or(0, Payload::len));
+    }
+
+    fn encode_head(&self, buffer: &mut BytesMut, payload_len: usize) {
+        let start = buffer.len();
+        buffer.put_u32_le(0);
+        write_head(&self.head(), buffer);
+        let len = buffer.len() - start - LENGTH_PREFIX_LEN + payload_len;
+        // Whoever makes a frame checks it against the frame limit, which the limits assert to fit.
+        let prefix = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+        buffer[start..start + LENGTH_PREFIX_LEN].copy_from_slice(&prefix);
+    }
+
+    /// The bytes that follow the head, for the frames that carry a user's value.
+    #[must_use]
+    pub fn payload(&self) -> Option<&Payload> {
+        match self {
+            Frame::Request(Request { payload, .. })
+            | Frame::Response(Response { outcome: Ok(payload), .. })
+            | Frame::Invoke(Invoke { payload, .. })
+            | Frame::Publish(Publish { payload, .. })
+            | Frame::Broadcast(Broadcast { payload, .. }) => Some(payload),
+            Frame::Response(Response { outcome: Err(error), .. }) => error.data(),
+            _ => None,
+        }
+    }
+
+    /// Reads a frame from its bytes, the length prefix taken off. Names and payload share the bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a frame of this protocol. Nothing is allocated that is longer than the bytes themselves.
+    pub fn decode(bytes: &Bytes) -> Result<Frame, FrameError> {
+        let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
+        let rest = || bytes.slice(head_len..);
+        let text = |text: &str| shared_text(bytes, text);
+        let frame = match head {
+            Head::Request(head) => Frame::Request(Request {
+                callback_id: head.callback_id,
+                action: text(head.action)?,
+                node: text(head.node)?,
+                caller: text(head.caller)?,
+                time_left: head.time_left_us.map(Duration::from_micros),
+                payload: head.payload.with(rest())?,
+            }),
+            Head::Response(ResponseHead { callback_id, outcome }) => {
+                let outcome = match outcome {
+                    OutcomeHead::Reply(payload) => Ok(payload.with(rest())?),
+                    OutcomeHead::Error { code, fate, name, message, data } => {
+                        // Errors outlive the buffer that they came in, in logs and in hands: their texts are copied.
+                        let error = CallError::named(code, fate, ByteString::from(name), ByteString::from(message));
+                        Err(match data {
+                            Some(data) => error.with_data(data.with(rest())?),
+                            None => {
+                                no_rest(bytes, head_len)?;
+                                error
+                            }
+                        })
+                    }
+                };
+                Frame::Response(Response { callback_id, outcome })
+            }
+            Head::Invoke(head) => Frame::Invoke(Invoke {
+                function: head.function,
+                callback_id: head.callback_id,
+                time_left: head.time_left_us.map(Duration::from_micros),
+                payload: head.payload.with(rest())?,
+            }),
+            Head::Publish(head) => Frame::Publish(Publish {
+                topic: text(head.topic)?,
+                publisher: text(head.publisher)?,
+                for_all: head.for_all,
+                groups: head.groups.into_owned(),
+                payload: head.payload.with(rest())?,
+            }),
+            Head::Broadcast(head) => Frame::Broadcast(Broadcast {
+                topic: text(head.topic)?,
+                publisher: text(head.publisher)?,
+                payload: head.payload.with(rest())?,
+            }),
+            head => {
+                no_rest(bytes, head_len)?;
+                head.into_frame_without_payload()
+            }
+        };
+        Ok(frame)
+    }
+
+    fn head(&self) -> Head<'_> {
+        match self {
+            Frame::Bind(bind) => Head::Bind(Cow::Borrowed(bind)),
+            Frame::Bound(bound) => Head::Bound(Cow::Borrowed(bound)),
+            Frame::Refused(refused) => Head::Refused(Cow::Borrowed(refused)),
+            Frame::Register(register) => Head::Register(Cow::Borrowed(register)),
+            Frame::Unregister(unregister) => Head::Unregister(Cow::Borrowed(unregister)),
+            Frame::Online(news) => Head::Online(Cow::Borrowed(news)),
+            Frame::Offline(news) => Head::Offline(Cow::Borrowed(news)),
+            Frame::Describe(describe) => Head::Describe(Cow::Borrowed(describe)),
+            Frame::Described(described) => Head::Described(Cow::Borrowed(described)),
+            Frame::Request(request) => Head::Request(RequestHead {
+                callback_id: request.callback_id,
+                action: &request.action,
+                node: &request.node,
+                caller: &request.caller,
+                time_left_us: request.time_left.map(as_micros),
+                payload: PayloadHead::of(&request.payload),
+            }),
+            Frame::Response(response) => Head::Response(ResponseHead {
+                callback_id: response.callback_id,
+                outcome: match &response.outcome {
+                    Ok(payload) => OutcomeHead::Reply(PayloadHead::of(payload)),
+                    Err(error) => OutcomeHead::Error {
+                        code: error.code(),
+                        fate: error.fate(),
+                        name: error.name(),
+                        message: error.message(),
+                        data: error.data().map(PayloadHead::of),
+                    },
+                },
+            }),
+            Frame::Cancel(callback_id) => Head::Cancel(*callback_id),
+            Frame::Invoke(invoke) => Head::Invoke(InvokeHead {
+                function: invoke.function,
+                callback_id: invoke.callback_id,
+                time_left_us: invoke.time_left.map(as_micros),
+                payload: PayloadHead::of(&invoke.payload),
+            }),
+            Frame::Release(function) => Head::Release(*function),
+            Frame::Subscribe(subscribe) => Head::Subscribe(Cow::Borrowed(subscribe)),
+            Frame::Unsubscribe(key) => Head::Unsubscribe(Cow::Borrowed(key)),
+            Frame::Publish(publish) => Head::Publish(PublishHead {
+                topic: &publish.topic,
+                publisher: &publish.publisher,
+                for_all: publish.for_all,
+                groups: Cow::Borrowed(&publish.groups),
+                payload: PayloadHead::of(&publish.payload),
+            }),
+            Frame::Broadcast(broadcast) => Head::Broadcast(BroadcastHead {
+                topic: &broadcast.topic,
+                publisher: &broadcast.publisher,
+                payload: PayloadHead::of(&broadcast.payload),
+            }),
+            Frame::Ping => Head::Ping,
+            Frame::Pong => Head::Pong,
+            Frame::Drain => Head::Drain,
+        }
+    }
+}
+
+impl Head<'_> {
+    fn into_frame_without_payload(self) -> Frame {
+        match self {
+            Head::Bind(bind) => Frame::Bind(bind.into_owned()),
+            Head::Bound(bound) => Frame::Bound(bound.into_owned()),
+            Head::Refused(refused) => Frame::Refused(refused.into_owned()),
+            Head::Register(register) => Frame::Register(register.into_owned()),
+            Head::Unregister(unregister) => Frame::Unregister(unregister.into_owned()),
+            Head::Online(news) => Frame::Online(news.into_owned()),
+            Head::Offline(news) => Frame::Offline(news.into_owned()),
+            Head::Describe(describe) => Frame::Describe(describe.into_owned()),
+            Head::Described(described) => Frame::Described(described.into_owned()),
+            Head::Cancel(callback_id) => Frame::Cancel(callback_id),
+            Head::Release(function) => Frame::Release(function),
+            Head::Subscribe(subscribe) => Frame::Subscribe(subscribe.into_owned()),
+            Head::Unsubscribe(key) => Frame::Unsubscribe(key.into_owned()),
+            Head::Ping => Frame::Ping,
+            Head::Pong => Frame::Pong,
+            Head::Drain => Frame::Drain,
+            Head::Request(_) | Head::Response(_) | Head::Invoke(_) | Head::Publish(_) | Head::Broadcast(_) => {
+                unreachable!("`Frame::decode` has read the heads that a payload follows")
+            }
+        }
+    }
+}
+
+impl<'a> PayloadHead<'a> {
+    fn of(payload: &'a Payload) -> Self {
+        Self { encoding: payload.encoding, callbacks: Cow::Borrowed(&payload.callbacks) }
+    }
+
+    fn with(self, bytes: Bytes) -> Result<Payload, FrameError> {
+        if self.callbacks.len() > CALLBACKS_PER_REQUEST_MAX {
+            return Err(FrameError::TooManyCallbacks(self.callbacks.len()));
+        }
+        Ok(Payload { encoding: self.encoding, bytes, callbacks: self.callbacks.into_owned() })
+    }
+}
+
+/// Microseconds, as a deadline travels. A wait longer than 500,000 years is cut to that.
+fn as_micros(time_left: Duration) -> u64 {
+    u64::try_from(time_left.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn shared_text(bytes: &Bytes, text: &str) -> Result<ByteString, FrameError> {
+    if text.is_empty() {
+        return Ok(ByteString::new());
+    }
+    ByteString::try_from(bytes.slice_ref(text.as_bytes())).map_err(|error| FrameError::Malformed(error.to_string()))
+}
+
+fn no_rest(bytes: &Bytes, head_len: usize) -> Result<(), FrameError> {
+    match bytes.len() - head_len {
+        0 => Ok(()),
+        rest => Err(FrameError::Malformed(format!("{rest} bytes are left over behind the head"))),
+    }
+}

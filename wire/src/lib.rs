@@ -1,0 +1,27 @@
+//! What meshwork says on the wire: [`Frame`]s and the bytes they are made of, [`Payload`]s in three encodings, names and
+//! [`Pattern`]s, [`CallError`]s with stable codes, and every bound of every crate ([`limits`]).
+//!
+//! There is no runtime, no clock and no socket in here: bytes come in, values go out, and the other way round. Who decides
+//! and who waits is the business of `meshwork-actors`; what users import is `meshwork`.
+#![deny(missing_docs)]
+
+mod codec;
+mod error;
+mod frame;
+mod id;
+pub mod limits;
+mod name;
+mod pattern;
+mod payload;
+
+pub use bytestring::ByteString;
+pub use codec::{Block, FrameCodec, FrameError, Frames};
+pub use error::{CallError, Code, Fate};
+pub use frame::{
+    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, Invoke, NodeNews, Offer, Publish, Refused,
+    Register, Request, Response, Shape, Subscribe, SubscriptionKey, Unregister,
+};
+pub use id::{CallbackId, SessionId};
+pub use name::{NameError, check_action, check_node, check_topic};
+pub use pattern::{Pattern, PatternError};
+pub use payload::{DecodeError, EncodeError, Encoding, Payload};

@@ -1,0 +1,127 @@
+//! Every bound of every crate, with its reason: what can grow has a name here. Those that a user may move are the defaults
+//! of a builder method or a flag; the others are what the protocol promises.
+
+use std::time::Duration;
+
+/// The version of the native protocol that this crate speaks. A master refuses a [`Bind`](crate::Bind) of another one.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The longest frame, in bytes, its length prefix not counted: large enough for a document, small enough that 64 of them in
+/// flight fit into a small machine.
+pub const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// The longest frame of a connection that is not bound yet, in bytes: whoever has not been checked may make us hold no more.
+/// A `Bind` with 10,000 actions fits.
+pub const BIND_FRAME_LEN_MAX: usize = 1024 * 1024;
+
+/// The bytes before a frame that tell its length.
+pub const LENGTH_PREFIX_LEN: usize = 4;
+
+/// What a head may take of a frame besides its payload, in bytes. A payload that leaves no room for it does not fit.
+pub const HEAD_RESERVE_LEN: usize = 64 * 1024;
+
+/// A payload of this many bytes or more is not copied into an outbox but travels as a shared slice: below, a copy is cheaper
+/// than one more write.
+pub const PAYLOAD_SHARED_LEN_MIN: usize = 16 * 1024;
+
+/// How much a fresh connection reads at once, in bytes. It is what an idle connection costs, so it is small.
+pub const READ_BUFFER_LEN_START: usize = 4 * 1024;
+
+/// How much a busy connection reads at once, in bytes. More made no difference.
+pub const READ_BUFFER_LEN_MAX: usize = 64 * 1024;
+
+/// The longest name of an action, a topic, a pattern or a node, in bytes.
+pub const NAME_LEN_MAX: usize = 255;
+
+/// The longest error message that crosses the wire, in bytes. Longer ones are cut: an error must always fit into a frame.
+pub const ERROR_MESSAGE_LEN_MAX: usize = 4 * 1024;
+
+/// The longest text of credentials in a bind, in bytes: a signed token of the usual kinds fits.
+pub const CREDENTIALS_LEN_MAX: usize = 16 * 1024;
+
+/// How many segments a topic or a pattern may have: each costs a step when an event is matched.
+pub const SEGMENTS_MAX: usize = 32;
+
+/// How many actions one node may offer.
+pub const ACTIONS_PER_NODE_MAX: usize = 131_072;
+
+/// How many patterns one node may be subscribed to.
+pub const PATTERNS_PER_NODE_MAX: usize = 131_072;
+
+/// How many actions one frame may carry: a longer list travels as several frames.
+pub const ACTIONS_PER_FRAME_MAX: usize = 1_024;
+
+/// How many descriptions a `describe` answers with at most: with their shapes they must fit into one frame.
+pub const DESCRIBED_MAX: usize = 10_000;
+
+/// How many functions may travel as arguments of one request.
+pub const CALLBACKS_PER_REQUEST_MAX: usize = 64;
+
+/// How many calls may be in flight on one connection, in each direction: twice what a busy gateway has, and it bounds the
+/// callback table. The next one fails at once with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
+pub const IN_FLIGHT_MAX: usize = 65_536;
+
+/// How many calls of one node may wait for a lost link to come back. The next one fails at once.
+pub const WAITING_MAX: usize = 4_096;
+
+/// How many bytes may stand in an outbox before requests are refused and events are dropped.
+pub const OUTBOX_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// How many bytes may stand in an outbox before a reply is replaced by an `OVERLOADED` error of a few bytes. It bounds what a
+/// peer that asks and never reads can make us hold.
+pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
+
+/// How many events may be handed to one subscriber and not be handled yet. The next one is dropped and counted.
+pub const EVENTS_PENDING_MAX: usize = 16_384;
+
+/// How many response actors are kept for the next calls: a burst of calls in flight beyond it makes more and lets them go.
+pub const RESPONSE_POOL_MAX: usize = 4_096;
+
+/// How many routes a session remembers. What does not fit is looked up again.
+pub const ROUTE_CACHE_MAX: usize = 16_384;
+
+/// How many connections may be accepted and not bound yet. The next one is closed at once.
+pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
+
+/// How deep a payload may be nested: deeper ones would let a few bytes overflow the stack.
+pub const DEPTH_MAX: usize = 128;
+
+/// How many elements that take no bytes (such as `()`) one payload may hold: they are the only ones that a short payload
+/// could claim by the million.
+pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
+
+/// How long a connection has to bind.
+pub const BIND_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a call may take when its caller says nothing.
+pub const CALL_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often a branch that hears nothing says something. Both ends give a link up after [`HEARTBEATS_MISSED_MAX`] of them.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+
+/// The shortest heartbeat: below it, a busy machine would lose links that are well.
+pub const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// How many heartbeats a link may stay silent.
+pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+
+/// How long a branch waits before it binds again for the first time, before jitter.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// How long a branch waits at most before it binds again, before jitter: node-mesh waits 3 s each time.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(3);
+
+/// How long the last frames of a connection that we close may take to leave.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a drain takes at most when nobody says otherwise.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+const _: () = assert!(BIND_FRAME_LEN_MAX <= FRAME_LEN_MAX);
+const _: () = assert!(FRAME_LEN_MAX <= u32::MAX as usize, "a length prefix has four bytes");
+const _: () = assert!(HEAD_RESERVE_LEN + PAYLOAD_SHARED_LEN_MIN < FRAME_LEN_MAX);
+const _: () = assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
+const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_LEN_MAX);
+const _: () = assert!(READ_BUFFER_LEN_START <= READ_BUFFER_LEN_MAX);
+const _: () = assert!(ACTIONS_PER_FRAME_MAX * (NAME_LEN_MAX + 16) <= BIND_FRAME_LEN_MAX);
+const _: () = assert!(ERROR_MESSAGE_LEN_MAX < HEAD_RESERVE_LEN);

@@ -1,0 +1,109 @@
+//! What may be the name of an action, a topic or a node. Patterns have their own file, since they are more than a name.
+
+use crate::limits::{NAME_LEN_MAX, SEGMENTS_MAX};
+
+/// Why a text is no name. The message says what would be one.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NameError {
+    /// There is nothing in it.
+    #[error("a name must not be empty")]
+    Empty,
+    /// It is longer than [`NAME_LEN_MAX`] bytes.
+    #[error("a name of {0} bytes is too long: {NAME_LEN_MAX} is the most")]
+    TooLong(usize),
+    /// It holds a character that no terminal or log could show.
+    #[error("{0:?} holds a control character")]
+    Control(String),
+    /// It has an empty segment: it begins or ends with `/`, or has `//` in it.
+    #[error("{0:?} has an empty segment: write a/b, without a slash at either end")]
+    EmptySegment(String),
+    /// It has more than [`SEGMENTS_MAX`] segments.
+    #[error("{0:?} has more than {SEGMENTS_MAX} segments")]
+    TooManySegments(String),
+    /// It holds a `*`, which only patterns may.
+    #[error("{0:?} holds a *: only a pattern may")]
+    Wildcard(String),
+}
+
+/// Checks the name of an action: 1 to 255 bytes, no control characters.
+///
+/// # Errors
+///
+/// Says what is wrong with the name.
+pub fn check_action(name: &str) -> Result<(), NameError> {
+    check_text(name)
+}
+
+/// Checks the name of a node: 1 to 255 bytes, no control characters.
+///
+/// # Errors
+///
+/// Says what is wrong with the name.
+pub fn check_node(name: &str) -> Result<(), NameError> {
+    check_text(name)
+}
+
+/// Checks the name of a topic: 1 to 255 bytes, no control characters, no `*`, segments parted by `/` and none of them empty.
+///
+/// # Errors
+///
+/// Says what is wrong with the name.
+pub fn check_topic(name: &str) -> Result<(), NameError> {
+    check_text(name)?;
+    check_segments(name)?;
+    if name.contains('*') { Err(NameError::Wildcard(name.to_owned())) } else { Ok(()) }
+}
+
+pub(crate) fn check_text(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > NAME_LEN_MAX {
+        return Err(NameError::TooLong(name.len()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(NameError::Control(name.to_owned()));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_segments(name: &str) -> Result<(), NameError> {
+    let mut segments = 0;
+    for segment in name.split('/') {
+        segments += 1;
+        if segment.is_empty() {
+            return Err(NameError::EmptySegment(name.to_owned()));
+        }
+    }
+    if segments > SEGMENTS_MAX { Err(NameError::TooManySegments(name.to_owned())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_may_hold_anything_that_can_be_shown() {
+        for name in ["add", "math/add", "action:add", "größe", "a b", "*"] {
+            assert_eq!(check_action(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_shown_or_held_is_no_name() {
+        assert_eq!(check_action(""), Err(NameError::Empty));
+        assert_eq!(check_action(&"x".repeat(255)), Ok(()));
+        assert_eq!(check_action(&"x".repeat(256)), Err(NameError::TooLong(256)));
+        assert!(matches!(check_node("a\nb"), Err(NameError::Control(_))));
+    }
+
+    #[test]
+    fn a_topic_has_whole_segments_and_no_wildcard() {
+        assert_eq!(check_topic("sub/test"), Ok(()));
+        for name in ["/a", "a/", "a//b"] {
+            assert!(matches!(check_topic(name), Err(NameError::EmptySegment(_))), "{name}");
+        }
+        assert!(matches!(check_topic("a/*"), Err(NameError::Wildcard(_))));
+        assert!(matches!(check_topic(&vec!["a"; 33].join("/")), Err(NameError::TooManySegments(_))));
+    }
+}
