@@ -83,6 +83,10 @@ impl Decoder for FrameCodec {
             };
             let claimed = u32::from_le_bytes(*prefix) as usize;
             if claimed > self.frame_len_max {
+                if whole > 0 {
+                    // What came before it was said in good order. The next call finds this one at the start.
+                    break 0;
+                }
                 return Err(FrameError::TooLong { claimed, max: self.frame_len_max });
             }
             let len = LENGTH_PREFIX_LEN + claimed;
@@ -153,7 +157,8 @@ impl Iterator for Frames {
             return None;
         }
         // The decoder has checked the lengths; a block of another origin ends here.
-        let whole = self.0.first_chunk::<LENGTH_PREFIX_LEN>().map(|prefix| u32::from_le_bytes(*prefix) as usize);
+        let whole =
+            self.0.first_chunk::<LENGTH_PREFIX_LEN>().map(|prefix| u32::from_le_bytes(*prefix) as usize);
         let frame = match whole {
             Some(len) if self.0.len() >= LENGTH_PREFIX_LEN + len => {
                 self.0.advance(LENGTH_PREFIX_LEN);

@@ -121,7 +121,12 @@ impl CallError {
 
     /// An error with a name of the application's. Name and message are cut to what a frame carries.
     #[must_use]
-    pub fn named(code: Code, fate: Fate, name: impl Into<ByteString>, message: impl Into<ByteString>) -> Self {
+    pub fn named(
+        code: Code,
+        fate: Fate,
+        name: impl Into<ByteString>,
+        message: impl Into<ByteString>,
+    ) -> Self {
         let (name, message) = (cut(name.into()), cut(message.into()));
         Self(Box::new(Parts { code, fate, name, message, data: None }))
     }
@@ -174,7 +179,11 @@ impl CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Parts { code, fate, name, message, .. } = &*self.0;
-        if name.is_empty() { write!(f, "{code}")? } else { f.write_str(name)? }
+        if name.is_empty() {
+            write!(f, "{code}")?
+        } else {
+            f.write_str(name)?
+        }
         write!(f, " ({fate}): {message}")
     }
 }
@@ -182,14 +191,19 @@ impl fmt::Display for CallError {
 impl std::error::Error for CallError {}
 
 fn cut(text: ByteString) -> ByteString {
-    if text.len() <= ERROR_MESSAGE_LEN_MAX {
-        return text;
+    match cut_len(&text) {
+        len if len < text.len() => ByteString::from(&text[..len]),
+        _ => text,
     }
-    let mut end = ERROR_MESSAGE_LEN_MAX;
-    while !text.is_char_boundary(end) {
-        end -= 1;
+}
+
+/// How much of a text fits into an error, in bytes: whole characters only.
+pub(crate) fn cut_len(text: &str) -> usize {
+    let mut len = text.len().min(ERROR_MESSAGE_LEN_MAX);
+    while !text.is_char_boundary(len) {
+        len -= 1;
     }
-    ByteString::from(&text[..end])
+    len
 }
 
 #[cfg(test)]
@@ -216,7 +230,8 @@ mod tests {
     fn a_message_is_cut_between_characters() {
         let error = CallError::new(Code::UNKNOWN, Fate::Failed, "ü".repeat(ERROR_MESSAGE_LEN_MAX));
         assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX);
-        let error = CallError::new(Code::UNKNOWN, Fate::Failed, format!("x{}", "ü".repeat(ERROR_MESSAGE_LEN_MAX)));
+        let error =
+            CallError::new(Code::UNKNOWN, Fate::Failed, format!("x{}", "ü".repeat(ERROR_MESSAGE_LEN_MAX)));
         assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX - 1);
     }
 

@@ -5,7 +5,7 @@
 //! without copying: names and payloads are slices of the buffer that the frame came in.
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
-use crate::payload::{read_head, write_head};
+use crate::payload::{read_bounded, read_head, write_head};
 use crate::{CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId};
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -279,14 +279,23 @@ impl fmt::Debug for Bind {
 /// A frame without its payload, as it stands in the bytes. The order of variants and fields is the protocol.
 #[derive(Serialize, Deserialize)]
 enum Head<'a> {
+    #[serde(deserialize_with = "read_bounded")]
     Bind(Cow<'a, Bind>),
+    #[serde(deserialize_with = "read_bounded")]
     Bound(Cow<'a, Bound>),
+    #[serde(deserialize_with = "read_bounded")]
     Refused(Cow<'a, Refused>),
+    #[serde(deserialize_with = "read_bounded")]
     Register(Cow<'a, Register>),
+    #[serde(deserialize_with = "read_bounded")]
     Unregister(Cow<'a, Unregister>),
+    #[serde(deserialize_with = "read_bounded")]
     Online(Cow<'a, NodeNews>),
+    #[serde(deserialize_with = "read_bounded")]
     Offline(Cow<'a, NodeNews>),
+    #[serde(deserialize_with = "read_bounded")]
     Describe(Cow<'a, Describe>),
+    #[serde(deserialize_with = "read_bounded")]
     Described(Cow<'a, Described>),
     #[serde(borrow)]
     Request(RequestHead<'a>),
@@ -295,7 +304,9 @@ enum Head<'a> {
     Cancel(CallbackId),
     Invoke(InvokeHead<'a>),
     Release(CallbackId),
+    #[serde(deserialize_with = "read_bounded")]
     Subscribe(Cow<'a, Subscribe>),
+    #[serde(deserialize_with = "read_bounded")]
     Unsubscribe(Cow<'a, SubscriptionKey>),
     #[serde(borrow)]
     Publish(PublishHead<'a>),
@@ -309,6 +320,7 @@ enum Head<'a> {
 #[derive(Serialize, Deserialize)]
 struct PayloadHead<'a> {
     encoding: Encoding,
+    #[serde(deserialize_with = "read_bounded")]
     callbacks: Cow<'a, [CallbackId]>,
 }
 
@@ -348,6 +360,7 @@ struct PublishHead<'a> {
     topic: &'a str,
     publisher: &'a str,
     for_all: bool,
+    #[serde(deserialize_with = "read_bounded")]
     groups: Cow<'a, [ByteString]>,
     payload: PayloadHead<'a>,
 }
@@ -401,7 +414,8 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// When the bytes are not a frame of this protocol. Nothing is allocated that is longer than the bytes themselves.
+    /// When the bytes are not a frame of this protocol. No text is allocated that is longer than the bytes themselves, and
+    /// no list that is longer than [`HEAD_ELEMENTS_MAX`](crate::limits::HEAD_ELEMENTS_MAX).
     pub fn decode(bytes: &Bytes) -> Result<Frame, FrameError> {
         let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
         let rest = || bytes.slice(head_len..);
@@ -420,7 +434,8 @@ impl Frame {
                     OutcomeHead::Reply(payload) => Ok(payload.with(rest())?),
                     OutcomeHead::Error { code, fate, name, message, data } => {
                         // Errors outlive the buffer that they came in, in logs and in hands: their texts are copied.
-                        let error = CallError::named(code, fate, ByteString::from(name), ByteString::from(message));
+                        let error =
+                            CallError::named(code, fate, ByteString::from(name), ByteString::from(message));
                         Err(match data {
                             Some(data) => error.with_data(data.with(rest())?),
                             None => {
@@ -538,7 +553,11 @@ impl Head<'_> {
             Head::Ping => Frame::Ping,
             Head::Pong => Frame::Pong,
             Head::Drain => Frame::Drain,
-            Head::Request(_) | Head::Response(_) | Head::Invoke(_) | Head::Publish(_) | Head::Broadcast(_) => {
+            Head::Request(_)
+            | Head::Response(_)
+            | Head::Invoke(_)
+            | Head::Publish(_)
+            | Head::Broadcast(_) => {
                 unreachable!("`Frame::decode` has read the heads that a payload follows")
             }
         }
@@ -567,7 +586,8 @@ fn shared_text(bytes: &Bytes, text: &str) -> Result<ByteString, FrameError> {
     if text.is_empty() {
         return Ok(ByteString::new());
     }
-    ByteString::try_from(bytes.slice_ref(text.as_bytes())).map_err(|error| FrameError::Malformed(error.to_string()))
+    ByteString::try_from(bytes.slice_ref(text.as_bytes()))
+        .map_err(|error| FrameError::Malformed(error.to_string()))
 }
 
 fn no_rest(bytes: &Bytes, head_len: usize) -> Result<(), FrameError> {

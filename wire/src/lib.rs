@@ -18,8 +18,8 @@ pub use bytestring::ByteString;
 pub use codec::{Block, FrameCodec, FrameError, Frames};
 pub use error::{CallError, Code, Fate};
 pub use frame::{
-    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, Invoke, NodeNews, Offer, Publish, Refused,
-    Register, Request, Response, Shape, Subscribe, SubscriptionKey, Unregister,
+    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, Invoke, NodeNews, Offer, Publish,
+    Refused, Register, Request, Response, Shape, Subscribe, SubscriptionKey, Unregister,
 };
 pub use id::{CallbackId, SessionId};
 pub use name::{NameError, check_action, check_node, check_topic};

@@ -20,6 +20,11 @@ pub const LENGTH_PREFIX_LEN: usize = 4;
 /// What a head may take of a frame besides its payload, in bytes. A payload that leaves no room for it does not fit.
 pub const HEAD_RESERVE_LEN: usize = 64 * 1024;
 
+/// How many elements all lists in one head may have together: an empty one takes a byte or three, and 120 when it has been
+/// read, so that a frame of nothing else would make us hold forty times its length. Whoever makes a list that may be longer,
+/// such as the nodes of every action, splits or cuts it.
+pub const HEAD_ELEMENTS_MAX: usize = 131_072;
+
 /// A payload of this many bytes or more is not copied into an outbox but travels as a shared slice: below, a copy is cheaper
 /// than one more write.
 pub const PAYLOAD_SHARED_LEN_MIN: usize = 16 * 1024;
@@ -83,12 +88,16 @@ pub const ROUTE_CACHE_MAX: usize = 16_384;
 /// How many connections may be accepted and not bound yet. The next one is closed at once.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
 
-/// How deep a payload may be nested: deeper ones would let a few bytes overflow the stack.
+/// How deep a payload may be nested, each `Some` and each newtype counted: deeper ones would let a few bytes overflow the
+/// stack.
 pub const DEPTH_MAX: usize = 128;
 
 /// How many elements that take no bytes (such as `()`) one payload may hold: they are the only ones that a short payload
 /// could claim by the million.
 pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
+
+/// How long a branch waits for a link to be opened.
+pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a connection has to bind.
 pub const BIND_WITHIN: Duration = Duration::from_secs(2);
@@ -120,8 +129,14 @@ pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const _: () = assert!(BIND_FRAME_LEN_MAX <= FRAME_LEN_MAX);
 const _: () = assert!(FRAME_LEN_MAX <= u32::MAX as usize, "a length prefix has four bytes");
 const _: () = assert!(HEAD_RESERVE_LEN + PAYLOAD_SHARED_LEN_MIN < FRAME_LEN_MAX);
-const _: () = assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
+const _: () =
+    assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_LEN_MAX);
+const _: () = assert!(
+    HEAD_ELEMENTS_MAX * size_of::<crate::ActionDescription>() <= FRAME_LEN_MAX,
+    "the lists of a head must not take more than a frame, even those of the largest elements",
+);
+const _: () = assert!(size_of::<crate::Offer>() <= size_of::<crate::ActionDescription>());
 const _: () = assert!(READ_BUFFER_LEN_START <= READ_BUFFER_LEN_MAX);
 const _: () = assert!(ACTIONS_PER_FRAME_MAX * (NAME_LEN_MAX + 16) <= BIND_FRAME_LEN_MAX);
 const _: () = assert!(ERROR_MESSAGE_LEN_MAX < HEAD_RESERVE_LEN);

@@ -1,7 +1,7 @@
 //! What bytes from outside may make us do while they become a user's type. A codec that follows the type and not the bytes
-//! recurses as deep as a recursive type is claimed to be, and delivers elements that take no bytes as long as they are
-//! claimed. [`Bounded`] stands between such a codec and the type, at every depth, and ends both with an error. How many bytes
-//! there are is the caller's business, and so is how much a codec allocates for one text.
+//! recurses as deep as they claim, delivers as many elements that take no bytes as they claim, and clears as much memory for
+//! a text as they claim. [`Bounded`] stands between it and the type, at every depth, and ends all three early. How long the
+//! bytes may be is the caller's business.
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -16,7 +16,7 @@ pub(crate) struct Bounds {
     elements_left: Cell<usize>,
 }
 
-/// Reads a `T`, or with [`within`](BoundedSeed::within) what another seed reads, through a [`Bounded`] deserializer.
+/// A seed that reads what `inner` reads, through a [`Bounded`] deserializer.
 pub(crate) struct BoundedSeed<'b, S> {
     inner: S,
     bounds: &'b Bounds,
@@ -136,7 +136,6 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_f64();
         deserialize_char();
         deserialize_str();
-        deserialize_string();
         deserialize_unit();
         deserialize_unit_struct(name: &'static str);
         deserialize_identifier();
@@ -146,7 +145,6 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
     deserialize_nested! {
         deserialize_any() InBytes;
         deserialize_bytes() InBytes;
-        deserialize_byte_buf() InBytes;
         deserialize_option() InBytes;
         deserialize_newtype_struct(name: &'static str) InBytes;
         deserialize_seq() InBytes;
@@ -156,6 +154,19 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_struct(name: &'static str, fields: &'static [&'static str]) OfType;
         deserialize_enum(name: &'static str, variants: &'static [&'static str]) InBytes;
         deserialize_ignored_any() InBytes;
+    }
+
+    /// Asks for borrowed text: for an owned one, a codec may clear as many bytes as are claimed before it looks how many there
+    /// are. A visitor that takes the one must take the other.
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.deserialize_str(visitor)
+    }
+
+    /// Asks for borrowed bytes, for the same reason.
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.deserialize_bytes(visitor)
     }
 
     #[inline]

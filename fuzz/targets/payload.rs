@@ -1,0 +1,64 @@
+//! The first byte chooses the encoding, the others are a payload: it is read as several types, and what can be read can be
+//! written and read again.
+
+use meshwork_wire::{Encoding, Payload};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{collections::BTreeMap, fmt};
+
+/// A type with every shape of serde that comes back from every encoding, over and over.
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+enum Tree {
+    Leaf,
+    Number(i64),
+    Text(String),
+    Pair(Box<Tree>, Option<Box<Tree>>),
+    Node { name: String, children: Vec<Tree>, index: BTreeMap<String, Tree> },
+}
+
+/// A type that only self-describing encodings can be read into: whatever there is.
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Anything {
+    Bool(bool),
+    Number(i64),
+    Text(String),
+    List(Vec<Anything>),
+    Map(BTreeMap<String, Anything>),
+    Nothing(()),
+}
+
+/// A type whose levels take no bytes in self-describing encodings.
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+struct Layers(Option<Box<Layers>>);
+
+/// A type of fixed shape.
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+struct Fixed {
+    id: u64,
+    small: (u8, i16, char, bool),
+    at: [i32; 3],
+    name: Option<String>,
+    #[serde(with = "serde_bytes")]
+    seal: Vec<u8>,
+    nothing: Vec<()>,
+}
+
+/// Reads the payload as each type.
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let encoding = [Encoding::Bincode, Encoding::MessagePack, Encoding::Json][usize::from(first % 3)];
+    let payload = Payload::new(encoding, bytes.to_vec());
+    read::<Tree>(&payload);
+    read::<Fixed>(&payload);
+    // Some of their values are written as others are: they are only read.
+    _ = payload.decode::<Layers>();
+    _ = payload.decode::<Anything>();
+    _ = payload.decode::<f64>();
+    _ = payload.decode::<Vec<()>>();
+}
+
+fn read<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(payload: &Payload) {
+    let Ok(value) = payload.decode::<T>() else { return };
+    let written = Payload::encode(payload.encoding, &value).expect("what was read can be written");
+    assert_eq!(written.decode::<T>().as_ref(), Ok(&value), "written and read again");
+}

@@ -1,0 +1,141 @@
+//! What `cargo fuzz` does with bytes that it makes up, over the seeds that it starts from: so the targets always compile, and
+//! a seed that was once a crash stays a test.
+
+#[path = "../../fuzz/targets/frames.rs"]
+mod frames;
+#[path = "../../fuzz/targets/payload.rs"]
+mod payload;
+mod samples;
+
+use bytes::BytesMut;
+use samples::every_golden;
+use std::{fs, path::PathBuf};
+
+fn corpus(target: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus")).join(target)
+}
+
+/// The seeds of a target, with their names.
+fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let files = fs::read_dir(corpus(target)).expect("the seeds are kept beside the targets");
+    let mut seeds: Vec<_> = files
+        .map(|file| file.expect("a directory can be listed").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seed"))
+        .map(|path| {
+            let name = path.file_stem().expect("a seed has a name").to_string_lossy().into_owned();
+            (name, fs::read(path).expect("a seed can be read"))
+        })
+        .collect();
+    seeds.sort();
+    seeds
+}
+
+/// What the seeds of the frames should be: each golden frame, all of them in one stream, and some that are broken.
+fn frames_seeds() -> Vec<(String, Vec<u8>)> {
+    let golden = every_golden();
+    let mut all = BytesMut::new();
+    for golden in &golden {
+        golden.frame.encode(&mut all);
+    }
+    let broken: [(&str, Vec<u8>); 7] = [
+        ("broken_cut", golden[0].bytes()[..30].to_vec()),
+        ("broken_empty_frame", vec![0; 4]),
+        ("broken_too_long", vec![18, 0, 0, 0x7f, 18]),
+        ("broken_behind_whole", [golden[2].bytes(), vec![1, 0, 0, 0, 99]].concat()),
+        ("broken_list_lies", vec![11, 0, 0, 0, 4, 1, 253, 0, 0, 0, 0, 0, 0, 0, 0x10]),
+        ("broken_text_lies", vec![6, 0, 0, 0, 16, 252, 0, 0, 0xff, 0]),
+        ("broken_http", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+    ];
+    let mut seeds = vec![("golden_all".to_owned(), all.to_vec())];
+    seeds.extend(golden.iter().map(|golden| (format!("golden_{}", golden.name), golden.bytes())));
+    seeds.extend(broken.map(|(name, bytes)| (name.to_owned(), bytes)));
+    seeds.sort();
+    seeds
+}
+
+/// What the seeds of the payloads should be: the byte that chooses the encoding, and a value in it, or none.
+fn payload_seeds() -> Vec<(String, Vec<u8>)> {
+    let json = |text: &str| [b"\x02", text.as_bytes()].concat();
+    let seeds: [(&str, Vec<u8>); 18] = [
+        ("bincode_leaf", vec![0, 0]),
+        ("bincode_node", vec![0, 4, 1, b'a', 2, 0, 1, 3, 1, 1, b'k', 2, 1, b'v']),
+        ("bincode_pair", vec![0, 3, 0, 1, 1, 251, 0, 1]),
+        ("bincode_fixed", vec![0, 9, 7, 3, 0xc3, 0x9f, 1, 2, 4, 6, 1, 1, b'n', 2, 0xff, 0, 3]),
+        ("bincode_deep", [vec![0], vec![3; 500]].concat()),
+        ("bincode_layers", [vec![0], vec![1; 300]].concat()),
+        ("bincode_empty_elements", vec![0, 252, 0, 0, 0, 1]),
+        ("bincode_list_lies", vec![0, 4, 0, 253, 0, 0, 0, 0, 0, 0, 0, 0x10]),
+        ("message_pack_leaf", [&[1, 0xa4][..], b"Leaf"].concat()),
+        (
+            "message_pack_node",
+            b"\x01\x81\xa4Node\x83\xa4name\xa1a\xa8children\x91\xa4Leaf\xa5index\x80".to_vec(),
+        ),
+        ("message_pack_array", vec![1, 0x93, 1, 0xc0, 0x81, 0xa1, b'k', 0xc3]),
+        ("message_pack_deep", [vec![1], vec![0x91; 300]].concat()),
+        ("message_pack_list_lies", vec![1, 0xdd, 0xff, 0xff, 0xff, 0xff, 1]),
+        ("json_leaf", json(r#""Leaf""#)),
+        (
+            "json_node",
+            json(r#"{"Node":{"name":"a","children":["Leaf",{"Number":-1}],"index":{"k":{"Text":"v"}}}}"#),
+        ),
+        (
+            "json_fixed",
+            json(
+                r#"{"id":1,"small":[1,-2,"ß",true],"at":[1,2,3],"name":null,"seal":[1,2],"nothing":[null]}"#,
+            ),
+        ),
+        ("json_deep", json(&"[".repeat(300))),
+        ("json_layers", json("1")),
+    ];
+    let mut seeds: Vec<_> = seeds.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+    seeds.sort();
+    seeds
+}
+
+fn assert_kept(target: &str, expected: Vec<(String, Vec<u8>)>) {
+    let seeds = seeds(target);
+    for seed in expected {
+        assert!(
+            seeds.contains(&seed),
+            "{target}/{} is missing or old: run `cargo test -p meshwork-wire --test fuzz -- --ignored`",
+            seed.0
+        );
+    }
+}
+
+#[test]
+fn frames_hold_over_their_seeds() {
+    for (name, bytes) in seeds("frames") {
+        println!("{name}");
+        frames::run(&bytes);
+    }
+}
+
+#[test]
+fn payloads_hold_over_their_seeds() {
+    for (name, bytes) in seeds("payload") {
+        println!("{name}");
+        payload::run(&bytes);
+    }
+}
+
+#[test]
+fn every_golden_frame_is_a_seed() {
+    assert_kept("frames", frames_seeds());
+}
+
+#[test]
+fn every_encoding_has_seeds() {
+    assert_kept("payload", payload_seeds());
+}
+
+#[test]
+#[ignore = "it writes the seeds anew, for whoever has added a frame"]
+fn seeds_are_written() {
+    for (target, seeds) in [("frames", frames_seeds()), ("payload", payload_seeds())] {
+        fs::create_dir_all(corpus(target)).unwrap();
+        for (name, bytes) in seeds {
+            fs::write(corpus(target).join(name).with_extension("seed"), bytes).unwrap();
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! One frame of every kind, with its bytes. The bytes are the protocol: new ones are appended, and those that are here stay
+//! as they are.
+
+use meshwork_wire::{
+    ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe, Described,
+    Encoding, Fate, Frame, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request,
+    Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister,
+};
+use std::time::Duration;
+
+/// A frame and the bytes that it has had since it exists, its length prefix among them.
+pub(crate) struct Golden {
+    pub(crate) name: &'static str,
+    pub(crate) frame: Frame,
+    pub(crate) hex: &'static str,
+}
+
+impl Golden {
+    /// The frozen bytes.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let digits: Vec<u8> = self.hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |pair: &[u8]| {
+            let pair = str::from_utf8(pair).expect("hex digits are ASCII");
+            u8::from_str_radix(pair, 16).expect("only hex digits were kept")
+        };
+        digits.chunks(2).map(byte).collect()
+    }
+}
+
+fn golden(name: &'static str, frame: Frame, hex: &'static str) -> Golden {
+    Golden { name, frame, hex }
+}
+
+fn key(pattern: &str, group: Option<&'static str>) -> SubscriptionKey {
+    let pattern = Pattern::new(pattern).expect("a pattern");
+    SubscriptionKey { pattern, group: group.map(ByteString::from_static) }
+}
+
+fn shape() -> Shape {
+    Shape { arguments: "{}".into(), reply: "true".into() }
+}
+
+fn payload(encoding: Encoding, bytes: &'static [u8]) -> Payload {
+    Payload::new(encoding, bytes)
+}
+
+/// In the order of the protocol. Whoever adds a frame adds a line at the end of its kind, with the hex that the test names.
+pub(crate) fn every_golden() -> Vec<Golden> {
+    let bincode = payload(Encoding::Bincode, &[2, 3]);
+    let message_pack = payload(Encoding::MessagePack, &[0x92, 2, 3]);
+    let json = payload(Encoding::Json, b"[2,3]");
+    let with_callbacks = Payload {
+        callbacks: vec![CallbackId(1), CallbackId(300), CallbackId(u64::MAX)],
+        ..message_pack.clone()
+    };
+    vec![
+        golden(
+            "bind",
+            Frame::Bind(Bind {
+                version: 1,
+                name: "alice".into(),
+                credentials: Some("secret".into()),
+                offers: vec![
+                    Offer { action: "math/add".into(), encoding: Encoding::Bincode, shape: None },
+                    Offer { action: "größe".into(), encoding: Encoding::MessagePack, shape: Some(shape()) },
+                    Offer { action: "echo".into(), encoding: Encoding::Json, shape: None },
+                ],
+                subscriptions: vec![key("sub/*", None), key("jobs/**", Some("workers"))],
+            }),
+            "4e000000 00 0105616c696365010673656372657403086d6174682f6164640000076772c3b6c39f650101027b \
+                7d0474727565046563686f020002057375622f2a00076a6f62732f2a2a0107776f726b657273",
+        ),
+        golden(
+            "bind_with_nothing",
+            Frame::Bind(Bind {
+                version: u16::MAX,
+                name: "b".into(),
+                credentials: None,
+                offers: Vec::new(),
+                subscriptions: Vec::new(),
+            }),
+            "09000000 00 fbffff0162000000",
+        ),
+        golden(
+            "bound",
+            Frame::Bound(Bound {
+                session: SessionId(7),
+                master: "master".into(),
+                heartbeat_ms: 5_000,
+                frame_len_max: 16 * 1024 * 1024,
+                in_flight_max: 65_536,
+            }),
+            "16000000 01 07066d6173746572fb8813fc00000001fc00000100",
+        ),
+        golden(
+            "refused",
+            Frame::Refused(Refused {
+                code: Code::BIND_ERROR,
+                message: "the name is taken".into(),
+                may_return: false,
+            }),
+            "15000000 02 0311746865206e616d652069732074616b656e00",
+        ),
+        golden(
+            "register",
+            Frame::Register(Register {
+                callback_id: CallbackId(250),
+                offers: vec![Offer {
+                    action: "add".into(),
+                    encoding: Encoding::Bincode,
+                    shape: Some(shape()),
+                }],
+            }),
+            "11000000 03 fa01036164640001027b7d0474727565",
+        ),
+        golden(
+            "unregister",
+            Frame::Unregister(Unregister {
+                callback_id: CallbackId(251),
+                actions: vec!["add".into(), "sub".into()],
+            }),
+            "0d000000 04 fbfb00020361646403737562",
+        ),
+        golden(
+            "online",
+            Frame::Online(NodeNews {
+                node: "bob".into(),
+                session: SessionId(65_536),
+                whole: true,
+                actions: vec![("add".into(), Encoding::Bincode), ("log".into(), Encoding::MessagePack)],
+            }),
+            "16000000 05 03626f62fc0000010001020361646400036c6f6701",
+        ),
+        golden(
+            "offline",
+            Frame::Offline(NodeNews {
+                node: "bob".into(),
+                session: SessionId(1 << 32),
+                whole: false,
+                actions: Vec::new(),
+            }),
+            "10000000 06 03626f62fd00000000010000000000",
+        ),
+        golden(
+            "describe",
+            Frame::Describe(Describe {
+                callback_id: CallbackId(3),
+                pattern: Pattern::new("math/**").expect("a pattern"),
+            }),
+            "0a000000 07 03076d6174682f2a2a",
+        ),
+        golden(
+            "described",
+            Frame::Described(Described {
+                callback_id: CallbackId(3),
+                actions: vec![
+                    ActionDescription {
+                        action: "math/add".into(),
+                        nodes: vec!["a".into(), "b".into()],
+                        shape: Some(shape()),
+                    },
+                    ActionDescription { action: "math/sub".into(), nodes: Vec::new(), shape: None },
+                ],
+            }),
+            "25000000 08 0302086d6174682f616464020161016201027b7d0474727565086d6174682f7375620000",
+        ),
+        golden(
+            "request_with_deadline",
+            Frame::Request(Request {
+                callback_id: CallbackId(9),
+                action: "math/add".into(),
+                node: ByteString::new(),
+                caller: "alice".into(),
+                time_left: Some(Duration::from_secs(10)),
+                payload: bincode.clone(),
+            }),
+            "1c000000 09 09086d6174682f6164640005616c69636501fc8096980000000203",
+        ),
+        golden(
+            "request_without_deadline",
+            Frame::Request(Request {
+                callback_id: CallbackId(u64::MAX),
+                action: "math/add".into(),
+                node: "bob".into(),
+                caller: ByteString::new(),
+                time_left: None,
+                payload: json.clone(),
+            }),
+            "20000000 09 fdffffffffffffffff086d6174682f61646403626f62000002005b322c335d",
+        ),
+        golden(
+            "request_with_callbacks",
+            Frame::Request(Request {
+                callback_id: CallbackId(0),
+                action: "each".into(),
+                node: ByteString::new(),
+                caller: ByteString::new(),
+                time_left: Some(Duration::ZERO),
+                payload: with_callbacks.clone(),
+            }),
+            "1d000000 09 00046561636800000100010301fb2c01fdffffffffffffffff920203",
+        ),
+        golden(
+            "request_without_arguments",
+            Frame::Request(Request {
+                callback_id: CallbackId(1),
+                action: "now".into(),
+                node: ByteString::new(),
+                caller: ByteString::new(),
+                time_left: None,
+                payload: Payload::default(),
+            }),
+            "0b000000 09 01036e6f770000000000",
+        ),
+        golden(
+            "response_with_reply",
+            Frame::Response(Response { callback_id: CallbackId(9), outcome: Ok(bincode) }),
+            "07000000 0a 090000000203",
+        ),
+        golden(
+            "response_with_callbacks",
+            Frame::Response(Response { callback_id: CallbackId(9), outcome: Ok(with_callbacks.clone()) }),
+            "15000000 0a 0900010301fb2c01fdffffffffffffffff920203",
+        ),
+        golden(
+            "response_with_error",
+            Frame::Response(Response {
+                callback_id: CallbackId(9),
+                outcome: Err(CallError::new(Code::PROVIDER_LOST, Fate::Unknown, "bob went away")),
+            }),
+            "22000000 0a 090108010d50524f56494445525f4c4f53540d626f622077656e74206177617900",
+        ),
+        golden(
+            "response_with_error_not_sent",
+            Frame::Response(Response {
+                callback_id: CallbackId(9),
+                outcome: Err(CallError::new(Code::OVERLOADED, Fate::NotSent, "")),
+            }),
+            "12000000 0a 090106000a4f5645524c4f414445440000",
+        ),
+        golden(
+            "response_with_error_and_data",
+            Frame::Response(Response {
+                callback_id: CallbackId(9),
+                outcome: Err(CallError::named(Code(1_200), Fate::Failed, "OutOfStock", "none left")
+                    .with_data(json.clone())),
+            }),
+            "24000000 0a 0901fbb004020a4f75744f6653746f636b096e6f6e65206c6566740102005b322c335d",
+        ),
+        golden("cancel", Frame::Cancel(CallbackId(9)), "02000000 0b 09"),
+        golden(
+            "invoke",
+            Frame::Invoke(Invoke {
+                function: CallbackId(300),
+                callback_id: Some(CallbackId(4)),
+                time_left: Some(Duration::from_micros(70_000)),
+                payload: message_pack.clone(),
+            }),
+            "11000000 0c fb2c01010401fc701101000100920203",
+        ),
+        golden(
+            "invoke_without_answer",
+            Frame::Invoke(Invoke {
+                function: CallbackId(300),
+                callback_id: None,
+                time_left: None,
+                payload: with_callbacks.clone(),
+            }),
+            "18000000 0c fb2c010000010301fb2c01fdffffffffffffffff920203",
+        ),
+        golden("release", Frame::Release(CallbackId(300)), "04000000 0d fb2c01"),
+        golden(
+            "subscribe",
+            Frame::Subscribe(Subscribe { callback_id: CallbackId(5), key: key("sub/test", None) }),
+            "0c000000 0e 05087375622f7465737400",
+        ),
+        golden(
+            "subscribe_in_group",
+            Frame::Subscribe(Subscribe { callback_id: CallbackId(6), key: key("jobs/*", Some("workers")) }),
+            "12000000 0e 06066a6f62732f2a0107776f726b657273",
+        ),
+        golden(
+            "unsubscribe",
+            Frame::Unsubscribe(key("jobs/*", Some("workers"))),
+            "11000000 0f 066a6f62732f2a0107776f726b657273",
+        ),
+        golden(
+            "publish_for_all",
+            Frame::Publish(Publish {
+                topic: "sub/test".into(),
+                publisher: "alice".into(),
+                for_all: true,
+                groups: Vec::new(),
+                payload: message_pack,
+            }),
+            "17000000 10 087375622f7465737405616c69636501000100920203",
+        ),
+        golden(
+            "publish_for_groups",
+            Frame::Publish(Publish {
+                topic: "jobs/new".into(),
+                publisher: ByteString::new(),
+                for_all: false,
+                groups: vec!["workers".into(), "auditors".into()],
+                payload: with_callbacks,
+            }),
+            "30000000 10 086a6f62732f6e657700000207776f726b6572730861756469746f7273010301fb2c01fdffffff \
+                ffffffffff920203",
+        ),
+        golden(
+            "broadcast",
+            Frame::Broadcast(Broadcast { topic: "config".into(), publisher: "alice".into(), payload: json }),
+            "15000000 11 06636f6e66696705616c69636502005b322c335d",
+        ),
+        golden("ping", Frame::Ping, "01000000 12"),
+        golden("pong", Frame::Pong, "01000000 13"),
+        golden("drain", Frame::Drain, "01000000 14"),
+    ]
+}
