@@ -1,0 +1,362 @@
+//! From the model to code: the trait with its responders, and the requester. Whatever could be refused was refused by
+//! [`parse`](crate::parse), so nothing here fails.
+//!
+//! What is generated resolves its own variables apart from the user's (`mixed_site`), so an argument may be called `this`. It
+//! is located at the method that it is made of, so that a type that cannot travel is reported there, and lints of the user's
+//! crate know that nobody wrote it.
+
+use crate::parse::{Action, Actions, Parameter, ParameterKind, Refused};
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::{Attribute, Ident, Meta, Type, Visibility, parse_quote};
+
+/// Writes out both ends.
+pub(crate) fn expand(actions: &Actions) -> TokenStream {
+    let contract = contract(actions);
+    let requester = requester(actions);
+    quote! { #contract #requester }
+}
+
+/// Writes out the errors, and what is left of the trait, which must not cause more of them.
+pub(crate) fn expand_refused(refused: Refused) -> TokenStream {
+    let Refused { error, kept } = refused;
+    let errors = error.into_compile_error();
+    let kept = kept.map(|mut kept| {
+        kept.colon_token.get_or_insert_default();
+        kept.supertraits.push(parse_quote!(::core::marker::Sized));
+        quote! {
+            #[allow(async_fn_in_trait, dead_code, reason = "it does not compile anyway")]
+            #kept
+        }
+    });
+    quote! { #errors #kept }
+}
+
+/// The trait that responders implement.
+fn contract(actions: &Actions) -> TokenStream {
+    let Actions { attributes, visibility, ident, supertraits, methods } = actions;
+    let methods_declared = methods.iter().map(declaration);
+    let methods_offered = methods.iter().map(|action| offer(ident, action));
+    let this = local("this");
+    let responders = local("responders");
+    let mut all_attributes = attributes.iter().chain(methods.iter().flat_map(|action| &action.attributes));
+    let deprecated = all_attributes.any(|attribute| attribute.path().is_ident("deprecated"));
+    let allowed = deprecated.then(|| {
+        quote! { #[allow(deprecated, reason = "what is deprecated is offered until it is gone")] }
+    });
+    let into_responders = quote_spanned! {Span::mixed_site()=>
+        #allowed
+        /// Turns the value into the responders of all its actions, to be offered by a node.
+        fn into_responders(self) -> ::meshwork::Responders
+        where
+            Self: ::core::marker::Sized,
+        {
+            let #this = ::std::sync::Arc::new(self);
+            let #responders = ::meshwork::Responders::new();
+            #(#methods_offered)*
+            #responders
+        }
+    };
+    quote! {
+        #(#attributes)*
+        #visibility trait #ident: #(#supertraits +)* ::core::marker::Send + ::core::marker::Sync + 'static {
+            #(#methods_declared)*
+            #into_responders
+        }
+    }
+}
+
+/// The method of the trait. It says what an `async fn` means, since in a public trait that one is a warning.
+fn declaration(action: &Action) -> TokenStream {
+    let Action { attributes, fn_token, ident, parameters, output, body, .. } = action;
+    let parameters = parameters.iter().map(|Parameter { ident, ty, .. }| quote! { #ident: #ty });
+    let future = quote! { impl ::core::future::Future<Output = #output> };
+    let body = match body {
+        Some(body) => {
+            let body = quote_spanned! {Span::mixed_site()=> async move #body };
+            quote! { { #body } }
+        }
+        None => quote! { ; },
+    };
+    quote! {
+        #(#attributes)*
+        #fn_token #ident(&self, #(#parameters),*) -> #future #body
+    }
+}
+
+/// The statement of `into_responders` that adds one action.
+fn offer(contract: &Ident, action: &Action) -> TokenStream {
+    let Action { attributes, ident, name, parameters, reply, .. } = action;
+    let cfgs = copied(attributes, &["cfg"]);
+    let names = arguments(parameters).map(|parameter| &parameter.ident);
+    let types = argument_types(parameters);
+    let this = local("this");
+    let responders = local("responders");
+    let context = local("context");
+    let takes_context = parameters.iter().any(|parameter| parameter.kind == ParameterKind::Context);
+    let context_taken = takes_context.then(|| quote! { , #context: ::meshwork::CallContext });
+    let passed = parameters.iter().map(|parameter| match parameter.kind {
+        ParameterKind::Argument => &parameter.ident,
+        ParameterKind::Context => &context,
+    });
+    let method = located(ident);
+    // The path is whole, since a user's type may have another method of this name, and an `Arc` has `clone`.
+    quote_spanned! {method.span()=>
+        #(#cfgs)*
+        let #responders = {
+            let #this = ::std::sync::Arc::clone(&#this);
+            #responders
+                .respond(#name, move |(#(#names,)*): #types #context_taken| {
+                    let #this = ::std::sync::Arc::clone(&#this);
+                    async move { <Self as #contract>::#method(&#this, #(#passed),*).await }
+                })
+                .shape(#name, ::meshwork::__private::shape!(#types, #reply))
+        };
+    }
+}
+
+/// The struct that callers use.
+fn requester(actions: &Actions) -> TokenStream {
+    let Actions { attributes, visibility, ident, methods, .. } = actions;
+    let cfgs = copied(attributes, &["cfg"]);
+    let contract = ident.unraw();
+    let requester = Ident::new(&format!("{contract}Requester"), located(ident).span());
+    let about = format!("Calls the actions of [`{contract}`], whichever node offers them.");
+    let about_new = "A requester that calls through this node: a branch or a master, or a reference to one.";
+    let about_actions = format!("The names of the actions of [`{contract}`], in the order of its methods.");
+    let names = methods.iter().map(|Action { attributes, name, .. }| {
+        let cfgs = copied(attributes, &["cfg"]);
+        quote! { #(#cfgs)* #name }
+    });
+    let calls = methods.iter().map(|action| call(visibility, action));
+    let node = local("node");
+    let formatter = local("formatter");
+    let shown = requester.to_string();
+    quote_spanned! {Span::mixed_site()=>
+        #[doc = #about]
+        #(#cfgs)*
+        #[derive(::core::clone::Clone)]
+        #visibility struct #requester {
+            node: ::meshwork::Node,
+        }
+
+        #(#cfgs)*
+        impl #requester {
+            #[doc = #about_actions]
+            #visibility const ACTIONS: &'static [&'static str] = &[#(#names),*];
+
+            #[doc = #about_new]
+            #visibility fn new(#node: impl ::core::convert::Into<::meshwork::Node>) -> Self {
+                Self { node: ::core::convert::Into::into(#node) }
+            }
+
+            #(#calls)*
+        }
+
+        #(#cfgs)*
+        impl ::core::fmt::Debug for #requester {
+            fn fmt(&self, #formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                #formatter.debug_struct(#shown).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+/// The method of the requester. It is as visible as the requester, so a private one is not a public method of nothing.
+fn call(visibility: &Visibility, action: &Action) -> TokenStream {
+    let Action { attributes, ident, name, parameters, reply, .. } = action;
+    let kept = copied(attributes, &["doc", "cfg", "allow", "deprecated"]);
+    let about = (!attributes.iter().any(is_sentence)).then(|| {
+        let about = format!("Calls the action `{name}`.");
+        quote! { #[doc = #about] }
+    });
+    let taken = arguments(parameters).map(|Parameter { ident, ty, .. }| quote! { #ident: #ty });
+    let names = arguments(parameters).map(|parameter| &parameter.ident);
+    let method = located(ident);
+    quote_spanned! {method.span()=>
+        #about
+        #(#kept)*
+        #visibility fn #method(&self, #(#taken),*) -> ::meshwork::Calling<#reply> {
+            self.node.call(#name, (#(#names,)*))
+        }
+    }
+}
+
+fn arguments(parameters: &[Parameter]) -> impl Iterator<Item = &Parameter> {
+    parameters.iter().filter(|parameter| parameter.kind == ParameterKind::Argument)
+}
+
+/// The tuple that travels.
+fn argument_types(parameters: &[Parameter]) -> TokenStream {
+    let types = arguments(parameters).map(|parameter| -> &Type { &parameter.ty });
+    quote! { (#(#types,)*) }
+}
+
+fn copied<'a>(attributes: &'a [Attribute], names: &[&str]) -> Vec<&'a Attribute> {
+    attributes.iter().filter(|attribute| names.iter().any(|name| attribute.path().is_ident(name))).collect()
+}
+
+/// Whether the attribute is a line of documentation, and not a setting of it.
+fn is_sentence(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("doc") && matches!(attribute.meta, Meta::NameValue(_))
+}
+
+/// A variable of the expansion, which no variable of the user's can meet.
+fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
+}
+
+/// The same name, as something that was generated for it.
+fn located(ident: &Ident) -> Ident {
+    let mut located = ident.clone();
+    located.set_span(Span::mixed_site().located_at(ident.span()));
+    located
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+
+    /// Without spaces, since where they stand depends on how the tokens came together.
+    fn text(tokens: &TokenStream) -> String {
+        tokens.to_string().replace(' ', "")
+    }
+
+    fn expanded(attribute: TokenStream, item: TokenStream) -> String {
+        match parse(attribute, item) {
+            Ok(actions) => text(&expand(&actions)),
+            Err(refused) => panic!("{}", refused.error),
+        }
+    }
+
+    #[test]
+    fn a_trait_becomes_both_ends() {
+        let item = quote! {
+            /// Arithmetic.
+            pub(crate) trait Math: Clone {
+                /// Adds.
+                async fn add(&self, a: i64, b: i64) -> Result<i64, ActionError>;
+                #[action(name = "whoami")]
+                #[cfg(unix)]
+                async fn who(&self, context: CallContext, greeting: String) -> Result<String, ActionError> {
+                    Ok(greeting)
+                }
+            }
+        };
+        let expected = quote! {
+            /// Arithmetic.
+            pub(crate) trait Math: Clone + ::core::marker::Send + ::core::marker::Sync + 'static {
+                /// Adds.
+                fn add(&self, a: i64, b: i64) -> impl ::core::future::Future<Output = Result<i64, ActionError>>;
+
+                #[cfg(unix)]
+                fn who(
+                    &self,
+                    context: CallContext,
+                    greeting: String
+                ) -> impl ::core::future::Future<Output = Result<String, ActionError>> {
+                    async move { Ok(greeting) }
+                }
+
+                /// Turns the value into the responders of all its actions, to be offered by a node.
+                fn into_responders(self) -> ::meshwork::Responders
+                where
+                    Self: ::core::marker::Sized,
+                {
+                    let this = ::std::sync::Arc::new(self);
+                    let responders = ::meshwork::Responders::new();
+                    let responders = {
+                        let this = ::std::sync::Arc::clone(&this);
+                        responders
+                            .respond("math/add", move |(a, b,): (i64, i64,)| {
+                                let this = ::std::sync::Arc::clone(&this);
+                                async move { <Self as Math>::add(&this, a, b).await }
+                            })
+                            .shape("math/add", ::meshwork::__private::shape!((i64, i64,), i64))
+                    };
+                    #[cfg(unix)]
+                    let responders = {
+                        let this = ::std::sync::Arc::clone(&this);
+                        responders
+                            .respond("math/whoami", move |(greeting,): (String,), context: ::meshwork::CallContext| {
+                                let this = ::std::sync::Arc::clone(&this);
+                                async move { <Self as Math>::who(&this, context, greeting).await }
+                            })
+                            .shape("math/whoami", ::meshwork::__private::shape!((String,), String))
+                    };
+                    responders
+                }
+            }
+
+            #[doc = "Calls the actions of [`Math`], whichever node offers them."]
+            #[derive(::core::clone::Clone)]
+            pub(crate) struct MathRequester {
+                node: ::meshwork::Node,
+            }
+
+            impl MathRequester {
+                #[doc = "The names of the actions of [`Math`], in the order of its methods."]
+                pub(crate) const ACTIONS: &'static [&'static str] = &["math/add", #[cfg(unix)] "math/whoami"];
+
+                #[doc = "A requester that calls through this node: a branch or a master, or a reference to one."]
+                pub(crate) fn new(node: impl ::core::convert::Into<::meshwork::Node>) -> Self {
+                    Self { node: ::core::convert::Into::into(node) }
+                }
+
+                /// Adds.
+                pub(crate) fn add(&self, a: i64, b: i64) -> ::meshwork::Calling<i64> {
+                    self.node.call("math/add", (a, b,))
+                }
+
+                #[doc = "Calls the action `math/whoami`."]
+                #[cfg(unix)]
+                pub(crate) fn who(&self, greeting: String) -> ::meshwork::Calling<String> {
+                    self.node.call("math/whoami", (greeting,))
+                }
+            }
+
+            impl ::core::fmt::Debug for MathRequester {
+                fn fmt(&self, formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                    formatter.debug_struct("MathRequester").finish_non_exhaustive()
+                }
+            }
+        };
+        assert_eq!(expanded(quote! { prefix = "math" }, item), text(&expected));
+    }
+
+    #[test]
+    fn a_method_without_arguments_sends_the_empty_tuple() {
+        let item = quote! {
+            trait Math {
+                async fn version(&self) -> Result<String, ActionError>;
+            }
+        };
+        let expanded = expanded(quote! {}, item);
+        assert!(expanded.contains(&text(&quote!(self.node.call("version", ())))), "{expanded}");
+        assert!(expanded.contains(&text(&quote!(move |(): ()|))), "{expanded}");
+    }
+
+    #[test]
+    fn what_is_deprecated_is_still_offered_without_a_warning() {
+        let item = quote! {
+            trait Math {
+                #[deprecated = "use `add`"]
+                async fn plus(&self) -> Result<(), ActionError>;
+            }
+        };
+        let expanded = expanded(quote! {}, item);
+        assert!(expanded.contains("allow(deprecated"), "{expanded}");
+        // At both ends, so that callers are told.
+        assert_eq!(expanded.matches("use`add`").count(), 2, "{expanded}");
+    }
+
+    #[test]
+    fn a_refused_trait_is_written_out_beside_its_errors() {
+        let refused = parse(quote! {}, quote! { trait Math {} }).err().expect("it has no methods");
+        let expanded = text(&expand_refused(refused));
+        assert!(expanded.contains("compile_error"), "{expanded}");
+        assert!(expanded.contains("traitMath:::core::marker::Sized{}"), "{expanded}");
+    }
+}

@@ -1,0 +1,89 @@
+//! `#[meshwork::actions]`: one trait, both ends. From a trait of `async fn`s it makes the responders of whoever implements
+//! it, and a requester with the same methods for whoever calls.
+//!
+//! `parse` reads the trait into a model and finds everything that is wrong with it; `expand` turns the model into code and
+//! cannot fail. Neither knows how a call is made: that is the facade's part, and the expansion names its items by their path
+//! (`::meshwork::..`), so this crate depends on no other of the project. Users find the macro as `meshwork::actions`.
+
+mod expand;
+mod parse;
+
+use proc_macro::TokenStream;
+
+/// Makes both ends of a set of actions from one trait.
+///
+/// ```ignore (meshwork depends on this crate, so it cannot be used here: tests/macros of meshwork has what compiles)
+/// use meshwork::prelude::*;
+///
+/// /// Arithmetic.
+/// #[meshwork::actions(prefix = "math")]
+/// pub trait Math {
+///     /// Adds: the action `math/add`.
+///     async fn add(&self, a: i64, b: i64) -> Result<i64, ActionError>;
+///
+///     /// Multiplies: the action `math/mul`.
+///     #[action(name = "mul")]
+///     async fn multiply(&self, a: i64, b: i64) -> Result<i64, ActionError>;
+///
+///     /// Who asks. A `CallContext` is filled in where the action is answered; the requester's `who()` does not take it.
+///     async fn who(&self, context: CallContext) -> Result<String, ActionError>;
+///
+///     /// A body is a default, as in any trait.
+///     async fn version(&self) -> Result<String, ActionError> {
+///         Ok(String::from("1"))
+///     }
+/// }
+///
+/// // One end implements the trait, with plain `async fn`s, and offers it.
+/// struct Calculator;
+///
+/// impl Math for Calculator {
+///     async fn add(&self, a: i64, b: i64) -> Result<i64, ActionError> {
+///         Ok(a + b)
+///     }
+///     async fn multiply(&self, a: i64, b: i64) -> Result<i64, ActionError> {
+///         Ok(a * b)
+///     }
+///     async fn who(&self, context: CallContext) -> Result<String, ActionError> {
+///         Ok(context.caller().to_owned())
+///     }
+/// }
+///
+/// let offers = BranchActor::new("math").respond_all(Calculator.into_responders()).bind(address).await?;
+///
+/// // The other end calls it through the requester.
+/// let math = MathRequester::new(&branch);
+/// let sum: i64 = math.add(2, 3).await?;
+/// let product: i64 = math.multiply(2, 3).within(Duration::from_secs(1)).await?;
+/// ```
+///
+/// # What is made of the trait
+///
+/// - **The trait** becomes `Send + Sync + 'static`, since one value answers from every arbiter. The futures of its methods need
+///   not be `Send`: each stays where its request came in. They are plain methods that return a future, so `async fn` implements
+///   them.
+/// - **`into_responders(self)`** is a method of the trait that turns a value into the `Responders` of all its actions, for
+///   `respond_all`.
+/// - **The requester** is named after the trait (`Math`, `MathRequester`), has its visibility, and is as cheap to clone as the
+///   node in it. `new` takes a `Branch`, a `Master` or a reference to one. Each method returns a `Calling`: await it, or set its
+///   deadline with `within`. `MathRequester::ACTIONS` lists the names.
+///
+/// # Names and arguments
+///
+/// An action is named after its method, or by `#[action(name = "..")]`; the prefix and a slash come first where
+/// `#[meshwork::actions(prefix = "..")]` gives one. Arguments always travel as the tuple of the method's arguments: `()`, `(a,)`,
+/// `(a, b)`, up to twelve. So the argument list of a foreign client fits as it is, and so does
+/// `branch.call("math/add", (2, 3))`.
+///
+/// # What a method must be
+///
+/// Asynchronous, with `&self`, without generics, with owned arguments that each have a plain name, and with
+/// `Result<T, ActionError>` as its return type. Everything else is an error where it stands, and all errors come at once.
+/// Attributes stay on the trait's method; documentation, `cfg`, `allow` and `deprecated` are copied to the requester's.
+#[proc_macro_attribute]
+pub fn actions(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    match parse::parse(attribute.into(), item.into()) {
+        Ok(actions) => expand::expand(&actions).into(),
+        Err(refused) => expand::expand_refused(refused).into(),
+    }
+}
