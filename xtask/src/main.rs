@@ -1,0 +1,48 @@
+//! The project's own tasks, called as `cargo xtask <task>`.
+//!
+//! [`mod@test`] is the one test command: what passes there may be merged. [`fuzz`] looks for bytes that break the decoders,
+//! for as long as you like. Both are lists of [`step`]s, and a step is a command line that you could type yourself.
+
+mod fuzz;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The command line.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "The project's own tasks.")]
+enum Task {
+    /// Check everything: format, lints, builds, docs, examples, licences, advisories and all tests.
+    ///
+    /// Installs cargo-deny if it is missing. The output ends with the test runner's own summary.
+    Test,
+    /// Run every fuzz target in turn, each for a while.
+    Fuzz {
+        /// How long each target runs, in seconds.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not left to the runtime, which adds a backtrace: what failed is a command, not a line of this program.
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    // Paths and cargo's choice of packages depend on the folder, so every task runs in the same one.
+    std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
+    match task {
+        Task::Test => test::run(),
+        Task::Fuzz { seconds } => fuzz::run(seconds),
+    }
+}

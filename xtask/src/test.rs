@@ -1,0 +1,112 @@
+//! The one test command, `cargo xtask test`: cheap checks first, the whole test suite last.
+//!
+//! The first step that fails ends the run. The suite comes last so that the output ends with the runner's own summary.
+//! All steps build with all features, so what one has compiled the next one finds.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::step::{Step, cargo_has};
+
+/// An example shows something and ends. One that is still running after this time waits for something that never comes.
+const EXAMPLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Fetching the advisories takes seconds. A connection that hangs is treated as none.
+const ADVISORIES_FETCH_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Runs every check of the project.
+pub(crate) fn run() -> anyhow::Result<()> {
+    for step in checks() {
+        step.run()?;
+    }
+    examples()?;
+    Step::cargo("doc --workspace --all-features --no-deps").env("RUSTDOCFLAGS", "-D warnings").run()?;
+    dependencies()?;
+    suite(cargo_has("nextest")).run_last()
+}
+
+/// The steps that need no looking around first.
+fn checks() -> Vec<Step> {
+    vec![
+        Step::cargo("fmt --all --check"),
+        Step::cargo("clippy --workspace --all-targets --all-features -- -D warnings"),
+        // Whoever uses the library without its extras builds exactly this.
+        Step::cargo("build --package meshwork --lib --no-default-features"),
+        Step::cargo("test --doc --workspace --all-features"),
+    ]
+}
+
+/// Runs each example alone. They assert what they show, so an exit code of zero is a passed test.
+fn examples() -> anyhow::Result<()> {
+    // Built before, so that the time limit is about running and not about compiling.
+    Step::cargo("build --all-features --examples").run()?;
+    for name in example_names(Path::new("examples")).context("cannot list the examples")? {
+        Step::cargo(format!("run --quiet --all-features --example {name}")).within(EXAMPLE_TIME_MAX).run()?;
+    }
+    Ok(())
+}
+
+/// The names of the examples in this folder, by cargo's own rule: `name.rs` or `name/main.rs`.
+fn example_names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        let is_example = path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").is_file();
+        if let (true, Some(stem)) = (is_example, path.file_stem()) {
+            names.push(stem.to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable(); // A folder has no order of its own, and a run should look like the one before.
+    Ok(names)
+}
+
+/// Checks licences, sources and advisories of all dependencies, as `deny.toml` asks.
+fn dependencies() -> anyhow::Result<()> {
+    if !cargo_has("deny") {
+        eprintln!("\ncargo-deny is missing. Building it takes some minutes, once.");
+        Step::cargo("install cargo-deny --locked --version 0.20.2").run()?;
+    }
+    Step::cargo("deny --all-features check licenses bans sources").run()?;
+    // Fetching is a step of its own, so that no network and a known hole are never mistaken for each other.
+    match Step::cargo("deny --all-features fetch db").within(ADVISORIES_FETCH_TIME_MAX).run() {
+        Ok(()) => Step::cargo("deny --all-features --offline check advisories").run(),
+        Err(error) => {
+            eprintln!("\n!!! SKIPPED: the advisory database cannot be reached, as the lines above say, so");
+            eprintln!("!!! the dependencies were NOT checked for known holes. {error}");
+            Ok(())
+        }
+    }
+}
+
+/// All unit and integration tests of all crates. Doc tests have run before: nextest does not know them.
+fn suite(has_nextest: bool) -> Step {
+    let runner = if has_nextest { "nextest run" } else { "test" };
+    // Benches stay out: run as tests they would take their time and measure nothing.
+    Step::cargo(format!("{runner} --workspace --all-features --lib --bins --tests --no-fail-fast"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suite_falls_back_to_what_cargo_brings() {
+        assert!(suite(true).to_string().starts_with("cargo nextest run --workspace"));
+        assert!(suite(false).to_string().starts_with("cargo test --workspace"));
+    }
+
+    #[test]
+    fn both_kinds_of_example_are_found_in_order() {
+        let folder = std::env::temp_dir().join(format!("meshwork-xtask-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("chat")).unwrap();
+        std::fs::create_dir_all(folder.join("pictures")).unwrap();
+        for file in ["hello.rs", "chat/main.rs", "chat/room.rs", "adder.rs", "README.md", "pictures/a.svg"] {
+            std::fs::write(folder.join(file), "").unwrap();
+        }
+        assert_eq!(example_names(&folder).unwrap(), ["adder", "chat", "hello"]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
