@@ -1,0 +1,1002 @@
+//! A process that binds to a master. It calls, responds, subscribes and publishes over one link, and when it loses that, it
+//! binds again by itself. It takes [`Flush`](crate::node::Flush) and the other messages of [`crate::node`], and blocks of
+//! frames from its link.
+//!
+//! ```text
+//!            bind() ok                    link lost
+//!   ───────────────────────▶  Bound  ────────────────▶  Rebinding
+//!                               ▲  ◀────────────────────   │   │ refused for good
+//!                               └────── bound again ───────┘   ▼
+//!                                                            Closed   (also: drained)
+//! ```
+
+mod backoff;
+mod cache;
+mod establish;
+
+pub use cache::ActionCache;
+pub use establish::BindError;
+
+use crate::link::{Address, Dial, Tcp};
+use crate::node::{
+    Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
+    SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, WayOut, WhenDown, Withdraw,
+};
+use crate::outbox::{Outbox, Refusal};
+use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
+use crate::response::{Reply, Requests, Way};
+use crate::router::Event;
+use crate::session::too_long;
+use crate::snapshot::Snapshot;
+use crate::subscribers::Subscribers;
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult,
+    ResponseActFuture, ResponseFuture, SpawnHandle, StreamHandler, WrapFuture,
+};
+use backoff::Backoff;
+use establish::{Entry, Established, establish, registers};
+use futures::StreamExt;
+use meshwork_wire::limits::{
+    BIND_WITHIN, CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY_MIN, HEARTBEATS_MISSED_MAX,
+    IN_FLIGHT_MAX, LINGER, PROTOCOL_VERSION, WAITING_MAX,
+};
+use meshwork_wire::{
+    ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
+    FrameError, Publish, Refused, Request, Response, SubscriptionKey, Unregister,
+};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// A process that binds to a master. Build it, then bind it: [`BranchActor::start_bound`], or the `bind` of
+/// the `meshwork` crate, which gives a handle.
+pub struct BranchActor {
+    name: ByteString,
+    credentials: Option<ByteString>,
+    dial: Arc<dyn Dial>,
+    address: Address,
+    bind_within: Duration,
+    frame_len_max: usize,
+    in_flight_max: usize,
+    backoff: Backoff,
+    node: Arc<Node>,
+    actions: Actions,
+    state: State,
+    /// Which link a block came over: what a lost one still brings is not heard.
+    epoch: u64,
+    requests: Rc<RefCell<Requests>>,
+    /// Calls of this branch to itself that were not answered at once. They outlive the link.
+    own_answering: Answering,
+    /// Calls that wait for the link, at most [`WAITING_MAX`].
+    waiting: VecDeque<Ask>,
+    subscribers: Subscribers,
+    broadcasts: Subscribers,
+    next_subscriber: u64,
+    watchers: Vec<Box<dyn FnMut(&Change) + Send>>,
+    submissions: Vec<Submission>,
+    alarm: Option<(Instant, SpawnHandle)>,
+}
+
+enum State {
+    /// Not started.
+    New(Option<Box<Established>>),
+    /// On the way back. What changed since the bind was written is said when it is answered.
+    Rebinding {
+        unsaid: Vec<Frame>,
+    },
+    Bound(Box<BoundLink>),
+    /// Ended: drained, or refused for good.
+    Closed,
+}
+
+/// A link that is bound.
+struct BoundLink {
+    outbox: Outbox,
+    heard: Instant,
+    heartbeat: Duration,
+    beat: SpawnHandle,
+    writer: JoinHandle<()>,
+    /// Requests of the master that were not answered at once.
+    answering: Answering,
+    /// The master takes no more: calls wait for the next link.
+    master_drains: bool,
+    /// We take no more.
+    draining: bool,
+}
+
+/// What a link brings.
+enum Inbound {
+    Block(Block),
+    /// It ended, and why.
+    Lost(Option<FrameError>),
+}
+
+/// What a link of a certain epoch brings.
+struct FromLink {
+    epoch: u64,
+    inbound: Inbound,
+}
+
+impl BranchActor {
+    /// A branch that answers nothing yet and reaches its master over TCP.
+    #[must_use]
+    pub fn new(name: impl Into<ByteString>) -> Self {
+        let name = name.into();
+        let node = Node::new(name.clone());
+        Self {
+            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&node)))),
+            node,
+            name,
+            credentials: None,
+            dial: Arc::new(Tcp),
+            address: Address::from(""),
+            bind_within: BIND_WITHIN,
+            frame_len_max: FRAME_LEN_MAX,
+            in_flight_max: IN_FLIGHT_MAX,
+            backoff: Backoff::default(),
+            actions: Actions::default(),
+            state: State::New(None),
+            epoch: 0,
+            own_answering: Answering::new(),
+            waiting: VecDeque::new(),
+            subscribers: Subscribers::new(),
+            broadcasts: Subscribers::new(),
+            next_subscriber: 0,
+            watchers: Vec::new(),
+            submissions: Vec::new(),
+            alarm: None,
+        }
+    }
+
+    /// What it shows the master: a token, or whatever the master's check understands.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<ByteString>) -> Self {
+        self.credentials = Some(token.into());
+        self
+    }
+
+    /// How it reaches its master. Default: TCP.
+    #[must_use]
+    pub fn dial(mut self, dial: impl Dial) -> Self {
+        self.dial = Arc::new(dial);
+        self
+    }
+
+    /// How long the master has to answer a bind. Default: 2 s.
+    #[must_use]
+    pub fn bind_within(mut self, within: Duration) -> Self {
+        self.bind_within = within;
+        self
+    }
+
+    /// How long it waits before it binds again: `min` at first, doubled each time up to `max`, each longer by chance by up
+    /// to as much again. Default: 50 ms and 3 s.
+    #[must_use]
+    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.backoff = Backoff::new(min, max);
+        self
+    }
+
+    /// How many of its calls may be in flight. Default: 65,536, or what the master allows if that is less. The next one
+    /// fails at once with `OVERLOADED`.
+    #[must_use]
+    pub fn in_flight_max(mut self, max: usize) -> Self {
+        self.in_flight_max = max;
+        self.node.set_in_flight_max(max);
+        self
+    }
+
+    /// Answers an action.
+    ///
+    /// # Panics
+    ///
+    /// When the name is none, or is taken: that is a mistake in the program.
+    #[must_use]
+    pub fn action(mut self, action: Action) -> Self {
+        if let Err(refused) = self.actions.insert(action) {
+            panic!("{refused}");
+        }
+        self
+    }
+
+    /// What handles on it share with it.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Binds to a master and starts. From then on the branch is callable, and binds again by itself when it loses its link.
+    ///
+    /// # Errors
+    ///
+    /// When the master cannot be reached, or does not let it in. It is tried once.
+    pub async fn start_bound(mut self, address: impl Into<Address>) -> Result<Addr<Self>, BindError> {
+        self.address = address.into();
+        let entry = self.entry();
+        let established = establish(&*self.dial, &self.address, entry, DIAL_WITHIN, self.bind_within).await?;
+        self.state = State::New(Some(Box::new(established)));
+        Ok(Self::create(|context| {
+            self.node.open_door(Door::of(&context.address()));
+            self
+        }))
+    }
+
+    /// What it brings into a bind, as it is now.
+    fn entry(&self) -> Entry {
+        let bind = Bind {
+            version: PROTOCOL_VERSION,
+            name: self.name.clone(),
+            credentials: self.credentials.clone(),
+            offers: self.actions.offers(),
+            subscriptions: self.subscribers.keys().cloned().collect(),
+        };
+        let node = Arc::clone(&self.node);
+        Entry::new(bind, self.frame_len_max, move || node.next_id())
+    }
+
+    fn bound(&mut self, established: Established, unsaid: Vec<Frame>, context: &mut Context<Self>) {
+        let Established { reader, writer, bound, early } = established;
+        self.epoch += 1;
+        let epoch = self.epoch;
+        let inbound = reader
+            .map(|block| match block {
+                Ok(block) => Inbound::Block(block),
+                Err(error) => Inbound::Lost(Some(error)),
+            })
+            .chain(futures::stream::once(async { Inbound::Lost(None) }))
+            .map(move |inbound| FromLink { epoch, inbound });
+        context.add_stream(inbound);
+        let outbox = Outbox::new(
+            usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX)),
+        );
+        let writing = outbox.clone().write_to(writer);
+        let writer = tokio::task::spawn_local(async move {
+            if let Err(error) = writing.await {
+                log::debug!("the link cannot be written to: {error}");
+            }
+        });
+        let heartbeat = Duration::from_millis(bound.heartbeat_ms).max(HEARTBEAT_EVERY_MIN);
+        let beat = context.run_interval(heartbeat, move |this, context| this.beat(epoch, context));
+        log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
+        let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
+        self.node.set_in_flight_max(self.in_flight_max.min(in_flight_max));
+        self.backoff.reset();
+        for frame in unsaid {
+            outbox.push_always(&frame);
+        }
+        self.node.set_way_out(WayOut::Link(outbox.clone()));
+        self.state = State::Bound(Box::new(BoundLink {
+            outbox,
+            heard: Instant::now(),
+            heartbeat,
+            beat,
+            writer,
+            answering: Answering::new(),
+            master_drains: false,
+            draining: false,
+        }));
+        let now = Instant::now();
+        for frame in early {
+            self.take(frame, now, context);
+        }
+        for ask in std::mem::take(&mut self.waiting) {
+            // Those whose deadline passed have been told.
+            if self.requests.borrow().contains(ask.callback_id) {
+                self.send(ask.callback_id, ask.call, None);
+            }
+        }
+        if matches!(self.state, State::Bound(_)) {
+            self.node.set_status(Status::Bound);
+        }
+    }
+
+    fn beat(&mut self, epoch: u64, context: &mut Context<Self>) {
+        let State::Bound(link) = &self.state else {
+            return;
+        };
+        if epoch != self.epoch {
+            return;
+        }
+        let silent = link.heard.elapsed();
+        if silent >= link.heartbeat * HEARTBEATS_MISSED_MAX {
+            log::warn!("{}: the master is silent, the link is given up", self.name);
+            self.lost("the master was silent for three heartbeats", context);
+        } else {
+            link.outbox.push_always(&Frame::Ping);
+        }
+    }
+
+    /// The link is lost: what went over it ends, and the branch is on its way back.
+    fn lost(&mut self, why: &str, context: &mut Context<Self>) {
+        let State::Bound(link) = &mut self.state else {
+            return;
+        };
+        log::info!("{} lost its link: {why}", self.name);
+        context.cancel_future(link.beat);
+        link.outbox.close_now();
+        link.writer.abort();
+        link.answering.cancel_all();
+        let draining = link.draining;
+        let gone = CallError::new(
+            Code::LINK_LOST,
+            Fate::Unknown,
+            format!("the link was lost before the reply came: {why}"),
+        );
+        self.requests.borrow_mut().fail_if(|way| matches!(way, Way::Link), &gone);
+        self.node.set_way_out(WayOut::Down);
+        self.forget_others();
+        if draining {
+            return self
+                .end(CallError::new(Code::DRAINING, Fate::NotSent, "the branch has drained"), context);
+        }
+        self.state = State::Rebinding { unsaid: Vec::new() };
+        self.node.set_status(Status::Rebinding);
+        self.rebind_later(context);
+    }
+
+    fn rebind_later(&mut self, context: &mut Context<Self>) {
+        let wait = self.backoff.next();
+        log::debug!("{} binds again in {wait:?}", self.name);
+        context.run_later(wait, |this, context| this.rebind(context));
+    }
+
+    fn rebind(&mut self, context: &mut Context<Self>) {
+        let State::Rebinding { unsaid } = &mut self.state else {
+            return;
+        };
+        // The bind says all there is to say now.
+        unsaid.clear();
+        let (dial, address, within) = (Arc::clone(&self.dial), self.address.clone(), self.bind_within);
+        let entry = self.entry();
+        let binding = async move { establish(&*dial, &address, entry, DIAL_WITHIN, within).await };
+        context.spawn(binding.into_actor(self).map(|bound, this, context| {
+            let State::Rebinding { unsaid } = &mut this.state else {
+                return;
+            };
+            match bound {
+                Ok(established) => {
+                    let unsaid = std::mem::take(unsaid);
+                    this.bound(established, unsaid, context);
+                }
+                Err(error) if error.may_return() => {
+                    log::debug!("{} is not back yet: {error}", this.name);
+                    this.rebind_later(context);
+                }
+                Err(error) => {
+                    this.end(CallError::new(error.code(), Fate::NotSent, error.to_string()), context);
+                }
+            }
+        }));
+    }
+
+    /// Ended for good: every call that waits is told, every later one too.
+    fn end(&mut self, why: CallError, context: &mut Context<Self>) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        log::info!("{} has ended: {why}", self.name);
+        if let State::Bound(link) = &mut self.state {
+            context.cancel_future(link.beat);
+            link.outbox.close_now();
+            link.writer.abort();
+        }
+        self.state = State::Closed;
+        self.waiting.clear();
+        self.requests.borrow_mut().fail_all(&why);
+        self.own_answering.cancel_all();
+        self.node.set_way_out(WayOut::Down);
+        self.forget_others();
+        self.node.close(why);
+        context.stop();
+    }
+
+    fn forget_others(&mut self) {
+        let gone = self.node.with_known(|known| {
+            let nodes = known.nodes();
+            known.clear();
+            nodes
+        });
+        for news in gone {
+            self.tell_watchers(&Change::Offline(news));
+        }
+    }
+
+    fn tell_watchers(&mut self, change: &Change) {
+        for watcher in &mut self.watchers {
+            watcher(change);
+        }
+    }
+
+    fn take(&mut self, frame: Frame, now: Instant, context: &mut Context<Self>) {
+        let State::Bound(link) = &mut self.state else {
+            return;
+        };
+        match frame {
+            Frame::Request(request) => self.request(request, now),
+            Frame::Response(Response { callback_id, outcome }) => {
+                self.requests.borrow_mut().resolve(callback_id, outcome);
+            }
+            Frame::Described(described) => {
+                self.requests.borrow_mut().resolve_describe(described.callback_id, described.actions);
+            }
+            Frame::Cancel(callback_id) => {
+                link.answering.cancel(callback_id);
+            }
+            Frame::Publish(publish) => {
+                let event =
+                    Event { topic: publish.topic, publisher: publish.publisher, payload: publish.payload };
+                if publish.for_all {
+                    self.subscribers.deliver(&event);
+                }
+                for group in &publish.groups {
+                    self.subscribers.deliver_to_group(group, &event);
+                }
+            }
+            Frame::Broadcast(Broadcast { topic, publisher, payload }) => {
+                self.broadcasts.deliver(&Event { topic, publisher, payload });
+            }
+            Frame::Online(news) => self.news(Change::Online(news)),
+            Frame::Offline(news) => self.news(Change::Offline(news)),
+            Frame::Ping => link.outbox.push_always(&Frame::Pong),
+            Frame::Pong | Frame::Release(_) => {}
+            Frame::Invoke(invoke) => {
+                if let Some(callback_id) = invoke.callback_id {
+                    let gone = CallError::new(
+                        Code::CALLBACK_GONE,
+                        Fate::NotSent,
+                        "this branch holds no such callback",
+                    );
+                    link.outbox.push_always(&Frame::Response(Response { callback_id, outcome: Err(gone) }));
+                }
+            }
+            Frame::Drain => {
+                log::info!("{}: the master drains", self.name);
+                link.master_drains = true;
+            }
+            Frame::Refused(Refused { code, message, may_return: false }) => {
+                self.end(CallError::new(code, Fate::NotSent, message), context);
+            }
+            Frame::Refused(Refused { message, .. }) => self.lost(&message, context),
+            Frame::Bind(_)
+            | Frame::Bound(_)
+            | Frame::Register(_)
+            | Frame::Unregister(_)
+            | Frame::Describe(_)
+            | Frame::Subscribe(_)
+            | Frame::Unsubscribe(_) => self.lost("the master sent what only a branch may", context),
+        }
+    }
+
+    fn news(&mut self, change: Change) {
+        self.node.with_known(|known| known.follow(&change));
+        self.tell_watchers(&change);
+    }
+
+    fn request(&mut self, request: Request, now: Instant) {
+        let State::Bound(link) = &self.state else {
+            return;
+        };
+        let Request { callback_id, action, caller, time_left, payload, .. } = request;
+        let reply_to = ReplyTo::Link { outbox: link.outbox.clone(), callback_id };
+        if link.draining {
+            let error = CallError::new(Code::DRAINING, Fate::NotSent, format!("{} is draining", self.name));
+            return reply_to.send(Err(error));
+        }
+        let Some(own) = self.actions.get(&action) else {
+            let what = format!("{} does not offer {action:?}", self.name);
+            return reply_to.send(Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what)));
+        };
+        let deadline = time_left.and_then(|time_left| now.checked_add(time_left));
+        link.answering.start(
+            own,
+            payload,
+            RequestContext::new(action, caller, deadline),
+            callback_id,
+            reply_to,
+        );
+    }
+
+    /// Sends a call on its way: own responders first, then the link.
+    fn ask(&mut self, ask: Ask, now: Instant) {
+        if matches!(&self.state, State::Bound(link) if link.draining) {
+            let error = CallError::new(Code::DRAINING, Fate::NotSent, "this branch is draining");
+            return ask.refuse(&self.node, error);
+        }
+        let here = ask.call.node.is_empty() || ask.call.node == self.name;
+        let deadline = ask.call.within.and_then(|within| now.checked_add(within));
+        let until = deadline.map(Instant::into_std);
+        if let (Some(own), true) = (self.actions.get(&ask.call.action), here) {
+            let Ask { callback_id, call, reply } = ask;
+            self.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
+            let context = RequestContext::new(call.action, self.name.clone(), deadline);
+            let reply_to = ReplyTo::Here { requests: Rc::clone(&self.requests), callback_id };
+            return self.own_answering.start(own, call.arguments, context, callback_id, reply_to);
+        }
+        match &self.state {
+            State::Bound(link) if !link.master_drains => {
+                let Ask { callback_id, call, reply } = ask;
+                self.requests.borrow_mut().open(callback_id, Way::Link, reply, until);
+                self.send(
+                    callback_id,
+                    call,
+                    deadline.map(|deadline| deadline.saturating_duration_since(now)),
+                );
+            }
+            State::Closed => {
+                ask.refuse(
+                    &self.node,
+                    CallError::new(Code::LINK_LOST, Fate::NotSent, "the branch has ended"),
+                );
+            }
+            State::New(_) | State::Rebinding { .. } | State::Bound(_) => self.wait(ask, until),
+        }
+    }
+
+    /// Lets a call wait for the link.
+    fn wait(&mut self, ask: Ask, until: Option<std::time::Instant>) {
+        if ask.call.when_down == WhenDown::Fail {
+            let error = CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down");
+            return ask.refuse(&self.node, error);
+        }
+        let requests = Rc::clone(&self.requests);
+        // Those whose callers gave up or were told meanwhile make room.
+        if self.waiting.len() >= WAITING_MAX {
+            self.waiting.retain(|ask| requests.borrow().contains(ask.callback_id));
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            let what = format!("{WAITING_MAX} calls wait for the link already");
+            return ask.refuse(&self.node, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+        }
+        let Ask { callback_id, call, reply } = ask;
+        self.requests.borrow_mut().open(callback_id, Way::Waiting, reply, until);
+        // The entry has taken the caller over; what is kept is what to send.
+        self.waiting.push_back(Ask { callback_id, call, reply: Reply::Nobody });
+    }
+
+    /// Writes a request whose entry is open.
+    fn send(&mut self, callback_id: CallbackId, call: crate::node::Call, time_left: Option<Duration>) {
+        let State::Bound(link) = &self.state else {
+            return;
+        };
+        let mut requests = self.requests.borrow_mut();
+        let time_left = time_left.or_else(|| {
+            let deadline = requests.deadline(callback_id)?;
+            Some(Instant::from_std(deadline).saturating_duration_since(Instant::now()))
+        });
+        requests.set_way(callback_id, Way::Link);
+        let frame = Frame::Request(Request {
+            callback_id,
+            action: call.action,
+            node: call.node,
+            caller: ByteString::new(),
+            time_left,
+            payload: call.arguments,
+        });
+        let error = match link.outbox.push(&frame) {
+            Ok(()) => return,
+            Err(Refusal::Full) => CallError::new(Code::OVERLOADED, Fate::NotSent, "the outbox is full"),
+            Err(Refusal::Closed) => CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"),
+            Err(Refusal::TooLong { len, max }) => {
+                CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, too_long(len, max))
+            }
+        };
+        requests.resolve(callback_id, Err(error));
+    }
+
+    fn cancel(&mut self, callback_id: CallbackId) {
+        let way = self.requests.borrow_mut().cancel(callback_id);
+        if let Some(way) = way {
+            self.stop_request(callback_id, &way);
+        }
+    }
+
+    /// Nobody waits for it any more: whoever runs it is told.
+    fn stop_request(&mut self, callback_id: CallbackId, way: &Way) {
+        match (way, &self.state) {
+            (Way::Here, _) => {
+                self.own_answering.cancel(callback_id);
+            }
+            (Way::Link, State::Bound(link)) => link.outbox.push_always(&Frame::Cancel(callback_id)),
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self, topic: ByteString, payload: meshwork_wire::Payload) {
+        let event = Event { topic, publisher: self.name.clone(), payload };
+        self.subscribers.deliver(&event);
+        let Event { topic, payload, .. } = event;
+        let frame = Frame::Publish(Publish {
+            topic,
+            publisher: ByteString::new(),
+            for_all: true,
+            groups: Vec::new(),
+            payload,
+        });
+        self.push_event(&frame);
+    }
+
+    fn push_event(&self, frame: &Frame) {
+        if let State::Bound(link) = &self.state {
+            // What finds no room is counted; the handle waits for room before it comes here.
+            let _ = link.outbox.push_event(frame);
+        }
+    }
+
+    /// Says something that the master answers: now, or with the next bind.
+    fn tell_master(
+        &mut self,
+        frame: impl FnOnce(CallbackId) -> Frame,
+        context: &mut Context<Self>,
+    ) -> ResponseFuture<Result<(), CallError>> {
+        let callback_id = self.node.next_id();
+        match &mut self.state {
+            State::Bound(link) => {
+                if let Err(error) = self.node.take_place() {
+                    return Box::pin(async move { Err(error) });
+                }
+                let (caller, answer) = oneshot::channel();
+                let deadline = Instant::now() + CALL_WITHIN;
+                link.outbox.push_always(&frame(callback_id));
+                let mut requests = self.requests.borrow_mut();
+                requests.open(callback_id, Way::Link, Reply::Call(caller), Some(deadline.into_std()));
+                drop(requests);
+                self.set_alarm(context);
+                Box::pin(async move { answer.await.unwrap_or_else(|_| Err(ended())).map(drop) })
+            }
+            State::Rebinding { unsaid } => {
+                // Bounded by the actions and patterns that a node may have.
+                unsaid.push(frame(callback_id));
+                Box::pin(async { Ok(()) })
+            }
+            State::New(_) | State::Closed => Box::pin(async { Err(ended()) }),
+        }
+    }
+
+    /// One timer for all deadlines: it is set for the first, and for the next one when it has rung.
+    fn set_alarm(&mut self, context: &mut Context<Self>) {
+        let Some(next) = self.requests.borrow_mut().next_deadline().map(Instant::from_std) else {
+            return;
+        };
+        if let Some((set_for, alarm)) = &self.alarm {
+            if *set_for <= next {
+                return;
+            }
+            context.cancel_future(*alarm);
+        }
+        let after = next.saturating_duration_since(Instant::now());
+        let alarm = context.run_later(after, |this, context| {
+            this.alarm = None;
+            let now = Instant::now().into_std();
+            loop {
+                let expired = this.requests.borrow_mut().expire(now);
+                let Some((callback_id, way)) = expired else {
+                    break;
+                };
+                this.stop_request(callback_id, &way);
+            }
+            this.set_alarm(context);
+        });
+        self.alarm = Some((next, alarm));
+    }
+}
+
+fn ended() -> CallError {
+    CallError::new(Code::LINK_LOST, Fate::NotSent, "the branch has ended")
+}
+
+impl Actor for BranchActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::New(Some(established)) => self.bound(*established, Vec::new(), context),
+            _ => {
+                // Started without a bind: there is no master to look for.
+                self.node.close(CallError::new(
+                    Code::BIND_ERROR,
+                    Fate::NotSent,
+                    "a branch is started by binding it",
+                ));
+                context.stop();
+            }
+        }
+    }
+
+    fn stopped(&mut self, context: &mut Context<Self>) {
+        self.end(ended(), context);
+    }
+}
+
+impl StreamHandler<FromLink> for BranchActor {
+    fn handle(&mut self, FromLink { epoch, inbound }: FromLink, context: &mut Context<Self>) {
+        if epoch != self.epoch {
+            return;
+        }
+        let State::Bound(link) = &mut self.state else {
+            return;
+        };
+        match inbound {
+            Inbound::Block(block) => {
+                let now = Instant::now();
+                link.heard = now;
+                for frame in block.frames() {
+                    match frame {
+                        Ok(frame) => self.take(frame, now, context),
+                        Err(error) => {
+                            self.lost(&error.to_string(), context);
+                            break;
+                        }
+                    }
+                }
+            }
+            Inbound::Lost(Some(error)) => self.lost(&error.to_string(), context),
+            Inbound::Lost(None) => self.lost("the master closed it", context),
+        }
+    }
+
+    fn finished(&mut self, _: &mut Context<Self>) {
+        // A link that ended has said so; the actor outlives it.
+    }
+}
+
+impl Handler<Flush> for BranchActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, context: &mut Context<Self>) {
+        let now = Instant::now();
+        let mut submissions = std::mem::take(&mut self.submissions);
+        self.node.take_submissions(&mut submissions);
+        for submission in submissions.drain(..) {
+            match submission {
+                Submission::Ask(ask) => self.ask(ask, now),
+                Submission::Cancel(callback_id) => self.cancel(callback_id),
+                Submission::Publish { topic, payload } => self.publish(topic, payload),
+                Submission::Broadcast { topic, payload } => {
+                    self.push_event(&Frame::Broadcast(Broadcast {
+                        topic,
+                        publisher: ByteString::new(),
+                        payload,
+                    }));
+                }
+            }
+        }
+        self.submissions = submissions;
+        self.set_alarm(context);
+    }
+}
+
+impl Handler<Subscribe> for BranchActor {
+    type Result = ResponseActFuture<Self, Result<SubscriberId, CallError>>;
+
+    fn handle(
+        &mut self,
+        Subscribe { to, subscriber }: Subscribe,
+        context: &mut Context<Self>,
+    ) -> Self::Result {
+        let id = SubscriberId(self.next_subscriber);
+        self.next_subscriber += 1;
+        let telling = match to {
+            SubscribeTo::Broadcasts(pattern) => {
+                self.broadcasts.insert(id, SubscriptionKey { pattern, group: None }, subscriber);
+                None
+            }
+            SubscribeTo::Topics(key) => {
+                // Told each time, not only for the first handler of a key: the answer says that the master has it now.
+                self.subscribers.insert(id, key.clone(), subscriber);
+                let say = |callback_id| Frame::Subscribe(meshwork_wire::Subscribe { callback_id, key });
+                Some(self.tell_master(say, context))
+            }
+        };
+        let told = async move {
+            match telling {
+                Some(telling) => telling.await,
+                None => Ok(()),
+            }
+        };
+        Box::pin(told.into_actor(self).map(move |told, this, _| match told {
+            // A link that was lost meanwhile carries the subscription into the next bind.
+            Ok(()) => Ok(id),
+            Err(error) if error.code() == Code::LINK_LOST && !matches!(this.state, State::Closed) => Ok(id),
+            Err(error) => {
+                this.subscribers.remove(id);
+                Err(error)
+            }
+        }))
+    }
+}
+
+impl Handler<Unsubscribe> for BranchActor {
+    type Result = ();
+
+    fn handle(&mut self, Unsubscribe(id): Unsubscribe, _: &mut Context<Self>) {
+        self.broadcasts.remove(id);
+        if let Some(key) = self.subscribers.remove(id) {
+            let frame = Frame::Unsubscribe(key);
+            match &mut self.state {
+                State::Bound(link) => link.outbox.push_always(&frame),
+                State::Rebinding { unsaid } => unsaid.push(frame),
+                State::New(_) | State::Closed => {}
+            }
+        }
+    }
+}
+
+impl Handler<Respond> for BranchActor {
+    type Result = ResponseActFuture<Self, Result<(), CallError>>;
+
+    fn handle(&mut self, Respond(actions): Respond, context: &mut Context<Self>) -> Self::Result {
+        let offers = actions.offers();
+        let names: Vec<_> = offers.iter().map(|offer| offer.action.clone()).collect();
+        let mut telling = Vec::new();
+        let extended = self.actions.extend(actions);
+        if extended.is_ok() {
+            let node = Arc::clone(&self.node);
+            for register in registers(offers, &|| node.next_id()) {
+                let offers = register.offers;
+                let say = |callback_id| Frame::Register(meshwork_wire::Register { callback_id, offers });
+                telling.push(self.tell_master(say, context));
+            }
+        }
+        let told = async move {
+            extended?;
+            for told in futures::future::join_all(telling).await {
+                told?;
+            }
+            Ok(())
+        };
+        Box::pin(told.into_actor(self).map(move |told: Result<(), CallError>, this, _| match told {
+            // A link that was lost meanwhile carries the actions into the next bind.
+            Err(error) if error.code() == Code::LINK_LOST && !matches!(this.state, State::Closed) => Ok(()),
+            Err(error) if error.code() == Code::NOT_PERMITTED => {
+                for name in names {
+                    this.actions.remove(&name);
+                }
+                Err(error)
+            }
+            told => told,
+        }))
+    }
+}
+
+impl Handler<Withdraw> for BranchActor {
+    type Result = ResponseFuture<Result<(), CallError>>;
+
+    fn handle(&mut self, Withdraw(actions): Withdraw, context: &mut Context<Self>) -> Self::Result {
+        for action in &actions {
+            self.actions.remove(action);
+        }
+        self.tell_master(|callback_id| Frame::Unregister(Unregister { callback_id, actions }), context)
+    }
+}
+
+impl Handler<Describe> for BranchActor {
+    type Result = ResponseFuture<Result<Vec<ActionDescription>, CallError>>;
+
+    fn handle(
+        &mut self,
+        Describe { pattern, within }: Describe,
+        context: &mut Context<Self>,
+    ) -> Self::Result {
+        let State::Bound(link) = &self.state else {
+            let down = CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down");
+            return Box::pin(async move { Err(down) });
+        };
+        if let Err(error) = self.node.take_place() {
+            return Box::pin(async move { Err(error) });
+        }
+        let callback_id = self.node.next_id();
+        let (caller, answer) = oneshot::channel();
+        let deadline = Instant::now() + within;
+        link.outbox.push_always(&Frame::Describe(meshwork_wire::Describe { callback_id, pattern }));
+        let mut requests = self.requests.borrow_mut();
+        requests.open(callback_id, Way::Link, Reply::Describe(caller), Some(deadline.into_std()));
+        drop(requests);
+        self.set_alarm(context);
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(ended())) })
+    }
+}
+
+impl Handler<Watch> for BranchActor {
+    type Result = ();
+
+    fn handle(&mut self, Watch(watcher): Watch, _: &mut Context<Self>) {
+        self.watchers.push(watcher);
+    }
+}
+
+impl Handler<TakeSnapshot> for BranchActor {
+    type Result = MessageResult<TakeSnapshot>;
+
+    fn handle(&mut self, _: TakeSnapshot, _: &mut Context<Self>) -> Self::Result {
+        let (answering, dropped) = match &self.state {
+            State::Bound(link) => (link.answering.len(), link.outbox.dropped()),
+            _ => (0, 0),
+        };
+        MessageResult(Snapshot {
+            name: self.name.clone(),
+            calls_in_flight: self.requests.borrow().len(),
+            calls_waiting: self.waiting.len(),
+            answering: answering + self.own_answering.len(),
+            own_actions: self.actions.len(),
+            actions: self.node.with_known(|known| known.action_count()),
+            subscriptions: self.subscribers.len() + self.broadcasts.len(),
+            events_dropped: dropped + self.subscribers.dropped() + self.broadcasts.dropped(),
+            sessions: Vec::new(),
+        })
+    }
+}
+
+impl Handler<Drain> for BranchActor {
+    type Result = ResponseActFuture<Self, Drained>;
+
+    fn handle(&mut self, Drain { within }: Drain, _: &mut Context<Self>) -> Self::Result {
+        self.node.set_status(Status::Draining);
+        let finished_before = self.answered();
+        let own = self.requests.borrow().len() as u64;
+        let requested = match &mut self.state {
+            State::Bound(link) => {
+                link.draining = true;
+                link.outbox.push_always(&Frame::Drain);
+                Some(link.answering.idle())
+            }
+            _ => None,
+        };
+        let node = Arc::clone(&self.node);
+        let settled = async move {
+            if let Some(requested) = requested {
+                requested.await;
+            }
+            node.idle().await;
+        };
+        let waiting = async move {
+            // Whether they settled in time shows in what is left.
+            let _ = tokio::time::timeout(within, settled).await;
+        };
+        Box::pin(waiting.into_actor(self).then(move |(), this, _| {
+            let finished = this.answered() - finished_before;
+            let unanswered = match &this.state {
+                State::Bound(link) => link.answering.len() as u64,
+                _ => 0,
+            };
+            let unsettled = this.requests.borrow().len() as u64;
+            let drained = Drained {
+                finished: finished + own.saturating_sub(unsettled),
+                abandoned: unanswered + unsettled,
+            };
+            // The last replies leave before the link closes.
+            let last = match &mut this.state {
+                State::Bound(link) => {
+                    link.answering.cancel_all();
+                    link.outbox.close();
+                    let writer = std::mem::replace(&mut link.writer, tokio::task::spawn_local(async {}));
+                    Some(writer)
+                }
+                _ => None,
+            };
+            let flushed = async move {
+                if let Some(writer) = last {
+                    let _ = tokio::time::timeout(LINGER, writer).await;
+                }
+            };
+            flushed.into_actor(this).map(move |(), this, context| {
+                this.end(CallError::new(Code::DRAINING, Fate::NotSent, "the branch has drained"), context);
+                drained
+            })
+        }))
+    }
+}
+
+impl BranchActor {
+    /// How many requests that were not answered at once have been answered since, over this link.
+    fn answered(&self) -> u64 {
+        match &self.state {
+            State::Bound(link) => link.answering.finished(),
+            _ => 0,
+        }
+    }
+}

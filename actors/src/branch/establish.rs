@@ -1,0 +1,279 @@
+//! The way into a mesh: dial, bind, be let in. It ends with a link that is bound, or with the reason why not.
+
+use crate::link::{Address, AddressError, Dial, Link};
+use bytes::BytesMut;
+use futures::StreamExt;
+use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, READ_BUFFER_LEN_START};
+use meshwork_wire::{
+    Bind, Block, Bound, CallError, CallbackId, Code, Frame, FrameCodec, FrameError, NameError, Offer,
+    Refused, Register, Response, Subscribe, SubscriptionKey,
+};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio_util::codec::FramedRead;
+
+/// Why a branch could not bind.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The name of the branch is none.
+    #[error("a branch cannot be named so: {0}")]
+    Name(#[from] NameError),
+    /// The address is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Nobody answers at the address. Whether the master runs, and there, is the first thing to look at.
+    #[error("no master can be reached at {address}: {source}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: Address,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The master said no.
+    #[error("the master at {address} refuses the bind ({code}): {message}")]
+    Refused {
+        /// Where the master is.
+        address: Address,
+        /// Why, as a number.
+        code: Code,
+        /// Why, as a sentence.
+        message: String,
+        /// Whether trying again makes sense.
+        may_return: bool,
+    },
+    /// The master did not answer in time.
+    #[error("the master at {address} did not answer the bind within {within:?}")]
+    Timeout {
+        /// Where the master is.
+        address: Address,
+        /// How long it was waited for.
+        within: Duration,
+    },
+    /// What answers at the address does not speak as a master does, or hung up.
+    #[error("what listens at {address} does not answer as a meshwork master: {reason}")]
+    NoMaster {
+        /// Where it listens.
+        address: Address,
+        /// What it did.
+        reason: String,
+    },
+}
+
+impl BindError {
+    /// The number of the error: [`Code::BIND_ERROR`], [`Code::BIND_TIMEOUT`], or what the master said.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            BindError::Refused { code, .. } => *code,
+            BindError::Timeout { .. } => Code::BIND_TIMEOUT,
+            BindError::Name(_) => Code::BAD_NAME,
+            BindError::Address(_) | BindError::Unreachable { .. } | BindError::NoMaster { .. } => {
+                Code::BIND_ERROR
+            }
+        }
+    }
+
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn may_return(&self) -> bool {
+        match self {
+            BindError::Refused { may_return, .. } => *may_return,
+            BindError::Unreachable { .. } | BindError::Timeout { .. } | BindError::NoMaster { .. } => true,
+            BindError::Name(_) | BindError::Address(_) => false,
+        }
+    }
+}
+
+/// A link that is bound.
+pub(crate) struct Established {
+    pub(crate) reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
+    pub(crate) writer: WriteHalf<Box<dyn Link>>,
+    pub(crate) bound: Bound,
+    /// What the master said meanwhile, in its order.
+    pub(crate) early: Vec<Frame>,
+}
+
+/// What a branch brings into its bind.
+pub(crate) struct Entry {
+    pub(crate) bind: Bind,
+    /// What did not fit into it, and the id that the first of the frames for it may use.
+    pub(crate) more_offers: Vec<Offer>,
+    pub(crate) more_subscriptions: Vec<SubscriptionKey>,
+    pub(crate) frame_len_max: usize,
+    pub(crate) draw: Box<dyn Fn() -> CallbackId>,
+}
+
+/// A bind carries so many subscriptions; the others follow.
+const SUBSCRIPTIONS_PER_BIND_MAX: usize = ACTIONS_PER_FRAME_MAX;
+
+/// A bind, or a register, carries offers of about so many bytes: shapes may be long, and the frame limit before the bind is
+/// not.
+const OFFERS_LEN_MAX: usize = BIND_FRAME_LEN_MAX / 2;
+
+impl Entry {
+    pub(crate) fn new(mut bind: Bind, frame_len_max: usize, draw: impl Fn() -> CallbackId + 'static) -> Self {
+        let more_offers = bind.offers.split_off(first_frame(&bind.offers));
+        let more_subscriptions =
+            bind.subscriptions.split_off(bind.subscriptions.len().min(SUBSCRIPTIONS_PER_BIND_MAX));
+        Self { bind, more_offers, more_subscriptions, frame_len_max, draw: Box::new(draw) }
+    }
+}
+
+/// How many of the offers fit into one frame.
+fn first_frame(offers: &[Offer]) -> usize {
+    let mut len = 0;
+    let fitting = offers.iter().take(ACTIONS_PER_FRAME_MAX).take_while(|offer| {
+        let shape = offer.shape.as_ref().map_or(0, |shape| shape.arguments.len() + shape.reply.len());
+        len += offer.action.len() + shape + 16;
+        len <= OFFERS_LEN_MAX
+    });
+    // One that is too long by itself is left to the master's frame limit.
+    fitting.count().max(usize::from(!offers.is_empty()))
+}
+
+/// The offers in frames.
+pub(crate) fn registers(mut offers: Vec<Offer>, draw: &dyn Fn() -> CallbackId) -> Vec<Register> {
+    let mut registers = Vec::new();
+    while !offers.is_empty() {
+        let rest = offers.split_off(first_frame(&offers));
+        registers.push(Register { callback_id: draw(), offers: std::mem::replace(&mut offers, rest) });
+    }
+    registers
+}
+
+/// Dials and binds.
+pub(crate) async fn establish(
+    dial: &dyn Dial,
+    address: &Address,
+    entry: Entry,
+    dial_within: Duration,
+    within: Duration,
+) -> Result<Established, BindError> {
+    address.check()?;
+    meshwork_wire::check_node(&entry.bind.name)?;
+    let unreachable = |source| BindError::Unreachable { address: address.clone(), source };
+    let link = match tokio::time::timeout(dial_within, dial.dial(address)).await {
+        Ok(dialled) => dialled.map_err(unreachable)?,
+        Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
+    };
+    let (read, writer) = tokio::io::split(link);
+    let reader = FramedRead::with_capacity(read, FrameCodec::new(entry.frame_len_max), READ_BUFFER_LEN_START);
+    let mut entering = Entering { address, reader, writer, early: Vec::new() };
+    match tokio::time::timeout(within, entering.enter(entry)).await {
+        Ok(bound) => {
+            let bound = bound?;
+            let Entering { reader, writer, early, .. } = entering;
+            Ok(Established { reader, writer, bound, early })
+        }
+        Err(_) => Err(BindError::Timeout { address: address.clone(), within }),
+    }
+}
+
+struct Entering<'a> {
+    address: &'a Address,
+    reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
+    writer: WriteHalf<Box<dyn Link>>,
+    early: Vec<Frame>,
+}
+
+impl Entering<'_> {
+    async fn enter(&mut self, entry: Entry) -> Result<Bound, BindError> {
+        let Entry { bind, more_offers, more_subscriptions, draw, .. } = entry;
+        self.say(&[Frame::Bind(bind)]).await?;
+        let bound = loop {
+            if let Some(bound) = self
+                .hear(|frame| match frame {
+                    Frame::Bound(bound) => Ok(bound),
+                    other => Err(other),
+                })
+                .await?
+            {
+                break bound;
+            }
+        };
+        let mut frames: Vec<_> = registers(more_offers, &*draw).into_iter().map(Frame::Register).collect();
+        frames.extend(
+            more_subscriptions
+                .into_iter()
+                .map(|key| Frame::Subscribe(Subscribe { callback_id: draw(), key })),
+        );
+        // One at a time: the master bounds how many it works at.
+        for frame in frames {
+            let asked = match &frame {
+                Frame::Register(register) => register.callback_id,
+                Frame::Subscribe(subscribe) => subscribe.callback_id,
+                _ => continue,
+            };
+            self.say(&[frame]).await?;
+            let answered = loop {
+                if let Some(outcome) = self
+                    .hear(|frame| match frame {
+                        Frame::Response(Response { callback_id, outcome }) if callback_id == asked => {
+                            Ok(outcome)
+                        }
+                        other => Err(other),
+                    })
+                    .await?
+                {
+                    break outcome;
+                }
+            };
+            answered.map_err(|error| self.refused(&error))?;
+        }
+        Ok(bound)
+    }
+
+    async fn say(&mut self, frames: &[Frame]) -> Result<(), BindError> {
+        let mut buffer = BytesMut::new();
+        for frame in frames {
+            frame.encode(&mut buffer);
+        }
+        let written = self.writer.write_all(&buffer).await;
+        written.map_err(|error| self.no_master(&error.to_string()))
+    }
+
+    /// Reads one block, and keeps what is not waited for.
+    async fn hear<T>(
+        &mut self,
+        mut wanted: impl FnMut(Frame) -> Result<T, Frame>,
+    ) -> Result<Option<T>, BindError> {
+        let block: Block = match self.reader.next().await {
+            Some(Ok(block)) => block,
+            Some(Err(error)) => return Err(self.no_master(&say_error(&error))),
+            None => return Err(self.no_master("it closed the connection")),
+        };
+        let mut found = None;
+        for frame in block.frames() {
+            match frame.map_err(|error| self.no_master(&say_error(&error)))? {
+                Frame::Refused(Refused { code, message, may_return }) => {
+                    let (address, message) = (self.address.clone(), message.to_string());
+                    return Err(BindError::Refused { address, code, message, may_return });
+                }
+                frame if found.is_none() => match wanted(frame) {
+                    Ok(it) => found = Some(it),
+                    Err(other) => self.early.push(other),
+                },
+                frame => self.early.push(frame),
+            }
+        }
+        Ok(found)
+    }
+
+    fn refused(&self, error: &CallError) -> BindError {
+        BindError::Refused {
+            address: self.address.clone(),
+            code: error.code(),
+            message: error.message().to_owned(),
+            may_return: false,
+        }
+    }
+
+    fn no_master(&self, reason: &str) -> BindError {
+        BindError::NoMaster { address: self.address.clone(), reason: reason.to_owned() }
+    }
+}
+
+fn say_error(error: &FrameError) -> String {
+    error.to_string()
+}

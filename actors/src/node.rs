@@ -1,0 +1,694 @@
+//! What a handle on a node shares with the node's actor: a queue of what the handle asks for, drained by one message however
+//! much stands in it; the ids; the count of calls in flight; what is known of the others. And the messages that master and
+//! branch both take.
+//!
+//! The queue, and not a message a call, is what makes a call cheap: the handle may be on any thread, and the actor sees a
+//! burst as one [`Flush`].
+
+use crate::branch::ActionCache;
+use crate::outbox::Outbox;
+use crate::responder::{Actions, Outcome};
+use crate::response::Reply;
+use crate::router::Deliver;
+use crate::snapshot::Snapshot;
+use actix::{Actor, Addr, Handler, Message, Recipient};
+use meshwork_wire::limits::{CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, IN_FLIGHT_MAX, NAME_LEN_MAX};
+use meshwork_wire::{
+    ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, NodeNews, Pattern, Payload,
+    SubscriptionKey, check_topic,
+};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
+
+/// What handles on a node and its actor share.
+pub struct Node {
+    name: ByteString,
+    queue: Mutex<Queue>,
+    next_id: AtomicU64,
+    in_flight: AtomicUsize,
+    in_flight_max: AtomicUsize,
+    door: OnceLock<Door>,
+    known: RwLock<ActionCache>,
+    status: watch::Sender<Status>,
+    /// Told when there may be room for events again.
+    room: Notify,
+    /// Told when nothing is in flight any more.
+    idle: Notify,
+    way_out: RwLock<WayOut>,
+}
+
+/// What events of this node leave through.
+#[derive(Default)]
+pub(crate) enum WayOut {
+    /// There is no link at the moment.
+    #[default]
+    Down,
+    /// The outbox of the link to the master.
+    Link(Outbox),
+    /// The router of this very process, which is bounded behind it.
+    Router,
+}
+
+#[derive(Default)]
+struct Queue {
+    submissions: Vec<Submission>,
+    closed: Option<CallError>,
+}
+
+/// Something that a handle asks of its node.
+pub(crate) enum Submission {
+    Ask(Ask),
+    Cancel(CallbackId),
+    Publish { topic: ByteString, payload: Payload },
+    Broadcast { topic: ByteString, payload: Payload },
+}
+
+/// A call on its way to the actor.
+pub(crate) struct Ask {
+    pub(crate) callback_id: CallbackId,
+    pub(crate) call: Call,
+    pub(crate) reply: Reply,
+}
+
+/// A call: which action, with what, how long, by whom.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The action.
+    pub action: ByteString,
+    /// The node that is to run it; empty for any.
+    pub node: ByteString,
+    /// The arguments.
+    pub arguments: Payload,
+    /// How long the caller waits; `None` for ever.
+    pub within: Option<Duration>,
+    /// What happens while the link is down.
+    pub when_down: WhenDown,
+}
+
+/// What a call does while the link is down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenDown {
+    /// It waits for the link, within its deadline.
+    #[default]
+    Wait,
+    /// It fails at once.
+    Fail,
+}
+
+/// How a node stands to its mesh.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Status {
+    /// Callable, and able to call. A master is so from its start.
+    Bound,
+    /// The link is lost; the branch is on its way back.
+    Rebinding,
+    /// It drains.
+    Draining,
+    /// It ended, and why.
+    Closed(CallError),
+}
+
+/// The mailboxes that a handle reaches.
+pub(crate) struct Door {
+    pub(crate) flush: Recipient<Flush>,
+    pub(crate) subscribe: Recipient<Subscribe>,
+    pub(crate) unsubscribe: Recipient<Unsubscribe>,
+    pub(crate) respond: Recipient<Respond>,
+    pub(crate) withdraw: Recipient<Withdraw>,
+    pub(crate) describe: Recipient<Describe>,
+    pub(crate) watch: Recipient<Watch>,
+    pub(crate) drain: Recipient<Drain>,
+    pub(crate) snapshot: Recipient<TakeSnapshot>,
+}
+
+/// There is something in the queue. Sent by a handle when the queue was empty; the receiver takes all of it.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Flush;
+
+/// Delivers the events of a pattern to a handler of this node. Sent by a handle; answered when the master knows of it.
+#[derive(Message)]
+#[rtype(result = "Result<SubscriberId, CallError>")]
+pub struct Subscribe {
+    /// Which events.
+    pub to: SubscribeTo,
+    /// Who handles them.
+    pub subscriber: Arc<dyn Deliver>,
+}
+
+/// Which events a handler gets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SubscribeTo {
+    /// Those published to a topic that matches.
+    Topics(SubscriptionKey),
+    /// Those broadcast by others under a topic that matches. No master needs to know of it.
+    Broadcasts(Pattern),
+}
+
+/// The number of a handler at its node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SubscriberId(pub u64);
+
+/// Ends a subscription. Sent by a handle.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Unsubscribe(pub SubscriberId);
+
+/// Answers more actions from now on. Sent by a handle; answered when they are callable from everywhere. All are taken or
+/// none.
+#[derive(Message)]
+#[rtype(result = "Result<(), CallError>")]
+pub struct Respond(pub Actions);
+
+/// Answers actions no longer. Sent by a handle; answered when the master knows.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "Result<(), CallError>")]
+pub struct Withdraw(pub Vec<ByteString>);
+
+/// Which actions are there? Sent by a handle.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "Result<Vec<ActionDescription>, CallError>")]
+pub struct Describe {
+    /// Which actions: their names are matched as topics are.
+    pub pattern: Pattern,
+    /// How long the answer is waited for.
+    pub within: Duration,
+}
+
+/// Tells who comes and goes from now on. Sent by a handle.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Watch(pub Box<dyn FnMut(&Change) + Send>);
+
+/// A node came or went, or offers more or less.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It came, or offers more.
+    Online(NodeNews),
+    /// It went, or offers less.
+    Offline(NodeNews),
+}
+
+/// Takes no more, finishes what is in flight, closes. Sent by a handle.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "Drained")]
+pub struct Drain {
+    /// How long to wait for what is in flight.
+    pub within: Duration,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drained {
+    /// How many requests ended in time.
+    pub finished: u64,
+    /// How many did not: their callers have been told.
+    pub abandoned: u64,
+}
+
+/// Shows what goes on. Sent by a handle.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "Snapshot")]
+pub struct TakeSnapshot;
+
+/// A call that was submitted. Resolves to its outcome; dropping it cancels the call, at the far end too.
+pub struct Asked {
+    outcome: oneshot::Receiver<Outcome>,
+    callback_id: CallbackId,
+    node: Arc<Node>,
+    settled: bool,
+}
+
+impl Node {
+    pub(crate) fn new(name: ByteString) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            queue: Mutex::default(),
+            next_id: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            in_flight_max: AtomicUsize::new(IN_FLIGHT_MAX),
+            door: OnceLock::new(),
+            known: RwLock::default(),
+            status: watch::Sender::new(Status::Rebinding),
+            room: Notify::new(),
+            idle: Notify::new(),
+            way_out: RwLock::default(),
+        })
+    }
+
+    /// What the node is called.
+    #[must_use]
+    pub fn name(&self) -> &ByteString {
+        &self.name
+    }
+
+    /// Submits a call. Costs no message when another one is on its way to the actor already.
+    ///
+    /// # Errors
+    ///
+    /// At once, not sent: when too much is in flight, or the node has ended.
+    pub fn ask(self: &Arc<Self>, call: Call) -> Result<Asked, CallError> {
+        self.take_place()?;
+        let (reply, outcome) = oneshot::channel();
+        let callback_id = self.next_id();
+        if let Err(error) = self.submit(Submission::Ask(Ask { callback_id, call, reply: Reply::Call(reply) }))
+        {
+            self.settled();
+            return Err(error);
+        }
+        Ok(Asked { outcome, callback_id, node: Arc::clone(self), settled: false })
+    }
+
+    /// Submits many calls at once; each has its own outcome.
+    ///
+    /// # Errors
+    ///
+    /// For each call that is not submitted.
+    pub fn ask_many(
+        self: &Arc<Self>,
+        calls: impl IntoIterator<Item = Call>,
+    ) -> Vec<Result<Asked, CallError>> {
+        calls.into_iter().map(|call| self.ask(call)).collect()
+    }
+
+    /// Publishes an event: to the matching handlers of this node, then over the link. Waits for room in the outbox, and for
+    /// nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Not sent: when the link is down, or the outbox stays full.
+    pub async fn publish(&self, topic: ByteString, payload: Payload) -> Result<(), CallError> {
+        self.check_event(&topic, &payload)?;
+        self.wait_for_room().await?;
+        self.submit(Submission::Publish { topic, payload })
+    }
+
+    /// Sends an event to every other node.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::publish`].
+    pub async fn broadcast(&self, topic: ByteString, payload: Payload) -> Result<(), CallError> {
+        self.check_event(&topic, &payload)?;
+        self.wait_for_room().await?;
+        self.submit(Submission::Broadcast { topic, payload })
+    }
+
+    /// The encoding that the providers of an action read best, as far as this node knows.
+    #[must_use]
+    pub fn encoding_for(&self, action: &str) -> Encoding {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).encoding_for(action)
+    }
+
+    /// The other nodes, as far as this one was told, sorted by name: each with its actions.
+    #[must_use]
+    pub fn known_nodes(&self) -> Vec<NodeNews> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).nodes()
+    }
+
+    /// Whether some other node is known to offer the action.
+    #[must_use]
+    pub fn knows(&self, action: &str) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).knows(action)
+    }
+
+    /// How the node stands to its mesh, now and from now on.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// How many calls of this node are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// See [`Subscribe`].
+    ///
+    /// # Errors
+    ///
+    /// When the master refuses, or cannot be reached in time.
+    pub async fn subscribe(
+        &self,
+        to: SubscribeTo,
+        subscriber: Arc<dyn Deliver>,
+    ) -> Result<SubscriberId, CallError> {
+        self.door()?.subscribe.send(Subscribe { to, subscriber }).await.map_err(|_| self.ended())?
+    }
+
+    /// See [`Unsubscribe`]. Does not wait.
+    pub fn unsubscribe(&self, subscriber: SubscriberId) {
+        if let Ok(door) = self.door() {
+            #[expect(clippy::disallowed_methods, reason = "bounded by the subscriptions: one message each")]
+            door.unsubscribe.do_send(Unsubscribe(subscriber));
+        }
+    }
+
+    /// See [`Respond`].
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be added here, or the master refuses it.
+    pub async fn respond(&self, actions: Actions) -> Result<(), CallError> {
+        self.door()?.respond.send(Respond(actions)).await.map_err(|_| self.ended())?
+    }
+
+    /// See [`Withdraw`].
+    ///
+    /// # Errors
+    ///
+    /// When the master cannot be told.
+    pub async fn withdraw(&self, actions: Vec<ByteString>) -> Result<(), CallError> {
+        self.door()?.withdraw.send(Withdraw(actions)).await.map_err(|_| self.ended())?
+    }
+
+    /// See [`Describe`].
+    ///
+    /// # Errors
+    ///
+    /// When the master does not answer.
+    pub async fn describe(&self, pattern: Pattern) -> Result<Vec<ActionDescription>, CallError> {
+        let describe = Describe { pattern, within: CALL_WITHIN };
+        self.door()?.describe.send(describe).await.map_err(|_| self.ended())?
+    }
+
+    /// See [`Watch`].
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn watch(&self, watcher: Box<dyn FnMut(&Change) + Send>) -> Result<(), CallError> {
+        self.door()?.watch.send(Watch(watcher)).await.map_err(|_| self.ended())
+    }
+
+    /// See [`Drain`].
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended already.
+    pub async fn drain(&self, within: Duration) -> Result<Drained, CallError> {
+        self.door()?.drain.send(Drain { within }).await.map_err(|_| self.ended())
+    }
+
+    /// See [`TakeSnapshot`].
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn snapshot(&self) -> Result<Snapshot, CallError> {
+        self.door()?.snapshot.send(TakeSnapshot).await.map_err(|_| self.ended())
+    }
+
+    pub(crate) fn open_door(&self, door: Door) {
+        // A node has one actor, started once.
+        let _ = self.door.set(door);
+        // What was submitted before the actor started waits in the queue.
+        if !self.lock().submissions.is_empty() {
+            self.flush();
+        }
+    }
+
+    pub(crate) fn next_id(&self) -> CallbackId {
+        CallbackId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_in_flight_max(&self, max: usize) {
+        self.in_flight_max.store(max, Ordering::Relaxed);
+    }
+
+    /// Takes the place of one call in flight; [`Node::settled`] gives it back.
+    pub(crate) fn take_place(&self) -> Result<(), CallError> {
+        let max = self.in_flight_max.load(Ordering::Relaxed);
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) < max {
+            return Ok(());
+        }
+        self.settled();
+        Err(CallError::new(Code::OVERLOADED, Fate::NotSent, format!("{max} calls are in flight already")))
+    }
+
+    pub(crate) fn settled(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Waits until none of its calls is in flight.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            if self.in_flight.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    pub(crate) fn take_submissions(&self, into: &mut Vec<Submission>) {
+        std::mem::swap(&mut self.lock().submissions, into);
+        self.room.notify_waiters();
+    }
+
+    pub(crate) fn with_known<T>(&self, change: impl FnOnce(&mut ActionCache) -> T) -> T {
+        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_status(&self, status: Status) {
+        self.status.send_if_modified(|now| {
+            let changed = *now != status;
+            *now = status;
+            changed
+        });
+        self.room.notify_waiters();
+    }
+
+    /// Ends the node for its handles: nothing is submitted any more, and what was is given back its end.
+    pub(crate) fn close(&self, error: CallError) {
+        let left = {
+            let mut queue = self.lock();
+            if queue.closed.is_none() {
+                queue.closed = Some(error.clone());
+            }
+            std::mem::take(&mut queue.submissions)
+        };
+        for submission in left {
+            if let Submission::Ask(ask) = submission {
+                self.settled();
+                ask.reply.send(Err(error.clone()));
+            }
+        }
+        if !matches!(*self.status.borrow(), Status::Closed(_)) {
+            self.set_status(Status::Closed(error));
+        }
+        self.room.notify_waiters();
+    }
+
+    fn submit(&self, submission: Submission) -> Result<(), CallError> {
+        let was_empty = {
+            let mut queue = self.lock();
+            if let Some(error) = &queue.closed {
+                return Err(error.clone());
+            }
+            queue.submissions.push(submission);
+            queue.submissions.len() == 1
+        };
+        if was_empty {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn flush(&self) {
+        if let Some(door) = self.door.get() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "bounded to one: sent only when the queue was empty"
+            )]
+            door.flush.do_send(Flush);
+        }
+    }
+
+    pub(crate) fn set_way_out(&self, way_out: WayOut) {
+        *self.way_out.write().unwrap_or_else(PoisonError::into_inner) = way_out;
+    }
+
+    fn check_event(&self, topic: &str, payload: &Payload) -> Result<(), CallError> {
+        check_topic(topic)
+            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        let frame_len_max = match &*self.way_out.read().unwrap_or_else(PoisonError::into_inner) {
+            WayOut::Link(outbox) => outbox.frame_len_max(),
+            WayOut::Down | WayOut::Router => FRAME_LEN_MAX,
+        };
+        if payload.len() + EVENT_HEAD_LEN_MAX <= frame_len_max {
+            return Ok(());
+        }
+        let what = format!("the event takes {} bytes, and a frame may have {frame_len_max}", payload.len());
+        Err(CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what))
+    }
+
+    /// Waits until an event would find room, at most as long as a call would. Nearly always it does, and no timer is made.
+    async fn wait_for_room(&self) -> Result<(), CallError> {
+        let mut waiting = std::pin::pin!(self.room());
+        if let Poll::Ready(room) = futures::poll!(waiting.as_mut()) {
+            return room;
+        }
+        tokio::time::timeout(CALL_WITHIN, waiting).await.unwrap_or_else(|_| {
+            Err(CallError::new(
+                Code::OVERLOADED,
+                Fate::NotSent,
+                "the link takes events more slowly than they come",
+            ))
+        })
+    }
+
+    async fn room(&self) -> Result<(), CallError> {
+        loop {
+            let notified = self.room.notified();
+            let has_room = {
+                let queue = self.lock();
+                if let Some(error) = &queue.closed {
+                    return Err(error.clone());
+                }
+                queue.submissions.len() < EVENTS_PENDING_MAX
+            };
+            if !has_room {
+                notified.await;
+                continue;
+            }
+            let full = match &*self.way_out.read().unwrap_or_else(PoisonError::into_inner) {
+                WayOut::Down => {
+                    return Err(CallError::new(
+                        Code::LINK_LOST,
+                        Fate::NotSent,
+                        "the link to the master is down",
+                    ));
+                }
+                WayOut::Router => return Ok(()),
+                WayOut::Link(outbox) if outbox.has_room() => return Ok(()),
+                WayOut::Link(outbox) => outbox.clone(),
+            };
+            full.room().await;
+        }
+    }
+
+    fn door(&self) -> Result<&Door, CallError> {
+        self.door.get().ok_or_else(|| self.ended())
+    }
+
+    fn ended(&self) -> CallError {
+        let closed = self.lock().closed.clone();
+        closed.unwrap_or_else(|| {
+            CallError::new(Code::LINK_LOST, Fate::NotSent, "the node has no running actor")
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        // Nothing in here leaves the queue half-changed when it panics.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the head of an event takes at most, its names and that of one group included.
+const EVENT_HEAD_LEN_MAX: usize = 4 * NAME_LEN_MAX;
+
+impl Change {
+    /// Who came or went, and with what.
+    #[must_use]
+    pub fn news(&self) -> &NodeNews {
+        match self {
+            Change::Online(news) | Change::Offline(news) => news,
+        }
+    }
+}
+
+impl Ask {
+    /// Ends a call that did not get as far as a response actor.
+    pub(crate) fn refuse(self, node: &Node, error: CallError) {
+        node.settled();
+        self.reply.send(Err(error));
+    }
+}
+
+impl Door {
+    pub(crate) fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Actor<Context = actix::Context<A>>
+            + Handler<Flush>
+            + Handler<Subscribe>
+            + Handler<Unsubscribe>
+            + Handler<Respond>
+            + Handler<Withdraw>
+            + Handler<Describe>
+            + Handler<Watch>
+            + Handler<Drain>
+            + Handler<TakeSnapshot>,
+    {
+        Self {
+            flush: actor.clone().recipient(),
+            subscribe: actor.clone().recipient(),
+            unsubscribe: actor.clone().recipient(),
+            respond: actor.clone().recipient(),
+            withdraw: actor.clone().recipient(),
+            describe: actor.clone().recipient(),
+            watch: actor.clone().recipient(),
+            drain: actor.clone().recipient(),
+            snapshot: actor.clone().recipient(),
+        }
+    }
+}
+
+impl Call {
+    /// A call of any provider of an action, with the default deadline.
+    #[must_use]
+    pub fn new(action: impl Into<ByteString>, arguments: Payload) -> Self {
+        Self {
+            action: action.into(),
+            node: ByteString::new(),
+            arguments,
+            within: Some(CALL_WITHIN),
+            when_down: WhenDown::Wait,
+        }
+    }
+}
+
+impl Future for Asked {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        Pin::new(&mut self.outcome).poll(context).map(|outcome| {
+            self.settled = true;
+            outcome.unwrap_or_else(|_| {
+                Err(CallError::new(Code::LINK_LOST, Fate::Unknown, "the node ended before the reply came"))
+            })
+        })
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.settled {
+            // A node that has ended has nothing to cancel.
+            let _ = self.node.submit(Submission::Cancel(self.callback_id));
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.name)
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("callback_id", &self.callback_id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,438 @@
+//! A link's bounded way out. Whoever has something to say appends it; one task writes what has gathered when the turn of the
+//! actors ends, so many frames cost one system call. Its bounds: see `OUTBOX_LEN_MAX` and `OUTBOX_REPLY_LEN_MAX`.
+
+use bytes::{Bytes, BytesMut};
+use futures::task::AtomicWaker;
+use meshwork_wire::limits::{
+    LENGTH_PREFIX_LEN, LINGER, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
+};
+use meshwork_wire::{CallError, Code, Fate, Frame, Payload, Response};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::Ordering};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+
+/// A handle on the way out of one link. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Outbox(Arc<Shared>);
+
+/// Why something did not go in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// It is full.
+    Full,
+    /// The link is gone, or going.
+    Closed,
+    /// It is a frame that the other end does not read: so many bytes of so many.
+    TooLong { len: usize, max: usize },
+}
+
+struct Shared {
+    frame_len_max: usize,
+    queue: Mutex<Queue>,
+    writer: AtomicWaker,
+    dropped: AtomicU64,
+    room: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// What was said before `small`, in order: large payloads stand here as they are.
+    ready: VecDeque<Bytes>,
+    /// Small frames, one behind the other.
+    small: BytesMut,
+    /// How many bytes stand in here or are just being written.
+    len: usize,
+    /// Whether the writer waits to be woken.
+    writer_waits: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+enum State {
+    #[default]
+    Open,
+    /// What stands in here is still written, then the link is shut down.
+    Closing,
+    Closed,
+}
+
+/// A buffer that a burst made longer than this is given back when the link is idle.
+const IDLE_BUFFER_LEN_MAX: usize = 16 * 1024;
+
+/// How many pieces one system call takes at most.
+const PIECES_MAX: usize = 64;
+
+impl Outbox {
+    /// The way out to an end that reads frames of at most so many bytes, prefix not counted.
+    pub(crate) fn new(frame_len_max: usize) -> Self {
+        Self(Arc::new(Shared {
+            frame_len_max,
+            queue: Mutex::default(),
+            writer: AtomicWaker::new(),
+            dropped: AtomicU64::new(0),
+            room: Notify::new(),
+        }))
+    }
+
+    /// Appends a request, or anything else that may be refused.
+    pub(crate) fn push(&self, frame: &Frame) -> Result<(), Refusal> {
+        self.append(frame, OUTBOX_LEN_MAX)
+    }
+
+    /// Appends an event; one that finds no room is counted.
+    pub(crate) fn push_event(&self, frame: &Frame) -> Result<(), Refusal> {
+        self.append(frame, OUTBOX_LEN_MAX).inspect_err(|_| self.count_drop())
+    }
+
+    /// Appends an event that was encoded once for all who get it.
+    pub(crate) fn push_encoded(&self, frame: &Bytes) -> Result<(), Refusal> {
+        let mut queue = self.lock();
+        if let Err(refusal) = queue.admit(OUTBOX_LEN_MAX) {
+            drop(queue);
+            self.count_drop();
+            return Err(refusal);
+        }
+        queue.len += frame.len();
+        if frame.len() < PAYLOAD_SHARED_LEN_MIN {
+            queue.small.extend_from_slice(frame);
+        } else {
+            queue.set_small_aside();
+            queue.ready.push_back(frame.clone());
+        }
+        self.wake(queue);
+        Ok(())
+    }
+
+    /// Appends what the protocol cannot do without: the other end has room for it, since it asked. What is in flight bounds
+    /// it; where even that is too much for a peer that never reads, a reply becomes an error of a few bytes.
+    pub(crate) fn push_always(&self, frame: &Frame) {
+        let Err(refusal) = self.append(frame, OUTBOX_REPLY_LEN_MAX) else {
+            return;
+        };
+        let Frame::Response(Response { callback_id, .. }) = frame else {
+            return;
+        };
+        let (code, what) = match refusal {
+            Refusal::Closed => return,
+            Refusal::Full => {
+                (Code::OVERLOADED, "the reply found no room: its caller does not read".to_owned())
+            }
+            Refusal::TooLong { len, max } => (
+                Code::FRAME_TOO_LARGE,
+                format!("the reply takes a frame of {len} bytes, and the caller's link allows {max}"),
+            ),
+        };
+        let outcome = Err(CallError::new(code, Fate::Failed, what));
+        // Bounded by what is in flight.
+        let _ = self.append(&Frame::Response(Response { callback_id: *callback_id, outcome }), usize::MAX);
+    }
+
+    fn append(&self, frame: &Frame, len_max: usize) -> Result<(), Refusal> {
+        let mut queue = self.lock();
+        queue.admit(len_max)?;
+        let start = queue.small.len();
+        let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
+        match aside {
+            Some(_) => frame.encode_without_payload(&mut queue.small),
+            None => frame.encode(&mut queue.small),
+        }
+        let len = queue.small.len() - start + aside.map_or(0, Payload::len);
+        if len - LENGTH_PREFIX_LEN > self.0.frame_len_max {
+            queue.small.truncate(start);
+            return Err(Refusal::TooLong { len: len - LENGTH_PREFIX_LEN, max: self.0.frame_len_max });
+        }
+        queue.len += len;
+        if let Some(payload) = aside {
+            queue.set_small_aside();
+            queue.ready.push_back(payload.bytes.clone());
+        }
+        self.wake(queue);
+        Ok(())
+    }
+
+    /// The longest frame that the other end reads, prefix not counted.
+    pub(crate) fn frame_len_max(&self) -> usize {
+        self.0.frame_len_max
+    }
+
+    /// Whether a request would find room.
+    pub(crate) fn has_room(&self) -> bool {
+        let queue = self.lock();
+        queue.state == State::Open && queue.len < OUTBOX_LEN_MAX
+    }
+
+    /// Waits until half of it is free, or it is closed.
+    pub(crate) async fn room(&self) {
+        loop {
+            let notified = self.0.room.notified();
+            {
+                let queue = self.lock();
+                if queue.state != State::Open || queue.len <= OUTBOX_LEN_MAX / 2 {
+                    return;
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// Takes nothing more, writes what stands in it, then shuts the link down.
+    pub(crate) fn close(&self) {
+        let mut queue = self.lock();
+        if queue.state == State::Open {
+            queue.state = State::Closing;
+        }
+        self.wake(queue);
+    }
+
+    /// Takes nothing more and forgets what stands in it.
+    pub(crate) fn close_now(&self) {
+        let mut queue = self.lock();
+        queue.state = State::Closed;
+        queue.ready.clear();
+        queue.small = BytesMut::new();
+        queue.len = 0;
+        self.wake(queue);
+        self.0.room.notify_waiters();
+    }
+
+    /// How many bytes stand in it.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len
+    }
+
+    /// How many events it had no room for.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    fn count_drop(&self) {
+        self.0.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing in here leaves the queue half-changed when it panics.
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let waits = std::mem::take(&mut queue.writer_waits);
+        drop(queue);
+        if waits {
+            self.0.writer.wake();
+        }
+    }
+
+    /// Writes until the link fails or is closed. Ends with the reason.
+    pub(crate) async fn write_to<W: AsyncWrite + Unpin>(self, mut link: W) -> io::Result<()> {
+        let written = self.write_all(&mut link).await;
+        self.close_now();
+        written
+    }
+
+    async fn write_all<W: AsyncWrite + Unpin>(&self, link: &mut W) -> io::Result<()> {
+        let mut pieces = VecDeque::new();
+        let mut small = BytesMut::new();
+        loop {
+            let (len, state) = poll_fn(|context| self.poll_take(context, &mut pieces, &mut small)).await;
+            if len == 0 {
+                // Closing: a peer that does not let us finish is not waited for.
+                if state == State::Closing {
+                    let _ = tokio::time::timeout(LINGER, link.shutdown()).await;
+                }
+                return Ok(());
+            }
+            let writing = write_pieces(link, &mut pieces, &small);
+            if state == State::Closing {
+                match tokio::time::timeout(LINGER, writing).await {
+                    Ok(written) => written?,
+                    Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+                }
+            } else {
+                writing.await?;
+            }
+            small.clear();
+            let mut queue = self.lock();
+            queue.len = queue.len.saturating_sub(len);
+            let roomy = queue.len <= OUTBOX_LEN_MAX / 2;
+            drop(queue);
+            if roomy {
+                self.0.room.notify_waiters();
+            }
+        }
+    }
+
+    /// Takes all there is. `small` must be empty, its capacity is used for what comes next.
+    fn poll_take(
+        &self,
+        context: &mut Context<'_>,
+        pieces: &mut VecDeque<Bytes>,
+        small: &mut BytesMut,
+    ) -> Poll<(usize, State)> {
+        self.0.writer.register(context.waker());
+        let mut queue = self.lock();
+        let len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
+        if len == 0 && queue.state == State::Open {
+            queue.writer_waits = true;
+            if small.capacity() > IDLE_BUFFER_LEN_MAX {
+                *small = BytesMut::new();
+            }
+            if queue.small.capacity() > IDLE_BUFFER_LEN_MAX {
+                queue.small = BytesMut::new();
+            }
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut queue.ready, pieces);
+        std::mem::swap(&mut queue.small, small);
+        Poll::Ready((len, queue.state))
+    }
+}
+
+impl Queue {
+    fn admit(&self, len_max: usize) -> Result<(), Refusal> {
+        match self.state {
+            State::Open if self.len < len_max => Ok(()),
+            State::Open => Err(Refusal::Full),
+            State::Closing | State::Closed => Err(Refusal::Closed),
+        }
+    }
+
+    fn set_small_aside(&mut self) {
+        if !self.small.is_empty() {
+            let small = self.small.split().freeze();
+            self.ready.push_back(small);
+        }
+    }
+}
+
+/// Writes the pieces, then the rest.
+async fn write_pieces<W: AsyncWrite + Unpin>(
+    link: &mut W,
+    pieces: &mut VecDeque<Bytes>,
+    rest: &BytesMut,
+) -> io::Result<()> {
+    if pieces.is_empty() {
+        return link.write_all(rest).await;
+    }
+    if !rest.is_empty() {
+        pieces.push_back(Bytes::copy_from_slice(rest));
+    }
+    while !pieces.is_empty() {
+        let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        let mut written = link.write_vectored(&slices[..count]).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(piece) = pieces.front_mut() {
+            if written < piece.len() {
+                let _ = piece.split_to(written);
+                break;
+            }
+            written -= piece.len();
+            pieces.pop_front();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshwork_wire::limits::FRAME_LEN_MAX;
+    use meshwork_wire::{CallbackId, Encoding, FrameCodec};
+    use tokio_util::codec::FramedRead;
+
+    fn reply(id: u64, payload_len: usize) -> Frame {
+        let payload = Payload::new(Encoding::Json, vec![b'x'; payload_len]);
+        Frame::Response(Response { callback_id: CallbackId(id), outcome: Ok(payload) })
+    }
+
+    async fn read_all(link: tokio::io::DuplexStream) -> Vec<Frame> {
+        use futures::StreamExt;
+        let blocks: Vec<_> = FramedRead::new(link, FrameCodec::new(1 << 20)).collect().await;
+        blocks
+            .into_iter()
+            .flat_map(|block| block.expect("a block").frames())
+            .map(|frame| frame.expect("a frame"))
+            .collect()
+    }
+
+    #[actix_rt::test]
+    async fn frames_leave_in_order_whether_small_or_large() {
+        let (near, far) = tokio::io::duplex(1024);
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        let frames: Vec<_> = [10, 40_000, 20, 30, 16_384, 16_383, 5]
+            .into_iter()
+            .enumerate()
+            .map(|(id, len)| reply(id as u64, len))
+            .collect();
+        for frame in &frames {
+            outbox.push_always(frame);
+        }
+        outbox.close();
+        let (written, read) = futures::join!(outbox.write_to(near), read_all(far));
+        written.expect("written");
+        assert_eq!(read, frames);
+    }
+
+    #[actix_rt::test]
+    async fn a_full_outbox_refuses_requests_drops_events_and_takes_replies() {
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        let large = reply(1, 9 * 1024 * 1024);
+        outbox.push(&large).expect("room");
+        outbox.push(&large).expect("room until it is full");
+        assert_eq!(outbox.push(&Frame::Ping), Err(Refusal::Full));
+        assert_eq!(outbox.push_event(&Frame::Ping), Err(Refusal::Full));
+        assert_eq!(outbox.dropped(), 1);
+        let before = outbox.len();
+        outbox.push_always(&reply(2, 10));
+        assert!(outbox.len() > before);
+    }
+
+    #[actix_rt::test]
+    async fn a_reply_to_a_peer_that_never_reads_becomes_a_small_error() {
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        let large = reply(1, 16 * 1024 * 1024 - 100);
+        for _ in 0..17 {
+            outbox.push_always(&large);
+        }
+        let before = outbox.len();
+        assert!(before >= OUTBOX_REPLY_LEN_MAX);
+        outbox.push_always(&large);
+        assert!((1..1000).contains(&(outbox.len() - before)));
+    }
+
+    #[actix_rt::test]
+    async fn a_frame_that_the_other_end_does_not_read_is_refused_and_a_reply_says_so() {
+        let (near, far) = tokio::io::duplex(1024);
+        let outbox = Outbox::new(50_000);
+        for len in [50_000, 49_999] {
+            assert!(matches!(outbox.push(&reply(1, len)), Err(Refusal::TooLong { max: 50_000, .. })));
+        }
+        outbox.push_always(&reply(1, 60_000));
+        outbox.close();
+        let (written, read) = futures::join!(outbox.write_to(near), read_all(far));
+        written.expect("written");
+        let [Frame::Response(Response { outcome: Err(error), .. })] = &read[..] else {
+            panic!("one error: {read:?}");
+        };
+        assert_eq!(error.code(), Code::FRAME_TOO_LARGE);
+    }
+
+    #[actix_rt::test]
+    async fn a_closed_outbox_takes_nothing() {
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        outbox.close_now();
+        assert_eq!(outbox.push(&Frame::Ping), Err(Refusal::Closed));
+        assert_eq!(outbox.len(), 0);
+        assert!(!outbox.has_room());
+    }
+}

@@ -1,0 +1,361 @@
+//! The registry: who is bound, who offers what. It takes [`Register`], [`Offer`], [`Withdraw`] and [`Leave`] from sessions,
+//! [`OfferOwn`] and [`WithdrawOwn`] from the master, [`Lookup`] from both, and tells every other node who came and went.
+//! What it decides is in `registry/table.rs`; the routes that it gives out stay true by themselves (`registry/route.rs`).
+
+mod route;
+mod table;
+
+pub use route::Balance;
+pub use table::{Denied, OnNameTaken};
+
+pub(crate) use route::{NoProvider, Provider};
+
+use crate::node::Change;
+use crate::responder::Actions;
+use crate::session::{Evict, SessionHandle};
+use crate::snapshot::SessionSnapshot;
+use actix::{Actor, Context, Handler, Message, MessageResult};
+use bytes::BytesMut;
+use meshwork_wire::limits::ACTIONS_PER_FRAME_MAX;
+use meshwork_wire::{ActionDescription, ByteString, Frame, NodeNews, Offer as Offered, Pattern, SessionId};
+use std::sync::Arc;
+use table::{Departed, Table};
+
+pub(crate) type Route = route::Route<SessionHandle>;
+
+/// The registry of one master.
+pub struct RegistryActor {
+    master: ByteString,
+    table: Table<SessionHandle>,
+    own: Actions,
+    watchers: Vec<Box<dyn FnMut(&Change) + Send>>,
+}
+
+/// A branch binds: takes it in with its actions, tells it who is there, and the others that it came. Sent by its session,
+/// which may say `Bound` once it is answered.
+#[derive(Message)]
+#[rtype(result = "Result<(), Denied>")]
+pub(crate) struct Register {
+    pub(crate) session: SessionHandle,
+    pub(crate) name: ByteString,
+    pub(crate) offers: Vec<Offered>,
+    pub(crate) on_taken: OnNameTaken,
+}
+
+/// A bound branch offers more. Sent by its session.
+#[derive(Message)]
+#[rtype(result = "Result<(), Denied>")]
+pub(crate) struct Offer {
+    pub(crate) session: SessionId,
+    pub(crate) offers: Vec<Offered>,
+}
+
+/// A bound branch offers less. Sent by its session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Withdraw {
+    pub(crate) session: SessionId,
+    pub(crate) actions: Vec<ByteString>,
+}
+
+/// The session ended. Sent by it, last of all.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Leave(pub(crate) SessionId);
+
+/// The master answers these itself. Sent by it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct OfferOwn(pub(crate) Actions);
+
+/// The master answers these no longer. Sent by it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WithdrawOwn(pub(crate) Vec<ByteString>);
+
+/// Where do requests for these actions go? Sent by a session for all new actions of one socket read, and by the master.
+#[derive(Message)]
+#[rtype(result = "Vec<Option<Arc<Route>>>")]
+pub(crate) struct Lookup {
+    pub(crate) actions: Vec<ByteString>,
+}
+
+/// Which actions are there? Sent by a session for its branch, and by the master.
+#[derive(Message)]
+#[rtype(result = "Vec<ActionDescription>")]
+pub(crate) struct Describe(pub(crate) Pattern);
+
+/// An event for every node. Sent by the session of the node it comes from, or by the master.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Broadcast {
+    pub(crate) from: Option<SessionId>,
+    pub(crate) frame: Frame,
+}
+
+/// Tells who comes and goes from now on. Sent by the master.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Watch(pub(crate) Box<dyn FnMut(&Change) + Send>);
+
+/// The sessions that are bound, and the number of actions. Sent by the master, for a snapshot or a drain.
+#[derive(Message)]
+#[rtype(result = "Listing")]
+pub(crate) struct List;
+
+pub(crate) struct Listing {
+    pub(crate) sessions: Vec<SessionHandle>,
+    pub(crate) snapshots: Vec<SessionSnapshot>,
+    pub(crate) actions: usize,
+}
+
+impl RegistryActor {
+    pub(crate) fn new(master: ByteString) -> Self {
+        Self { master, table: Table::new(), own: Actions::default(), watchers: Vec::new() }
+    }
+
+    /// Tells every bound node but one, with bytes that are made once.
+    fn tell_others(&mut self, but: Option<SessionId>, frames: &[Frame]) {
+        let mut buffer = BytesMut::new();
+        for frame in frames {
+            frame.encode(&mut buffer);
+        }
+        let encoded = buffer.freeze();
+        for (id, _, session, _) in self.table.members() {
+            if Some(id) != but {
+                // What does not fit is news that a full link will not miss: the cache is never asked whether an action exists.
+                let _ = session.outbox().push_encoded(&encoded);
+            }
+        }
+    }
+
+    fn tell_watchers(&mut self, change: &Change) {
+        for watcher in &mut self.watchers {
+            watcher(change);
+        }
+    }
+
+    fn came(&mut self, news: NodeNews) {
+        let frames: Vec<_> = in_frames(news.clone()).map(Frame::Online).collect();
+        self.tell_others(Some(news.session), &frames);
+        self.tell_watchers(&Change::Online(news));
+    }
+
+    fn went(&mut self, news: NodeNews) {
+        let frames: Vec<_> = in_frames(news.clone()).map(Frame::Offline).collect();
+        self.tell_others(Some(news.session), &frames);
+        self.tell_watchers(&Change::Offline(news));
+    }
+
+    fn left(&mut self, departed: &Departed<SessionHandle>) {
+        log::info!("{} is offline ({})", departed.name, departed.id);
+        self.went(NodeNews {
+            node: departed.name.clone(),
+            session: departed.id,
+            whole: true,
+            actions: Vec::new(),
+        });
+    }
+
+    /// The news that a newcomer needs: everyone who is there.
+    fn tell_all(&self, newcomer: &SessionHandle) {
+        let own = self.own.offers().into_iter().map(|offer| (offer.action, offer.encoding)).collect();
+        let master = NodeNews { node: self.master.clone(), session: MASTER, whole: true, actions: own };
+        let others =
+            self.table.members().filter(|(id, ..)| *id != newcomer.id()).map(|(id, name, _, actions)| {
+                let actions = actions.iter().map(|(action, encoding)| (action.clone(), *encoding)).collect();
+                NodeNews { node: name.clone(), session: id, whole: true, actions }
+            });
+        for news in std::iter::once(master).chain(others) {
+            for frame in in_frames(news) {
+                newcomer.outbox().push_always(&Frame::Online(frame));
+            }
+        }
+    }
+}
+
+/// The session id under which a master speaks of itself; its sessions are counted from one.
+pub(crate) const MASTER: SessionId = SessionId(0);
+
+/// A long list of actions as several frames: only the first speaks of the node itself.
+fn in_frames(news: NodeNews) -> impl Iterator<Item = NodeNews> {
+    let NodeNews { node, session, whole, mut actions } = news;
+    let mut first = true;
+    std::iter::from_fn(move || {
+        if !first && actions.is_empty() {
+            return None;
+        }
+        let rest = actions.split_off(actions.len().min(ACTIONS_PER_FRAME_MAX));
+        let actions = std::mem::replace(&mut actions, rest);
+        let whole = std::mem::take(&mut first) && whole;
+        Some(NodeNews { node: node.clone(), session, whole, actions })
+    })
+}
+
+impl Actor for RegistryActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        // Unbounded, so that messages keep their order whichever way they are sent; each sender is bounded by its own link.
+        context.set_mailbox_capacity(0);
+    }
+}
+
+impl Handler<Register> for RegistryActor {
+    type Result = Result<(), Denied>;
+
+    fn handle(&mut self, register: Register, _: &mut Context<Self>) -> Self::Result {
+        let Register { session, name, offers, on_taken } = register;
+        if session.is_gone() {
+            return Err(Denied::Gone);
+        }
+        let id = session.id();
+        for replaced in self.table.bind(id, &name, session.clone(), on_taken)? {
+            #[expect(clippy::disallowed_methods, reason = "bounded to one: a session is replaced once")]
+            replaced.session.addr().do_send(Evict);
+            self.left(&replaced);
+        }
+        let actions = match self.table.offer(id, offers) {
+            Ok(actions) => actions,
+            Err(denied) => {
+                self.table.leave(id);
+                return Err(denied);
+            }
+        };
+        log::info!("{name} is online ({id}), with {} actions", actions.len());
+        self.tell_all(&session);
+        self.came(NodeNews { node: name, session: id, whole: true, actions });
+        Ok(())
+    }
+}
+
+impl Handler<Offer> for RegistryActor {
+    type Result = Result<(), Denied>;
+
+    fn handle(&mut self, Offer { session, offers }: Offer, _: &mut Context<Self>) -> Self::Result {
+        let actions = self.table.offer(session, offers)?;
+        if let Some(node) = self.name(session) {
+            self.came(NodeNews { node, session, whole: false, actions });
+        }
+        Ok(())
+    }
+}
+
+impl Handler<Withdraw> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, Withdraw { session, actions }: Withdraw, _: &mut Context<Self>) {
+        let actions = self.table.withdraw(session, &actions);
+        if let Some(node) = self.name(session) {
+            self.went(NodeNews { node, session, whole: false, actions });
+        }
+    }
+}
+
+impl Handler<Leave> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
+        if let Some(departed) = self.table.leave(session) {
+            self.left(&departed);
+        }
+    }
+}
+
+impl Handler<OfferOwn> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, OfferOwn(actions): OfferOwn, _: &mut Context<Self>) {
+        let mut new = Vec::new();
+        for action in actions {
+            self.table.offer_own(&self.master, &action.offer).set_own(Some(action.clone()));
+            new.push((action.offer.action.clone(), action.offer.encoding));
+            if let Err(refused) = self.own.insert(action) {
+                log::debug!("the registry knows of it already: {refused}");
+            }
+        }
+        self.came(NodeNews { node: self.master.clone(), session: MASTER, whole: false, actions: new });
+    }
+}
+
+impl Handler<WithdrawOwn> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, WithdrawOwn(actions): WithdrawOwn, _: &mut Context<Self>) {
+        let mut gone = Vec::new();
+        for action in actions {
+            if let Some(own) = self.own.remove(&action) {
+                if let Some(route) = self.table.route(&action) {
+                    route.set_own(None);
+                }
+                self.table.withdraw_own(&action);
+                gone.push((action, own.offer.encoding));
+            }
+        }
+        self.went(NodeNews { node: self.master.clone(), session: MASTER, whole: false, actions: gone });
+    }
+}
+
+impl Handler<Lookup> for RegistryActor {
+    type Result = MessageResult<Lookup>;
+
+    fn handle(&mut self, Lookup { actions }: Lookup, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(actions.iter().map(|action| self.table.route(action)).collect())
+    }
+}
+
+impl Handler<Describe> for RegistryActor {
+    type Result = MessageResult<Describe>;
+
+    fn handle(&mut self, Describe(pattern): Describe, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.table.describe(&pattern))
+    }
+}
+
+impl Handler<Broadcast> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, Broadcast { from, frame }: Broadcast, _: &mut Context<Self>) {
+        self.tell_others(from, &[frame]);
+    }
+}
+
+impl Handler<Watch> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, Watch(watcher): Watch, _: &mut Context<Self>) {
+        self.watchers.push(watcher);
+    }
+}
+
+impl Handler<List> for RegistryActor {
+    type Result = MessageResult<List>;
+
+    fn handle(&mut self, _: List, _: &mut Context<Self>) -> Self::Result {
+        let mut listed: Vec<_> = self.table.members().collect();
+        listed.sort_unstable_by(|(one, one_name, ..), (other, other_name, ..)| {
+            (one_name, one).cmp(&(other_name, other))
+        });
+        let snapshots = listed
+            .iter()
+            .map(|(id, name, session, actions)| SessionSnapshot {
+                name: (*name).clone(),
+                session: *id,
+                peer: session.peer().to_owned(),
+                actions: actions.len(),
+                in_flight: session.in_flight(),
+                outbox_len: session.outbox().len(),
+                events_dropped: session.outbox().dropped(),
+                draining: !session.is_taking(),
+            })
+            .collect();
+        let sessions = listed.into_iter().map(|(_, _, session, _)| session.clone()).collect();
+        MessageResult(Listing { sessions, snapshots, actions: self.table.action_count() })
+    }
+}
+
+impl RegistryActor {
+    fn name(&self, session: SessionId) -> Option<ByteString> {
+        self.table.name(session).cloned()
+    }
+}

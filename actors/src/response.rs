@@ -1,0 +1,223 @@
+//! Calls that wait for their end. Each request in flight has a [`ResponseActor`] that resolves its callback id, as each call
+//! of light_rpc has an entry in the callback table. The actors are taken from a pool, so a call costs one message, not one
+//! actor; who settles first is decided in `callbacks.rs`.
+
+use crate::callbacks::CallbackTable;
+use crate::node::Node;
+use crate::responder::Outcome;
+use crate::session::SessionHandle;
+use actix::{Actor, Addr, Context, Handler, Message};
+use meshwork_wire::limits::RESPONSE_POOL_MAX;
+use meshwork_wire::{ActionDescription, CallError, CallbackId, Code, Fate};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Hands the outcome of one request to its caller. It lives on the arbiter of the branch or master that made the request.
+#[derive(Debug, Default)]
+pub struct ResponseActor {
+    resolved: u64,
+}
+
+/// The callback of a request is resolved. Sent by the branch or master that made it, once; the receiver hands the outcome to
+/// the caller, if that still waits.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Resolve {
+    callback_id: CallbackId,
+    outcome: Outcome,
+    reply: Reply,
+}
+
+/// Where a caller waits.
+pub(crate) enum Reply {
+    Call(oneshot::Sender<Outcome>),
+    Describe(oneshot::Sender<Result<Vec<ActionDescription>, CallError>>),
+    /// Nowhere: the caller has been handed over to an entry of the callback table.
+    Nobody,
+}
+
+impl Actor for ResponseActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Resolve> for ResponseActor {
+    type Result = ();
+
+    fn handle(&mut self, Resolve { callback_id, outcome, reply }: Resolve, _: &mut Context<Self>) {
+        self.resolved += 1;
+        log::trace!("{callback_id} is resolved; {} by this actor", self.resolved);
+        reply.send(outcome);
+    }
+}
+
+impl Reply {
+    pub(crate) fn send(self, outcome: Outcome) {
+        // A caller that gave up meanwhile has dropped its end.
+        match self {
+            Reply::Call(caller) => {
+                let _ = caller.send(outcome);
+            }
+            Reply::Describe(caller) => {
+                let _ = caller.send(outcome.map(|_| Vec::new()));
+            }
+            Reply::Nobody => {}
+        }
+    }
+}
+
+/// The way that a request has gone: it decides what a lost link means to it, and whom a cancel reaches.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// Not gone yet: it waits for the link.
+    Waiting,
+    /// To a responder of this node.
+    Here,
+    /// Over the link to the master.
+    Link,
+    /// Over a session of this master, by the id that was drawn there.
+    Session(SessionHandle, CallbackId),
+}
+
+/// A request in flight.
+pub(crate) struct InFlight {
+    pub(crate) way: Way,
+    reply: Reply,
+    response: u32,
+    deadline: Option<Instant>,
+}
+
+/// The requests of one node that are in flight.
+pub(crate) struct Requests {
+    node: Arc<Node>,
+    table: CallbackTable<InFlight>,
+    /// Response actors, each free or with one request; `free` holds the indexes of the free ones.
+    responses: Vec<Addr<ResponseActor>>,
+    free: Vec<u32>,
+}
+
+impl Requests {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node, table: CallbackTable::new(), responses: Vec::new(), free: Vec::new() }
+    }
+
+    /// Opens a request: from now on `callback_id` has a response actor that waits for it.
+    pub(crate) fn open(
+        &mut self,
+        callback_id: CallbackId,
+        way: Way,
+        reply: Reply,
+        deadline: Option<Instant>,
+    ) {
+        let response = self.free.pop().unwrap_or_else(|| {
+            self.responses.push(ResponseActor::default().start());
+            u32::try_from(self.responses.len() - 1).expect("what is in flight is bounded far below")
+        });
+        if let Some(previous) =
+            self.table.insert(callback_id, InFlight { way, reply, response, deadline }, deadline)
+        {
+            // Ids are drawn here and never twice, so this is our own mistake; whoever waited must still hear.
+            let lost = CallError::new(Code::UNKNOWN, Fate::Unknown, "a callback id was drawn twice");
+            self.hand_over(callback_id, previous, Err(lost));
+        }
+    }
+
+    /// Resolves a request. A late or unknown reply misses.
+    pub(crate) fn resolve(&mut self, callback_id: CallbackId, outcome: Outcome) {
+        match self.table.settle(callback_id) {
+            Some(in_flight) => self.hand_over(callback_id, in_flight, outcome),
+            None => log::debug!("a reply to {callback_id} came too late"),
+        }
+    }
+
+    /// Resolves a describe.
+    pub(crate) fn resolve_describe(&mut self, callback_id: CallbackId, actions: Vec<ActionDescription>) {
+        let Some(in_flight) = self.table.settle(callback_id) else {
+            return;
+        };
+        self.release(in_flight.response);
+        match in_flight.reply {
+            Reply::Describe(caller) => {
+                let _ = caller.send(Ok(actions));
+            }
+            reply @ (Reply::Call(_) | Reply::Nobody) => reply.send(Err(CallError::new(
+                Code::CANNOT_DECODE,
+                Fate::Unknown,
+                "the master answered a request with a description",
+            ))),
+        }
+    }
+
+    /// Forgets a request whose caller gave up; gives the way that it went.
+    pub(crate) fn cancel(&mut self, callback_id: CallbackId) -> Option<Way> {
+        let in_flight = self.table.settle(callback_id)?;
+        self.release(in_flight.response);
+        Some(in_flight.way)
+    }
+
+    /// Ends the next request whose deadline has passed; gives the way that it went.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<(CallbackId, Way)> {
+        let (callback_id, in_flight) = self.table.expired(now)?;
+        let way = in_flight.way.clone();
+        let (fate, what) = match way {
+            Way::Waiting => (Fate::NotSent, "the link did not come back before the deadline"),
+            Way::Here | Way::Link | Way::Session(..) => (Fate::Unknown, "no reply came before the deadline"),
+        };
+        self.hand_over(callback_id, in_flight, Err(CallError::new(Code::REQUEST_TIMEOUT, fate, what)));
+        Some((callback_id, way))
+    }
+
+    /// Ends every request that went a certain way.
+    pub(crate) fn fail_if(&mut self, mut gone: impl FnMut(&Way) -> bool, error: &CallError) -> usize {
+        let lost = self.table.take_if(|in_flight| gone(&in_flight.way));
+        let count = lost.len();
+        for (callback_id, in_flight) in lost {
+            self.hand_over(callback_id, in_flight, Err(error.clone()));
+        }
+        count
+    }
+
+    pub(crate) fn fail_all(&mut self, error: &CallError) -> usize {
+        self.fail_if(|_| true, error)
+    }
+
+    pub(crate) fn set_way(&mut self, callback_id: CallbackId, way: Way) {
+        if let Some(in_flight) = self.table.get_mut(callback_id) {
+            in_flight.way = way;
+        }
+    }
+
+    pub(crate) fn contains(&self, callback_id: CallbackId) -> bool {
+        self.table.contains(callback_id)
+    }
+
+    /// Until when a request is waited for.
+    pub(crate) fn deadline(&self, callback_id: CallbackId) -> Option<Instant> {
+        self.table.get(callback_id)?.deadline
+    }
+
+    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        self.table.next_deadline()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    fn hand_over(&mut self, callback_id: CallbackId, in_flight: InFlight, outcome: Outcome) {
+        let InFlight { reply, response, .. } = in_flight;
+        #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight: one message each")]
+        self.responses[response as usize].do_send(Resolve { callback_id, outcome, reply });
+        self.release(response);
+    }
+
+    /// The actor may take the next request at once: what it was sent before comes first in its mailbox.
+    fn release(&mut self, response: u32) {
+        self.free.push(response);
+        self.node.settled();
+        if self.table.len() == 0 && self.responses.len() > RESPONSE_POOL_MAX {
+            self.responses.truncate(RESPONSE_POOL_MAX);
+            self.free.retain(|free| (*free as usize) < RESPONSE_POOL_MAX);
+        }
+    }
+}

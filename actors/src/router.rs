@@ -1,0 +1,314 @@
+//! The router: which events go to whom. It takes [`Subscribe`], [`Unsubscribe`] and [`Leave`] from sessions and the master,
+//! and [`Publish`] with all events of one socket read. It writes straight into the outboxes, past the sessions' mailboxes,
+//! each event encoded once; a full outbox drops it and counts, so a slow subscriber slows nobody.
+
+mod trie;
+
+pub(crate) use trie::Trie;
+
+use crate::node::SubscriberId;
+use crate::session::SessionHandle;
+use actix::{Actor, Context, Handler, Message};
+use bytes::BytesMut;
+use hashbrown::HashMap;
+use meshwork_wire::limits::PATTERNS_PER_NODE_MAX;
+use meshwork_wire::{ByteString, CallError, Code, Fate, Frame, Payload, SessionId, SubscriptionKey};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Handles events at the node where it lives: decodes them and hands them on, in no time.
+pub trait Deliver: Send + Sync + 'static {
+    /// Takes one event.
+    ///
+    /// # Errors
+    ///
+    /// When the handler has too many events before it, is gone, or cannot read this one: it is dropped and counted.
+    fn deliver(&self, event: &Event) -> Result<(), Dropped>;
+}
+
+/// An event on its way to a handler.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its topic.
+    pub topic: ByteString,
+    /// The name of the node that published it.
+    pub publisher: ByteString,
+    /// What happened.
+    pub payload: Payload,
+}
+
+/// Why a handler did not take an event.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Dropped {
+    /// It has too many events before it.
+    #[error("too many events are before it")]
+    Full,
+    /// It is gone.
+    #[error("the handler is gone")]
+    Gone,
+    /// It expects another type.
+    #[error(transparent)]
+    CannotDecode(#[from] meshwork_wire::DecodeError),
+}
+
+/// The router of one master.
+pub struct RouterActor {
+    trie: Trie<Member>,
+    groups: HashMap<ByteString, usize>,
+    sessions: HashMap<SessionId, (SessionHandle, Vec<SubscriptionKey>)>,
+    local: HashMap<SubscriberId, (Arc<dyn Deliver>, SubscriptionKey)>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// One subscription of someone.
+#[derive(Clone, PartialEq, Debug)]
+struct Member {
+    who: Who,
+    group: Option<ByteString>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+enum Who {
+    Session(SessionId),
+    Local(SubscriberId),
+}
+
+/// Who subscribes.
+pub(crate) enum Subscriber {
+    Session(SessionHandle),
+    Local(SubscriberId, Arc<dyn Deliver>),
+}
+
+/// Sends the matching events to someone from now on. Sent by a session for its branch, and by the master for itself.
+#[derive(Message)]
+#[rtype(result = "Result<(), CallError>")]
+pub(crate) struct Subscribe {
+    pub(crate) subscriber: Subscriber,
+    pub(crate) keys: Vec<SubscriptionKey>,
+}
+
+/// No longer. Sent by a session for its branch.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Unsubscribe {
+    pub(crate) session: SessionId,
+    pub(crate) key: SubscriptionKey,
+}
+
+/// No longer. Sent by the master for itself.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct UnsubscribeLocal(pub(crate) SubscriberId);
+
+/// The session ended. Sent by it, last of all.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Leave(pub(crate) SessionId);
+
+/// Events, in the order in which one node published them. Sent by its session, a read at a time, or by the master.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Publish {
+    /// The session of the publisher, which has served its own handlers already; `None` for the master.
+    pub(crate) from: Option<SessionId>,
+    pub(crate) events: Vec<Event>,
+}
+
+/// How many subscriptions there are, and how many events were dropped here.
+#[derive(Message)]
+#[rtype(result = "(usize, u64)")]
+pub(crate) struct Count;
+
+impl RouterActor {
+    pub(crate) fn new() -> Self {
+        Self {
+            trie: Trie::new(),
+            groups: HashMap::new(),
+            sessions: HashMap::new(),
+            local: HashMap::new(),
+            dropped: Arc::default(),
+        }
+    }
+
+    fn publish(&mut self, from: Option<SessionId>, event: &Event, encoded: &mut BytesMut) {
+        let mut plain: Vec<Who> = Vec::new();
+        let mut grouped: HashMap<&ByteString, Vec<Who>> = HashMap::new();
+        self.trie.for_each_match(&event.topic, &mut |member| match &member.group {
+            None => plain.push(member.who),
+            Some(group) => grouped.entry(group).or_default().push(member.who),
+        });
+        plain.sort_unstable();
+        plain.dedup();
+        // Whoever published it has served its own handlers, but not its groups: those are chosen here, once for all nodes.
+        plain.retain(|who| from.is_none_or(|from| *who != Who::Session(from)));
+        let frame = |for_all, groups| {
+            Frame::Publish(meshwork_wire::Publish {
+                topic: event.topic.clone(),
+                publisher: event.publisher.clone(),
+                for_all,
+                groups,
+                payload: event.payload.clone(),
+            })
+        };
+        if !plain.is_empty() {
+            let mut once = None;
+            for who in plain {
+                match who {
+                    Who::Local(id) => deliver(&self.local, id, event, &self.dropped),
+                    Who::Session(id) => {
+                        let bytes = once.get_or_insert_with(|| {
+                            frame(true, Vec::new()).encode(encoded);
+                            encoded.split().freeze()
+                        });
+                        if let Some((session, _)) = self.sessions.get(&id) {
+                            // A full outbox has counted it.
+                            let _ = session.outbox().push_encoded(bytes);
+                        }
+                    }
+                }
+            }
+        }
+        for (group, mut members) in grouped {
+            members.sort_unstable();
+            members.dedup();
+            let turn = self.groups.entry(group.clone()).or_default();
+            *turn = turn.wrapping_add(1);
+            // A member that has no room is passed over: the group is served as long as one of it can be.
+            for step in 0..members.len() {
+                let who = members[turn.wrapping_add(step) % members.len()];
+                match who {
+                    Who::Local(id) => {
+                        deliver(&self.local, id, event, &self.dropped);
+                        break;
+                    }
+                    Who::Session(id) => {
+                        let session = self.sessions.get(&id).map(|(session, _)| session);
+                        let last = step + 1 == members.len();
+                        let fits = session.filter(|session| last || session.outbox().has_room());
+                        if let Some(session) = fits {
+                            let _ = session.outbox().push_event(&frame(false, vec![group.clone()]));
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn deliver(
+    local: &HashMap<SubscriberId, (Arc<dyn Deliver>, SubscriptionKey)>,
+    id: SubscriberId,
+    event: &Event,
+    dropped: &AtomicU64,
+) {
+    if let Some((subscriber, _)) = local.get(&id) {
+        hand_over(&**subscriber, event, dropped);
+    }
+}
+
+/// Hands an event to a handler of this node; what it does not take is counted.
+pub(crate) fn hand_over(subscriber: &dyn Deliver, event: &Event, dropped: &AtomicU64) {
+    if let Err(reason) = subscriber.deliver(event) {
+        dropped.fetch_add(1, Ordering::Relaxed);
+        log::debug!("an event of {} was dropped: {reason}", event.topic);
+    }
+}
+
+impl Actor for RouterActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        // Unbounded, so that messages keep their order whichever way they are sent; each sender is bounded by its own link.
+        context.set_mailbox_capacity(0);
+    }
+}
+
+impl Handler<Subscribe> for RouterActor {
+    type Result = Result<(), CallError>;
+
+    fn handle(&mut self, Subscribe { subscriber, keys }: Subscribe, _: &mut Context<Self>) -> Self::Result {
+        match subscriber {
+            Subscriber::Session(session) => {
+                if session.is_gone() {
+                    return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the session is gone"));
+                }
+                let id = session.id();
+                let (_, there) = self.sessions.entry(id).or_insert_with(|| (session, Vec::new()));
+                if there.len() + keys.len() > PATTERNS_PER_NODE_MAX {
+                    let what = format!("a node has at most {PATTERNS_PER_NODE_MAX} subscriptions");
+                    return Err(CallError::new(Code::OVERLOADED, Fate::Failed, what));
+                }
+                for key in keys {
+                    let member = Member { who: Who::Session(id), group: key.group.clone() };
+                    if self.trie.insert(&key.pattern, member) {
+                        there.push(key);
+                    }
+                }
+            }
+            Subscriber::Local(id, subscriber) => {
+                for key in keys {
+                    let member = Member { who: Who::Local(id), group: key.group.clone() };
+                    self.trie.insert(&key.pattern, member);
+                    self.local.insert(id, (Arc::clone(&subscriber), key));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Handler<Unsubscribe> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Unsubscribe { session, key }: Unsubscribe, _: &mut Context<Self>) {
+        let member = Member { who: Who::Session(session), group: key.group.clone() };
+        if self.trie.remove(&key.pattern, &member)
+            && let Some((_, there)) = self.sessions.get_mut(&session)
+        {
+            there.retain(|other| *other != key);
+        }
+    }
+}
+
+impl Handler<UnsubscribeLocal> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, UnsubscribeLocal(id): UnsubscribeLocal, _: &mut Context<Self>) {
+        if let Some((_, key)) = self.local.remove(&id) {
+            self.trie.remove(&key.pattern, &Member { who: Who::Local(id), group: key.group });
+        }
+    }
+}
+
+impl Handler<Leave> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
+        let Some((_, keys)) = self.sessions.remove(&session) else {
+            return;
+        };
+        for key in keys {
+            self.trie.remove(&key.pattern, &Member { who: Who::Session(session), group: key.group });
+        }
+    }
+}
+
+impl Handler<Publish> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Publish { from, events }: Publish, _: &mut Context<Self>) {
+        let mut encoded = BytesMut::new();
+        for event in &events {
+            self.publish(from, event, &mut encoded);
+        }
+    }
+}
+
+impl Handler<Count> for RouterActor {
+    type Result = actix::MessageResult<Count>;
+
+    fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
+        actix::MessageResult((self.trie.len(), self.dropped.load(Ordering::Relaxed)))
+    }
+}

@@ -1,0 +1,1134 @@
+//! The master's end of one link. It checks the bind, then relays: requests of its branch to whoever answers them, requests of
+//! others to its branch, events to the router. A relay reads heads only; it never opens a payload.
+//!
+//! It takes blocks of frames from its link, [`Forward`] and [`Cancel`] from the sessions (and the master) whose requests it
+//! relays, [`Replies`] from the sessions that it relayed to, [`Evict`] from the registry and [`Drain`] from the master. It
+//! waits for no other session; what it asks of registry and router is answered past it, straight into its outbox.
+
+mod state;
+
+use crate::callbacks::CallbackTable;
+use crate::link::Link;
+use crate::master::{HeardBroadcasts, MasterActor, MasterShared};
+use crate::node::Drained;
+use crate::outbox::{Outbox, Refusal};
+use crate::registry::{self, NoProvider, Provider, Route};
+use crate::responder::{Answering, Context as RequestContext, Outcome, ReplyTo};
+use crate::router::{self, Event};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture,
+    StreamHandler, WrapFuture,
+};
+use bytes::BytesMut;
+use hashbrown::{HashMap, HashSet};
+use meshwork_wire::limits::{
+    ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER,
+    PROTOCOL_VERSION, READ_BUFFER_LEN_START, ROUTE_CACHE_MAX,
+};
+use meshwork_wire::{
+    Bind, Block, Bound, ByteString, CallError, CallbackId, Code, Describe, Described, Fate, Frame,
+    FrameCodec, FrameError, Pattern, Payload, Refused, Request, Response, SessionId, check_action,
+    check_node, check_topic,
+};
+use state::{Phase, Verdict};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::codec::{Decoder, FramedRead};
+
+/// The master's end of one link.
+pub struct SessionActor {
+    master: Arc<MasterShared>,
+    link: Option<Box<dyn Link>>,
+    handle: Option<SessionHandle>,
+    peer: String,
+    phase: Phase,
+    name: ByteString,
+    permit: Permit,
+    /// Tells the reader that longer frames are allowed from now on.
+    raise_frame_len: Rc<Cell<bool>>,
+    heard: Instant,
+    routes: HashMap<ByteString, Arc<Route>>,
+    /// Requests of this branch that someone else answers.
+    asked: HashMap<CallbackId, Asked>,
+    /// Requests of others that this branch answers.
+    relayed: CallbackTable<Asker>,
+    /// Requests of others that came between the registration and the end of the bind. Bounded by what they have in flight.
+    early: Vec<Forward>,
+    /// Requests of this branch that the master itself answers.
+    answering: Answering,
+    /// Requests of this branch that registry and router answer straight into the outbox.
+    pending: Rc<Cell<usize>>,
+    load: Rc<Load>,
+    writer: Option<JoinHandle<()>>,
+    turn: Turn,
+}
+
+/// What one block of frames makes this session say to others: one message each when the block has been read.
+#[derive(Default)]
+struct Turn {
+    forwards: Vec<(SessionHandle, Vec<Forwarded>)>,
+    replies: Vec<(AskerAddr, Vec<(CallbackId, Outcome)>)>,
+    cancels: Vec<(SessionHandle, Vec<CallbackId>)>,
+    unrouted: Vec<(Request, Option<Instant>)>,
+    events: Vec<Event>,
+}
+
+enum Asked {
+    /// The registry is asked where it goes.
+    Routing,
+    /// Relayed, under the id that was drawn at the other session.
+    Relayed { to: SessionHandle, callback_id: CallbackId },
+}
+
+/// Whoever waits for a relayed request, and its own id of it.
+struct Asker {
+    address: AskerAddr,
+    callback_id: CallbackId,
+}
+
+/// Who made a request that a session relays.
+#[derive(Clone)]
+pub(crate) enum AskerAddr {
+    Session(SessionHandle),
+    Master(Addr<MasterActor>),
+}
+
+/// How much of a session is in flight, for whoever drains it.
+#[derive(Default)]
+struct Load {
+    count: Cell<usize>,
+    idle: Notify,
+}
+
+/// A session as the others see it. Clones share it.
+#[derive(Clone)]
+pub(crate) struct SessionHandle(Arc<Shared>);
+
+struct Shared {
+    id: SessionId,
+    name: OnceLock<ByteString>,
+    peer: String,
+    address: Addr<SessionActor>,
+    outbox: Outbox,
+    next_id: AtomicU64,
+    in_flight: AtomicUsize,
+    in_flight_max: usize,
+    taking: AtomicBool,
+    gone: AtomicBool,
+}
+
+/// Requests for the branch of the receiver. Sent by the session, or master, that they came in at: one message a block. One
+/// that the receiver does not live to handle answers itself: not sent.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Forward {
+    pub(crate) asker: AskerAddr,
+    pub(crate) requests: Vec<Forwarded>,
+}
+
+/// One relayed request.
+pub(crate) struct Forwarded {
+    /// The id that the asker knows it by.
+    pub(crate) asked_as: CallbackId,
+    /// The id that was drawn at the receiver.
+    pub(crate) callback_id: CallbackId,
+    pub(crate) action: ByteString,
+    pub(crate) caller: ByteString,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) payload: Payload,
+}
+
+/// What became of requests that were forwarded. Sent by the session that relayed them, one message a block.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Replies(pub(crate) Vec<(CallbackId, Outcome)>);
+
+/// The callers of these gave up. Sent by whoever forwarded them.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Cancel(pub(crate) Vec<CallbackId>);
+
+/// Another branch has taken the name over. Sent by the registry, which has forgotten this session already.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Evict;
+
+/// Takes no more, finishes what is in flight, closes. Sent by the master.
+#[derive(Message)]
+#[rtype(result = "Drained")]
+pub(crate) struct Drain {
+    pub(crate) within: Duration,
+}
+
+/// May this branch bind? Sent to the recipient that the master was given; its answer says what the branch may do.
+#[derive(Message, Clone)]
+#[rtype(result = "Result<Permit, String>")]
+pub struct Authenticate {
+    /// The name that the branch wants.
+    pub name: ByteString,
+    /// What it shows.
+    pub credentials: Option<ByteString>,
+    /// Where it comes from.
+    pub peer: String,
+}
+
+/// What a branch may do. `None` is everything, the default.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Permit {
+    /// The actions that it may call.
+    pub call: Option<Vec<Pattern>>,
+    /// The actions that it may offer.
+    pub respond: Option<Vec<Pattern>>,
+    /// The topics that it may publish and broadcast to.
+    pub publish: Option<Vec<Pattern>>,
+    /// The patterns that it may subscribe to, each as it is written.
+    pub subscribe: Option<Vec<Pattern>>,
+}
+
+/// The frame limit of a session rises when it is bound.
+struct SessionCodec {
+    codec: FrameCodec,
+    raise: Rc<Cell<bool>>,
+    frame_len_max: usize,
+}
+
+/// How many requests of one branch to registry and router may be unanswered.
+const PENDING_MAX: usize = 1024;
+
+impl SessionActor {
+    pub(crate) fn new(master: Arc<MasterShared>, link: Box<dyn Link>, peer: String) -> Self {
+        master.unbound.fetch_add(1, Ordering::Relaxed);
+        Self {
+            master,
+            link: Some(link),
+            handle: None,
+            peer,
+            phase: Phase::Unbound,
+            name: ByteString::new(),
+            permit: Permit::default(),
+            raise_frame_len: Rc::default(),
+            heard: Instant::now(),
+            routes: HashMap::new(),
+            asked: HashMap::new(),
+            relayed: CallbackTable::new(),
+            early: Vec::new(),
+            answering: Answering::new(),
+            pending: Rc::default(),
+            load: Rc::default(),
+            writer: None,
+            turn: Turn::default(),
+        }
+    }
+
+    fn me(&self) -> &SessionHandle {
+        self.handle.as_ref().expect("it is made in `started`, before anything else")
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.me().0.outbox
+    }
+
+    fn inbound(&mut self, block: Block, context: &mut Context<Self>) {
+        let now = Instant::now();
+        self.heard = now;
+        for frame in block.frames() {
+            match frame {
+                Ok(frame) => match self.phase.judge(&frame) {
+                    Verdict::Take => self.take(frame, now, context),
+                    Verdict::Ignore => break,
+                    Verdict::Refuse(why) => {
+                        self.refuse(Code::BIND_ERROR, why, false, context);
+                        break;
+                    }
+                },
+                Err(error) => {
+                    self.broken(&error, context);
+                    break;
+                }
+            }
+        }
+        self.end_turn(context);
+    }
+
+    fn take(&mut self, frame: Frame, now: Instant, context: &mut Context<Self>) {
+        match frame {
+            Frame::Bind(bind) => self.bind(bind, context),
+            Frame::Request(request) => self.request(request, now, context),
+            Frame::Response(response) => self.response(response),
+            Frame::Cancel(callback_id) => self.cancel(callback_id),
+            Frame::Publish(publish) => self.publish(publish),
+            Frame::Broadcast(broadcast) => self.broadcast(broadcast),
+            Frame::Subscribe(subscribe) => {
+                let allowed = self.may_subscribe(&subscribe.key.pattern);
+                let router = &self.master.router;
+                let message = router::Subscribe {
+                    subscriber: router::Subscriber::Session(self.me().clone()),
+                    keys: vec![subscribe.key],
+                };
+                let asked = allowed.map(|()| router.send(message));
+                self.answer_later(subscribe.callback_id, asked, |answer| answer);
+            }
+            Frame::Unsubscribe(key) => {
+                #[expect(clippy::disallowed_methods, reason = "bounded by what the link brings")]
+                self.master.router.do_send(router::Unsubscribe { session: self.me().id(), key });
+            }
+            Frame::Register(register) => {
+                let allowed = self.check_offers(&register.offers);
+                let message = registry::Offer { session: self.me().id(), offers: register.offers };
+                let asked = allowed.map(|()| self.master.registry.send(message));
+                self.answer_later(register.callback_id, asked, |answer| {
+                    answer.map_err(|denied| {
+                        CallError::new(Code::NOT_PERMITTED, Fate::Failed, denied.to_string())
+                    })
+                });
+            }
+            Frame::Unregister(unregister) => {
+                let message = registry::Withdraw { session: self.me().id(), actions: unregister.actions };
+                let asked = Ok(self.master.registry.send(message));
+                self.answer_later(unregister.callback_id, asked, Ok);
+            }
+            Frame::Describe(describe) => self.describe(describe),
+            Frame::Invoke(invoke) => {
+                if let Some(callback_id) = invoke.callback_id {
+                    let gone = CallError::new(
+                        Code::CALLBACK_GONE,
+                        Fate::NotSent,
+                        "this master holds no such callback",
+                    );
+                    self.reply(callback_id, Err(gone));
+                }
+            }
+            Frame::Release(_) | Frame::Pong => {}
+            Frame::Ping => self.outbox().push_always(&Frame::Pong),
+            Frame::Drain => self.me().0.taking.store(false, Ordering::Release),
+            Frame::Bound(_)
+            | Frame::Refused(_)
+            | Frame::Online(_)
+            | Frame::Offline(_)
+            | Frame::Described(_) => {
+                unreachable!("the phase has refused it")
+            }
+        }
+    }
+
+    fn bind(&mut self, bind: Bind, context: &mut Context<Self>) {
+        if let Err((code, why)) = self.check_bind(&bind) {
+            return self.refuse(code, &why, false, context);
+        }
+        self.phase = Phase::Binding;
+        // Names from a frame share its buffer, and the buffer holds the credentials: what is kept is copied.
+        self.name = ByteString::from(&*bind.name);
+        let _ = self.me().0.name.set(self.name.clone());
+        let Bind { credentials, offers, subscriptions, .. } = bind;
+        let authenticating = self.master.authenticate(Authenticate {
+            name: self.name.clone(),
+            credentials,
+            peer: self.peer.clone(),
+        });
+        let master = Arc::clone(&self.master);
+        let session = self.me().clone();
+        let name = self.name.clone();
+        let binding = async move {
+            let permit = authenticating.await.map_err(|why| (Code::BIND_ERROR, why, false))?;
+            check_permit(&permit, &offers, &subscriptions).map_err(|why| (Code::BIND_ERROR, why, false))?;
+            let register = registry::Register {
+                session: session.clone(),
+                name,
+                offers,
+                on_taken: master.config.on_taken,
+            };
+            match master.registry.send(register).await {
+                Ok(Ok(())) => {}
+                // The old session may be one that is dead and does not know it yet.
+                Ok(Err(denied @ registry::Denied::NameTaken(_))) => {
+                    return Err((Code::BIND_ERROR, denied.to_string(), true));
+                }
+                Ok(Err(denied)) => return Err((Code::BIND_ERROR, denied.to_string(), false)),
+                Err(_) => return Err((Code::BIND_ERROR, "the master ends".to_owned(), true)),
+            }
+            let subscriber = router::Subscriber::Session(session);
+            match master.router.send(router::Subscribe { subscriber, keys: subscriptions }).await {
+                Ok(Ok(())) => Ok(permit),
+                Ok(Err(error)) => Err((Code::BIND_ERROR, error.message().to_owned(), false)),
+                Err(_) => Err((Code::BIND_ERROR, "the master ends".to_owned(), true)),
+            }
+        };
+        context.spawn(binding.into_actor(self).map(|bound, this, context| match bound {
+            // The bind deadline may have passed meanwhile.
+            _ if this.phase != Phase::Binding => {}
+            Ok(permit) => this.bound(permit),
+            Err((code, why, may_return)) => this.refuse(code, &why, may_return, context),
+        }));
+    }
+
+    fn check_bind(&self, bind: &Bind) -> Result<(), (Code, String)> {
+        let wrong = |why: String| (Code::BIND_ERROR, why);
+        if bind.version != PROTOCOL_VERSION {
+            return Err(wrong(format!(
+                "this master speaks version {PROTOCOL_VERSION} of the protocol, the branch version {}",
+                bind.version
+            )));
+        }
+        check_node(&bind.name).map_err(|error| wrong(format!("a node cannot be named so: {error}")))?;
+        if bind.credentials.as_ref().is_some_and(|credentials| credentials.len() > CREDENTIALS_LEN_MAX) {
+            return Err(wrong(format!("credentials may have {CREDENTIALS_LEN_MAX} bytes")));
+        }
+        if bind.offers.len() > ACTIONS_PER_FRAME_MAX {
+            return Err(wrong(format!(
+                "a bind carries at most {ACTIONS_PER_FRAME_MAX} actions; register the others"
+            )));
+        }
+        for offer in &bind.offers {
+            check_action(&offer.action).map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn check_offers(&self, offers: &[meshwork_wire::Offer]) -> Result<(), CallError> {
+        for offer in offers {
+            check_action(&offer.action)
+                .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+            if !allows(self.permit.respond.as_deref(), &offer.action) {
+                return Err(not_permitted("offer", &offer.action));
+            }
+        }
+        Ok(())
+    }
+
+    fn may_subscribe(&self, pattern: &Pattern) -> Result<(), CallError> {
+        match &self.permit.subscribe {
+            Some(allowed) if !allowed.contains(pattern) => {
+                Err(not_permitted("subscribe to", pattern.as_str()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn bound(&mut self, permit: Permit) {
+        self.phase = Phase::Bound;
+        self.permit = permit;
+        self.master.unbound.fetch_sub(1, Ordering::Relaxed);
+        self.raise_frame_len.set(true);
+        let config = &self.master.config;
+        self.outbox().push_always(&Frame::Bound(Bound {
+            session: self.me().id(),
+            master: self.master.name.clone(),
+            heartbeat_ms: u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            frame_len_max: config.frame_len_max as u64,
+            in_flight_max: config.in_flight_max as u64,
+        }));
+        for forward in std::mem::take(&mut self.early) {
+            self.forward(forward);
+        }
+    }
+
+    fn request(&mut self, request: Request, now: Instant, context: &mut Context<Self>) {
+        let callback_id = request.callback_id;
+        if self.asked.contains_key(&callback_id) || self.answering.contains(callback_id) {
+            return self.refuse(Code::UNKNOWN, "a callback id was used twice", false, context);
+        }
+        if self.phase == Phase::Draining {
+            let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
+            return self.reply(callback_id, Err(error));
+        }
+        let max = self.master.config.in_flight_max;
+        if self.asked.len() + self.answering.len() >= max {
+            let what = format!("{max} requests of this branch are in flight already");
+            return self.reply(callback_id, Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what)));
+        }
+        if !allows(self.permit.call.as_deref(), &request.action) {
+            return self.reply(callback_id, Err(not_permitted("call", &request.action)));
+        }
+        let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
+        match self.routes.get(&request.action).filter(|route| !route.is_empty()) {
+            Some(route) => {
+                let route = Arc::clone(route);
+                self.dispatch(request, deadline, &route);
+            }
+            None => {
+                self.asked.insert(callback_id, Asked::Routing);
+                self.turn.unrouted.push((request, deadline));
+            }
+        }
+    }
+
+    /// Sends a request on its way: to the master itself, which wins, or to the session of a branch.
+    fn dispatch(&mut self, request: Request, deadline: Option<Instant>, route: &Route) {
+        let Request { callback_id, action, node, payload, .. } = request;
+        if node.is_empty() || node == self.master.name {
+            if let Some(own) = &*route.own() {
+                let context = RequestContext::new(action, self.name.clone(), deadline);
+                let reply_to = ReplyTo::Link { outbox: self.outbox().clone(), callback_id };
+                return self.answering.start(own, payload, context, callback_id, reply_to);
+            }
+        }
+        match route.pick(self.master.config.balance, &node) {
+            Ok(provider) => {
+                let drawn = provider.next_id();
+                let forwarded = Forwarded {
+                    asked_as: callback_id,
+                    callback_id: drawn,
+                    action,
+                    caller: self.name.clone(),
+                    deadline,
+                    payload,
+                };
+                push_to(&mut self.turn.forwards, &provider, forwarded);
+                self.asked.insert(callback_id, Asked::Relayed { to: provider, callback_id: drawn });
+            }
+            Err(reason) => self.reply(callback_id, Err(no_provider(reason, &action, &node))),
+        }
+    }
+
+    /// Asks the registry about all new actions of the turn, then sends their requests on their way.
+    fn look_up(&mut self, requests: Vec<(Request, Option<Instant>)>, context: &mut Context<Self>) {
+        let names: HashSet<_> = requests.iter().map(|(request, _)| &request.action).collect();
+        // Names from a frame share its buffer: what is kept in the route cache must not keep that.
+        let actions: Vec<_> = names.into_iter().map(|name| ByteString::from(&**name)).collect();
+        let asking = self.master.registry.send(registry::Lookup { actions: actions.clone() });
+        context.spawn(asking.into_actor(self).map(move |routes, this, context| {
+            let routes: HashMap<_, _> = actions.into_iter().zip(routes.unwrap_or_default()).collect();
+            for (request, deadline) in requests {
+                // The caller may have given up, or the session closed, meanwhile.
+                if this.asked.remove(&request.callback_id).is_none() || this.phase == Phase::Closing {
+                    continue;
+                }
+                match routes.get(&request.action) {
+                    Some(Some(route)) => this.dispatch(request, deadline, route),
+                    _ => {
+                        let error = no_provider(NoProvider::None, &request.action, &request.node);
+                        this.reply(request.callback_id, Err(error));
+                    }
+                }
+            }
+            for (action, route) in routes {
+                if let Some(route) = route {
+                    this.remember(action, route);
+                }
+            }
+            this.end_turn(context);
+        }));
+    }
+
+    fn remember(&mut self, action: ByteString, route: Arc<Route>) {
+        if self.routes.len() >= ROUTE_CACHE_MAX {
+            self.routes.clear();
+        }
+        self.routes.insert(action, route);
+    }
+
+    fn response(&mut self, Response { callback_id, outcome }: Response) {
+        match self.relayed.settle(callback_id) {
+            Some(asker) => {
+                let reply = (asker.callback_id, outcome);
+                match self.turn.replies.iter_mut().find(|(address, _)| address.is(&asker.address)) {
+                    Some((_, replies)) => replies.push(reply),
+                    None => self.turn.replies.push((asker.address, vec![reply])),
+                }
+            }
+            None => log::debug!("{}: a reply to {callback_id} came too late", self.name),
+        }
+    }
+
+    fn cancel(&mut self, callback_id: CallbackId) {
+        match self.asked.remove(&callback_id) {
+            Some(Asked::Relayed { to, callback_id }) => push_to(&mut self.turn.cancels, &to, callback_id),
+            Some(Asked::Routing) => {}
+            None => {
+                self.answering.cancel(callback_id);
+            }
+        }
+    }
+
+    fn publish(&mut self, publish: meshwork_wire::Publish) {
+        if check_topic(&publish.topic).is_err() || !allows(self.permit.publish.as_deref(), &publish.topic) {
+            log::debug!("{} may not publish to {:?}", self.name, publish.topic);
+            return;
+        }
+        let (topic, payload) = (publish.topic, publish.payload);
+        self.turn.events.push(Event { topic, publisher: self.name.clone(), payload });
+    }
+
+    fn broadcast(&mut self, broadcast: meshwork_wire::Broadcast) {
+        if check_topic(&broadcast.topic).is_err() || !allows(self.permit.publish.as_deref(), &broadcast.topic)
+        {
+            log::debug!("{} may not broadcast {:?}", self.name, broadcast.topic);
+            return;
+        }
+        let event = Event {
+            topic: broadcast.topic.clone(),
+            publisher: self.name.clone(),
+            payload: broadcast.payload.clone(),
+        };
+        let frame = Frame::Broadcast(meshwork_wire::Broadcast { publisher: self.name.clone(), ..broadcast });
+        #[expect(clippy::disallowed_methods, reason = "bounded by what the link brings")]
+        {
+            self.master.registry.do_send(registry::Broadcast { from: Some(self.me().id()), frame });
+            self.master.address.do_send(HeardBroadcasts(vec![event]));
+        }
+    }
+
+    fn describe(&mut self, describe: Describe) {
+        let Some(place) = self.take_pending() else {
+            return self.reply(describe.callback_id, Err(too_much_pending()));
+        };
+        let asking = self.master.registry.send(registry::Describe(describe.pattern));
+        let outbox = self.outbox().clone();
+        tokio::task::spawn_local(async move {
+            let actions = asking.await.unwrap_or_default();
+            let callback_id = describe.callback_id;
+            if let Err(refusal) = outbox.push(&Frame::Described(Described { callback_id, actions })) {
+                let (code, what) = match refusal {
+                    Refusal::TooLong { .. } => {
+                        (Code::FRAME_TOO_LARGE, "the shapes do not fit into a frame: ask for less")
+                    }
+                    Refusal::Full | Refusal::Closed => (Code::OVERLOADED, "the outbox is full"),
+                };
+                let outcome = Err(CallError::new(code, Fate::Failed, what));
+                outbox.push_always(&Frame::Response(Response { callback_id, outcome }));
+            }
+            drop(place);
+        });
+    }
+
+    /// Answers a request of the branch when registry or router has, straight into the outbox.
+    fn answer_later<F, T, E>(
+        &self,
+        callback_id: CallbackId,
+        asked: Result<F, CallError>,
+        answer: impl FnOnce(T) -> Result<(), CallError> + 'static,
+    ) where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(error) => return self.reply(callback_id, Err(error)),
+        };
+        let Some(place) = self.take_pending() else {
+            return self.reply(callback_id, Err(too_much_pending()));
+        };
+        let outbox = self.outbox().clone();
+        tokio::task::spawn_local(async move {
+            let outcome = match asked.await {
+                Ok(answered) => answer(answered).map(|()| Payload::default()),
+                Err(_) => Err(CallError::new(Code::LINK_LOST, Fate::Unknown, "the master ends")),
+            };
+            outbox.push_always(&Frame::Response(Response { callback_id, outcome }));
+            drop(place);
+        });
+    }
+
+    fn take_pending(&self) -> Option<PendingPlace> {
+        (self.pending.get() < PENDING_MAX).then(|| {
+            self.pending.set(self.pending.get() + 1);
+            PendingPlace(Rc::clone(&self.pending))
+        })
+    }
+
+    fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
+        self.outbox().push_always(&Frame::Response(Response { callback_id, outcome }));
+    }
+
+    /// Says to the others what the turn made: one message each.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "bounded by what is in flight: one message a block and receiver"
+    )]
+    fn end_turn(&mut self, context: &mut Context<Self>) {
+        let unrouted = std::mem::take(&mut self.turn.unrouted);
+        if !unrouted.is_empty() && self.phase != Phase::Closing {
+            self.look_up(unrouted, context);
+        }
+        let asker = self.me().clone();
+        for (to, requests) in self.turn.forwards.drain(..) {
+            to.addr().do_send(Forward { asker: AskerAddr::Session(asker.clone()), requests });
+        }
+        for (to, replies) in self.turn.replies.drain(..) {
+            to.send(replies);
+        }
+        for (to, cancelled) in self.turn.cancels.drain(..) {
+            to.addr().do_send(Cancel(cancelled));
+        }
+        if !self.turn.events.is_empty() {
+            let events = std::mem::take(&mut self.turn.events);
+            self.master.router.do_send(router::Publish { from: Some(asker.id()), events });
+        }
+        self.note_load();
+    }
+
+    fn note_load(&self) {
+        let shared = &self.me().0;
+        shared.in_flight.store(self.relayed.len(), Ordering::Relaxed);
+        let load = self.asked.len() + self.relayed.len();
+        self.load.count.set(load);
+        if load == 0 {
+            self.load.idle.notify_waiters();
+        }
+    }
+
+    /// Tells the branch that it is out, and why, and closes behind it.
+    fn refuse(&mut self, code: Code, why: &str, may_return: bool, context: &mut Context<Self>) {
+        if self.phase == Phase::Closing {
+            return;
+        }
+        log::warn!("{} is refused: {why}", self.title());
+        self.outbox().push_always(&Frame::Refused(Refused { code, message: why.into(), may_return }));
+        self.close(context);
+    }
+
+    fn broken(&mut self, error: &FrameError, context: &mut Context<Self>) {
+        match error {
+            FrameError::Io(_) | FrameError::Cut => {
+                log::debug!("{}: the link failed: {error}", self.title());
+                self.outbox().close_now();
+                context.stop();
+            }
+            FrameError::TooLong { .. } | FrameError::Malformed(_) | FrameError::TooManyCallbacks(_) => {
+                self.refuse(Code::UNKNOWN, &error.to_string(), false, context);
+            }
+        }
+    }
+
+    /// Writes what stands in the outbox, hears nothing more, and stops when the branch has gone or has had its time.
+    fn close(&mut self, context: &mut Context<Self>) {
+        self.leave();
+        self.phase = Phase::Closing;
+        self.outbox().close();
+        context.run_later(LINGER, |_, context| context.stop());
+    }
+
+    /// Out of the registry, out of the router, and everyone who waits is told. Done once, whatever ends the session.
+    fn leave(&mut self) {
+        if self.me().0.gone.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if self.phase.is_before_bound() {
+            self.master.unbound.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.me().0.taking.store(false, Ordering::Release);
+        let id = self.me().id();
+        #[expect(clippy::disallowed_methods, reason = "bounded to one: a session leaves once")]
+        {
+            self.master.registry.do_send(registry::Leave(id));
+            self.master.router.do_send(router::Leave(id));
+        }
+        let lost = CallError::new(
+            Code::PROVIDER_LOST,
+            Fate::Unknown,
+            format!("{} went away before it replied", self.name),
+        );
+        self.early.clear();
+        for (_, asker) in self.relayed.take_all() {
+            asker.address.send(vec![(asker.callback_id, Err(lost.clone()))]);
+        }
+        for (_, asked) in self.asked.drain() {
+            if let Asked::Relayed { to, callback_id } = asked {
+                #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight")]
+                to.addr().do_send(Cancel(vec![callback_id]));
+            }
+        }
+        self.answering.cancel_all();
+        self.note_load();
+    }
+
+    fn title(&self) -> String {
+        if self.name.is_empty() { self.peer.clone() } else { format!("{} ({})", self.name, self.peer) }
+    }
+}
+
+impl Actor for SessionActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        let config = &self.master.config;
+        // A branch reads whatever the protocol allows.
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        self.handle = Some(SessionHandle(Arc::new(Shared {
+            id: self.master.next_session(),
+            name: OnceLock::new(),
+            peer: self.peer.clone(),
+            address: context.address(),
+            outbox: outbox.clone(),
+            next_id: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            in_flight_max: config.in_flight_max,
+            taking: AtomicBool::new(true),
+            gone: AtomicBool::new(false),
+        })));
+        let Some(link) = self.link.take() else {
+            return context.stop();
+        };
+        let (read, write) = tokio::io::split(link);
+        let codec = SessionCodec {
+            codec: FrameCodec::unbound(),
+            raise: Rc::clone(&self.raise_frame_len),
+            frame_len_max: config.frame_len_max,
+        };
+        context.add_stream(FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START));
+        self.writer = Some(tokio::task::spawn_local(async move {
+            if let Err(error) = outbox.write_to(write).await {
+                log::debug!("a link cannot be written to: {error}");
+            }
+        }));
+        context.run_later(config.bind_within, |this, context| {
+            if this.phase.is_before_bound() {
+                this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
+            }
+        });
+        let heartbeat = config.heartbeat;
+        context.run_interval(heartbeat, move |this, context| {
+            if this.heard.elapsed() >= heartbeat * HEARTBEATS_MISSED_MAX && this.phase != Phase::Closing {
+                log::warn!("{} is silent: the link is given up", this.title());
+                this.outbox().close_now();
+                context.stop();
+            }
+        });
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        self.leave();
+        self.outbox().close();
+        if let Some(mut writer) = self.writer.take() {
+            // What stands in the outbox may still leave, as long as the peer takes it.
+            tokio::task::spawn_local(async move {
+                if tokio::time::timeout(LINGER, &mut writer).await.is_err() {
+                    writer.abort();
+                }
+            });
+        }
+    }
+}
+
+impl StreamHandler<Result<Block, FrameError>> for SessionActor {
+    fn handle(&mut self, block: Result<Block, FrameError>, context: &mut Context<Self>) {
+        match block {
+            Ok(block) => self.inbound(block, context),
+            Err(error) => self.broken(&error, context),
+        }
+    }
+
+    fn finished(&mut self, context: &mut Context<Self>) {
+        // A broken stream ends too, and its refusal is still on its way out.
+        if self.phase != Phase::Closing {
+            self.outbox().close_now();
+            context.stop();
+        }
+    }
+}
+
+impl Handler<Forward> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, forward: Forward, _: &mut Context<Self>) {
+        if self.phase == Phase::Binding {
+            self.early.push(forward);
+        } else {
+            self.forward(forward);
+        }
+    }
+}
+
+impl SessionActor {
+    fn forward(&mut self, mut forward: Forward) {
+        let now = Instant::now();
+        let mut refused = Vec::new();
+        for request in std::mem::take(&mut forward.requests) {
+            let asked_as = request.asked_as;
+            if let Err(error) = self.relay(request, &forward.asker, now) {
+                refused.push((asked_as, Err(error)));
+            }
+        }
+        if !refused.is_empty() {
+            forward.asker.send(refused);
+        }
+        self.note_load();
+    }
+
+    fn relay(&mut self, request: Forwarded, asker: &AskerAddr, now: Instant) -> Result<(), CallError> {
+        let Forwarded { asked_as, callback_id, action, caller, deadline, payload } = request;
+        let not_sent = |code, why: String| Err(CallError::new(code, Fate::NotSent, why));
+        if self.phase != Phase::Bound {
+            return match self.phase {
+                Phase::Draining => not_sent(Code::DRAINING, format!("{} is draining", self.name)),
+                _ => not_sent(Code::PROVIDER_LOST, format!("{} went away", self.name)),
+            };
+        }
+        let time_left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if time_left.is_some_and(|time_left| time_left.is_zero()) {
+            return not_sent(Code::REQUEST_TIMEOUT, "the deadline passed on the way".to_owned());
+        }
+        let frame = Frame::Request(Request {
+            callback_id,
+            action,
+            node: ByteString::new(),
+            caller,
+            time_left,
+            payload,
+        });
+        match self.outbox().push(&frame) {
+            Ok(()) => {
+                self.relayed.insert(
+                    callback_id,
+                    Asker { address: asker.clone(), callback_id: asked_as },
+                    None,
+                );
+                Ok(())
+            }
+            Err(Refusal::Full) => not_sent(Code::OVERLOADED, format!("the outbox of {} is full", self.name)),
+            Err(Refusal::Closed) => not_sent(Code::PROVIDER_LOST, format!("{} went away", self.name)),
+            Err(Refusal::TooLong { len, max }) => not_sent(Code::FRAME_TOO_LARGE, too_long(len, max)),
+        }
+    }
+}
+
+impl Handler<Replies> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Replies(replies): Replies, _: &mut Context<Self>) {
+        for (callback_id, outcome) in replies {
+            if self.asked.remove(&callback_id).is_some() {
+                self.reply(callback_id, outcome);
+            }
+        }
+        self.note_load();
+    }
+}
+
+impl Handler<Cancel> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Cancel(cancelled): Cancel, _: &mut Context<Self>) {
+        for callback_id in cancelled {
+            if self.relayed.settle(callback_id).is_some() {
+                self.outbox().push_always(&Frame::Cancel(callback_id));
+            }
+        }
+        self.note_load();
+    }
+}
+
+impl Handler<Evict> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Evict, context: &mut Context<Self>) {
+        self.refuse(Code::BIND_ERROR, "another branch has bound under this name", false, context);
+    }
+}
+
+impl Handler<Drain> for SessionActor {
+    type Result = ResponseActFuture<Self, Drained>;
+
+    fn handle(&mut self, Drain { within }: Drain, _: &mut Context<Self>) -> Self::Result {
+        let handle = self.me();
+        handle.0.taking.store(false, Ordering::Release);
+        if self.phase == Phase::Bound {
+            self.phase = Phase::Draining;
+            self.outbox().push_always(&Frame::Drain);
+        }
+        self.note_load();
+        let before = (self.asked.len() + self.answering.len()) as u64;
+        let (load, answered) = (Rc::clone(&self.load), self.answering.idle());
+        let settled = async move {
+            loop {
+                let notified = load.idle.notified();
+                if load.count.get() == 0 {
+                    break;
+                }
+                notified.await;
+            }
+            answered.await;
+        };
+        let waiting = async move {
+            // Whether they settled in time shows in what is left.
+            let _ = tokio::time::timeout(within, settled).await;
+        };
+        Box::pin(waiting.into_actor(self).map(move |(), this, context| {
+            let abandoned = (this.asked.len() + this.answering.len()) as u64;
+            let error =
+                CallError::new(Code::DRAINING, Fate::Unknown, "the master ended before the reply came");
+            let callers: Vec<_> = this.asked.keys().copied().collect();
+            for callback_id in callers {
+                this.reply(callback_id, Err(error.clone()));
+            }
+            this.close(context);
+            Drained { finished: before.saturating_sub(abandoned), abandoned }
+        }))
+    }
+}
+
+impl SessionHandle {
+    pub(crate) fn id(&self) -> SessionId {
+        self.0.id
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        &self.0.peer
+    }
+
+    pub(crate) fn addr(&self) -> &Addr<SessionActor> {
+        &self.0.address
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    /// Draws an id for a request to this session, never twice.
+    pub(crate) fn next_id(&self) -> CallbackId {
+        CallbackId(self.0.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.gone.load(Ordering::Acquire)
+    }
+}
+
+impl Provider for SessionHandle {
+    fn id(&self) -> SessionId {
+        self.0.id
+    }
+
+    fn name(&self) -> &str {
+        self.0.name.get().map_or("", |name| name)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    fn is_taking(&self) -> bool {
+        !self.is_gone() && self.0.taking.load(Ordering::Acquire)
+    }
+
+    fn has_room(&self) -> bool {
+        self.in_flight() < self.0.in_flight_max && self.0.outbox.has_room()
+    }
+}
+
+impl AskerAddr {
+    /// Tells the asker. If it is gone, nobody waits.
+    #[expect(clippy::disallowed_methods, reason = "bounded by the requests that the asker has in flight")]
+    pub(crate) fn send(&self, replies: Vec<(CallbackId, Outcome)>) {
+        match self {
+            AskerAddr::Session(session) => session.addr().do_send(Replies(replies)),
+            AskerAddr::Master(master) => master.do_send(Replies(replies)),
+        }
+    }
+
+    fn is(&self, other: &AskerAddr) -> bool {
+        match (self, other) {
+            (AskerAddr::Session(one), AskerAddr::Session(other)) => one.id() == other.id(),
+            (AskerAddr::Master(_), AskerAddr::Master(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let gone =
+            CallError::new(Code::PROVIDER_LOST, Fate::NotSent, "the node went away before it was asked");
+        self.asker
+            .send(self.requests.drain(..).map(|request| (request.asked_as, Err(gone.clone()))).collect());
+    }
+}
+
+impl Decoder for SessionCodec {
+    type Item = Block;
+    type Error = FrameError;
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {
+        if self.raise.take() {
+            self.codec.set_frame_len_max(self.frame_len_max);
+        }
+        self.codec.decode(buffer)
+    }
+
+    fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {
+        self.codec.decode_eof(buffer)
+    }
+}
+
+/// The place of one request to registry or router; dropping it gives it back.
+struct PendingPlace(Rc<Cell<usize>>);
+
+impl Drop for PendingPlace {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+pub(crate) fn push_to<T>(batches: &mut Vec<(SessionHandle, Vec<T>)>, to: &SessionHandle, item: T) {
+    match batches.iter_mut().find(|(session, _)| session.id() == to.id()) {
+        Some((_, batch)) => batch.push(item),
+        None => batches.push((to.clone(), vec![item])),
+    }
+}
+
+fn allows(patterns: Option<&[Pattern]>, name: &str) -> bool {
+    patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(name)))
+}
+
+fn check_permit(
+    permit: &Permit,
+    offers: &[meshwork_wire::Offer],
+    subscriptions: &[meshwork_wire::SubscriptionKey],
+) -> Result<(), String> {
+    for offer in offers {
+        if !allows(permit.respond.as_deref(), &offer.action) {
+            return Err(format!("it may not offer {:?}", offer.action));
+        }
+    }
+    if let Some(allowed) = &permit.subscribe
+        && let Some(key) = subscriptions.iter().find(|key| !allowed.contains(&key.pattern))
+    {
+        return Err(format!("it may not subscribe to {:?}", key.pattern.as_str()));
+    }
+    Ok(())
+}
+
+fn not_permitted(what: &str, name: &str) -> CallError {
+    CallError::new(Code::NOT_PERMITTED, Fate::NotSent, format!("this branch may not {what} {name:?}"))
+}
+
+fn too_much_pending() -> CallError {
+    CallError::new(
+        Code::OVERLOADED,
+        Fate::NotSent,
+        format!("{PENDING_MAX} requests to the registry are unanswered"),
+    )
+}
+
+/// Why a request is too long, as the caller is told.
+pub(crate) fn too_long(len: usize, max: usize) -> String {
+    format!("the request takes a frame of {len} bytes, and the link allows {max}")
+}
+
+/// Why nobody answers, as the caller is told.
+pub(crate) fn no_provider(reason: NoProvider, action: &str, node: &str) -> CallError {
+    let whose = if node.is_empty() { String::new() } else { format!(" at {node:?}") };
+    match reason {
+        NoProvider::None => {
+            CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, format!("nobody offers {action:?}{whose}"))
+        }
+        NoProvider::Draining => CallError::new(
+            Code::DRAINING,
+            Fate::NotSent,
+            format!("whoever offers {action:?}{whose} is draining"),
+        ),
+        NoProvider::Overloaded => {
+            let what = format!("whoever offers {action:?}{whose} has no room for another request");
+            CallError::new(Code::OVERLOADED, Fate::NotSent, what)
+        }
+    }
+}

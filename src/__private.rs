@@ -1,0 +1,61 @@
+//! What the code made by `#[meshwork::actions]` calls. Not for users: it may change with any version.
+
+use crate::Shape;
+use std::marker::PhantomData;
+
+/// Finds out whether a type can tell its shape. The one with a schema is found first, without a reference.
+pub struct Probe<T>(PhantomData<T>);
+
+impl<T> Probe<T> {
+    /// Asks about a type.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "only made code calls it")]
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// For types that can tell.
+pub trait WithSchema {
+    /// The JSON Schema, as text.
+    fn schema(&self) -> Option<String>;
+}
+
+/// For all others.
+pub trait WithoutSchema {
+    /// None.
+    fn schema(&self) -> Option<String> {
+        None
+    }
+}
+
+#[cfg(feature = "schema")]
+impl<T: schemars::JsonSchema> WithSchema for Probe<T> {
+    fn schema(&self) -> Option<String> {
+        serde_json::to_string(schemars::schema_for!(T).as_value()).ok()
+    }
+}
+
+impl<T> WithoutSchema for &Probe<T> {}
+
+/// The shape of an action, if both of its ends are known.
+#[must_use]
+pub fn shape_of(arguments: Option<String>, reply: Option<String>) -> Option<Shape> {
+    Some(Shape { arguments: arguments?.into(), reply: reply?.into() })
+}
+
+/// The shape of an action with these arguments and this reply, if their types can tell it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __shape {
+    ($arguments:ty, $reply:ty) => {{
+        #[expect(unused_imports, reason = "which of them is used is what is asked")]
+        use $crate::__private::{WithSchema as _, WithoutSchema as _};
+        $crate::__private::shape_of(
+            (&$crate::__private::Probe::<$arguments>::new()).schema(),
+            (&$crate::__private::Probe::<$reply>::new()).schema(),
+        )
+    }};
+}
+
+pub use crate::__shape as shape;

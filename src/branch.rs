@@ -1,0 +1,49 @@
+//! The handle on a branch.
+
+use crate::{Address, BindError, BranchActor, Node};
+use actix::Addr;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A handle on a branch that is bound: everything a [`Node`] can do. `Clone` and `Send`. The branch lives on when its handles
+/// are gone, until it is drained; it binds again by itself when it loses its link.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    node: Node,
+    actor: Addr<BranchActor>,
+}
+
+impl Branch {
+    /// The actor behind it.
+    #[must_use]
+    pub fn addr(&self) -> Addr<BranchActor> {
+        self.actor.clone()
+    }
+}
+
+impl Deref for Branch {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+/// Binds a [`BranchActor`].
+pub trait BindBranch {
+    /// Binds to the master at an address, `host:port`, and starts the branch on the current arbiter. It is tried once; a
+    /// branch that is bound once binds again by itself, waiting 50 ms at first and 3 s at most.
+    ///
+    /// # Errors
+    ///
+    /// When no master can be reached there, or it does not let the branch in.
+    fn bind(self, address: impl Into<Address>) -> impl Future<Output = Result<Branch, BindError>>;
+}
+
+impl BindBranch for BranchActor {
+    async fn bind(self, address: impl Into<Address>) -> Result<Branch, BindError> {
+        let node = Node::of_branch(Arc::clone(self.node()));
+        let actor = self.start_bound(address).await?;
+        Ok(Branch { node, actor })
+    }
+}

@@ -1,0 +1,92 @@
+//! **meshwork** is an actor-model microservice runtime on [actix]: processes that are spread over machines call each other's
+//! actions and publish to each other's topics as if they were actors in one system.
+//!
+//! One process runs a [`MasterActor`]; the others run a [`BranchActor`] each and bind to it. From then on they are all nodes
+//! of one mesh: whatever one of them offers, all of them can call.
+//!
+//! ```
+//! use meshwork::prelude::*;
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Add { a: i64, b: i64 }
+//!
+//! # #[actix::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A master is an ordinary actor of an actix system.
+//! let master: Addr<MasterActor> = MasterActor::new("master1")
+//!     .respond("add2", |(a, b): (i64, i64)| async move { Ok(a + b + 1) })
+//!     .start();
+//! let address = master.send(Listen::tcp("127.0.0.1:0")).await??;
+//!
+//! // A branch: respond, then bind. `Branch` is a cheap handle, `Clone` and `Send`.
+//! let branch: Branch = BranchActor::new("branch1")
+//!     .respond("add", |Add { a, b }| async move { Ok(a + b) })
+//!     .bind(address)
+//!     .await?;
+//!
+//! // A call is a message to an actor...
+//! let actor: Addr<BranchActor> = branch.addr();
+//! let sum: i64 = actor.send(Call::new("add2", (22, 22)).within(Duration::from_secs(1))).await??;
+//! assert_eq!(sum, 45);
+//! // ...and has a short form on the handle, which is also the fast one.
+//! let sum: i64 = branch.call("add2", (22, 22)).await?;
+//! assert_eq!(sum, 45);
+//! // A master calls as a branch does: `Master` is its handle.
+//! let sum: i64 = Master::from(master).call("add", (33, 33)).await?;
+//! assert_eq!(sum, 66);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | you want to | look at |
+//! | --- | --- |
+//! | answer an action with a closure, an actor, a whole set | [`Respond`], [`Responders`], [`actions`] |
+//! | call one | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
+//! | know what failed, and whether it may have run | [`CallError`], [`Fate`], [`Code`] |
+//! | tell many what happened | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
+//! | see what there is | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
+//! | stop without losing anything | [`Node::drain`] |
+#![deny(missing_docs)]
+
+mod branch;
+mod call;
+mod master;
+mod node;
+mod respond;
+mod subscribe;
+
+#[doc(hidden)]
+pub mod __private;
+
+pub use branch::{BindBranch, Branch};
+pub use call::{Call, Calling};
+pub use master::Master;
+pub use meshwork_actors::branch::{BindError, BranchActor};
+pub use meshwork_actors::link::{self, Address, AddressError};
+pub use meshwork_actors::master::{Listen, ListenError, MasterActor};
+pub use meshwork_actors::node::{Change, Describe, Drain, Drained, Status, TakeSnapshot};
+pub use meshwork_actors::registry::{Balance, OnNameTaken};
+pub use meshwork_actors::responder::Context as CallContext;
+pub use meshwork_actors::session::{Authenticate, Permit};
+pub use meshwork_actors::snapshot::{SessionSnapshot, Snapshot};
+/// Both ends of a set of actions from one trait: see the crate's documentation.
+pub use meshwork_macros::actions;
+pub use meshwork_wire::{
+    ActionDescription, ByteString, CallError, Code, DecodeError, EncodeError, Encoding, Fate, NameError,
+    NodeNews, Pattern, PatternError, Payload, SessionId, Shape, limits,
+};
+pub use node::Node;
+pub use respond::{ActionError, IntoResponder, Respond, Responders};
+pub use serde_bytes::{ByteBuf, Bytes};
+pub use subscribe::{Broadcast, Event, IntoSubscriber, Publish, Subscribe, Subscription};
+
+/// What most programs need: `use meshwork::prelude::*`.
+pub mod prelude {
+    pub use crate::{
+        ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Code, Event,
+        Fate, Listen, Master, MasterActor, Node, Publish, Respond, Responders, Subscribe, Subscription,
+    };
+    pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
+    pub use serde::{Deserialize, Serialize};
+    pub use std::time::Duration;
+}

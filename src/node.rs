@@ -1,0 +1,342 @@
+//! What every handle can do: [`Branch`](crate::Branch) and [`Master`](crate::Master) are both a [`Node`].
+
+use crate::call::call_many;
+use crate::respond::Responders;
+use crate::subscribe::{IntoSubscriber, Subscription};
+use crate::{
+    ActionDescription, Branch, CallError, Calling, Change, Code, Drained, Encoding, Fate, Master, NodeNews,
+    Pattern, PatternError, Payload, Snapshot, Status,
+};
+use actix::Addr;
+use meshwork_actors::master::{Attach, MasterActor};
+use meshwork_actors::node::{Node as ActorNode, SubscribeTo};
+use meshwork_wire::{ByteString, SubscriptionKey};
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A handle on a node of the mesh, be it a branch or a master. Cheap to clone, and usable from any thread; on the arbiter of
+/// its actor it is cheapest.
+#[derive(Clone)]
+pub struct Node(Inner);
+
+#[derive(Clone)]
+enum Inner {
+    Attached(Arc<ActorNode>),
+    /// The handle of a master, made from its address: what they share is asked for when it is first needed.
+    Master(Arc<(Addr<MasterActor>, OnceLock<Arc<ActorNode>>)>),
+}
+
+impl Node {
+    pub(crate) fn of_branch(node: Arc<ActorNode>) -> Self {
+        Self(Inner::Attached(node))
+    }
+
+    pub(crate) fn of_master(master: Addr<MasterActor>) -> Self {
+        Self(Inner::Master(Arc::new((master, OnceLock::new()))))
+    }
+
+    pub(crate) fn attached(&self) -> Option<&Arc<ActorNode>> {
+        match &self.0 {
+            Inner::Attached(node) => Some(node),
+            Inner::Master(master) => master.1.get(),
+        }
+    }
+
+    pub(crate) async fn attach(&self) -> Result<Arc<ActorNode>, CallError> {
+        if let Some(node) = self.attached() {
+            return Ok(Arc::clone(node));
+        }
+        let Inner::Master(master) = &self.0 else {
+            unreachable!("the handle of a branch is attached from the start");
+        };
+        let asked = master.0.send(Attach).await;
+        let node =
+            asked.map_err(|_| CallError::new(Code::LINK_LOST, Fate::NotSent, "the master has ended"))?;
+        Ok(Arc::clone(master.1.get_or_init(|| node)))
+    }
+
+    /// Calls an action: the node's own, else whoever offers it. The arguments are one serde value; a tuple or a struct takes
+    /// either. Encodes now, sends when first polled. The reply's type is inferred, or written `call::<i64>(..)`.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// let sum: i64 = branch.call("add", (22, 22)).within(Duration::from_secs(1)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn call<R: DeserializeOwned>(
+        &self,
+        action: impl Into<ByteString>,
+        arguments: impl Serialize,
+    ) -> Calling<R> {
+        Calling::new(self.clone(), action.into(), &arguments)
+    }
+
+    /// Calls an action with arguments that are written already; the reply comes in the same encoding, unread. For tools that
+    /// know no types.
+    pub fn call_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> Calling<Payload> {
+        Calling::raw(self.clone(), action.into(), arguments)
+    }
+
+    /// Makes many calls of one action at once and waits for all; each has its own outcome, in the order of the arguments.
+    /// Cheaper than as many single calls.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) {
+    /// let sums: Vec<Result<i64, CallError>> = branch.call_many("add", [(1, 2), (3, 4)]).await;
+    /// # }
+    /// ```
+    pub async fn call_many<R: DeserializeOwned>(
+        &self,
+        action: impl Into<ByteString>,
+        arguments: impl IntoIterator<Item = impl Serialize>,
+    ) -> Vec<Result<R, CallError>> {
+        let action = action.into();
+        call_many(arguments.into_iter().map(|arguments| self.call(action.clone(), arguments)).collect()).await
+    }
+
+    /// Publishes an event to the subscribers of its topic: at most once to each, in the order of this publisher. It travels
+    /// as MessagePack. Ready when the event is on its way; waits only while this node's own link takes no more.
+    ///
+    /// # Errors
+    ///
+    /// Not sent: when the topic is none, the event is too large, or the link is down or stays full for 10 s.
+    pub async fn publish<T: Serialize + ?Sized>(
+        &self,
+        topic: impl Into<ByteString>,
+        event: &T,
+    ) -> Result<(), CallError> {
+        let payload = Payload::encode(Encoding::MessagePack, event)?;
+        self.publish_raw(topic, payload).await
+    }
+
+    /// Publishes an event that is written already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::publish`].
+    pub async fn publish_raw(&self, topic: impl Into<ByteString>, event: Payload) -> Result<(), CallError> {
+        self.attach().await?.publish(topic.into(), event).await
+    }
+
+    /// Sends an event to every other node: to those of their handlers that [`Node::on_broadcast`] registered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::publish`].
+    pub async fn broadcast<T: Serialize + ?Sized>(
+        &self,
+        topic: impl Into<ByteString>,
+        event: &T,
+    ) -> Result<(), CallError> {
+        let payload = Payload::encode(Encoding::MessagePack, event)?;
+        self.broadcast_raw(topic, payload).await
+    }
+
+    /// Broadcasts an event that is written already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::publish`].
+    pub async fn broadcast_raw(&self, topic: impl Into<ByteString>, event: Payload) -> Result<(), CallError> {
+        self.attach().await?.broadcast(topic.into(), event).await
+    }
+
+    /// Hands the events of matching topics to a recipient or a closure, until the [`Subscription`] is dropped. When it is
+    /// ready, the master knows: an event published anywhere from then on comes. After a lost link it goes on by itself.
+    ///
+    /// A handler that has 16,384 events before it gets no more: they are dropped and counted.
+    ///
+    /// # Errors
+    ///
+    /// When the pattern is none, or the master refuses it or does not answer.
+    pub async fn subscribe<Form>(
+        &self,
+        pattern: impl AsRef<str>,
+        handler: impl IntoSubscriber<Form>,
+    ) -> Result<Subscription, CallError> {
+        let pattern = read_pattern(pattern.as_ref())?;
+        self.subscribe_to(SubscribeTo::Topics(SubscriptionKey { pattern, group: None }), handler).await
+    }
+
+    /// As [`Node::subscribe`], but each event goes to one member of the group only, wherever its members are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::subscribe`].
+    pub async fn subscribe_group<Form>(
+        &self,
+        group: impl Into<ByteString>,
+        pattern: impl AsRef<str>,
+        handler: impl IntoSubscriber<Form>,
+    ) -> Result<Subscription, CallError> {
+        let pattern = read_pattern(pattern.as_ref())?;
+        let group = group.into();
+        meshwork_wire::check_topic(&group)
+            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        self.subscribe_to(SubscribeTo::Topics(SubscriptionKey { pattern, group: Some(group) }), handler).await
+    }
+
+    /// Hands what other nodes broadcast to a recipient or a closure, until the [`Subscription`] is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the pattern is none, or the node has ended.
+    pub async fn on_broadcast<Form>(
+        &self,
+        pattern: impl AsRef<str>,
+        handler: impl IntoSubscriber<Form>,
+    ) -> Result<Subscription, CallError> {
+        let pattern = read_pattern(pattern.as_ref())?;
+        self.subscribe_to(SubscribeTo::Broadcasts(pattern), handler).await
+    }
+
+    async fn subscribe_to<Form>(
+        &self,
+        to: SubscribeTo,
+        handler: impl IntoSubscriber<Form>,
+    ) -> Result<Subscription, CallError> {
+        let node = self.attach().await?;
+        let id = node.subscribe(to, handler.into_subscriber()).await?;
+        Ok(Subscription::new(node, id))
+    }
+
+    /// Answers more actions from now on: all of the set or none. Ready when they are callable from everywhere.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is answered already, or the master refuses them.
+    pub async fn respond(&self, responders: Responders) -> Result<(), CallError> {
+        self.attach().await?.respond(responders.into_actions()).await
+    }
+
+    /// Answers these actions no longer. Requests that are being answered go on.
+    ///
+    /// # Errors
+    ///
+    /// When the master cannot be told.
+    pub async fn withdraw(
+        &self,
+        actions: impl IntoIterator<Item = impl Into<ByteString>>,
+    ) -> Result<(), CallError> {
+        self.attach().await?.withdraw(actions.into_iter().map(Into::into).collect()).await
+    }
+
+    /// The actions of the mesh whose names match, with who offers them and, where known, their shapes: at most 10,000.
+    ///
+    /// # Errors
+    ///
+    /// When the pattern is none, or the master does not answer within 10 s.
+    pub async fn describe(&self, pattern: impl AsRef<str>) -> Result<Vec<ActionDescription>, CallError> {
+        let pattern = read_pattern(pattern.as_ref())?;
+        self.attach().await?.describe(pattern).await
+    }
+
+    /// The other nodes and their actions, as this one was told, sorted by name. A branch that has bound knows all that were
+    /// bound then; later ones come a moment after they have bound.
+    ///
+    /// # Errors
+    ///
+    /// When the master that this is a handle of has ended.
+    pub async fn nodes(&self) -> Result<Vec<NodeNews>, CallError> {
+        Ok(self.attach().await?.known_nodes())
+    }
+
+    /// Calls a closure whenever another node comes or goes, or offers more or less. A lost link counts as everyone's going.
+    /// The closure runs on the node's arbiter: it must be quick.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn on_change(&self, watcher: impl FnMut(&Change) + Send + 'static) -> Result<(), CallError> {
+        self.attach().await?.watch(Box::new(watcher)).await
+    }
+
+    /// How the node stands to its mesh, now and from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the master that this is a handle of has ended.
+    pub async fn status(&self) -> Result<watch::Receiver<Status>, CallError> {
+        Ok(self.attach().await?.status())
+    }
+
+    /// Waits until the node has ended: drained, or refused for good. Gives the reason.
+    pub async fn closed(&self) -> CallError {
+        let mut status = match self.status().await {
+            Ok(status) => status,
+            Err(error) => return error,
+        };
+        let closed = status.wait_for(|status| matches!(status, Status::Closed(_))).await;
+        match closed.as_deref() {
+            Ok(Status::Closed(why)) => why.clone(),
+            _ => CallError::new(Code::LINK_LOST, Fate::NotSent, "the node has ended"),
+        }
+    }
+
+    /// What goes on at this node.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn snapshot(&self) -> Result<Snapshot, CallError> {
+        self.attach().await?.snapshot().await
+    }
+
+    /// Takes no more, finishes what is in flight within a time, closes. A branch tells its master, so nothing new comes; a
+    /// master drains its branches' sessions and stops listening. Gives how many requests ended and how many did not.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended already.
+    pub async fn drain(&self, within: Duration) -> Result<Drained, CallError> {
+        self.attach().await?.drain(within).await
+    }
+}
+
+fn read_pattern(pattern: &str) -> Result<Pattern, CallError> {
+    Pattern::new(pattern)
+        .map_err(|error: PatternError| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))
+}
+
+impl From<&Node> for Node {
+    fn from(node: &Node) -> Self {
+        node.clone()
+    }
+}
+
+impl From<Branch> for Node {
+    fn from(branch: Branch) -> Self {
+        Node::clone(&branch)
+    }
+}
+
+impl From<&Branch> for Node {
+    fn from(branch: &Branch) -> Self {
+        Node::clone(branch)
+    }
+}
+
+impl From<Master> for Node {
+    fn from(master: Master) -> Self {
+        Node::clone(&master)
+    }
+}
+
+impl From<&Master> for Node {
+    fn from(master: &Master) -> Self {
+        Node::clone(master)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.attached().map(|node| node.name().clone());
+        f.debug_struct("Node").field("name", &name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,364 @@
+//! Answering actions: with a closure, with an actor, or with a whole set at once.
+//!
+//! Which one? A closure for what needs no state or only shared state; [`Respond::respond_with`] for what an actor should do
+//! one after the other, with its own state; `#[meshwork::actions]` when callers and responders share a trait. All of them may
+//! be mixed.
+
+use crate::{CallContext, CallError, Code, Encoding, Fate, Payload, Shape};
+use actix::{Message, Recipient};
+use futures::future::LocalBoxFuture;
+use meshwork_actors::branch::BranchActor;
+use meshwork_actors::master::MasterActor;
+use meshwork_actors::responder::{Action, Actions, Outcome, Responder};
+use meshwork_wire::{ByteString, Offer};
+use serde::{Serialize, de::DeserializeOwned};
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+/// Why an action failed, as its responder says it. The caller gets it as a [`CallError`] with [`Fate::Failed`]: code, name,
+/// message and data come through unchanged.
+///
+/// Every `std::error::Error` becomes one through `?`: code [`Code::UNKNOWN`], its text as the message. A [`CallError`] of a
+/// call that the responder made itself keeps its code, name, message and data.
+///
+/// ```
+/// use meshwork::{ActionError, Code};
+///
+/// let error = ActionError::new("OutOfStock", "none left").with_code(1200).with_data(&["blue", "red"]);
+/// assert_eq!(error.code(), Code(1200));
+///
+/// fn parse(text: &str) -> Result<u8, ActionError> {
+///     Ok(text.parse()?)
+/// }
+/// assert_eq!(parse("x").unwrap_err().code(), Code::UNKNOWN);
+/// ```
+#[derive(Clone, PartialEq, Debug)]
+pub struct ActionError(CallError);
+
+impl ActionError {
+    /// An error with a name for programs and a message for people; its code is [`Code::UNKNOWN`]. Name and message are cut
+    /// at 4 KiB.
+    #[must_use]
+    pub fn new(name: impl Into<ByteString>, message: impl Into<ByteString>) -> Self {
+        Self(CallError::named(Code::UNKNOWN, Fate::Failed, name, message))
+    }
+
+    /// The same error with a code of the application's: choose from 1,000 on.
+    #[must_use]
+    pub fn with_code(self, code: u32) -> Self {
+        let error =
+            CallError::named(Code(code), Fate::Failed, self.0.name().to_owned(), self.0.message().to_owned());
+        Self(match self.0.data() {
+            Some(data) => error.with_data(data.clone()),
+            None => error,
+        })
+    }
+
+    /// The same error with data, which travel as MessagePack so that every caller can read them. Data that cannot be written
+    /// so are left out, and the log says it.
+    #[must_use]
+    pub fn with_data<T: Serialize + ?Sized>(self, data: &T) -> Self {
+        match Payload::encode(Encoding::MessagePack, data) {
+            Ok(data) => Self(self.0.with_data(data)),
+            Err(error) => {
+                log::warn!("the data of an error {error}");
+                self
+            }
+        }
+    }
+
+    /// The code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code()
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        self.0.message()
+    }
+}
+
+// It is not an `Error` itself: that is what lets every `Error` become one.
+impl<E: std::error::Error + 'static> From<E> for ActionError {
+    fn from(error: E) -> Self {
+        match (&error as &dyn Any).downcast_ref::<CallError>() {
+            Some(error) => Self(error.clone().with_fate(Fate::Failed)),
+            None => Self(CallError::new(Code::UNKNOWN, Fate::Failed, error.to_string())),
+        }
+    }
+}
+
+impl From<ActionError> for CallError {
+    fn from(ActionError(error): ActionError) -> Self {
+        error
+    }
+}
+
+impl fmt::Display for ActionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What can answer an action: a closure `|arguments| async { Ok(reply) }`, or `|arguments, context| async { Ok(reply) }` with
+/// a [`CallContext`], which knows the caller and the deadline.
+///
+/// The arguments are one serde value: a tuple or a struct takes a caller's tuple, struct or list alike. The closure may be
+/// called from several threads; its future stays where it was made, so it need not be `Send`. It is dropped when the caller
+/// gives up, at an `await`; a panic in it is an error of that call only. `Form` is inferred.
+pub trait IntoResponder<Form>: Send + Sync + 'static {
+    /// What the actors call.
+    fn into_responder(self) -> Arc<dyn Responder>;
+}
+
+impl<F, A, Fut, R> IntoResponder<fn(A) -> R> for F
+where
+    F: Fn(A) -> Fut + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    Fut: Future<Output = Result<R, ActionError>> + 'static,
+    R: Serialize + 'static,
+{
+    fn into_responder(self) -> Arc<dyn Responder> {
+        Arc::new(Answer(move |arguments: Payload, _| {
+            let encoding = arguments.encoding;
+            let answer = arguments.decode().map(&self);
+            async move { reply(encoding, answer?.await) }
+        }))
+    }
+}
+
+impl<F, A, Fut, R> IntoResponder<fn(A, CallContext) -> R> for F
+where
+    F: Fn(A, CallContext) -> Fut + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    Fut: Future<Output = Result<R, ActionError>> + 'static,
+    R: Serialize + 'static,
+{
+    fn into_responder(self) -> Arc<dyn Responder> {
+        Arc::new(Answer(move |arguments: Payload, context| {
+            let encoding = arguments.encoding;
+            let answer = arguments.decode().map(|arguments| self(arguments, context));
+            async move { reply(encoding, answer?.await) }
+        }))
+    }
+}
+
+fn reply<R: Serialize>(encoding: Encoding, answer: Result<R, ActionError>) -> Outcome {
+    let reply = answer?;
+    // The action ran, so the error must not say that it was not sent.
+    Payload::encode(encoding, &reply).map_err(|error| CallError::from(error).with_fate(Fate::Failed))
+}
+
+struct Answer<F>(F);
+
+impl<F, Fut> Responder for Answer<F>
+where
+    F: Fn(Payload, CallContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Outcome> + 'static,
+{
+    fn respond(&self, arguments: Payload, context: CallContext) -> LocalBoxFuture<'static, Outcome> {
+        Box::pin((self.0)(arguments, context))
+    }
+}
+
+fn by_actor<M, R>(recipient: Recipient<M>) -> Arc<dyn Responder>
+where
+    M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
+    R: Serialize + Send + 'static,
+{
+    Arc::new(Answer(move |arguments: Payload, _| {
+        let encoding = arguments.encoding;
+        let answer = arguments.decode::<M>().map(|message| recipient.send(message));
+        async move {
+            let answered = answer?.await.map_err(|_| {
+                CallError::new(
+                    Code::PROVIDER_LOST,
+                    Fate::Unknown,
+                    "the actor that answers the action has stopped",
+                )
+            })?;
+            reply(encoding, answered)
+        }
+    }))
+}
+
+/// A set of actions with their responders, to be registered at once: see [`Respond::respond_all`].
+#[derive(Clone, Default)]
+pub struct Responders(Actions);
+
+impl Responders {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an action that a closure answers: see [`IntoResponder`].
+    ///
+    /// # Panics
+    ///
+    /// When the name is empty, longer than 255 bytes, holds a control character, or is in the set already: that is a
+    /// mistake in the program.
+    #[must_use]
+    pub fn respond<Form>(self, action: impl Into<ByteString>, responder: impl IntoResponder<Form>) -> Self {
+        self.add(action.into(), Encoding::Bincode, responder.into_responder())
+    }
+
+    /// Adds an action that an actor answers, by a message whose result is a `Result<_, ActionError>`. Requests wait for the
+    /// actor; what is in flight bounds them, and [`Responders::permits`] more tightly.
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`].
+    #[must_use]
+    pub fn respond_with<M, R>(self, action: impl Into<ByteString>, recipient: Recipient<M>) -> Self
+    where
+        M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+    {
+        self.add(action.into(), Encoding::Bincode, by_actor(recipient))
+    }
+
+    /// Adds an action whose closure needs an encoding that describes itself, such as one that takes a `serde_json::Value`:
+    /// callers are told, and send MessagePack instead of bincode.
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`].
+    #[must_use]
+    pub fn respond_self_describing<Form>(
+        self,
+        action: impl Into<ByteString>,
+        responder: impl IntoResponder<Form>,
+    ) -> Self {
+        self.add(action.into(), Encoding::MessagePack, responder.into_responder())
+    }
+
+    /// Answers at most so many requests for an action of the set at once; the next one fails at once with `OVERLOADED`.
+    /// Default: what is in flight on the connection bounds it.
+    ///
+    /// # Panics
+    ///
+    /// When the action is not in the set.
+    #[must_use]
+    pub fn permits(mut self, action: &str, max: usize) -> Self {
+        let there = self.take(action).with_permits(max);
+        self.put(there)
+    }
+
+    /// Says what an action of the set takes and gives, for `describe`. `None` leaves it unsaid.
+    ///
+    /// # Panics
+    ///
+    /// When the action is not in the set.
+    #[must_use]
+    pub fn shape(mut self, action: &str, shape: Option<Shape>) -> Self {
+        let mut there = self.take(action);
+        there.offer.shape = shape;
+        self.put(there)
+    }
+
+    /// Derives what an action of the set takes and gives from its types.
+    ///
+    /// # Panics
+    ///
+    /// When the action is not in the set.
+    #[cfg(feature = "schema")]
+    #[must_use]
+    pub fn described<A: schemars::JsonSchema, R: schemars::JsonSchema>(self, action: &str) -> Self {
+        self.shape(action, crate::__private::shape!(A, R))
+    }
+
+    /// How many actions are in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no action is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn into_actions(self) -> Actions {
+        self.0
+    }
+
+    fn add(self, action: ByteString, encoding: Encoding, responder: Arc<dyn Responder>) -> Self {
+        self.put(Action::new(Offer { action, encoding, shape: None }, responder))
+    }
+
+    fn put(mut self, action: Action) -> Self {
+        if let Err(refused) = self.0.insert(action) {
+            panic!("{refused}");
+        }
+        self
+    }
+
+    fn take(&mut self, action: &str) -> Action {
+        self.0.remove(action).unwrap_or_else(|| panic!("{action:?} is not in the set"))
+    }
+}
+
+impl fmt::Debug for Responders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.offers().iter().map(|offer| offer.action.clone())).finish()
+    }
+}
+
+/// Gives a master or a branch its actions before it starts. For one that runs, see [`Node::respond`](crate::Node::respond).
+pub trait Respond: Sized {
+    /// Answers all actions of a set.
+    ///
+    /// # Panics
+    ///
+    /// When one of them is answered already: that is a mistake in the program.
+    #[must_use]
+    fn respond_all(self, responders: Responders) -> Self;
+
+    /// Answers an action with a closure: see [`IntoResponder`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`], and when the action is answered already.
+    #[must_use]
+    fn respond<Form>(self, action: impl Into<ByteString>, responder: impl IntoResponder<Form>) -> Self {
+        self.respond_all(Responders::new().respond(action, responder))
+    }
+
+    /// Answers an action with an actor: see [`Responders::respond_with`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`], and when the action is answered already.
+    #[must_use]
+    fn respond_with<M, R>(self, action: impl Into<ByteString>, recipient: Recipient<M>) -> Self
+    where
+        M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+    {
+        self.respond_all(Responders::new().respond_with(action, recipient))
+    }
+}
+
+impl Respond for MasterActor {
+    fn respond_all(self, responders: Responders) -> Self {
+        responders.into_actions().into_iter().fold(self, MasterActor::action)
+    }
+}
+
+impl Respond for BranchActor {
+    fn respond_all(self, responders: Responders) -> Self {
+        responders.into_actions().into_iter().fold(self, BranchActor::action)
+    }
+}
