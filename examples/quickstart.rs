@@ -6,6 +6,7 @@ use meshwork::prelude::*;
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
     let actor = MasterActor::new("master1")
         .respond("add2", |(a, b): (i64, i64)| async move { Ok(a + b + 1) })
         .start();

@@ -20,7 +20,7 @@ pub use establish::BindError;
 use crate::link::{Address, Dial, Tcp};
 use crate::node::{
     Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
-    SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, WayOut, WhenDown, Withdraw,
+    SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw,
 };
 use crate::outbox::{Outbox, Refusal};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
@@ -77,7 +77,7 @@ pub struct BranchActor {
     subscribers: Subscribers,
     broadcasts: Subscribers,
     next_subscriber: u64,
-    watchers: Vec<Box<dyn FnMut(&Change) + Send>>,
+    watchers: Vec<Watcher>,
     submissions: Vec<Submission>,
     alarm: Option<(Instant, SpawnHandle)>,
 }
@@ -255,7 +255,7 @@ impl BranchActor {
             usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX)),
         );
         let writing = outbox.clone().write_to(writer);
-        let writer = tokio::task::spawn_local(async move {
+        let writer = actix_rt::spawn(async move {
             if let Err(error) = writing.await {
                 log::debug!("the link cannot be written to: {error}");
             }
@@ -973,7 +973,7 @@ impl Handler<Drain> for BranchActor {
                 State::Bound(link) => {
                     link.answering.cancel_all();
                     link.outbox.close();
-                    let writer = std::mem::replace(&mut link.writer, tokio::task::spawn_local(async {}));
+                    let writer = std::mem::replace(&mut link.writer, actix_rt::spawn(async {}));
                     Some(writer)
                 }
                 _ => None,

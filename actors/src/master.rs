@@ -541,7 +541,7 @@ impl Handler<Listen> for MasterActor {
                 let address = acceptor.address();
                 log::info!("{} listens on {address}", this.name);
                 let running = this.running();
-                let task = tokio::task::spawn_local(accept(acceptor, Arc::clone(&running.shared)));
+                let task = actix_rt::spawn(accept(acceptor, Arc::clone(&running.shared)));
                 running.listeners.push(task.abort_handle());
                 Ok(address)
             }

@@ -183,7 +183,10 @@ pub struct Describe {
 /// Tells who comes and goes from now on. Sent by a handle.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Watch(pub Box<dyn FnMut(&Change) + Send>);
+pub struct Watch(pub Watcher);
+
+/// Is told of every change, on the arbiter of the node: it must be quick.
+pub type Watcher = Box<dyn FnMut(&Change) + Send>;
 
 /// A node came or went, or offers more or less.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -383,7 +386,7 @@ impl Node {
     /// # Errors
     ///
     /// When the node has ended.
-    pub async fn watch(&self, watcher: Box<dyn FnMut(&Change) + Send>) -> Result<(), CallError> {
+    pub async fn watch(&self, watcher: Watcher) -> Result<(), CallError> {
         self.door()?.watch.send(Watch(watcher)).await.map_err(|_| self.ended())
     }
 

@@ -10,7 +10,7 @@ pub use table::{Denied, OnNameTaken};
 
 pub(crate) use route::{NoProvider, Provider};
 
-use crate::node::Change;
+use crate::node::{Change, Watcher};
 use crate::responder::Actions;
 use crate::session::{Evict, SessionHandle};
 use crate::snapshot::SessionSnapshot;
@@ -28,7 +28,7 @@ pub struct RegistryActor {
     master: ByteString,
     table: Table<SessionHandle>,
     own: Actions,
-    watchers: Vec<Box<dyn FnMut(&Change) + Send>>,
+    watchers: Vec<Watcher>,
 }
 
 /// A branch binds: takes it in with its actions, tells it who is there, and the others that it came. Sent by its session,
@@ -96,7 +96,7 @@ pub(crate) struct Broadcast {
 /// Tells who comes and goes from now on. Sent by the master.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Watch(pub(crate) Box<dyn FnMut(&Change) + Send>);
+pub(crate) struct Watch(pub(crate) Watcher);
 
 /// The sessions that are bound, and the number of actions. Sent by the master, for a snapshot or a drain.
 #[derive(Message)]

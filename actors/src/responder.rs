@@ -299,7 +299,7 @@ impl Answering {
         permit: Permit,
     ) {
         let running = Rc::downgrade(&self.0);
-        let task = tokio::task::spawn_local(async move {
+        let task = actix_rt::spawn(async move {
             let outcome = AssertUnwindSafe(answer).catch_unwind().await;
             drop(permit);
             let outcome = outcome.unwrap_or_else(|panic| Err(panicked("the action", &*panic)));

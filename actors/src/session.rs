@@ -461,12 +461,12 @@ impl SessionActor {
     /// Sends a request on its way: to the master itself, which wins, or to the session of a branch.
     fn dispatch(&mut self, request: Request, deadline: Option<Instant>, route: &Route) {
         let Request { callback_id, action, node, payload, .. } = request;
-        if node.is_empty() || node == self.master.name {
-            if let Some(own) = &*route.own() {
-                let context = RequestContext::new(action, self.name.clone(), deadline);
-                let reply_to = ReplyTo::Link { outbox: self.outbox().clone(), callback_id };
-                return self.answering.start(own, payload, context, callback_id, reply_to);
-            }
+        if (node.is_empty() || node == self.master.name)
+            && let Some(own) = &*route.own()
+        {
+            let context = RequestContext::new(action, self.name.clone(), deadline);
+            let reply_to = ReplyTo::Link { outbox: self.outbox().clone(), callback_id };
+            return self.answering.start(own, payload, context, callback_id, reply_to);
         }
         match route.pick(self.master.config.balance, &node) {
             Ok(provider) => {
@@ -580,7 +580,7 @@ impl SessionActor {
         };
         let asking = self.master.registry.send(registry::Describe(describe.pattern));
         let outbox = self.outbox().clone();
-        tokio::task::spawn_local(async move {
+        actix_rt::spawn(async move {
             let actions = asking.await.unwrap_or_default();
             let callback_id = describe.callback_id;
             if let Err(refusal) = outbox.push(&Frame::Described(Described { callback_id, actions })) {
@@ -615,7 +615,7 @@ impl SessionActor {
             return self.reply(callback_id, Err(too_much_pending()));
         };
         let outbox = self.outbox().clone();
-        tokio::task::spawn_local(async move {
+        actix_rt::spawn(async move {
             let outcome = match asked.await {
                 Ok(answered) => answer(answered).map(|()| Payload::default()),
                 Err(_) => Err(CallError::new(Code::LINK_LOST, Fate::Unknown, "the master ends")),
@@ -772,7 +772,7 @@ impl Actor for SessionActor {
             frame_len_max: config.frame_len_max,
         };
         context.add_stream(FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START));
-        self.writer = Some(tokio::task::spawn_local(async move {
+        self.writer = Some(actix_rt::spawn(async move {
             if let Err(error) = outbox.write_to(write).await {
                 log::debug!("a link cannot be written to: {error}");
             }
@@ -797,7 +797,7 @@ impl Actor for SessionActor {
         self.outbox().close();
         if let Some(mut writer) = self.writer.take() {
             // What stands in the outbox may still leave, as long as the peer takes it.
-            tokio::task::spawn_local(async move {
+            actix_rt::spawn(async move {
                 if tokio::time::timeout(LINGER, &mut writer).await.is_err() {
                     writer.abort();
                 }

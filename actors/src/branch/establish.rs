@@ -5,10 +5,11 @@ use bytes::BytesMut;
 use futures::StreamExt;
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, READ_BUFFER_LEN_START};
 use meshwork_wire::{
-    Bind, Block, Bound, CallError, CallbackId, Code, Frame, FrameCodec, FrameError, NameError, Offer,
-    Refused, Register, Response, Subscribe, SubscriptionKey,
+    Bind, Block, Bound, CallError, CallbackId, Code, Frame, FrameCodec, NameError, Offer, Refused, Register,
+    Response, Subscribe, SubscriptionKey,
 };
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::codec::FramedRead;
@@ -184,8 +185,8 @@ impl Entering<'_> {
         let bound = loop {
             if let Some(bound) = self
                 .hear(|frame| match frame {
-                    Frame::Bound(bound) => Ok(bound),
-                    other => Err(other),
+                    Frame::Bound(bound) => ControlFlow::Break(bound),
+                    other => ControlFlow::Continue(other),
                 })
                 .await?
             {
@@ -210,9 +211,9 @@ impl Entering<'_> {
                 if let Some(outcome) = self
                     .hear(|frame| match frame {
                         Frame::Response(Response { callback_id, outcome }) if callback_id == asked => {
-                            Ok(outcome)
+                            ControlFlow::Break(outcome)
                         }
-                        other => Err(other),
+                        other => ControlFlow::Continue(other),
                     })
                     .await?
                 {
@@ -236,23 +237,23 @@ impl Entering<'_> {
     /// Reads one block, and keeps what is not waited for.
     async fn hear<T>(
         &mut self,
-        mut wanted: impl FnMut(Frame) -> Result<T, Frame>,
+        mut wanted: impl FnMut(Frame) -> ControlFlow<T, Frame>,
     ) -> Result<Option<T>, BindError> {
         let block: Block = match self.reader.next().await {
             Some(Ok(block)) => block,
-            Some(Err(error)) => return Err(self.no_master(&say_error(&error))),
+            Some(Err(error)) => return Err(self.no_master(&error.to_string())),
             None => return Err(self.no_master("it closed the connection")),
         };
         let mut found = None;
         for frame in block.frames() {
-            match frame.map_err(|error| self.no_master(&say_error(&error)))? {
+            match frame.map_err(|error| self.no_master(&error.to_string()))? {
                 Frame::Refused(Refused { code, message, may_return }) => {
                     let (address, message) = (self.address.clone(), message.to_string());
                     return Err(BindError::Refused { address, code, message, may_return });
                 }
                 frame if found.is_none() => match wanted(frame) {
-                    Ok(it) => found = Some(it),
-                    Err(other) => self.early.push(other),
+                    ControlFlow::Break(it) => found = Some(it),
+                    ControlFlow::Continue(other) => self.early.push(other),
                 },
                 frame => self.early.push(frame),
             }
@@ -272,8 +273,4 @@ impl Entering<'_> {
     fn no_master(&self, reason: &str) -> BindError {
         BindError::NoMaster { address: self.address.clone(), reason: reason.to_owned() }
     }
-}
-
-fn say_error(error: &FrameError) -> String {
-    error.to_string()
 }

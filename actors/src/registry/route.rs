@@ -90,7 +90,7 @@ impl<S: Provider> Route<S> {
     pub(crate) fn pick(&self, balance: Balance, node: &str) -> Result<S, NoProvider> {
         let providers = self.providers.load();
         if let ([only], true) = (&providers[..], node.is_empty()) {
-            return fit(only).map(Clone::clone);
+            return fit(only).cloned();
         }
         let count = providers.len();
         let start = match balance {
