@@ -1,5 +1,5 @@
 //! A process that binds to a master. It calls, responds, subscribes and publishes over one link, and when it loses that, it
-//! binds again by itself. It takes [`Flush`](crate::node::Flush) and the other messages of [`crate::node`], and blocks of
+//! binds again by itself. It takes [`Flush`] and the other messages of [`crate::node`], and blocks of
 //! frames from its link.
 //!
 //! ```text

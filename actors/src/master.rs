@@ -1,6 +1,6 @@
 //! The process that branches bind to. It listens, starts a session for each connection, and is itself a node: it calls,
-//! responds, subscribes, publishes. It takes [`Listen`], [`Flush`](crate::node::Flush) and the other messages of
-//! [`crate::node`], [`session::Replies`](crate::session) from sessions that it asked, and [`Drain`](crate::node::Drain).
+//! responds, subscribes, publishes. It takes [`Listen`], [`Flush`] and the other messages of
+//! [`crate::node`], [`session::Replies`](crate::session) from sessions that it asked, and [`Drain`].
 
 use crate::link::{Accept, Address, Link, TcpAccept};
 use crate::node::{
