@@ -173,8 +173,9 @@ pub struct Call<R> {
 impl<R> Call<R> {
     /// A call of an action. Its arguments are written now.
     pub fn new(action: impl Into<ByteString>, arguments: impl Serialize) -> Self {
-        let both = Payload::encode(Encoding::Bincode, &arguments)
-            .map(|arguments_of_ours| (arguments_of_ours, Payload::encode(Encoding::MessagePack, &arguments).ok()));
+        let both = Payload::encode(Encoding::Bincode, &arguments).map(|arguments_of_ours| {
+            (arguments_of_ours, Payload::encode(Encoding::MessagePack, &arguments).ok())
+        });
         Self {
             action: action.into(),
             arguments: both.map_err(CallError::from),

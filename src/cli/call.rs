@@ -1,0 +1,35 @@
+//! `meshwork call`: one call, its reply on stdout.
+
+use super::{Done, Mesh, Output, read_duration, read_json};
+use clap::Args;
+use meshwork::CallError;
+use serde_json::Value;
+use std::time::Duration;
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// Which action.
+    action: String,
+    /// Its arguments as JSON: `[2,3]` for a tuple or a struct, `-` reads stdin, `@file` a file. Nothing is `null`.
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    arguments: Option<String>,
+    /// How long to wait for the reply.
+    #[arg(long, value_parser = read_duration, default_value = "10s")]
+    within: Duration,
+    /// Asks this node and no other.
+    #[arg(long, value_name = "NODE")]
+    on: Option<String>,
+    #[command(flatten)]
+    mesh: Mesh,
+}
+
+pub(super) async fn run(options: Options, output: &Output) -> Done {
+    let arguments = read_json(options.arguments.as_deref())?;
+    let branch = options.mesh.bind(|branch| branch).await?;
+    let mut call = branch.call_raw(options.action, arguments).within(options.within).fail_when_down();
+    if let Some(node) = options.on {
+        call = call.on(node);
+    }
+    let reply: Value = call.await?.decode().map_err(CallError::from)?;
+    output.line(&reply.to_string())
+}

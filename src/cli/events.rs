@@ -1,0 +1,85 @@
+//! `meshwork publish`, `subscribe` and `broadcast`.
+
+use super::{Done, Failure, Mesh, Output, read_json};
+use clap::Args;
+use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};
+use meshwork::prelude::*;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+#[derive(Args)]
+pub(super) struct PublishOptions {
+    /// The topic, as in `orders/created`.
+    topic: String,
+    /// What happened, as JSON: `-` reads stdin, `@file` a file. Nothing is `null`.
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    event: Option<String>,
+    #[command(flatten)]
+    mesh: Mesh,
+}
+
+#[derive(Args)]
+pub(super) struct SubscribeOptions {
+    /// Which topics: `orders/*` one segment more, `orders/**` any.
+    pattern: String,
+    /// Ends after so many events.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Shares the events with the other members of a group: each goes to one of them.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    #[command(flatten)]
+    mesh: Mesh,
+}
+
+pub(super) async fn publish(options: PublishOptions) -> Done {
+    let event = read_json(options.event.as_deref())?;
+    let branch = options.mesh.bind(|branch| branch).await?;
+    branch.publish_raw(options.topic, event).await?;
+    // What was published has left when the drain is through.
+    branch.drain(DRAIN_WITHIN).await?;
+    Ok(())
+}
+
+pub(super) async fn broadcast(options: PublishOptions) -> Done {
+    let event = read_json(options.event.as_deref())?;
+    let branch = options.mesh.bind(|branch| branch).await?;
+    branch.broadcast_raw(options.topic, event).await?;
+    branch.drain(DRAIN_WITHIN).await?;
+    Ok(())
+}
+
+pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Done {
+    let branch = options.mesh.bind(|branch| branch).await?;
+    let (heard, mut events) = mpsc::channel(EVENTS_PENDING_MAX);
+    let handler = move |event: Event<Value>| {
+        if heard.try_send((event.topic, event.publisher, event.value)).is_err() {
+            log::warn!("an event was dropped: stdout takes them more slowly than they come");
+        }
+    };
+    let subscription = match options.group {
+        Some(group) => branch.subscribe_group(group, &options.pattern, handler).await?,
+        None => branch.subscribe(&options.pattern, handler).await?,
+    };
+    eprintln!("subscribed to {} at {}", options.pattern, options.mesh.master);
+    let mut left = options.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let (topic, publisher, value) = tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => event,
+                None => break,
+            },
+            why = branch.closed() => return Err(Failure::Bind(why.message().to_owned())),
+            () = super::asked_to_end() => break,
+        };
+        let line = if output.json {
+            json!({ "topic": &*topic, "publisher": &*publisher, "value": value }).to_string()
+        } else {
+            format!("{topic}: {value}")
+        };
+        output.line(&line)?;
+        left -= 1;
+    }
+    drop(subscription);
+    Ok(())
+}

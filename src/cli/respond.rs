@@ -1,0 +1,116 @@
+//! `meshwork respond`: a branch whose action runs a command. A request that is cancelled ends its command.
+
+use super::{Done, Failure, Mesh, asked_to_end};
+use clap::Args;
+use meshwork::limits::{DRAIN_WITHIN, FRAME_LEN_MAX};
+use meshwork::prelude::*;
+use serde_json::Value;
+use std::process::Stdio;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// Which action.
+    action: String,
+    /// What `sh -c` runs for each request: the arguments come on its stdin as JSON, the reply is what it prints as JSON.
+    #[arg(long, value_name = "CMD")]
+    command: String,
+    /// How many commands run at once; further requests wait. The number of processors by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    jobs: Option<u32>,
+    #[command(flatten)]
+    mesh: Mesh,
+}
+
+/// How much of what a command says on stderr is kept for the error, in bytes: its end, which is where the reason stands.
+const STDERR_LEN_MAX: usize = 2 * 1024;
+
+pub(super) async fn run(options: Options) -> Done {
+    let Options { action, command, jobs, mesh } = options;
+    let jobs = jobs
+        .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize);
+    let places = Arc::new(Semaphore::new(jobs));
+    let command: Arc<str> = command.into();
+    meshwork::check_action(&action).map_err(|error| Failure::Use(error.to_string()))?;
+    let responders = Responders::new().respond_self_describing(action.as_str(), move |arguments: Value| {
+        let (places, command) = (Arc::clone(&places), Arc::clone(&command));
+        async move {
+            let _place = places.acquire_owned().await?;
+            run_command(&command, &arguments).await
+        }
+    });
+    let branch = mesh.bind(|branch| branch.respond_all(responders)).await?;
+    eprintln!("bound to {}; answering {action} with up to {jobs} commands at once", mesh.master);
+    tokio::select! {
+        why = branch.closed() => return Err(Failure::Bind(why.message().to_owned())),
+        () = asked_to_end() => {}
+    }
+    tokio::select! {
+        drained = branch.drain(DRAIN_WITHIN) => {
+            let drained = drained?;
+            eprintln!("drained: {} finished, {} abandoned", drained.finished, drained.abandoned);
+        }
+        () = asked_to_end() => eprintln!("ended at once"),
+    }
+    Ok(())
+}
+
+async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionError> {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Dropped when the caller gives up: the command must not outlive that.
+    shell.kill_on_drop(true);
+    let mut child = shell.spawn()?;
+    let input = serde_json::to_vec(arguments)?;
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
+        return Err(ActionError::new("COMMAND_FAILED", "the command has no pipes"));
+    };
+    let write = async move {
+        // A command that does not read its arguments closes the pipe; that is its right.
+        let _ = stdin.write_all(&input).await;
+        drop(stdin);
+    };
+    let ((), stdout, stderr) = tokio::join!(write, read_start(stdout), read_end(stderr));
+    let stdout = stdout?;
+    let status = child.wait().await?;
+    if !status.success() {
+        let said = String::from_utf8_lossy(&stderr).trim().to_owned();
+        let message = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
+        return Err(ActionError::new("COMMAND_FAILED", message));
+    }
+    if stdout.trim_ascii().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&stdout).map_err(|error| {
+        ActionError::new("COMMAND_FAILED", format!("what the command printed is not JSON: {error}"))
+    })
+}
+
+/// All that a command prints, if it fits into a frame.
+async fn read_start(pipe: impl AsyncRead + Unpin) -> Result<Vec<u8>, ActionError> {
+    let mut printed = Vec::new();
+    pipe.take(FRAME_LEN_MAX as u64 + 1).read_to_end(&mut printed).await?;
+    if printed.len() > FRAME_LEN_MAX {
+        return Err(ActionError::new(
+            "COMMAND_FAILED",
+            format!("the command prints more than {FRAME_LEN_MAX} bytes"),
+        ));
+    }
+    Ok(printed)
+}
+
+/// The end of what a command says; all of it is read, so that the command never waits for us.
+async fn read_end(mut pipe: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut chunk = [0; 1024];
+    while let Ok(len @ 1..) = pipe.read(&mut chunk).await {
+        kept.extend_from_slice(&chunk[..len]);
+        let excess = kept.len().saturating_sub(STDERR_LEN_MAX);
+        kept.drain(..excess);
+    }
+    kept
+}
