@@ -83,8 +83,8 @@ pub struct BranchActor {
 }
 
 enum State {
-    /// Not started.
-    New(Option<Box<Established>>),
+    /// Not bound yet.
+    New,
     /// On the way back. What changed since the bind was written is said when it is answered.
     Rebinding {
         unsaid: Vec<Frame>,
@@ -140,7 +140,7 @@ impl BranchActor {
             in_flight_max: IN_FLIGHT_MAX,
             backoff: Backoff::default(),
             actions: Actions::default(),
-            state: State::New(None),
+            state: State::New,
             epoch: 0,
             own_answering: Answering::new(),
             waiting: VecDeque::new(),
@@ -219,9 +219,10 @@ impl BranchActor {
         self.address = address.into();
         let entry = self.entry();
         let established = establish(&*self.dial, &self.address, entry, DIAL_WITHIN, self.bind_within).await?;
-        self.state = State::New(Some(Box::new(established)));
+        // The link is taken over before anyone has the address, so whoever has it finds a branch that is bound.
         Ok(Self::create(|context| {
             self.node.open_door(Door::of(&context.address()));
+            self.bound(established, Vec::new(), context);
             self
         }))
     }
@@ -533,7 +534,7 @@ impl BranchActor {
                     CallError::new(Code::LINK_LOST, Fate::NotSent, "the branch has ended"),
                 );
             }
-            State::New(_) | State::Rebinding { .. } | State::Bound(_) => self.wait(ask, until),
+            State::New | State::Rebinding { .. } | State::Bound(_) => self.wait(ask, until),
         }
     }
 
@@ -653,7 +654,7 @@ impl BranchActor {
                 unsaid.push(frame(callback_id));
                 Box::pin(async { Ok(()) })
             }
-            State::New(_) | State::Closed => Box::pin(async { Err(ended()) }),
+            State::New | State::Closed => Box::pin(async { Err(ended()) }),
         }
     }
 
@@ -693,17 +694,12 @@ impl Actor for BranchActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        match std::mem::replace(&mut self.state, State::Closed) {
-            State::New(Some(established)) => self.bound(*established, Vec::new(), context),
-            _ => {
-                // Started without a bind: there is no master to look for.
-                self.node.close(CallError::new(
-                    Code::BIND_ERROR,
-                    Fate::NotSent,
-                    "a branch is started by binding it",
-                ));
-                context.stop();
-            }
+        if matches!(self.state, State::New) {
+            // Started without a bind: there is no master to look for.
+            self.end(
+                CallError::new(Code::BIND_ERROR, Fate::NotSent, "a branch is started by binding it"),
+                context,
+            );
         }
     }
 
@@ -820,7 +816,7 @@ impl Handler<Unsubscribe> for BranchActor {
             match &mut self.state {
                 State::Bound(link) => link.outbox.push_always(&frame),
                 State::Rebinding { unsaid } => unsaid.push(frame),
-                State::New(_) | State::Closed => {}
+                State::New | State::Closed => {}
             }
         }
     }

@@ -796,6 +796,10 @@ impl Actor for SessionActor {
         self.leave();
         self.outbox().close();
         if let Some(mut writer) = self.writer.take() {
+            // At the end of a process there is nothing left to write with.
+            if tokio::runtime::Handle::try_current().is_err() {
+                return writer.abort();
+            }
             // What stands in the outbox may still leave, as long as the peer takes it.
             actix_rt::spawn(async move {
                 if tokio::time::timeout(LINGER, &mut writer).await.is_err() {

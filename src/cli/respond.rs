@@ -61,9 +61,12 @@ pub(super) async fn run(options: Options) -> Done {
 async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionError> {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Dropped when the caller gives up: the command must not outlive that.
+    // Dropped when the caller gives up: the command must not outlive that, nor what it started itself.
     shell.kill_on_drop(true);
+    #[cfg(unix)]
+    shell.process_group(0);
     let mut child = shell.spawn()?;
+    let mut group = Group(child.id());
     let input = serde_json::to_vec(arguments)?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
@@ -77,6 +80,7 @@ async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionEr
     let ((), stdout, stderr) = tokio::join!(write, read_start(stdout), read_end(stderr));
     let stdout = stdout?;
     let status = child.wait().await?;
+    group.0 = None;
     if !status.success() {
         let said = String::from_utf8_lossy(&stderr).trim().to_owned();
         let message = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
@@ -88,6 +92,21 @@ async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionEr
     serde_json::from_slice(&stdout).map_err(|error| {
         ActionError::new("COMMAND_FAILED", format!("what the command printed is not JSON: {error}"))
     })
+}
+
+/// The processes of one command. Dropped before the command has ended, it ends them.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some(leader) =
+            self.0.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
+        {
+            // One that has ended meanwhile is what was wanted.
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
+    }
 }
 
 /// All that a command prints, if it fits into a frame.
