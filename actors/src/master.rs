@@ -762,15 +762,17 @@ impl Handler<Drain> for MasterActor {
         let draining = async move {
             let sessions =
                 shared.registry.send(registry::List).await.map_or(Vec::new(), |listing| listing.sessions);
-            let sessions = sessions.iter().map(|session| session.addr().send(session::Drain { within }));
+            let draining = sessions.iter().map(|session| session.addr().send(session::Drain { within }));
             let mut drained = Drained::default();
             // The master's own calls and those of its branches have the same time.
             let own_calls = tokio::time::timeout(within, node.idle());
-            let (of_sessions, _) = futures::join!(futures::future::join_all(sessions), own_calls);
+            let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
             for of_session in of_sessions.into_iter().flatten() {
                 drained.finished += of_session.finished;
                 drained.abandoned += of_session.abandoned;
             }
+            futures::future::join_all(sessions.iter().map(|session| session.addr().send(session::Close)))
+                .await;
             drained
         };
         Box::pin(draining.into_actor(self).map(move |mut drained, this, context| {

@@ -2,7 +2,8 @@
 //! others to its branch, events to the router. A relay reads heads only; it never opens a payload.
 //!
 //! It takes blocks of frames from its link, [`Forward`] and [`Cancel`] from the sessions (and the master) whose requests it
-//! relays, [`Replies`] from the sessions that it relayed to, [`Evict`] from the registry and [`Drain`] from the master. It
+//! relays, [`Replies`] from the sessions that it relayed to, [`Evict`] from the registry, [`Drain`] and [`Close`] from
+//! the master. It
 //! waits for no other session; what it asks of registry and router is answered past it, straight into its outbox.
 
 mod state;
@@ -159,7 +160,13 @@ pub(crate) struct Cancel(pub(crate) Vec<CallbackId>);
 #[rtype(result = "()")]
 pub(crate) struct Evict;
 
-/// Takes no more, finishes what is in flight, closes. Sent by the master.
+/// The drain is over: what is still in flight is told so, and the link closes. Sent by the master, when every session has
+/// had its time: one that closed earlier would end what others wait for.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Close;
+
+/// Takes no more and finishes what is in flight. Sent by the master.
 #[derive(Message)]
 #[rtype(result = "Drained")]
 pub(crate) struct Drain {
@@ -953,17 +960,25 @@ impl Handler<Drain> for SessionActor {
             // Whether they settled in time shows in what is left.
             let _ = tokio::time::timeout(within, settled).await;
         };
-        Box::pin(waiting.into_actor(self).map(move |(), this, context| {
+        Box::pin(waiting.into_actor(self).map(move |(), this, _| {
             let abandoned = (this.asked.len() + this.answering.len()) as u64;
-            let error =
-                CallError::new(Code::DRAINING, Fate::Unknown, "the master ended before the reply came");
-            let callers: Vec<_> = this.asked.keys().copied().collect();
-            for callback_id in callers {
-                this.reply(callback_id, Err(error.clone()));
-            }
-            this.close(context);
             Drained { finished: before.saturating_sub(abandoned), abandoned }
         }))
+    }
+}
+
+impl Handler<Close> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, context: &mut Context<Self>) {
+        if self.phase == Phase::Closing {
+            return;
+        }
+        let error = CallError::new(Code::DRAINING, Fate::Unknown, "the master ended before the reply came");
+        for callback_id in self.asked.keys() {
+            self.reply(*callback_id, Err(error.clone()));
+        }
+        self.close(context);
     }
 }
 

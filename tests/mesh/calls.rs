@@ -1,0 +1,208 @@
+//! Calls: who answers, in which order it is looked for, and both ends from one trait.
+
+use crate::{Mesh, until_known};
+use meshwork::prelude::*;
+
+fn answering(name: &'static str, actions: &[&'static str]) -> BranchActor {
+    actions.iter().fold(BranchActor::new(name), |branch, action| {
+        branch.respond(*action, move |(): ()| async move { Ok(name.to_owned()) })
+    })
+}
+
+#[actix::test]
+async fn master_and_branches_call_each_other_and_themselves() {
+    let master = MasterActor::new("master").respond("of-master", |(): ()| async { Ok("master".to_owned()) });
+    let mesh = Mesh::of(master).await;
+    let one = mesh.bind(answering("one", &["of-one"])).await;
+    let two = mesh.bind(answering("two", &["of-two"])).await;
+    for node in [Node::from(&mesh.master), Node::from(&one), Node::from(&two)] {
+        for (action, who) in [("of-master", "master"), ("of-one", "one"), ("of-two", "two")] {
+            assert_eq!(node.call::<String>(action, ()).await.as_deref(), Ok(who));
+        }
+    }
+}
+
+#[actix::test]
+async fn the_own_action_wins_and_then_the_masters_own() {
+    let master = MasterActor::new("master").respond("x", |(): ()| async { Ok("master".to_owned()) });
+    let mesh = Mesh::of(master).await;
+    let one = mesh.bind(answering("one", &["x"])).await;
+    let _two = mesh.bind(answering("two", &["x"])).await;
+    let three = mesh.branch("three").await;
+    assert_eq!(one.call::<String>("x", ()).await.as_deref(), Ok("one"));
+    for _ in 0..5 {
+        assert_eq!(three.call::<String>("x", ()).await.as_deref(), Ok("master"));
+        assert_eq!(mesh.master.call::<String>("x", ()).await.as_deref(), Ok("master"));
+    }
+    assert_eq!(three.call::<String>("x", ()).on("two").await.as_deref(), Ok("two"));
+    assert_eq!(one.call::<String>("x", ()).on("two").await.as_deref(), Ok("two"));
+}
+
+#[actix::test]
+async fn a_branch_calls_itself_without_its_link() {
+    let cut = crate::cut::CutDial::default();
+    let mesh = Mesh::start().await;
+    let branch = mesh.bind(answering("one", &["x"]).dial(cut.clone())).await;
+    cut.silence();
+    assert_eq!(branch.call::<String>("x", ()).await.as_deref(), Ok("one"));
+}
+
+#[actix::test]
+async fn an_action_that_nobody_offers_fails_at_once() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    for node in [Node::from(&mesh.master), Node::from(&branch)] {
+        let error =
+            crate::soon(node.call::<()>("nobody", ()).within(Duration::MAX)).await.expect_err("nobody");
+        assert_eq!((error.code(), error.fate()), (Code::ACTION_NOT_FOUND, Fate::NotSent));
+    }
+}
+
+#[actix::test]
+async fn an_action_is_callable_as_soon_as_its_branch_is_bound_though_the_news_come_later() {
+    let mesh = Mesh::start().await;
+    let caller = mesh.branch("caller").await;
+    for round in 0..20 {
+        assert!(caller.call::<String>("x", ()).await.is_err(), "round {round}");
+        let branch = mesh.bind(answering("one", &["x"])).await;
+        assert_eq!(caller.call::<String>("x", ()).await.as_deref(), Ok("one"), "round {round}");
+        branch.drain(Duration::from_secs(1)).await.unwrap();
+        until_known(&mesh.master, "one", false).await;
+    }
+}
+
+#[actix::test]
+async fn actions_may_come_and_go_while_the_node_runs() {
+    let mesh = Mesh::start().await;
+    let (one, two) = (mesh.branch("one").await, mesh.branch("two").await);
+    for node in [Node::from(&one), Node::from(&mesh.master)] {
+        node.respond(Responders::new().respond("late", |(): ()| async { Ok(7) })).await.unwrap();
+        assert_eq!(two.call::<i32>("late", ()).await, Ok(7));
+        let again = Responders::new().respond("late", |(): ()| async { Ok(8) });
+        assert_eq!(node.respond(again).await.expect_err("it is there").code(), Code::BAD_NAME);
+        node.withdraw(["late"]).await.unwrap();
+        assert_eq!(two.call::<i32>("late", ()).await.expect_err("gone").code(), Code::ACTION_NOT_FOUND);
+    }
+}
+
+#[actix::test]
+async fn calls_and_events_are_messages_to_the_actors_too() {
+    let mesh = Mesh::of(MasterActor::new("master").respond("m", |n: i64| async move { Ok(n + 1) })).await;
+    let branch = mesh.bind(BranchActor::new("one").respond("b", |n: i64| async move { Ok(n + 2) })).await;
+    let of_master: i64 = branch.addr().send(Call::new("m", 1)).await.unwrap().unwrap();
+    let of_branch: i64 = mesh.master.addr().send(Call::new("b", 1)).await.unwrap().unwrap();
+    assert_eq!((of_master, of_branch), (2, 3));
+    let (handler, mut events) = crate::ear::<i64>();
+    let kept = branch.addr().send(Subscribe::new("t/*", handler)).await.unwrap().unwrap();
+    mesh.master.addr().send(Publish::new("t/x", &5_i64)).await.unwrap().unwrap();
+    assert_eq!(crate::soon(events.recv()).await, Some(("t/x".to_owned(), 5)));
+    branch.addr().send(Broadcast::new("t/x", &5_i64)).await.unwrap().unwrap();
+    drop(kept);
+}
+
+#[actix::test]
+async fn many_calls_at_once_have_each_their_own_outcome() {
+    let mesh = Mesh::of(MasterActor::new("master").respond("half", |n: u32| async move {
+        if n % 2 == 0 { Ok(n / 2) } else { Err(ActionError::new("Odd", n.to_string())) }
+    }))
+    .await;
+    let branch = mesh.branch("one").await;
+    let outcomes: Vec<Result<u32, CallError>> = branch.call_many("half", 0..1000_u32).await;
+    assert_eq!(outcomes.len(), 1000);
+    for (n, outcome) in outcomes.into_iter().enumerate() {
+        match outcome {
+            Ok(half) => assert_eq!(half as usize * 2, n),
+            Err(error) => assert_eq!((error.name(), error.message()), ("Odd", &*n.to_string())),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Add {
+    a: i64,
+    b: i64,
+}
+
+#[meshwork::actions(prefix = "math")]
+trait Math {
+    async fn add(&self, a: i64, b: i64) -> Result<i64, ActionError>;
+    async fn caller(&self, context: CallContext) -> Result<String, ActionError>;
+}
+
+struct Calculator;
+
+impl Math for Calculator {
+    async fn add(&self, a: i64, b: i64) -> Result<i64, ActionError> {
+        Ok(a + b)
+    }
+
+    async fn caller(&self, context: CallContext) -> Result<String, ActionError> {
+        Ok(context.caller().to_owned())
+    }
+}
+
+#[actix::test]
+async fn a_whole_set_is_registered_at_once_and_called_by_a_typed_requester() {
+    let mesh = Mesh::start().await;
+    let _math = mesh.bind(BranchActor::new("math").respond_all(Calculator.into_responders())).await;
+    let branch = mesh.branch("one").await;
+    let math = MathRequester::new(&branch);
+    assert_eq!(math.add(2, 3).await, Ok(5));
+    assert_eq!(math.caller().await.as_deref(), Ok("one"));
+    assert_eq!(MathRequester::new(&mesh.master).caller().await.as_deref(), Ok("master"));
+    // A struct of the same fields is the same arguments, in every encoding.
+    assert_eq!(branch.call::<i64>("math/add", Add { a: 4, b: 5 }).await, Ok(9));
+    let described = branch.describe("math/**").await.unwrap();
+    let names: Vec<_> = described.iter().map(|one| &*one.action).collect();
+    assert_eq!(names, ["math/add", "math/caller"]);
+    assert_eq!(described[0].nodes, ["math"]);
+    let shape = described[0].shape.as_ref().expect("integers tell their shape");
+    assert!(shape.arguments.contains("integer") && shape.reply.contains("integer"), "{shape:?}");
+}
+
+#[actix::test]
+async fn describe_names_everyone_who_offers_an_action() {
+    let master = MasterActor::new("master").respond_all(
+        Responders::new()
+            .respond("x", |Add { a, b }| async move { Ok(a + b) })
+            .respond("y", |(): ()| async { Ok(()) }),
+    );
+    let mesh = Mesh::of(master).await;
+    let _one = mesh.bind(answering("one", &["x"])).await;
+    for node in [Node::from(&mesh.master), Node::from(mesh.branch("two").await)] {
+        let described = node.describe("*").await.unwrap();
+        assert_eq!(described.len(), 2);
+        assert_eq!(described[0].nodes, ["master", "one"]);
+    }
+}
+
+struct Counter(u64);
+
+#[derive(Message, Deserialize)]
+#[rtype(result = "Result<u64, ActionError>")]
+struct Increment {
+    by: u64,
+}
+
+impl Actor for Counter {
+    type Context = Context<Self>;
+}
+
+impl Handler<Increment> for Counter {
+    type Result = Result<u64, ActionError>;
+
+    fn handle(&mut self, Increment { by }: Increment, _: &mut Context<Self>) -> Self::Result {
+        self.0 += by;
+        Ok(self.0)
+    }
+}
+
+#[actix::test]
+async fn an_actor_answers_an_action() {
+    let counter = Counter(0).start();
+    let mesh = Mesh::start().await;
+    let branch = BranchActor::new("one").respond_with("count", counter.recipient::<Increment>());
+    let _one = mesh.bind(branch).await;
+    assert_eq!(mesh.master.call::<u64>("count", (2_u64,)).await, Ok(2));
+    assert_eq!(mesh.master.call::<u64>("count", (3_u64,)).await, Ok(5));
+}

@@ -1,0 +1,83 @@
+//! What a mesh does, through the public API: one binary, one file a subject. A mesh is started in one place, here; a link that
+//! can be cut or silenced stands in `cut.rs`.
+
+mod binding;
+mod calls;
+mod cut;
+mod ends;
+mod events;
+mod links;
+
+use meshwork::Address;
+use meshwork::prelude::*;
+use std::future::Future;
+use tokio::sync::mpsc;
+
+/// A master that listens on a free port.
+pub(crate) struct Mesh {
+    pub(crate) master: Master,
+    pub(crate) address: Address,
+}
+
+impl Mesh {
+    pub(crate) async fn start() -> Self {
+        Self::of(MasterActor::new("master")).await
+    }
+
+    pub(crate) async fn of(master: MasterActor) -> Self {
+        let actor = master.start();
+        let address = actor.send(Listen::tcp("127.0.0.1:0")).await.expect("it runs").expect("it listens");
+        Self { master: Master::from(actor), address }
+    }
+
+    /// A branch that answers nothing.
+    pub(crate) async fn branch(&self, name: &'static str) -> Branch {
+        self.bind(BranchActor::new(name)).await
+    }
+
+    pub(crate) async fn bind(&self, branch: BranchActor) -> Branch {
+        branch.bind(&self.address).await.expect("it binds")
+    }
+}
+
+/// A channel into which a handler puts what it hears.
+pub(crate) fn ear<T: Send + 'static>()
+-> (impl Fn(Event<T>) + Clone + Send + Sync, mpsc::UnboundedReceiver<(String, T)>) {
+    let (heard, events) = mpsc::unbounded_channel();
+    let handler = move |event: Event<T>| {
+        // A test that has heard enough has gone.
+        let _ = heard.send((event.topic.to_string(), event.value));
+    };
+    (handler, events)
+}
+
+/// Nothing in a test takes longer than this.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it happens soon")
+}
+
+/// Waits until the node knows a node of this name, or knows it no longer.
+pub(crate) async fn until_known(node: &Node, name: &'static str, known: bool) {
+    let (changed, mut changes) = mpsc::unbounded_channel();
+    let watch = move |_: &meshwork::Change| {
+        let _ = changed.send(());
+    };
+    node.on_change(watch).await.expect("it runs");
+    soon(async {
+        while node.nodes().await.expect("it runs").iter().any(|other| other.node == name) != known {
+            changes.recv().await;
+        }
+    })
+    .await;
+}
+
+/// Tells when it is dropped.
+pub(crate) struct OnDrop(pub(crate) Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            let _ = told.send(());
+        }
+    }
+}
