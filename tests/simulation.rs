@@ -1,0 +1,222 @@
+//! A master and three branches in a simulated network with simulated time: it is cut, mended, and the registry is right again.
+//! The actors are the same as over TCP; only where links come from is another.
+
+use futures::future::BoxFuture;
+use meshwork::link::{Accept, Dial, Link};
+use meshwork::prelude::*;
+use meshwork::{Address, Status};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use tokio::time::Instant;
+use turmoil::net::{TcpListener, TcpStream};
+use turmoil::{Builder, Sim};
+
+const PORT: u16 = 3010;
+const MASTER: &str = "master";
+
+/// How often a branch says something here.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+type Simulated = Result<(), Box<dyn std::error::Error>>;
+
+struct SimulatedDial;
+
+impl Dial for SimulatedDial {
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address.as_str()).await?;
+            Ok(Box::new(stream) as Box<dyn Link>)
+        })
+    }
+}
+
+struct SimulatedAccept(TcpListener);
+
+impl Accept for SimulatedAccept {
+    fn address(&self) -> Address {
+        Address::from(format!("{MASTER}:{PORT}"))
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+        Box::pin(async move {
+            let (stream, peer) = self.0.accept().await?;
+            Ok((Box::new(stream) as Box<dyn Link>, peer.to_string()))
+        })
+    }
+}
+
+async fn run_master() -> Simulated {
+    let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), PORT)).await?;
+    let master = MasterActor::new(MASTER).heartbeat(HEARTBEAT).start();
+    master.send(Listen::on(SimulatedAccept(listener))).await??;
+    Master::from(master).closed().await;
+    Ok(())
+}
+
+async fn bind(branch: BranchActor) -> Result<Branch, meshwork::BindError> {
+    branch.dial(SimulatedDial).bind(format!("{MASTER}:{PORT}")).await
+}
+
+/// A branch that answers `who-NAME` with its name, and never `stuck-NAME`.
+async fn run_provider(name: &'static str) -> Simulated {
+    let provider = BranchActor::new(name)
+        .respond(format!("who-{name}"), move |(): ()| async move { Ok(name.to_owned()) })
+        .respond(format!("stuck-{name}"), |(): ()| std::future::pending::<Result<(), ActionError>>());
+    bind(provider).await?.closed().await;
+    Ok(())
+}
+
+fn simulation() -> Sim<'static> {
+    let mut sim = Builder::new()
+        .rng_seed(7)
+        .simulation_duration(Duration::from_secs(300))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(20))
+        .enable_tokio_io()
+        .build();
+    sim.host(MASTER, run_master);
+    sim.host("one", || run_provider("one"));
+    sim.host("two", || run_provider("two"));
+    sim
+}
+
+async fn until_known(branch: &Branch, name: &'static str, known: bool) -> Result<(), CallError> {
+    let (changed, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let told = move |_: &meshwork::Change| {
+        // Nobody waits any more.
+        let _ = changed.send(());
+    };
+    branch.on_change(told).await?;
+    while branch.nodes().await?.iter().any(|node| node.node == name) != known {
+        changes.recv().await;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cut_network_is_noticed_and_a_mended_one_is_whole_again() {
+    let mut sim = simulation();
+    sim.client("three", async {
+        let branch = bind(BranchActor::new("three")).await?;
+        until_known(&branch, "one", true).await?;
+        until_known(&branch, "two", true).await?;
+        assert_eq!(branch.call::<String>("who-one", ()).await?, "one");
+        assert_eq!(branch.call::<String>("who-two", ()).await?, "two");
+
+        // The provider of a call in flight is cut off: the call ends when the master has given the silent link up.
+        let start = Instant::now();
+        let calling = branch.call::<()>("stuck-one", ()).within(Duration::MAX);
+        let cutting = async {
+            tokio::task::yield_now().await;
+            // Once round the mesh, so the call before it has arrived.
+            let other = branch.call::<String>("who-one", ()).await;
+            turmoil::partition("one", MASTER);
+            other
+        };
+        let (outcome, other) = tokio::join!(calling, cutting);
+        assert_eq!(other?, "one");
+        let error = outcome.expect_err("its provider is cut off");
+        assert_eq!((error.code(), error.fate()), (Code::PROVIDER_LOST, Fate::Unknown));
+        assert!(start.elapsed() < HEARTBEAT * 6, "{:?}", start.elapsed());
+
+        until_known(&branch, "one", false).await?;
+        let gone = branch.call::<String>("who-one", ()).await.expect_err("it is out of the registry");
+        assert_eq!((gone.code(), gone.fate()), (Code::ACTION_NOT_FOUND, Fate::NotSent));
+        assert_eq!(branch.call::<String>("who-two", ()).await?, "two", "the others go on");
+
+        turmoil::repair("one", MASTER);
+        until_known(&branch, "one", true).await?;
+        assert_eq!(branch.call::<String>("who-one", ()).await?, "one");
+        let actions: Vec<_> =
+            branch.describe("**").await?.into_iter().map(|one| one.action.to_string()).collect();
+        assert_eq!(actions, ["stuck-one", "stuck-two", "who-one", "who-two"]);
+        Ok(())
+    });
+    sim.run().expect("the simulation ends well");
+}
+
+#[test]
+fn a_branch_that_is_cut_off_keeps_its_calls_until_it_is_back() {
+    let mut sim = simulation();
+    sim.client("three", async {
+        let branch = bind(BranchActor::new("three")).await?;
+        until_known(&branch, "two", true).await?;
+        let (heard, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let handler = move |event: Event<u32>| {
+            let _ = heard.send(event.value);
+        };
+        let _kept = branch.subscribe("news/*", handler).await?;
+
+        turmoil::partition("three", MASTER);
+        let mut status = branch.status().await?;
+        status.wait_for(|status| *status == Status::Rebinding).await?;
+        let waiting = branch.call::<String>("who-two", ()).within(Duration::from_secs(60));
+        let too_long = branch.call::<String>("who-two", ()).within(Duration::from_secs(2));
+        let mending = async {
+            let start = Instant::now();
+            let outcome = too_long.await;
+            assert_eq!(start.elapsed().as_secs(), 2, "a deadline is kept in simulated time too");
+            turmoil::repair("three", MASTER);
+            outcome
+        };
+        let (waited, timed_out) = tokio::join!(waiting, mending);
+        assert_eq!(waited?, "two");
+        let error = timed_out.expect_err("the link was down all the time");
+        assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::NotSent));
+
+        // Its subscription came back with it.
+        let other = bind(BranchActor::new("four")).await?;
+        other.publish("news/today", &7_u32).await?;
+        assert_eq!(events.recv().await, Some(7));
+        Ok(())
+    });
+    sim.run().expect("the simulation ends well");
+}
+
+#[test]
+fn branches_come_back_to_a_master_that_crashed() {
+    let mut sim = simulation();
+    let (crash, crashed) = std::sync::mpsc::channel();
+    sim.client("three", async move {
+        let branch = bind(BranchActor::new("three")).await?;
+        until_known(&branch, "one", true).await?;
+        until_known(&branch, "two", true).await?;
+        crash.send(())?;
+        let mut status = branch.status().await?;
+        status.wait_for(|status| *status == Status::Rebinding).await?;
+        status.wait_for(|status| *status == Status::Bound).await?;
+        until_known(&branch, "one", true).await?;
+        until_known(&branch, "two", true).await?;
+        assert_eq!(branch.call::<String>("who-one", ()).await?, "one");
+        Ok(())
+    });
+    let mut down = false;
+    while !sim.step().expect("the simulation goes on") {
+        if crashed.try_recv().is_ok() {
+            sim.crash(MASTER);
+            down = true;
+        } else if down && sim.elapsed() > Duration::from_secs(5) {
+            sim.bounce(MASTER);
+            down = false;
+        }
+    }
+}
+
+#[test]
+fn a_deadline_fires_in_simulated_time() {
+    let mut sim = simulation();
+    sim.client("three", async {
+        let branch = bind(BranchActor::new("three")).await?;
+        until_known(&branch, "one", true).await?;
+        let start = Instant::now();
+        let error = branch
+            .call::<()>("stuck-one", ())
+            .within(Duration::from_secs(30))
+            .await
+            .expect_err("it is stuck");
+        assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::Unknown));
+        assert_eq!(start.elapsed().as_secs(), 30);
+        Ok(())
+    });
+    sim.run().expect("the simulation ends well");
+}
