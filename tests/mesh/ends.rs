@@ -7,7 +7,7 @@ use std::future::pending;
 use tokio::sync::{mpsc, oneshot};
 
 /// A branch with an action that never answers; it tells when a request came and when its future was dropped.
-fn stuck(name: &'static str) -> (BranchActor, mpsc::UnboundedReceiver<oneshot::Receiver<()>>) {
+pub(crate) fn stuck(name: &'static str) -> (BranchActor, mpsc::UnboundedReceiver<oneshot::Receiver<()>>) {
     let (came, coming) = mpsc::unbounded_channel();
     let branch = BranchActor::new(name).respond("stuck", move |(): ()| {
         let came = came.clone();

@@ -6,12 +6,12 @@ use meshwork::Status;
 use meshwork::prelude::*;
 use tokio::sync::{mpsc, watch};
 
-async fn until(node: &Node, wanted: fn(&Status) -> bool) {
+pub(crate) async fn until(node: &Node, wanted: fn(&Status) -> bool) {
     let mut status = node.status().await.expect("it runs");
     soon(status.wait_for(wanted)).await.expect("it runs");
 }
 
-fn quick(name: &'static str, cut: &CutDial) -> BranchActor {
+pub(crate) fn quick(name: &'static str, cut: &CutDial) -> BranchActor {
     BranchActor::new(name).dial(cut.clone()).backoff(Duration::from_millis(5), Duration::from_millis(20))
 }
 
@@ -106,7 +106,7 @@ async fn a_quiet_link_that_is_well_is_kept() {
 }
 
 /// An action that waits until it is let through.
-fn gated(open: &watch::Sender<bool>, came: mpsc::UnboundedSender<()>) -> Responders {
+pub(crate) fn gated(open: &watch::Sender<bool>, came: mpsc::UnboundedSender<()>) -> Responders {
     let opened = open.subscribe();
     Responders::new().respond("gated", move |(): ()| {
         let (came, mut opened) = (came.clone(), opened.clone());

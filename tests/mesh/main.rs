@@ -7,6 +7,7 @@ mod cut;
 mod ends;
 mod events;
 mod links;
+mod raw;
 
 use meshwork::Address;
 use meshwork::prelude::*;

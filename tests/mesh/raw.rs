@@ -1,0 +1,292 @@
+//! What a master does with a branch that keeps to no rules: frames written by hand, over a plain socket.
+
+use crate::{Mesh, ear, soon, until_known};
+use bytes::{Bytes, BytesMut};
+use meshwork::limits::{BIND_FRAME_LEN_MAX, PROTOCOL_VERSION};
+use meshwork::prelude::*;
+use meshwork::{Encoding, Payload};
+use meshwork_wire::{Bind, Bound, CallbackId, Frame, NodeNews, Offer, Refused, Request, Response, SessionId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A branch that says what it is told to say.
+struct RawBranch(TcpStream);
+
+impl RawBranch {
+    async fn connect(mesh: &Mesh) -> Self {
+        Self(TcpStream::connect(mesh.address.as_str()).await.expect("the master listens"))
+    }
+
+    /// One that is bound, and offers these.
+    async fn bound(mesh: &Mesh, name: &'static str, offers: &[&'static str]) -> Self {
+        let mut branch = Self::connect(mesh).await;
+        branch.say(&bind(name, offers)).await;
+        while !matches!(branch.hear().await.expect("it is bound"), Frame::Bound(_)) {}
+        branch
+    }
+
+    async fn say(&mut self, frame: &Frame) {
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes);
+        self.write(&bytes).await;
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        // A master that has closed already takes no more; what it said is read all the same.
+        let _ = self.0.write_all(bytes).await;
+    }
+
+    /// The next frame; none when the master has closed.
+    async fn hear(&mut self) -> Option<Frame> {
+        let mut prefix = [0; 4];
+        soon(self.0.read_exact(&mut prefix)).await.ok()?;
+        let mut bytes = vec![0; u32::from_le_bytes(prefix) as usize];
+        soon(self.0.read_exact(&mut bytes)).await.ok()?;
+        Some(Frame::decode(&Bytes::from(bytes)).expect("a master says nothing but frames"))
+    }
+
+    /// The next frame that is none of the news and beats that come at any time.
+    async fn hear_answer(&mut self) -> Option<Frame> {
+        loop {
+            match self.hear().await? {
+                Frame::Online(_) | Frame::Offline(_) | Frame::Ping | Frame::Pong => {}
+                frame => return Some(frame),
+            }
+        }
+    }
+
+    /// The master says that this branch is out, and closes.
+    async fn is_refused(&mut self) -> Refused {
+        let Some(Frame::Refused(refused)) = self.hear_answer().await else {
+            panic!("the master must say why");
+        };
+        assert_eq!(self.hear_answer().await, None, "and close behind it");
+        refused
+    }
+
+    async fn hear_request(&mut self) -> Request {
+        match self.hear_answer().await {
+            Some(Frame::Request(request)) => request,
+            other => panic!("a request, not {other:?}"),
+        }
+    }
+
+    async fn reply(&mut self, callback_id: CallbackId, value: i32) {
+        let payload = Payload::encode(Encoding::Bincode, &value).expect("a number");
+        self.say(&Frame::Response(Response { callback_id, outcome: Ok(payload) })).await;
+    }
+}
+
+fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
+    let offer = |action: &&'static str| Offer {
+        action: (*action).into(),
+        encoding: Encoding::Bincode,
+        shape: None,
+    };
+    Frame::Bind(Bind {
+        version: PROTOCOL_VERSION,
+        name: name.into(),
+        credentials: None,
+        offers: offers.iter().map(offer).collect(),
+        subscriptions: Vec::new(),
+    })
+}
+
+fn request(id: u64, action: &'static str) -> Frame {
+    Frame::Request(Request {
+        callback_id: CallbackId(id),
+        action: action.into(),
+        node: "".into(),
+        caller: "boss".into(),
+        time_left: None,
+        payload: Payload::encode(Encoding::Bincode, &()).expect("nothing"),
+    })
+}
+
+fn publish(topic: &'static str) -> Frame {
+    Frame::Publish(meshwork_wire::Publish {
+        topic: topic.into(),
+        publisher: "boss".into(),
+        for_all: true,
+        groups: Vec::new(),
+        payload: Payload::encode(Encoding::MessagePack, &1).expect("a number"),
+    })
+}
+
+fn who_calls() -> MasterActor {
+    MasterActor::new("master").respond("who-calls", |(): (), context: CallContext| async move {
+        Ok(context.caller().to_owned())
+    })
+}
+
+#[actix::test]
+async fn a_connection_that_does_not_bind_in_time_is_told_so_by_code() {
+    let mesh = Mesh::of(MasterActor::new("master").bind_within(Duration::from_millis(50))).await;
+    let refused = RawBranch::connect(&mesh).await.is_refused().await;
+    assert_eq!((refused.code, refused.may_return), (Code::BIND_TIMEOUT, true));
+}
+
+#[actix::test]
+async fn no_frame_but_a_bind_is_heard_before_the_bind() {
+    let mesh = Mesh::of(who_calls()).await;
+    let (handler, mut events) = ear::<i32>();
+    let _kept = mesh.master.subscribe("**", handler).await.unwrap();
+    for frame in [request(1, "who-calls"), publish("t"), Frame::Ping, Frame::Drain] {
+        let mut branch = RawBranch::connect(&mesh).await;
+        branch.say(&frame).await;
+        assert_eq!(branch.is_refused().await.code, Code::BIND_ERROR, "{frame:?}");
+    }
+    mesh.master.publish("last", &0).await.unwrap();
+    assert_eq!(soon(events.recv()).await, Some(("last".to_owned(), 0)), "no event came through before it");
+}
+
+#[actix::test]
+async fn a_branch_of_another_version_is_refused() {
+    let mesh = Mesh::start().await;
+    let mut branch = RawBranch::connect(&mesh).await;
+    let Frame::Bind(of_ours) = bind("old", &[]) else { unreachable!("it is a bind") };
+    branch.say(&Frame::Bind(Bind { version: PROTOCOL_VERSION + 1, ..of_ours })).await;
+    let refused = branch.is_refused().await;
+    assert_eq!((refused.code, refused.may_return), (Code::BIND_ERROR, false));
+    assert!(refused.message.contains("version"), "{refused:?}");
+}
+
+#[actix::test]
+async fn a_frame_that_claims_more_than_is_allowed_closes_before_it_comes() {
+    let frame_len_max = 10_000;
+    let mesh = Mesh::of(MasterActor::new("master").frame_len_max(frame_len_max)).await;
+    let claim = |len: usize| u32::try_from(len).expect("it fits").to_le_bytes();
+    let mut unbound = RawBranch::connect(&mesh).await;
+    unbound.write(&claim(BIND_FRAME_LEN_MAX + 1)).await;
+    unbound.is_refused().await;
+    let mut bound = RawBranch::bound(&mesh, "bound", &[]).await;
+    bound.write(&claim(frame_len_max + 1)).await;
+    bound.is_refused().await;
+    until_known(&mesh.master, "bound", false).await;
+}
+
+#[actix::test]
+async fn a_bound_branch_that_breaks_the_protocol_is_closed_and_the_others_go_on() {
+    let mesh = Mesh::of(who_calls()).await;
+    let good = mesh.branch("good").await;
+    let news = NodeNews { node: "x".into(), session: SessionId(1), whole: true, actions: Vec::new() };
+    let bound = Bound {
+        session: SessionId(1),
+        master: "x".into(),
+        heartbeat_ms: 1,
+        frame_len_max: 1,
+        in_flight_max: 1,
+    };
+    for frame in [bind("bad", &[]), Frame::Online(news.clone()), Frame::Offline(news), Frame::Bound(bound)] {
+        let mut branch = RawBranch::bound(&mesh, "bad", &["x"]).await;
+        branch.say(&frame).await;
+        branch.is_refused().await;
+    }
+    for noise in [&[0_u8; 4][..], &[3, 0, 0, 0, 255, 255, 255], &[5, 0, 0, 0, 9, 1, 250, 1, 1]] {
+        let mut branch = RawBranch::bound(&mesh, "bad", &["x"]).await;
+        branch.write(noise).await;
+        branch.is_refused().await;
+    }
+    until_known(&mesh.master, "bad", false).await;
+    assert_eq!(good.call::<()>("x", ()).await.expect_err("it is out").code(), Code::ACTION_NOT_FOUND);
+    assert_eq!(good.call::<String>("who-calls", ()).await.as_deref(), Ok("good"));
+}
+
+#[actix::test]
+async fn a_callback_id_in_flight_may_not_be_used_again() {
+    let mesh = Mesh::start().await;
+    let mut provider = RawBranch::bound(&mesh, "provider", &["slow"]).await;
+    let mut caller = RawBranch::bound(&mesh, "caller", &[]).await;
+    caller.say(&request(7, "slow")).await;
+    let asked = provider.hear_request().await;
+    caller.say(&request(7, "slow")).await;
+    caller.is_refused().await;
+    // What it had asked for is cancelled where it runs.
+    assert_eq!(provider.hear_answer().await, Some(Frame::Cancel(asked.callback_id)));
+}
+
+#[actix::test]
+async fn nobody_speaks_in_the_name_of_another() {
+    let mesh = Mesh::of(who_calls()).await;
+    let (heard, mut publishers) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |event: Event<i32>| {
+        let _ = heard.send(event.publisher.to_string());
+    };
+    let _kept = mesh.master.subscribe("t", handler).await.unwrap();
+    let mut branch = RawBranch::bound(&mesh, "clerk", &[]).await;
+    branch.say(&request(1, "who-calls")).await;
+    let Some(Frame::Response(Response { outcome: Ok(reply), .. })) = branch.hear_answer().await else {
+        panic!("a reply");
+    };
+    assert_eq!(reply.decode::<String>().as_deref(), Ok("clerk"));
+    branch.say(&publish("t")).await;
+    assert_eq!(soon(publishers.recv()).await.as_deref(), Some("clerk"));
+}
+
+#[actix::test]
+async fn a_request_tells_its_caller_and_the_time_left() {
+    let mesh = Mesh::start().await;
+    let mut provider = RawBranch::bound(&mesh, "provider", &["ask"]).await;
+    let caller = mesh.branch("caller").await;
+    let calling = caller.call::<i32>("ask", ()).within(Duration::from_secs(5));
+    let answering = async {
+        let asked = provider.hear_request().await;
+        provider.reply(asked.callback_id, 3).await;
+        asked
+    };
+    let (outcome, asked) = tokio::join!(calling, answering);
+    assert_eq!(outcome, Ok(3));
+    assert_eq!(asked.caller, "caller");
+    assert!(asked.time_left.is_some_and(|left| left <= Duration::from_secs(5)), "{asked:?}");
+}
+
+#[actix::test]
+async fn a_late_reply_and_one_that_nobody_asked_for_miss() {
+    let mesh = Mesh::start().await;
+    let mut provider = RawBranch::bound(&mesh, "provider", &["ask"]).await;
+    let caller = mesh.branch("caller").await;
+    let calling = caller.call::<i32>("ask", ()).within(Duration::from_millis(50));
+    let (outcome, late) = tokio::join!(calling, provider.hear_request());
+    assert_eq!(outcome.expect_err("it is late").code(), Code::REQUEST_TIMEOUT);
+    assert_eq!(provider.hear_answer().await, Some(Frame::Cancel(late.callback_id)));
+    provider.reply(late.callback_id, 1).await;
+    provider.reply(CallbackId(12_345), 2).await;
+    let answering = async {
+        let asked = provider.hear_request().await;
+        assert_ne!(asked.callback_id, late.callback_id, "an id is never used twice");
+        provider.reply(asked.callback_id, 3).await;
+        provider.reply(asked.callback_id, 4).await;
+    };
+    let (outcome, ()) = tokio::join!(caller.call::<i32>("ask", ()), answering);
+    assert_eq!(outcome, Ok(3));
+    assert_eq!(mesh.master.snapshot().await.unwrap().sessions.len(), 2, "nobody was closed for it");
+}
+
+#[actix::test]
+async fn a_reply_that_comes_in_pieces_is_one_reply() {
+    let mesh = Mesh::start().await;
+    let mut provider = RawBranch::bound(&mesh, "provider", &["ask"]).await;
+    let calling = mesh.master.call::<i32>("ask", ());
+    let answering = async {
+        let callback_id = provider.hear_request().await.callback_id;
+        let payload = Payload::encode(Encoding::Bincode, &9).expect("a number");
+        let mut bytes = BytesMut::new();
+        Frame::Response(Response { callback_id, outcome: Ok(payload) }).encode(&mut bytes);
+        for byte in bytes {
+            provider.write(&[byte]).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let (outcome, ()) = tokio::join!(calling, answering);
+    assert_eq!(outcome, Ok(9));
+}
+
+#[actix::test]
+async fn a_branch_that_says_nothing_is_given_up_and_one_that_pings_is_answered() {
+    let mesh = Mesh::of(MasterActor::new("master").heartbeat(Duration::from_millis(20))).await;
+    let mut branch = RawBranch::bound(&mesh, "mute", &["x"]).await;
+    branch.say(&Frame::Ping).await;
+    while branch.hear().await.expect("it is answered first") != Frame::Pong {}
+    until_known(&mesh.master, "mute", false).await;
+    assert_eq!(branch.hear_answer().await, None);
+}
