@@ -84,6 +84,51 @@ async fn a_master_of_another_protocol_is_named_in_the_error() {
     assert!(matches!(error, BindError::NoMaster { .. }), "{error}");
 }
 
+#[actix::test]
+async fn a_master_that_does_not_answer_is_waited_for_as_long_as_was_said() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let branch = BranchActor::new("patient").bind_within(Duration::from_millis(50));
+    let error = soon(branch.bind(address)).await.expect_err("nobody answers");
+    assert_eq!((error.code(), error.may_return()), (Code::BIND_TIMEOUT, true));
+}
+
+#[actix::test]
+async fn where_no_master_listens_a_bind_fails_and_says_so() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = soon(BranchActor::new("lost").bind(address)).await.expect_err("nobody is there");
+    assert!(matches!(error, BindError::Unreachable { .. }) && error.may_return(), "{error}");
+}
+
+/// Checks a bind for ever.
+struct Ponderer;
+
+impl Actor for Ponderer {
+    type Context = Context<Self>;
+}
+
+impl Handler<Authenticate> for Ponderer {
+    type Result = actix::ResponseFuture<Result<Permit, String>>;
+
+    fn handle(&mut self, _: Authenticate, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[actix::test]
+async fn a_bind_that_is_checked_for_too_long_is_refused_and_never_was() {
+    let master = MasterActor::new("master")
+        .bind_within(Duration::from_millis(50))
+        .authenticate(Ponderer.start().recipient());
+    let mesh = Mesh::of(master).await;
+    let error = soon(who("early", 1).bind(&mesh.address)).await.expect_err("it is not checked in time");
+    assert!(matches!(&error, BindError::Refused { code: Code::BIND_TIMEOUT, .. }), "{error}");
+    assert!(error.may_return());
+    assert_eq!(mesh.master.call::<i32>("who", ()).await.expect_err("no").code(), Code::ACTION_NOT_FOUND);
+}
+
 struct Guard;
 
 impl Actor for Guard {
@@ -122,6 +167,21 @@ async fn a_recipient_decides_who_is_let_in_and_what_it_may_do() {
     assert_eq!((error.code(), error.fate()), (Code::NOT_PERMITTED, Fate::NotSent));
     let error = guest.subscribe("shut/*", |_: Event<i32>| {}).await.expect_err("not permitted");
     assert_eq!(error.code(), Code::NOT_PERMITTED);
+    let (heard, mut publishers) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |event: Event<i32>| {
+        let _ = heard.send(event.topic.to_string());
+    };
+    let _kept = (
+        mesh.master.subscribe("**", handler.clone()).await.unwrap(),
+        mesh.master.on_broadcast("**", handler).await.unwrap(),
+    );
+    guest.publish("shut/door", &1).await.unwrap();
+    guest.broadcast("shut/door", &1).await.unwrap();
+    guest.publish("open/door", &1).await.unwrap();
+    assert_eq!(soon(publishers.recv()).await.as_deref(), Some("open/door"), "and nothing before it");
+    let allowed = Responders::new().respond("guest/book", |(): ()| async { Ok(3) });
+    guest.respond(allowed).await.unwrap();
+    assert_eq!(mesh.master.call::<i32>("guest/book", ()).await, Ok(3));
     let responders = Responders::new().respond("master/key", |(): ()| async { Ok(()) });
     assert_eq!(guest.respond(responders).await.expect_err("not permitted").code(), Code::NOT_PERMITTED);
     let offering = BranchActor::new("guest").respond("master/key", |(): ()| async { Ok(()) });

@@ -154,6 +154,109 @@ async fn events_of_one_publisher_come_in_its_order_and_none_is_lost() {
 }
 
 #[actix::test]
+async fn a_group_is_served_by_those_of_its_members_that_are_there() {
+    let mesh = Mesh::start().await;
+    let (one, two) = (mesh.branch("one").await, mesh.branch("two").await);
+    let (of_one, mut at_one) = ear::<i32>();
+    let (of_two, mut at_two) = ear::<i32>();
+    let (of_all, mut at_all) = ear::<i32>();
+    let _kept = (
+        one.subscribe_group("workers", "jobs", of_one).await.unwrap(),
+        two.subscribe_group("workers", "jobs", of_two).await.unwrap(),
+        // A second group, and whoever is in none, get everything as well.
+        two.subscribe_group("archive", "**", of_all.clone()).await.unwrap(),
+        two.subscribe("jobs", of_all).await.unwrap(),
+    );
+    for number in 0..10 {
+        mesh.master.publish("jobs", &number).await.unwrap();
+    }
+    for number in 0..10 {
+        let of_both = [soon(at_all.recv()).await.unwrap().1, soon(at_all.recv()).await.unwrap().1];
+        assert_eq!(of_both, [number, number]);
+    }
+    // Those of `one` may still be on their way; they are its, once each.
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(soon(at_one.recv()).await.unwrap().1);
+        seen.push(soon(at_two.recv()).await.unwrap().1);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..10).collect::<Vec<_>>());
+    one.drain(Duration::from_secs(1)).await.unwrap();
+    crate::until_known(&mesh.master, "one", false).await;
+    mesh.master.publish("jobs", &10).await.unwrap();
+    mesh.master.publish("jobs", &11).await.unwrap();
+    assert_eq!(soon(at_two.recv()).await.unwrap().1, 10);
+    assert_eq!(soon(at_two.recv()).await.unwrap().1, 11);
+}
+
+#[actix::test]
+async fn each_handler_of_a_topic_is_one_of_its_own() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    for (node, subscriptions) in [(Node::from(&branch), 1), (Node::from(&mesh.master), 2)] {
+        let (first, mut at_first) = ear::<i32>();
+        let (second, mut at_second) = ear::<i32>();
+        let first = node.subscribe("t", first).await.unwrap();
+        let second = node.subscribe("t", second).await.unwrap();
+        // A branch tells its master of a pattern once, however many of its handlers share it.
+        assert_eq!(mesh.master.snapshot().await.unwrap().subscriptions, subscriptions);
+        mesh.master.publish("t", &1).await.unwrap();
+        branch.publish("t", &2).await.unwrap();
+        for heard in [&mut at_first, &mut at_second] {
+            let mut values = [soon(heard.recv()).await.unwrap().1, soon(heard.recv()).await.unwrap().1];
+            values.sort_unstable();
+            assert_eq!(values, [1, 2]);
+        }
+        drop(first);
+        mesh.master.publish("t", &3).await.unwrap();
+        assert_eq!(soon(at_second.recv()).await.unwrap().1, 3);
+        // Its handler is gone, and its end of the channel with it.
+        assert_eq!(soon(at_first.recv()).await, None);
+        drop(second);
+        assert_eq!(soon(at_second.recv()).await, None);
+    }
+}
+
+#[actix::test]
+async fn a_handler_that_panics_or_cannot_read_an_event_hears_the_next_one() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    for node in [Node::from(&branch), Node::from(&mesh.master)] {
+        let (heard, mut events) = mpsc::unbounded_channel();
+        let handler = move |event: Event<i32>| {
+            assert!(event.value != 13, "boom");
+            let _ = heard.send(event.value);
+        };
+        let _kept = node.subscribe("t", handler).await.unwrap();
+        let before = node.snapshot().await.unwrap().events_dropped;
+        mesh.master.publish("t", &13).await.unwrap();
+        mesh.master.publish("t", "no number").await.unwrap();
+        mesh.master.publish("t", &14).await.unwrap();
+        assert_eq!(soon(events.recv()).await, Some(14));
+        assert_eq!(node.snapshot().await.unwrap().events_dropped, before + 1, "what cannot be read is counted");
+    }
+}
+
+/// Its handler stayed for as long as the node: nobody had a guard to drop.
+#[actix::test]
+async fn a_subscription_that_is_given_up_before_it_is_answered_ends() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    for node in [Node::from(&branch), Node::from(&mesh.master)] {
+        node.status().await.unwrap();
+        let (handler, mut events) = ear::<i32>();
+        let mut subscribing = Box::pin(node.subscribe("t", handler));
+        assert!(futures::poll!(subscribing.as_mut()).is_pending(), "it is asked, and not answered yet");
+        drop(subscribing);
+        assert_eq!(soon(events.recv()).await, None, "its handler is dropped");
+    }
+    let (handler, _events) = ear::<i32>();
+    let _behind = branch.subscribe("other", handler).await.unwrap();
+    assert_eq!(mesh.master.snapshot().await.unwrap().subscriptions, 1);
+}
+
+#[actix::test]
 async fn wrong_topics_and_patterns_are_refused_with_what_is_wrong() {
     let mesh = Mesh::start().await;
     let branch = mesh.branch("one").await;

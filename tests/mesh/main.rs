@@ -6,8 +6,10 @@ mod calls;
 mod cut;
 mod ends;
 mod events;
+mod leaving;
 mod links;
 mod raw;
+mod relays;
 
 use meshwork::Address;
 use meshwork::prelude::*;

@@ -78,11 +78,8 @@ impl RawBranch {
 }
 
 fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
-    let offer = |action: &&'static str| Offer {
-        action: (*action).into(),
-        encoding: Encoding::Bincode,
-        shape: None,
-    };
+    let offer =
+        |action: &&'static str| Offer { action: (*action).into(), encoding: Encoding::Bincode, shape: None };
     Frame::Bind(Bind {
         version: PROTOCOL_VERSION,
         name: name.into(),
@@ -114,9 +111,8 @@ fn publish(topic: &'static str) -> Frame {
 }
 
 fn who_calls() -> MasterActor {
-    MasterActor::new("master").respond("who-calls", |(): (), context: CallContext| async move {
-        Ok(context.caller().to_owned())
-    })
+    MasterActor::new("master")
+        .respond("who-calls", |(): (), context: CallContext| async move { Ok(context.caller().to_owned()) })
 }
 
 #[actix::test]
