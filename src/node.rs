@@ -202,8 +202,10 @@ impl Node {
         handler: impl IntoSubscriber<Form>,
     ) -> Result<Subscription, CallError> {
         let node = self.attach().await?;
-        let id = node.subscribe(to, handler.into_subscriber()).await?;
-        Ok(Subscription::new(node, id))
+        // From here on, whoever gives up on the answer drops the subscription with it.
+        let subscription = Subscription::new(Arc::clone(&node), node.draw_subscriber());
+        node.subscribe(subscription.id(), to, handler.into_subscriber()).await?;
+        Ok(subscription)
     }
 
     /// Answers more actions from now on: all of the set or none. Ready when they are callable from everywhere.

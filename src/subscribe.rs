@@ -137,6 +137,10 @@ impl Subscription {
         Self { node, id }
     }
 
+    pub(crate) fn id(&self) -> SubscriberId {
+        self.id
+    }
+
     /// Keeps the subscription for as long as the node lives.
     pub fn keep(self) {
         std::mem::forget(self);

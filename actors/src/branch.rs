@@ -7,7 +7,7 @@
 //!   ───────────────────────▶  Bound  ────────────────▶  Rebinding
 //!                               ▲  ◀────────────────────   │   │ refused for good
 //!                               └────── bound again ───────┘   ▼
-//!                                                            Closed   (also: drained)
+//!                                                            Closed   (also: drained, by way of Leaving without a link)
 //! ```
 
 mod backoff;
@@ -20,7 +20,7 @@ pub use establish::BindError;
 use crate::link::{Address, Dial, Tcp};
 use crate::node::{
     Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
-    SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw,
+    SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
 };
 use crate::outbox::{Outbox, Refusal};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
@@ -76,7 +76,6 @@ pub struct BranchActor {
     waiting: VecDeque<Ask>,
     subscribers: Subscribers,
     broadcasts: Subscribers,
-    next_subscriber: u64,
     watchers: Vec<Watcher>,
     submissions: Vec<Submission>,
     alarm: Option<(Instant, SpawnHandle)>,
@@ -90,6 +89,8 @@ enum State {
         unsaid: Vec<Frame>,
     },
     Bound(Box<BoundLink>),
+    /// Drained without a link: its calls to itself are finished, and it does not bind again.
+    Leaving,
     /// Ended: drained, or refused for good.
     Closed,
 }
@@ -146,7 +147,6 @@ impl BranchActor {
             waiting: VecDeque::new(),
             subscribers: Subscribers::new(),
             broadcasts: Subscribers::new(),
-            next_subscriber: 0,
             watchers: Vec::new(),
             submissions: Vec::new(),
             alarm: None,
@@ -388,7 +388,12 @@ impl BranchActor {
         }
         self.state = State::Closed;
         self.waiting.clear();
-        self.requests.borrow_mut().fail_all(&why);
+        {
+            let mut requests = self.requests.borrow_mut();
+            requests.fail_if(|way| matches!(way, Way::Waiting), &why);
+            // The others had left, whatever it is that ends the branch.
+            requests.fail_all(&why.clone().with_fate(Fate::Unknown));
+        }
         self.own_answering.cancel_all();
         self.node.set_way_out(WayOut::Down);
         self.forget_others();
@@ -408,9 +413,7 @@ impl BranchActor {
     }
 
     fn tell_watchers(&mut self, change: &Change) {
-        for watcher in &mut self.watchers {
-            watcher(change);
-        }
+        tell(&mut self.watchers, change);
     }
 
     fn take(&mut self, frame: Frame, now: Instant, context: &mut Context<Self>) {
@@ -504,7 +507,12 @@ impl BranchActor {
 
     /// Sends a call on its way: own responders first, then the link.
     fn ask(&mut self, ask: Ask, now: Instant) {
-        if matches!(&self.state, State::Bound(link) if link.draining) {
+        let draining = match &self.state {
+            State::Bound(link) => link.draining,
+            State::Leaving => true,
+            State::New | State::Rebinding { .. } | State::Closed => false,
+        };
+        if draining {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "this branch is draining");
             return ask.refuse(&self.node, error);
         }
@@ -534,7 +542,7 @@ impl BranchActor {
                     CallError::new(Code::LINK_LOST, Fate::NotSent, "the branch has ended"),
                 );
             }
-            State::New | State::Rebinding { .. } | State::Bound(_) => self.wait(ask, until),
+            State::New | State::Rebinding { .. } | State::Bound(_) | State::Leaving => self.wait(ask, until),
         }
     }
 
@@ -654,7 +662,7 @@ impl BranchActor {
                 unsaid.push(frame(callback_id));
                 Box::pin(async { Ok(()) })
             }
-            State::New | State::Closed => Box::pin(async { Err(ended()) }),
+            State::New | State::Leaving | State::Closed => Box::pin(async { Err(ended()) }),
         }
     }
 
@@ -767,15 +775,13 @@ impl Handler<Flush> for BranchActor {
 }
 
 impl Handler<Subscribe> for BranchActor {
-    type Result = ResponseActFuture<Self, Result<SubscriberId, CallError>>;
+    type Result = ResponseActFuture<Self, Result<(), CallError>>;
 
     fn handle(
         &mut self,
-        Subscribe { to, subscriber }: Subscribe,
+        Subscribe { id, to, subscriber }: Subscribe,
         context: &mut Context<Self>,
     ) -> Self::Result {
-        let id = SubscriberId(self.next_subscriber);
-        self.next_subscriber += 1;
         let telling = match to {
             SubscribeTo::Broadcasts(pattern) => {
                 self.broadcasts.insert(id, SubscriptionKey { pattern, group: None }, subscriber);
@@ -796,8 +802,8 @@ impl Handler<Subscribe> for BranchActor {
         };
         Box::pin(told.into_actor(self).map(move |told, this, _| match told {
             // A link that was lost meanwhile carries the subscription into the next bind.
-            Ok(()) => Ok(id),
-            Err(error) if error.code() == Code::LINK_LOST && !matches!(this.state, State::Closed) => Ok(id),
+            Ok(()) => Ok(()),
+            Err(error) if error.code() == Code::LINK_LOST && this.may_return() => Ok(()),
             Err(error) => {
                 this.subscribers.remove(id);
                 Err(error)
@@ -816,7 +822,7 @@ impl Handler<Unsubscribe> for BranchActor {
             match &mut self.state {
                 State::Bound(link) => link.outbox.push_always(&frame),
                 State::Rebinding { unsaid } => unsaid.push(frame),
-                State::New | State::Closed => {}
+                State::New | State::Leaving | State::Closed => {}
             }
         }
     }
@@ -847,8 +853,8 @@ impl Handler<Respond> for BranchActor {
         };
         Box::pin(told.into_actor(self).map(move |told: Result<(), CallError>, this, _| match told {
             // A link that was lost meanwhile carries the actions into the next bind.
-            Err(error) if error.code() == Code::LINK_LOST && !matches!(this.state, State::Closed) => Ok(()),
-            Err(error) if error.code() == Code::NOT_PERMITTED => {
+            Err(error) if error.code() == Code::LINK_LOST && this.may_return() => Ok(()),
+            Err(error) if [Code::NOT_PERMITTED, Code::OVERLOADED].contains(&error.code()) => {
                 for name in names {
                     this.actions.remove(&name);
                 }
@@ -916,7 +922,11 @@ impl Handler<TakeSnapshot> for BranchActor {
         MessageResult(Snapshot {
             name: self.name.clone(),
             calls_in_flight: self.requests.borrow().len(),
-            calls_waiting: self.waiting.len(),
+            calls_waiting: self
+                .waiting
+                .iter()
+                .filter(|ask| self.requests.borrow().contains(ask.callback_id))
+                .count(),
             answering: answering + self.own_answering.len(),
             own_actions: self.actions.len(),
             actions: self.node.with_known(|known| known.action_count()),
@@ -932,6 +942,14 @@ impl Handler<Drain> for BranchActor {
 
     fn handle(&mut self, Drain { within }: Drain, _: &mut Context<Self>) -> Self::Result {
         self.node.set_status(Status::Draining);
+        let mut never_left = 0;
+        if let State::Rebinding { .. } = &self.state {
+            self.state = State::Leaving;
+            self.waiting.clear();
+            let why =
+                CallError::new(Code::DRAINING, Fate::NotSent, "this branch drains, and its link is down");
+            never_left = self.requests.borrow_mut().fail_if(|way| matches!(way, Way::Waiting), &why) as u64;
+        }
         let finished_before = self.answered();
         let own = self.requests.borrow().len() as u64;
         let requested = match &mut self.state {
@@ -962,7 +980,7 @@ impl Handler<Drain> for BranchActor {
             let unsettled = this.requests.borrow().len() as u64;
             let drained = Drained {
                 finished: finished + own.saturating_sub(unsettled),
-                abandoned: unanswered + unsettled,
+                abandoned: never_left + unanswered + unsettled,
             };
             // The last replies leave before the link closes.
             let last = match &mut this.state {
@@ -988,6 +1006,11 @@ impl Handler<Drain> for BranchActor {
 }
 
 impl BranchActor {
+    /// Whether it is bound, or on its way back.
+    fn may_return(&self) -> bool {
+        matches!(self.state, State::Bound(_) | State::Rebinding { .. })
+    }
+
     /// How many requests that were not answered at once have been answered since, over this link.
     fn answered(&self) -> u64 {
         match &self.state {

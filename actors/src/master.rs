@@ -84,7 +84,6 @@ struct Master {
     routes: HashMap<ByteString, Arc<Route>>,
     broadcasts: Subscribers,
     subscriptions: HashMap<SubscriberId, bool>,
-    next_subscriber: u64,
     listeners: Vec<AbortHandle>,
     submissions: Vec<Submission>,
     forwards: Vec<(SessionHandle, Vec<Forwarded>)>,
@@ -492,7 +491,6 @@ impl Actor for MasterActor {
             routes: HashMap::new(),
             broadcasts: Subscribers::new(),
             subscriptions: HashMap::new(),
-            next_subscriber: 0,
             listeners: Vec::new(),
             submissions: Vec::new(),
             forwards: Vec::new(),
@@ -617,22 +615,20 @@ impl Handler<HeardBroadcasts> for MasterActor {
 }
 
 impl Handler<Subscribe> for MasterActor {
-    type Result = ResponseFuture<Result<SubscriberId, CallError>>;
+    type Result = ResponseFuture<Result<(), CallError>>;
 
-    fn handle(&mut self, Subscribe { to, subscriber }: Subscribe, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Subscribe { id, to, subscriber }: Subscribe, _: &mut Context<Self>) -> Self::Result {
         let this = self.running();
-        let id = SubscriberId(this.next_subscriber);
-        this.next_subscriber += 1;
         this.subscriptions.insert(id, matches!(to, SubscribeTo::Topics(_)));
         match to {
             SubscribeTo::Broadcasts(pattern) => {
                 this.broadcasts.insert(id, SubscriptionKey { pattern, group: None }, subscriber);
-                Box::pin(async move { Ok(id) })
+                Box::pin(async { Ok(()) })
             }
             SubscribeTo::Topics(key) => {
                 let subscriber = router::Subscriber::Local(id, subscriber);
                 let asking = this.shared.router.send(router::Subscribe { subscriber, keys: vec![key] });
-                Box::pin(async move { asking.await.map_err(|_| ending())?.map(|()| id) })
+                Box::pin(async move { asking.await.map_err(|_| ending())? })
             }
         }
     }

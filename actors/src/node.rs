@@ -18,6 +18,7 @@ use meshwork_wire::{
     SubscriptionKey, check_topic,
 };
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -30,6 +31,7 @@ pub struct Node {
     name: ByteString,
     queue: Mutex<Queue>,
     next_id: AtomicU64,
+    next_subscriber: AtomicU64,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
     door: OnceLock<Door>,
@@ -133,8 +135,10 @@ pub struct Flush;
 
 /// Delivers the events of a pattern to a handler of this node. Sent by a handle; answered when the master knows of it.
 #[derive(Message)]
-#[rtype(result = "Result<SubscriberId, CallError>")]
+#[rtype(result = "Result<(), CallError>")]
 pub struct Subscribe {
+    /// The number of the handler, drawn by [`Node::draw_subscriber`].
+    pub id: SubscriberId,
     /// Which events.
     pub to: SubscribeTo,
     /// Who handles them.
@@ -233,6 +237,7 @@ impl Node {
             name,
             queue: Mutex::default(),
             next_id: AtomicU64::new(0),
+            next_subscriber: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max: AtomicUsize::new(IN_FLIGHT_MAX),
             door: OnceLock::new(),
@@ -332,6 +337,13 @@ impl Node {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Draws the number of a handler, never twice. It is drawn before the handler is subscribed, so that whoever gives up
+    /// on the answer can still unsubscribe.
+    #[must_use]
+    pub fn draw_subscriber(&self) -> SubscriberId {
+        SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// See [`Subscribe`].
     ///
     /// # Errors
@@ -339,10 +351,11 @@ impl Node {
     /// When the master refuses, or cannot be reached in time.
     pub async fn subscribe(
         &self,
+        id: SubscriberId,
         to: SubscribeTo,
         subscriber: Arc<dyn Deliver>,
-    ) -> Result<SubscriberId, CallError> {
-        self.door()?.subscribe.send(Subscribe { to, subscriber }).await.map_err(|_| self.ended())?
+    ) -> Result<(), CallError> {
+        self.door()?.subscribe.send(Subscribe { id, to, subscriber }).await.map_err(|_| self.ended())?
     }
 
     /// See [`Unsubscribe`]. Does not wait.
@@ -598,6 +611,15 @@ impl Node {
 
 /// What the head of an event takes at most, its names and that of one group included.
 const EVENT_HEAD_LEN_MAX: usize = 4 * NAME_LEN_MAX;
+
+/// Tells every watcher. One that panics must not end the node.
+pub(crate) fn tell(watchers: &mut [Watcher], change: &Change) {
+    for watcher in watchers {
+        if catch_unwind(AssertUnwindSafe(|| watcher(change))).is_err() {
+            log::error!("a closure that is told of every change panicked");
+        }
+    }
+}
 
 impl Change {
     /// Who came or went, and with what.

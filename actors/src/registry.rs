@@ -10,7 +10,7 @@ pub use table::{Denied, OnNameTaken};
 
 pub(crate) use route::{NoProvider, Provider};
 
-use crate::node::{Change, Watcher};
+use crate::node::{Change, Watcher, tell};
 use crate::responder::Actions;
 use crate::session::{Evict, SessionHandle};
 use crate::snapshot::SessionSnapshot;
@@ -130,9 +130,7 @@ impl RegistryActor {
     }
 
     fn tell_watchers(&mut self, change: &Change) {
-        for watcher in &mut self.watchers {
-            watcher(change);
-        }
+        tell(&mut self.watchers, change);
     }
 
     fn came(&mut self, news: NodeNews) {

@@ -875,6 +875,12 @@ impl SessionActor {
         if time_left.is_some_and(|time_left| time_left.is_zero()) {
             return not_sent(Code::REQUEST_TIMEOUT, "the deadline passed on the way".to_owned());
         }
+        // Whoever sent it has looked already, and so has everyone else whose request came at the same time.
+        let max = self.master.config.in_flight_max;
+        if self.relayed.len() >= max {
+            let what = format!("{max} requests to {} are in flight already", self.name);
+            return not_sent(Code::OVERLOADED, what);
+        }
         let frame = Frame::Request(Request {
             callback_id,
             action,

@@ -103,7 +103,7 @@ async fn calls_and_events_are_messages_to_the_actors_too() {
 #[actix::test]
 async fn many_calls_at_once_have_each_their_own_outcome() {
     let mesh = Mesh::of(MasterActor::new("master").respond("half", |n: u32| async move {
-        if n % 2 == 0 { Ok(n / 2) } else { Err(ActionError::new("Odd", n.to_string())) }
+        if n.is_multiple_of(2) { Ok(n / 2) } else { Err(ActionError::new("Odd", n.to_string())) }
     }))
     .await;
     let branch = mesh.branch("one").await;

@@ -234,23 +234,28 @@ async fn a_handler_that_panics_or_cannot_read_an_event_hears_the_next_one() {
         mesh.master.publish("t", "no number").await.unwrap();
         mesh.master.publish("t", &14).await.unwrap();
         assert_eq!(soon(events.recv()).await, Some(14));
-        assert_eq!(node.snapshot().await.unwrap().events_dropped, before + 1, "what cannot be read is counted");
+        assert_eq!(
+            node.snapshot().await.unwrap().events_dropped,
+            before + 1,
+            "what cannot be read is counted"
+        );
     }
 }
 
 /// Its handler stayed for as long as the node: nobody had a guard to drop.
 #[actix::test]
 async fn a_subscription_that_is_given_up_before_it_is_answered_ends() {
+    let cut = crate::cut::CutDial::default();
     let mesh = Mesh::start().await;
-    let branch = mesh.branch("one").await;
-    for node in [Node::from(&branch), Node::from(&mesh.master)] {
-        node.status().await.unwrap();
-        let (handler, mut events) = ear::<i32>();
-        let mut subscribing = Box::pin(node.subscribe("t", handler));
-        assert!(futures::poll!(subscribing.as_mut()).is_pending(), "it is asked, and not answered yet");
-        drop(subscribing);
-        assert_eq!(soon(events.recv()).await, None, "its handler is dropped");
-    }
+    let branch = mesh.bind(BranchActor::new("one").dial(cut.clone())).await;
+    cut.silence();
+    let (handler, mut events) = ear::<i32>();
+    let mut subscribing = Box::pin(branch.subscribe("t", handler));
+    assert!(futures::poll!(subscribing.as_mut()).is_pending(), "the master cannot answer");
+    assert_eq!(branch.snapshot().await.unwrap().subscriptions, 1);
+    drop(subscribing);
+    assert_eq!(soon(events.recv()).await, None, "its handler is dropped");
+    cut.mend();
     let (handler, _events) = ear::<i32>();
     let _behind = branch.subscribe("other", handler).await.unwrap();
     assert_eq!(mesh.master.snapshot().await.unwrap().subscriptions, 1);

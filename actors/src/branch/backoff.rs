@@ -20,7 +20,9 @@ impl Backoff {
             .with_min_delay(min)
             .with_max_delay(max)
             .without_max_times()
-            .with_jitter();
+            .with_jitter()
+            // Without a seed, the chance would be the same for every branch.
+            .with_jitter_seed(fastrand::u64(..));
         Self { builder, waits: builder.build(), max }
     }
 

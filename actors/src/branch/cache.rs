@@ -3,7 +3,7 @@
 //! newcomer, so only the master can say no.
 
 use crate::node::Change;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use meshwork_wire::{ByteString, Encoding, NodeNews, SessionId};
 
 /// The other nodes and their actions.
@@ -13,6 +13,9 @@ pub struct ActionCache {
     /// How many nodes offer an action, and how many of those do not read bincode.
     actions: HashMap<ByteString, Providers>,
     foreign_actions: usize,
+    /// The actions of whose providers one did not read bincode when the link was lost: calls that wait for it are written
+    /// before there are news again. Bounded by what was known then.
+    foreign_before: HashSet<ByteString>,
 }
 
 #[derive(Debug)]
@@ -75,7 +78,13 @@ impl ActionCache {
 
     /// Everyone is gone: the link is lost.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        let before = std::mem::take(self);
+        self.foreign_before = if before.nodes.is_empty() {
+            before.foreign_before
+        } else {
+            let foreign = before.actions.into_iter().filter(|(_, providers)| providers.foreign > 0);
+            foreign.map(|(action, _)| action).collect()
+        };
     }
 
     pub(crate) fn knows(&self, action: &str) -> bool {
@@ -87,11 +96,12 @@ impl ActionCache {
     }
 
     pub(crate) fn encoding_for(&self, action: &str) -> Encoding {
-        if self.foreign_actions == 0 {
+        if self.foreign_actions == 0 && self.foreign_before.is_empty() {
             return Encoding::Bincode;
         }
         match self.actions.get(action) {
             Some(providers) if providers.foreign > 0 => Encoding::MessagePack,
+            None if self.foreign_before.contains(action) => Encoding::MessagePack,
             _ => Encoding::Bincode,
         }
     }
@@ -171,6 +181,22 @@ mod tests {
         cache.online(&news(2, true, &[("add", Encoding::Json)]));
         assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
         cache.offline(&news(2, true, &[]));
+        assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
+    }
+
+    #[test]
+    fn what_others_read_is_remembered_while_the_link_is_down() {
+        let mut cache = ActionCache::default();
+        cache.online(&news(1, true, &[("add", Encoding::Json), ("sub", Encoding::Bincode)]));
+        for _ in 0..2 {
+            cache.clear();
+            assert!(!cache.knows("add") && cache.nodes().is_empty());
+            assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
+            assert_eq!(cache.encoding_for("sub"), Encoding::Bincode);
+        }
+        cache.online(&news(2, true, &[("add", Encoding::Bincode)]));
+        assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
+        cache.clear();
         assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
     }
 
