@@ -8,10 +8,17 @@ mod master;
 mod respond;
 
 use clap::{Args, Parser, Subcommand};
-use meshwork::{BindBranch, BindError, Branch, BranchActor, CallError, Encoding, Payload};
+use meshwork::{
+    BindBranch, BindError, Branch, BranchActor, CallError, Code, Drained, Encoding, NameError, Node, Payload,
+    Status,
+};
 use serde_json::{Value, json};
+use std::env::VarError;
+use std::fmt::Display;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -86,6 +93,9 @@ enum Failure {
 
 type Done = Result<(), Failure>;
 
+/// How much of a text that is not JSON is shown, in characters.
+const JSON_SHOWN_MAX: usize = 60;
+
 /// Where data go.
 struct Output {
     json: bool,
@@ -93,10 +103,12 @@ struct Output {
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = match (&cli.command, cli.verbose) {
-        (Command::Master(_), 0) | (_, 1) => "info",
-        (_, 0) => "warn",
-        (_, 2) => "debug",
+    let is_master = matches!(cli.command, Command::Master(_));
+    // A master runs unattended, so its log says who comes and goes; the other commands speak for themselves.
+    let level = match cli.verbose.saturating_add(u8::from(is_master)) {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
         _ => "trace",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
@@ -108,18 +120,18 @@ pub(crate) fn main() -> ExitCode {
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
         Err(Failure::Call(error)) => {
             if asked_for_json {
-                eprintln!("{}", error_as_json(&error));
+                say(error_as_json(&error));
             } else {
-                eprintln!("{error}");
+                say(one_line(error));
             }
             ExitCode::from(1)
         }
         Err(Failure::Use(what)) => {
-            eprintln!("meshwork: {what}");
+            say(format_args!("meshwork: {}", one_line(what)));
             ExitCode::from(2)
         }
         Err(Failure::Bind(what)) => {
-            eprintln!("meshwork: {what}");
+            say(format_args!("meshwork: {}", one_line(what)));
             ExitCode::from(3)
         }
     }
@@ -151,8 +163,12 @@ impl Mesh {
             BindError::Unreachable { .. } => Failure::Bind(format!(
                 "{error}; start one with `meshwork master`, or say where it is with --master"
             )),
-            BindError::Refused { .. } | BindError::Timeout { .. } | BindError::NoMaster { .. } => {
-                Failure::Bind(error.to_string())
+            BindError::Refused { ref message, .. } if message.contains("token") => {
+                Failure::Bind(format!("{error}; give it with --token-file or MESHWORK_TOKEN"))
+            }
+            BindError::Refused { .. } => Failure::Bind(error.to_string()),
+            BindError::Timeout { .. } | BindError::NoMaster { .. } => {
+                Failure::Bind(format!("{error}; say where the master is with --master"))
             }
         })
     }
@@ -160,19 +176,31 @@ impl Mesh {
 
 /// A name that no other command has: two of one name would replace each other.
 fn own_name() -> String {
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |now| now.subsec_nanos());
-    format!("cli-{}-{nanos:08x}", std::process::id())
+    // Process ids repeat: in containers, nearly all are 1. The keys of a hash map are the standard library's random number.
+    let random = RandomState::new().hash_one(());
+    format!("cli-{}-{random:016x}", std::process::id())
 }
 
 fn read_token(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let Some(file) = file else {
-        return Ok(std::env::var("MESHWORK_TOKEN").ok().filter(|token| !token.is_empty()));
+        // One that is set and empty is a script's mistake, and a master must not let everyone in for that.
+        return match std::env::var("MESHWORK_TOKEN") {
+            Ok(token) if token.is_empty() => {
+                Err(Failure::Use("MESHWORK_TOKEN is empty: set it to the token, or unset it".to_owned()))
+            }
+            Ok(token) => Ok(Some(token)),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => {
+                Err(Failure::Use("MESHWORK_TOKEN is no text: set it to a token in UTF-8".to_owned()))
+            }
+        };
     };
     let shown = file.display();
-    let token = std::fs::read_to_string(file)
-        .map_err(|error| Failure::Use(format!("the token file {shown} cannot be read: {error}")))?;
+    let token = std::fs::read_to_string(file).map_err(|error| {
+        Failure::Use(format!(
+            "the token file {shown} cannot be read: {error}; name one that holds the token and nothing else"
+        ))
+    })?;
     let token = token.trim_end_matches(['\r', '\n']);
     if token.is_empty() {
         return Err(Failure::Use(format!("the token file {shown} is empty: write the token into it")));
@@ -183,7 +211,7 @@ fn read_token(file: Option<&Path>) -> Result<Option<String>, Failure> {
 /// Reads JSON: the text itself, `-` for stdin, `@file` for a file; nothing is `null`.
 fn read_json(text: Option<&str>) -> Result<Payload, Failure> {
     let (text, whence) = match text {
-        None => ("null".to_owned(), "the arguments".to_owned()),
+        None => ("null".to_owned(), "nothing".to_owned()),
         Some("-") => {
             let mut read = String::new();
             io::stdin()
@@ -197,13 +225,18 @@ fn read_json(text: Option<&str>) -> Result<Payload, Failure> {
                     .map_err(|error| Failure::Use(format!("{file} cannot be read: {error}")))?;
                 (read, file.to_owned())
             }
-            None => (text.to_owned(), format!("{text:?}")),
+            None => (text.to_owned(), text.chars().take(JSON_SHOWN_MAX).collect()),
         },
     };
     let value: Value = serde_json::from_str(&text).map_err(|error| {
         Failure::Use(format!("{whence} is not JSON: {error}; text needs quotes, as in '\"text\"'"))
     })?;
     Payload::encode(Encoding::Json, &value).map_err(|error| Failure::Use(error.to_string()))
+}
+
+/// Checks a name before anything is sent.
+fn check(name: Result<(), NameError>) -> Done {
+    name.map_err(|error| Failure::Use(error.to_string()))
 }
 
 fn read_duration(text: &str) -> Result<Duration, String> {
@@ -234,35 +267,109 @@ impl Output {
     /// Prints a line, now.
     fn line(&self, line: &str) -> Done {
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|_| Failure::BrokenPipe)
+        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
+            _ => Failure::Use(format!("stdout cannot be written: {error}")),
+        })
     }
+}
+
+/// Says something on stderr.
+fn say(what: impl Display) {
+    // Whoever reads stderr may have gone, and that is no reason to fail.
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
+/// A text in one line. Others may have written it, so what is not text is escaped: it must not tell a terminal anything.
+fn one_line(what: impl Display) -> String {
+    let mut line = String::new();
+    for c in what.to_string().trim_end().chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        if error.code() == meshwork::Code::BAD_NAME {
+        if error.code() == Code::BAD_NAME {
             return Failure::Use(error.message().to_owned());
         }
         Failure::Call(error)
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn asked_to_end() {
-    let interrupted = tokio::signal::ctrl_c();
+/// Ctrl-C and SIGTERM. They are listened for from when it is made, so one that comes while nobody waits is not lost.
+struct Signals {
     #[cfg(unix)]
-    {
+    interrupted: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminated: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    interrupted: tokio::signal::windows::CtrlC,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Self::listen().map_err(|error| Failure::Use(format!("signals cannot be listened for: {error}")))
+    }
+
+    #[cfg(unix)]
+    fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = interrupted => {}
-                _ = terminated.recv() => {}
+        Ok(Self {
+            interrupted: signal(SignalKind::interrupt())?,
+            terminated: signal(SignalKind::terminate())?,
+        })
+    }
+
+    #[cfg(windows)]
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupted: tokio::signal::windows::ctrl_c()? })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupted.recv() => {}
+            _ = self.terminated.recv() => {}
+        }
+        #[cfg(windows)]
+        self.interrupted.recv().await;
+    }
+}
+
+/// Drains a node that was asked to end, and says what became of what was in flight. One more signal ends it at once.
+async fn drain(node: &Node, within: Duration, signals: &mut Signals) -> Done {
+    let mut status = node.status().await?;
+    // Said when it is so, not when it was asked for: whoever reads it relies on it.
+    let mut begun = pin!(async {
+        let _ = status.wait_for(|status| matches!(status, Status::Draining | Status::Closed(_))).await;
+    });
+    let mut draining = pin!(node.drain(within));
+    let mut is_said = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut begun, if !is_said => {
+                say("draining; once more ends at once");
+                is_said = true;
             }
-            return;
+            drained = &mut draining => {
+                let Drained { finished, abandoned } = drained?;
+                say(format_args!("drained: {finished} finished, {abandoned} abandoned"));
+                return Ok(());
+            }
+            () = signals.next() => {
+                say("ended at once");
+                return Ok(());
+            }
         }
     }
-    // Where it cannot be waited for, the process is ended from outside.
-    let _ = interrupted.await;
 }
 
 #[cfg(test)]
@@ -273,6 +380,11 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_others_wrote_stays_in_its_line() {
+        assert_eq!(one_line("größe\n\u{1b}[31m\u{9b}x\n"), "größe\\n\\u{1b}[31m\\u{9b}x");
     }
 
     #[test]

@@ -1,181 +1,105 @@
-//! The binary, as scripts use it. Every process is started with port 0 and waited for by what it says, never by the clock.
+//! The binary, as scripts use it. Every process listens on port 0 and is waited for by what it says, never by the clock; a wait
+//! that would not end fails.
+#![cfg(all(unix, feature = "cli"))]
 
-use std::fs::File;
+use meshwork::prelude::*;
+use serde_json::{Value, json};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
-fn meshwork(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meshwork"));
-    command.args(arguments).env_remove("MESHWORK_MASTER").env_remove("MESHWORK_TOKEN").env_remove("RUST_LOG");
-    command
-}
-
-/// A process that is ended with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn signal(&self, signal: &str) {
-        let done =
-            Command::new("kill").args([signal, &self.0.id().to_string()]).status().expect("there is a kill");
-        assert!(done.success());
-    }
-
-    fn end(mut self) -> (i32, String) {
-        let status = self.0.wait().expect("it ends");
-        let mut said = String::new();
-        if let Some(mut stderr) = self.0.stderr.take() {
-            stderr.read_to_string(&mut said).expect("it is text");
-        }
-        (status.code().unwrap_or(-1), said)
-    }
-}
-
-struct Master {
-    running: Running,
-    address: String,
-}
-
-impl Master {
-    fn start(more: &[&str]) -> Self {
-        let mut arguments = vec!["master", "--listen", "127.0.0.1:0"];
-        arguments.extend(more);
-        let child = meshwork(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut child = child.expect("it starts");
-        let line = first_line(child.stdout.take().expect("it is piped")).0;
-        let told: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
-        Self { running: Running(child), address: told["listening"].as_str().expect("an address").to_owned() }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = meshwork(arguments);
-        command.env("MESHWORK_MASTER", &self.address);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).stdin(Stdio::null()).output().expect("it runs")
-    }
-
-    /// A responder that is bound.
-    fn respond(&self, action: &str, command: &str, more: &[&str]) -> Running {
-        let mut arguments = vec!["respond", action, "--command", command];
-        arguments.extend(more);
-        let child = self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        let mut child = child.expect("it starts");
-        let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
-        let mut line = String::new();
-        said.read_line(&mut line).expect("it is text");
-        assert!(line.starts_with("bound to "), "{line}");
-        // What it says later must find a reader.
-        std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
-        Running(child)
-    }
-
-    fn call(&self, arguments: &[&str]) -> Child {
-        let mut all = vec!["call"];
-        all.extend(arguments);
-        self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
-    }
-}
-
-fn first_line(stdout: ChildStdout) -> (String, BufReader<ChildStdout>) {
-    let mut reader = BufReader::new(stdout);
-    let mut line = String::new();
-    reader.read_line(&mut line).expect("it is text");
-    (line, reader)
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// What it said on stderr, which must be one line.
-fn one_line(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
-    said
-}
-
-/// A place where commands say that they run, and wait until they may go on. Both ends stay open, so nobody waits to open one.
-struct Gate {
-    folder: tempfile::TempDir,
-    came: BufReader<File>,
-    open: File,
-}
-
-impl Gate {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("there is room");
-        let [came, open] = ["came", "open"].map(|fifo| {
-            let path = folder.path().join(fifo);
-            let made = Command::new("mkfifo").arg(&path).status().expect("there is a mkfifo");
-            assert!(made.success());
-            File::options().read(true).write(true).open(path).expect("it is there")
-        });
-        Self { folder, came: BufReader::new(came), open }
-    }
-
-    /// A command that says that it runs, then waits, then replies 1.
-    fn command(&self) -> String {
-        let folder = self.folder.path().display();
-        format!("echo x > {folder}/came; read line < {folder}/open; echo 1")
-    }
-
-    fn until_came(&mut self) {
-        self.came.read_line(&mut String::new()).expect("it comes");
-    }
-
-    fn open(&mut self) {
-        self.open.write_all(b"x\n").expect("it waits");
-    }
-}
+/// Nothing here takes longer.
+const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_command_answers_a_call() {
     let master = Master::start(&[]);
     let _responder = master.respond("echo", "cat", &[]);
-    for arguments in ["[2,3]", r#"{"a":[1.5,null,"ü"]}"#, "-7", "null", "12345678901234567890"] {
+    for arguments in ["[2,3]", r#"{"a":[1.5,null,"ü"]}"#, "-7", "null", "\"text\"", "12345678901234567890"] {
         let output = master.run(&["call", "echo", arguments]);
         assert_eq!((stdout(&output).trim_end(), output.status.code()), (arguments, Some(0)));
     }
-    assert_eq!(stdout(&master.run(&["call", "echo"])).trim_end(), "null");
+    assert_eq!(stdout(&master.run(&["call", "echo"])), "null\n");
+}
+
+#[test]
+fn a_typed_responder_takes_a_list_or_an_object() {
+    #[derive(Deserialize)]
+    struct Add {
+        a: i64,
+        b: i64,
+    }
+
+    let master = Master::start(&[]);
+    let address = master.address.clone();
+    let (bound, is_bound) = mpsc::channel();
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    let branch = thread::spawn(move || {
+        actix::System::new().block_on(async move {
+            let branch = BranchActor::new("adder").respond("add", |Add { a, b }| async move { Ok(a + b) });
+            let _branch = branch.bind(address).await.unwrap();
+            bound.send(()).unwrap();
+            // It ends with its sender.
+            let _ = end.await;
+        });
+    });
+    is_bound.recv_timeout(SOON).unwrap();
+    assert_eq!(stdout(&master.run(&["call", "add", "[2,3]"])), "5\n");
+    assert_eq!(stdout(&master.run(&["call", "add", r#"{"b":4,"a":3}"#])), "7\n");
+    assert_eq!(stdout(&master.run(&["call", "add", "[2,3]", "--on", "adder"])), "5\n");
+    let output = master.run(&["call", "add", "\"two\""]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(one_line(&output).starts_with("CANNOT_DECODE "), "{}", one_line(&output));
+    drop(ended);
+    branch.join().unwrap();
 }
 
 #[test]
 fn arguments_come_from_stdin_or_a_file_too() {
     let master = Master::start(&[]);
     let _responder = master.respond("echo", "cat", &[]);
-    let mut child = master.command(&["call", "echo", "-"]);
-    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = master.command(&["call", "echo", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"[1, 2]\n").unwrap();
-    assert_eq!(stdout(&child.wait_with_output().unwrap()).trim_end(), "[1,2]");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("arguments.json");
-    std::fs::write(&file, "[3]").unwrap();
-    assert_eq!(stdout(&master.run(&["call", "echo", &format!("@{}", file.display())])).trim_end(), "[3]");
+    assert_eq!(stdout(&output_of(child)), "[1,2]\n");
+    let file = Written::new("[3]");
+    assert_eq!(stdout(&master.run(&["call", "echo", &format!("@{}", file.path())])), "[3]\n");
 }
 
 #[test]
 fn a_command_that_fails_is_the_error_of_its_call() {
     let master = Master::start(&[]);
-    let _failing = master.respond("fail", "echo out of paper >&2; exit 3", &["--name", "failing"]);
+    let _failing = master.respond("fail", "printf 'no ink\\nout of paper\\n' >&2; exit 3", &[]);
     let output = master.run(&["call", "fail"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!((stdout(&output).as_str(), output.status.code()), ("", Some(1)));
     let line = one_line(&output);
-    assert!(line.contains("COMMAND_FAILED (failed)") && line.contains("out of paper"), "{line}");
-    let _noise = master.respond("noise", "echo this is no json", &["--name", "noise"]);
-    assert!(one_line(&master.run(&["call", "noise"])).contains("not JSON"));
+    assert!(line.starts_with("COMMAND_FAILED (failed): "), "{line}");
+    assert!(line.contains('3') && line.contains("out of paper"), "{line}");
     let output = master.run(&["call", "fail", "--json"]);
-    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    assert_eq!(error["error"]["name"], "COMMAND_FAILED");
+    let error: Value = serde_json::from_str(&one_line(&output)).unwrap();
+    let error = &error["error"];
+    assert_eq!(
+        (&error["code"], &error["name"], &error["fate"]),
+        (&json!(1), &json!("COMMAND_FAILED"), &json!("failed"))
+    );
+    assert!(error["message"].as_str().unwrap().contains("out of paper"));
+    assert!(error["data"].is_null());
+
+    let _noise = master.respond("noise", "echo this is no json", &[]);
+    assert!(one_line(&master.run(&["call", "noise"])).contains("not JSON"));
+    let _silence = master.respond("silence", "true", &[]);
+    assert_eq!(stdout(&master.run(&["call", "silence", "[1]"])), "null\n");
+}
+
+#[test]
+fn a_command_that_does_not_read_its_arguments_still_replies() {
+    let master = Master::start(&[]);
+    let _responder = master.respond("deaf", "exec <&-; echo 1", &[]);
+    // More than a pipe holds.
+    let file = Written::new(&format!("\"{}\"", "x".repeat(1 << 20)));
+    assert_eq!(stdout(&master.run(&["call", "deaf", &format!("@{}", file.path())])), "1\n");
 }
 
 #[test]
@@ -183,30 +107,48 @@ fn an_action_that_nobody_offers_is_a_failed_call() {
     let master = Master::start(&[]);
     let output = master.run(&["call", "nobody"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(one_line(&output).contains("ACTION_NOT_FOUND (not sent)"));
+    assert!(one_line(&output).starts_with("ACTION_NOT_FOUND (not sent): "));
 }
 
 #[test]
 fn wrong_use_ends_with_2_and_one_line_that_says_what_is_wrong() {
+    let empty = Written::new("\n");
     let cases = [
         (&["call", "add", "[2,"][..], "is not JSON"),
+        (&["call", "add", "text"], "needs quotes"),
+        (&["call", "add", "@/does/not/exist"], "/does/not/exist"),
+        (&["call", ""], "must not be empty"),
         (&["call", "add", "--master", "nowhere"], "HOST:PORT"),
         (&["call", "add", "--token-file", "/does/not/exist"], "/does/not/exist"),
-        (&["call", "add", "@/does/not/exist"], "/does/not/exist"),
+        (&["call", "add", "--token-file", empty.path()], "is empty"),
+        (&["publish", "a/*", "1"], "pattern"),
+        (&["broadcast", "a//b", "1"], "empty segment"),
+        (&["respond", "", "--command", "cat"], "must not be empty"),
         (&["master", "--listen", "nowhere"], "HOST:PORT"),
+        (&["master", "--token-file", "/does/not/exist"], "/does/not/exist"),
     ];
     for (arguments, what) in cases {
-        let output = meshwork(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let output = run(&mut meshwork(arguments));
+        assert_eq!((stdout(&output).as_str(), output.status.code()), ("", Some(2)), "{arguments:?}");
         assert!(one_line(&output).contains(what), "{arguments:?}: {}", one_line(&output));
     }
+    let output = run(meshwork(&["master", "--listen", "127.0.0.1:0"]).env("MESHWORK_TOKEN", ""));
+    assert_eq!(output.status.code(), Some(2), "an empty token lets nobody in, rather than everybody");
+
     let master = Master::start(&[]);
-    for (arguments, what) in
-        [(&["publish", "a/*", "1"][..], "pattern"), (&["subscribe", "a**"], "whole segment")]
-    {
+    for (arguments, what) in [
+        (&["subscribe", "a**"][..], "whole segment"),
+        (&["actions", "a//"], "empty segment"),
+        (&["master", "--listen", &master.address], "in use"),
+    ] {
         let output = master.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains(what), "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.lines().last().unwrap().contains(what), "{arguments:?}: {said}");
+    }
+    // What clap itself refuses: a flag that is misspelt is not taken for arguments.
+    for arguments in [&["call", "add", "--wthin", "1s"][..], &["call", "add", "--within", "5"], &["sing"]] {
+        assert_eq!(run(&mut meshwork(arguments)).status.code(), Some(2), "{arguments:?}");
     }
 }
 
@@ -214,111 +156,216 @@ fn wrong_use_ends_with_2_and_one_line_that_says_what_is_wrong() {
 fn what_cannot_bind_ends_with_3_and_one_line_that_says_why() {
     // Nobody listens on a port that was free a moment ago.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let output = meshwork(&["call", "add", "--master", &free]).output().unwrap();
-    assert_eq!(output.status.code(), Some(3));
-    assert!(one_line(&output).contains("meshwork master"));
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("token");
-    std::fs::write(&file, "secret\n").unwrap();
-    let file = file.display().to_string();
-    let master = Master::start(&["--token-file", &file]);
+    for command in ["call", "publish", "broadcast", "subscribe", "actions"] {
+        let output = run(&mut meshwork(&[command, "add", "--master", &free]));
+        assert_eq!((stdout(&output).as_str(), output.status.code()), ("", Some(3)), "{command}");
+        assert!(one_line(&output).contains("meshwork master"), "{command}");
+    }
+
+    let file = Written::new("secret\n");
+    let master = Master::start(&["--token-file", file.path()]);
     let output = master.run(&["call", "add"]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(one_line(&output).contains("token"));
-    let output = master.command(&["call", "add"]).env("MESHWORK_TOKEN", "guess").output().unwrap();
+    assert!(one_line(&output).contains("--token-file"));
+    let output = run(master.command(&["call", "add"]).env("MESHWORK_TOKEN", "guess"));
     assert_eq!(output.status.code(), Some(3));
+    assert!(one_line(&output).contains("token") && !one_line(&output).contains("guess"));
     // With the right one the call is made, and fails for its own reason.
-    assert_eq!(master.run(&["call", "add", "--token-file", &file]).status.code(), Some(1));
-    assert_eq!(
-        master.command(&["call", "add"]).env("MESHWORK_TOKEN", "secret").output().unwrap().status.code(),
-        Some(1)
-    );
+    assert_eq!(master.run(&["call", "add", "--token-file", file.path()]).status.code(), Some(1));
+    let output = run(master.command(&["call", "add"]).env("MESHWORK_TOKEN", "secret"));
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
 fn events_are_published_and_printed() {
     let master = Master::start(&[]);
-    let child = master
-        .command(&["subscribe", "sub/*", "--count", "2"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap());
-    said.read_line(&mut String::new()).unwrap();
+    let (subscriber, printed) = master.subscribe(&["sub/*", "--count", "2"]);
     assert!(master.run(&["publish", "sub/test", "\"sub\"", "--name", "me"]).status.success());
     assert!(master.run(&["publish", "unheard", "1"]).status.success());
     assert!(master.run(&["publish", "sub/other", "{\"a\":1}"]).status.success());
-    assert!(master.run(&["broadcast", "config/reloaded"]).status.success());
-    let output = child.wait_with_output().unwrap();
-    let printed = stdout(&output);
-    let events: Vec<serde_json::Value> =
-        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(events[0], serde_json::json!({"topic": "sub/test", "publisher": "me", "value": "sub"}));
-    assert_eq!(
-        (&events[1]["topic"], &events[1]["value"]),
-        (&"sub/other".into(), &serde_json::json!({"a": 1}))
-    );
-    assert_eq!(events.len(), 2);
+    let first: Value = serde_json::from_str(&printed.recv_timeout(SOON).unwrap()).unwrap();
+    assert_eq!(first, json!({"topic": "sub/test", "publisher": "me", "value": "sub"}));
+    let second: Value = serde_json::from_str(&printed.recv_timeout(SOON).unwrap()).unwrap();
+    assert_eq!((&second["topic"], &second["value"]), (&json!("sub/other"), &json!({"a": 1})));
+    assert_eq!(subscriber.end(), Some(0));
+    assert_eq!(printed.recv_timeout(SOON), Err(mpsc::RecvTimeoutError::Disconnected), "two, as was said");
+}
+
+#[test]
+fn a_large_event_has_left_before_its_publisher_ends() {
+    let master = Master::start(&[]);
+    let (subscriber, printed) = master.subscribe(&["big/*", "--count", "1"]);
+    let value = "x".repeat(4 << 20);
+    let file = Written::new(&format!("\"{value}\""));
+    assert!(master.run(&["publish", "big/one", &format!("@{}", file.path())]).status.success());
+    let event: Value = serde_json::from_str(&printed.recv_timeout(SOON).unwrap()).unwrap();
+    assert_eq!(event["value"].as_str().map(str::len), Some(value.len()));
+    assert_eq!(subscriber.end(), Some(0));
+}
+
+#[test]
+fn an_event_goes_to_one_member_of_a_group() {
+    let master = Master::start(&[]);
+    let (_one, first) = master.subscribe(&["jobs", "--group", "workers"]);
+    let (_other, second) = master.subscribe(&["jobs", "--group", "workers"]);
+    for job in ["1", "2", "3", "4"] {
+        assert!(master.run(&["publish", "jobs", job]).status.success());
+    }
+    // Each of them gets its half; whichever gets more than that would show it here.
+    let mut values = Vec::new();
+    for printed in [&first, &second] {
+        for _ in 0..2 {
+            let event: Value = serde_json::from_str(&printed.recv_timeout(SOON).unwrap()).unwrap();
+            values.push(event["value"].as_u64().unwrap());
+        }
+    }
+    values.sort_unstable();
+    assert_eq!(values, [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_broadcast_ends_when_it_has_left() {
+    let master = Master::start(&[]);
+    let output = master.run(&["broadcast", "config/reloaded", "{\"by\":\"me\"}"]);
+    assert_eq!((stdout(&output).as_str(), stderr(&output).as_str(), output.status.code()), ("", "", Some(0)));
+}
+
+#[test]
+fn a_subscriber_whose_reader_has_gone_ends_quietly() {
+    let master = Master::start(&[]);
+    let child = master.command(&["subscribe", "sub/*"]).spawn();
+    let mut subscriber = Running::of(child.unwrap());
+    subscriber.until_said("subscribed");
+    drop(subscriber.child.stdout.take());
+    assert!(master.run(&["publish", "sub/test", "1"]).status.success());
+    let (code, said) = subscriber.end_and_say();
+    assert_eq!((code, said), (Some(0), Vec::new()));
 }
 
 #[test]
 fn actions_and_branches_are_listed() {
     let master = Master::start(&[]);
     let _responder = master.respond("math/add", "cat", &["--name", "adder"]);
-    let listed: serde_json::Value = serde_json::from_str(&stdout(&master.run(&["actions"]))).unwrap();
-    assert_eq!((&listed["action"], &listed["nodes"]), (&"math/add".into(), &serde_json::json!(["adder"])));
+    let listed: Value = serde_json::from_str(&stdout(&master.run(&["actions"]))).unwrap();
+    let expected = json!({"action": "math/add", "nodes": ["adder"], "arguments": null, "reply": null});
+    assert_eq!(listed, expected);
     assert_eq!(stdout(&master.run(&["actions", "other/*"])), "");
-    let listed: serde_json::Value = serde_json::from_str(&stdout(&master.run(&["branches"]))).unwrap();
-    assert_eq!((&listed["branch"], &listed["actions"]), (&"adder".into(), &serde_json::json!(["math/add"])));
+    // Neither the master nor the branch that asks is one of them.
+    let listed: Value = serde_json::from_str(&stdout(&master.run(&["branches"]))).unwrap();
+    assert_eq!((&listed["branch"], &listed["actions"]), (&json!("adder"), &json!(["math/add"])));
+    assert!(listed["session"].as_u64().is_some());
 }
 
 #[test]
 fn a_master_that_is_asked_to_end_lets_a_command_finish() {
-    let master = Master::start(&[]);
-    let mut gate = Gate::new();
+    let mut master = Master::start(&[]);
+    let gate = Gate::new();
     let _responder = master.respond("slow", &gate.command(), &[]);
-    let call = master.call(&["slow"]);
+    let call = master.command(&["call", "slow"]).spawn().unwrap();
     gate.until_came();
     master.running.signal("-TERM");
+    master.running.until_said("draining");
     gate.open();
-    let output = call.wait_with_output().unwrap();
-    assert_eq!((stdout(&output).trim_end(), output.status.code()), ("1", Some(0)));
-    assert_eq!(master.running.end().0, 0);
+    let output = output_of(call);
+    assert_eq!((stdout(&output).as_str(), output.status.code()), ("1\n", Some(0)), "{}", stderr(&output));
+    let (code, said) = master.running.end_and_say();
+    assert_eq!(code, Some(0));
+    assert!(said.iter().any(|line| line == "drained: 1 finished, 0 abandoned"), "{said:?}");
+}
+
+#[test]
+fn a_responder_that_is_asked_to_end_finishes_its_command() {
+    let master = Master::start(&[]);
+    let gate = Gate::new();
+    let mut responder = master.respond("slow", &gate.command(), &[]);
+    let call = master.command(&["call", "slow"]).spawn().unwrap();
+    gate.until_came();
+    responder.signal("-INT");
+    responder.until_said("draining");
+    gate.open();
+    assert_eq!(stdout(&output_of(call)), "1\n");
+    let (code, said) = responder.end_and_say();
+    assert_eq!((code, said.last().map(String::as_str)), (Some(0), Some("drained: 1 finished, 0 abandoned")));
+}
+
+#[test]
+fn a_second_signal_ends_a_responder_and_its_command_at_once() {
+    let master = Master::start(&[]);
+    let gate = Gate::new();
+    let alive = gate.alive();
+    let mut responder = master.respond("slow", &gate.command_with_a_child(), &[]);
+    let call = master.command(&["call", "slow", "--within", "10m"]).spawn().unwrap();
+    gate.until_came();
+    responder.signal("-TERM");
+    responder.until_said("draining");
+    responder.signal("-TERM");
+    assert_eq!(responder.end(), Some(0));
+    alive.recv_timeout(SOON).expect("nothing that the command started is left");
+    assert_eq!(output_of(call).status.code(), Some(1));
+}
+
+#[test]
+fn a_command_ends_with_its_caller() {
+    let master = Master::start(&[]);
+    let gate = Gate::new();
+    let alive = gate.alive();
+    let _responder = master.respond("slow", &gate.command_with_a_child(), &[]);
+    let mut call = master.command(&["call", "slow", "--within", "10m"]).spawn().unwrap();
+    gate.until_came();
+    call.kill().unwrap();
+    alive.recv_timeout(SOON).expect("nothing that the command started is left");
+    call.wait().unwrap();
 }
 
 #[test]
 fn a_responder_that_is_killed_in_the_middle_of_a_call_ends_it_at_once() {
     let master = Master::start(&[]);
-    let mut gate = Gate::new();
+    let gate = Gate::new();
     let responder = master.respond("slow", &gate.command(), &[]);
-    let call = master.call(&["slow", "--within", "10m"]);
+    let call = master.command(&["call", "slow", "--within", "10m"]).spawn().unwrap();
     gate.until_came();
     responder.signal("-KILL");
-    let output = call.wait_with_output().unwrap();
+    let output = output_of(call);
     assert_eq!(output.status.code(), Some(1));
-    assert!(one_line(&output).contains("PROVIDER_LOST (may have run)"));
+    assert!(one_line(&output).starts_with("PROVIDER_LOST (may have run): "));
     // The command itself outlived its killed parent.
     gate.open();
 }
 
 #[test]
+fn a_responder_whose_name_another_takes_ends_with_3() {
+    let master = Master::start(&[]);
+    let first = master.respond("echo", "cat", &["--name", "echo"]);
+    let _second = master.respond("echo", "cat", &["--name", "echo"]);
+    let (code, said) = first.end_and_say();
+    assert_eq!(code, Some(3));
+    assert!(
+        said.last().unwrap().starts_with("meshwork: another branch has bound under this name"),
+        "{said:?}"
+    );
+    assert_eq!(stdout(&master.run(&["call", "echo", "[1]"])), "[1]\n");
+}
+
+#[test]
 fn commands_run_in_parallel_up_to_the_number_of_jobs() {
     let master = Master::start(&[]);
-    let mut gate = Gate::new();
+    let gate = Gate::new();
     let _responder = master.respond("slow", &gate.command(), &["--jobs", "2"]);
-    let calls = [master.call(&["slow"]), master.call(&["slow"])];
+    let calls = [(); 2].map(|()| master.command(&["call", "slow"]).spawn().unwrap());
     // Both run at once: neither waits for the other.
     gate.until_came();
     gate.until_came();
-    let third = master.call(&["slow", "--within", "300ms"]);
-    let output = third.wait_with_output().unwrap();
-    assert!(one_line(&output).contains("REQUEST_TIMEOUT"));
-    for _ in &calls {
-        gate.open();
-    }
-    for call in calls {
-        assert_eq!(stdout(&call.wait_with_output().unwrap()).trim_end(), "1");
+    // A third one gets no place; another one gets one as soon as there is one.
+    let output = master.run(&["call", "slow", "--within", "300ms"]);
+    assert!(one_line(&output).starts_with("REQUEST_TIMEOUT "));
+    assert!(!gate.has_come(), "a third command runs");
+    let waiting = master.command(&["call", "slow"]).spawn().unwrap();
+    gate.open();
+    gate.until_came();
+    gate.open();
+    gate.open();
+    for call in calls.into_iter().chain([waiting]) {
+        assert_eq!(stdout(&output_of(call)), "1\n");
     }
 }
 
@@ -329,15 +376,230 @@ fn a_responder_comes_back_to_a_master_that_was_killed_and_started_again() {
     let address = master.address.clone();
     master.running.signal("-KILL");
     drop(master);
-    let child =
-        meshwork(&["master", "--listen", &address]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = child.unwrap();
-    let log = BufReader::new(child.stderr.take().unwrap());
-    let _again = Running(child);
-    let mut lines = log.lines();
+    let mut again = Master::listen(&address, &[]);
     // Its log says when the responder is back.
-    assert!(lines.any(|line| line.unwrap().contains("with 1 actions")));
-    std::thread::spawn(move || lines.count());
-    let output = meshwork(&["call", "echo", "[1]", "--master", &address]).output().unwrap();
-    assert_eq!(stdout(&output).trim_end(), "[1]");
+    again.running.until_said("with 1 actions");
+    assert_eq!(stdout(&again.run(&["call", "echo", "[1]"])), "[1]\n");
+}
+
+// How processes are started and waited for.
+
+fn meshwork(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshwork"));
+    command.args(arguments).env_remove("MESHWORK_MASTER").env_remove("MESHWORK_TOKEN").env_remove("RUST_LOG");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Waits for what could take for ever.
+fn soon<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || done.send(what()));
+    is_done.recv_timeout(SOON).expect("it happens soon")
+}
+
+fn output_of(child: Child) -> Output {
+    soon(move || child.wait_with_output().expect("it ends"))
+}
+
+fn run(command: &mut Command) -> Output {
+    output_of(command.spawn().expect("it starts"))
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What it said on stderr, which must be one line.
+fn one_line(output: &Output) -> String {
+    let said = stderr(output);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
+
+/// The lines of a pipe, read as they come, so that nobody waits for a reader.
+fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (heard, lines) = mpsc::channel();
+    thread::spawn(move || {
+        // A test that has heard enough reads on, and forgets.
+        BufReader::new(pipe).lines().map_while(Result::ok).for_each(|line| drop(heard.send(line)));
+    });
+    lines
+}
+
+/// A process that is ended with the test.
+struct Running {
+    child: Child,
+    said: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn of(mut child: Child) -> Self {
+        let said = lines_of(child.stderr.take().expect("it is piped"));
+        Self { child, said }
+    }
+
+    /// Waits for a line on stderr.
+    fn until_said(&mut self, what: &str) {
+        while !self
+            .said
+            .recv_timeout(SOON)
+            .unwrap_or_else(|_| panic!("it never says {what:?}"))
+            .contains(what)
+        {}
+    }
+
+    fn signal(&self, signal: &str) {
+        let done = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(done.expect("there is a kill").success());
+    }
+
+    fn end(self) -> Option<i32> {
+        self.end_and_say().0
+    }
+
+    /// Waits until it has ended; gives its exit code and what else it said.
+    fn end_and_say(self) -> (Option<i32>, Vec<String>) {
+        soon(move || {
+            let mut this = self;
+            let status = this.child.wait().expect("it ends");
+            (status.code(), this.said.iter().collect())
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Master {
+    running: Running,
+    address: String,
+}
+
+impl Master {
+    fn start(more: &[&str]) -> Self {
+        Self::listen("127.0.0.1:0", more)
+    }
+
+    fn listen(address: &str, more: &[&str]) -> Self {
+        let child = meshwork(&["master", "--listen", address]).args(more).spawn();
+        let mut running = Running::of(child.expect("it starts"));
+        let printed = lines_of(running.child.stdout.take().expect("it is piped"));
+        let line = printed.recv_timeout(SOON).expect("it listens");
+        let told: Value = serde_json::from_str(&line).expect("a line of JSON");
+        Self { running, address: told["listening"].as_str().expect("an address").to_owned() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = meshwork(arguments);
+        command.env("MESHWORK_MASTER", &self.address);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        run(&mut self.command(arguments))
+    }
+
+    /// A responder that is bound.
+    fn respond(&self, action: &str, command: &str, more: &[&str]) -> Running {
+        let child = self.command(&["respond", action, "--command", command]).args(more).spawn();
+        let mut running = Running::of(child.expect("it starts"));
+        running.until_said("bound to ");
+        running
+    }
+
+    /// A subscriber that the master knows of, and what it prints.
+    fn subscribe(&self, arguments: &[&str]) -> (Running, mpsc::Receiver<String>) {
+        let child = self.command(&["subscribe"]).args(arguments).spawn();
+        let mut running = Running::of(child.expect("it starts"));
+        running.until_said("subscribed to ");
+        let printed = lines_of(running.child.stdout.take().expect("it is piped"));
+        (running, printed)
+    }
+}
+
+/// A file that is deleted with the test.
+struct Written(tempfile::NamedTempFile);
+
+impl Written {
+    fn new(text: &str) -> Self {
+        let mut file = tempfile::NamedTempFile::new().expect("there is room");
+        file.write_all(text.as_bytes()).expect("there is room");
+        Self(file)
+    }
+
+    fn path(&self) -> &str {
+        self.0.path().to_str().expect("its path is text")
+    }
+}
+
+/// A place where commands say that they run, and wait until they may go on.
+struct Gate {
+    folder: tempfile::TempDir,
+    came: mpsc::Receiver<String>,
+    /// One byte lets one command go on.
+    open: File,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("there is room");
+        // A pipe that one process has open for both reading and writing never ends and never blocks who opens it.
+        let pipe = |name: &str| {
+            let path = make_pipe(folder.path().join(name));
+            OpenOptions::new().read(true).write(true).open(path).expect("it is a pipe")
+        };
+        let (came, open) = (lines_of(pipe("came")), pipe("open"));
+        Self { folder, came, open }
+    }
+
+    /// A command that says that it runs, then waits, then replies 1.
+    fn command(&self) -> String {
+        let folder = self.folder.path().display();
+        format!("echo x > {folder}/came; dd bs=1 count=1 < {folder}/open > /dev/null 2>&1; echo 1")
+    }
+
+    /// The same, but it waits in a process that it started.
+    fn command_with_a_child(&self) -> String {
+        let folder = self.folder.path().display();
+        format!("exec 9> {folder}/alive; ({}) & wait", self.command())
+    }
+
+    /// Tells when nothing that [`Gate::command_with_a_child`] started runs any more.
+    fn alive(&self) -> mpsc::Receiver<()> {
+        let path = make_pipe(self.folder.path().join("alive"));
+        let (ended, is_ended) = mpsc::channel();
+        thread::spawn(move || {
+            fs::read(path).expect("it is a pipe");
+            // The test may have failed meanwhile.
+            let _ = ended.send(());
+        });
+        is_ended
+    }
+
+    fn until_came(&self) {
+        self.came.recv_timeout(SOON).expect("the command runs");
+    }
+
+    fn has_come(&self) -> bool {
+        self.came.try_recv().is_ok()
+    }
+
+    fn open(&self) {
+        (&self.open).write_all(b"x").expect("it is open");
+    }
+}
+
+fn make_pipe(path: PathBuf) -> PathBuf {
+    assert!(Command::new("mkfifo").arg(&path).status().expect("there is a mkfifo").success());
+    path
 }

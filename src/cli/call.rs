@@ -1,8 +1,8 @@
 //! `meshwork call`: one call, its reply on stdout.
 
-use super::{Done, Mesh, Output, read_duration, read_json};
+use super::{Done, Mesh, Output, check, read_duration, read_json};
 use clap::Args;
-use meshwork::CallError;
+use meshwork::{CallError, check_action, check_node};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(super) struct Options {
     /// Which action.
     action: String,
     /// Its arguments as JSON: `[2,3]` for a tuple or a struct, `-` reads stdin, `@file` a file. Nothing is `null`.
-    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
     arguments: Option<String>,
     /// How long to wait for the reply.
     #[arg(long, value_parser = read_duration, default_value = "10s")]
@@ -24,6 +24,8 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: Options, output: &Output) -> Done {
+    check(check_action(&options.action))?;
+    options.on.as_deref().map_or(Ok(()), |node| check(check_node(node)))?;
     let arguments = read_json(options.arguments.as_deref())?;
     let branch = options.mesh.bind(|branch| branch).await?;
     let mut call = branch.call_raw(options.action, arguments).within(options.within).fail_when_down();

@@ -1,7 +1,8 @@
 //! `meshwork publish`, `subscribe` and `broadcast`.
 
-use super::{Done, Failure, Mesh, Output, read_json};
+use super::{Done, Failure, Mesh, Output, Signals, check, read_json, say};
 use clap::Args;
+use meshwork::check_topic;
 use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};
 use meshwork::prelude::*;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ pub(super) struct PublishOptions {
     /// The topic, as in `orders/created`.
     topic: String,
     /// What happened, as JSON: `-` reads stdin, `@file` a file. Nothing is `null`.
-    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
     event: Option<String>,
     #[command(flatten)]
     mesh: Mesh,
@@ -33,6 +34,7 @@ pub(super) struct SubscribeOptions {
 }
 
 pub(super) async fn publish(options: PublishOptions) -> Done {
+    check(check_topic(&options.topic))?;
     let event = read_json(options.event.as_deref())?;
     let branch = options.mesh.bind(|branch| branch).await?;
     branch.publish_raw(options.topic, event).await?;
@@ -42,6 +44,7 @@ pub(super) async fn publish(options: PublishOptions) -> Done {
 }
 
 pub(super) async fn broadcast(options: PublishOptions) -> Done {
+    check(check_topic(&options.topic))?;
     let event = read_json(options.event.as_deref())?;
     let branch = options.mesh.bind(|branch| branch).await?;
     branch.broadcast_raw(options.topic, event).await?;
@@ -57,11 +60,12 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
             log::warn!("an event was dropped: stdout takes them more slowly than they come");
         }
     };
+    let mut signals = Signals::new()?;
     let subscription = match options.group {
         Some(group) => branch.subscribe_group(group, &options.pattern, handler).await?,
         None => branch.subscribe(&options.pattern, handler).await?,
     };
-    eprintln!("subscribed to {} at {}", options.pattern, options.mesh.master);
+    say(format_args!("subscribed to {} at {}", options.pattern, options.mesh.master));
     let mut left = options.count.unwrap_or(u64::MAX);
     while left > 0 {
         let (topic, publisher, value) = tokio::select! {
@@ -70,7 +74,7 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
                 None => break,
             },
             why = branch.closed() => return Err(Failure::Bind(why.message().to_owned())),
-            () = super::asked_to_end() => break,
+            () = signals.next() => break,
         };
         let line = if output.json {
             json!({ "topic": &*topic, "publisher": &*publisher, "value": value }).to_string()

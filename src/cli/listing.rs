@@ -53,7 +53,7 @@ pub(super) async fn branches(options: BranchesOptions, output: &Output) -> Done 
             let line = json!({ "branch": &*node.node, "session": node.session.0, "actions": actions });
             output.line(&line.to_string())?;
         } else {
-            table.add_row([&*node.node, &node.session.0.to_string(), &actions.join(" ")]);
+            table.add_row([&*node.node, &node.session.0.to_string(), &actions.len().to_string()]);
         }
     }
     show(&table, output)

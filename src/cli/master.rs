@@ -1,10 +1,11 @@
 //! `meshwork master`: runs a master until it is asked to end, then drains it.
 
-use super::{Done, Failure, Output, asked_to_end, read_duration, read_token};
+use super::{Done, Failure, Output, Signals, drain, read_duration, read_token};
 use clap::{Args, ValueEnum};
 use meshwork::prelude::*;
 use meshwork::{Balance, OnNameTaken};
 use serde_json::json;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -50,6 +51,7 @@ enum Choice {
 }
 
 pub(super) async fn run(options: Options, output: &Output) -> Done {
+    let mut signals = Signals::new()?;
     let mut master = MasterActor::new(options.name)
         .heartbeat(options.heartbeat)
         .on_name_taken(match options.on_name_taken {
@@ -70,7 +72,12 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         let listening = actor.send(Listen::tcp(address)).await;
         let address = listening
             .map_err(|_| Failure::Bind("the master ended before it listened".to_owned()))?
-            .map_err(|error| Failure::Use(error.to_string()))?;
+            .map_err(|error| match error.source.kind() {
+                ErrorKind::AddrInUse => {
+                    Failure::Use(format!("{error}; name another with --listen, port 0 takes a free one"))
+                }
+                _ => Failure::Use(error.to_string()),
+            })?;
         let line = if output.json {
             json!({ "listening": address.as_str() }).to_string()
         } else {
@@ -78,15 +85,6 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         };
         output.line(&line)?;
     }
-    asked_to_end().await;
-    eprintln!("draining; once more ends at once");
-    let master = Master::from(actor);
-    tokio::select! {
-        drained = master.drain(options.drain_within) => {
-            let drained = drained?;
-            eprintln!("drained: {} finished, {} abandoned", drained.finished, drained.abandoned);
-        }
-        () = asked_to_end() => eprintln!("ended at once"),
-    }
-    Ok(())
+    signals.next().await;
+    drain(&Master::from(actor), options.drain_within, &mut signals).await
 }

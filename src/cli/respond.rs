@@ -1,6 +1,6 @@
 //! `meshwork respond`: a branch whose action runs a command. A request that is cancelled ends its command.
 
-use super::{Done, Failure, Mesh, asked_to_end};
+use super::{Done, Failure, Mesh, Signals, check, drain, say};
 use clap::Args;
 use meshwork::limits::{DRAIN_WITHIN, FRAME_LEN_MAX};
 use meshwork::prelude::*;
@@ -34,7 +34,7 @@ pub(super) async fn run(options: Options) -> Done {
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize);
     let places = Arc::new(Semaphore::new(jobs));
     let command: Arc<str> = command.into();
-    meshwork::check_action(&action).map_err(|error| Failure::Use(error.to_string()))?;
+    check(meshwork::check_action(&action))?;
     let responders = Responders::new().respond_self_describing(action.as_str(), move |arguments: Value| {
         let (places, command) = (Arc::clone(&places), Arc::clone(&command));
         async move {
@@ -43,19 +43,13 @@ pub(super) async fn run(options: Options) -> Done {
         }
     });
     let branch = mesh.bind(|branch| branch.respond_all(responders)).await?;
-    eprintln!("bound to {}; answering {action} with up to {jobs} commands at once", mesh.master);
+    let mut signals = Signals::new()?;
+    say(format_args!("bound to {}; answering {action} with up to {jobs} commands at once", mesh.master));
     tokio::select! {
         why = branch.closed() => return Err(Failure::Bind(why.message().to_owned())),
-        () = asked_to_end() => {}
+        () = signals.next() => {}
     }
-    tokio::select! {
-        drained = branch.drain(DRAIN_WITHIN) => {
-            let drained = drained?;
-            eprintln!("drained: {} finished, {} abandoned", drained.finished, drained.abandoned);
-        }
-        () = asked_to_end() => eprintln!("ended at once"),
-    }
-    Ok(())
+    drain(&branch, DRAIN_WITHIN, &mut signals).await
 }
 
 async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionError> {

@@ -85,6 +85,23 @@ async fn actions_may_come_and_go_while_the_node_runs() {
     }
 }
 
+/// They were answered by the branch itself then, known to nobody else, and could not be added again.
+#[actix::test]
+async fn actions_that_the_master_could_not_be_told_of_may_be_added_again() {
+    let mesh = Mesh::start().await;
+    let (branch, mut coming) = crate::ends::stuck("one");
+    let branch = mesh.bind(branch.in_flight_max(1)).await;
+    let calling = actix_rt::spawn(branch.call::<()>("stuck", ()).within(Duration::MAX));
+    let dropped = crate::soon(coming.recv()).await.expect("it ran");
+    let late = Responders::new().respond("late", |(): ()| async { Ok(7) });
+    let error = branch.respond(late.clone()).await.expect_err("there is no room to say it");
+    assert_eq!((error.code(), error.fate()), (Code::OVERLOADED, Fate::NotSent));
+    calling.abort();
+    crate::soon(dropped).await.expect("there is room again");
+    branch.respond(late).await.unwrap();
+    assert_eq!(mesh.master.call::<i32>("late", ()).await, Ok(7));
+}
+
 #[actix::test]
 async fn calls_and_events_are_messages_to_the_actors_too() {
     let mesh = Mesh::of(MasterActor::new("master").respond("m", |n: i64| async move { Ok(n + 1) })).await;
@@ -98,6 +115,37 @@ async fn calls_and_events_are_messages_to_the_actors_too() {
     assert_eq!(crate::soon(events.recv()).await, Some(("t/x".to_owned(), 5)));
     branch.addr().send(Broadcast::new("t/x", &5_i64)).await.unwrap().unwrap();
     drop(kept);
+}
+
+#[actix::test]
+async fn both_actors_take_the_same_messages() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    let (master, one) = (mesh.master.addr(), branch.addr());
+    let (of_master, mut at_master) = crate::ear::<i32>();
+    let (of_one, mut at_one) = crate::ear::<i32>();
+    let _kept = (
+        master.send(Subscribe::new("t", of_master.clone())).await.unwrap().unwrap(),
+        one.send(Subscribe::new("t", of_one.clone())).await.unwrap().unwrap(),
+        mesh.master.on_broadcast("all", of_master).await.unwrap(),
+        branch.on_broadcast("all", of_one).await.unwrap(),
+    );
+    let heard = |topic: &str, value| Some((topic.to_owned(), value));
+    one.send(Publish::new("t", &1)).await.unwrap().unwrap();
+    master.send(Broadcast::new("all", &2)).await.unwrap().unwrap();
+    assert_eq!(crate::soon(at_one.recv()).await, heard("t", 1));
+    assert_eq!(crate::soon(at_one.recv()).await, heard("all", 2));
+    assert_eq!(crate::soon(at_master.recv()).await, heard("t", 1));
+    master.send(Publish::new("t", &3)).await.unwrap().unwrap();
+    assert_eq!(crate::soon(at_one.recv()).await, heard("t", 3));
+    assert_eq!(crate::soon(at_master.recv()).await, heard("t", 3));
+    one.send(Broadcast::new("all", &4)).await.unwrap().unwrap();
+    assert_eq!(crate::soon(at_master.recv()).await, heard("all", 4));
+    assert!(at_one.try_recv().is_err(), "no broadcast comes back to its sender");
+    let call = Call::<()>::new("nobody", ()).within(Duration::MAX).on("one");
+    assert_eq!(master.send(call).await.unwrap().expect_err("nobody").code(), Code::ACTION_NOT_FOUND);
+    let call = Call::<()>::new("nobody", ()).fail_when_down();
+    assert_eq!(one.send(call).await.unwrap().expect_err("nobody").code(), Code::ACTION_NOT_FOUND);
 }
 
 #[actix::test]

@@ -30,7 +30,7 @@ async fn a_deadline_ends_the_call_and_drops_the_responders_future_at_the_far_end
     let caller = mesh.branch("caller").await;
     for node in [Node::from(&mesh.master), Node::from(&caller)] {
         let error =
-            node.call::<()>("stuck", ()).within(Duration::from_millis(50)).await.expect_err("it is stuck");
+            node.call::<()>("stuck", ()).within(Duration::from_millis(100)).await.expect_err("it is stuck");
         assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::Unknown));
         assert_eq!(error.code().0, 2);
         let dropped = soon(coming.recv()).await.expect("it ran");

@@ -2,10 +2,12 @@
 
 use crate::{Mesh, ear, soon, until_known};
 use bytes::{Bytes, BytesMut};
-use meshwork::limits::{BIND_FRAME_LEN_MAX, PROTOCOL_VERSION};
+use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, PROTOCOL_VERSION};
 use meshwork::prelude::*;
-use meshwork::{Encoding, Payload};
-use meshwork_wire::{Bind, Bound, CallbackId, Frame, NodeNews, Offer, Refused, Request, Response, SessionId};
+use meshwork::{ByteBuf, Encoding, Pattern, Payload};
+use meshwork_wire::{
+    Bind, Bound, CallbackId, Frame, NodeNews, Offer, Refused, Request, Response, SessionId, SubscriptionKey,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -241,7 +243,7 @@ async fn a_late_reply_and_one_that_nobody_asked_for_miss() {
     let mesh = Mesh::start().await;
     let mut provider = RawBranch::bound(&mesh, "provider", &["ask"]).await;
     let caller = mesh.branch("caller").await;
-    let calling = caller.call::<i32>("ask", ()).within(Duration::from_millis(50));
+    let calling = caller.call::<i32>("ask", ()).within(Duration::from_millis(200));
     let (outcome, late) = tokio::join!(calling, provider.hear_request());
     assert_eq!(outcome.expect_err("it is late").code(), Code::REQUEST_TIMEOUT);
     assert_eq!(provider.hear_answer().await, Some(Frame::Cancel(late.callback_id)));
@@ -278,8 +280,34 @@ async fn a_reply_that_comes_in_pieces_is_one_reply() {
 }
 
 #[actix::test]
+async fn a_subscriber_that_does_not_read_loses_events_and_slows_nobody() {
+    let mesh = Mesh::start().await;
+    let reading = mesh.branch("reading").await;
+    let (heard, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |event: Event<(u32, ByteBuf)>| {
+        let _ = heard.send(event.value.0);
+    };
+    let _kept = reading.subscribe("t", handler).await.unwrap();
+    let Frame::Bind(deaf) = bind("deaf", &[]) else { unreachable!("it is a bind") };
+    let key = SubscriptionKey { pattern: Pattern::new("t").expect("a pattern"), group: None };
+    let mut branch = RawBranch::connect(&mesh).await;
+    branch.say(&Frame::Bind(Bind { subscriptions: vec![key], ..deaf })).await;
+    until_known(&mesh.master, "deaf", true).await;
+    // Four times what an outbox holds; what the sockets take besides is far less.
+    let (count, event) = (64, ByteBuf::from(vec![7; OUTBOX_LEN_MAX / 16]));
+    for number in 0..count {
+        mesh.master.publish("t", &(number, &event)).await.unwrap();
+        assert_eq!(soon(events.recv()).await, Some(number));
+    }
+    let sessions = mesh.master.snapshot().await.unwrap().sessions;
+    let dropped = |name| sessions.iter().find(|it| it.name == name).expect("it is bound").events_dropped;
+    assert_eq!(dropped("reading"), 0);
+    assert!((1..u64::from(count)).contains(&dropped("deaf")), "{sessions:?}");
+}
+
+#[actix::test]
 async fn a_branch_that_says_nothing_is_given_up_and_one_that_pings_is_answered() {
-    let mesh = Mesh::of(MasterActor::new("master").heartbeat(Duration::from_millis(20))).await;
+    let mesh = Mesh::of(MasterActor::new("master").heartbeat(Duration::from_millis(150))).await;
     let mut branch = RawBranch::bound(&mesh, "mute", &["x"]).await;
     branch.say(&Frame::Ping).await;
     while branch.hear().await.expect("it is answered first") != Frame::Pong {}
