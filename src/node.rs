@@ -61,6 +61,9 @@ impl Node {
     /// Calls an action: the node's own, else whoever offers it. The arguments are one serde value; a tuple or a struct takes
     /// either. Encodes now, sends when first polled. The reply's type is inferred, or written `call::<i64>(..)`.
     ///
+    /// Between Rust nodes arguments travel as bincode, which knows no types: an `i32` for a `u32` arrives as another number.
+    /// Give literals the type that the responder takes, or use a trait for both ends: [`actions`](crate::actions).
+    ///
     /// ```
     /// # use meshwork::prelude::*;
     /// # async fn example(branch: Branch) -> Result<(), CallError> {
