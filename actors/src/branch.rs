@@ -586,15 +586,9 @@ impl BranchActor {
             time_left,
             payload: call.arguments,
         });
-        let error = match link.outbox.push(&frame) {
-            Ok(()) => return,
-            Err(Refusal::Full) => CallError::new(Code::OVERLOADED, Fate::NotSent, "the outbox is full"),
-            Err(Refusal::Closed) => CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"),
-            Err(Refusal::TooLong { len, max }) => {
-                CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, too_long(len, max))
-            }
-        };
-        requests.resolve(callback_id, Err(error));
+        if let Err(refusal) = link.outbox.push(&frame) {
+            requests.resolve(callback_id, Err(not_said(refusal)));
+        }
     }
 
     fn cancel(&mut self, callback_id: CallbackId) {
@@ -650,7 +644,10 @@ impl BranchActor {
                 }
                 let (caller, answer) = oneshot::channel();
                 let deadline = Instant::now() + CALL_WITHIN;
-                link.outbox.push_always(&frame(callback_id));
+                if let Err(refusal) = link.outbox.push(&frame(callback_id)) {
+                    self.node.settled();
+                    return Box::pin(async move { Err(not_said(refusal)) });
+                }
                 let mut requests = self.requests.borrow_mut();
                 requests.open(callback_id, Way::Link, Reply::Call(caller), Some(deadline.into_std()));
                 drop(requests);
@@ -691,6 +688,17 @@ impl BranchActor {
             this.set_alarm(context);
         });
         self.alarm = Some((next, alarm));
+    }
+}
+
+/// Why something did not go over the link.
+fn not_said(refusal: Refusal) -> CallError {
+    match refusal {
+        Refusal::Full => CallError::new(Code::OVERLOADED, Fate::NotSent, "the outbox is full"),
+        Refusal::Closed => CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"),
+        Refusal::TooLong { len, max } => {
+            CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, too_long(len, max))
+        }
     }
 }
 
@@ -854,7 +862,9 @@ impl Handler<Respond> for BranchActor {
         Box::pin(told.into_actor(self).map(move |told: Result<(), CallError>, this, _| match told {
             // A link that was lost meanwhile carries the actions into the next bind.
             Err(error) if error.code() == Code::LINK_LOST && this.may_return() => Ok(()),
-            Err(error) if [Code::NOT_PERMITTED, Code::OVERLOADED].contains(&error.code()) => {
+            Err(error)
+                if [Code::NOT_PERMITTED, Code::OVERLOADED, Code::FRAME_TOO_LARGE].contains(&error.code()) =>
+            {
                 for name in names {
                     this.actions.remove(&name);
                 }
