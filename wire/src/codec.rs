@@ -2,7 +2,9 @@
 //! frame: that is what keeps the cost of a frame low under load.
 
 use crate::Frame;
-use crate::limits::{BIND_FRAME_LEN_MAX, LENGTH_PREFIX_LEN, READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START};
+use crate::limits::{
+    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN, READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START,
+};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use tokio_util::codec::{Decoder, Encoder};
@@ -11,16 +13,25 @@ use tokio_util::codec::{Decoder, Encoder};
 #[derive(Debug)]
 pub struct FrameCodec {
     frame_len_max: usize,
+    /// How much is read at once at the moment, and whether something has been read since room was made for it.
     read_len: usize,
+    has_read: bool,
 }
 
 /// One or more whole frames, as one read brought them. The lengths have been checked, the frames have not been read.
 #[derive(Clone, Debug)]
-pub struct Block(Bytes);
+pub struct Block {
+    bytes: Bytes,
+    count: usize,
+}
 
 /// The frames of a [`Block`], read one by one. It ends after the first that is none.
 #[derive(Debug)]
-pub struct Frames(Bytes);
+pub struct Frames {
+    block: Bytes,
+    at: usize,
+    left: usize,
+}
 
 /// Why bytes are not frames. The link that brought them is closed: what follows cannot be told apart.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +68,17 @@ impl FrameCodec {
     /// For frames of at most so many bytes, the length prefix not counted.
     #[must_use]
     pub fn new(frame_len_max: usize) -> Self {
-        Self { frame_len_max, read_len: READ_BUFFER_LEN_START }
+        Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false }
+    }
+
+    /// A read that filled its room says that more waits: the next one reads twice as much at once. One that filled little of
+    /// it says that less is enough, so that a connection which falls idle soon keeps little.
+    fn follow_load(&mut self, come: usize) {
+        if come >= self.read_len {
+            self.read_len = (self.read_len * 2).min(READ_BUFFER_LEN_MAX);
+        } else if come < self.read_len / 4 {
+            self.read_len = (self.read_len / 2).max(READ_BUFFER_LEN_START);
+        }
     }
 
     /// Allows longer or shorter frames from now on.
@@ -71,35 +92,40 @@ impl Decoder for FrameCodec {
     type Error = FrameError;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {
-        // A read that filled the buffer says that more waits: read more at once next time.
-        if buffer.len() >= self.read_len {
-            self.read_len = (self.read_len * 2).min(READ_BUFFER_LEN_MAX);
+        if std::mem::take(&mut self.has_read) {
+            self.follow_load(buffer.len());
         }
-        let mut whole = 0;
-        let missing = loop {
+        let (mut whole, mut count) = (0, 0);
+        loop {
+            // What is left over is the next block: the decoder is asked again before anything is read.
+            if count == BLOCK_FRAMES_MAX {
+                break;
+            }
             let rest = &buffer[whole..];
             let Some(prefix) = rest.first_chunk::<LENGTH_PREFIX_LEN>() else {
-                break 0;
+                break;
             };
             let claimed = u32::from_le_bytes(*prefix) as usize;
             if claimed > self.frame_len_max {
                 if whole > 0 {
                     // What came before it was said in good order. The next call finds this one at the start.
-                    break 0;
+                    break;
                 }
                 return Err(FrameError::TooLong { claimed, max: self.frame_len_max });
             }
             let len = LENGTH_PREFIX_LEN + claimed;
             if rest.len() < len {
-                break len - rest.len();
+                break;
             }
             whole += len;
-        };
+            count += 1;
+        }
         if whole > 0 {
-            return Ok(Some(Block(buffer.split_to(whole).freeze())));
+            return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
         }
         // At most one read more than what has come: a claimed length alone makes us hold nothing.
-        buffer.reserve(missing.clamp(1, self.read_len));
+        buffer.reserve(self.read_len);
+        self.has_read = true;
         Ok(None)
     }
 
@@ -125,27 +151,34 @@ impl Block {
     /// Reads its frames.
     #[must_use]
     pub fn frames(self) -> Frames {
-        Frames(self.0)
+        Frames { block: self.bytes, at: 0, left: self.count }
     }
 
     /// How many bytes it has, prefixes counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
+    }
+
+    /// How many frames it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// Whether it has none. A decoder makes no empty blocks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 }
 
 impl Frames {
     /// What has not been read yet, for whoever goes on with it.
     #[must_use]
-    pub fn rest(self) -> Option<Block> {
-        if self.0.is_empty() { None } else { Some(Block(self.0)) }
+    pub fn rest(mut self) -> Option<Block> {
+        self.block.advance(self.at);
+        if self.block.is_empty() { None } else { Some(Block { bytes: self.block, count: self.left }) }
     }
 }
 
@@ -153,22 +186,28 @@ impl Iterator for Frames {
     type Item = Result<Frame, FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
+        let rest = &self.block[self.at..];
+        if rest.is_empty() {
             return None;
         }
         // The decoder has checked the lengths; a block of another origin ends here.
-        let whole =
-            self.0.first_chunk::<LENGTH_PREFIX_LEN>().map(|prefix| u32::from_le_bytes(*prefix) as usize);
-        let frame = match whole {
-            Some(len) if self.0.len() >= LENGTH_PREFIX_LEN + len => {
-                self.0.advance(LENGTH_PREFIX_LEN);
-                Frame::decode(&self.0.split_to(len))
+        let len = rest.first_chunk::<LENGTH_PREFIX_LEN>().map(|prefix| u32::from_le_bytes(*prefix) as usize);
+        let frame = match len {
+            Some(len) if rest.len() - LENGTH_PREFIX_LEN >= len => {
+                let start = self.at + LENGTH_PREFIX_LEN;
+                self.at = start + len;
+                self.left = self.left.saturating_sub(1);
+                Frame::decode_part(&self.block, start..start + len)
             }
             _ => Err(FrameError::Cut),
         };
         if frame.is_err() {
-            self.0.clear();
+            self.at = self.block.len();
         }
         Some(frame)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left))
     }
 }

@@ -4,13 +4,15 @@
 //! `tests/golden.rs` freezes the bytes of each. What a relay touches on its way (requests, responses, events) is read
 //! without copying: names and payloads are slices of the buffer that the frame came in.
 
+mod swift;
+
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};
 use crate::{CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId};
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, ops::Range, time::Duration};
 
 /// What goes over a link as one unit.
 #[derive(Clone, PartialEq, Debug)]
@@ -387,6 +389,9 @@ impl Frame {
     }
 
     fn encode_head(&self, buffer: &mut BytesMut, payload_len: usize) {
+        if swift::write(self, payload_len, buffer) {
+            return;
+        }
         let start = buffer.len();
         buffer.put_u32_le(0);
         write_head(&self.head(), buffer);
@@ -417,6 +422,18 @@ impl Frame {
     /// When the bytes are not a frame of this protocol. No text is allocated that is longer than the bytes themselves, and
     /// no list that is longer than [`HEAD_ELEMENTS_MAX`](crate::limits::HEAD_ELEMENTS_MAX).
     pub fn decode(bytes: &Bytes) -> Result<Frame, FrameError> {
+        Self::decode_part(bytes, 0..bytes.len())
+    }
+
+    /// Reads the frame that stands in a part of a block, which must lie within it.
+    pub(crate) fn decode_part(block: &Bytes, part: Range<usize>) -> Result<Frame, FrameError> {
+        match swift::read(block, part.clone()) {
+            Some(frame) => Ok(frame),
+            None => Self::decode_any(&block.slice(part)),
+        }
+    }
+
+    fn decode_any(bytes: &Bytes) -> Result<Frame, FrameError> {
         let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
         let rest = || bytes.slice(head_len..);
         let text = |text: &str| shared_text(bytes, text);
