@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::node::{Asked, Call as ActorCall, Node as ActorNode, WhenDown};
+use meshwork_actors::node::{Asked, Call as ActorCall, Node as ActorNode, Prepared, WhenDown};
 use meshwork_wire::ByteString;
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
@@ -30,9 +30,12 @@ pub struct Calling<R> {
 enum State {
     New {
         node: Node,
-        call: Result<ActorCall, CallError>,
-        instead: Option<Payload>,
+        call: Prepared,
+        /// The arguments in the other encoding, while it is not known which one is wanted.
+        instead: Option<Box<Payload>>,
     },
+    /// The arguments cannot be written.
+    Failed(CallError),
     /// The handle of a master is used for the first time: the master is asked for what they share.
     Attaching(BoxFuture<'static, Result<Asked, CallError>>),
     Asked(Asked),
@@ -47,11 +50,15 @@ impl<R> Calling<R> {
         let (encoding, instead) = match node.attached() {
             Some(attached) => (attached.encoding_for(&action), None),
             // Which of the two is wanted shows when the handle is attached.
-            None => (Encoding::Bincode, Payload::encode(Encoding::MessagePack, arguments).ok()),
+            None => (Encoding::Bincode, Payload::encode(Encoding::MessagePack, arguments).ok().map(Box::new)),
         };
-        let call = Payload::encode(encoding, arguments).map(|arguments| ActorCall::new(action, arguments));
-        let call = call.map_err(CallError::from);
-        Self { state: State::New { node, call, instead }, decode: |payload| Ok(payload.decode()?) }
+        let state = match Payload::encode(encoding, arguments) {
+            Ok(arguments) => {
+                State::New { node, call: Prepared::new(ActorCall::new(action, arguments)), instead }
+            }
+            Err(error) => State::Failed(error.into()),
+        };
+        Self { state, decode: |payload| Ok(payload.decode()?) }
     }
 
     /// Waits at most so long; `Duration::MAX` for ever. Default: 10 s. The responder is told how long is left.
@@ -71,27 +78,28 @@ impl<R> Calling<R> {
     }
 
     fn with(mut self, change: impl FnOnce(&mut ActorCall)) -> Self {
-        if let State::New { call: Ok(call), .. } = &mut self.state {
-            change(call);
+        if let State::New { call, .. } = &mut self.state {
+            change(call.call());
         }
         self
     }
 
     /// Sends it; used when several calls are made at once, before any of them is awaited.
     fn submit(&mut self) -> Result<(), CallError> {
-        let State::New { .. } = &self.state else {
+        if !matches!(self.state, State::New { .. } | State::Failed(_)) {
             return Ok(());
-        };
-        let State::New { node, call, instead } = std::mem::replace(&mut self.state, State::Done) else {
-            return Ok(());
-        };
-        let call = call?;
-        self.state = match node.attached() {
-            Some(attached) => State::Asked(attached.ask(call)?),
-            None => State::Attaching(Box::pin(async move {
-                let attached = node.attach().await?;
-                attached.ask(in_wanted_encoding(&attached, call, instead))
-            })),
+        }
+        self.state = match std::mem::replace(&mut self.state, State::Done) {
+            State::New { node, call, instead } => match node.into_attached() {
+                Ok(attached) => State::Asked(attached.ask(call)?),
+                Err(node) => State::Attaching(Box::pin(async move {
+                    let attached = node.attach().await?;
+                    let call = in_wanted_encoding(&attached, call, instead);
+                    attached.ask(call)
+                })),
+            },
+            State::Failed(error) => return Err(error),
+            state => state,
         };
         Ok(())
     }
@@ -100,18 +108,18 @@ impl<R> Calling<R> {
 impl Calling<Payload> {
     /// A call whose arguments are written already, and whose reply is not read: for tools that know no types.
     pub(crate) fn raw(node: Node, action: ByteString, arguments: Payload) -> Self {
-        let call = Ok(ActorCall::new(action, arguments));
+        let call = Prepared::new(ActorCall::new(action, arguments));
         Self { state: State::New { node, call, instead: None }, decode: Ok }
     }
 }
 
-fn in_wanted_encoding(node: &ActorNode, call: ActorCall, instead: Option<Payload>) -> ActorCall {
-    match instead {
-        Some(arguments) if node.encoding_for(&call.action).is_self_describing() => {
-            ActorCall { arguments, ..call }
-        }
-        _ => call,
+fn in_wanted_encoding(node: &ActorNode, mut call: Prepared, instead: Option<Box<Payload>>) -> Prepared {
+    if let Some(arguments) = instead
+        && node.encoding_for(&call.call().action).is_self_describing()
+    {
+        call.call().arguments = *arguments;
     }
+    call
 }
 
 impl<R> Future for Calling<R> {
@@ -131,7 +139,7 @@ impl<R> Future for Calling<R> {
                     Poll::Pending => Poll::Pending,
                 },
                 State::Asked(asked) => asked.poll_unpin(context),
-                State::New { .. } | State::Done => {
+                State::New { .. } | State::Failed(_) | State::Done => {
                     let again = CallError::new(Code::CANCELLED, Fate::Unknown, "a call was awaited twice");
                     Poll::Ready(Err(again))
                 }
@@ -213,8 +221,8 @@ impl<R> Call<R> {
     {
         let Self { action, arguments, within, node: named, when_down, .. } = self;
         let asked = arguments.and_then(|(arguments, instead)| {
-            let call = ActorCall { action, node: named, arguments, within, when_down };
-            node.ask(in_wanted_encoding(node, call, instead))
+            let call = Prepared::new(ActorCall { action, node: named, arguments, within, when_down });
+            Arc::clone(node).ask(in_wanted_encoding(node, call, instead.map(Box::new)))
         });
         Box::pin(async move { Ok(asked?.await?.decode()?) })
     }

@@ -17,7 +17,7 @@ mod establish;
 pub use cache::ActionCache;
 pub use establish::BindError;
 
-use crate::link::{Address, Dial, Tcp};
+use crate::link::{Address, Dial, Paced, Tcp};
 use crate::node::{
     Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
     SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
@@ -73,7 +73,7 @@ pub struct BranchActor {
     /// Calls of this branch to itself that were not answered at once. They outlive the link.
     own_answering: Answering,
     /// Calls that wait for the link, at most [`WAITING_MAX`].
-    waiting: VecDeque<Ask>,
+    waiting: VecDeque<Box<Ask>>,
     subscribers: Subscribers,
     broadcasts: Subscribers,
     watchers: Vec<Watcher>,
@@ -244,7 +244,7 @@ impl BranchActor {
         let Established { reader, writer, bound, early } = established;
         self.epoch += 1;
         let epoch = self.epoch;
-        let inbound = reader
+        let inbound = Paced::new(reader)
             .map(|block| match block {
                 Ok(block) => Inbound::Block(block),
                 Err(error) => Inbound::Lost(Some(error)),
@@ -287,9 +287,12 @@ impl BranchActor {
         }
         for ask in std::mem::take(&mut self.waiting) {
             // Those whose deadline passed have been told.
-            if self.requests.borrow().contains(ask.callback_id) {
-                self.send(ask.callback_id, ask.call, None);
-            }
+            let Some(deadline) = self.requests.borrow_mut().goes(ask.callback_id, Way::Link) else {
+                continue;
+            };
+            let time_left =
+                deadline.map(|deadline| Instant::from_std(deadline).saturating_duration_since(now));
+            self.send(ask.callback_id, ask.call, time_left);
         }
         if matches!(self.state, State::Bound(_)) {
             self.node.set_status(Status::Bound);
@@ -486,14 +489,14 @@ impl BranchActor {
             return;
         };
         let Request { callback_id, action, caller, time_left, payload, .. } = request;
-        let reply_to = ReplyTo::Link { outbox: link.outbox.clone(), callback_id };
         if link.draining {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, format!("{} is draining", self.name));
-            return reply_to.send(Err(error));
+            return link.outbox.reply(callback_id, Err(error));
         }
         let Some(own) = self.actions.get(&action) else {
             let what = format!("{} does not offer {action:?}", self.name);
-            return reply_to.send(Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what)));
+            let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what);
+            return link.outbox.reply(callback_id, Err(error));
         };
         let deadline = time_left.and_then(|time_left| now.checked_add(time_left));
         link.answering.start(
@@ -501,12 +504,12 @@ impl BranchActor {
             payload,
             RequestContext::new(action, caller, deadline),
             callback_id,
-            reply_to,
+            &link.outbox,
         );
     }
 
     /// Sends a call on its way: own responders first, then the link.
-    fn ask(&mut self, ask: Ask, now: Instant) {
+    fn ask(&mut self, ask: Box<Ask>, now: Instant) {
         let draining = match &self.state {
             State::Bound(link) => link.draining,
             State::Leaving => true,
@@ -520,15 +523,14 @@ impl BranchActor {
         let deadline = ask.call.within.and_then(|within| now.checked_add(within));
         let until = deadline.map(Instant::into_std);
         if let (Some(own), true) = (self.actions.get(&ask.call.action), here) {
-            let Ask { callback_id, call, reply } = ask;
+            let Ask { callback_id, call, reply } = *ask;
             self.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
             let context = RequestContext::new(call.action, self.name.clone(), deadline);
-            let reply_to = ReplyTo::Here { requests: Rc::clone(&self.requests), callback_id };
-            return self.own_answering.start(own, call.arguments, context, callback_id, reply_to);
+            return self.own_answering.start(own, call.arguments, context, callback_id, &self.requests);
         }
         match &self.state {
             State::Bound(link) if !link.master_drains => {
-                let Ask { callback_id, call, reply } = ask;
+                let Ask { callback_id, call, reply } = *ask;
                 self.requests.borrow_mut().open(callback_id, Way::Link, reply, until);
                 self.send(
                     callback_id,
@@ -547,7 +549,7 @@ impl BranchActor {
     }
 
     /// Lets a call wait for the link.
-    fn wait(&mut self, ask: Ask, until: Option<std::time::Instant>) {
+    fn wait(&mut self, mut ask: Box<Ask>, until: Option<std::time::Instant>) {
         if ask.call.when_down == WhenDown::Fail {
             let error = CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down");
             return ask.refuse(&self.node, error);
@@ -561,10 +563,10 @@ impl BranchActor {
             let what = format!("{WAITING_MAX} calls wait for the link already");
             return ask.refuse(&self.node, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
         }
-        let Ask { callback_id, call, reply } = ask;
-        self.requests.borrow_mut().open(callback_id, Way::Waiting, reply, until);
-        // The entry has taken the caller over; what is kept is what to send.
-        self.waiting.push_back(Ask { callback_id, call, reply: Reply::Nobody });
+        // The entry takes the caller over; what is kept is what to send.
+        let reply = std::mem::replace(&mut ask.reply, Reply::Nobody);
+        self.requests.borrow_mut().open(ask.callback_id, Way::Waiting, reply, until);
+        self.waiting.push_back(ask);
     }
 
     /// Writes a request whose entry is open.
@@ -572,12 +574,6 @@ impl BranchActor {
         let State::Bound(link) = &self.state else {
             return;
         };
-        let mut requests = self.requests.borrow_mut();
-        let time_left = time_left.or_else(|| {
-            let deadline = requests.deadline(callback_id)?;
-            Some(Instant::from_std(deadline).saturating_duration_since(Instant::now()))
-        });
-        requests.set_way(callback_id, Way::Link);
         let frame = Frame::Request(Request {
             callback_id,
             action: call.action,
@@ -587,7 +583,7 @@ impl BranchActor {
             payload: call.arguments,
         });
         if let Err(refusal) = link.outbox.push(&frame) {
-            requests.resolve(callback_id, Err(not_said(refusal)));
+            self.requests.borrow_mut().resolve(callback_id, Err(not_said(refusal)));
         }
     }
 

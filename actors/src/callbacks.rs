@@ -1,7 +1,10 @@
 //! The callback table: which id resolves what, and until when. It decides who is first, the reply, the deadline or the end
 //! of the link; an id that was settled is gone, so whatever comes later can only miss. No runtime, no clock: `now` comes in.
 
-use hashbrown::HashMap;
+mod slots;
+
+pub(crate) use slots::Slots;
+
 use meshwork_wire::CallbackId;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -9,7 +12,7 @@ use std::time::Instant;
 
 /// What waits for ids, each with a deadline or without.
 pub(crate) struct CallbackTable<W> {
-    waiters: HashMap<CallbackId, W>,
+    waiters: Slots<W>,
     deadlines: Deadlines,
 }
 
@@ -26,7 +29,7 @@ const SWEEP_LEN_MIN: usize = 64;
 
 impl<W> CallbackTable<W> {
     pub(crate) fn new() -> Self {
-        Self { waiters: HashMap::new(), deadlines: Deadlines::default() }
+        Self { waiters: Slots::new(), deadlines: Deadlines::default() }
     }
 
     /// Lets `waiter` wait for `id`. Gives back what waited for it already, which is the caller's mistake or an attack.
@@ -39,28 +42,24 @@ impl<W> CallbackTable<W> {
 
     /// Whoever waits for `id`, to be told; nobody from now on.
     pub(crate) fn settle(&mut self, id: CallbackId) -> Option<W> {
-        let waiter = self.waiters.remove(&id)?;
-        self.deadlines.settled(id, |id| self.waiters.contains_key(&id), self.waiters.len());
+        let waiter = self.waiters.remove(id)?;
+        self.deadlines.settled(id, |id| self.waiters.contains(id), self.waiters.len());
         Some(waiter)
     }
 
-    pub(crate) fn get(&self, id: CallbackId) -> Option<&W> {
-        self.waiters.get(&id)
-    }
-
     pub(crate) fn get_mut(&mut self, id: CallbackId) -> Option<&mut W> {
-        self.waiters.get_mut(&id)
+        self.waiters.get_mut(id)
     }
 
     pub(crate) fn contains(&self, id: CallbackId) -> bool {
-        self.waiters.contains_key(&id)
+        self.waiters.contains(id)
     }
 
     /// The next of those whose deadline has passed.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<(CallbackId, W)> {
         loop {
             let id = self.deadlines.pop(now)?;
-            if let Some(waiter) = self.waiters.remove(&id) {
+            if let Some(waiter) = self.waiters.remove(id) {
                 return Some((id, waiter));
             }
         }
@@ -68,7 +67,7 @@ impl<W> CallbackTable<W> {
 
     /// When to look for expired ones again.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
-        self.deadlines.drop_settled(|id| self.waiters.contains_key(&id));
+        self.deadlines.drop_settled(|id| self.waiters.contains(id));
         self.deadlines.first()
     }
 
@@ -78,15 +77,15 @@ impl<W> CallbackTable<W> {
 
     /// Everyone for whom `gone` holds, to be told.
     pub(crate) fn take_if(&mut self, mut gone: impl FnMut(&W) -> bool) -> Vec<(CallbackId, W)> {
-        let taken = self.waiters.extract_if(|_, waiter| gone(waiter)).collect();
-        self.deadlines.sweep(|id| self.waiters.contains_key(&id));
+        let taken = self.waiters.take_if(|waiter| gone(waiter));
+        self.deadlines.sweep(|id| self.waiters.contains(id));
         taken
     }
 
     /// Everyone, to be told.
     pub(crate) fn take_all(&mut self) -> Vec<(CallbackId, W)> {
         self.deadlines = Deadlines::default();
-        self.waiters.drain().collect()
+        self.waiters.take_all()
     }
 }
 

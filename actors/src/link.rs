@@ -1,7 +1,10 @@
 //! The byte stream between two nodes, and where it comes from. The actors know nothing of TCP: they are handed a [`Dial`] or
 //! an [`Accept`], so a simulated network is as good.
 
+use futures::Stream;
 use futures::future::BoxFuture;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::{fmt, io, net::SocketAddr, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -24,6 +27,33 @@ pub trait Accept: Send + 'static {
 
     /// Waits for the next link; gives it and who is at its other end.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>>;
+}
+
+/// Lets the other tasks of the arbiter have a turn after each item: what one block of frames made others say leaves, and is
+/// worked on at the far end, while the next block is read.
+pub(crate) struct Paced<S> {
+    stream: S,
+    yields: bool,
+}
+
+impl<S> Paced<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, yields: false }
+    }
+}
+
+impl<S: Stream + Unpin> Stream for Paced<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        if std::mem::take(&mut self.yields) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let item = Pin::new(&mut self.stream).poll_next(context);
+        self.yields = item.is_ready();
+        item
+    }
 }
 
 /// Where a master listens: `host:port`.

@@ -8,7 +8,7 @@ use crate::node::{
     SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, WayOut, Withdraw,
 };
 use crate::registry::{self, Balance, NoProvider, OnNameTaken, RegistryActor, Route};
-use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
+use crate::responder::{Action, Actions, Answering, Context as RequestContext};
 use crate::response::{Requests, Way};
 use crate::router::{self, Event, RouterActor};
 use crate::session::{
@@ -244,7 +244,7 @@ impl MasterActor {
     }
 
     /// Sends a call of the master's own on its way: its own responders first, then the branches.
-    fn ask(&mut self, ask: Ask, now: Instant, unrouted: &mut Vec<Routing>) {
+    fn ask(&mut self, ask: Box<Ask>, now: Instant, unrouted: &mut Vec<Routing>) {
         let own = self.actions.get(&ask.call.action);
         let here = ask.call.node.is_empty() || ask.call.node == self.name;
         let this = self.running.as_mut().expect("it is made in `started`, before anything else");
@@ -252,14 +252,13 @@ impl MasterActor {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
             return ask.refuse(&self.node, error);
         }
-        let Ask { callback_id, call, reply } = ask;
+        let Ask { callback_id, call, reply } = *ask;
         let deadline = call.within.and_then(|within| now.checked_add(within));
         let until = deadline.map(Instant::into_std);
         if let (Some(action), true) = (own, here) {
             this.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
             let context = RequestContext::new(call.action, self.name.clone(), deadline);
-            let reply_to = ReplyTo::Here { requests: Rc::clone(&this.requests), callback_id };
-            return this.answering.start(action, call.arguments, context, callback_id, reply_to);
+            return this.answering.start(action, call.arguments, context, callback_id, &this.requests);
         }
         this.requests.borrow_mut().open(callback_id, Way::Waiting, reply, until);
         let routing = Routing { callback_id, call, deadline };
@@ -369,7 +368,7 @@ impl Master {
         match route.pick(self.shared.config.balance, &call.node) {
             Ok(session) => {
                 let drawn = session.next_id();
-                self.requests.borrow_mut().set_way(callback_id, Way::Session(session.clone(), drawn));
+                self.requests.borrow_mut().goes(callback_id, Way::Session(session.clone(), drawn));
                 let forwarded = Forwarded {
                     asked_as: callback_id,
                     callback_id: drawn,
@@ -378,7 +377,7 @@ impl Master {
                     deadline,
                     payload: call.arguments,
                 };
-                session::push_to(&mut self.forwards, &session, forwarded);
+                session::push_to(&mut self.forwards, &session, forwarded, 0);
             }
             Err(reason) => {
                 let error = no_provider(reason, &call.action, &call.node);

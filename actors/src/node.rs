@@ -20,7 +20,7 @@ use meshwork_wire::{
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,12 +30,13 @@ use tokio::sync::{Notify, oneshot, watch};
 pub struct Node {
     name: ByteString,
     queue: Mutex<Queue>,
-    next_id: AtomicU64,
     next_subscriber: AtomicU64,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
     door: OnceLock<Door>,
     known: RwLock<ActionCache>,
+    /// Whether there may be an action that wants another encoding than bincode: most of the time it spares a call the lock.
+    some_foreign: AtomicBool,
     status: watch::Sender<Status>,
     /// Told when there may be room for events again.
     room: Notify,
@@ -58,24 +59,30 @@ pub(crate) enum WayOut {
 
 #[derive(Default)]
 struct Queue {
+    next_id: u64,
     submissions: Vec<Submission>,
     closed: Option<CallError>,
 }
 
 /// Something that a handle asks of its node.
 pub(crate) enum Submission {
-    Ask(Ask),
+    Ask(Box<Ask>),
     Cancel(CallbackId),
     Publish { topic: ByteString, payload: Payload },
     Broadcast { topic: ByteString, payload: Payload },
 }
 
 /// A call on its way to the actor.
+#[derive(Debug)]
 pub(crate) struct Ask {
     pub(crate) callback_id: CallbackId,
     pub(crate) call: Call,
     pub(crate) reply: Reply,
 }
+
+/// A call that can be submitted. It moves to the actor as it is: a pointer, not the 200 bytes behind it.
+#[derive(Debug)]
+pub struct Prepared(Box<Ask>);
 
 /// A call: which action, with what, how long, by whom.
 #[derive(Clone, Debug)]
@@ -236,12 +243,12 @@ impl Node {
         Arc::new(Self {
             name,
             queue: Mutex::default(),
-            next_id: AtomicU64::new(0),
             next_subscriber: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max: AtomicUsize::new(IN_FLIGHT_MAX),
             door: OnceLock::new(),
             known: RwLock::default(),
+            some_foreign: AtomicBool::new(false),
             status: watch::Sender::new(Status::Rebinding),
             room: Notify::new(),
             idle: Notify::new(),
@@ -260,28 +267,25 @@ impl Node {
     /// # Errors
     ///
     /// At once, not sent: when too much is in flight, or the node has ended.
-    pub fn ask(self: &Arc<Self>, call: Call) -> Result<Asked, CallError> {
+    pub fn ask(self: Arc<Self>, Prepared(mut ask): Prepared) -> Result<Asked, CallError> {
         self.take_place()?;
         let (reply, outcome) = oneshot::channel();
-        let callback_id = self.next_id();
-        if let Err(error) = self.submit(Submission::Ask(Ask { callback_id, call, reply: Reply::Call(reply) }))
-        {
+        ask.reply = Reply::Call(reply);
+        let mut queue = self.lock();
+        if let Some(error) = queue.closed.clone() {
+            drop(queue);
             self.settled();
             return Err(error);
         }
-        Ok(Asked { outcome, callback_id, node: Arc::clone(self), settled: false })
-    }
-
-    /// Submits many calls at once; each has its own outcome.
-    ///
-    /// # Errors
-    ///
-    /// For each call that is not submitted.
-    pub fn ask_many(
-        self: &Arc<Self>,
-        calls: impl IntoIterator<Item = Call>,
-    ) -> Vec<Result<Asked, CallError>> {
-        calls.into_iter().map(|call| self.ask(call)).collect()
+        let callback_id = queue.next_id();
+        ask.callback_id = callback_id;
+        queue.submissions.push(Submission::Ask(ask));
+        let was_empty = queue.submissions.len() == 1;
+        drop(queue);
+        if was_empty {
+            self.flush();
+        }
+        Ok(Asked { outcome, callback_id, node: self, settled: false })
     }
 
     /// Publishes an event: to the matching handlers of this node, then over the link. Waits for room in the outbox, and for
@@ -310,6 +314,9 @@ impl Node {
     /// The encoding that the providers of an action read best, as far as this node knows.
     #[must_use]
     pub fn encoding_for(&self, action: &str) -> Encoding {
+        if !self.some_foreign.load(Ordering::Acquire) {
+            return Encoding::Bincode;
+        }
         self.known.read().unwrap_or_else(PoisonError::into_inner).encoding_for(action)
     }
 
@@ -431,7 +438,7 @@ impl Node {
     }
 
     pub(crate) fn next_id(&self) -> CallbackId {
-        CallbackId(self.next_id.fetch_add(1, Ordering::Relaxed))
+        self.lock().next_id()
     }
 
     pub(crate) fn set_in_flight_max(&self, max: usize) {
@@ -471,7 +478,10 @@ impl Node {
     }
 
     pub(crate) fn with_known<T>(&self, change: impl FnOnce(&mut ActionCache) -> T) -> T {
-        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner))
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut known);
+        self.some_foreign.store(known.some_foreign(), Ordering::Release);
+        changed
     }
 
     pub(crate) fn set_status(&self, status: Status) {
@@ -628,6 +638,27 @@ impl Change {
         match self {
             Change::Online(news) | Change::Offline(news) => news,
         }
+    }
+}
+
+impl Queue {
+    fn next_id(&mut self) -> CallbackId {
+        let id = CallbackId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+}
+
+impl Prepared {
+    /// Makes room for a call and for whoever waits for it.
+    #[must_use]
+    pub fn new(call: Call) -> Self {
+        Self(Box::new(Ask { callback_id: CallbackId(0), call, reply: Reply::Nobody }))
+    }
+
+    /// The call, as long as it is not submitted.
+    pub fn call(&mut self) -> &mut Call {
+        &mut self.0.call
     }
 }
 

@@ -224,23 +224,21 @@ impl IntoIterator for Actions {
     }
 }
 
-/// Where the reply to a request goes.
-#[derive(Clone)]
-pub(crate) enum ReplyTo {
-    /// Over a link.
-    Link { outbox: Outbox, callback_id: CallbackId },
-    /// To a call of this node's own.
-    Here { requests: Rc<RefCell<Requests>>, callback_id: CallbackId },
+/// Where the replies to requests go: over a link, or to calls of this node's own. It is cloned only for those that are not
+/// answered at once.
+pub(crate) trait ReplyTo: Clone + 'static {
+    fn reply(&self, callback_id: CallbackId, outcome: Outcome);
 }
 
-impl ReplyTo {
-    pub(crate) fn send(self, outcome: Outcome) {
-        match self {
-            ReplyTo::Link { outbox, callback_id } => {
-                outbox.push_always(&Frame::Response(Response { callback_id, outcome }));
-            }
-            ReplyTo::Here { requests, callback_id } => requests.borrow_mut().resolve(callback_id, outcome),
-        }
+impl ReplyTo for Outbox {
+    fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
+        self.push_always(&Frame::Response(Response { callback_id, outcome }));
+    }
+}
+
+impl ReplyTo for Rc<RefCell<Requests>> {
+    fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
+        self.borrow_mut().resolve(callback_id, outcome);
     }
 }
 
@@ -270,11 +268,11 @@ impl Answering {
         arguments: Payload,
         context: Context,
         callback_id: CallbackId,
-        reply_to: ReplyTo,
+        reply_to: &impl ReplyTo,
     ) {
         let permit = match action.permit() {
             Ok(permit) => permit,
-            Err(error) => return reply_to.send(Err(error)),
+            Err(error) => return reply_to.reply(callback_id, Err(error)),
         };
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let mut answer = action.responder.respond(arguments, context);
@@ -285,9 +283,9 @@ impl Answering {
             }
         }));
         match polled {
-            Ok(Ok(outcome)) => reply_to.send(outcome),
-            Ok(Err(answer)) => self.spawn(answer, callback_id, reply_to, permit),
-            Err(panic) => reply_to.send(Err(panicked(&action.offer.action, &*panic))),
+            Ok(Ok(outcome)) => reply_to.reply(callback_id, outcome),
+            Ok(Err(answer)) => self.spawn(answer, callback_id, reply_to.clone(), permit),
+            Err(panic) => reply_to.reply(callback_id, Err(panicked(&action.offer.action, &*panic))),
         }
     }
 
@@ -295,7 +293,7 @@ impl Answering {
         &self,
         answer: LocalBoxFuture<'static, Outcome>,
         callback_id: CallbackId,
-        reply_to: ReplyTo,
+        reply_to: impl ReplyTo,
         permit: Permit,
     ) {
         let running = Rc::downgrade(&self.0);
@@ -306,7 +304,7 @@ impl Answering {
             if let Some(running) = running.upgrade() {
                 running.ended(callback_id);
             }
-            reply_to.send(outcome);
+            reply_to.reply(callback_id, outcome);
         });
         self.0.tasks.borrow_mut().insert(callback_id, task.abort_handle());
     }

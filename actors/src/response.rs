@@ -30,6 +30,7 @@ pub struct Resolve {
 }
 
 /// Where a caller waits.
+#[derive(Debug)]
 pub(crate) enum Reply {
     Call(oneshot::Sender<Outcome>),
     Describe(oneshot::Sender<Result<Vec<ActionDescription>, CallError>>),
@@ -181,19 +182,15 @@ impl Requests {
         self.fail_if(|_| true, error)
     }
 
-    pub(crate) fn set_way(&mut self, callback_id: CallbackId, way: Way) {
-        if let Some(in_flight) = self.table.get_mut(callback_id) {
-            in_flight.way = way;
-        }
+    /// A request that waited goes on its way; gives until when it is waited for, unless nobody waits any more.
+    pub(crate) fn goes(&mut self, callback_id: CallbackId, way: Way) -> Option<Option<Instant>> {
+        let in_flight = self.table.get_mut(callback_id)?;
+        in_flight.way = way;
+        Some(in_flight.deadline)
     }
 
     pub(crate) fn contains(&self, callback_id: CallbackId) -> bool {
         self.table.contains(callback_id)
-    }
-
-    /// Until when a request is waited for.
-    pub(crate) fn deadline(&self, callback_id: CallbackId) -> Option<Instant> {
-        self.table.get(callback_id)?.deadline
     }
 
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {

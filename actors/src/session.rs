@@ -8,13 +8,13 @@
 
 mod state;
 
-use crate::callbacks::CallbackTable;
-use crate::link::Link;
+use crate::callbacks::{CallbackTable, Slots};
+use crate::link::{Link, Paced};
 use crate::master::{HeardBroadcasts, MasterActor, MasterShared};
 use crate::node::Drained;
 use crate::outbox::{Outbox, Refusal};
 use crate::registry::{self, NoProvider, Provider, Route};
-use crate::responder::{Answering, Context as RequestContext, Outcome, ReplyTo};
+use crate::responder::{Answering, Context as RequestContext, Outcome};
 use crate::router::{self, Event};
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture,
@@ -56,7 +56,7 @@ pub struct SessionActor {
     heard: Instant,
     routes: HashMap<ByteString, Arc<Route>>,
     /// Requests of this branch that someone else answers.
-    asked: HashMap<CallbackId, Asked>,
+    asked: Slots<Asked>,
     /// Requests of others that this branch answers.
     relayed: CallbackTable<Asker>,
     /// Requests of others that came between the registration and the end of the bind. Bounded by what they have in flight.
@@ -78,6 +78,8 @@ struct Turn {
     cancels: Vec<(SessionHandle, Vec<CallbackId>)>,
     unrouted: Vec<(Request, Option<Instant>)>,
     events: Vec<Event>,
+    /// How many frames of the block are not taken yet: the most that a batch may still grow by.
+    left: usize,
 }
 
 enum Asked {
@@ -222,7 +224,7 @@ impl SessionActor {
             raise_frame_len: Rc::default(),
             heard: Instant::now(),
             routes: HashMap::new(),
-            asked: HashMap::new(),
+            asked: Slots::new(),
             relayed: CallbackTable::new(),
             early: Vec::new(),
             answering: Answering::new(),
@@ -244,7 +246,9 @@ impl SessionActor {
     fn inbound(&mut self, block: Block, context: &mut Context<Self>) {
         let now = Instant::now();
         self.heard = now;
-        for frame in block.frames() {
+        let mut frames = block.frames();
+        while let Some(frame) = frames.next() {
+            self.turn.left = frames.size_hint().1.unwrap_or(0);
             match frame {
                 Ok(frame) => match self.phase.judge(&frame) {
                     Verdict::Take => self.take(frame, now, context),
@@ -437,7 +441,7 @@ impl SessionActor {
 
     fn request(&mut self, request: Request, now: Instant, context: &mut Context<Self>) {
         let callback_id = request.callback_id;
-        if self.asked.contains_key(&callback_id) || self.answering.contains(callback_id) {
+        if self.asked.contains(callback_id) || self.answering.contains(callback_id) {
             return self.refuse(Code::UNKNOWN, "a callback id was used twice", false, context);
         }
         if self.phase == Phase::Draining {
@@ -472,8 +476,7 @@ impl SessionActor {
             && let Some(own) = &*route.own()
         {
             let context = RequestContext::new(action, self.name.clone(), deadline);
-            let reply_to = ReplyTo::Link { outbox: self.outbox().clone(), callback_id };
-            return self.answering.start(own, payload, context, callback_id, reply_to);
+            return self.answering.start(own, payload, context, callback_id, self.outbox());
         }
         match route.pick(self.master.config.balance, &node) {
             Ok(provider) => {
@@ -486,7 +489,7 @@ impl SessionActor {
                     deadline,
                     payload,
                 };
-                push_to(&mut self.turn.forwards, &provider, forwarded);
+                push_to(&mut self.turn.forwards, &provider, forwarded, self.turn.left);
                 self.asked.insert(callback_id, Asked::Relayed { to: provider, callback_id: drawn });
             }
             Err(reason) => self.reply(callback_id, Err(no_provider(reason, &action, &node))),
@@ -503,7 +506,7 @@ impl SessionActor {
             let routes: HashMap<_, _> = actions.into_iter().zip(routes.unwrap_or_default()).collect();
             for (request, deadline) in requests {
                 // The caller may have given up, or the session closed, meanwhile.
-                if this.asked.remove(&request.callback_id).is_none() || this.phase == Phase::Closing {
+                if this.asked.remove(request.callback_id).is_none() || this.phase == Phase::Closing {
                     continue;
                 }
                 match routes.get(&request.action) {
@@ -536,7 +539,10 @@ impl SessionActor {
                 let reply = (asker.callback_id, outcome);
                 match self.turn.replies.iter_mut().find(|(address, _)| address.is(&asker.address)) {
                     Some((_, replies)) => replies.push(reply),
-                    None => self.turn.replies.push((asker.address, vec![reply])),
+                    None => {
+                        let may_follow = self.turn.left / (1 + self.turn.replies.len());
+                        self.turn.replies.push((asker.address, batch_of(reply, may_follow)));
+                    }
                 }
             }
             None => log::debug!("{}: a reply to {callback_id} came too late", self.name),
@@ -544,8 +550,8 @@ impl SessionActor {
     }
 
     fn cancel(&mut self, callback_id: CallbackId) {
-        match self.asked.remove(&callback_id) {
-            Some(Asked::Relayed { to, callback_id }) => push_to(&mut self.turn.cancels, &to, callback_id),
+        match self.asked.remove(callback_id) {
+            Some(Asked::Relayed { to, callback_id }) => push_to(&mut self.turn.cancels, &to, callback_id, 0),
             Some(Asked::Routing) => {}
             None => {
                 self.answering.cancel(callback_id);
@@ -559,6 +565,9 @@ impl SessionActor {
             return;
         }
         let (topic, payload) = (publish.topic, publish.payload);
+        if self.turn.events.is_empty() {
+            self.turn.events.reserve(1 + self.turn.left);
+        }
         self.turn.events.push(Event { topic, publisher: self.name.clone(), payload });
     }
 
@@ -735,7 +744,7 @@ impl SessionActor {
         for (_, asker) in self.relayed.take_all() {
             asker.address.send(vec![(asker.callback_id, Err(lost.clone()))]);
         }
-        for (_, asked) in self.asked.drain() {
+        for (_, asked) in self.asked.take_all() {
             if let Asked::Relayed { to, callback_id } = asked {
                 #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight")]
                 to.addr().do_send(Cancel(vec![callback_id]));
@@ -778,7 +787,7 @@ impl Actor for SessionActor {
             raise: Rc::clone(&self.raise_frame_len),
             frame_len_max: config.frame_len_max,
         };
-        context.add_stream(FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START));
+        context.add_stream(Paced::new(FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START)));
         self.writer = Some(actix_rt::spawn(async move {
             if let Err(error) = outbox.write_to(write).await {
                 log::debug!("a link cannot be written to: {error}");
@@ -910,7 +919,7 @@ impl Handler<Replies> for SessionActor {
 
     fn handle(&mut self, Replies(replies): Replies, _: &mut Context<Self>) {
         for (callback_id, outcome) in replies {
-            if self.asked.remove(&callback_id).is_some() {
+            if self.asked.remove(callback_id).is_some() {
                 self.reply(callback_id, outcome);
             }
         }
@@ -981,8 +990,8 @@ impl Handler<Close> for SessionActor {
             return;
         }
         let error = CallError::new(Code::DRAINING, Fate::Unknown, "the master ended before the reply came");
-        for callback_id in self.asked.keys() {
-            self.reply(*callback_id, Err(error.clone()));
+        for callback_id in self.asked.ids() {
+            self.reply(callback_id, Err(error.clone()));
         }
         self.close(context);
     }
@@ -1093,11 +1102,26 @@ impl Drop for PendingPlace {
     }
 }
 
-pub(crate) fn push_to<T>(batches: &mut Vec<(SessionHandle, Vec<T>)>, to: &SessionHandle, item: T) {
+/// Adds to the batch for a session. A batch that begins makes room for as many items as may follow, so that it never grows.
+pub(crate) fn push_to<T>(
+    batches: &mut Vec<(SessionHandle, Vec<T>)>,
+    to: &SessionHandle,
+    item: T,
+    may_follow: usize,
+) {
     match batches.iter_mut().find(|(session, _)| session.id() == to.id()) {
         Some((_, batch)) => batch.push(item),
-        None => batches.push((to.clone(), vec![item])),
+        None => {
+            let may_follow = may_follow / (1 + batches.len());
+            batches.push((to.clone(), batch_of(item, may_follow)));
+        }
     }
+}
+
+fn batch_of<T>(item: T, may_follow: usize) -> Vec<T> {
+    let mut batch = Vec::with_capacity(1 + may_follow);
+    batch.push(item);
+    batch
 }
 
 fn allows(patterns: Option<&[Pattern]>, name: &str) -> bool {

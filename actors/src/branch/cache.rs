@@ -95,10 +95,12 @@ impl ActionCache {
         self.actions.len()
     }
 
+    /// Whether any action wants another encoding than bincode.
+    pub(crate) fn some_foreign(&self) -> bool {
+        self.foreign_actions > 0 || !self.foreign_before.is_empty()
+    }
+
     pub(crate) fn encoding_for(&self, action: &str) -> Encoding {
-        if self.foreign_actions == 0 && self.foreign_before.is_empty() {
-            return Encoding::Bincode;
-        }
         match self.actions.get(action) {
             Some(providers) if providers.foreign > 0 => Encoding::MessagePack,
             None if self.foreign_before.contains(action) => Encoding::MessagePack,
