@@ -1,9 +1,10 @@
 //! The project's own tasks, called as `cargo xtask <task>`.
 //!
 //! [`mod@test`] is the one test command: what passes there may be merged. [`fuzz`] looks for bytes that break the decoders,
-//! for as long as you like. Both are lists of [`step`]s, and a step is a command line that you could type yourself.
+//! for as long as you like. All are lists of [`step`]s, and a step is a command line that you could type yourself.
 
 mod fuzz;
+mod instructions;
 mod step;
 mod test;
 
@@ -19,6 +20,12 @@ enum Task {
     ///
     /// Installs cargo-deny if it is missing. The output ends with the test runner's own summary.
     Test,
+    /// Count the instructions of the hot paths under callgrind and hold them against their limits.
+    Instructions {
+        /// Take what is counted for the limits.
+        #[arg(long)]
+        record: bool,
+    },
     /// Run every fuzz target in turn, each for a while.
     Fuzz {
         /// How long each target runs, in seconds.
@@ -43,6 +50,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
     match task {
         Task::Test => test::run(),
+        Task::Instructions { record } => instructions::run(record),
         Task::Fuzz { seconds } => fuzz::run(seconds),
     }
 }

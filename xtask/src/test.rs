@@ -25,6 +25,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     examples()?;
     Step::cargo("doc --workspace --all-features --no-deps").env("RUSTDOCFLAGS", "-D warnings").run()?;
     dependencies()?;
+    crate::instructions::run(false)?;
     suite(cargo_has("nextest")).run_last()
 }
 

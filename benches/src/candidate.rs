@@ -1,0 +1,166 @@
+//! The candidates: who they are, and how each of their processes is started.
+
+mod jsonrpsee;
+pub(crate) mod meshwork;
+pub(crate) mod nats;
+pub(crate) mod raw;
+pub(crate) mod rawtask;
+pub(crate) mod redis;
+mod tarpc;
+mod tonic;
+
+use crate::client::{Form, Route};
+use crate::drive::Options;
+use crate::measure::Figures;
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinHandle;
+
+/// Who is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Candidate {
+    /// Frames over tokio, all of them in one task at each end: what the sockets of the machine allow.
+    Raw,
+    /// The same frames, with a task, a oneshot and a slab entry for each call: the ceiling of any `call().await`.
+    Rawtask,
+    /// This project.
+    Meshwork,
+    /// tarpc with bincode over TCP.
+    Tarpc,
+    /// gRPC.
+    Tonic,
+    /// JSON-RPC over WebSocket.
+    Jsonrpsee,
+    /// async-nats through a nats-server.
+    Nats,
+    /// Redis and its publish and subscribe.
+    Redis,
+    /// dnode, on Node.js.
+    Dnode,
+    /// moleculer with its TCP transporter, on Node.js.
+    Moleculer,
+}
+
+/// What a process of a candidate is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Part {
+    /// Is connected to, and answers.
+    Server,
+    /// Is connected to, and passes on.
+    Broker,
+    /// Connects to a broker, and answers.
+    Provider,
+}
+
+/// What a server is told.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Serve {
+    /// Whose server.
+    pub(crate) candidate: Candidate,
+    /// Which part.
+    #[arg(long, default_value = "server")]
+    pub(crate) part: Part,
+    /// Where the broker is: for a provider.
+    #[arg(long)]
+    pub(crate) at: Option<SocketAddr>,
+    /// Over how many arbiters meshwork's master spreads its sessions.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) arbiters: usize,
+}
+
+impl Serve {
+    /// Where the broker is.
+    pub(crate) fn broker(&self) -> anyhow::Result<SocketAddr> {
+        self.at.context("a provider needs --at, the address of its broker")
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Candidate::Raw => "raw echo",
+            Candidate::Rawtask => "rawtask",
+            Candidate::Meshwork => "meshwork",
+            Candidate::Tarpc => "tarpc",
+            Candidate::Tonic => "tonic",
+            Candidate::Jsonrpsee => "jsonrpsee",
+            Candidate::Nats => "nats",
+            Candidate::Redis => "redis",
+            Candidate::Dnode => "dnode",
+            Candidate::Moleculer => "moleculer",
+        })
+    }
+}
+
+/// Runs the server, broker or provider of a candidate until stdin ends.
+pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
+    match (options.candidate, options.part) {
+        (Candidate::Raw | Candidate::Rawtask, Part::Server) => on_one_thread(raw::serve()),
+        (Candidate::Raw, Part::Broker) => on_one_thread(raw::fan_out()),
+        (Candidate::Meshwork, _) => on_actix(meshwork::serve(options)),
+        (Candidate::Tarpc, Part::Server) => on_one_thread(tarpc::serve()),
+        (Candidate::Tonic, Part::Server) => on_one_thread(tonic::serve()),
+        (Candidate::Jsonrpsee, Part::Server) => on_one_thread(jsonrpsee::serve()),
+        (Candidate::Nats, Part::Provider) => on_one_thread(nats::provide(options.broker()?)),
+        (candidate, part) => bail!("{candidate} has no {part:?} in this program"),
+    }
+}
+
+/// Connects the clients of a candidate and drives them.
+pub(crate) fn drive(options: &Options) -> anyhow::Result<Figures> {
+    if options.form != Form::Single && options.candidate != Candidate::Meshwork {
+        bail!("only meshwork has {:?}", options.form);
+    }
+    match (options.candidate, options.route) {
+        (Candidate::Raw, Route::Direct) => on_one_thread(raw::drive(options)),
+        (Candidate::Rawtask, Route::Direct) => on_one_thread(rawtask::drive(options)),
+        (Candidate::Meshwork, _) => on_actix(meshwork::drive(options)),
+        (Candidate::Tarpc, Route::Direct) => on_one_thread(tarpc::drive(options)),
+        (Candidate::Tonic, Route::Direct) => on_one_thread(tonic::drive(options)),
+        (Candidate::Jsonrpsee, Route::Direct) => on_one_thread(jsonrpsee::drive(options)),
+        (Candidate::Nats, Route::Relayed) => on_one_thread(nats::drive(options)),
+        (candidate, route) => bail!("{candidate} has no {route:?} client in this program"),
+    }
+}
+
+/// A runtime with one thread: with one connection, client and server in processes of their own and two processors, every
+/// candidate was faster on it than on a runtime of several threads.
+pub(crate) fn on_one_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    if std::env::var_os("MT").is_some() {
+        let rt = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        return rt.block_on(work);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    tokio::task::LocalSet::new().block_on(&runtime, work)
+}
+
+/// An actix system, as the users of meshwork have it.
+pub(crate) fn on_actix<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    actix::System::new().block_on(work)
+}
+
+/// Tells whoever started this process that it is ready, and where.
+pub(crate) fn ready(address: impl fmt::Display) {
+    println!("ready {address}");
+}
+
+/// Waits until whoever started this process lets go of it.
+pub(crate) async fn until_stdin_ends() -> anyhow::Result<()> {
+    let mut rest = Vec::new();
+    tokio::io::stdin().read_to_end(&mut rest).await?;
+    Ok(())
+}
+
+type Task = Pin<Box<dyn Future<Output = anyhow::Result<Vec<u32>>> + Send>>;
+
+/// How users of tokio start a task.
+pub(crate) fn on_tokio(task: Task) -> JoinHandle<anyhow::Result<Vec<u32>>> {
+    tokio::spawn(task)
+}

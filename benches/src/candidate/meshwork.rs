@@ -1,0 +1,226 @@
+//! meshwork, as its users set it up: the defaults, nothing switched off.
+
+use super::{Part, Serve, ready};
+use crate::client::{Client, Form, Work};
+use crate::drive::Options;
+use crate::measure::Figures;
+use crate::publish::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use anyhow::{Context as _, bail};
+use bytes::{BufMut, Bytes, BytesMut};
+use meshwork::prelude::*;
+use meshwork_wire::limits::{FRAME_LEN_MAX, PROTOCOL_VERSION};
+use meshwork_wire::{Bind, Encoding, Frame, FrameCodec, Pattern, Payload, SubscriptionKey};
+use serde_bytes::ByteBuf;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What the branch that publishes is called.
+const PUBLISHER: &str = "publisher";
+
+async fn add((a, b): (i32, i32)) -> Result<i32, ActionError> {
+    Ok(a.wrapping_add(b))
+}
+
+async fn echo(bytes: ByteBuf) -> Result<ByteBuf, ActionError> {
+    Ok(bytes)
+}
+
+/// Runs a master with responders, a master without, or a branch with responders.
+pub(crate) async fn serve(options: &Serve) -> anyhow::Result<()> {
+    match options.part {
+        Part::Server | Part::Broker => {
+            let mut master = MasterActor::new("bench");
+            if options.part == Part::Server {
+                master = master.respond("add", add).respond("echo", echo);
+            }
+            let master = master.start();
+            ready(master.send(Listen::tcp("127.0.0.1:0")).await??);
+            super::until_stdin_ends().await
+        }
+        Part::Provider => {
+            let branch = BranchActor::new("provider").respond("add", add).respond("echo", echo);
+            let address = options.broker()?;
+            let _branch = branch.bind(address).await?;
+            ready(address);
+            super::until_stdin_ends().await
+        }
+    }
+}
+
+/// A branch that is bound and provides nothing.
+pub(crate) async fn bind(address: SocketAddr, name: String) -> anyhow::Result<Branch> {
+    Ok(BranchActor::new(name).bind(address).await?)
+}
+
+#[derive(Clone)]
+struct Short(Branch);
+
+#[derive(Clone)]
+struct Messages(Branch);
+
+impl Client for Short {
+    async fn add(&self, a: i32, b: i32) -> anyhow::Result<i32> {
+        Ok(self.0.call("add", (a, b)).await?)
+    }
+
+    async fn echo(&self, bytes: Bytes) -> anyhow::Result<usize> {
+        let back: ByteBuf = self.0.call("echo", serde_bytes::Bytes::new(&bytes)).await?;
+        Ok(back.len())
+    }
+
+    async fn many(&self, work: Work, count: usize, bytes: &Bytes) -> anyhow::Result<usize> {
+        Ok(match work {
+            Work::Add => {
+                let calls = (0..count).map(|number| (number as i32, 1));
+                let sums: Vec<Result<i32, CallError>> = self.0.call_many("add", calls).await;
+                sums.iter()
+                    .zip(1..)
+                    .filter(|(sum, expected)| sum.as_ref().is_ok_and(|sum| sum == expected))
+                    .count()
+            }
+            Work::Echo1K | Work::Echo64K => {
+                let calls = std::iter::repeat_n(serde_bytes::Bytes::new(bytes), count);
+                let back: Vec<Result<ByteBuf, CallError>> = self.0.call_many("echo", calls).await;
+                back.iter().filter(|back| back.as_ref().is_ok_and(|back| back.len() == bytes.len())).count()
+            }
+        })
+    }
+}
+
+impl Client for Messages {
+    async fn add(&self, a: i32, b: i32) -> anyhow::Result<i32> {
+        Ok(self.0.addr().send(Call::new("add", (a, b))).await??)
+    }
+
+    async fn echo(&self, bytes: Bytes) -> anyhow::Result<usize> {
+        let back: ByteBuf = self.0.addr().send(Call::new("echo", serde_bytes::Bytes::new(&bytes))).await??;
+        Ok(back.len())
+    }
+}
+
+/// Drives one branch, or several.
+pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+    let mut branches = Vec::new();
+    for number in 0..options.connections {
+        branches.push(bind(options.at, format!("caller-{number}")).await?);
+    }
+    // As users of actix start a task.
+    let spawn = |task| actix_rt::spawn(task);
+    match options.form {
+        Form::Single | Form::Many => {
+            let clients = branches.into_iter().map(Short).collect();
+            crate::drive::figures(clients, options, spawn).await
+        }
+        Form::Message => {
+            let clients = branches.into_iter().map(Messages).collect();
+            crate::drive::figures(clients, options, spawn).await
+        }
+    }
+}
+
+/// Subscribers, each a branch of its own. The subscriptions end when what is given is dropped.
+pub(crate) async fn subscribe(
+    at: SocketAddr,
+    delivered: &Delivered,
+) -> anyhow::Result<Vec<(Branch, Subscription)>> {
+    let mut kept = Vec::new();
+    for subscriber in 0..delivered.subscribers() {
+        let branch = bind(at, format!("subscriber-{subscriber}")).await?;
+        let delivered = delivered.clone();
+        let count = move |_: Event<ByteBuf>| delivered.add(subscriber, 1);
+        let subscription = branch.subscribe(TOPIC, count).await?;
+        kept.push((branch, subscription));
+    }
+    Ok(kept)
+}
+
+/// A branch that publishes.
+pub(crate) struct EventPublisher(Branch);
+
+/// Binds a branch that publishes.
+pub(crate) async fn publisher(at: SocketAddr) -> anyhow::Result<EventPublisher> {
+    Ok(EventPublisher(bind(at, PUBLISHER.to_owned()).await?))
+}
+
+impl Publisher for EventPublisher {
+    async fn publish(&mut self, event: &Bytes) -> anyhow::Result<()> {
+        Ok(self.0.publish(TOPIC, serde_bytes::Bytes::new(event)).await?)
+    }
+
+    async fn flush(&mut self) -> anyhow::Result<()> {
+        // A branch flushes by itself whenever its arbiter has nothing else to do.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+/// The event as a frame, byte for byte as our own branches say it.
+fn event_frame(publisher: &'static str) -> anyhow::Result<BytesMut> {
+    let event = serde_bytes::ByteBuf::from(vec![b'e'; EVENT_LEN]);
+    let payload = Payload::encode(Encoding::MessagePack, &event)?;
+    let mut bytes = BytesMut::new();
+    let publish = meshwork_wire::Publish {
+        topic: TOPIC.into(),
+        publisher: publisher.into(),
+        for_all: true,
+        groups: Vec::new(),
+        payload,
+    };
+    Frame::Publish(publish).encode(&mut bytes);
+    Ok(bytes)
+}
+
+/// Binds by hand, with the frames of the native protocol.
+async fn bind_by_hand(
+    at: SocketAddr,
+    name: String,
+    subscriptions: Vec<SubscriptionKey>,
+) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(at).await?;
+    stream.set_nodelay(true)?;
+    let bind = Bind {
+        version: PROTOCOL_VERSION,
+        name: name.into(),
+        credentials: None,
+        offers: Vec::new(),
+        subscriptions,
+    };
+    let mut bytes = BytesMut::new();
+    Frame::Bind(bind).encode(&mut bytes);
+    stream.write_all(&bytes).await?;
+    Ok(stream)
+}
+
+/// Waits for the master's yes. What comes behind it, such as news of other nodes, is left for the counting.
+async fn read_bound(stream: &mut TcpStream) -> anyhow::Result<()> {
+    let mut frame = vec![0; stream.read_u32_le().await? as usize];
+    stream.read_exact(&mut frame).await?;
+    let mut block = BytesMut::new();
+    block.put_u32_le(frame.len() as u32);
+    block.put_slice(&frame);
+    let mut codec = FrameCodec::new(FRAME_LEN_MAX);
+    let block =
+        tokio_util::codec::Decoder::decode(&mut codec, &mut block)?.context("a whole frame is one")?;
+    match block.frames().next() {
+        Some(Ok(Frame::Bound(_))) => Ok(()),
+        other => bail!("the master answered a bind with {other:?}"),
+    }
+}
+
+/// A subscriber that only counts frames.
+pub(crate) async fn counted_link(at: SocketAddr, subscriber: usize) -> anyhow::Result<CountedLink> {
+    let key = SubscriptionKey { pattern: Pattern::new(TOPIC)?, group: None };
+    let mut stream = bind_by_hand(at, format!("subscriber-{subscriber}"), vec![key]).await?;
+    read_bound(&mut stream).await?;
+    // The master writes the name that is bound into each event.
+    let event_len = event_frame(PUBLISHER)?.len();
+    Ok(CountedLink { stream, event: Counted::Frames(event_len) })
+}
+
+/// A publisher that only writes bytes.
+pub(crate) async fn written_link(at: SocketAddr) -> anyhow::Result<WrittenLink> {
+    let mut stream = bind_by_hand(at, PUBLISHER.to_owned(), Vec::new()).await?;
+    read_bound(&mut stream).await?;
+    Ok(WrittenLink { stream, event: event_frame("")?.freeze() })
+}

@@ -1,0 +1,58 @@
+//! meshwork beside its peers. One program with several parts: `run` starts the others as processes of their own, since what
+//! shares a process shares its caches, its allocator and its scheduler.
+
+mod budget;
+mod candidate;
+mod client;
+mod drive;
+mod measure;
+mod plan;
+mod plot;
+mod process;
+mod publish;
+mod run;
+mod scale;
+mod table;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Every Rust candidate gets the same allocator, the one that meshwork's own binary has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The command line.
+#[derive(Parser)]
+#[command(about = "meshwork beside its peers, in one run on one machine.")]
+enum Part {
+    /// Measure the candidates in turn and print one table of medians, then the budgets.
+    Run(run::Options),
+    /// Be the server, the broker or the provider of a candidate until stdin ends.
+    Serve(candidate::Serve),
+    /// Be the client of a candidate: call for a while and print one line of figures.
+    Drive(drive::Options),
+    /// Be the subscribers of a candidate until stdin ends.
+    Subscribe(publish::Subscribe),
+    /// Be the publisher of a candidate: publish for a while and print one line of figures.
+    Publish(publish::Publish),
+    /// Hold, bind or register many at once: the processes behind `run --scale`.
+    Scale(scale::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Part::parse() {
+        Part::Run(options) => run::run(&options),
+        Part::Serve(options) => candidate::serve(&options),
+        Part::Drive(options) => drive::drive(&options),
+        Part::Subscribe(options) => publish::subscribe(&options),
+        Part::Publish(options) => publish::publish(&options),
+        Part::Scale(options) => scale::scale(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

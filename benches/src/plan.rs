@@ -1,0 +1,131 @@
+//! What is measured: every cell of the table, and who takes part in it.
+
+use crate::candidate::Candidate;
+use crate::client::{Form, Route, Work};
+use crate::publish::Ends;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One piece of work, done by each of several candidates in turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    pub(crate) job: Job,
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// What is done in a cell.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Job {
+    /// Calls, so many awaited at once on each of so many connections.
+    Call { work: Work, route: Route, form: Form, in_flight: usize, connections: usize, arbiters: usize },
+    /// Events to so many subscribers.
+    Publish { subscribers: usize, ends: Ends },
+}
+
+impl Job {
+    /// Single calls on one connection.
+    pub(crate) fn call(work: Work, route: Route, in_flight: usize) -> Self {
+        Job::Call { work, route, form: Form::Single, in_flight, connections: 1, arbiters: 1 }
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Job::Call { work, route, form, in_flight, connections, arbiters } => {
+                write!(f, "{work}, ")?;
+                f.write_str(match route {
+                    Route::Direct => "direct",
+                    Route::Relayed => "relayed",
+                })?;
+                match form {
+                    Form::Single => {}
+                    Form::Many => f.write_str(", call_many")?,
+                    Form::Message => f.write_str(", addr.send")?,
+                }
+                if connections > 1 {
+                    write!(f, ", {connections} branches")?;
+                }
+                if arbiters > 1 {
+                    write!(f, ", {arbiters} arbiters")?;
+                }
+                write!(f, ", {in_flight} in flight")
+            }
+            Job::Publish { subscribers, ends } => {
+                let ends = match ends {
+                    Ends::Own => "own clients",
+                    Ends::Bytes => "bytes",
+                };
+                write!(f, "publish 128 B to {subscribers}, {ends}")
+            }
+        }
+    }
+}
+
+const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
+
+/// Every cell of the full table, or only those that a budget needs.
+pub(crate) fn cells(quick: bool) -> Vec<Cell> {
+    use Candidate::{Dnode, Jsonrpsee, Meshwork, Moleculer, Nats, Raw, Rawtask, Redis, Tarpc, Tonic};
+    let mut cells = Vec::new();
+    let mut cell = |job, candidates: &[Candidate]| cells.push(Cell { job, candidates: candidates.to_vec() });
+    for work in [Work::Add, Work::Echo1K, Work::Echo64K] {
+        for in_flight in IN_FLIGHT {
+            let job = Job::call(work, Route::Direct, in_flight);
+            if !quick {
+                cell(job, &[Raw, Rawtask, Meshwork, Tarpc, Tonic, Jsonrpsee, Dnode, Moleculer]);
+                continue;
+            }
+            match (work, in_flight) {
+                (Work::Add, 1) => cell(job, &[Raw, Meshwork, Tarpc]),
+                (Work::Add, 64) => cell(job, &[Rawtask, Meshwork, Tarpc, Tonic]),
+                (Work::Add, _) => cell(job, &[Rawtask, Meshwork, Tarpc]),
+                (Work::Echo1K, 64 | 1024) => cell(job, &[Meshwork, Tarpc]),
+                (Work::Echo64K, 64) => cell(job, &[Raw, Meshwork]),
+                _ => {}
+            }
+        }
+    }
+    for work in [Work::Add, Work::Echo1K, Work::Echo64K] {
+        for in_flight in IN_FLIGHT {
+            if !quick || work == Work::Add {
+                cell(Job::call(work, Route::Relayed, in_flight), &[Meshwork, Nats]);
+            }
+        }
+    }
+    let call = |route, form, in_flight, connections, arbiters| Job::Call {
+        work: Work::Add,
+        route,
+        form,
+        in_flight,
+        connections,
+        arbiters,
+    };
+    cell(call(Route::Direct, Form::Many, 1024, 1, 1), &[Meshwork]);
+    cell(call(Route::Direct, Form::Message, 64, 1, 1), &[Meshwork]);
+    if !quick {
+        cell(call(Route::Direct, Form::Many, 64, 1, 1), &[Meshwork]);
+        cell(call(Route::Direct, Form::Message, 1, 1, 1), &[Meshwork]);
+        cell(call(Route::Direct, Form::Message, 1024, 1, 1), &[Meshwork]);
+        for in_flight in [1, 64] {
+            cell(
+                call(Route::Direct, Form::Single, in_flight, 10, 1),
+                &[Raw, Rawtask, Meshwork, Tarpc, Tonic],
+            );
+            cell(call(Route::Relayed, Form::Single, in_flight, 10, 1), &[Meshwork, Nats]);
+            cell(call(Route::Direct, Form::Single, in_flight, 10, 2), &[Meshwork]);
+            cell(call(Route::Relayed, Form::Single, in_flight, 10, 2), &[Meshwork]);
+        }
+    }
+    for ends in [Ends::Own, Ends::Bytes] {
+        for subscribers in [1, 10, 100] {
+            let job = Job::Publish { subscribers, ends };
+            match ends {
+                Ends::Own => cell(job, &[Meshwork, Nats, Redis]),
+                Ends::Bytes => cell(job, &[Raw, Meshwork, Nats, Redis]),
+            }
+        }
+    }
+    cells
+}

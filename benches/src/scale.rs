@@ -1,0 +1,6 @@
+//! x
+#[derive(clap::Args, Debug)]
+pub(crate) struct Options {}
+pub(crate) fn scale(_: &Options) -> anyhow::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! What is counted: each function below, without what its setup does. `limits.toml` names them.
+//!
+//! Everything runs in one thread and over links in memory. Whatever grows or is made at first use has grown and been made
+//! before the count begins.
+#![expect(missing_docs, reason = "what the macros of gungraun make is public and has no documentation")]
+
+mod raw;
+
+use actix_rt::{System, SystemRunner};
+use bytes::{Bytes, BytesMut};
+use futures::future::join_all;
+use gungraun::prelude::*;
+use meshwork::prelude::*;
+use meshwork::{Encoding, Payload};
+use meshwork_wire::limits::LENGTH_PREFIX_LEN;
+use meshwork_wire::{CallbackId, Frame, Request, Response};
+use raw::{Memory, RawEnd, kind_of, written};
+use std::hint::black_box;
+use std::ops::Range;
+
+/// How many requests, or events, are on their way at once.
+const BURST: usize = 1_000;
+
+/// How many patterns there are besides the three that match.
+const CROWD: usize = 9_997;
+
+/// Bursts before the count begins.
+const WARM_UP: usize = 3;
+
+fn request(id: u64) -> Frame {
+    Frame::Request(Request {
+        callback_id: CallbackId(id),
+        action: "math/add".into(),
+        node: "".into(),
+        caller: "".into(),
+        time_left: Some(Duration::from_secs(10)),
+        payload: Payload::encode(Encoding::Bincode, &(22, 33)).expect("two numbers"),
+    })
+}
+
+fn reply(id: u64) -> Frame {
+    let payload = Payload::encode(Encoding::Bincode, &55).expect("a number");
+    Frame::Response(Response { callback_id: CallbackId(id), outcome: Ok(payload) })
+}
+
+async fn add((a, b): (i32, i32)) -> Result<i32, ActionError> {
+    Ok(a.wrapping_add(b))
+}
+
+fn frame_and_room() -> (Frame, BytesMut) {
+    let (frame, mut buffer) = (request(1_000), BytesMut::with_capacity(4 * 1024));
+    frame.encode(&mut buffer);
+    buffer.clear();
+    (frame, buffer)
+}
+
+#[library_benchmark]
+#[bench::once(args = (), setup = frame_and_room)]
+fn encode_request((frame, mut buffer): (Frame, BytesMut)) -> (Frame, BytesMut) {
+    black_box(&frame).encode(black_box(&mut buffer));
+    (frame, buffer)
+}
+
+fn body() -> Bytes {
+    let body = written([request(1_000)]).slice(LENGTH_PREFIX_LEN..);
+    // Shared from the first time on, as the body of one frame of many is.
+    drop(Frame::decode(&body));
+    body
+}
+
+#[library_benchmark]
+#[bench::once(args = (), setup = body)]
+fn decode_request(body: Bytes) -> (Bytes, Frame) {
+    let frame = Frame::decode(black_box(&body)).expect("it is one");
+    (body, frame)
+}
+
+/// A master between two ends that speak by hand, and the next burst.
+struct Relay {
+    system: SystemRunner,
+    caller: RawEnd,
+    provider: RawEnd,
+    requests: Bytes,
+    replies: Bytes,
+}
+
+impl Relay {
+    fn warm() -> Self {
+        let system = System::new();
+        let (provider, caller) = system.block_on(async {
+            let memory = Memory::listen(MasterActor::new("master")).await;
+            let provider = RawEnd::bound(&memory, "provider", &["math/add"], []).await;
+            (provider, RawEnd::bound(&memory, "caller", &[], []).await)
+        });
+        let mut relay = Self { system, caller, provider, requests: Bytes::new(), replies: Bytes::new() };
+        for burst in 0..WARM_UP {
+            relay.prepare(burst);
+            relay.run();
+        }
+        relay.prepare(WARM_UP);
+        relay
+    }
+
+    /// The master draws its ids for a provider in order, from zero on: as we do, so each id stands for the same request.
+    fn prepare(&mut self, burst: usize) {
+        let ids = ids(burst);
+        self.requests = written(ids.clone().map(request));
+        self.replies = written(ids.map(reply));
+    }
+
+    fn run(&mut self) {
+        let Self { system, caller, provider, requests, replies } = self;
+        system.block_on(async {
+            caller.say(requests).await;
+            provider.hear(BURST, kind_of(requests)).await;
+            provider.say(replies).await;
+            caller.hear(BURST, kind_of(replies)).await;
+        });
+    }
+}
+
+fn ids(burst: usize) -> Range<u64> {
+    (burst * BURST) as u64..((burst + 1) * BURST) as u64
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = Relay::warm)]
+fn relay(mut relay: Relay) -> Relay {
+    relay.run();
+    relay
+}
+
+/// A branch that calls, and whoever answers it.
+struct Calls {
+    system: SystemRunner,
+    caller: Branch,
+    /// Who must not end before the calls have.
+    _provider: Option<Branch>,
+}
+
+impl Calls {
+    fn of_master() -> Self {
+        let system = System::new();
+        let caller = system.block_on(async {
+            let memory = Memory::listen(MasterActor::new("master").respond("math/add", add)).await;
+            memory.bind(BranchActor::new("caller")).await
+        });
+        Self { system, caller, _provider: None }.warm()
+    }
+
+    fn of_branch() -> Self {
+        let system = System::new();
+        let (caller, provider) = system.block_on(async {
+            let memory = Memory::listen(MasterActor::new("master")).await;
+            let provider = memory.bind(BranchActor::new("provider").respond("math/add", add)).await;
+            (memory.bind(BranchActor::new("caller")).await, provider)
+        });
+        Self { system, caller, _provider: Some(provider) }.warm()
+    }
+
+    fn warm(self) -> Self {
+        for _ in 0..WARM_UP {
+            self.run();
+        }
+        self
+    }
+
+    fn run(&self) {
+        let calls = (0..BURST as i32).map(|number| self.caller.call::<i32>("math/add", (number, 1)));
+        let sums = self.system.block_on(join_all(calls));
+        assert!((1..).zip(sums).all(|(expected, sum)| sum == Ok(expected)), "each call has its own sum");
+    }
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = Calls::of_master)]
+fn resolve(calls: Calls) -> Calls {
+    calls.run();
+    calls
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = Calls::of_branch)]
+fn relay_between_branches(calls: Calls) -> Calls {
+    calls.run();
+    calls
+}
+
+/// One who publishes, three whose patterns match, and a crowd whose patterns do not.
+struct Events {
+    system: SystemRunner,
+    publisher: RawEnd,
+    listeners: [RawEnd; 3],
+    _crowd: RawEnd,
+    events: Bytes,
+}
+
+impl Events {
+    fn warm() -> Self {
+        let system = System::new();
+        let crowd = (0..CROWD).map(|number| match number % 3 {
+            0 => format!("house/{number}/room/hall"),
+            1 => format!("house/{number}/*/cellar"),
+            _ => format!("house/{number}/garden/**"),
+        });
+        let (publisher, listeners, crowd) = system.block_on(async {
+            let memory = Memory::listen(MasterActor::new("master")).await;
+            let crowd = RawEnd::bound(&memory, "crowd", &[], crowd).await;
+            let one = |name, pattern: &str| RawEnd::bound(&memory, name, &[], [pattern.to_owned()]);
+            let listeners = [
+                one("literal", "house/1000/room/kitchen").await,
+                one("star", "house/*/room/kitchen").await,
+                one("rest", "house/1000/**").await,
+            ];
+            (RawEnd::bound(&memory, "publisher", &[], []).await, listeners, crowd)
+        });
+        let event = Frame::Publish(meshwork_wire::Publish {
+            topic: "house/1000/room/kitchen".into(),
+            publisher: "".into(),
+            for_all: true,
+            groups: Vec::new(),
+            payload: Payload::encode(Encoding::MessagePack, &21.5).expect("a number"),
+        });
+        let events = written(std::iter::repeat_n(event, BURST));
+        let mut events = Self { system, publisher, listeners, _crowd: crowd, events };
+        for _ in 0..WARM_UP {
+            events.run();
+        }
+        events
+    }
+
+    fn run(&mut self) {
+        let Self { system, publisher, listeners, events, .. } = self;
+        system.block_on(async {
+            publisher.say(events).await;
+            for listener in listeners {
+                listener.hear(BURST, kind_of(events)).await;
+            }
+        });
+    }
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = Events::warm)]
+fn publish_match(mut events: Events) -> Events {
+    events.run();
+    events
+}
+
+library_benchmark_group!(
+    name = counted,
+    benchmarks = [encode_request, decode_request, relay, relay_between_branches, resolve, publish_match]
+);
+
+main!(library_benchmark_groups = counted);

@@ -1,0 +1,215 @@
+//! What a master allocates for what it relays, counted: nothing for a small frame, a little for each block of frames.
+//!
+//! Both ends of the relay speak the native protocol by hand, over links in memory, and all their bytes are written before the
+//! counting starts. So what is counted is the master's own, and everything runs in the one thread that is counted.
+
+use actix_rt::{System, SystemRunner};
+use allocation_counter::measure;
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use meshwork::link::{Accept, Link};
+use meshwork::prelude::*;
+use meshwork::{Address, Encoding, Payload};
+use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
+use meshwork_wire::{Bind, CallbackId, Frame, Offer, Request, Response};
+use std::io;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
+
+/// A link in memory takes a whole burst, so that nobody waits for room.
+const LINK_LEN: usize = 1024 * 1024;
+
+/// The bursts that are compared, in requests: their difference is what so many more frames cost.
+const FEW: u64 = 200;
+const MANY: u64 = 1_200;
+
+/// Bursts before the counting starts: until then buffers and tables grow.
+const WARM_UP: usize = 8;
+
+/// Hands the master the links that a test opens.
+struct MemoryAccept(mpsc::UnboundedReceiver<DuplexStream>);
+
+impl Accept for MemoryAccept {
+    fn address(&self) -> Address {
+        Address::from("memory:0")
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+        Box::pin(async move {
+            match self.0.recv().await {
+                Some(link) => Ok((Box::new(link) as Box<dyn Link>, "memory".to_owned())),
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// A branch that says what was written for it.
+struct RawEnd {
+    link: DuplexStream,
+    heard: Vec<u8>,
+}
+
+impl RawEnd {
+    async fn bound(links: &mpsc::UnboundedSender<DuplexStream>, name: &'static str, action: &str) -> Self {
+        let (near, far) = tokio::io::duplex(LINK_LEN);
+        links.send(far).expect("the master listens");
+        let mut end = Self { link: near, heard: Vec::with_capacity(LINK_LEN) };
+        let offer = Offer { action: action.into(), encoding: Encoding::Bincode, shape: None };
+        let bind = Frame::Bind(Bind {
+            version: PROTOCOL_VERSION,
+            name: name.into(),
+            credentials: None,
+            offers: vec![offer],
+            subscriptions: Vec::new(),
+        });
+        end.say(&written([bind])).await;
+        while !end.frames().iter().any(|frame| matches!(frame, Frame::Bound(_))) {
+            end.link.read_buf(&mut end.heard).await.expect("the master says something");
+        }
+        end
+    }
+
+    async fn say(&mut self, bytes: &[u8]) {
+        self.link.write_all(bytes).await.expect("the master reads");
+    }
+
+    /// Reads until so many frames of this kind have come, and allocates nothing.
+    async fn hear(&mut self, mut count: u64, kind: u8) {
+        self.heard.clear();
+        let mut at = 0;
+        while count > 0 {
+            let rest = &self.heard[at..];
+            match rest.first_chunk().map(|prefix| LENGTH_PREFIX_LEN + u32::from_le_bytes(*prefix) as usize) {
+                Some(len) if rest.len() >= len => {
+                    count -= u64::from(kind_of(rest) == kind);
+                    at += len;
+                }
+                _ => {
+                    let read = self.link.read_buf(&mut self.heard).await.expect("the master says something");
+                    assert!(read > 0, "the master must not close");
+                }
+            }
+        }
+    }
+
+    /// What was heard last, read.
+    fn frames(&self) -> Vec<Frame> {
+        let (mut rest, mut frames) = (Bytes::copy_from_slice(&self.heard), Vec::new());
+        while let Some(prefix) = rest.first_chunk() {
+            let len = LENGTH_PREFIX_LEN + u32::from_le_bytes(*prefix) as usize;
+            if rest.len() < len {
+                break;
+            }
+            let frame = rest.split_to(len).slice(LENGTH_PREFIX_LEN..);
+            frames.push(Frame::decode(&frame).expect("a master says nothing but frames"));
+        }
+        frames
+    }
+}
+
+/// Requests that are in flight together, and what the provider will say to them.
+struct Burst {
+    ids: std::ops::Range<u64>,
+    requests: Bytes,
+    replies: Bytes,
+}
+
+impl Burst {
+    /// The master draws its ids for a provider in order, from zero on: as we do, so each id stands for the same request.
+    fn new(ids: std::ops::Range<u64>) -> Self {
+        let payload = Payload::encode(Encoding::Bincode, &(2, 3)).expect("two numbers");
+        let request = |id| {
+            Frame::Request(Request {
+                callback_id: CallbackId(id),
+                action: "math/add".into(),
+                node: "".into(),
+                caller: "".into(),
+                time_left: Some(Duration::from_secs(10)),
+                payload: payload.clone(),
+            })
+        };
+        let (requests, replies) = (written(ids.clone().map(request)), written(ids.clone().map(reply)));
+        Self { ids, requests, replies }
+    }
+
+    fn len(&self) -> u64 {
+        self.ids.end - self.ids.start
+    }
+
+    /// From the caller to the provider and back.
+    async fn relay(&self, caller: &mut RawEnd, provider: &mut RawEnd) {
+        caller.say(&self.requests).await;
+        provider.hear(self.len(), kind_of(&self.requests)).await;
+        provider.say(&self.replies).await;
+        caller.hear(self.len(), kind_of(&self.replies)).await;
+    }
+}
+
+fn reply(id: u64) -> Frame {
+    let payload = Payload::encode(Encoding::Bincode, &5).expect("a number");
+    Frame::Response(Response { callback_id: CallbackId(id), outcome: Ok(payload) })
+}
+
+fn written(frames: impl IntoIterator<Item = Frame>) -> Bytes {
+    let mut bytes = BytesMut::new();
+    frames.into_iter().for_each(|frame| frame.encode(&mut bytes));
+    bytes.freeze()
+}
+
+/// A head begins with the number of its variant, whatever the frame.
+fn kind_of(frame: &[u8]) -> u8 {
+    frame[LENGTH_PREFIX_LEN]
+}
+
+/// A master with two raw ends, in a system that runs only while somebody waits for it.
+struct Relay {
+    system: SystemRunner,
+    caller: RawEnd,
+    provider: RawEnd,
+    /// How many requests have been relayed.
+    relayed: u64,
+}
+
+impl Relay {
+    fn start() -> Self {
+        let system = System::new();
+        let (provider, caller) = system.block_on(async {
+            let (links, taken) = mpsc::unbounded_channel();
+            let master = MasterActor::new("master").start();
+            master.send(Listen::on(MemoryAccept(taken))).await.expect("it runs").expect("it listens");
+            (
+                RawEnd::bound(&links, "provider", "math/add").await,
+                RawEnd::bound(&links, "caller", "none").await,
+            )
+        });
+        Self { system, caller, provider, relayed: 0 }
+    }
+
+    /// How often memory is allocated while a burst is relayed.
+    fn allocations(&mut self, len: u64) -> u64 {
+        let burst = Burst::new(self.relayed..self.relayed + len);
+        self.relayed += len;
+        let Self { system, caller, provider, .. } = self;
+        let cost = measure(|| system.block_on(burst.relay(caller, provider)));
+        let mut replies = caller.frames();
+        replies.retain(|frame| matches!(frame, Frame::Response(_)));
+        assert!(replies.into_iter().eq(burst.ids.map(reply)), "each request has its reply, and in order");
+        cost.count_total
+    }
+}
+
+#[test]
+fn a_small_frame_is_relayed_without_an_allocation() {
+    let mut relay = Relay::start();
+    for _ in 0..WARM_UP {
+        relay.allocations(FEW);
+        relay.allocations(MANY);
+    }
+    let (few, many) = (relay.allocations(FEW), relay.allocations(MANY));
+    println!("{FEW} requests: {few} allocations; {MANY} requests: {many}");
+    // A request and its reply are two frames. What is left is of blocks and messages: one for many frames.
+    let frames = 2 * (MANY - FEW);
+    let more = many.saturating_sub(few);
+    assert!(more < frames / 40, "{frames} more frames cost {more} allocations: {few}, then {many}");
+}

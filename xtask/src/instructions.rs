@@ -1,0 +1,95 @@
+//! Counting instructions, `cargo xtask instructions`: callgrind counts what the hot paths take, and
+//! `instructions/limits.toml` says what they may.
+//!
+//! Here it is seen to that valgrind and the runner of gungraun are there; counting and judging is the business of the package
+//! in `instructions/`.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+use crate::step::Step;
+
+/// The library that the benchmarks are linked with asks for a runner of exactly its own version.
+const RUNNER_VERSION: &str = "0.20.0";
+
+/// Installs valgrind on Debian and its kin, as `.ci/run` does a compiler.
+const INSTALL_VALGRIND: &str = "
+    if [ \"$(id -u)\" -eq 0 ]; then as_root=; else as_root=sudo; fi
+    $as_root apt-get update >&2 &&
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends valgrind >&2";
+
+/// Counts, and holds the counts against the limits, or records them as the limits.
+pub(crate) fn run(record: bool) -> anyhow::Result<()> {
+    // The limits are of this one: another processor has other instructions.
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        eprintln!("\n!!! SKIPPED: instructions are counted on x86_64 Linux only.");
+        return Ok(());
+    }
+    valgrind()?;
+    runner()?;
+    Step::cargo(count(record)).run()
+}
+
+fn count(record: bool) -> String {
+    let record = if record { " -- --record" } else { "" };
+    format!("run --quiet --package meshwork-instructions{record}")
+}
+
+fn valgrind() -> anyhow::Result<()> {
+    if version("valgrind").is_some() {
+        return Ok(());
+    }
+    eprintln!("\nvalgrind is missing: installing it through apt-get");
+    let status = Command::new("sh").args(["-c", INSTALL_VALGRIND]).stdin(Stdio::null()).status();
+    let installed = status.context("cannot run sh")?.success();
+    ensure!(installed, "valgrind cannot be installed; do so by hand, with whatever installs your packages");
+    Ok(())
+}
+
+fn runner() -> anyhow::Result<()> {
+    if version("gungraun-runner").is_some_and(|text| is_runner(&text)) {
+        return Ok(());
+    }
+    eprintln!("\ngungraun-runner {RUNNER_VERSION} is missing. Building it takes some minutes, once.");
+    Step::cargo(format!("install gungraun-runner --locked --version {RUNNER_VERSION}")).run()
+}
+
+/// What a program says to `--version`; nothing when it is not there.
+fn version(program: &str) -> Option<String> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn is_runner(version: &str) -> bool {
+    version.split_whitespace().any(|word| word == RUNNER_VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_runner_of_this_very_version_will_do() {
+        assert!(is_runner("gungraun-runner 0.20.0\n"));
+        assert!(!is_runner("gungraun-runner 0.20.1\n"));
+        assert!(!is_runner(""));
+    }
+
+    #[test]
+    fn the_runner_is_of_the_version_that_the_benchmarks_are_linked_with() {
+        let manifest = include_str!("../../instructions/Cargo.toml");
+        assert!(manifest.contains(&format!("gungraun = \"={RUNNER_VERSION}\"")), "{manifest}");
+    }
+
+    #[test]
+    fn recording_is_said_to_the_program_and_not_to_cargo() {
+        assert!(count(true).ends_with("meshwork-instructions -- --record"));
+        assert!(count(false).ends_with("meshwork-instructions"));
+    }
+
+    #[test]
+    fn what_is_not_there_has_no_version() {
+        assert_eq!(version("no-such-program-of-ours"), None);
+    }
+}
