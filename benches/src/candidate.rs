@@ -34,12 +34,18 @@ pub(crate) enum Candidate {
     Meshwork,
     /// tarpc with bincode over TCP.
     Tarpc,
+    /// The same on a runtime of one thread, which its documentation does not set up.
+    TarpcOneThread,
     /// gRPC.
     Tonic,
+    /// The same on a runtime of one thread.
+    TonicOneThread,
     /// JSON-RPC over WebSocket.
     Jsonrpsee,
     /// async-nats through a nats-server.
     Nats,
+    /// The same with clients on a runtime of one thread.
+    NatsOneThread,
     /// Redis and its publish and subscribe.
     Redis,
     /// dnode, on Node.js.
@@ -89,9 +95,12 @@ impl fmt::Display for Candidate {
             Candidate::Rawtask => "rawtask",
             Candidate::Meshwork => "meshwork",
             Candidate::Tarpc => "tarpc",
+            Candidate::TarpcOneThread => "tarpc (one thread)",
             Candidate::Tonic => "tonic",
+            Candidate::TonicOneThread => "tonic (one thread)",
             Candidate::Jsonrpsee => "jsonrpsee",
             Candidate::Nats => "nats",
+            Candidate::NatsOneThread => "nats (one thread)",
             Candidate::Redis => "redis",
             Candidate::Dnode => "dnode",
             Candidate::Moleculer => "moleculer",
@@ -105,10 +114,13 @@ pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
         (Candidate::Raw | Candidate::Rawtask, Part::Server) => on_one_thread(raw::serve()),
         (Candidate::Raw, Part::Broker) => on_one_thread(raw::fan_out()),
         (Candidate::Meshwork, _) => on_actix(meshwork::serve(options)),
-        (Candidate::Tarpc, Part::Server) => on_one_thread(tarpc::serve()),
-        (Candidate::Tonic, Part::Server) => on_one_thread(tonic::serve()),
-        (Candidate::Jsonrpsee, Part::Server) => on_one_thread(jsonrpsee::serve()),
-        (Candidate::Nats, Part::Provider) => on_one_thread(nats::provide(options.broker()?)),
+        (Candidate::Tarpc, Part::Server) => as_documented(tarpc::serve()),
+        (Candidate::TarpcOneThread, Part::Server) => on_one_thread(tarpc::serve()),
+        (Candidate::Tonic, Part::Server) => as_documented(tonic::serve()),
+        (Candidate::TonicOneThread, Part::Server) => on_one_thread(tonic::serve()),
+        (Candidate::Jsonrpsee, Part::Server) => as_documented(jsonrpsee::serve()),
+        (Candidate::Nats, Part::Provider) => as_documented(nats::provide(options.broker()?)),
+        (Candidate::NatsOneThread, Part::Provider) => on_one_thread(nats::provide(options.broker()?)),
         (candidate, part) => bail!("{candidate} has no {part:?} in this program"),
     }
 }
@@ -122,16 +134,24 @@ pub(crate) fn drive(options: &Options) -> anyhow::Result<Figures> {
         (Candidate::Raw, Route::Direct) => on_one_thread(raw::drive(options)),
         (Candidate::Rawtask, Route::Direct) => on_one_thread(rawtask::drive(options)),
         (Candidate::Meshwork, _) => on_actix(meshwork::drive(options)),
-        (Candidate::Tarpc, Route::Direct) => on_one_thread(tarpc::drive(options)),
-        (Candidate::Tonic, Route::Direct) => on_one_thread(tonic::drive(options)),
-        (Candidate::Jsonrpsee, Route::Direct) => on_one_thread(jsonrpsee::drive(options)),
-        (Candidate::Nats, Route::Relayed) => on_one_thread(nats::drive(options)),
+        (Candidate::Tarpc, Route::Direct) => as_documented(tarpc::drive(options)),
+        (Candidate::TarpcOneThread, Route::Direct) => on_one_thread(tarpc::drive(options)),
+        (Candidate::Tonic, Route::Direct) => as_documented(tonic::drive(options)),
+        (Candidate::TonicOneThread, Route::Direct) => on_one_thread(tonic::drive(options)),
+        (Candidate::Jsonrpsee, Route::Direct) => as_documented(jsonrpsee::drive(options)),
+        (Candidate::Nats, Route::Relayed) => as_documented(nats::drive(options)),
+        (Candidate::NatsOneThread, Route::Relayed) => on_one_thread(nats::drive(options)),
         (candidate, route) => bail!("{candidate} has no {route:?} client in this program"),
     }
 }
 
-/// A runtime with one thread: with one connection, client and server in processes of their own and two processors, every
-/// candidate was faster on it than on a runtime of several threads.
+/// What `#[tokio::main]` makes: a runtime with a thread for each processor. So the documentation of every peer sets it up.
+pub(crate) fn as_documented<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(work)
+}
+
+/// A runtime with one thread. With one connection and two processors most are faster on it than as documented.
 pub(crate) fn on_one_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     if std::env::var_os("MT").is_some() {
         let rt = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

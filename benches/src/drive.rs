@@ -45,7 +45,7 @@ pub(crate) struct Options {
     pub(crate) watch: Vec<u32>,
 }
 
-const WARMING_UP: u8 = 0;
+/// The phases after the warm-up, which is 0.
 const COUNTING: u8 = 1;
 const OVER: u8 = 2;
 

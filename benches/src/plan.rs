@@ -67,14 +67,18 @@ const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
 
 /// Every cell of the full table, or only those that a budget needs.
 pub(crate) fn cells(quick: bool) -> Vec<Cell> {
-    use Candidate::{Dnode, Jsonrpsee, Meshwork, Moleculer, Nats, Raw, Rawtask, Redis, Tarpc, Tonic};
+    use Candidate::{
+        Dnode, Jsonrpsee, Meshwork, Moleculer, Nats, NatsOneThread, Raw, Rawtask, Redis, Tarpc,
+        TarpcOneThread, Tonic, TonicOneThread,
+    };
     let mut cells = Vec::new();
     let mut cell = |job, candidates: &[Candidate]| cells.push(Cell { job, candidates: candidates.to_vec() });
     for work in [Work::Add, Work::Echo1K, Work::Echo64K] {
         for in_flight in IN_FLIGHT {
             let job = Job::call(work, Route::Direct, in_flight);
             if !quick {
-                cell(job, &[Raw, Rawtask, Meshwork, Tarpc, Tonic, Jsonrpsee, Dnode, Moleculer]);
+                let peers = [Tarpc, TarpcOneThread, Tonic, TonicOneThread, Jsonrpsee, Dnode, Moleculer];
+                cell(job, &[&[Raw, Rawtask, Meshwork][..], &peers[..]].concat());
                 continue;
             }
             match (work, in_flight) {
@@ -89,8 +93,11 @@ pub(crate) fn cells(quick: bool) -> Vec<Cell> {
     }
     for work in [Work::Add, Work::Echo1K, Work::Echo64K] {
         for in_flight in IN_FLIGHT {
-            if !quick || work == Work::Add {
-                cell(Job::call(work, Route::Relayed, in_flight), &[Meshwork, Nats]);
+            let job = Job::call(work, Route::Relayed, in_flight);
+            if !quick {
+                cell(job, &[Meshwork, Nats, NatsOneThread]);
+            } else if work == Work::Add {
+                cell(job, &[Meshwork, Nats]);
             }
         }
     }

@@ -154,7 +154,9 @@ pub(crate) struct WrittenLink {
 pub(crate) fn subscribe(options: &Subscribe) -> anyhow::Result<()> {
     match options.candidate {
         Candidate::Meshwork => candidate::on_actix(subscribe_all(options)),
-        _ => candidate::on_one_thread(subscribe_all(options)),
+        Candidate::Raw => candidate::on_one_thread(subscribe_all(options)),
+        _ if options.ends == Ends::Bytes => candidate::on_one_thread(subscribe_all(options)),
+        _ => candidate::as_documented(subscribe_all(options)),
     }
 }
 
@@ -212,7 +214,9 @@ async fn count_bytes(options: &Subscribe, delivered: &Delivered) -> anyhow::Resu
 pub(crate) fn publish(options: &Publish) -> anyhow::Result<()> {
     let figures = match options.load.candidate {
         Candidate::Meshwork => candidate::on_actix(publish_all(options))?,
-        _ => candidate::on_one_thread(publish_all(options))?,
+        Candidate::Raw => candidate::on_one_thread(publish_all(options))?,
+        _ if options.ends == Ends::Bytes => candidate::on_one_thread(publish_all(options))?,
+        _ => candidate::as_documented(publish_all(options))?,
     };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())

@@ -1,6 +1,319 @@
-//! x
+//! A whole run: each round goes through all cells, and in each cell through its candidates in turn, so that whatever else the
+//! machine does meets all of them alike.
+
+use crate::budget;
+use crate::candidate::Candidate;
+use crate::client::Route;
+use crate::measure::{Figures, memory_kib};
+use crate::plan::{Cell, Job, cells};
+use crate::plot;
+use crate::process::{Process, myself, node, output};
+use crate::scale;
+use crate::table::{Row, compare, table};
+use anyhow::{Context as _, bail, ensure};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a run is told.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Options {}
-pub(crate) fn run(_: &Options) -> anyhow::Result<()> {
+pub(crate) struct Options {
+    /// Measure only what the budgets need, in three minutes once everything is built.
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON for machines instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// Write diagrams into this folder: the distribution of latencies, and calls a second against calls in flight.
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
+    /// Measure what many connections, actions and subscriptions cost, too.
+    #[arg(long)]
+    scale: bool,
+    /// How many rounds; each cell's figures are the medians of all. Default: 5, or 3 when quick.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// How long each measurement counts, in seconds. Default: 1, or 0.5 when quick.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Measure only cells whose description contains this, such as "relayed".
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+/// What a run found, for machines.
+#[derive(Serialize)]
+struct Report {
+    machine: Machine,
+    rounds: u32,
+    seconds: f64,
+    rows: Vec<Row>,
+    budgets: Vec<budget::Verdict>,
+    scale: Option<scale::Report>,
+}
+
+#[derive(Serialize)]
+struct Machine {
+    processor: String,
+    processors: usize,
+    kernel: String,
+    memory_mib: u64,
+}
+
+/// Runs everything and prints the table, or JSON. Progress goes to stderr.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.5 } else { 1.0 });
+    ensure!(seconds > 0.0, "--seconds must be more than 0");
+    let mut cells = cells(options.quick);
+    if let Some(only) = &options.only {
+        cells.retain(|cell| cell.job.to_string().contains(only.as_str()));
+        ensure!(!cells.is_empty(), "no cell is described by {only:?}; \"add, direct\" describes some");
+    }
+    let (figures, failures) = measure(&cells, rounds, seconds);
+    let mut rows = Vec::new();
+    for (cell, of_candidates) in cells.iter().zip(figures) {
+        for (candidate, rounds) in cell.candidates.iter().zip(of_candidates).filter(|(_, it)| !it.is_empty())
+        {
+            rows.push(Row::new(cell.job, *candidate, &rounds));
+        }
+    }
+    compare(&mut rows);
+    let budgets = budget::verdicts(&rows);
+    if let Some(folder) = &options.plot {
+        plot::write(folder, &rows)?;
+    }
+    let scale = options.scale.then(scale::measure).transpose()?;
+    let report = Report { machine: Machine::this(), rounds, seconds, rows, budgets, scale };
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        report.print(options.only.is_none());
+    }
+    eprintln!("took {:.0} s", started.elapsed().as_secs_f64());
+    // What failed has been said when it did; said again here, it is not lost above the table.
+    ensure!(failures.is_empty(), "{} measurements failed:\n{}", failures.len(), failures.join("\n"));
     Ok(())
+}
+
+impl Report {
+    fn print(&self, with_budgets: bool) {
+        let Machine { processor, processors, kernel, memory_mib } = &self.machine;
+        println!("{processors} x {processor}, {memory_mib} MiB, Linux {kernel}");
+        println!("medians of {} rounds of {} s\n\n{}", self.rounds, self.seconds, table(&self.rows));
+        if let Some(scale) = &self.scale {
+            println!("\n{scale}");
+        }
+        if with_budgets {
+            println!();
+            for line in budget::lines(&self.budgets) {
+                println!("{line}");
+            }
+            let missed = self.budgets.iter().filter(|budget| !budget.met).count();
+            println!("{} budgets, {missed} not met", self.budgets.len());
+        }
+    }
+}
+
+impl Machine {
+    fn this() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let processor = read("/proc/cpuinfo")
+            .lines()
+            .find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned()));
+        let memory = read("/proc/meminfo")
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+        Self {
+            processor: processor.unwrap_or_else(|| "unknown processor".to_owned()),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            memory_mib: memory.unwrap_or(0) / 1024,
+        }
+    }
+}
+
+/// All rounds of all candidates of all cells, and what failed: one that fails is left out, the others go on.
+fn measure(cells: &[Cell], rounds: u32, seconds: f64) -> (Vec<Vec<Vec<Figures>>>, Vec<String>) {
+    let mut failures = Vec::new();
+    let mut all: Vec<Vec<Vec<Figures>>> =
+        cells.iter().map(|cell| vec![Vec::new(); cell.candidates.len()]).collect();
+    for round in 1..=rounds {
+        for (cell, of_candidates) in cells.iter().zip(&mut all) {
+            eprintln!("round {round} of {rounds}: {}", cell.job);
+            for (candidate, figures) in cell.candidates.iter().zip(of_candidates) {
+                match one(*candidate, cell.job, seconds) {
+                    Ok(measured) => figures.push(measured),
+                    Err(error) => {
+                        let failure = format!("round {round}: {}: {candidate}: {error:#}", cell.job);
+                        eprintln!("{failure}");
+                        failures.push(failure);
+                    }
+                }
+            }
+        }
+    }
+    (all, failures)
+}
+
+fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> {
+    match job {
+        Job::Call { work, route, form, in_flight, connections, arbiters } => {
+            let others = start(candidate, route == Route::Relayed, true, arbiters)?;
+            let mut command = client(candidate, "drive")?;
+            command.args(["--work", &name(work)?, "--route", &name(route)?, "--form", &name(form)?]).args([
+                "--in-flight",
+                &in_flight.to_string(),
+                "--connections",
+                &connections.to_string(),
+            ]);
+            finish(command, others, seconds)
+        }
+        Job::Publish { subscribers, ends } => {
+            let mut others = start(candidate, true, false, 1)?;
+            let broker = others[0].address;
+            let mut command = myself()?;
+            command.args(["subscribe", &name(candidate)?, "--at", &broker.to_string()]).args([
+                "--subscribers",
+                &subscribers.to_string(),
+                "--ends",
+                &name(ends)?,
+            ]);
+            let subscribing = Process::start(command)?;
+            let mut command = myself()?;
+            command
+                .args(["publish", &name(candidate)?, "--ends", &name(ends)?])
+                .args(["--subscribers", &subscribers.to_string()])
+                .args(["--subscribers-at", &subscribing.address.to_string()]);
+            // The broker is what is watched; the subscribers are clients as the publisher is.
+            let figures = finish(command, std::mem::take(&mut others), seconds);
+            drop(subscribing);
+            figures
+        }
+    }
+}
+
+/// Runs the client against the others, which end with it.
+fn finish(mut command: Command, others: Vec<Process>, seconds: f64) -> anyhow::Result<Figures> {
+    let watched: Vec<_> = others.iter().map(|process| process.pid().to_string()).collect();
+    let warm_up = (seconds / 4.0).clamp(0.1, 0.3);
+    command.args(["--at", &others[0].address.to_string(), "--watch", &watched.join(",")]).args([
+        "--seconds",
+        &seconds.to_string(),
+        "--warm-up-seconds",
+        &warm_up.to_string(),
+    ]);
+    let printed = output(command, Duration::from_secs_f64(seconds + 60.0))?;
+    let mut figures: Figures =
+        serde_json::from_str(printed.trim()).with_context(|| format!("no figures: {printed:?}"))?;
+    figures.server_memory_kib = others.iter().map(|process| memory_kib(process.pid(), "VmHWM")).sum();
+    Ok(figures)
+}
+
+/// Starts whatever the client needs; the first is the one that it connects to.
+fn start(
+    candidate: Candidate,
+    is_broker: bool,
+    has_provider: bool,
+    arbiters: usize,
+) -> anyhow::Result<Vec<Process>> {
+    let first = match candidate {
+        Candidate::Nats | Candidate::NatsOneThread => nats_server()?,
+        Candidate::Redis => redis_server()?,
+        Candidate::Dnode | Candidate::Moleculer => {
+            let mut command = client(candidate, "serve")?;
+            command.env("NODE_ENV", "production");
+            Process::start(command)?
+        }
+        _ => {
+            let part = if is_broker { "broker" } else { "server" };
+            let mut command = myself()?;
+            command.args(["serve", &name(candidate)?, "--part", part]);
+            command.args(["--arbiters", &arbiters.to_string()]);
+            Process::start(command)?
+        }
+    };
+    let mut processes = vec![first];
+    if is_broker && has_provider {
+        let mut command = myself()?;
+        command.args(["serve", &name(candidate)?, "--part", "provider"]);
+        command.args(["--at", &processes[0].address.to_string()]);
+        processes.push(Process::start(command)?);
+    }
+    Ok(processes)
+}
+
+/// A nats-server on a port of its own.
+pub(crate) fn nats_server() -> anyhow::Result<Process> {
+    Process::start_on_free_port(|port| {
+        let mut command = Command::new("nats-server");
+        command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+        command
+    })
+}
+
+/// A redis-server that keeps nothing, on a port of its own.
+fn redis_server() -> anyhow::Result<Process> {
+    Process::start_on_free_port(|port| {
+        let mut command = Command::new("redis-server");
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        command
+    })
+}
+
+/// The client program of a candidate.
+fn client(candidate: Candidate, part: &str) -> anyhow::Result<Command> {
+    let mut command = match candidate {
+        Candidate::Dnode => node("dnode.js"),
+        Candidate::Moleculer => node("moleculer.js"),
+        _ => myself()?,
+    };
+    command.arg(part);
+    if !matches!(candidate, Candidate::Dnode | Candidate::Moleculer) {
+        command.arg(name(candidate)?);
+    }
+    Ok(command)
+}
+
+/// How an option is written on the command line of a part: the same word as in JSON.
+fn name<T: Serialize>(value: T) -> anyhow::Result<String> {
+    match serde_json::to_value(value)? {
+        serde_json::Value::String(name) => Ok(name),
+        other => bail!("{other} is no word"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Form, Work};
+    use crate::publish::Ends;
+    use clap::ValueEnum;
+
+    fn same_words<T: ValueEnum + Serialize>() {
+        for value in T::value_variants() {
+            let word = value.to_possible_value().expect("no variant is skipped");
+            assert_eq!(name(value).expect("a word"), word.get_name());
+        }
+    }
+
+    #[test]
+    fn the_parts_understand_the_words_that_a_run_says() {
+        same_words::<Candidate>();
+        same_words::<Work>();
+        same_words::<Route>();
+        same_words::<Form>();
+        same_words::<Ends>();
+    }
 }

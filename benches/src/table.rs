@@ -1,1 +1,151 @@
-//! To be written.
+//! The table of medians, and each cell's ratios to whoever else was measured in it.
+
+use crate::candidate::Candidate;
+use crate::measure::{Figures, PERCENTILES, median};
+use crate::plan::Job;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// The rounds of one candidate at one job, and their medians.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) job: Job,
+    /// The job in words.
+    pub(crate) work: String,
+    pub(crate) candidate: Candidate,
+    /// Calls or deliveries a second.
+    pub(crate) rate: f64,
+    /// The lowest and the highest of all rounds.
+    pub(crate) rate_range: (f64, f64),
+    /// In microseconds; none where nothing is awaited.
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    pub(crate) p999_us: Option<f64>,
+    /// Processor time a call, in microseconds.
+    pub(crate) client_cpu_us: f64,
+    pub(crate) server_cpu_us: f64,
+    /// The peak of all processes of the other side together.
+    pub(crate) server_memory_kib: f64,
+    /// Medians of the latencies at [`PERCENTILES`].
+    pub(crate) latencies_us: Vec<f64>,
+    /// This rate by that of each other candidate of the same job.
+    pub(crate) ratios: Vec<(Candidate, f64)>,
+}
+
+impl Row {
+    pub(crate) fn new(job: Job, candidate: Candidate, rounds: &[Figures]) -> Self {
+        let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure));
+        let latency = |percentile| {
+            let values: Vec<_> = rounds.iter().filter_map(|round| round.latency_us(percentile)).collect();
+            (!values.is_empty()).then(|| median(values))
+        };
+        let rates = || rounds.iter().map(Figures::rate);
+        Self {
+            job,
+            work: job.to_string(),
+            candidate,
+            rate: of(Figures::rate),
+            rate_range: (rates().fold(f64::INFINITY, f64::min), rates().fold(0.0, f64::max)),
+            p50_us: latency(50.0),
+            p99_us: latency(99.0),
+            p999_us: latency(99.9),
+            client_cpu_us: of(|figures| figures.client_cpu_us),
+            server_cpu_us: of(|figures| figures.server_cpu_us),
+            server_memory_kib: of(|figures| figures.server_memory_kib as f64),
+            latencies_us: PERCENTILES.iter().filter_map(|percentile| latency(*percentile)).collect(),
+            ratios: Vec::new(),
+        }
+    }
+}
+
+/// Fills in the ratios of all rows to the others of their job.
+pub(crate) fn compare(rows: &mut [Row]) {
+    let rates: Vec<_> = rows.iter().map(|row| (row.job, row.candidate, row.rate)).collect();
+    for row in rows {
+        row.ratios = rates
+            .iter()
+            .filter(|(job, candidate, _)| *job == row.job && *candidate != row.candidate)
+            .map(|(_, candidate, rate)| (*candidate, row.rate / rate))
+            .collect();
+    }
+}
+
+/// The rate of a candidate at a job, if it was measured.
+pub(crate) fn rate(rows: &[Row], job: Job, candidate: Candidate) -> Option<f64> {
+    rows.iter().find(|row| row.job == job && row.candidate == candidate).map(|row| row.rate)
+}
+
+/// The table for people.
+pub(crate) fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header([
+        "work",
+        "candidate",
+        "a second",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "cpu us client",
+        "cpu us server",
+        "server MiB",
+        "ratio to",
+    ]);
+    for column in 2..9 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut last = None;
+    for row in rows {
+        let work = if last == Some(row.job) { String::new() } else { row.work.clone() };
+        last = Some(row.job);
+        let latency = |value: Option<f64>| value.map_or_else(String::new, |us| format!("{us:.0}"));
+        let ratios: Vec<_> =
+            row.ratios.iter().map(|(candidate, ratio)| format!("{candidate} {}", short(*ratio))).collect();
+        table.add_row([
+            work,
+            row.candidate.to_string(),
+            grouped(row.rate),
+            latency(row.p50_us),
+            latency(row.p99_us),
+            latency(row.p999_us),
+            format!("{:.2}", row.client_cpu_us),
+            format!("{:.2}", row.server_cpu_us),
+            format!("{:.1}", row.server_memory_kib / 1024.0),
+            // Only ours are of interest; the others' follow from them.
+            if row.candidate == Candidate::Meshwork { ratios.join(", ") } else { String::new() },
+        ]);
+    }
+    table
+}
+
+/// A ratio as people read it.
+pub(crate) fn short(ratio: f64) -> String {
+    if ratio < 10.0 { format!("{ratio:.2}") } else { format!("{ratio:.0}") }
+}
+
+/// A number with its thousands apart.
+pub(crate) fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        assert_eq!(grouped(1_234_567.4), "1,234,567");
+        assert_eq!(grouped(999.0), "999");
+        assert_eq!(grouped(1000.0), "1,000");
+    }
+}

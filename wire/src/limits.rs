@@ -38,7 +38,7 @@ pub const READ_BUFFER_LEN_MAX: usize = 64 * 1024;
 /// How many frames an actor takes in one turn. Then what they made it say is written, and the far end works on that while the
 /// next ones are read here: two ends that took turns with everything in flight would each wait half of the time. It also
 /// lets the other actors of an arbiter have their turn during a flood.
-pub const BLOCK_FRAMES_MAX: usize = 256;
+pub const BLOCK_FRAMES_MAX: usize = 512;
 
 /// The longest name of an action, a topic, a pattern or a node, in bytes.
 pub const NAME_LEN_MAX: usize = 255;

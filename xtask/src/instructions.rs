@@ -4,20 +4,11 @@
 //! Here it is seen to that valgrind and the runner of gungraun are there; counting and judging is the business of the package
 //! in `instructions/`.
 
-use std::process::{Command, Stdio};
-
-use anyhow::{Context as _, ensure};
-
+use crate::debian;
 use crate::step::Step;
 
 /// The library that the benchmarks are linked with asks for a runner of exactly its own version.
 const RUNNER_VERSION: &str = "0.20.0";
-
-/// Installs valgrind on Debian and its kin, as `.ci/run` does a compiler.
-const INSTALL_VALGRIND: &str = "
-    if [ \"$(id -u)\" -eq 0 ]; then as_root=; else as_root=sudo; fi
-    $as_root apt-get update >&2 &&
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends valgrind >&2";
 
 /// Counts, and holds the counts against the limits, or records them as the limits.
 pub(crate) fn run(record: bool) -> anyhow::Result<()> {
@@ -26,7 +17,7 @@ pub(crate) fn run(record: bool) -> anyhow::Result<()> {
         eprintln!("\n!!! SKIPPED: instructions are counted on x86_64 Linux only.");
         return Ok(());
     }
-    valgrind()?;
+    debian::need(&[("valgrind", "valgrind")])?;
     runner()?;
     Step::cargo(count(record)).run()
 }
@@ -36,29 +27,12 @@ fn count(record: bool) -> String {
     format!("run --quiet --package meshwork-instructions{record}")
 }
 
-fn valgrind() -> anyhow::Result<()> {
-    if version("valgrind").is_some() {
-        return Ok(());
-    }
-    eprintln!("\nvalgrind is missing: installing it through apt-get");
-    let status = Command::new("sh").args(["-c", INSTALL_VALGRIND]).stdin(Stdio::null()).status();
-    let installed = status.context("cannot run sh")?.success();
-    ensure!(installed, "valgrind cannot be installed; do so by hand, with whatever installs your packages");
-    Ok(())
-}
-
 fn runner() -> anyhow::Result<()> {
-    if version("gungraun-runner").is_some_and(|text| is_runner(&text)) {
+    if debian::version("gungraun-runner").is_some_and(|text| is_runner(&text)) {
         return Ok(());
     }
     eprintln!("\ngungraun-runner {RUNNER_VERSION} is missing. Building it takes some minutes, once.");
     Step::cargo(format!("install gungraun-runner --locked --version {RUNNER_VERSION}")).run()
-}
-
-/// What a program says to `--version`; nothing when it is not there.
-fn version(program: &str) -> Option<String> {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn is_runner(version: &str) -> bool {

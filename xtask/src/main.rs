@@ -3,6 +3,8 @@
 //! [`mod@test`] is the one test command: what passes there may be merged. [`fuzz`] looks for bytes that break the decoders,
 //! for as long as you like. All are lists of [`step`]s, and a step is a command line that you could type yourself.
 
+mod bench;
+mod debian;
 mod fuzz;
 mod instructions;
 mod step;
@@ -20,6 +22,13 @@ enum Task {
     ///
     /// Installs cargo-deny if it is missing. The output ends with the test runner's own summary.
     Test,
+    /// Measure meshwork beside its peers and print the table and the budgets. What it needs is installed first.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What the bench is told: --quick, --json, --plot DIR, --scale, --rounds N, --seconds S, --only TEXT, --help.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Count the instructions of the hot paths under callgrind and hold them against their limits.
     Instructions {
         /// Take what is counted for the limits.
@@ -50,6 +59,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
     match task {
         Task::Test => test::run(),
+        Task::Bench { options } => bench::run(&options),
         Task::Instructions { record } => instructions::run(record),
         Task::Fuzz { seconds } => fuzz::run(seconds),
     }

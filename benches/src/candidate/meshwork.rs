@@ -5,11 +5,11 @@ use crate::client::{Client, Form, Work};
 use crate::drive::Options;
 use crate::measure::Figures;
 use crate::publish::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
-use anyhow::{Context as _, bail};
-use bytes::{BufMut, Bytes, BytesMut};
+use anyhow::bail;
+use bytes::{Bytes, BytesMut};
 use meshwork::prelude::*;
-use meshwork_wire::limits::{FRAME_LEN_MAX, PROTOCOL_VERSION};
-use meshwork_wire::{Bind, Encoding, Frame, FrameCodec, Pattern, Payload, SubscriptionKey};
+use meshwork_wire::limits::PROTOCOL_VERSION;
+use meshwork_wire::{Bind, Encoding, Frame, Pattern, Payload, SubscriptionKey};
 use serde_bytes::ByteBuf;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -192,19 +192,16 @@ async fn bind_by_hand(
     Ok(stream)
 }
 
-/// Waits for the master's yes. What comes behind it, such as news of other nodes, is left for the counting.
+/// Waits for the master's yes; news of other nodes may come before it.
 async fn read_bound(stream: &mut TcpStream) -> anyhow::Result<()> {
-    let mut frame = vec![0; stream.read_u32_le().await? as usize];
-    stream.read_exact(&mut frame).await?;
-    let mut block = BytesMut::new();
-    block.put_u32_le(frame.len() as u32);
-    block.put_slice(&frame);
-    let mut codec = FrameCodec::new(FRAME_LEN_MAX);
-    let block =
-        tokio_util::codec::Decoder::decode(&mut codec, &mut block)?.context("a whole frame is one")?;
-    match block.frames().next() {
-        Some(Ok(Frame::Bound(_))) => Ok(()),
-        other => bail!("the master answered a bind with {other:?}"),
+    loop {
+        let mut frame = vec![0; stream.read_u32_le().await? as usize];
+        stream.read_exact(&mut frame).await?;
+        match Frame::decode(&frame.into())? {
+            Frame::Bound(_) => return Ok(()),
+            Frame::Online(_) => {}
+            other => bail!("the master answered a bind with {other:?}"),
+        }
     }
 }
 

@@ -1,7 +1,104 @@
-//! x
-pub(crate) async fn serve() -> anyhow::Result<()> {
-    anyhow::bail!("x")
+//! tonic: gRPC over HTTP/2. The windows are wide enough for everything in flight, so that flow control costs nothing.
+
+use super::ready;
+use crate::client::Client;
+use crate::drive::Options;
+use crate::measure::Figures;
+use bytes::Bytes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Response, Status};
+
+#[expect(unreachable_pub, reason = "tonic writes it")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/bench.Bench.rs"));
 }
-pub(crate) async fn drive(_: &crate::drive::Options) -> anyhow::Result<crate::measure::Figures> {
-    anyhow::bail!("x")
+
+use generated::bench_client::BenchClient;
+use generated::bench_server::{Bench, BenchServer};
+
+/// What is to be added.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Numbers {
+    #[prost(int32, tag = "1")]
+    a: i32,
+    #[prost(int32, tag = "2")]
+    b: i32,
+}
+
+/// The sum.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Sum {
+    #[prost(int32, tag = "1")]
+    sum: i32,
+}
+
+/// Bytes, there and back.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Blob {
+    #[prost(bytes = "bytes", tag = "1")]
+    bytes: Bytes,
+}
+
+/// For a connection: 1,024 echoes of 64 KiB fit. For a stream: one does.
+const CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// More than are ever in flight here.
+const STREAMS: u32 = 4096;
+
+struct Answers;
+
+#[tonic::async_trait]
+impl Bench for Answers {
+    async fn add(&self, numbers: Request<Numbers>) -> Result<Response<Sum>, Status> {
+        let Numbers { a, b } = numbers.into_inner();
+        Ok(Response::new(Sum { sum: a.wrapping_add(b) }))
+    }
+
+    async fn echo(&self, blob: Request<Blob>) -> Result<Response<Blob>, Status> {
+        Ok(Response::new(blob.into_inner()))
+    }
+}
+
+#[derive(Clone)]
+struct TonicClient(BenchClient<Channel>);
+
+impl Client for TonicClient {
+    async fn add(&self, a: i32, b: i32) -> anyhow::Result<i32> {
+        // A clone is tonic's way of several calls at once on one connection.
+        Ok(self.0.clone().add(Numbers { a, b }).await?.into_inner().sum)
+    }
+
+    async fn echo(&self, bytes: Bytes) -> anyhow::Result<usize> {
+        Ok(self.0.clone().echo(Blob { bytes }).await?.into_inner().bytes.len())
+    }
+}
+
+/// Runs the server.
+pub(crate) async fn serve() -> anyhow::Result<()> {
+    let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true));
+    ready(incoming.local_addr()?);
+    let serving = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .add_service(BenchServer::new(Answers))
+        .serve_with_incoming(incoming);
+    tokio::select! { ended = serving => Ok(ended?), ended = super::until_stdin_ends() => ended }
+}
+
+/// Drives the generated client.
+pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+    let mut clients = Vec::new();
+    for _ in 0..options.connections {
+        let channel = Endpoint::from_shared(format!("http://{}", options.at))?
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .connect()
+            .await?;
+        clients.push(TonicClient(BenchClient::new(channel)));
+    }
+    crate::drive::figures(clients, options, super::on_tokio).await
 }

@@ -1,0 +1,60 @@
+//! The bench, `cargo xtask bench`: sees to it that the peers are there, builds everything in release mode, and runs the
+//! program in `benches/`, which starts them and itself in their turns.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+use crate::debian;
+use crate::step::Step;
+
+/// Programs that the bench starts, and the Debian packages that they come in.
+const PROGRAMS: [(&str, &str); 4] =
+    [("nats-server", "nats-server"), ("redis-server", "redis-server"), ("node", "nodejs"), ("npm", "npm")];
+
+/// The peers on Node.js.
+const NODE: &str = "benches/node";
+
+/// Runs the bench with these options, which are its own.
+pub(crate) fn run(options: &[String]) -> anyhow::Result<()> {
+    let only_asks = options.iter().any(|option| option == "--help" || option == "-h");
+    if !only_asks {
+        debian::need(&PROGRAMS)?;
+        if !Path::new(NODE).join("node_modules").is_dir() {
+            eprintln!("\n==> npm ci, in {NODE}");
+            let mut npm = Command::new("npm");
+            npm.args(["ci", "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund"])
+                .current_dir(NODE);
+            // What it prints is progress, and stdout is for the table.
+            npm.stdin(Stdio::null()).stdout(Stdio::null());
+            ensure!(npm.status().context("cannot run npm")?.success(), "npm ci failed in {NODE}");
+        }
+    }
+    Step::cargo("build --release --package meshwork-benches").run()?;
+    let metadata = Step::cargo("metadata --format-version 1 --no-deps").output()?;
+    let mut bench = Command::new(program(&metadata)?);
+    bench.arg("run").args(options).stdin(Stdio::null());
+    let status = bench.status().context("cannot run the bench")?;
+    ensure!(status.success(), "the bench failed: {status}");
+    Ok(())
+}
+
+/// Where cargo has put the program, read from its metadata.
+fn program(metadata: &str) -> anyhow::Result<String> {
+    let (_, rest) = metadata.split_once("\"target_directory\":\"").context("cargo names no target folder")?;
+    let (folder, _) = rest.split_once('"').context("cargo's metadata is cut")?;
+    Ok(format!("{folder}/release/meshwork-benches"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_where_cargo_says() {
+        let metadata = r#"{"packages":[],"target_directory":"/tmp/target","version":1}"#;
+        assert_eq!(program(metadata).unwrap(), "/tmp/target/release/meshwork-benches");
+        assert!(program("{}").is_err());
+    }
+}
