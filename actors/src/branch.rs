@@ -244,7 +244,8 @@ impl BranchActor {
         let Established { reader, writer, bound, early } = established;
         self.epoch += 1;
         let epoch = self.epoch;
-        let inbound = Paced::new(reader)
+        // Two turns: one for the response actors, one for the callers, who read their replies.
+        let inbound = Paced::new(reader, 2)
             .map(|block| match block {
                 Ok(block) => Inbound::Block(block),
                 Err(error) => Inbound::Lost(Some(error)),

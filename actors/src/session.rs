@@ -787,7 +787,9 @@ impl Actor for SessionActor {
             raise: Rc::clone(&self.raise_frame_len),
             frame_len_max: config.frame_len_max,
         };
-        context.add_stream(Paced::new(FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START)));
+        // One turn: other sessions copy what is forwarded to them into their outboxes.
+        let blocks = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
+        context.add_stream(Paced::new(blocks, 1));
         self.writer = Some(actix_rt::spawn(async move {
             if let Err(error) = outbox.write_to(write).await {
                 log::debug!("a link cannot be written to: {error}");

@@ -124,6 +124,10 @@ impl Decoder for FrameCodec {
             return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
         }
         // At most one read more than what has come: a claimed length alone makes us hold nothing.
+        if buffer.is_empty() && buffer.capacity() > 2 * self.read_len {
+            // A burst made it long. A connection that falls idle gives that back.
+            *buffer = BytesMut::with_capacity(self.read_len);
+        }
         buffer.reserve(self.read_len);
         self.has_read = true;
         Ok(None)

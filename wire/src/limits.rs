@@ -32,7 +32,7 @@ pub const PAYLOAD_SHARED_LEN_MIN: usize = 16 * 1024;
 /// How much a fresh connection reads at once, in bytes. It is what an idle connection costs, so it is small.
 pub const READ_BUFFER_LEN_START: usize = 4 * 1024;
 
-/// How much a busy connection reads at once, in bytes. More made no difference.
+/// How much a busy connection reads at once, in bytes. Longer buffers cost more to make than they spare.
 pub const READ_BUFFER_LEN_MAX: usize = 64 * 1024;
 
 /// How many frames an actor takes in one turn. Then what they made it say is written, and the far end works on that while the
