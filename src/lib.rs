@@ -60,7 +60,7 @@ pub mod __private;
 
 pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
-pub use master::Master;
+pub use master::{Master, SpreadMaster};
 pub use meshwork_actors::branch::{BindError, BranchActor};
 pub use meshwork_actors::link::{self, Address, AddressError};
 pub use meshwork_actors::master::{Listen, ListenError, MasterActor};
@@ -85,7 +85,8 @@ pub use subscribe::{Broadcast, Event, IntoSubscriber, Publish, Subscribe, Subscr
 pub mod prelude {
     pub use crate::{
         ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Code, Event,
-        Fate, Listen, Master, MasterActor, Node, Publish, Respond, Responders, Subscribe, Subscription,
+        Fate, Listen, Master, MasterActor, Node, Publish, Respond, Responders, SpreadMaster, Subscribe,
+        Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

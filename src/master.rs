@@ -1,8 +1,10 @@
 //! The handle on a master.
 
 use crate::{MasterActor, Node};
-use actix::Addr;
+use actix::{Addr, Arbiter};
+use meshwork_actors::master::Place;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A handle on a master: everything a [`Node`] can do. `Clone` and `Send`; made from the address of the actor.
 ///
@@ -25,6 +27,56 @@ impl Master {
     #[must_use]
     pub fn addr(&self) -> Addr<MasterActor> {
         self.actor.clone()
+    }
+}
+
+/// Spreads a [`MasterActor`] over several threads.
+pub trait SpreadMaster {
+    /// Lets its sessions live on so many arbiters in turn, its own one among them, each with a thread. Default: 1.
+    ///
+    /// Useful when many connections keep one processor busy; a single request gains nothing, and one that crosses from
+    /// arbiter to arbiter waits for the other one to wake. Responders of the master run where the session of their caller
+    /// lives. 0 counts as 1.
+    ///
+    /// # Panics
+    ///
+    /// When it is called outside an actix system, or a thread cannot be started.
+    #[must_use]
+    fn arbiters(self, count: usize) -> Self;
+}
+
+impl SpreadMaster for MasterActor {
+    fn arbiters(self, count: usize) -> Self {
+        if count <= 1 {
+            return self;
+        }
+        let others = (1..count).map(|_| Arbiter::new()).collect();
+        self.place(Arbiters { others, next: AtomicUsize::new(0) })
+    }
+}
+
+/// The master's own arbiter and others, in turn. The others end with the last session.
+struct Arbiters {
+    others: Vec<Arbiter>,
+    next: AtomicUsize,
+}
+
+impl Place for Arbiters {
+    fn run(&self, start: Box<dyn FnOnce() + Send>) {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        match self.others.get(next) {
+            // One that has ended drops the connection: the system ends.
+            Some(other) => _ = other.spawn_fn(start),
+            None => start(),
+        }
+    }
+}
+
+impl Drop for Arbiters {
+    fn drop(&mut self) {
+        for other in &self.others {
+            other.stop();
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::{fmt, io, net::SocketAddr, sync::Arc};
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::{fmt, io, io::IoSlice, net::SocketAddr, sync::Arc};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
 /// A byte stream that a node can be reached over.
@@ -196,8 +196,66 @@ impl Accept for TcpAccept {
         Box::pin(async move {
             let (stream, peer) = self.listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok((Box::new(stream) as Box<dyn Link>, peer.to_string()))
+            let link = Accepted { stream: None, fresh: Some(stream.into_std()?) };
+            Ok((Box::new(link) as Box<dyn Link>, peer.to_string()))
         })
+    }
+}
+
+/// A connection that was taken in. It belongs to the arbiter that first reads or writes it, which need not be the listener's:
+/// the arbiter whose reactor it is registered with is woken for it.
+struct Accepted {
+    stream: Option<TcpStream>,
+    fresh: Option<std::net::TcpStream>,
+}
+
+impl Accepted {
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        if let Some(fresh) = self.fresh.take() {
+            self.stream = Some(TcpStream::from_std(fresh)?);
+        }
+        // Gone when it could not be registered: that has been said to whoever asked first.
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 }
 

@@ -61,6 +61,13 @@ pub(crate) struct Config {
     pub(crate) balance: Balance,
     token: Option<ByteString>,
     authenticate: Option<Recipient<Authenticate>>,
+    place: Option<Arc<dyn Place>>,
+}
+
+/// Where the sessions of a master live. Threads are the business of whoever starts the master, so they are handed in.
+pub trait Place: Send + Sync + 'static {
+    /// Runs this on the arbiter that the next session is to live on.
+    fn run(&self, start: Box<dyn FnOnce() + Send>);
 }
 
 /// What the sessions of a master share.
@@ -155,6 +162,7 @@ impl MasterActor {
                 balance: Balance::default(),
                 token: None,
                 authenticate: None,
+                place: None,
             },
             actions: Actions::default(),
             running: None,
@@ -173,6 +181,13 @@ impl MasterActor {
     #[must_use]
     pub fn authenticate(mut self, recipient: Recipient<Authenticate>) -> Self {
         self.config.authenticate = Some(recipient);
+        self
+    }
+
+    /// Lets its sessions live elsewhere. Default: on its own arbiter.
+    #[must_use]
+    pub fn place(mut self, place: impl Place) -> Self {
+        self.config.place = Some(Arc::new(place));
         self
     }
 
@@ -244,7 +259,7 @@ impl MasterActor {
     }
 
     /// Sends a call of the master's own on its way: its own responders first, then the branches.
-    fn ask(&mut self, ask: Box<Ask>, now: Instant, unrouted: &mut Vec<Routing>) {
+    fn ask(&mut self, ask: Ask, now: Instant, unrouted: &mut Vec<Routing>) {
         let own = self.actions.get(&ask.call.action);
         let here = ask.call.node.is_empty() || ask.call.node == self.name;
         let this = self.running.as_mut().expect("it is made in `started`, before anything else");
@@ -252,7 +267,7 @@ impl MasterActor {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
             return ask.refuse(&self.node, error);
         }
-        let Ask { callback_id, call, reply } = *ask;
+        let Ask { callback_id, call, reply } = ask;
         let deadline = call.within.and_then(|within| now.checked_add(within));
         let until = deadline.map(Instant::into_std);
         if let (Some(action), true) = (own, here) {
@@ -459,7 +474,14 @@ async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>) {
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 fn start_session(master: &Arc<MasterShared>, link: Box<dyn Link>, peer: String) {
-    SessionActor::new(Arc::clone(master), link, peer).start();
+    let shared = Arc::clone(master);
+    let start = move || {
+        SessionActor::new(shared, link, peer).start();
+    };
+    match &master.config.place {
+        Some(place) => place.run(Box::new(start)),
+        None => start(),
+    }
 }
 
 impl Actor for MasterActor {
@@ -565,7 +587,7 @@ impl Handler<Flush> for MasterActor {
         let (mut unrouted, mut events) = (Vec::new(), Vec::new());
         for submission in submissions.drain(..) {
             match submission {
-                Submission::Ask(ask) => self.ask(ask, now, &mut unrouted),
+                Submission::Ask(ask) => self.ask(*ask, now, &mut unrouted),
                 Submission::Cancel(callback_id) => self.cancel(callback_id),
                 Submission::Publish { topic, payload } => {
                     events.push(Event { topic, publisher: self.name.clone(), payload });

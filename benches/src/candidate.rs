@@ -10,7 +10,7 @@ mod tarpc;
 mod tonic;
 
 use crate::client::{Form, Route};
-use crate::drive::Options;
+use crate::drive::{Latencies, Options, Task};
 use crate::measure::Figures;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
 
@@ -153,10 +152,6 @@ pub(crate) fn as_documented<T>(work: impl Future<Output = anyhow::Result<T>>) ->
 
 /// A runtime with one thread. With one connection and two processors most are faster on it than as documented.
 pub(crate) fn on_one_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    if std::env::var_os("MT").is_some() {
-        let rt = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        return rt.block_on(work);
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     tokio::task::LocalSet::new().block_on(&runtime, work)
 }
@@ -178,9 +173,7 @@ pub(crate) async fn until_stdin_ends() -> anyhow::Result<()> {
     Ok(())
 }
 
-type Task = Pin<Box<dyn Future<Output = anyhow::Result<Vec<u32>>> + Send>>;
-
 /// How users of tokio start a task.
-pub(crate) fn on_tokio(task: Task) -> JoinHandle<anyhow::Result<Vec<u32>>> {
+pub(crate) fn on_tokio(task: Task) -> JoinHandle<Latencies> {
     tokio::spawn(task)
 }

@@ -6,6 +6,7 @@ use crate::measure::{Figures, cpu_time, percentiles_us};
 use anyhow::{Context as _, ensure};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -85,13 +86,17 @@ pub(crate) fn drive(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What one loop measured, in nanoseconds.
+pub(crate) type Latencies = anyhow::Result<Vec<u32>>;
+
+/// One loop, to be started as a task.
+pub(crate) type Task = Pin<Box<dyn Future<Output = Latencies> + Send>>;
+
 /// Drives these clients, one for each connection. `spawn` is how the candidate's users start a task.
 pub(crate) async fn figures<C: Client>(
     clients: Vec<C>,
     options: &Options,
-    spawn: fn(
-        std::pin::Pin<Box<dyn Future<Output = anyhow::Result<Vec<u32>>> + Send>>,
-    ) -> JoinHandle<anyhow::Result<Vec<u32>>>,
+    spawn: fn(Task) -> JoinHandle<Latencies>,
 ) -> anyhow::Result<Figures> {
     let phase = Phase::default();
     let mut tasks = Vec::new();

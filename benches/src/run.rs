@@ -169,7 +169,7 @@ fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> 
                 "--connections",
                 &connections.to_string(),
             ]);
-            finish(command, others, seconds)
+            finish(command, others, seconds, (seconds / 4.0).clamp(0.1, 0.3))
         }
         Job::Publish { subscribers, ends } => {
             let mut others = start(candidate, true, false, 1)?;
@@ -188,17 +188,19 @@ fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> 
                 .args(["--subscribers", &subscribers.to_string()])
                 .args(["--subscribers-at", &subscribing.address.to_string()]);
             // The broker is what is watched; the subscribers are clients as the publisher is.
-            let figures = finish(command, std::mem::take(&mut others), seconds);
+            let figures = finish(command, std::mem::take(&mut others), seconds, EVENTS_WARM_UP_SECONDS);
             drop(subscribing);
             figures
         }
     }
 }
 
+/// Events need longer until they flow evenly: at first a whole window stands in the buffers of every subscriber.
+const EVENTS_WARM_UP_SECONDS: f64 = 1.0;
+
 /// Runs the client against the others, which end with it.
-fn finish(mut command: Command, others: Vec<Process>, seconds: f64) -> anyhow::Result<Figures> {
+fn finish(mut command: Command, others: Vec<Process>, seconds: f64, warm_up: f64) -> anyhow::Result<Figures> {
     let watched: Vec<_> = others.iter().map(|process| process.pid().to_string()).collect();
-    let warm_up = (seconds / 4.0).clamp(0.1, 0.3);
     command.args(["--at", &others[0].address.to_string(), "--watch", &watched.join(",")]).args([
         "--seconds",
         &seconds.to_string(),

@@ -25,6 +25,9 @@ pub(super) struct Options {
     /// Which of several providers of an action gets a request.
     #[arg(long, value_enum, default_value = "round-robin")]
     balance: Choice,
+    /// Over how many arbiters, each with a thread, its sessions are spread.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    arbiters: u16,
     /// How often a branch must say something; after three silent beats it is given up.
     #[arg(long, value_parser = read_duration, default_value = "5s")]
     heartbeat: Duration,
@@ -53,6 +56,7 @@ enum Choice {
 pub(super) async fn run(options: Options, output: &Output) -> Done {
     let mut signals = Signals::new()?;
     let mut master = MasterActor::new(options.name)
+        .arbiters(usize::from(options.arbiters))
         .heartbeat(options.heartbeat)
         .on_name_taken(match options.on_name_taken {
             Taken::Replace => OnNameTaken::Replace,

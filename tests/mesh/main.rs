@@ -10,6 +10,7 @@ mod leaving;
 mod links;
 mod raw;
 mod relays;
+mod spread;
 
 use meshwork::Address;
 use meshwork::prelude::*;

@@ -64,6 +64,6 @@ mod tests {
 
     #[test]
     fn what_is_not_there_has_no_version() {
-        assert_eq!(version("no-such-program-of-ours"), None);
+        assert_eq!(debian::version("no-such-program-of-ours"), None);
     }
 }

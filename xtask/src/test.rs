@@ -33,6 +33,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn checks() -> Vec<Step> {
     vec![
         Step::cargo("fmt --all --check"),
+        // The bench and its peers are looked at, but not built for running: that is the business of `cargo xtask bench`.
         Step::cargo("clippy --workspace --all-targets --all-features -- -D warnings"),
         // Whoever uses the library without its extras builds exactly this.
         Step::cargo("build --package meshwork --lib --no-default-features"),

@@ -30,7 +30,7 @@ async fn echo(bytes: ByteBuf) -> Result<ByteBuf, ActionError> {
 pub(crate) async fn serve(options: &Serve) -> anyhow::Result<()> {
     match options.part {
         Part::Server | Part::Broker => {
-            let mut master = MasterActor::new("bench");
+            let mut master = MasterActor::new("bench").arbiters(options.arbiters);
             if options.part == Part::Server {
                 master = master.respond("add", add).respond("echo", echo);
             }

@@ -9,7 +9,12 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 
-#[expect(unreachable_pub, reason = "tonic writes it")]
+#[expect(
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "tonic writes it"
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/bench.Bench.rs"));
 }
