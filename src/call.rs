@@ -84,7 +84,7 @@ impl<R> Calling<R> {
         self
     }
 
-    /// Sends it; used when several calls are made at once, before any of them is awaited.
+    /// Sends it.
     fn submit(&mut self) -> Result<(), CallError> {
         if !matches!(self.state, State::New { .. } | State::Failed(_)) {
             return Ok(());
@@ -151,19 +151,6 @@ impl<R> Future for Calling<R> {
             return Poll::Ready(outcome.and_then(this.decode));
         }
     }
-}
-
-/// Makes many calls at once and waits for all of them: see [`Node::call_many`].
-pub(crate) async fn call_many<R>(mut calls: Vec<Calling<R>>) -> Vec<Result<R, CallError>> {
-    let mut refused: Vec<_> = calls.iter_mut().map(|call| call.submit().err()).collect();
-    let mut outcomes = Vec::with_capacity(calls.len());
-    for (call, refused) in calls.into_iter().zip(&mut refused) {
-        outcomes.push(match refused.take() {
-            Some(error) => Err(error),
-            None => call.await,
-        });
-    }
-    outcomes
 }
 
 /// A call as a message to an `Addr<BranchActor>` or `Addr<MasterActor>`. Its result is the reply, or why there is none.

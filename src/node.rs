@@ -1,6 +1,5 @@
 //! What every handle can do: [`Branch`](crate::Branch) and [`Master`](crate::Master) are both a [`Node`].
 
-use crate::call::call_many;
 use crate::respond::Responders;
 use crate::subscribe::{IntoSubscriber, Subscription};
 use crate::{
@@ -9,7 +8,7 @@ use crate::{
 };
 use actix::Addr;
 use meshwork_actors::master::{Attach, MasterActor};
-use meshwork_actors::node::{Node as ActorNode, SubscribeTo};
+use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, SubscribeTo};
 use meshwork_wire::{ByteString, SubscriptionKey};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -21,6 +20,9 @@ use tokio::sync::watch;
 /// its actor it is cheapest.
 #[derive(Clone)]
 pub struct Node(Inner);
+
+/// How many calls of many are written before the first of them leave.
+const CALLS_AT_ONCE: usize = 128;
 
 #[derive(Clone)]
 enum Inner {
@@ -110,8 +112,24 @@ impl Node {
         action: impl Into<ByteString>,
         arguments: impl IntoIterator<Item = impl Serialize>,
     ) -> Vec<Result<R, CallError>> {
+        let node = match self.attach().await {
+            Ok(node) => node,
+            Err(error) => return arguments.into_iter().map(|_| Err(error.clone())).collect(),
+        };
         let action = action.into();
-        call_many(arguments.into_iter().map(|arguments| self.call(action.clone(), arguments)).collect()).await
+        let encoding = node.encoding_for(&action);
+        let mut asked = node.ask_many();
+        for arguments in arguments {
+            let arguments = Payload::encode(encoding, &arguments).map_err(CallError::from);
+            asked.add(arguments.map(|arguments| ActorCall::new(action.clone(), arguments)));
+            if asked.unsent() == CALLS_AT_ONCE {
+                asked.submit();
+                // They leave, and are worked on, while the next ones are written.
+                tokio::task::yield_now().await;
+            }
+        }
+        let decode = |outcome: Result<Payload, CallError>| Ok(outcome?.decode()?);
+        asked.outcomes().await.into_iter().map(decode).collect()
     }
 
     /// Publishes an event to the subscribers of its topic: at most once to each, in the order of this publisher. It travels

@@ -8,7 +8,7 @@
 use crate::branch::ActionCache;
 use crate::outbox::Outbox;
 use crate::responder::{Actions, Outcome};
-use crate::response::Reply;
+use crate::response::{Batch, Reply};
 use crate::router::Deliver;
 use crate::snapshot::Snapshot;
 use actix::{Actor, Addr, Handler, Message, Recipient};
@@ -238,7 +238,30 @@ pub struct Asked {
     settled: bool,
 }
 
+/// Many calls that are awaited as one: [`AskedMany::add`] them, [`AskedMany::submit`] them, all at once or a part at a time,
+/// then [`AskedMany::outcomes`]. Dropping it cancels those that have no outcome yet.
+pub struct AskedMany {
+    node: Arc<Node>,
+    batch: Arc<Batch>,
+    /// The ids of those that were submitted, with their places.
+    ids: Vec<(CallbackId, usize)>,
+    ready: Vec<Ask>,
+    places: usize,
+}
+
 impl Node {
+    /// The beginning of many calls that are awaited as one.
+    #[must_use]
+    pub fn ask_many(self: &Arc<Self>) -> AskedMany {
+        AskedMany {
+            node: Arc::clone(self),
+            batch: Arc::default(),
+            ids: Vec::new(),
+            ready: Vec::new(),
+            places: 0,
+        }
+    }
+
     pub(crate) fn new(name: ByteString) -> Arc<Self> {
         Arc::new(Self {
             name,
@@ -722,6 +745,77 @@ impl Future for Asked {
                 Err(CallError::new(Code::LINK_LOST, Fate::Unknown, "the node ended before the reply came"))
             })
         })
+    }
+}
+
+impl AskedMany {
+    /// Adds a call; or the reason why it is none, which is its outcome then.
+    pub fn add(&mut self, call: Result<Call, CallError>) {
+        let seat = self.batch.seat();
+        self.places += 1;
+        match call.and_then(|call| self.node.take_place().map(|()| call)) {
+            Ok(call) => {
+                let reply = Reply::Batch(seat);
+                self.ready.push(Ask { callback_id: CallbackId(0), call, reply });
+            }
+            Err(error) => seat.tell(Err(error)),
+        }
+    }
+
+    /// How many were added and not submitted yet.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Submits what was added.
+    pub fn submit(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        // Those that were refused have their outcome: their places are not among the ids.
+        let mut queue = self.node.lock();
+        if let Some(error) = queue.closed.clone() {
+            drop(queue);
+            for ask in self.ready.drain(..) {
+                ask.refuse(&self.node, error.clone());
+            }
+            return;
+        }
+        let was_empty = queue.submissions.is_empty();
+        for mut ask in self.ready.drain(..) {
+            ask.callback_id = queue.next_id();
+            let place = if let Reply::Batch(seat) = &ask.reply { seat.index() } else { self.places };
+            self.ids.push((ask.callback_id, place));
+            queue.submissions.push(Submission::Ask(Box::new(ask)));
+        }
+        drop(queue);
+        if was_empty {
+            self.node.flush();
+        }
+    }
+
+    /// Submits what is left and waits for all; the outcomes come in the order in which the calls were added.
+    pub async fn outcomes(mut self) -> Vec<Outcome> {
+        self.submit();
+        let outcomes = std::future::poll_fn(|context| self.batch.poll(context)).await;
+        self.ids.clear();
+        outcomes
+    }
+}
+
+impl Drop for AskedMany {
+    fn drop(&mut self) {
+        for (callback_id, place) in std::mem::take(&mut self.ids) {
+            if !self.batch.is_settled(place) {
+                // A node that has ended has nothing to cancel.
+                let _ = self.node.submit(Submission::Cancel(callback_id));
+            }
+        }
+        for ask in self.ready.drain(..) {
+            let never = CallError::new(Code::CANCELLED, Fate::NotSent, "its caller gave up");
+            ask.refuse(&self.node, never);
+        }
     }
 }
 

@@ -2,6 +2,10 @@
 //! of light_rpc has an entry in the callback table. The actors are taken from a pool, so a call costs one message, not one
 //! actor; who settles first is decided in `callbacks.rs`.
 
+mod batch;
+
+pub(crate) use batch::{Batch, Seat};
+
 use crate::callbacks::CallbackTable;
 use crate::node::Node;
 use crate::responder::Outcome;
@@ -33,6 +37,8 @@ pub struct Resolve {
 #[derive(Debug)]
 pub(crate) enum Reply {
     Call(oneshot::Sender<Outcome>),
+    /// With others of its batch.
+    Batch(Seat),
     Describe(oneshot::Sender<Result<Vec<ActionDescription>, CallError>>),
     /// Nowhere: the caller has been handed over to an entry of the callback table.
     Nobody,
@@ -59,6 +65,7 @@ impl Reply {
             Reply::Call(caller) => {
                 let _ = caller.send(outcome);
             }
+            Reply::Batch(seat) => seat.tell(outcome),
             Reply::Describe(caller) => {
                 let _ = caller.send(outcome.map(|_| Vec::new()));
             }
@@ -84,7 +91,8 @@ pub(crate) enum Way {
 pub(crate) struct InFlight {
     pub(crate) way: Way,
     reply: Reply,
-    response: u32,
+    /// Its response actor in the pool; none when its batch has one.
+    response: Option<u32>,
     deadline: Option<Instant>,
 }
 
@@ -110,9 +118,11 @@ impl Requests {
         reply: Reply,
         deadline: Option<Instant>,
     ) {
-        let response = self.free.pop().unwrap_or_else(|| {
-            self.responses.push(ResponseActor::default().start());
-            u32::try_from(self.responses.len() - 1).expect("what is in flight is bounded far below")
+        let response = (!matches!(reply, Reply::Batch(_))).then(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.responses.push(ResponseActor::default().start());
+                u32::try_from(self.responses.len() - 1).expect("what is in flight is bounded far below")
+            })
         });
         if let Some(previous) =
             self.table.insert(callback_id, InFlight { way, reply, response, deadline }, deadline)
@@ -141,7 +151,7 @@ impl Requests {
             Reply::Describe(caller) => {
                 let _ = caller.send(Ok(actions));
             }
-            reply @ (Reply::Call(_) | Reply::Nobody) => reply.send(Err(CallError::new(
+            reply @ (Reply::Call(_) | Reply::Batch(_) | Reply::Nobody) => reply.send(Err(CallError::new(
                 Code::CANNOT_DECODE,
                 Fate::Unknown,
                 "the master answered a request with a description",
@@ -203,14 +213,20 @@ impl Requests {
 
     fn hand_over(&mut self, callback_id: CallbackId, in_flight: InFlight, outcome: Outcome) {
         let InFlight { reply, response, .. } = in_flight;
+        let of_batch = if let Reply::Batch(seat) = &reply { Some(seat.response()) } else { None };
+        let resolve = Resolve { callback_id, outcome, reply };
         #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight: one message each")]
-        self.responses[response as usize].do_send(Resolve { callback_id, outcome, reply });
+        match (response, of_batch) {
+            (Some(response), _) => self.responses[response as usize].do_send(resolve),
+            (None, Some(of_batch)) => of_batch.do_send(resolve),
+            (None, None) => resolve.reply.send(resolve.outcome),
+        }
         self.release(response);
     }
 
     /// The actor may take the next request at once: what it was sent before comes first in its mailbox.
-    fn release(&mut self, response: u32) {
-        self.free.push(response);
+    fn release(&mut self, response: Option<u32>) {
+        self.free.extend(response);
         self.node.settled();
         if self.table.len() == 0 && self.responses.len() > RESPONSE_POOL_MAX {
             self.responses.truncate(RESPONSE_POOL_MAX);
