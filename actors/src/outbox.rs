@@ -88,20 +88,21 @@ impl Outbox {
         self.append(frame, OUTBOX_LEN_MAX).inspect_err(|_| self.count_drop())
     }
 
-    /// Appends an event that was encoded once for all who get it.
-    pub(crate) fn push_encoded(&self, frame: &Bytes) -> Result<(), Refusal> {
+    /// Appends so many events that were encoded once for all who get them. They find room together, or none does and all are
+    /// counted.
+    pub(crate) fn push_encoded(&self, frames: &Bytes, count: usize) -> Result<(), Refusal> {
         let mut queue = self.lock();
         if let Err(refusal) = queue.admit(OUTBOX_LEN_MAX) {
             drop(queue);
-            self.count_drop();
+            self.0.dropped.fetch_add(count as u64, Ordering::Relaxed);
             return Err(refusal);
         }
-        queue.len += frame.len();
-        if frame.len() < PAYLOAD_SHARED_LEN_MIN {
-            queue.small.extend_from_slice(frame);
+        queue.len += frames.len();
+        if frames.len() < PAYLOAD_SHARED_LEN_MIN {
+            queue.small.extend_from_slice(frames);
         } else {
             queue.set_small_aside();
-            queue.ready.push_back(frame.clone());
+            queue.ready.push_back(frames.clone());
         }
         self.wake(queue);
         Ok(())

@@ -124,7 +124,7 @@ impl RegistryActor {
         for (id, _, session, _) in self.table.members() {
             if Some(id) != but {
                 // What does not fit is news that a full link will not miss: the cache is never asked whether an action exists.
-                let _ = session.outbox().push_encoded(&encoded);
+                let _ = session.outbox().push_encoded(&encoded, 1);
             }
         }
     }

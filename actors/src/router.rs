@@ -130,70 +130,91 @@ impl RouterActor {
         }
     }
 
-    fn publish(&mut self, from: Option<SessionId>, event: &Event, encoded: &mut BytesMut) {
+    /// Publishes events of one topic and publisher, in their order. Who gets them is found once, and each outbox takes them all
+    /// at once.
+    fn publish(&mut self, from: Option<SessionId>, events: &[Event], encoded: &mut BytesMut) {
+        let Some(first) = events.first() else {
+            return;
+        };
         let mut plain: Vec<Who> = Vec::new();
         let mut grouped: HashMap<&ByteString, Vec<Who>> = HashMap::new();
-        self.trie.for_each_match(&event.topic, &mut |member| match &member.group {
+        self.trie.for_each_match(&first.topic, &mut |member| match &member.group {
             None => plain.push(member.who),
             Some(group) => grouped.entry(group).or_default().push(member.who),
         });
+        if events.len() > 1 && !grouped.is_empty() {
+            drop(grouped);
+            // A node that is served for itself and for a group hears of one event after the other.
+            return events.iter().for_each(|event| self.publish(from, std::slice::from_ref(event), encoded));
+        }
         plain.sort_unstable();
         plain.dedup();
-        // Whoever published it has served its own handlers, but not its groups: those are chosen here, once for all nodes.
+        // Whoever published them has served its own handlers, but not its groups: those are chosen here, once for all nodes.
         plain.retain(|who| from.is_none_or(|from| *who != Who::Session(from)));
-        let frame = |for_all, groups| {
-            Frame::Publish(meshwork_wire::Publish {
-                topic: event.topic.clone(),
-                publisher: event.publisher.clone(),
-                for_all,
-                groups,
-                payload: event.payload.clone(),
-            })
-        };
-        if !plain.is_empty() {
-            let mut once = None;
-            for who in plain {
-                match who {
-                    Who::Local(id) => deliver(&self.local, id, event, &self.dropped),
-                    Who::Session(id) => {
-                        let bytes = once.get_or_insert_with(|| {
-                            frame(true, Vec::new()).encode(encoded);
-                            encoded.split().freeze()
-                        });
-                        if let Some((session, _)) = self.sessions.get(&id) {
-                            // A full outbox has counted it.
-                            let _ = session.outbox().push_encoded(bytes);
-                        }
+        let mut once = None;
+        for who in plain {
+            match who {
+                Who::Local(id) => {
+                    events.iter().for_each(|event| deliver(&self.local, id, event, &self.dropped));
+                }
+                Who::Session(id) => {
+                    let bytes = once.get_or_insert_with(|| {
+                        events.iter().for_each(|event| frame(event, true, Vec::new()).encode(encoded));
+                        encoded.split().freeze()
+                    });
+                    if let Some((session, _)) = self.sessions.get(&id) {
+                        // A full outbox has counted them.
+                        let _ = session.outbox().push_encoded(bytes, events.len());
                     }
                 }
             }
         }
+        let mut turns = Vec::new();
         for (group, mut members) in grouped {
             members.sort_unstable();
             members.dedup();
             let turn = self.groups.entry(group.clone()).or_default();
-            *turn = turn.wrapping_add(1);
-            // A member that has no room is passed over: the group is served as long as one of it can be.
-            for step in 0..members.len() {
-                let who = members[turn.wrapping_add(step) % members.len()];
-                match who {
-                    Who::Local(id) => {
-                        deliver(&self.local, id, event, &self.dropped);
-                        break;
-                    }
-                    Who::Session(id) => {
-                        let session = self.sessions.get(&id).map(|(session, _)| session);
-                        let last = step + 1 == members.len();
-                        let fits = session.filter(|session| last || session.outbox().has_room());
-                        if let Some(session) = fits {
-                            let _ = session.outbox().push_event(&frame(false, vec![group.clone()]));
-                            break;
-                        }
+            let first_turn = turn.wrapping_add(1);
+            *turn = turn.wrapping_add(events.len());
+            turns.push((group.clone(), members, first_turn));
+        }
+        for (group, members, first_turn) in turns {
+            for (number, event) in events.iter().enumerate() {
+                self.publish_to_group(first_turn.wrapping_add(number), &group, &members, event);
+            }
+        }
+    }
+}
+
+impl RouterActor {
+    /// One member of a group gets the event: whose turn it is, or the next one that has room.
+    fn publish_to_group(&self, turn: usize, group: &ByteString, members: &[Who], event: &Event) {
+        // A member that has no room is passed over: the group is served as long as one of it can be.
+        for step in 0..members.len() {
+            match members[turn.wrapping_add(step) % members.len()] {
+                Who::Local(id) => return deliver(&self.local, id, event, &self.dropped),
+                Who::Session(id) => {
+                    let session = self.sessions.get(&id).map(|(session, _)| session);
+                    let last = step + 1 == members.len();
+                    let fits = session.filter(|session| last || session.outbox().has_room());
+                    if let Some(session) = fits {
+                        let _ = session.outbox().push_event(&frame(event, false, vec![group.clone()]));
+                        return;
                     }
                 }
             }
         }
     }
+}
+
+fn frame(event: &Event, for_all: bool, groups: Vec<ByteString>) -> Frame {
+    Frame::Publish(meshwork_wire::Publish {
+        topic: event.topic.clone(),
+        publisher: event.publisher.clone(),
+        for_all,
+        groups,
+        payload: event.payload.clone(),
+    })
 }
 
 fn deliver(
@@ -299,8 +320,9 @@ impl Handler<Publish> for RouterActor {
 
     fn handle(&mut self, Publish { from, events }: Publish, _: &mut Context<Self>) {
         let mut encoded = BytesMut::new();
-        for event in &events {
-            self.publish(from, event, &mut encoded);
+        for run in events.chunk_by(|one, other| one.topic == other.topic && one.publisher == other.publisher)
+        {
+            self.publish(from, run, &mut encoded);
         }
     }
 }
