@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         cells.retain(|cell| cell.job.to_string().contains(only.as_str()));
         ensure!(!cells.is_empty(), "no cell is described by {only:?}; \"add, direct\" describes some");
     }
-    let (figures, failures) = measure(&cells, rounds, seconds);
+    let (figures, mut failures) = measure(&cells, rounds, seconds);
     let mut rows = Vec::new();
     for (cell, of_candidates) in cells.iter().zip(figures) {
         for (candidate, rounds) in cell.candidates.iter().zip(of_candidates).filter(|(_, it)| !it.is_empty())
@@ -85,7 +85,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(folder) = &options.plot {
         plot::write(folder, &rows)?;
     }
-    let scale = options.scale.then(scale::measure).transpose()?;
+    let scale = if options.scale {
+        scale::measure().map_err(|error| failures.push(format!("scale: {error:#}"))).ok()
+    } else {
+        None
+    };
     let report = Report { machine: Machine::this(), rounds, seconds, rows, budgets, scale };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -233,3 +233,50 @@ async fn an_action_whose_shape_fits_into_no_frame_is_refused_at_once_and_may_be_
     assert_eq!(branch.respond(action()).await, Ok(()));
     assert_eq!(mesh.master.call::<i32>("late", ()).await, Ok(1));
 }
+
+#[actix::test]
+async fn many_calls_that_are_given_up_are_cancelled_where_they_run() {
+    let mesh = Mesh::start().await;
+    let (provider, mut coming) = stuck("provider");
+    let _provider = mesh.bind(provider).await;
+    let caller = mesh.branch("caller").await;
+    let many = actix_rt::spawn({
+        let caller = caller.clone();
+        // More than leave at once, so that some are given up after they have left in parts.
+        async move { caller.call_many::<()>("stuck", std::iter::repeat_n((), 300)).await }
+    });
+    let mut dropped = Vec::new();
+    for _ in 0..300 {
+        dropped.push(soon(coming.recv()).await.expect("it ran"));
+    }
+    many.abort();
+    for drops in dropped {
+        soon(drops).await.expect("its future was dropped");
+    }
+    assert_eq!(caller.snapshot().await.unwrap().calls_in_flight, 0);
+}
+
+#[actix::test]
+async fn many_calls_end_one_by_one_with_their_own_fates() {
+    let mesh = Mesh::start().await;
+    let (provider, mut coming) = stuck("provider");
+    let provider = mesh.bind(provider.respond("quick", |(): ()| async { Ok(()) })).await;
+    let caller = mesh.branch("caller").await;
+    let stuck = actix_rt::spawn({
+        let caller = caller.clone();
+        async move { caller.call_many::<()>("stuck", [(), (), ()]).await }
+    });
+    for _ in 0..3 {
+        soon(coming.recv()).await.expect("it ran");
+    }
+    assert!(soon(caller.call_many::<()>("quick", [(), ()])).await.iter().all(Result::is_ok));
+    let nobody = soon(caller.call_many::<()>("nobody", [(), ()])).await;
+    for outcome in nobody {
+        assert_eq!(outcome.unwrap_err().code(), Code::ACTION_NOT_FOUND);
+    }
+    soon(provider.drain(Duration::from_millis(20))).await.unwrap();
+    for outcome in soon(stuck).await.unwrap() {
+        let error = outcome.unwrap_err();
+        assert_eq!((error.code(), error.fate()), (Code::PROVIDER_LOST, Fate::Unknown));
+    }
+}
