@@ -312,6 +312,7 @@ impl BranchActor {
             log::warn!("{}: the master is silent, the link is given up", self.name);
             self.lost("the master was silent for three heartbeats", context);
         } else {
+            link.outbox.shrink();
             link.outbox.push_always(&Frame::Ping);
         }
     }

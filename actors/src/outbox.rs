@@ -10,6 +10,7 @@ use meshwork_wire::{CallError, Code, Fate, Frame, Payload, Response};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -48,6 +49,8 @@ struct Queue {
     len: usize,
     /// Whether the writer waits to be woken.
     writer_waits: bool,
+    /// The most bytes that left at once since the last heartbeat.
+    taken_max: usize,
     state: State,
 }
 
@@ -62,6 +65,15 @@ enum State {
 
 /// A buffer that a burst made longer than this is given back when the link is idle.
 const IDLE_BUFFER_LEN_MAX: usize = 16 * 1024;
+
+/// The same for the lists of large pieces.
+const IDLE_PIECES_MAX: usize = 8;
+
+/// Frames for everyone are shared from so many bytes on.
+const FOR_ALL_SHARED_LEN_MIN: usize = 256;
+
+/// A buffer of this length or a little more is kept, whatever left.
+const BUFFER_LEN_MIN: usize = 64;
 
 /// How many pieces one system call takes at most.
 const PIECES_MAX: usize = 64;
@@ -91,14 +103,30 @@ impl Outbox {
     /// Appends so many events that were encoded once for all who get them. They find room together, or none does and all are
     /// counted.
     pub(crate) fn push_encoded(&self, frames: &Bytes, count: usize) -> Result<(), Refusal> {
+        self.append_encoded(frames, count, OUTBOX_LEN_MAX, PAYLOAD_SHARED_LEN_MIN)
+    }
+
+    /// Appends so many frames that were encoded once for everyone, if so many bytes do not stand in it yet. A crowd shares
+    /// them: a copy for each would cost more than one more piece to write.
+    pub(crate) fn push_for_all(&self, frames: &Bytes, count: usize, len_max: usize) -> Result<(), Refusal> {
+        self.append_encoded(frames, count, len_max, FOR_ALL_SHARED_LEN_MIN)
+    }
+
+    fn append_encoded(
+        &self,
+        frames: &Bytes,
+        count: usize,
+        len_max: usize,
+        shared_len_min: usize,
+    ) -> Result<(), Refusal> {
         let mut queue = self.lock();
-        if let Err(refusal) = queue.admit(OUTBOX_LEN_MAX) {
+        if let Err(refusal) = queue.admit(len_max) {
             drop(queue);
             self.0.dropped.fetch_add(count as u64, Ordering::Relaxed);
             return Err(refusal);
         }
         queue.len += frames.len();
-        if frames.len() < PAYLOAD_SHARED_LEN_MIN {
+        if frames.len() < shared_len_min {
             queue.small.extend_from_slice(frames);
         } else {
             queue.set_small_aside();
@@ -200,6 +228,15 @@ impl Outbox {
         self.0.room.notify_waiters();
     }
 
+    /// Gives back a buffer that is much longer than what left at once since the last heartbeat.
+    pub(crate) fn shrink(&self) {
+        let mut queue = self.lock();
+        let needed = std::mem::take(&mut queue.taken_max).max(BUFFER_LEN_MIN);
+        if queue.small.is_empty() && queue.small.capacity() > 4 * needed {
+            queue.small = BytesMut::new();
+        }
+    }
+
     /// How many bytes stand in it.
     pub(crate) fn len(&self) -> usize {
         self.lock().len
@@ -278,14 +315,22 @@ impl Outbox {
         let len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
         if len == 0 && queue.state == State::Open {
             queue.writer_waits = true;
-            if small.capacity() > IDLE_BUFFER_LEN_MAX {
-                *small = BytesMut::new();
+            // One buffer is enough for a link that keeps up: the writer is done with its own before the next is begun.
+            if queue.small.capacity() < small.capacity() {
+                std::mem::swap(&mut queue.small, small);
             }
+            *small = BytesMut::new();
             if queue.small.capacity() > IDLE_BUFFER_LEN_MAX {
                 queue.small = BytesMut::new();
             }
+            for pieces in [&mut queue.ready, pieces] {
+                if pieces.capacity() > IDLE_PIECES_MAX {
+                    *pieces = VecDeque::new();
+                }
+            }
             return Poll::Pending;
         }
+        queue.taken_max = queue.taken_max.max(len);
         std::mem::swap(&mut queue.ready, pieces);
         std::mem::swap(&mut queue.small, small);
         Poll::Ready((len, queue.state))
@@ -322,13 +367,17 @@ async fn write_pieces<W: AsyncWrite + Unpin>(
         pieces.push_back(Bytes::copy_from_slice(rest));
     }
     while !pieces.is_empty() {
-        let mut slices = [IoSlice::new(&[]); PIECES_MAX];
-        let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
-            *slice = IoSlice::new(piece);
-            count += 1;
-        }
-        let mut written = link.write_vectored(&slices[..count]).await?;
+        // The list of slices is made anew for each attempt: kept across a wait it would be most of what an idle link takes.
+        let written = poll_fn(|context| {
+            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            Pin::new(&mut *link).poll_write_vectored(context, &slices[..count])
+        });
+        let mut written = written.await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

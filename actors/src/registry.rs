@@ -1,7 +1,9 @@
 //! The registry: who is bound, who offers what. It takes [`Register`], [`Offer`], [`Withdraw`] and [`Leave`] from sessions,
 //! [`OfferOwn`] and [`WithdrawOwn`] from the master, [`Lookup`] from both, and tells every other node who came and went.
-//! What it decides is in `registry/table.rs`; the routes that it gives out stay true by themselves (`registry/route.rs`).
+//! What it decides is in `registry/table.rs`; the routes that it gives out stay true by themselves (`registry/route.rs`); what
+//! the others are told gathers in `registry/news.rs`.
 
+mod news;
 mod route;
 mod table;
 
@@ -14,12 +16,14 @@ use crate::node::{Change, Watcher, tell};
 use crate::responder::Actions;
 use crate::session::{Evict, SessionHandle};
 use crate::snapshot::SessionSnapshot;
-use actix::{Actor, Context, Handler, Message, MessageResult};
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
-use meshwork_wire::limits::ACTIONS_PER_FRAME_MAX;
+use meshwork_wire::limits::{NEWS_EVERY, NEWS_EVERY_PER_NODE, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX};
 use meshwork_wire::{ActionDescription, ByteString, Frame, NodeNews, Offer as Offered, Pattern, SessionId};
+use news::News;
 use std::sync::Arc;
 use table::{Departed, Table};
+use tokio::time::Instant;
 
 pub(crate) type Route = route::Route<SessionHandle>;
 
@@ -29,6 +33,11 @@ pub struct RegistryActor {
     table: Table<SessionHandle>,
     own: Actions,
     watchers: Vec<Watcher>,
+    news: News,
+    /// When the others were told last.
+    told: Option<Instant>,
+    /// Whether they will be told what has gathered.
+    will_tell: bool,
 }
 
 /// A branch binds: takes it in with its actions, tells it who is there, and the others that it came. Sent by its session,
@@ -111,21 +120,14 @@ pub(crate) struct Listing {
 
 impl RegistryActor {
     pub(crate) fn new(master: ByteString) -> Self {
-        Self { master, table: Table::new(), own: Actions::default(), watchers: Vec::new() }
-    }
-
-    /// Tells every bound node but one, with bytes that are made once.
-    fn tell_others(&mut self, but: Option<SessionId>, frames: &[Frame]) {
-        let mut buffer = BytesMut::new();
-        for frame in frames {
-            frame.encode(&mut buffer);
-        }
-        let encoded = buffer.freeze();
-        for (id, _, session, _) in self.table.members() {
-            if Some(id) != but {
-                // What does not fit is news that a full link will not miss: the cache is never asked whether an action exists.
-                let _ = session.outbox().push_encoded(&encoded, 1);
-            }
+        Self {
+            master,
+            table: Table::new(),
+            own: Actions::default(),
+            watchers: Vec::new(),
+            news: News::default(),
+            told: None,
+            will_tell: false,
         }
     }
 
@@ -133,30 +135,50 @@ impl RegistryActor {
         tell(&mut self.watchers, change);
     }
 
-    fn came(&mut self, news: NodeNews) {
-        let frames: Vec<_> = in_frames(news.clone()).map(Frame::Online).collect();
-        self.tell_others(Some(news.session), &frames);
+    fn came(&mut self, news: NodeNews, context: &mut Context<Self>) {
+        self.news.came(&news);
+        self.tell_others_soon(context);
         self.tell_watchers(&Change::Online(news));
     }
 
-    fn went(&mut self, news: NodeNews) {
-        let frames: Vec<_> = in_frames(news.clone()).map(Frame::Offline).collect();
-        self.tell_others(Some(news.session), &frames);
+    fn went(&mut self, news: NodeNews, context: &mut Context<Self>) {
+        self.news.went(&news);
+        self.tell_others_soon(context);
         self.tell_watchers(&Change::Offline(news));
     }
 
-    fn left(&mut self, departed: &Departed<SessionHandle>) {
+    fn left(&mut self, departed: &Departed<SessionHandle>, context: &mut Context<Self>) {
         log::info!("{} is offline ({})", departed.name, departed.id);
-        self.went(NodeNews {
-            node: departed.name.clone(),
-            session: departed.id,
-            whole: true,
-            actions: Vec::new(),
-        });
+        let (node, session) = (departed.name.clone(), departed.id);
+        self.went(NodeNews { node, session, whole: true, actions: Vec::new() }, context);
+    }
+
+    /// Tells the others at once, or, when they have just been told something, together with what comes meanwhile.
+    fn tell_others_soon(&mut self, context: &mut Context<Self>) {
+        if self.will_tell {
+            return;
+        }
+        let members = u32::try_from(self.table.member_count()).unwrap_or(u32::MAX);
+        let every = NEWS_EVERY + NEWS_EVERY_PER_NODE.saturating_mul(members);
+        let since = self.told.map_or(every, |told| told.elapsed());
+        self.will_tell = true;
+        context.run_later(every.saturating_sub(since), |this, _| this.tell_others());
+    }
+
+    fn tell_others(&mut self) {
+        self.will_tell = false;
+        self.told = Some(Instant::now());
+        let gathered = self.news.gathered();
+        for (id, _, session, _) in self.table.members() {
+            for (frames, count) in gathered.parts_for(id) {
+                // What does not fit is news that a full link will not miss: the cache is never asked whether an action exists.
+                let _ = session.outbox().push_for_all(&frames, count, OUTBOX_LEN_MAX);
+            }
+        }
     }
 
     /// The news that a newcomer needs: everyone who is there.
-    fn tell_all(&self, newcomer: &SessionHandle) {
+    fn tell_all(&mut self, newcomer: &SessionHandle) {
         let own = self.own.offers().into_iter().map(|offer| (offer.action, offer.encoding)).collect();
         let master = NodeNews { node: self.master.clone(), session: MASTER, whole: true, actions: own };
         let others =
@@ -164,31 +186,17 @@ impl RegistryActor {
                 let actions = actions.iter().map(|(action, encoding)| (action.clone(), *encoding)).collect();
                 NodeNews { node: name.clone(), session: id, whole: true, actions }
             });
-        for news in std::iter::once(master).chain(others) {
-            for frame in in_frames(news) {
-                newcomer.outbox().push_always(&Frame::Online(frame));
-            }
+        let everyone = std::iter::once(master).chain(others);
+        for (frames, count) in self.news.everyone(everyone) {
+            // It asked, so it has room: this is no flood of ours.
+            let _ = newcomer.outbox().push_for_all(&frames, count, OUTBOX_REPLY_LEN_MAX);
         }
+        self.news.joined(newcomer.id());
     }
 }
 
 /// The session id under which a master speaks of itself; its sessions are counted from one.
 pub(crate) const MASTER: SessionId = SessionId(0);
-
-/// A long list of actions as several frames: only the first speaks of the node itself.
-fn in_frames(news: NodeNews) -> impl Iterator<Item = NodeNews> {
-    let NodeNews { node, session, whole, mut actions } = news;
-    let mut first = true;
-    std::iter::from_fn(move || {
-        if !first && actions.is_empty() {
-            return None;
-        }
-        let rest = actions.split_off(actions.len().min(ACTIONS_PER_FRAME_MAX));
-        let actions = std::mem::replace(&mut actions, rest);
-        let whole = std::mem::take(&mut first) && whole;
-        Some(NodeNews { node: node.clone(), session, whole, actions })
-    })
-}
 
 impl Actor for RegistryActor {
     type Context = Context<Self>;
@@ -202,7 +210,7 @@ impl Actor for RegistryActor {
 impl Handler<Register> for RegistryActor {
     type Result = Result<(), Denied>;
 
-    fn handle(&mut self, register: Register, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, register: Register, context: &mut Context<Self>) -> Self::Result {
         let Register { session, name, offers, on_taken } = register;
         if session.is_gone() {
             return Err(Denied::Gone);
@@ -211,7 +219,7 @@ impl Handler<Register> for RegistryActor {
         for replaced in self.table.bind(id, &name, session.clone(), on_taken)? {
             #[expect(clippy::disallowed_methods, reason = "bounded to one: a session is replaced once")]
             replaced.session.addr().do_send(Evict);
-            self.left(&replaced);
+            self.left(&replaced, context);
         }
         let actions = match self.table.offer(id, offers) {
             Ok(actions) => actions,
@@ -222,7 +230,7 @@ impl Handler<Register> for RegistryActor {
         };
         log::info!("{name} is online ({id}), with {} actions", actions.len());
         self.tell_all(&session);
-        self.came(NodeNews { node: name, session: id, whole: true, actions });
+        self.came(NodeNews { node: name, session: id, whole: true, actions }, context);
         Ok(())
     }
 }
@@ -230,10 +238,10 @@ impl Handler<Register> for RegistryActor {
 impl Handler<Offer> for RegistryActor {
     type Result = Result<(), Denied>;
 
-    fn handle(&mut self, Offer { session, offers }: Offer, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Offer { session, offers }: Offer, context: &mut Context<Self>) -> Self::Result {
         let actions = self.table.offer(session, offers)?;
         if let Some(node) = self.name(session) {
-            self.came(NodeNews { node, session, whole: false, actions });
+            self.came(NodeNews { node, session, whole: false, actions }, context);
         }
         Ok(())
     }
@@ -242,10 +250,10 @@ impl Handler<Offer> for RegistryActor {
 impl Handler<Withdraw> for RegistryActor {
     type Result = ();
 
-    fn handle(&mut self, Withdraw { session, actions }: Withdraw, _: &mut Context<Self>) {
+    fn handle(&mut self, Withdraw { session, actions }: Withdraw, context: &mut Context<Self>) {
         let actions = self.table.withdraw(session, &actions);
         if let Some(node) = self.name(session) {
-            self.went(NodeNews { node, session, whole: false, actions });
+            self.went(NodeNews { node, session, whole: false, actions }, context);
         }
     }
 }
@@ -253,9 +261,9 @@ impl Handler<Withdraw> for RegistryActor {
 impl Handler<Leave> for RegistryActor {
     type Result = ();
 
-    fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
+    fn handle(&mut self, Leave(session): Leave, context: &mut Context<Self>) {
         if let Some(departed) = self.table.leave(session) {
-            self.left(&departed);
+            self.left(&departed, context);
         }
     }
 }
@@ -263,7 +271,7 @@ impl Handler<Leave> for RegistryActor {
 impl Handler<OfferOwn> for RegistryActor {
     type Result = ();
 
-    fn handle(&mut self, OfferOwn(actions): OfferOwn, _: &mut Context<Self>) {
+    fn handle(&mut self, OfferOwn(actions): OfferOwn, context: &mut Context<Self>) {
         let mut new = Vec::new();
         for action in actions {
             self.table.offer_own(&self.master, &action.offer).set_own(Some(action.clone()));
@@ -272,14 +280,15 @@ impl Handler<OfferOwn> for RegistryActor {
                 log::debug!("the registry knows of it already: {refused}");
             }
         }
-        self.came(NodeNews { node: self.master.clone(), session: MASTER, whole: false, actions: new });
+        let node = self.master.clone();
+        self.came(NodeNews { node, session: MASTER, whole: false, actions: new }, context);
     }
 }
 
 impl Handler<WithdrawOwn> for RegistryActor {
     type Result = ();
 
-    fn handle(&mut self, WithdrawOwn(actions): WithdrawOwn, _: &mut Context<Self>) {
+    fn handle(&mut self, WithdrawOwn(actions): WithdrawOwn, context: &mut Context<Self>) {
         let mut gone = Vec::new();
         for action in actions {
             if let Some(own) = self.own.remove(&action) {
@@ -290,7 +299,8 @@ impl Handler<WithdrawOwn> for RegistryActor {
                 gone.push((action, own.offer.encoding));
             }
         }
-        self.went(NodeNews { node: self.master.clone(), session: MASTER, whole: false, actions: gone });
+        let node = self.master.clone();
+        self.went(NodeNews { node, session: MASTER, whole: false, actions: gone }, context);
     }
 }
 
@@ -314,7 +324,14 @@ impl Handler<Broadcast> for RegistryActor {
     type Result = ();
 
     fn handle(&mut self, Broadcast { from, frame }: Broadcast, _: &mut Context<Self>) {
-        self.tell_others(from, &[frame]);
+        let mut buffer = BytesMut::new();
+        frame.encode(&mut buffer);
+        let encoded = buffer.freeze();
+        for (id, _, session, _) in self.table.members() {
+            if Some(id) != from {
+                let _ = session.outbox().push_for_all(&encoded, 1, OUTBOX_LEN_MAX);
+            }
+        }
     }
 }
 

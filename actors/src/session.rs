@@ -57,6 +57,8 @@ pub struct SessionActor {
     routes: HashMap<ByteString, Arc<Route>>,
     /// Requests of this branch that someone else answers.
     asked: Slots<Asked>,
+    /// Requests of this branch for actions of which the registry is asked where they go. Bounded by what it has in flight.
+    routing: HashMap<ByteString, Vec<(Request, Option<Instant>)>>,
     /// Requests of others that this branch answers.
     relayed: CallbackTable<Asker>,
     /// Requests of others that came between the registration and the end of the bind. Bounded by what they have in flight.
@@ -76,7 +78,7 @@ struct Turn {
     forwards: Vec<(SessionHandle, Vec<Forwarded>)>,
     replies: Vec<(AskerAddr, Vec<(CallbackId, Outcome)>)>,
     cancels: Vec<(SessionHandle, Vec<CallbackId>)>,
-    unrouted: Vec<(Request, Option<Instant>)>,
+    unknown: Vec<ByteString>,
     events: Vec<Event>,
     /// How many frames of the block are not taken yet: the most that a batch may still grow by.
     left: usize,
@@ -225,6 +227,7 @@ impl SessionActor {
             heard: Instant::now(),
             routes: HashMap::new(),
             asked: Slots::new(),
+            routing: HashMap::new(),
             relayed: CallbackTable::new(),
             early: Vec::new(),
             answering: Answering::new(),
@@ -457,16 +460,21 @@ impl SessionActor {
             return self.reply(callback_id, Err(not_permitted("call", &request.action)));
         }
         let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
-        match self.routes.get(&request.action).filter(|route| !route.is_empty()) {
-            Some(route) => {
-                let route = Arc::clone(route);
-                self.dispatch(request, deadline, &route);
-            }
-            None => {
-                self.asked.insert(callback_id, Asked::Routing);
-                self.turn.unrouted.push((request, deadline));
-            }
+        if !self.routing.is_empty()
+            && let Some(waiting) = self.routing.get_mut(&request.action)
+        {
+            self.asked.insert(callback_id, Asked::Routing);
+            return waiting.push((request, deadline));
         }
+        if let Some(route) = self.routes.get(&request.action).filter(|route| !route.is_empty()) {
+            let route = Arc::clone(route);
+            return self.dispatch(request, deadline, &route);
+        }
+        // Names from a frame share its buffer: what is kept in the route cache must not keep that.
+        let action = ByteString::from(&*request.action);
+        self.asked.insert(callback_id, Asked::Routing);
+        self.turn.unknown.push(action.clone());
+        self.routing.insert(action, vec![(request, deadline)]);
     }
 
     /// Sends a request on its way: to the master itself, which wins, or to the session of a branch.
@@ -496,28 +504,26 @@ impl SessionActor {
         }
     }
 
-    /// Asks the registry about all new actions of the turn, then sends their requests on their way.
-    fn look_up(&mut self, requests: Vec<(Request, Option<Instant>)>, context: &mut Context<Self>) {
-        let names: HashSet<_> = requests.iter().map(|(request, _)| &request.action).collect();
-        // Names from a frame share its buffer: what is kept in the route cache must not keep that.
-        let actions: Vec<_> = names.into_iter().map(|name| ByteString::from(&**name)).collect();
+    /// Asks the registry about all new actions of the turn, then sends on their way the requests that came until it answered: in
+    /// the order in which they came, and before any that come later.
+    fn look_up(&mut self, actions: Vec<ByteString>, context: &mut Context<Self>) {
         let asking = self.master.registry.send(registry::Lookup { actions: actions.clone() });
         context.spawn(asking.into_actor(self).map(move |routes, this, context| {
-            let routes: HashMap<_, _> = actions.into_iter().zip(routes.unwrap_or_default()).collect();
-            for (request, deadline) in requests {
-                // The caller may have given up, or the session closed, meanwhile.
-                if this.asked.remove(request.callback_id).is_none() || this.phase == Phase::Closing {
-                    continue;
-                }
-                match routes.get(&request.action) {
-                    Some(Some(route)) => this.dispatch(request, deadline, route),
-                    _ => {
-                        let error = no_provider(NoProvider::None, &request.action, &request.node);
-                        this.reply(request.callback_id, Err(error));
+            let routes = routes.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
+            for (action, route) in actions.into_iter().zip(routes) {
+                for (request, deadline) in this.routing.remove(&action).unwrap_or_default() {
+                    // The caller may have given up, or the session closed, meanwhile.
+                    if this.asked.remove(request.callback_id).is_none() || this.phase == Phase::Closing {
+                        continue;
+                    }
+                    match &route {
+                        Some(route) => this.dispatch(request, deadline, route),
+                        None => {
+                            let error = no_provider(NoProvider::None, &request.action, &request.node);
+                            this.reply(request.callback_id, Err(error));
+                        }
                     }
                 }
-            }
-            for (action, route) in routes {
                 if let Some(route) = route {
                     this.remember(action, route);
                 }
@@ -658,9 +664,9 @@ impl SessionActor {
         reason = "bounded by what is in flight: one message a block and receiver"
     )]
     fn end_turn(&mut self, context: &mut Context<Self>) {
-        let unrouted = std::mem::take(&mut self.turn.unrouted);
-        if !unrouted.is_empty() && self.phase != Phase::Closing {
-            self.look_up(unrouted, context);
+        let unknown = std::mem::take(&mut self.turn.unknown);
+        if !unknown.is_empty() {
+            self.look_up(unknown, context);
         }
         let asker = self.me().clone();
         for (to, requests) in self.turn.forwards.drain(..) {
@@ -807,6 +813,7 @@ impl Actor for SessionActor {
                 this.outbox().close_now();
                 context.stop();
             }
+            this.outbox().shrink();
         });
     }
 

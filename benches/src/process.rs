@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long a process may take until it is ready.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+/// How long a process may take until it is ready: one that opens ten thousand links takes some seconds.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A process that runs beside this one.
 pub(crate) struct Process {

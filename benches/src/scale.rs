@@ -1,15 +1,15 @@
 //! What many cost: connections that say nothing, actions, subscriptions, and binds one after another.
 
-use crate::candidate::meshwork::bind;
+use crate::candidate::meshwork::{self, bind};
 use crate::candidate::{self, nats};
 use crate::measure::{cpu_time, memory_kib};
 use crate::process::{Process, myself, output};
 use crate::run::nats_server;
 use crate::table::grouped;
+use ::meshwork::prelude::*;
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
-use futures::stream::{FuturesUnordered, StreamExt};
-use meshwork::prelude::*;
+use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,9 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many connections are held that say nothing. Each newcomer is told to all others, and each branch keeps what it is told, so
-/// ten times as many take a hundred times as long to come, and as much memory where they all live in one process.
-const IDLE: usize = 1_000;
+/// How many connections are held that say nothing.
+const IDLE: usize = 10_000;
+
+/// How many of them are opened at a time.
+const OPENING: usize = 64;
 
 /// How long they are watched doing so.
 const IDLE_FOR: Duration = Duration::from_secs(20);
@@ -85,11 +87,11 @@ struct Curves {
 /// Is a process of this part.
 pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
     match options.what {
-        What::Branches => candidate::on_actix(async {
-            let mut branches = Vec::new();
-            for number in 0..options.count {
-                branches.push(bind(options.at, format!("idle-{number}")).await?);
-            }
+        What::Branches => candidate::on_one_thread(async {
+            let opened = futures::stream::iter(0..options.count)
+                .map(|number| meshwork::hold(options.at, format!("idle-{number}")))
+                .buffer_unordered(OPENING);
+            opened.try_collect::<()>().await?;
             candidate::ready(options.at);
             candidate::until_stdin_ends().await
         }),

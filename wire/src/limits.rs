@@ -30,7 +30,7 @@ pub const HEAD_ELEMENTS_MAX: usize = 131_072;
 pub const PAYLOAD_SHARED_LEN_MIN: usize = 16 * 1024;
 
 /// How much a fresh connection reads at once, in bytes. It is what an idle connection costs, so it is small.
-pub const READ_BUFFER_LEN_START: usize = 4 * 1024;
+pub const READ_BUFFER_LEN_START: usize = 1024;
 
 /// How much a busy connection reads at once, in bytes. Longer buffers cost more to make than they spare.
 pub const READ_BUFFER_LEN_MAX: usize = 64 * 1024;
@@ -100,6 +100,13 @@ pub const DEPTH_MAX: usize = 128;
 /// How many elements that take no bytes (such as `()`) one payload may hold: they are the only ones that a short payload
 /// could claim by the million.
 pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
+
+/// How often the others are told who came and went, at most: what happens meanwhile travels together.
+pub const NEWS_EVERY: Duration = Duration::from_millis(10);
+
+/// How much longer for each of them: telling one costs some microseconds, so a crowd that comes at once takes a part of the
+/// master's time that does not grow with it.
+pub const NEWS_EVERY_PER_NODE: Duration = Duration::from_micros(50);
 
 /// How long a branch waits for a link to be opened.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);

@@ -202,6 +202,11 @@ impl<S: Provider> Table<S> {
         self.nodes.iter().map(|(id, member)| (*id, &member.name, &member.session, &member.actions))
     }
 
+    /// How many are bound.
+    pub(crate) fn member_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub(crate) fn name(&self, id: SessionId) -> Option<&ByteString> {
         self.nodes.get(&id).map(|member| &member.name)
     }
