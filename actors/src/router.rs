@@ -10,7 +10,7 @@ use crate::node::SubscriberId;
 use crate::session::SessionHandle;
 use actix::{Actor, Context, Handler, Message};
 use bytes::BytesMut;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::PATTERNS_PER_NODE_MAX;
 use meshwork_wire::{ByteString, CallError, Code, Fate, Frame, Payload, SessionId, SubscriptionKey};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub enum Dropped {
 pub struct RouterActor {
     trie: Trie<Member>,
     groups: HashMap<ByteString, usize>,
-    sessions: HashMap<SessionId, (SessionHandle, Vec<SubscriptionKey>)>,
+    sessions: HashMap<SessionId, (SessionHandle, HashSet<SubscriptionKey>)>,
     local: HashMap<SubscriberId, (Arc<dyn Deliver>, SubscriptionKey)>,
     dropped: Arc<AtomicU64>,
 }
@@ -255,15 +255,16 @@ impl Handler<Subscribe> for RouterActor {
                     return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the session is gone"));
                 }
                 let id = session.id();
-                let (_, there) = self.sessions.entry(id).or_insert_with(|| (session, Vec::new()));
+                let (_, there) = self.sessions.entry(id).or_insert_with(|| (session, HashSet::new()));
                 if there.len() + keys.len() > PATTERNS_PER_NODE_MAX {
                     let what = format!("a node has at most {PATTERNS_PER_NODE_MAX} subscriptions");
                     return Err(CallError::new(Code::OVERLOADED, Fate::Failed, what));
                 }
                 for key in keys {
-                    let member = Member { who: Who::Session(id), group: key.group.clone() };
-                    if self.trie.insert(&key.pattern, member) {
-                        there.push(key);
+                    if !there.contains(&key) {
+                        let member = Member { who: Who::Session(id), group: key.group.clone() };
+                        self.trie.insert(&key.pattern, member);
+                        there.insert(key);
                     }
                 }
             }
@@ -283,11 +284,11 @@ impl Handler<Unsubscribe> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, Unsubscribe { session, key }: Unsubscribe, _: &mut Context<Self>) {
-        let member = Member { who: Who::Session(session), group: key.group.clone() };
-        if self.trie.remove(&key.pattern, &member)
-            && let Some((_, there)) = self.sessions.get_mut(&session)
-        {
-            there.retain(|other| *other != key);
+        let Some((_, there)) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if there.remove(&key) {
+            self.trie.remove(&key.pattern, &Member { who: Who::Session(session), group: key.group });
         }
     }
 }

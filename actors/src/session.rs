@@ -21,7 +21,7 @@ use actix::{
     StreamHandler, WrapFuture,
 };
 use bytes::BytesMut;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use meshwork_wire::limits::{
     ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER,
     PROTOCOL_VERSION, READ_BUFFER_LEN_START, ROUTE_CACHE_MAX,

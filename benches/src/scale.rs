@@ -10,7 +10,7 @@ use ::meshwork::prelude::*;
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::fmt;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -52,8 +52,12 @@ enum What {
     Branches,
     /// Hold connections to a nats-server that say nothing.
     NatsConnections,
-    /// Call actions, publish events and bind, and print what each cost.
-    Curves,
+    /// Call actions of which there are more and more, and print how many calls a second that were.
+    Actions,
+    /// Publish to subscribers of which there are more and more, and print how many events a second that were.
+    Subscriptions,
+    /// Bind one branch after another, and print what each took.
+    Binds,
 }
 
 /// What was found.
@@ -74,7 +78,7 @@ struct Idle {
     cpu_permille: f64,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Curves {
     /// So many actions at one branch: calls a second of random ones, relayed, 64 in flight.
     calls_by_actions: Vec<(usize, f64)>,
@@ -102,11 +106,23 @@ pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
             candidate::ready(options.at);
             candidate::until_stdin_ends().await
         }),
-        What::Curves => {
-            let curves = candidate::on_actix(curves(options.at))?;
-            println!("{}", serde_json::to_string(&curves)?);
-            Ok(())
-        }
+        What::Actions => print(&candidate::on_actix(async {
+            let mut rates = Vec::new();
+            for size in SIZES {
+                let rate = calls(options.at, size).await.with_context(|| format!("{size} actions"))?;
+                rates.push((size, rate));
+            }
+            Ok(rates)
+        })?),
+        What::Subscriptions => print(&candidate::on_actix(async {
+            let mut rates = Vec::new();
+            for size in SIZES {
+                let rate = events(options.at, size).await.with_context(|| format!("{size} subscriptions"))?;
+                rates.push((size, rate));
+            }
+            Ok(rates)
+        })?),
+        What::Binds => print(&candidate::on_one_thread(binds(options.at))?),
     }
 }
 
@@ -121,13 +137,24 @@ pub(crate) fn measure() -> anyhow::Result<Report> {
     let idle_branches = idle(&master()?, "branches")?;
     eprintln!("{IDLE} idle connections to nats-server");
     let idle_nats_connections = idle(&nats_server()?, "nats-connections")?;
-    eprintln!("curves");
-    let master = master()?;
-    let mut command = with_many_files(myself()?);
-    command.args(["scale", "curves", "--at", &master.address.to_string()]);
-    let printed = output(command, Duration::from_secs(300))?;
-    let curves = serde_json::from_str(printed.trim()).context("no curves")?;
+    let curve = |what: &str| {
+        eprintln!("more and more {what}");
+        let master = master()?;
+        let mut command = with_many_files(myself()?);
+        command.args(["scale", what, "--at", &master.address.to_string()]);
+        output(command, Duration::from_secs(120)).with_context(|| format!("no curve of {what}"))
+    };
+    let curves = Curves {
+        calls_by_actions: serde_json::from_str(&curve("actions")?)?,
+        events_by_subscriptions: serde_json::from_str(&curve("subscriptions")?)?,
+        bind_us_by_hundred: serde_json::from_str(&curve("binds")?)?,
+    };
     Ok(Report { idle_branches, idle_nats_connections, curves })
+}
+
+fn print(curve: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(curve)?);
+    Ok(())
 }
 
 fn idle(server: &Process, what: &str) -> anyhow::Result<Idle> {
@@ -155,25 +182,18 @@ fn with_many_files(command: Command) -> Command {
     shell
 }
 
-async fn curves(at: SocketAddr) -> anyhow::Result<Curves> {
-    let mut calls_by_actions = Vec::new();
-    for size in SIZES {
-        calls_by_actions.push((size, calls(at, size).await?));
-    }
-    let mut events_by_subscriptions = Vec::new();
-    for size in SIZES {
-        events_by_subscriptions.push((size, events(at, size).await?));
-    }
-    let mut kept = Vec::new();
-    let mut bind_us_by_hundred = Vec::new();
+/// Links that are bound one after another; those before stay. Made by hand: a thousand branches in one process would show what
+/// it costs it to know everyone a thousand times, and not what a bind costs the mesh.
+async fn binds(at: SocketAddr) -> anyhow::Result<Vec<f64>> {
+    let mut us_by_hundred = Vec::new();
     for hundred in 0..BINDS / 100 {
         let start = Instant::now();
         for number in 0..100 {
-            kept.push(bind(at, format!("newcomer-{hundred}-{number}")).await?);
+            meshwork::hold(at, format!("newcomer-{hundred}-{number}")).await?;
         }
-        bind_us_by_hundred.push(start.elapsed().as_secs_f64() * 1e4);
+        us_by_hundred.push(start.elapsed().as_secs_f64() * 1e6 / 100.0);
     }
-    Ok(Curves { calls_by_actions, events_by_subscriptions, bind_us_by_hundred })
+    Ok(us_by_hundred)
 }
 
 /// One branch offers so many actions, another one calls them at random for a second.

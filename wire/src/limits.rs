@@ -106,7 +106,7 @@ pub const NEWS_EVERY: Duration = Duration::from_millis(10);
 
 /// How much longer for each of them: telling one costs some microseconds, so a crowd that comes at once takes a part of the
 /// master's time that does not grow with it.
-pub const NEWS_EVERY_PER_NODE: Duration = Duration::from_micros(50);
+pub const NEWS_EVERY_PER_NODE: Duration = Duration::from_micros(100);
 
 /// How long a branch waits for a link to be opened.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);

@@ -134,13 +134,16 @@ fn first_frame(offers: &[Offer]) -> usize {
 }
 
 /// The offers in frames.
-pub(crate) fn registers(mut offers: Vec<Offer>, draw: &dyn Fn() -> CallbackId) -> Vec<Register> {
+pub(crate) fn registers(offers: Vec<Offer>, draw: &dyn Fn() -> CallbackId) -> Vec<Register> {
     let mut registers = Vec::new();
-    while !offers.is_empty() {
-        let rest = offers.split_off(first_frame(&offers));
-        registers.push(Register { callback_id: draw(), offers: std::mem::replace(&mut offers, rest) });
+    let mut offers = offers.into_iter();
+    loop {
+        let first = first_frame(offers.as_slice());
+        if first == 0 {
+            return registers;
+        }
+        registers.push(Register { callback_id: draw(), offers: offers.by_ref().take(first).collect() });
     }
-    registers
 }
 
 /// Dials and binds.

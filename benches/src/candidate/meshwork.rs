@@ -8,8 +8,8 @@ use crate::publish::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPI
 use anyhow::bail;
 use bytes::{Bytes, BytesMut};
 use meshwork::prelude::*;
-use meshwork_wire::limits::{HEARTBEAT_EVERY, PROTOCOL_VERSION};
-use meshwork_wire::{Bind, Encoding, Frame, Pattern, Payload, SubscriptionKey};
+use meshwork_wire::limits::{HEARTBEAT_EVERY, LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
+use meshwork_wire::{Bind, Encoding, Frame, NodeNews, Pattern, Payload, SessionId, SubscriptionKey};
 use serde_bytes::ByteBuf;
 use std::io;
 use std::net::SocketAddr;
@@ -195,12 +195,18 @@ async fn bind_by_hand(
 
 /// Waits for the master's yes; news of other nodes may come before it.
 async fn read_bound(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<()> {
+    let news = NodeNews { node: "any".into(), session: SessionId(0), whole: true, actions: Vec::new() };
+    let mut online = BytesMut::new();
+    Frame::Online(news).encode(&mut online);
     loop {
         let mut frame = vec![0; stream.read_u32_le().await? as usize];
         stream.read_exact(&mut frame).await?;
+        // A head begins with the number of its variant. What the news say does not matter here.
+        if frame.first() == online.get(LENGTH_PREFIX_LEN) {
+            continue;
+        }
         match Frame::decode(&frame.into())? {
             Frame::Bound(_) => return Ok(()),
-            Frame::Online(_) => {}
             other => bail!("the master answered a bind with {other:?}"),
         }
     }
