@@ -7,6 +7,7 @@ use crate::{
     Pattern, PatternError, Payload, Snapshot, Status,
 };
 use actix::Addr;
+use bytes::Bytes;
 use meshwork_actors::master::{Attach, MasterActor};
 use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, SubscribeTo};
 use meshwork_wire::{ByteString, SubscriptionKey};
@@ -118,10 +119,9 @@ impl Node {
         };
         let action = action.into();
         let encoding = node.encoding_for(&action);
-        let mut asked = node.ask_many();
+        let mut asked = node.ask_many(ActorCall::new(action, Payload::new(encoding, Bytes::new())));
         for arguments in arguments {
-            let arguments = Payload::encode(encoding, &arguments).map_err(CallError::from);
-            asked.add(arguments.map(|arguments| ActorCall::new(action.clone(), arguments)));
+            asked.add(Payload::encode(encoding, &arguments).map_err(CallError::from));
             if asked.unsent() == CALLS_AT_ONCE {
                 asked.submit();
                 // They leave, and are worked on, while the next ones are written.

@@ -19,8 +19,8 @@ pub use establish::BindError;
 
 use crate::link::{Address, Dial, Paced, Tcp};
 use crate::node::{
-    Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
-    SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
+    Ask, AskMany, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission,
+    Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
 };
 use crate::outbox::{Outbox, Refusal};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
@@ -550,6 +550,35 @@ impl BranchActor {
         }
     }
 
+    /// Sends calls on their way that differ in their arguments alone: all at once if they go over the link.
+    fn ask_many(&mut self, many: AskMany, now: Instant) {
+        let here = self.actions.get(&many.call.action).is_some();
+        let link = match &self.state {
+            State::Bound(link) if !link.draining && !link.master_drains && !here => link,
+            _ => return many.into_single().for_each(|ask| self.ask(Box::new(ask), now)),
+        };
+        let AskMany { call, each } = many;
+        let until = call.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        let mut requests = self.requests.borrow_mut();
+        let mut ids = Vec::with_capacity(each.len());
+        let frames = each.into_iter().map(|(callback_id, seat, payload)| {
+            ids.push(callback_id);
+            requests.open(callback_id, Way::Link, Reply::Batch(seat), until);
+            Frame::Request(Request {
+                callback_id,
+                action: call.action.clone(),
+                node: call.node.clone(),
+                caller: ByteString::new(),
+                time_left: call.within,
+                payload,
+            })
+        });
+        let refused = link.outbox.push_all(frames);
+        for (index, refusal) in refused {
+            requests.resolve(ids[index], Err(not_said(refusal)));
+        }
+    }
+
     /// Lets a call wait for the link.
     fn wait(&mut self, mut ask: Box<Ask>, until: Option<std::time::Instant>) {
         if ask.call.when_down == WhenDown::Fail {
@@ -764,6 +793,7 @@ impl Handler<Flush> for BranchActor {
         for submission in submissions.drain(..) {
             match submission {
                 Submission::Ask(ask) => self.ask(ask, now),
+                Submission::AskMany(many) => self.ask_many(*many, now),
                 Submission::Cancel(callback_id) => self.cancel(callback_id),
                 Submission::Publish { topic, payload } => self.publish(topic, payload),
                 Submission::Broadcast { topic, payload } => {

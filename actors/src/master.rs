@@ -588,6 +588,9 @@ impl Handler<Flush> for MasterActor {
         for submission in submissions.drain(..) {
             match submission {
                 Submission::Ask(ask) => self.ask(*ask, now, &mut unrouted),
+                Submission::AskMany(many) => {
+                    many.into_single().for_each(|ask| self.ask(ask, now, &mut unrouted));
+                }
                 Submission::Cancel(callback_id) => self.cancel(callback_id),
                 Submission::Publish { topic, payload } => {
                     events.push(Event { topic, publisher: self.name.clone(), payload });

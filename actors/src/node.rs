@@ -8,7 +8,7 @@
 use crate::branch::ActionCache;
 use crate::outbox::Outbox;
 use crate::responder::{Actions, Outcome};
-use crate::response::{Batch, Reply};
+use crate::response::{Batch, Reply, Seat};
 use crate::router::Deliver;
 use crate::snapshot::Snapshot;
 use actix::{Actor, Addr, Handler, Message, Recipient};
@@ -67,6 +67,7 @@ struct Queue {
 /// Something that a handle asks of its node.
 pub(crate) enum Submission {
     Ask(Box<Ask>),
+    AskMany(Box<AskMany>),
     Cancel(CallbackId),
     Publish { topic: ByteString, payload: Payload },
     Broadcast { topic: ByteString, payload: Payload },
@@ -78,6 +79,14 @@ pub(crate) struct Ask {
     pub(crate) callback_id: CallbackId,
     pub(crate) call: Call,
     pub(crate) reply: Reply,
+}
+
+/// Calls that differ in their arguments alone, on their way to the actor.
+pub(crate) struct AskMany {
+    /// Without its arguments.
+    pub(crate) call: Call,
+    /// The arguments of each, with its id and where its caller waits.
+    pub(crate) each: Vec<(CallbackId, Seat, Payload)>,
 }
 
 /// A call that can be submitted. It moves to the actor as it is: a pointer, not the 200 bytes behind it.
@@ -243,23 +252,18 @@ pub struct Asked {
 pub struct AskedMany {
     node: Arc<Node>,
     batch: Arc<Batch>,
+    /// What all of them have in common.
+    call: Call,
     /// The ids of those that were submitted, with their places.
     ids: Vec<(CallbackId, usize)>,
-    ready: Vec<Ask>,
-    places: usize,
+    ready: Vec<(CallbackId, Seat, Payload)>,
 }
 
 impl Node {
-    /// The beginning of many calls that are awaited as one.
+    /// The beginning of many calls that are awaited as one. They are all like this one, but for their arguments.
     #[must_use]
-    pub fn ask_many(self: &Arc<Self>) -> AskedMany {
-        AskedMany {
-            node: Arc::clone(self),
-            batch: Arc::default(),
-            ids: Vec::new(),
-            ready: Vec::new(),
-            places: 0,
-        }
+    pub fn ask_many(self: &Arc<Self>, call: Call) -> AskedMany {
+        AskedMany { node: Arc::clone(self), batch: Arc::default(), call, ids: Vec::new(), ready: Vec::new() }
     }
 
     pub(crate) fn new(name: ByteString) -> Arc<Self> {
@@ -526,9 +530,14 @@ impl Node {
             std::mem::take(&mut queue.submissions)
         };
         for submission in left {
-            if let Submission::Ask(ask) = submission {
-                self.settled();
-                ask.reply.send(Err(error.clone()));
+            match submission {
+                Submission::Ask(ask) => ask.refuse(self, error.clone()),
+                Submission::AskMany(many) => {
+                    for ask in many.into_single() {
+                        ask.refuse(self, error.clone());
+                    }
+                }
+                Submission::Cancel(_) | Submission::Publish { .. } | Submission::Broadcast { .. } => {}
             }
         }
         if !matches!(*self.status.borrow(), Status::Closed(_)) {
@@ -685,6 +694,18 @@ impl Prepared {
     }
 }
 
+impl AskMany {
+    /// The same calls one by one, for whatever is not the straight way.
+    pub(crate) fn into_single(self) -> impl Iterator<Item = Ask> {
+        let Self { call, each } = self;
+        each.into_iter().map(move |(callback_id, seat, arguments)| Ask {
+            callback_id,
+            call: Call { arguments, ..call.clone() },
+            reply: Reply::Batch(seat),
+        })
+    }
+}
+
 impl Ask {
     /// Ends a call that did not get as far as a response actor.
     pub(crate) fn refuse(self, node: &Node, error: CallError) {
@@ -749,15 +770,11 @@ impl Future for Asked {
 }
 
 impl AskedMany {
-    /// Adds a call; or the reason why it is none, which is its outcome then.
-    pub fn add(&mut self, call: Result<Call, CallError>) {
+    /// Adds a call with these arguments; or the reason why it is none, which is its outcome then.
+    pub fn add(&mut self, arguments: Result<Payload, CallError>) {
         let seat = self.batch.seat();
-        self.places += 1;
-        match call.and_then(|call| self.node.take_place().map(|()| call)) {
-            Ok(call) => {
-                let reply = Reply::Batch(seat);
-                self.ready.push(Ask { callback_id: CallbackId(0), call, reply });
-            }
+        match arguments.and_then(|arguments| self.node.take_place().map(|()| arguments)) {
+            Ok(arguments) => self.ready.push((CallbackId(0), seat, arguments)),
             Err(error) => seat.tell(Err(error)),
         }
     }
@@ -774,21 +791,22 @@ impl AskedMany {
             return;
         }
         // Those that were refused have their outcome: their places are not among the ids.
+        let count = self.ready.len();
+        let mut each = std::mem::replace(&mut self.ready, Vec::with_capacity(count));
         let mut queue = self.node.lock();
         if let Some(error) = queue.closed.clone() {
             drop(queue);
-            for ask in self.ready.drain(..) {
-                ask.refuse(&self.node, error.clone());
-            }
-            return;
+            return each.into_iter().for_each(|(_, seat, _)| {
+                self.node.settled();
+                seat.tell(Err(error.clone()));
+            });
         }
-        let was_empty = queue.submissions.is_empty();
-        for mut ask in self.ready.drain(..) {
-            ask.callback_id = queue.next_id();
-            let place = if let Reply::Batch(seat) = &ask.reply { seat.index() } else { self.places };
-            self.ids.push((ask.callback_id, place));
-            queue.submissions.push(Submission::Ask(Box::new(ask)));
+        for (callback_id, seat, _) in &mut each {
+            *callback_id = queue.next_id();
+            self.ids.push((*callback_id, seat.index()));
         }
+        queue.submissions.push(Submission::AskMany(Box::new(AskMany { call: self.call.clone(), each })));
+        let was_empty = queue.submissions.len() == 1;
         drop(queue);
         if was_empty {
             self.node.flush();
@@ -812,9 +830,8 @@ impl Drop for AskedMany {
                 let _ = self.node.submit(Submission::Cancel(callback_id));
             }
         }
-        for ask in self.ready.drain(..) {
-            let never = CallError::new(Code::CANCELLED, Fate::NotSent, "its caller gave up");
-            ask.refuse(&self.node, never);
+        for _ in self.ready.drain(..) {
+            self.node.settled();
         }
     }
 }

@@ -160,8 +160,27 @@ impl Outbox {
         let _ = self.append(&Frame::Response(Response { callback_id: *callback_id, outcome }), usize::MAX);
     }
 
+    /// Appends requests, or anything else that may be refused. Gives the indexes of those that were.
+    pub(crate) fn push_all(&self, frames: impl Iterator<Item = Frame>) -> Vec<(usize, Refusal)> {
+        let mut refused = Vec::new();
+        let mut queue = self.lock();
+        for (index, frame) in frames.enumerate() {
+            if let Err(refusal) = self.append_locked(&mut queue, &frame, OUTBOX_LEN_MAX) {
+                refused.push((index, refusal));
+            }
+        }
+        self.wake(queue);
+        refused
+    }
+
     fn append(&self, frame: &Frame, len_max: usize) -> Result<(), Refusal> {
         let mut queue = self.lock();
+        self.append_locked(&mut queue, frame, len_max)?;
+        self.wake(queue);
+        Ok(())
+    }
+
+    fn append_locked(&self, queue: &mut Queue, frame: &Frame, len_max: usize) -> Result<(), Refusal> {
         queue.admit(len_max)?;
         let start = queue.small.len();
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
@@ -179,7 +198,6 @@ impl Outbox {
             queue.set_small_aside();
             queue.ready.push_back(payload.bytes.clone());
         }
-        self.wake(queue);
         Ok(())
     }
 

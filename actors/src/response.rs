@@ -4,7 +4,7 @@
 
 mod batch;
 
-pub(crate) use batch::{Batch, Seat};
+pub(crate) use batch::{Batch, ResolveMany, Seat};
 
 use crate::callbacks::CallbackTable;
 use crate::node::Node;
@@ -55,6 +55,16 @@ impl Handler<Resolve> for ResponseActor {
         self.resolved += 1;
         log::trace!("{callback_id} is resolved; {} by this actor", self.resolved);
         reply.send(outcome);
+    }
+}
+
+impl Handler<ResolveMany> for ResponseActor {
+    type Result = ();
+
+    fn handle(&mut self, resolve: ResolveMany, _: &mut Context<Self>) {
+        let count = resolve.settle();
+        self.resolved += count as u64;
+        log::trace!("{count} calls of a batch are resolved; {} by this actor", self.resolved);
     }
 }
 
@@ -213,13 +223,16 @@ impl Requests {
 
     fn hand_over(&mut self, callback_id: CallbackId, in_flight: InFlight, outcome: Outcome) {
         let InFlight { reply, response, .. } = in_flight;
-        let of_batch = if let Reply::Batch(seat) = &reply { Some(seat.response()) } else { None };
-        let resolve = Resolve { callback_id, outcome, reply };
-        #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight: one message each")]
-        match (response, of_batch) {
-            (Some(response), _) => self.responses[response as usize].do_send(resolve),
-            (None, Some(of_batch)) => of_batch.do_send(resolve),
-            (None, None) => resolve.reply.send(resolve.outcome),
+        match (response, reply) {
+            (Some(response), reply) => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "bounded by the requests in flight: one message each"
+                )]
+                self.responses[response as usize].do_send(Resolve { callback_id, outcome, reply });
+            }
+            (None, Reply::Batch(seat)) => seat.resolve(outcome),
+            (None, reply) => reply.send(outcome),
         }
         self.release(response);
     }

@@ -32,8 +32,9 @@ pub const PAYLOAD_SHARED_LEN_MIN: usize = 16 * 1024;
 /// How much a fresh connection reads at once, in bytes. It is what an idle connection costs, so it is small.
 pub const READ_BUFFER_LEN_START: usize = 1024;
 
-/// How much a busy connection reads at once, in bytes. Longer buffers cost more to make than they spare.
-pub const READ_BUFFER_LEN_MAX: usize = 64 * 1024;
+/// How much a busy connection reads at once, in bytes: several frames of 64 KiB, since the part of one at its end is copied to
+/// where the rest can follow.
+pub const READ_BUFFER_LEN_MAX: usize = 256 * 1024;
 
 /// How many frames an actor takes in one turn. Then what they made it say is written, and the far end works on that while the
 /// next ones are read here: two ends that took turns with everything in flight would each wait half of the time. It also

@@ -3,7 +3,7 @@
 
 use super::ResponseActor;
 use crate::responder::Outcome;
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Message};
 use futures::task::AtomicWaker;
 use meshwork_wire::{CallError, Code, Fate};
 use std::fmt;
@@ -16,6 +16,8 @@ pub(crate) struct Batch {
     outcomes: Mutex<Outcomes>,
     caller: AtomicWaker,
     response: OnceLock<Addr<ResponseActor>>,
+    /// Calls that are resolved, for the response actor: it is told of the first and takes all that are there by then.
+    resolved: Mutex<Vec<(Seat, Outcome)>>,
 }
 
 #[derive(Default)]
@@ -31,6 +33,12 @@ pub(crate) struct Seat {
     told: bool,
 }
 
+/// Calls of a batch are resolved. Sent by the branch or master that made them, for all that one block of frames resolved; the
+/// receiver hands their outcomes to the caller, if that still waits.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ResolveMany(Arc<Batch>);
+
 impl Batch {
     /// Makes a place for one more call.
     pub(crate) fn seat(self: &Arc<Self>) -> Seat {
@@ -41,8 +49,8 @@ impl Batch {
     }
 
     /// Whether the call at this place has its outcome.
-    pub(crate) fn is_settled(&self, index: usize) -> bool {
-        self.lock().of_calls.get(index).is_none_or(Option::is_some)
+    pub(crate) fn is_settled(&self, place: usize) -> bool {
+        self.lock().of_calls.get(place).is_none_or(Option::is_some)
     }
 
     /// All outcomes, in the order of the places, when all are there.
@@ -61,17 +69,70 @@ impl Batch {
         // Nothing in here leaves the outcomes half-changed when it panics.
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn resolved(&self) -> MutexGuard<'_, Vec<(Seat, Outcome)>> {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts outcomes in their places.
+    fn settle(&self, settled: impl Iterator<Item = (usize, Outcome)>) {
+        let mut outcomes = self.lock();
+        for (place, outcome) in settled {
+            if let Some(empty) = outcomes.of_calls.get_mut(place) {
+                *empty = Some(outcome);
+                outcomes.left -= 1;
+            }
+        }
+        let all = outcomes.left == 0;
+        drop(outcomes);
+        if all {
+            self.caller.wake();
+        }
+    }
+}
+
+impl ResolveMany {
+    /// Gives the calls that are resolved by now their outcomes; gives their number.
+    pub(crate) fn settle(&self) -> usize {
+        let resolved = std::mem::take(&mut *self.0.resolved());
+        let count = resolved.len();
+        self.0.settle(resolved.into_iter().map(|(mut seat, outcome)| {
+            seat.told = true;
+            (seat.index, outcome)
+        }));
+        count
+    }
+}
+
+impl Drop for ResolveMany {
+    fn drop(&mut self) {
+        // An actor that ended before it was told leaves nobody waiting.
+        self.settle();
+    }
 }
 
 impl Seat {
-    /// The actor that resolves the calls of this batch. It is started on the arbiter that asks first: that of the node.
-    pub(crate) fn response(&self) -> Addr<ResponseActor> {
-        self.batch.response.get_or_init(|| ResponseActor::default().start()).clone()
-    }
-
     /// Which place it is.
     pub(crate) fn index(&self) -> usize {
         self.index
+    }
+
+    /// Lets the actor that resolves the calls of this batch hand the outcome over. It is started on the arbiter that asks
+    /// first: that of the node.
+    pub(crate) fn resolve(self, outcome: Outcome) {
+        let batch = Arc::clone(&self.batch);
+        let mut resolved = batch.resolved();
+        resolved.push((self, outcome));
+        let first = resolved.len() == 1;
+        drop(resolved);
+        if first {
+            let response = batch.response.get_or_init(|| ResponseActor::default().start());
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "bounded to one: sent only when nothing was there"
+            )]
+            response.do_send(ResolveMany(Arc::clone(&batch)));
+        }
     }
 
     pub(crate) fn tell(mut self, outcome: Outcome) {
@@ -80,16 +141,7 @@ impl Seat {
 
     fn settle(&mut self, outcome: Outcome) {
         self.told = true;
-        let mut outcomes = self.batch.lock();
-        if let Some(place) = outcomes.of_calls.get_mut(self.index) {
-            *place = Some(outcome);
-            outcomes.left -= 1;
-        }
-        let all = outcomes.left == 0;
-        drop(outcomes);
-        if all {
-            self.batch.caller.wake();
-        }
+        self.batch.settle(std::iter::once((self.index, outcome)));
     }
 }
 
