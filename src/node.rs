@@ -120,6 +120,8 @@ impl Node {
         let action = action.into();
         let encoding = node.encoding_for(&action);
         let mut asked = node.ask_many(ActorCall::new(action, Payload::new(encoding, Bytes::new())));
+        let arguments = arguments.into_iter();
+        asked.reserve(arguments.size_hint().0);
         for arguments in arguments {
             asked.add(Payload::encode(encoding, &arguments).map_err(CallError::from));
             if asked.unsent() == CALLS_AT_ONCE {

@@ -770,6 +770,14 @@ impl Future for Asked {
 }
 
 impl AskedMany {
+    /// Makes room for about so many calls more.
+    pub fn reserve(&mut self, more: usize) {
+        // A count that comes from outside makes us hold little before there is anything.
+        let more = more.min(IN_FLIGHT_MAX);
+        self.batch.reserve(more);
+        self.ids.reserve(more);
+    }
+
     /// Adds a call with these arguments; or the reason why it is none, which is its outcome then.
     pub fn add(&mut self, arguments: Result<Payload, CallError>) {
         let seat = self.batch.seat();

@@ -63,8 +63,9 @@ enum State {
     Closed,
 }
 
-/// A buffer that a burst made longer than this is given back when the link is idle.
-const IDLE_BUFFER_LEN_MAX: usize = 16 * 1024;
+/// A buffer that a burst made longer than this is given back as soon as the link is idle; a shorter one after a heartbeat that
+/// did without.
+const IDLE_BUFFER_LEN_MAX: usize = 128 * 1024;
 
 /// The same for the lists of large pieces.
 const IDLE_PIECES_MAX: usize = 8;

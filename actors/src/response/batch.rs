@@ -40,6 +40,11 @@ pub(crate) struct Seat {
 pub struct ResolveMany(Arc<Batch>);
 
 impl Batch {
+    /// Makes room for so many places more.
+    pub(crate) fn reserve(&self, more: usize) {
+        self.lock().of_calls.reserve(more);
+    }
+
     /// Makes a place for one more call.
     pub(crate) fn seat(self: &Arc<Self>) -> Seat {
         let mut outcomes = self.lock();
@@ -94,8 +99,11 @@ impl Batch {
 impl ResolveMany {
     /// Gives the calls that are resolved by now their outcomes; gives their number.
     pub(crate) fn settle(&self) -> usize {
-        let resolved = std::mem::take(&mut *self.0.resolved());
-        let count = resolved.len();
+        let mut waiting = self.0.resolved();
+        let count = waiting.len();
+        // As many may follow.
+        let resolved = std::mem::replace(&mut *waiting, Vec::with_capacity(count));
+        drop(waiting);
         self.0.settle(resolved.into_iter().map(|(mut seat, outcome)| {
             seat.told = true;
             (seat.index, outcome)
