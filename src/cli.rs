@@ -1,6 +1,7 @@
 //! What the command line takes, and how it ends: data on stdout, everything else on stderr, an exit code that scripts can
 //! rely on. Each command is in a file of its own; what they share is here.
 
+mod bridge;
 mod call;
 mod events;
 mod listing;
@@ -53,6 +54,8 @@ enum Command {
     Call(call::Options),
     /// Answers an action with a command: JSON arguments on its stdin, a JSON reply on its stdout.
     Respond(respond::Options),
+    /// Binds an old server of another protocol: its functions become actions, as long as it is there.
+    Bridge(bridge::Options),
     /// Publishes an event to the subscribers of a topic.
     Publish(events::PublishOptions),
     /// Prints the events of the topics that match.
@@ -142,6 +145,7 @@ async fn run(command: Command, output: &Output) -> Done {
         Command::Master(options) => master::run(options, output).await,
         Command::Call(options) => call::run(options, output).await,
         Command::Respond(options) => respond::run(options).await,
+        Command::Bridge(options) => bridge::run(options).await,
         Command::Publish(options) => events::publish(options).await,
         Command::Subscribe(options) => events::subscribe(options, output).await,
         Command::Broadcast(options) => events::broadcast(options).await,

@@ -43,6 +43,7 @@
 //! | answer an action with a closure, an actor, a whole set | [`Respond`], [`Responders`], [`actions`] |
 //! | call one | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
 //! | know what failed, and whether it may have run | [`CallError`], [`Fate`], [`Code`] |
+//! | pass a function, see progress, stream a result | [`Callback`] |
 //! | tell many what happened | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
 //! | see what there is | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
 //! | stop without losing anything | [`Node::drain`] |
@@ -50,6 +51,7 @@
 
 mod branch;
 mod call;
+mod callback;
 mod master;
 mod node;
 mod respond;
@@ -60,8 +62,10 @@ pub mod __private;
 
 pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
+pub use callback::{Callback, Invoking};
 pub use master::{Master, SpreadMaster};
 pub use meshwork_actors::branch::{BindError, BranchActor};
+pub use meshwork_actors::gateway::bridge::{Bridge, BridgeError};
 pub use meshwork_actors::link::{self, Address, AddressError};
 pub use meshwork_actors::master::{Listen, ListenError, MasterActor};
 pub use meshwork_actors::node::{Change, Describe, Drain, Drained, Status, TakeSnapshot};
@@ -72,9 +76,9 @@ pub use meshwork_actors::snapshot::{SessionSnapshot, Snapshot};
 /// Both ends of a set of actions from one trait: see the crate's documentation.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
-    ActionDescription, ByteString, CallError, Code, DecodeError, EncodeError, Encoding, Fate, NameError,
-    NodeNews, Pattern, PatternError, Payload, SessionId, Shape, check_action, check_node, check_topic,
-    limits,
+    ActionDescription, Allowed, ByteString, CallError, Code, DecodeError, EncodeError, Encoding, Fate,
+    NameError, NodeNews, Pattern, PatternError, Payload, SessionId, Shape, check_action, check_node,
+    check_topic, limits,
 };
 pub use node::Node;
 pub use respond::{ActionError, IntoResponder, Respond, Responders};
@@ -84,9 +88,9 @@ pub use subscribe::{Broadcast, Event, IntoSubscriber, Publish, Subscribe, Subscr
 /// What most programs need: `use meshwork::prelude::*`.
 pub mod prelude {
     pub use crate::{
-        ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Code, Event,
-        Fate, Listen, Master, MasterActor, Node, Publish, Respond, Responders, SpreadMaster, Subscribe,
-        Subscription,
+        ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Callback,
+        Code, Event, Fate, Listen, Master, MasterActor, Node, Publish, Respond, Responders, SpreadMaster,
+        Subscribe, Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

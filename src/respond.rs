@@ -130,7 +130,7 @@ where
     fn into_responder(self) -> Arc<dyn Responder> {
         Arc::new(Answer(move |arguments: Payload, _| {
             let encoding = arguments.encoding;
-            let answer = arguments.decode().map(&self);
+            let answer = arguments.decode_arguments().map(&self);
             async move { reply(encoding, answer?.await) }
         }))
     }
@@ -146,7 +146,7 @@ where
     fn into_responder(self) -> Arc<dyn Responder> {
         Arc::new(Answer(move |arguments: Payload, context| {
             let encoding = arguments.encoding;
-            let answer = arguments.decode().map(|arguments| self(arguments, context));
+            let answer = arguments.decode_arguments().map(|arguments| self(arguments, context));
             async move { reply(encoding, answer?.await) }
         }))
     }
@@ -177,7 +177,7 @@ where
 {
     Arc::new(Answer(move |arguments: Payload, _| {
         let encoding = arguments.encoding;
-        let answer = arguments.decode::<M>().map(|message| recipient.send(message));
+        let answer = arguments.decode_arguments::<M>().map(|message| recipient.send(message));
         async move {
             let answered = answer?.await.map_err(|_| {
                 CallError::new(

@@ -14,15 +14,17 @@ mod backoff;
 mod cache;
 mod establish;
 
+pub(crate) use backoff::Backoff;
 pub use cache::ActionCache;
 pub use establish::BindError;
 
+use crate::functions::{Lender, borrow, borrow_outcome, gone, invoked};
 use crate::link::{Address, Dial, Paced, Tcp};
 use crate::node::{
-    Ask, AskMany, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission,
+    Ask, AskMany, Change, Describe, Door, Drain, Drained, Flush, Invoking, Node, Respond, Status, Submission,
     Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
 };
-use crate::outbox::{Outbox, Refusal};
+use crate::outbox::{Outbox, Refusal, too_much_lent};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
 use crate::response::{Reply, Requests, Way};
 use crate::router::Event;
@@ -33,7 +35,6 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult,
     ResponseActFuture, ResponseFuture, SpawnHandle, StreamHandler, WrapFuture,
 };
-use backoff::Backoff;
 use establish::{Entry, Established, establish, registers};
 use futures::StreamExt;
 use meshwork_wire::limits::{
@@ -42,7 +43,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
-    FrameError, Publish, Refused, Request, Response, SubscriptionKey, Unregister,
+    FrameError, Invocation, Invoke, Publish, Refused, Request, Response, SubscriptionKey, Unregister,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -428,6 +429,8 @@ impl BranchActor {
         match frame {
             Frame::Request(request) => self.request(request, now),
             Frame::Response(Response { callback_id, outcome }) => {
+                let lender = || Lender::Master { node: Arc::clone(&self.node), epoch: self.epoch };
+                let outcome = borrow_outcome(outcome, &link.outbox, lender);
                 self.requests.borrow_mut().resolve(callback_id, outcome);
             }
             Frame::Described(described) => {
@@ -452,16 +455,11 @@ impl BranchActor {
             Frame::Online(news) => self.news(Change::Online(news)),
             Frame::Offline(news) => self.news(Change::Offline(news)),
             Frame::Ping => link.outbox.push_always(&Frame::Pong),
-            Frame::Pong | Frame::Release(_) => {}
+            Frame::Pong => {}
+            Frame::Release(function) => link.outbox.lent().release(function),
             Frame::Invoke(invoke) => {
-                if let Some(callback_id) = invoke.callback_id {
-                    let gone = CallError::new(
-                        Code::CALLBACK_GONE,
-                        Fate::NotSent,
-                        "this branch holds no such callback",
-                    );
-                    link.outbox.push_always(&Frame::Response(Response { callback_id, outcome: Err(gone) }));
-                }
+                let lender = || Lender::Master { node: Arc::clone(&self.node), epoch: self.epoch };
+                invoked(invoke, &link.outbox, lender, &link.answering, self.in_flight_max);
             }
             Frame::Drain => {
                 log::info!("{}: the master drains", self.name);
@@ -490,7 +488,12 @@ impl BranchActor {
         let State::Bound(link) = &self.state else {
             return;
         };
-        let Request { callback_id, action, caller, time_left, payload, .. } = request;
+        let Request { callback_id, action, caller, time_left, mut payload, .. } = request;
+        let lender = || Lender::Master { node: Arc::clone(&self.node), epoch: self.epoch };
+        // Also when it is refused: what came with it is given back.
+        if let Err(error) = borrow(&mut payload, &link.outbox, lender) {
+            return link.outbox.reply(callback_id, Err(error));
+        }
         if link.draining {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, format!("{} is draining", self.name));
             return link.outbox.reply(callback_id, Err(error));
@@ -576,6 +579,34 @@ impl BranchActor {
         let refused = link.outbox.push_all(frames);
         for (index, refusal) in refused {
             requests.resolve(ids[index], Err(not_said(refusal)));
+        }
+    }
+
+    /// Calls a function at the other end of the link that it came over.
+    fn invoke(&mut self, invoking: Invoking, now: Instant) {
+        let link = match &self.state {
+            State::Bound(link) if invoking.epoch == self.epoch => link,
+            _ => return invoking.refuse(&self.node, gone("the link that it came over is lost")),
+        };
+        let Invoking { function, waiter, invocation: Invocation { arguments, within, wants }, .. } = invoking;
+        let until = within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        let callback_id = waiter.map(|(callback_id, reply)| {
+            self.requests.borrow_mut().open(callback_id, Way::Link, reply, until);
+            callback_id
+        });
+        let frame =
+            Frame::Invoke(Invoke { function, callback_id, time_left: within, wants, payload: arguments });
+        if let (Err(refusal), Some(callback_id)) = (link.outbox.push(&frame), callback_id) {
+            self.requests.borrow_mut().resolve(callback_id, Err(not_said(refusal)));
+        }
+    }
+
+    /// Gives a function back.
+    fn release(&self, epoch: u64, function: CallbackId) {
+        if let State::Bound(link) = &self.state
+            && epoch == self.epoch
+        {
+            link.outbox.push_always(&Frame::Release(function));
         }
     }
 
@@ -723,6 +754,7 @@ fn not_said(refusal: Refusal) -> CallError {
     match refusal {
         Refusal::Full => CallError::new(Code::OVERLOADED, Fate::NotSent, "the outbox is full"),
         Refusal::Closed => CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"),
+        Refusal::TooMuchLent => CallError::new(Code::OVERLOADED, Fate::NotSent, too_much_lent()),
         Refusal::TooLong { len, max } => {
             CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, too_long(len, max))
         }
@@ -795,6 +827,8 @@ impl Handler<Flush> for BranchActor {
                 Submission::Ask(ask) => self.ask(ask, now),
                 Submission::AskMany(many) => self.ask_many(*many, now),
                 Submission::Cancel(callback_id) => self.cancel(callback_id),
+                Submission::Invoke(invoking) => self.invoke(*invoking, now),
+                Submission::Release { epoch, function } => self.release(epoch, function),
                 Submission::Publish { topic, payload } => self.publish(topic, payload),
                 Submission::Broadcast { topic, payload } => {
                     self.push_event(&Frame::Broadcast(Broadcast {
@@ -953,9 +987,12 @@ impl Handler<TakeSnapshot> for BranchActor {
     type Result = MessageResult<TakeSnapshot>;
 
     fn handle(&mut self, _: TakeSnapshot, _: &mut Context<Self>) -> Self::Result {
-        let (answering, dropped) = match &self.state {
-            State::Bound(link) => (link.answering.len(), link.outbox.dropped()),
-            _ => (0, 0),
+        let (answering, dropped, lent, borrowed) = match &self.state {
+            State::Bound(link) => {
+                let lent = link.outbox.lent();
+                (link.answering.len(), link.outbox.dropped(), lent.len(), lent.borrowed())
+            }
+            _ => (0, 0, 0, 0),
         };
         MessageResult(Snapshot {
             name: self.name.clone(),
@@ -970,6 +1007,8 @@ impl Handler<TakeSnapshot> for BranchActor {
             actions: self.node.with_known(|known| known.action_count()),
             subscriptions: self.subscribers.len() + self.broadcasts.len(),
             events_dropped: dropped + self.subscribers.dropped() + self.broadcasts.dropped(),
+            callbacks_lent: lent,
+            callbacks_borrowed: borrowed,
             sessions: Vec::new(),
         })
     }

@@ -15,6 +15,8 @@
 
 pub mod branch;
 mod callbacks;
+mod functions;
+pub mod gateway;
 pub mod link;
 pub mod master;
 pub mod node;

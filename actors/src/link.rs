@@ -78,6 +78,15 @@ impl Address {
         &self.0
     }
 
+    /// Whether only this machine reaches it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        match self.0.parse::<SocketAddr>() {
+            Ok(address) => address.ip().is_loopback(),
+            Err(_) => self.0.starts_with("localhost:"),
+        }
+    }
+
     /// Checks the form: a host and a port. Whether the host exists shows when it is dialled.
     ///
     /// # Errors

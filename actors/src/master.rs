@@ -2,6 +2,8 @@
 //! responds, subscribes, publishes. It takes [`Listen`], [`Flush`] and the other messages of
 //! [`crate::node`], [`session::Replies`](crate::session) from sessions that it asked, and [`Drain`].
 
+use crate::functions::gone;
+use crate::gateway::{GatewayAccept, MakeDialect};
 use crate::link::{Accept, Address, Link, TcpAccept};
 use crate::node::{
     Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
@@ -28,8 +30,8 @@ use meshwork_wire::limits::{
     UNBOUND_SESSIONS_MAX,
 };
 use meshwork_wire::{
-    Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame, NameError, Pattern, SessionId,
-    SubscriptionKey, check_node,
+    Allowed, Broadcast, ByteString, CallError, CallbackId, Code, Dialect, Fate, Frame, LightRpcServer,
+    NameError, Pattern, SessionId, SubscriptionKey, check_node,
 };
 use std::cell::RefCell;
 use std::io;
@@ -104,6 +106,8 @@ struct Master {
 #[rtype(result = "Result<Address, ListenError>")]
 pub struct Listen {
     asked: Address,
+    /// What those may do who come this way; none if each is checked.
+    admitted: Option<Permit>,
     open: BoxFuture<'static, io::Result<Box<dyn Accept>>>,
 }
 
@@ -134,14 +138,47 @@ impl Listen {
         let asked = address.into();
         let address = asked.clone();
         let open = async move { Ok(Box::new(TcpAccept::bind(&address).await?) as Box<dyn Accept>) };
-        Self { asked, open: Box::pin(open) }
+        Self { asked, admitted: None, open: Box::pin(open) }
+    }
+
+    /// Listens on a TCP address for clients that speak light_rpc, as `nodejs-light_rpc` 0.2 does: they see the actions of the mesh
+    /// as functions. The protocol has no authentication, so whoever reaches the address may call what is allowed here, whatever
+    /// token branches need.
+    #[must_use]
+    pub fn light_rpc(address: impl Into<Address>, allowed: Allowed) -> Self {
+        let permit = Permit {
+            call: allowed.patterns().map(<[_]>::to_vec),
+            respond: Some(Vec::new()),
+            publish: Some(Vec::new()),
+            subscribe: Some(Vec::new()),
+        };
+        let dialect =
+            move |peer: &str| -> Box<dyn Dialect> { Box::new(LightRpcServer::new(peer, allowed.clone())) };
+        Self::gateway(address.into(), Box::new(dialect), Some(permit))
+    }
+
+    fn gateway(asked: Address, dialect: MakeDialect, admitted: Option<Permit>) -> Self {
+        let address = asked.clone();
+        let admitted_without_asking = admitted.is_some();
+        let open = async move {
+            let accept = Box::new(TcpAccept::bind(&address).await?);
+            let listens = accept.address();
+            if admitted_without_asking && !listens.is_loopback() {
+                log::warn!(
+                    "whoever reaches {listens} may call what this gateway allows: its protocol has no authentication"
+                );
+            }
+            Ok(Box::new(GatewayAccept { accept, dialect }) as Box<dyn Accept>)
+        };
+        Self { asked, admitted, open: Box::pin(open) }
     }
 
     /// Listens on whatever takes links in: a simulated network, a wrapper that speaks TLS.
     #[must_use]
     pub fn on(acceptor: impl Accept) -> Self {
         let asked = acceptor.address();
-        Self { asked, open: Box::pin(async move { Ok(Box::new(acceptor) as Box<dyn Accept>) }) }
+        let open = Box::pin(async move { Ok(Box::new(acceptor) as Box<dyn Accept>) });
+        Self { asked, admitted: None, open }
     }
 }
 
@@ -449,7 +486,7 @@ impl MasterShared {
 }
 
 /// Starts a session for every connection.
-async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>) {
+async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>, admitted: Option<Permit>) {
     loop {
         match acceptor.accept().await {
             Ok((link, peer)) => {
@@ -459,7 +496,7 @@ async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>) {
                     );
                     continue;
                 }
-                start_session(&master, link, peer);
+                start_session(&master, link, peer, admitted.clone());
             }
             Err(error) => {
                 // Out of file descriptors, or a peer that was gone before it was taken in: neither ends the listener.
@@ -473,10 +510,10 @@ async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>) {
 /// How long a listener rests after it could not take a connection in: long enough not to spin, short enough not to be felt.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-fn start_session(master: &Arc<MasterShared>, link: Box<dyn Link>, peer: String) {
+fn start_session(master: &Arc<MasterShared>, link: Box<dyn Link>, peer: String, admitted: Option<Permit>) {
     let shared = Arc::clone(master);
     let start = move || {
-        SessionActor::new(shared, link, peer).start();
+        SessionActor::new(shared, link, peer, admitted).start();
     };
     match &master.config.place {
         Some(place) => place.run(Box::new(start)),
@@ -547,7 +584,7 @@ impl Actor for MasterActor {
 impl Handler<Listen> for MasterActor {
     type Result = ResponseActFuture<Self, Result<Address, ListenError>>;
 
-    fn handle(&mut self, Listen { asked, open }: Listen, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Listen { asked, admitted, open }: Listen, _: &mut Context<Self>) -> Self::Result {
         let name = check_node(&self.name);
         let opening = async move {
             if let Err(error) = name {
@@ -560,7 +597,7 @@ impl Handler<Listen> for MasterActor {
                 let address = acceptor.address();
                 log::info!("{} listens on {address}", this.name);
                 let running = this.running();
-                let task = actix_rt::spawn(accept(acceptor, Arc::clone(&running.shared)));
+                let task = actix_rt::spawn(accept(acceptor, Arc::clone(&running.shared), admitted));
                 running.listeners.push(task.abort_handle());
                 Ok(address)
             }
@@ -592,6 +629,9 @@ impl Handler<Flush> for MasterActor {
                     many.into_single().for_each(|ask| self.ask(ask, now, &mut unrouted));
                 }
                 Submission::Cancel(callback_id) => self.cancel(callback_id),
+                // What a master borrows, it borrows over a session.
+                Submission::Invoke(invoking) => invoking.refuse(&self.node, gone("no link brought it")),
+                Submission::Release { .. } => {}
                 Submission::Publish { topic, payload } => {
                     events.push(Event { topic, publisher: self.name.clone(), payload });
                 }
@@ -757,6 +797,8 @@ impl Handler<TakeSnapshot> for MasterActor {
                 answering: running.answering.len(),
                 subscriptions: subscriptions + running.broadcasts.len(),
                 events_dropped: dropped_here + dropped_on_the_way + running.broadcasts.dropped(),
+                callbacks_lent: sessions.iter().map(|session| session.callbacks_lent).sum(),
+                callbacks_borrowed: sessions.iter().map(|session| session.callbacks_borrowed).sum(),
                 actions,
                 sessions,
                 own_actions,

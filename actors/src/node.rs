@@ -14,13 +14,13 @@ use crate::snapshot::Snapshot;
 use actix::{Actor, Addr, Handler, Message, Recipient};
 use meshwork_wire::limits::{CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, IN_FLIGHT_MAX, NAME_LEN_MAX};
 use meshwork_wire::{
-    ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, NodeNews, Pattern, Payload,
-    SubscriptionKey, check_topic,
+    ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Invocation, NodeNews,
+    Pattern, Payload, SubscriptionKey, Wants, check_topic,
 };
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -35,8 +35,6 @@ pub struct Node {
     in_flight_max: AtomicUsize,
     door: OnceLock<Door>,
     known: RwLock<ActionCache>,
-    /// Whether there may be an action that wants another encoding than bincode: most of the time it spares a call the lock.
-    some_foreign: AtomicBool,
     status: watch::Sender<Status>,
     /// Told when there may be room for events again.
     room: Notify,
@@ -69,8 +67,21 @@ pub(crate) enum Submission {
     Ask(Box<Ask>),
     AskMany(Box<AskMany>),
     Cancel(CallbackId),
-    Publish { topic: ByteString, payload: Payload },
-    Broadcast { topic: ByteString, payload: Payload },
+    /// Call a function that came over the link of that epoch.
+    Invoke(Box<Invoking>),
+    /// It is needed no more.
+    Release {
+        epoch: u64,
+        function: CallbackId,
+    },
+    Publish {
+        topic: ByteString,
+        payload: Payload,
+    },
+    Broadcast {
+        topic: ByteString,
+        payload: Payload,
+    },
 }
 
 /// A call on its way to the actor.
@@ -87,6 +98,15 @@ pub(crate) struct AskMany {
     pub(crate) call: Call,
     /// The arguments of each, with its id and where its caller waits.
     pub(crate) each: Vec<(CallbackId, Seat, Payload)>,
+}
+
+/// A call of a function on its way to the actor.
+pub(crate) struct Invoking {
+    pub(crate) epoch: u64,
+    pub(crate) function: CallbackId,
+    /// None when nobody waits.
+    pub(crate) waiter: Option<(CallbackId, Reply)>,
+    pub(crate) invocation: Invocation,
 }
 
 /// A call that can be submitted. It moves to the actor as it is: a pointer, not the 200 bytes behind it.
@@ -275,7 +295,6 @@ impl Node {
             in_flight_max: AtomicUsize::new(IN_FLIGHT_MAX),
             door: OnceLock::new(),
             known: RwLock::default(),
-            some_foreign: AtomicBool::new(false),
             status: watch::Sender::new(Status::Rebinding),
             room: Notify::new(),
             idle: Notify::new(),
@@ -315,6 +334,40 @@ impl Node {
         Ok(Asked { outcome, callback_id, node: self, settled: false })
     }
 
+    /// Calls a function that came over the link of that epoch. Gives nothing to wait for if nobody wants to.
+    pub(crate) fn invoke(
+        self: &Arc<Self>,
+        epoch: u64,
+        function: CallbackId,
+        invocation: Invocation,
+    ) -> Result<Option<Asked>, CallError> {
+        if invocation.wants == Wants::Nothing {
+            if self.lock().submissions.len() >= EVENTS_PENDING_MAX {
+                let what = format!("{EVENTS_PENDING_MAX} callbacks and events wait to be sent already");
+                return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+            }
+            let invoking = Invoking { epoch, function, waiter: None, invocation };
+            self.submit(Submission::Invoke(Box::new(invoking)))?;
+            return Ok(None);
+        }
+        self.take_place()?;
+        let (reply, outcome) = oneshot::channel();
+        let callback_id = self.next_id();
+        let waiter = Some((callback_id, Reply::Call(reply)));
+        let invoking = Invoking { epoch, function, waiter, invocation };
+        if let Err(error) = self.submit(Submission::Invoke(Box::new(invoking))) {
+            self.settled();
+            return Err(error);
+        }
+        Ok(Some(Asked { outcome, callback_id, node: Arc::clone(self), settled: false }))
+    }
+
+    /// A function that came over the link of that epoch is needed no more.
+    pub(crate) fn release(&self, epoch: u64, function: CallbackId) {
+        // A node that has ended has nobody to tell.
+        let _ = self.submit(Submission::Release { epoch, function });
+    }
+
     /// Publishes an event: to the matching handlers of this node, then over the link. Waits for room in the outbox, and for
     /// nothing else.
     ///
@@ -341,9 +394,6 @@ impl Node {
     /// The encoding that the providers of an action read best, as far as this node knows.
     #[must_use]
     pub fn encoding_for(&self, action: &str) -> Encoding {
-        if !self.some_foreign.load(Ordering::Acquire) {
-            return Encoding::Bincode;
-        }
         self.known.read().unwrap_or_else(PoisonError::into_inner).encoding_for(action)
     }
 
@@ -506,9 +556,7 @@ impl Node {
 
     pub(crate) fn with_known<T>(&self, change: impl FnOnce(&mut ActionCache) -> T) -> T {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = change(&mut known);
-        self.some_foreign.store(known.some_foreign(), Ordering::Release);
-        changed
+        change(&mut known)
     }
 
     pub(crate) fn set_status(&self, status: Status) {
@@ -537,7 +585,11 @@ impl Node {
                         ask.refuse(self, error.clone());
                     }
                 }
-                Submission::Cancel(_) | Submission::Publish { .. } | Submission::Broadcast { .. } => {}
+                Submission::Invoke(invoking) => invoking.refuse(self, error.clone()),
+                Submission::Cancel(_)
+                | Submission::Release { .. }
+                | Submission::Publish { .. }
+                | Submission::Broadcast { .. } => {}
             }
         }
         if !matches!(*self.status.borrow(), Status::Closed(_)) {
@@ -582,6 +634,10 @@ impl Node {
             WayOut::Link(outbox) => outbox.frame_len_max(),
             WayOut::Down | WayOut::Router => FRAME_LEN_MAX,
         };
+        if !payload.callbacks.is_empty() {
+            let what = "an event goes to whoever listens, so it carries no callbacks";
+            return Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what));
+        }
         if payload.len() + EVENT_HEAD_LEN_MAX <= frame_len_max {
             return Ok(());
         }
@@ -703,6 +759,16 @@ impl AskMany {
             call: Call { arguments, ..call.clone() },
             reply: Reply::Batch(seat),
         })
+    }
+}
+
+impl Invoking {
+    /// Ends a call of a function that did not get as far as a response actor.
+    pub(crate) fn refuse(self, node: &Node, error: CallError) {
+        if let Some((_, reply)) = self.waiter {
+            node.settled();
+            reply.send(Err(error));
+        }
     }
 }
 

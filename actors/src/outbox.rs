@@ -1,10 +1,13 @@
 //! A link's bounded way out. Whoever has something to say appends it; one task writes what has gathered when the turn of the
-//! actors ends, so many frames cost one system call. Its bounds: see `OUTBOX_LEN_MAX` and `OUTBOX_REPLY_LEN_MAX`.
+//! actors ends, so many frames cost one system call. Its bounds: see `OUTBOX_LEN_MAX`, `OUTBOX_REQUEST_LEN_MAX` and
+//! `OUTBOX_REPLY_LEN_MAX`.
 
+use crate::functions::{Lent, TooMuchLent};
 use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
-    LENGTH_PREFIX_LEN, LINGER, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
+    CALLBACKS_PER_CONNECTION_MAX, LENGTH_PREFIX_LEN, LINGER, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
+    OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
 use meshwork_wire::{CallError, Code, Fate, Frame, Payload, Response};
 use std::collections::VecDeque;
@@ -29,6 +32,8 @@ pub(crate) enum Refusal {
     Closed,
     /// It is a frame that the other end does not read: so many bytes of so many.
     TooLong { len: usize, max: usize },
+    /// It passes functions, and as many are lent over the link as may be.
+    TooMuchLent,
 }
 
 struct Shared {
@@ -37,6 +42,7 @@ struct Shared {
     writer: AtomicWaker,
     dropped: AtomicU64,
     room: Notify,
+    lent: Lent,
 }
 
 #[derive(Default)]
@@ -88,12 +94,13 @@ impl Outbox {
             writer: AtomicWaker::new(),
             dropped: AtomicU64::new(0),
             room: Notify::new(),
+            lent: Lent::default(),
         }))
     }
 
     /// Appends a request, or anything else that may be refused.
     pub(crate) fn push(&self, frame: &Frame) -> Result<(), Refusal> {
-        self.append(frame, OUTBOX_LEN_MAX)
+        self.append(frame, OUTBOX_REQUEST_LEN_MAX)
     }
 
     /// Appends an event; one that finds no room is counted.
@@ -151,6 +158,7 @@ impl Outbox {
             Refusal::Full => {
                 (Code::OVERLOADED, "the reply found no room: its caller does not read".to_owned())
             }
+            Refusal::TooMuchLent => (Code::OVERLOADED, too_much_lent()),
             Refusal::TooLong { len, max } => (
                 Code::FRAME_TOO_LARGE,
                 format!("the reply takes a frame of {len} bytes, and the caller's link allows {max}"),
@@ -166,7 +174,7 @@ impl Outbox {
         let mut refused = Vec::new();
         let mut queue = self.lock();
         for (index, frame) in frames.enumerate() {
-            if let Err(refusal) = self.append_locked(&mut queue, &frame, OUTBOX_LEN_MAX) {
+            if let Err(refusal) = self.append_locked(&mut queue, &frame, OUTBOX_REQUEST_LEN_MAX) {
                 refused.push((index, refusal));
             }
         }
@@ -183,6 +191,21 @@ impl Outbox {
 
     fn append_locked(&self, queue: &mut Queue, frame: &Frame, len_max: usize) -> Result<(), Refusal> {
         queue.admit(len_max)?;
+        if frame.payload().is_none_or(|payload| payload.callbacks.is_empty()) {
+            return self.append_admitted(queue, frame);
+        }
+        // It passes functions: they are lent from now on, unless it does not leave.
+        let mut lending = frame.clone();
+        let Some(payload) = lending.payload_mut() else {
+            return self.append_admitted(queue, frame);
+        };
+        payload.callbacks =
+            self.0.lent.lend(&payload.callbacks).map_err(|TooMuchLent| Refusal::TooMuchLent)?;
+        let lent = payload.callbacks.clone();
+        self.append_admitted(queue, &lending).inspect_err(|_| self.0.lent.take_back(&lent))
+    }
+
+    fn append_admitted(&self, queue: &mut Queue, frame: &Frame) -> Result<(), Refusal> {
         let start = queue.small.len();
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
         match aside {
@@ -202,15 +225,26 @@ impl Outbox {
         Ok(())
     }
 
+    /// What is lent to the other end.
+    pub(crate) fn lent(&self) -> &Lent {
+        &self.0.lent
+    }
+
     /// The longest frame that the other end reads, prefix not counted.
     pub(crate) fn frame_len_max(&self) -> usize {
         self.0.frame_len_max
     }
 
-    /// Whether a request would find room.
+    /// Whether an event would find room.
     pub(crate) fn has_room(&self) -> bool {
         let queue = self.lock();
         queue.state == State::Open && queue.len < OUTBOX_LEN_MAX
+    }
+
+    /// Whether a request would find room.
+    pub(crate) fn has_room_for_requests(&self) -> bool {
+        let queue = self.lock();
+        queue.state == State::Open && queue.len < OUTBOX_REQUEST_LEN_MAX
     }
 
     /// Waits until half of it is free, or it is closed.
@@ -245,6 +279,7 @@ impl Outbox {
         queue.len = 0;
         self.wake(queue);
         self.0.room.notify_waiters();
+        self.0.lent.release_all();
     }
 
     /// Gives back a buffer that is much longer than what left at once since the last heartbeat.
@@ -356,6 +391,11 @@ impl Outbox {
     }
 }
 
+/// Why functions are not passed, as whoever passes them is told.
+pub(crate) fn too_much_lent() -> String {
+    format!("{CALLBACKS_PER_CONNECTION_MAX} callbacks are lent over this link already")
+}
+
 impl Queue {
     fn admit(&self, len_max: usize) -> Result<(), Refusal> {
         match self.state {
@@ -457,9 +497,12 @@ mod tests {
         let outbox = Outbox::new(FRAME_LEN_MAX);
         let large = reply(1, 9 * 1024 * 1024);
         outbox.push(&large).expect("room");
-        outbox.push(&large).expect("room until it is full");
+        outbox.push(&large).expect("room for a request");
+        assert_eq!(outbox.push_event(&Frame::Ping), Err(Refusal::Full), "and none for an event");
+        while outbox.len() < OUTBOX_REQUEST_LEN_MAX {
+            outbox.push(&large).expect("room until it is full");
+        }
         assert_eq!(outbox.push(&Frame::Ping), Err(Refusal::Full));
-        assert_eq!(outbox.push_event(&Frame::Ping), Err(Refusal::Full));
         assert_eq!(outbox.dropped(), 1);
         let before = outbox.len();
         outbox.push_always(&reply(2, 10));

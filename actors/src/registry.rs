@@ -137,7 +137,12 @@ impl RegistryActor {
 
     fn came(&mut self, news: NodeNews, context: &mut Context<Self>) {
         self.news.came(&news);
-        self.tell_others_soon(context);
+        if news.actions.iter().any(|(_, encoding)| encoding.is_self_describing()) {
+            // Who calls these must write them so: the others hear of it before anyone else could have told them.
+            self.tell_others();
+        } else {
+            self.tell_others_soon(context);
+        }
         self.tell_watchers(&Change::Online(news));
     }
 
@@ -361,6 +366,8 @@ impl Handler<List> for RegistryActor {
                 in_flight: session.in_flight(),
                 outbox_len: session.outbox().len(),
                 events_dropped: session.outbox().dropped(),
+                callbacks_lent: session.outbox().lent().len(),
+                callbacks_borrowed: session.outbox().lent().borrowed(),
                 draining: !session.is_taking(),
             })
             .collect();

@@ -8,7 +8,8 @@ use futures::future::LocalBoxFuture;
 use hashbrown::HashMap;
 use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Frame, NameError, Offer, Payload, Response, check_action,
+    ByteString, CallError, CallbackId, Code, Fate, Frame, Function, Invocation, NameError, Offer, Payload,
+    Response, check_action,
 };
 use std::any::Any;
 use std::cell::RefCell;
@@ -236,6 +237,18 @@ impl ReplyTo for Outbox {
     }
 }
 
+/// Nobody waits for it.
+#[derive(Clone)]
+struct Nobody;
+
+impl ReplyTo for Nobody {
+    fn reply(&self, _: CallbackId, outcome: Outcome) {
+        if let Err(error) = outcome {
+            log::debug!("a callback failed, and nobody waited for it: {error}");
+        }
+    }
+}
+
 impl ReplyTo for Rc<RefCell<Requests>> {
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
         self.borrow_mut().resolve(callback_id, outcome);
@@ -248,6 +261,8 @@ pub(crate) struct Answering(Rc<Running>);
 struct Running {
     tasks: RefCell<HashMap<CallbackId, AbortHandle>>,
     finished: std::cell::Cell<u64>,
+    /// How many were started that nobody waits for.
+    quiet: std::cell::Cell<u64>,
     /// Told whenever the last one ended, for whoever drains.
     idle: tokio::sync::Notify,
 }
@@ -257,6 +272,7 @@ impl Answering {
         Self(Rc::new(Running {
             tasks: RefCell::default(),
             finished: std::cell::Cell::new(0),
+            quiet: std::cell::Cell::new(0),
             idle: tokio::sync::Notify::new(),
         }))
     }
@@ -274,8 +290,40 @@ impl Answering {
             Ok(permit) => permit,
             Err(error) => return reply_to.reply(callback_id, Err(error)),
         };
+        let respond = || action.responder.respond(arguments, context);
+        self.run(respond, &action.offer.action, callback_id, reply_to, permit);
+    }
+
+    /// Calls a function that was lent, as [`Answering::start`] answers a request. Without a callback id nobody waits.
+    pub(crate) fn invoke(
+        &self,
+        function: &Function,
+        invocation: Invocation,
+        callback_id: Option<CallbackId>,
+        reply_to: &Outbox,
+    ) {
+        let invoke = || -> LocalBoxFuture<'static, Outcome> { function.invoke(invocation) };
+        match callback_id {
+            Some(callback_id) => self.run(invoke, "a callback", callback_id, reply_to, Permit(None)),
+            None => {
+                // Ids are drawn from zero on, so nobody else has this one.
+                let quiet = self.0.quiet.get() + 1;
+                self.0.quiet.set(quiet);
+                self.run(invoke, "a callback", CallbackId(u64::MAX - quiet), &Nobody, Permit(None));
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        respond: impl FnOnce() -> LocalBoxFuture<'static, Outcome>,
+        what: &str,
+        callback_id: CallbackId,
+        reply_to: &impl ReplyTo,
+        permit: Permit,
+    ) {
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            let mut answer = action.responder.respond(arguments, context);
+            let mut answer = respond();
             // Most are ready at once, so no task is made before it is needed. The task polls again with a waker of its own.
             match answer.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
                 Poll::Ready(outcome) => Ok(outcome),
@@ -285,7 +333,7 @@ impl Answering {
         match polled {
             Ok(Ok(outcome)) => reply_to.reply(callback_id, outcome),
             Ok(Err(answer)) => self.spawn(answer, callback_id, reply_to.clone(), permit),
-            Err(panic) => reply_to.reply(callback_id, Err(panicked(&action.offer.action, &*panic))),
+            Err(panic) => reply_to.reply(callback_id, Err(panicked(what, &*panic))),
         }
     }
 

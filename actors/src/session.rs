@@ -9,10 +9,11 @@
 mod state;
 
 use crate::callbacks::{CallbackTable, Slots};
+use crate::functions::{Lender, borrow, borrow_outcome, gone, invoked};
 use crate::link::{Link, Paced};
 use crate::master::{HeardBroadcasts, MasterActor, MasterShared};
 use crate::node::Drained;
-use crate::outbox::{Outbox, Refusal};
+use crate::outbox::{Outbox, Refusal, too_much_lent};
 use crate::registry::{self, NoProvider, Provider, Route};
 use crate::responder::{Answering, Context as RequestContext, Outcome};
 use crate::router::{self, Event};
@@ -28,8 +29,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, Bound, ByteString, CallError, CallbackId, Code, Describe, Described, Fate, Frame,
-    FrameCodec, FrameError, Pattern, Payload, Refused, Request, Response, SessionId, check_action,
-    check_node, check_topic,
+    FrameCodec, FrameError, Invocation, Pattern, Payload, Refused, Request, Response, SessionId,
+    check_action, check_node, check_topic,
 };
 use state::{Phase, Verdict};
 use std::cell::Cell;
@@ -37,7 +38,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::codec::{Decoder, FramedRead};
@@ -48,6 +49,8 @@ pub struct SessionActor {
     link: Option<Box<dyn Link>>,
     handle: Option<SessionHandle>,
     peer: String,
+    /// What the branch may do, if its listener lets everyone in.
+    admitted: Option<Permit>,
     phase: Phase,
     name: ByteString,
     permit: Permit,
@@ -91,8 +94,15 @@ enum Asked {
     Relayed { to: SessionHandle, callback_id: CallbackId },
 }
 
-/// Whoever waits for a relayed request, and its own id of it.
-struct Asker {
+/// Whoever waits for the branch.
+enum Asker {
+    /// Another session, or the master, with its own id of a relayed request.
+    There(AskerOf),
+    /// Whoever called a function of the branch.
+    Here(oneshot::Sender<Outcome>),
+}
+
+struct AskerOf {
     address: AskerAddr,
     callback_id: CallbackId,
 }
@@ -159,6 +169,22 @@ pub(crate) struct Replies(pub(crate) Vec<(CallbackId, Outcome)>);
 #[rtype(result = "()")]
 pub(crate) struct Cancel(pub(crate) Vec<CallbackId>);
 
+/// Calls a function of the branch. Sent by whoever holds it; answered through `reply`, if there is one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Invoke {
+    pub(crate) function: CallbackId,
+    /// Drawn at the receiver.
+    pub(crate) callback_id: CallbackId,
+    pub(crate) invocation: Invocation,
+    pub(crate) reply: Option<oneshot::Sender<Outcome>>,
+}
+
+/// A function of the branch is needed no more. Sent by its last handle.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Release(pub(crate) CallbackId);
+
 /// Another branch has taken the name over. Sent by the registry, which has forgotten this session already.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -213,13 +239,19 @@ struct SessionCodec {
 const PENDING_MAX: usize = 1024;
 
 impl SessionActor {
-    pub(crate) fn new(master: Arc<MasterShared>, link: Box<dyn Link>, peer: String) -> Self {
+    pub(crate) fn new(
+        master: Arc<MasterShared>,
+        link: Box<dyn Link>,
+        peer: String,
+        admitted: Option<Permit>,
+    ) -> Self {
         master.unbound.fetch_add(1, Ordering::Relaxed);
         Self {
             master,
             link: Some(link),
             handle: None,
             peer,
+            admitted,
             phase: Phase::Unbound,
             name: ByteString::new(),
             permit: Permit::default(),
@@ -275,6 +307,8 @@ impl SessionActor {
             Frame::Bind(bind) => self.bind(bind, context),
             Frame::Request(request) => self.request(request, now, context),
             Frame::Response(response) => self.response(response),
+            Frame::Invoke(invoke) => self.invoked(invoke, context),
+            Frame::Release(function) => self.outbox().lent().release(function),
             Frame::Cancel(callback_id) => self.cancel(callback_id),
             Frame::Publish(publish) => self.publish(publish),
             Frame::Broadcast(broadcast) => self.broadcast(broadcast),
@@ -308,17 +342,7 @@ impl SessionActor {
                 self.answer_later(unregister.callback_id, asked, Ok);
             }
             Frame::Describe(describe) => self.describe(describe),
-            Frame::Invoke(invoke) => {
-                if let Some(callback_id) = invoke.callback_id {
-                    let gone = CallError::new(
-                        Code::CALLBACK_GONE,
-                        Fate::NotSent,
-                        "this master holds no such callback",
-                    );
-                    self.reply(callback_id, Err(gone));
-                }
-            }
-            Frame::Release(_) | Frame::Pong => {}
+            Frame::Pong => {}
             Frame::Ping => self.outbox().push_always(&Frame::Pong),
             Frame::Drain => self.me().0.taking.store(false, Ordering::Release),
             Frame::Bound(_)
@@ -340,11 +364,14 @@ impl SessionActor {
         self.name = ByteString::from(&*bind.name);
         let _ = self.me().0.name.set(self.name.clone());
         let Bind { credentials, offers, subscriptions, .. } = bind;
-        let authenticating = self.master.authenticate(Authenticate {
-            name: self.name.clone(),
-            credentials,
-            peer: self.peer.clone(),
-        });
+        let authenticating = match self.admitted.take() {
+            Some(permit) => Box::pin(async { Ok(permit) }),
+            None => self.master.authenticate(Authenticate {
+                name: self.name.clone(),
+                credentials,
+                peer: self.peer.clone(),
+            }),
+        };
         let master = Arc::clone(&self.master);
         let session = self.me().clone();
         let name = self.name.clone();
@@ -442,10 +469,15 @@ impl SessionActor {
         }
     }
 
-    fn request(&mut self, request: Request, now: Instant, context: &mut Context<Self>) {
+    fn request(&mut self, mut request: Request, now: Instant, context: &mut Context<Self>) {
         let callback_id = request.callback_id;
         if self.asked.contains(callback_id) || self.answering.contains(callback_id) {
             return self.refuse(Code::UNKNOWN, "a callback id was used twice", false, context);
+        }
+        // Also when it is refused: what came with it is given back.
+        if let Err(error) = borrow(&mut request.payload, self.outbox(), || Lender::Branch(self.me().clone()))
+        {
+            return self.reply(callback_id, Err(error));
         }
         if self.phase == Phase::Draining {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
@@ -540,8 +572,13 @@ impl SessionActor {
     }
 
     fn response(&mut self, Response { callback_id, outcome }: Response) {
+        let outcome = borrow_outcome(outcome, self.outbox(), || Lender::Branch(self.me().clone()));
         match self.relayed.settle(callback_id) {
-            Some(asker) => {
+            Some(Asker::Here(reply)) => {
+                // Whoever called may have given up meanwhile.
+                let _ = reply.send(outcome);
+            }
+            Some(Asker::There(asker)) => {
                 let reply = (asker.callback_id, outcome);
                 match self.turn.replies.iter_mut().find(|(address, _)| address.is(&asker.address)) {
                     Some((_, replies)) => replies.push(reply),
@@ -553,6 +590,17 @@ impl SessionActor {
             }
             None => log::debug!("{}: a reply to {callback_id} came too late", self.name),
         }
+    }
+
+    /// The branch calls a function that was lent to it.
+    fn invoked(&mut self, invoke: meshwork_wire::Invoke, context: &mut Context<Self>) {
+        if let Some(callback_id) = invoke.callback_id
+            && (self.asked.contains(callback_id) || self.answering.contains(callback_id))
+        {
+            return self.refuse(Code::UNKNOWN, "a callback id was used twice", false, context);
+        }
+        let lender = || Lender::Branch(self.me().clone());
+        invoked(invoke, self.outbox(), lender, &self.answering, self.master.config.in_flight_max);
     }
 
     fn cancel(&mut self, callback_id: CallbackId) {
@@ -610,7 +658,9 @@ impl SessionActor {
                     Refusal::TooLong { .. } => {
                         (Code::FRAME_TOO_LARGE, "the shapes do not fit into a frame: ask for less")
                     }
-                    Refusal::Full | Refusal::Closed => (Code::OVERLOADED, "the outbox is full"),
+                    Refusal::Full | Refusal::Closed | Refusal::TooMuchLent => {
+                        (Code::OVERLOADED, "the outbox is full")
+                    }
                 };
                 let outcome = Err(CallError::new(code, Fate::Failed, what));
                 outbox.push_always(&Frame::Response(Response { callback_id, outcome }));
@@ -748,8 +798,14 @@ impl SessionActor {
         );
         self.early.clear();
         for (_, asker) in self.relayed.take_all() {
-            asker.address.send(vec![(asker.callback_id, Err(lost.clone()))]);
+            match asker {
+                Asker::There(asker) => asker.address.send(vec![(asker.callback_id, Err(lost.clone()))]),
+                Asker::Here(reply) => {
+                    let _ = reply.send(Err(lost.clone()));
+                }
+            }
         }
+        self.outbox().lent().release_all();
         for (_, asked) in self.asked.take_all() {
             if let Asked::Relayed { to, callback_id } = asked {
                 #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight")]
@@ -911,13 +967,14 @@ impl SessionActor {
             Ok(()) => {
                 self.relayed.insert(
                     callback_id,
-                    Asker { address: asker.clone(), callback_id: asked_as },
+                    Asker::There(AskerOf { address: asker.clone(), callback_id: asked_as }),
                     None,
                 );
                 Ok(())
             }
             Err(Refusal::Full) => not_sent(Code::OVERLOADED, format!("the outbox of {} is full", self.name)),
             Err(Refusal::Closed) => not_sent(Code::PROVIDER_LOST, format!("{} went away", self.name)),
+            Err(Refusal::TooMuchLent) => not_sent(Code::OVERLOADED, too_much_lent()),
             Err(Refusal::TooLong { len, max }) => not_sent(Code::FRAME_TOO_LARGE, too_long(len, max)),
         }
     }
@@ -946,6 +1003,55 @@ impl Handler<Cancel> for SessionActor {
             }
         }
         self.note_load();
+    }
+}
+
+impl Handler<Invoke> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, invoke: Invoke, _: &mut Context<Self>) {
+        let Invoke { function, callback_id, invocation, reply } = invoke;
+        let Invocation { arguments: payload, within: time_left, wants } = invocation;
+        let max = self.master.config.in_flight_max;
+        let refused = if matches!(self.phase, Phase::Closing) || self.me().is_gone() {
+            Some(gone("the branch that lent it went away"))
+        } else if self.relayed.len() >= max {
+            let what = format!("{max} requests to {} are in flight already", self.name);
+            Some(CallError::new(Code::OVERLOADED, Fate::NotSent, what))
+        } else {
+            let waits = reply.is_some().then_some(callback_id);
+            let frame = meshwork_wire::Invoke { function, callback_id: waits, time_left, wants, payload };
+            let not_said = |refusal| match refusal {
+                Refusal::Full => CallError::new(Code::OVERLOADED, Fate::NotSent, "the outbox is full"),
+                Refusal::Closed => gone("the branch that lent it went away"),
+                Refusal::TooMuchLent => CallError::new(Code::OVERLOADED, Fate::NotSent, too_much_lent()),
+                Refusal::TooLong { len, max } => {
+                    CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, too_long(len, max))
+                }
+            };
+            self.outbox().push(&Frame::Invoke(frame)).err().map(not_said)
+        };
+        match (refused, reply) {
+            (Some(error), Some(reply)) => {
+                let _ = reply.send(Err(error));
+            }
+            (Some(error), None) => log::debug!("a callback was not called: {error}"),
+            (None, Some(reply)) => {
+                self.relayed.insert(callback_id, Asker::Here(reply), None);
+            }
+            (None, None) => {}
+        }
+        self.note_load();
+    }
+}
+
+impl Handler<Release> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Release(function): Release, _: &mut Context<Self>) {
+        if self.phase != Phase::Closing {
+            self.outbox().push_always(&Frame::Release(function));
+        }
     }
 }
 
@@ -1051,7 +1157,7 @@ impl Provider for SessionHandle {
     }
 
     fn has_room(&self) -> bool {
-        self.in_flight() < self.0.in_flight_max && self.0.outbox.has_room()
+        self.in_flight() < self.0.in_flight_max && self.0.outbox.has_room_for_requests()
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Snapshot {
     pub subscriptions: usize,
     /// How many events found no room and were dropped.
     pub events_dropped: u64,
+    /// How many functions are lent over its links: each was passed as an argument and is not released yet.
+    pub callbacks_lent: usize,
+    /// How many functions it holds that came over its links.
+    pub callbacks_borrowed: usize,
     /// The branches that are bound, at a master.
     pub sessions: Vec<SessionSnapshot>,
 }
@@ -44,6 +48,10 @@ pub struct SessionSnapshot {
     pub outbox_len: usize,
     /// How many events found no room on the way to it.
     pub events_dropped: u64,
+    /// How many functions are lent to it.
+    pub callbacks_lent: usize,
+    /// How many functions of it are held.
+    pub callbacks_borrowed: usize,
     /// Whether it drains.
     pub draining: bool,
 }

@@ -3,16 +3,25 @@
 use super::{Done, Failure, Output, Signals, drain, read_duration, read_token};
 use clap::{Args, ValueEnum};
 use meshwork::prelude::*;
-use meshwork::{Balance, OnNameTaken};
+use meshwork::{Allowed, Balance, OnNameTaken, Pattern};
 use serde_json::json;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 #[derive(Args)]
 pub(super) struct Options {
     /// Where to listen; port 0 takes a free one. May be given several times.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3010")]
     listen: Vec<String>,
+    /// Lets programs of another protocol in, as in `light-rpc=127.0.0.1:5555`. May be given several times. The protocol has no
+    /// authentication: whoever reaches the address may call what --gateway-allow allows.
+    #[arg(long, value_name = "PROTOCOL=HOST:PORT")]
+    gateway: Vec<Gateway>,
+    /// The actions that programs of other protocols may see and call, as a pattern such as `public/**`. May be given several times;
+    /// everything when it is not.
+    #[arg(long, value_name = "PATTERN")]
+    gateway_allow: Vec<Allow>,
     /// What the master is called.
     #[arg(long, default_value = "master")]
     name: String,
@@ -34,6 +43,40 @@ pub(super) struct Options {
     /// How long to finish what is in flight when asked to end. A second signal ends at once.
     #[arg(long, value_parser = read_duration, default_value = "10s")]
     drain_within: Duration,
+}
+
+/// Where programs of another protocol are let in.
+#[derive(Clone)]
+struct Gateway {
+    address: String,
+}
+
+impl FromStr for Gateway {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some(("light-rpc", address)) => {
+                meshwork::Address::from(address).check().map_err(|error| error.to_string())?;
+                Ok(Self { address: address.to_owned() })
+            }
+            Some((protocol, _)) => {
+                Err(format!("{protocol:?} is no protocol that a gateway speaks: there is light-rpc"))
+            }
+            None => Err("write PROTOCOL=HOST:PORT, as in light-rpc=127.0.0.1:5555".to_owned()),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Allow(Pattern);
+
+impl FromStr for Allow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Pattern::new(text).map(Self).map_err(|error| error.to_string())
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -72,8 +115,15 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         master = master.token(token);
     }
     let actor = master.start();
-    for address in options.listen {
-        let listening = actor.send(Listen::tcp(address)).await;
+    let allowed = match options.gateway_allow {
+        none if none.is_empty() => Allowed::all(),
+        patterns => Allowed::only(patterns.into_iter().map(|Allow(pattern)| pattern)),
+    };
+    let native = options.listen.into_iter().map(|address| (Listen::tcp(address), "meshwork"));
+    let gateways = options.gateway.into_iter();
+    let gateways = gateways.map(|gateway| (Listen::light_rpc(gateway.address, allowed.clone()), "light-rpc"));
+    for (listen, protocol) in native.chain(gateways) {
+        let listening = actor.send(listen).await;
         let address = listening
             .map_err(|_| Failure::Bind("the master ended before it listened".to_owned()))?
             .map_err(|error| match error.source.kind() {
@@ -83,9 +133,11 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
                 _ => Failure::Use(error.to_string()),
             })?;
         let line = if output.json {
-            json!({ "listening": address.as_str() }).to_string()
-        } else {
+            json!({ "listening": address.as_str(), "protocol": protocol }).to_string()
+        } else if protocol == "meshwork" {
             format!("listening on {address}")
+        } else {
+            format!("listening on {address} for {protocol}")
         };
         output.line(&line)?;
     }

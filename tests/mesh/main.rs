@@ -2,11 +2,13 @@
 //! can be cut or silenced stands in `cut.rs`.
 
 mod binding;
+mod callbacks;
 mod calls;
 mod cut;
 mod ends;
 mod events;
 mod leaving;
+mod light_rpc;
 mod links;
 mod raw;
 mod relays;

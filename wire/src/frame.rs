@@ -8,7 +8,7 @@ mod swift;
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};
-use crate::{CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId};
+use crate::{CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId, Wants};
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
@@ -217,6 +217,8 @@ pub struct Invoke {
     pub callback_id: Option<CallbackId>,
     /// How long the caller still waits.
     pub time_left: Option<Duration>,
+    /// What the caller waits for: nothing if there is no callback id.
+    pub wants: Wants,
     /// The arguments.
     pub payload: Payload,
 }
@@ -317,6 +319,8 @@ enum Head<'a> {
     Ping,
     Pong,
     Drain,
+    /// An invoke whose caller wants only its end.
+    InvokeForEnd(InvokeHead<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -415,6 +419,18 @@ impl Frame {
         }
     }
 
+    /// The same, to be changed; none for an error.
+    pub fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            Frame::Request(Request { payload, .. })
+            | Frame::Response(Response { outcome: Ok(payload), .. })
+            | Frame::Invoke(Invoke { payload, .. })
+            | Frame::Publish(Publish { payload, .. })
+            | Frame::Broadcast(Broadcast { payload, .. }) => Some(payload),
+            _ => None,
+        }
+    }
+
     /// Reads a frame from its bytes, the length prefix taken off. Names and payload share the bytes.
     ///
     /// # Errors
@@ -464,12 +480,11 @@ impl Frame {
                 };
                 Frame::Response(Response { callback_id, outcome })
             }
-            Head::Invoke(head) => Frame::Invoke(Invoke {
-                function: head.function,
-                callback_id: head.callback_id,
-                time_left: head.time_left_us.map(Duration::from_micros),
-                payload: head.payload.with(rest())?,
-            }),
+            Head::Invoke(head) => {
+                let wants = if head.callback_id.is_some() { Wants::Result } else { Wants::Nothing };
+                Frame::Invoke(head.with(wants, rest())?)
+            }
+            Head::InvokeForEnd(head) => Frame::Invoke(head.with(Wants::End, rest())?),
             Head::Publish(head) => Frame::Publish(Publish {
                 topic: text(head.topic)?,
                 publisher: text(head.publisher)?,
@@ -523,12 +538,18 @@ impl Frame {
                 },
             }),
             Frame::Cancel(callback_id) => Head::Cancel(*callback_id),
-            Frame::Invoke(invoke) => Head::Invoke(InvokeHead {
-                function: invoke.function,
-                callback_id: invoke.callback_id,
-                time_left_us: invoke.time_left.map(as_micros),
-                payload: PayloadHead::of(&invoke.payload),
-            }),
+            Frame::Invoke(invoke) => {
+                let head = InvokeHead {
+                    function: invoke.function,
+                    callback_id: invoke.callback_id,
+                    time_left_us: invoke.time_left.map(as_micros),
+                    payload: PayloadHead::of(&invoke.payload),
+                };
+                match invoke.wants {
+                    Wants::End => Head::InvokeForEnd(head),
+                    Wants::Result | Wants::Nothing => Head::Invoke(head),
+                }
+            }
             Frame::Release(function) => Head::Release(*function),
             Frame::Subscribe(subscribe) => Head::Subscribe(Cow::Borrowed(subscribe)),
             Frame::Unsubscribe(key) => Head::Unsubscribe(Cow::Borrowed(key)),
@@ -573,6 +594,7 @@ impl Head<'_> {
             Head::Request(_)
             | Head::Response(_)
             | Head::Invoke(_)
+            | Head::InvokeForEnd(_)
             | Head::Publish(_)
             | Head::Broadcast(_) => {
                 unreachable!("`Frame::decode` has read the heads that a payload follows")
@@ -581,16 +603,30 @@ impl Head<'_> {
     }
 }
 
-impl<'a> PayloadHead<'a> {
-    fn of(payload: &'a Payload) -> Self {
-        Self { encoding: payload.encoding, callbacks: Cow::Borrowed(&payload.callbacks) }
+impl InvokeHead<'_> {
+    fn with(self, wants: Wants, bytes: Bytes) -> Result<Invoke, FrameError> {
+        Ok(Invoke {
+            function: self.function,
+            callback_id: self.callback_id,
+            time_left: self.time_left_us.map(Duration::from_micros),
+            wants,
+            payload: self.payload.with(bytes)?,
+        })
+    }
+}
+
+impl PayloadHead<'_> {
+    fn of(payload: &Payload) -> Self {
+        let callbacks = if payload.callbacks.is_empty() { Vec::new() } else { payload.callbacks.ids() };
+        Self { encoding: payload.encoding, callbacks: Cow::Owned(callbacks) }
     }
 
     fn with(self, bytes: Bytes) -> Result<Payload, FrameError> {
         if self.callbacks.len() > CALLBACKS_PER_REQUEST_MAX {
             return Err(FrameError::TooManyCallbacks(self.callbacks.len()));
         }
-        Ok(Payload { encoding: self.encoding, bytes, callbacks: self.callbacks.into_owned() })
+        let callbacks = self.callbacks.iter().copied().collect();
+        Ok(Payload { encoding: self.encoding, bytes, callbacks })
     }
 }
 

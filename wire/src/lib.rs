@@ -6,8 +6,10 @@
 #![deny(missing_docs)]
 
 mod codec;
+mod dialect;
 mod error;
 mod frame;
+mod function;
 mod id;
 pub mod limits;
 mod name;
@@ -16,11 +18,13 @@ mod payload;
 
 pub use bytestring::ByteString;
 pub use codec::{Block, FrameCodec, FrameError, Frames};
+pub use dialect::{Allowed, Dialect, DialectError, LightRpcClient, LightRpcServer, Said, foreign_name};
 pub use error::{CallError, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, Invoke, NodeNews, Offer, Publish,
     Refused, Register, Request, Response, Shape, Subscribe, SubscriptionKey, Unregister,
 };
+pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};
 pub use name::{NameError, check_action, check_node, check_topic};
 pub use pattern::{Pattern, PatternError};

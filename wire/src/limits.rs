@@ -68,6 +68,10 @@ pub const DESCRIBED_MAX: usize = 10_000;
 /// How many functions may travel as arguments of one request.
 pub const CALLBACKS_PER_REQUEST_MAX: usize = 64;
 
+/// How many functions may be lent over one connection in each direction and not be released: each keeps what its closure
+/// holds. The next one is refused where it is passed.
+pub const CALLBACKS_PER_CONNECTION_MAX: usize = 131_072;
+
 /// How many calls may be in flight on one connection, in each direction: twice what a busy gateway has, and it bounds the
 /// callback table. The next one fails at once with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
 pub const IN_FLIGHT_MAX: usize = 65_536;
@@ -75,8 +79,12 @@ pub const IN_FLIGHT_MAX: usize = 65_536;
 /// How many calls of one node may wait for a lost link to come back. The next one fails at once.
 pub const WAITING_MAX: usize = 4_096;
 
-/// How many bytes may stand in an outbox before requests are refused and events are dropped.
+/// How many bytes may stand in an outbox before events are dropped.
 pub const OUTBOX_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// How many bytes may stand in an outbox before requests are refused: 1,024 of 64 KiB find room. Somebody waits for each, so
+/// they are bounded by what is in flight, too.
+pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 
 /// How many bytes may stand in an outbox before a reply is replaced by an `OVERLOADED` error of a few bytes. It bounds what a
 /// peer that asks and never reads can make us hold.
@@ -118,6 +126,12 @@ pub const BIND_WITHIN: Duration = Duration::from_secs(2);
 /// How long a call may take when its caller says nothing.
 pub const CALL_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a call may take that comes from a protocol which knows no deadlines.
+pub const FOREIGN_CALL_WITHIN: Duration = Duration::from_secs(60);
+
+/// How many bytes may wait to be written to a foreign connection before it is heard no more: what it asks it must read.
+pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
+
 /// How often a branch that hears nothing says something. Both ends give a link up after [`HEARTBEATS_MISSED_MAX`] of them.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
@@ -144,7 +158,8 @@ const _: () = assert!(FRAME_LEN_MAX <= u32::MAX as usize, "a length prefix has f
 const _: () = assert!(HEAD_RESERVE_LEN + PAYLOAD_SHARED_LEN_MIN < FRAME_LEN_MAX);
 const _: () =
     assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
-const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_LEN_MAX);
+const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
+const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
 const _: () = assert!(
     HEAD_ELEMENTS_MAX * size_of::<crate::ActionDescription>() <= FRAME_LEN_MAX,
     "the lists of a head must not take more than a frame, even those of the largest elements",

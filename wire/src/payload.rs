@@ -2,9 +2,10 @@
 //! whoever wants another codec changes it here. The heads of frames are bincode too and are read and written here.
 
 mod bounded;
+mod transcode;
 
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
-use crate::{CallError, CallbackId, Code, Fate, error::cut_len};
+use crate::{CallError, Callbacks, Code, Fate, error::cut_len};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -48,8 +49,8 @@ pub struct Payload {
     pub encoding: Encoding,
     /// The bytes.
     pub bytes: Bytes,
-    /// The functions among the arguments: the bytes hold indexes into this list, so a relay can rewrite ids unopened.
-    pub callbacks: Vec<CallbackId>,
+    /// The functions in the value: the bytes hold indexes into this list, so a relay can rewrite ids unopened.
+    pub callbacks: Callbacks,
 }
 
 /// A value cannot be written in the encoding.
@@ -99,7 +100,7 @@ impl Payload {
     /// Bytes that were written elsewhere.
     #[must_use]
     pub fn new(encoding: Encoding, bytes: impl Into<Bytes>) -> Self {
-        Self { encoding, bytes: bytes.into(), callbacks: Vec::new() }
+        Self { encoding, bytes: bytes.into(), callbacks: Callbacks::none() }
     }
 
     /// Writes a value. Costs a pass over the value; small ones share a buffer and allocate nothing.
@@ -115,14 +116,14 @@ impl Payload {
         if buffer.capacity() < SCRATCH_LEN / 4 {
             buffer.reserve(SCRATCH_LEN);
         }
-        let written = write(encoding, value, &mut buffer);
+        let (written, callbacks) = Callbacks::noted(|| write(encoding, value, &mut buffer));
         let bytes = buffer.split().freeze();
         // What is left of a buffer that grew is part of a long allocation, which the next small payload would keep.
         if bytes.len() <= SCRATCH_LEN {
             _ = SCRATCH.try_with(|scratch| scratch.set(buffer));
         }
-        match written {
-            Ok(()) => Ok(Self { encoding, bytes, callbacks: Vec::new() }),
+        match written.and(callbacks) {
+            Ok(callbacks) => Ok(Self { encoding, bytes, callbacks }),
             Err(reason) => Err(EncodeError { encoding, reason }),
         }
     }
@@ -133,12 +134,71 @@ impl Payload {
     ///
     /// When the bytes are not a `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        read(self.encoding, &self.bytes).map_err(|mut reason| {
+        self.callbacks.hand_out(|| read(self.encoding, &self.bytes)).map_err(|mut reason| {
             // Codecs quote what they do not understand, however long that is.
             reason.truncate(cut_len(&reason));
             reason.shrink_to_fit();
             DecodeError { encoding: self.encoding, expected: std::any::type_name::<T>(), reason }
         })
+    }
+
+    /// Reads the arguments of a call. Callers that write lists of arguments send one even if there is one argument, or none: where a
+    /// list is not what is expected, its only element is looked at, and an empty one is nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a `T`, and neither is such an element.
+    pub fn decode_arguments<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        match self.decode() {
+            Err(error) => {
+                let only = self.only_argument().ok_or_else(|| error.clone())?;
+                only.decode().map_err(|_| error)
+            }
+            read => read,
+        }
+    }
+
+    /// The only element of a list.
+    fn only_argument(&self) -> Option<Self> {
+        let bytes = match self.encoding {
+            Encoding::Bincode => return None,
+            Encoding::MessagePack => match &self.bytes[..] {
+                [0x90] | [0xDC, 0, 0] | [0xDD, 0, 0, 0, 0] => Bytes::from_static(&[0xC0]),
+                [0x91, ..] => self.bytes.slice(1..),
+                [0xDC, 0, 1, ..] => self.bytes.slice(3..),
+                [0xDD, 0, 0, 0, 1, ..] => self.bytes.slice(5..),
+                _ => return None,
+            },
+            Encoding::Json => {
+                let list: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&self.bytes).ok()?;
+                match list[..] {
+                    [] => Bytes::from_static(b"null"),
+                    [only] => self.bytes.slice_ref(only.get().as_bytes()),
+                    _ => return None,
+                }
+            }
+        };
+        Some(Self { encoding: self.encoding, bytes, callbacks: self.callbacks.clone() })
+    }
+
+    /// The same value in another encoding. Both must describe themselves: what is bincode cannot be read without its type. Byte
+    /// strings, which JSON has not, become lists of numbers, and what is no number there becomes null.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not what their encoding says, or the other one has no form for them.
+    pub fn transcode(&self, encoding: Encoding) -> Result<Self, CallError> {
+        if encoding == self.encoding {
+            return Ok(self.clone());
+        }
+        if !self.encoding.is_self_describing() || !encoding.is_self_describing() {
+            let what = format!("{} cannot be read as {encoding} without its type", self.encoding);
+            return Err(CallError::new(Code::CANNOT_DECODE, Fate::Failed, what));
+        }
+        let value: transcode::Value = self.decode()?;
+        let written =
+            Self::encode(encoding, &value).map_err(|error| CallError::from(error).with_fate(Fate::Failed))?;
+        Ok(Self { callbacks: self.callbacks.clone(), ..written })
     }
 
     /// How many bytes it takes in a frame, the head not counted.
@@ -257,6 +317,26 @@ mod tests {
             let written = Payload::encode(Encoding::Json, "bye").is_ok_and(|payload| payload.len() == 5);
             self.0.send(written).expect("the test waits for it");
         }
+    }
+
+    #[test]
+    fn the_only_element_of_a_list_of_arguments_is_the_argument() {
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let list = |value: &dyn Fn() -> Result<Payload, EncodeError>| value().unwrap();
+            let one = list(&|| Payload::encode(encoding, &[21]));
+            assert_eq!(one.decode_arguments::<u8>(), Ok(21), "{encoding}");
+            assert_eq!(one.decode_arguments::<(u8,)>(), Ok((21,)));
+            assert_eq!(one.decode_arguments::<Vec<u8>>(), Ok(vec![21]));
+            let nested = list(&|| Payload::encode(encoding, &[[1, 2]]));
+            assert_eq!(nested.decode_arguments::<Vec<u8>>(), Ok(vec![1, 2]));
+            let none = list(&|| Payload::encode::<[u8; 0]>(encoding, &[]));
+            assert_eq!(none.decode_arguments::<()>(), Ok(()));
+            assert_eq!(none.decode_arguments::<Option<u8>>(), Ok(None));
+            let two = list(&|| Payload::encode(encoding, &[1, 2]));
+            assert!(two.decode_arguments::<u8>().is_err());
+            assert_eq!(two.decode_arguments::<(u8, u8)>(), Ok((1, 2)));
+        }
+        assert!(Payload::encode(Encoding::Bincode, &vec![1_u8]).unwrap().decode_arguments::<()>().is_err());
     }
 
     /// The shared buffer was gone by then for one of the two, and a panic at that point aborts the process.

@@ -3,6 +3,8 @@
 
 #[path = "../../fuzz/targets/frames.rs"]
 mod frames;
+#[path = "../../fuzz/targets/light_rpc.rs"]
+mod light_rpc;
 #[path = "../../fuzz/targets/payload.rs"]
 mod payload;
 mod samples;
@@ -92,6 +94,31 @@ fn payload_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
+/// What the seeds of a foreign protocol should be: each thing that its original programs were heard to say, and some that are
+/// broken.
+fn transcript_seeds(transcript: &str, broken: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
+    let said = transcript.lines().enumerate().map(|(number, line)| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a transcript is JSON");
+        let text = line["utf8"].as_str().expect("a text").to_owned();
+        (format!("said_{number:02}"), text.into_bytes())
+    });
+    let broken = broken.iter().map(|(name, text)| (format!("broken_{name}"), text.as_bytes().to_vec()));
+    let mut seeds: Vec<_> = said.chain(broken).collect();
+    seeds.sort();
+    seeds
+}
+
+fn light_rpc_seeds() -> Vec<(String, Vec<u8>)> {
+    let broken = [
+        ("json", "3\n{}}"),
+        ("length", "99999999\n"),
+        ("no_length", "x\n{}"),
+        ("nested", "64\n[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"),
+        ("no_list", "50\n{\"command\":\"a\",\"data\":{\"id\":1,\"args\":{\"a\":1}}}"),
+    ];
+    transcript_seeds(include_str!("transcripts/light_rpc.jsonl"), &broken)
+}
+
 /// The variable that has the seeds written anew, for whoever has added a frame.
 const WRITE_SEEDS: &str = "MESHWORK_WRITE_SEEDS";
 
@@ -126,6 +153,19 @@ fn payloads_hold_over_their_seeds() {
         println!("{name}");
         payload::run(&bytes);
     }
+}
+
+#[test]
+fn light_rpc_holds_over_its_seeds() {
+    for (name, bytes) in seeds("light_rpc") {
+        println!("{name}");
+        light_rpc::run(&bytes);
+    }
+}
+
+#[test]
+fn what_light_rpc_was_heard_to_say_is_a_seed() {
+    assert_kept("light_rpc", light_rpc_seeds());
 }
 
 #[test]

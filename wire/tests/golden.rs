@@ -3,7 +3,7 @@
 mod samples;
 
 use bytes::{Bytes, BytesMut};
-use meshwork_wire::{Frame, FrameCodec};
+use meshwork_wire::{Frame, FrameCodec, Invoke, Wants};
 use samples::every_golden;
 use tokio_util::codec::Decoder;
 
@@ -26,6 +26,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::Request(_) => 9,
         Frame::Response(_) => 10,
         Frame::Cancel(_) => 11,
+        Frame::Invoke(Invoke { wants: Wants::End, .. }) => 21,
         Frame::Invoke(_) => 12,
         Frame::Release(_) => 13,
         Frame::Subscribe(_) => 14,

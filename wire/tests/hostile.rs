@@ -231,7 +231,8 @@ fn a_frame_without_a_head_is_malformed() {
 
 #[test]
 fn an_unknown_variant_is_refused_with_its_number() {
-    for number in DRAIN + 1..=250 {
+    // The last variant is an invoke whose caller wants its end.
+    for number in DRAIN + 2..=250 {
         assert!(malformed(vec![number]).contains(&number.to_string()));
     }
     // The markers of longer numbers, with and without what should follow.
@@ -353,7 +354,8 @@ fn a_pattern_that_is_none_is_refused_inside_a_head() {
 #[test]
 fn more_functions_than_a_request_may_pass_are_refused() {
     let with = |callbacks: usize| {
-        let payload = Payload { callbacks: vec![CallbackId(1); callbacks], ..Payload::default() };
+        let callbacks = std::iter::repeat_n(CallbackId(1), callbacks).collect();
+        let payload = Payload { callbacks, ..Payload::default() };
         let request = Request {
             callback_id: CallbackId(1),
             action: "each".into(),

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
     ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe, Described,
     Encoding, Fate, Frame, FrameCodec, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register,
-    Request, Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister,
+    Request, Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -49,8 +49,12 @@ fn encoding() -> impl Strategy<Value = Encoding> {
 }
 
 fn payload() -> impl Strategy<Value = Payload> {
-    (encoding(), vec(any::<u8>(), 0..40), vec(callback_id(), 0..4))
-        .prop_map(|(encoding, bytes, callbacks)| Payload { callbacks, ..Payload::new(encoding, bytes) })
+    (encoding(), vec(any::<u8>(), 0..40), vec(callback_id(), 0..4)).prop_map(
+        |(encoding, bytes, callbacks)| Payload {
+            callbacks: callbacks.into_iter().collect(),
+            ..Payload::new(encoding, bytes)
+        },
+    )
 }
 
 fn time_left() -> impl Strategy<Value = Option<Duration>> {
@@ -146,8 +150,13 @@ fn calling() -> impl Strategy<Value = Frame> {
         (callback_id(), outcome)
             .prop_map(|(callback_id, outcome)| Frame::Response(Response { callback_id, outcome })),
         callback_id().prop_map(Frame::Cancel),
-        invoke.prop_map(|(function, callback_id, time_left, payload)| {
-            Frame::Invoke(Invoke { function, callback_id, time_left, payload })
+        (invoke, any::<bool>()).prop_map(|((function, callback_id, time_left, payload), for_end)| {
+            let wants = match callback_id {
+                None => Wants::Nothing,
+                Some(_) if for_end => Wants::End,
+                Some(_) => Wants::Result,
+            };
+            Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload })
         }),
         callback_id().prop_map(Frame::Release),
     ]

@@ -3,7 +3,7 @@
 //! newcomer, so only the master can say no.
 
 use crate::node::Change;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use meshwork_wire::{ByteString, Encoding, NodeNews, SessionId};
 
 /// The other nodes and their actions.
@@ -12,10 +12,6 @@ pub struct ActionCache {
     nodes: HashMap<SessionId, Known>,
     /// How many nodes offer an action, and how many of those do not read bincode.
     actions: HashMap<ByteString, Providers>,
-    foreign_actions: usize,
-    /// The actions of whose providers one did not read bincode when the link was lost: calls that wait for it are written
-    /// before there are news again. Bounded by what was known then.
-    foreign_before: HashSet<ByteString>,
 }
 
 #[derive(Debug)]
@@ -56,7 +52,6 @@ impl ActionCache {
                 providers.count += 1;
                 if encoding.is_self_describing() {
                     providers.foreign += 1;
-                    self.foreign_actions += 1;
                 }
             }
         }
@@ -78,13 +73,7 @@ impl ActionCache {
 
     /// Everyone is gone: the link is lost.
     pub(crate) fn clear(&mut self) {
-        let before = std::mem::take(self);
-        self.foreign_before = if before.nodes.is_empty() {
-            before.foreign_before
-        } else {
-            let foreign = before.actions.into_iter().filter(|(_, providers)| providers.foreign > 0);
-            foreign.map(|(action, _)| action).collect()
-        };
+        *self = Self::default();
     }
 
     pub(crate) fn knows(&self, action: &str) -> bool {
@@ -95,16 +84,11 @@ impl ActionCache {
         self.actions.len()
     }
 
-    /// Whether any action wants another encoding than bincode.
-    pub(crate) fn some_foreign(&self) -> bool {
-        self.foreign_actions > 0 || !self.foreign_before.is_empty()
-    }
-
+    /// Bincode when all who offer the action read it. Of whom nothing is known yet, everybody reads MessagePack.
     pub(crate) fn encoding_for(&self, action: &str) -> Encoding {
         match self.actions.get(action) {
-            Some(providers) if providers.foreign > 0 => Encoding::MessagePack,
-            None if self.foreign_before.contains(action) => Encoding::MessagePack,
-            _ => Encoding::Bincode,
+            Some(providers) if providers.foreign == 0 => Encoding::Bincode,
+            _ => Encoding::MessagePack,
         }
     }
 
@@ -138,7 +122,6 @@ impl ActionCache {
         providers.count -= 1;
         if encoding.is_self_describing() {
             providers.foreign -= 1;
-            self.foreign_actions -= 1;
         }
         if providers.count == 0 {
             self.actions.remove(action);
@@ -187,19 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn what_others_read_is_remembered_while_the_link_is_down() {
+    fn of_whom_nothing_is_known_everybody_reads_what_describes_itself() {
         let mut cache = ActionCache::default();
-        cache.online(&news(1, true, &[("add", Encoding::Json), ("sub", Encoding::Bincode)]));
-        for _ in 0..2 {
-            cache.clear();
-            assert!(!cache.knows("add") && cache.nodes().is_empty());
-            assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
-            assert_eq!(cache.encoding_for("sub"), Encoding::Bincode);
-        }
-        cache.online(&news(2, true, &[("add", Encoding::Bincode)]));
+        assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
+        cache.online(&news(1, true, &[("add", Encoding::Bincode)]));
         assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
         cache.clear();
-        assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
+        assert!(!cache.knows("add") && cache.nodes().is_empty());
+        assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
     }
 
     #[test]
@@ -212,6 +190,7 @@ mod tests {
         }
         cache.offline(&news(1, true, &[]));
         assert!(!cache.knows("add"));
-        assert_eq!(cache.foreign_actions, 0);
+        cache.online(&news(2, true, &[("add", Encoding::Bincode)]));
+        assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
     }
 }

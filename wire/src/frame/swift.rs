@@ -6,7 +6,7 @@
 //! unusual form, bytes that are no head) is left to the reader that knows everything and explains what is wrong.
 
 use super::{Frame, Publish, Request, Response, as_micros};
-use crate::{CallbackId, Encoding, Payload};
+use crate::{CallbackId, Callbacks, Encoding, Payload};
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use std::ops::Range;
@@ -204,7 +204,7 @@ impl Reader<'_> {
         if self.byte()? != 0 {
             return None;
         }
-        Some(Payload { encoding, bytes: self.block.slice(self.at..self.end), callbacks: Vec::new() })
+        Some(Payload { encoding, bytes: self.block.slice(self.at..self.end), callbacks: Callbacks::none() })
     }
 
     fn text(&mut self) -> Option<ByteString> {

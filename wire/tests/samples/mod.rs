@@ -4,7 +4,7 @@
 use meshwork_wire::{
     ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe, Described,
     Encoding, Fate, Frame, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request,
-    Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister,
+    Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister, Wants,
 };
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
     let message_pack = payload(Encoding::MessagePack, &[0x92, 2, 3]);
     let json = payload(Encoding::Json, b"[2,3]");
     let with_callbacks = Payload {
-        callbacks: vec![CallbackId(1), CallbackId(300), CallbackId(u64::MAX)],
+        callbacks: [CallbackId(1), CallbackId(300), CallbackId(u64::MAX)].into_iter().collect(),
         ..message_pack.clone()
     };
     vec![
@@ -254,6 +254,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 function: CallbackId(300),
                 callback_id: Some(CallbackId(4)),
                 time_left: Some(Duration::from_micros(70_000)),
+                wants: Wants::Result,
                 payload: message_pack.clone(),
             }),
             "11000000 0c fb2c01010401fc701101000100920203",
@@ -264,9 +265,21 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 function: CallbackId(300),
                 callback_id: None,
                 time_left: None,
+                wants: Wants::Nothing,
                 payload: with_callbacks.clone(),
             }),
             "18000000 0c fb2c010000010301fb2c01fdffffffffffffffff920203",
+        ),
+        golden(
+            "invoke_for_its_end",
+            Frame::Invoke(Invoke {
+                function: CallbackId(300),
+                callback_id: Some(CallbackId(4)),
+                time_left: Some(Duration::from_micros(70_000)),
+                wants: Wants::End,
+                payload: message_pack.clone(),
+            }),
+            "11000000 15 fb2c01010401fc701101000100920203",
         ),
         golden("release", Frame::Release(CallbackId(300)), "04000000 0d fb2c01"),
         golden(

@@ -1,0 +1,274 @@
+//! Functions as arguments: a [`Callback`] stands anywhere in the arguments of a call, or in its reply, and is called where it
+//! arrives.
+
+use crate::{ActionError, CallError, Code, Encoding, Fate, Payload};
+use actix::{Message, Recipient};
+use futures::FutureExt;
+use futures::stream::{Stream, StreamExt, TryStreamExt};
+use meshwork_wire::limits::CALL_WITHIN;
+use meshwork_wire::{Callable, Function, Invocation, Invoked, Wants};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use std::any::TypeId;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A function that can be passed to another node: as an argument, in a reply, or as an argument of another callback; at any depth,
+/// in a `Vec`, an `Option`, an enum. Whoever gets it calls it, any number of times, at once or later, or passes it on to a third
+/// node.
+///
+/// `Args` is one serde value, a tuple for several; `Ret` is what comes back. A callback of `()` is awaited until it has run.
+///
+/// It lives as long as a handle on it does, wherever that is: clones are handles on the same function. A responder that keeps
+/// none gives it back with the end of the request. A link that is lost ends all callbacks that went over it; a call of one fails
+/// at once with [`Code::CALLBACK_GONE`], not sent.
+///
+/// It is written and read in calls, their replies, and calls of callbacks; in events it is refused. One call passes at most
+/// [`CALLBACKS_PER_REQUEST_MAX`](crate::limits::CALLBACKS_PER_REQUEST_MAX) of them, and one connection holds at most
+/// [`CALLBACKS_PER_CONNECTION_MAX`](crate::limits::CALLBACKS_PER_CONNECTION_MAX) in each direction.
+///
+/// ```
+/// use meshwork::prelude::*;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Import { path: String, progress: Callback<u8, ()> }
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let master = MasterActor::new("master").start();
+/// let address = master.send(Listen::tcp("127.0.0.1:0")).await??;
+/// let files = BranchActor::new("files")
+///     .respond("files/import", |import: Import| async move {
+///         for percent in [0, 50, 100] {
+///             import.progress.call(percent).await?;
+///         }
+///         Ok(import.path.len())
+///     })
+///     .bind(&address)
+///     .await?;
+/// let branch = BranchActor::new("branch").bind(address).await?;
+///
+/// let progress = Callback::new(|percent: u8| println!("{percent} %"));
+/// let rows: usize = branch.call("files/import", Import { path: "a.csv".into(), progress }).await?;
+/// # assert_eq!(rows, 5);
+/// # drop(files);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Callback<Args, Ret> {
+    function: Function,
+    types: PhantomData<fn(Args) -> Ret>,
+}
+
+impl<Args, Ret> Callback<Args, Ret>
+where
+    Args: DeserializeOwned + 'static,
+    Ret: Serialize + 'static,
+{
+    /// A closure. It is called on the arbiter of the branch, or of the session at a master, that passed it; so it must not take
+    /// long. A panic in it is an error of that call only.
+    pub fn new(function: impl Fn(Args) -> Ret + Send + Sync + 'static) -> Self {
+        Self::of(Local(move |arguments: Payload| {
+            let encoding = arguments.encoding;
+            let returned = arguments.decode_arguments().map(&function);
+            std::future::ready(returned.map_err(CallError::from).and_then(|value| written(encoding, &value)))
+        }))
+    }
+
+    /// An async closure, which may fail. Its future is dropped when the caller gives up.
+    pub fn new_async<Fut>(function: impl Fn(Args) -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<Ret, ActionError>> + Send + 'static,
+    {
+        Self::of(Local(move |arguments: Payload| {
+            let encoding = arguments.encoding;
+            let returned = arguments.decode_arguments().map(&function);
+            async move { written(encoding, &returned?.await?) }
+        }))
+    }
+
+    /// An actor, by a message whose result is a `Result<_, ActionError>`.
+    pub fn to_actor(recipient: Recipient<Args>) -> Self
+    where
+        Args: Message<Result = Result<Ret, ActionError>> + Send,
+        Ret: Send,
+    {
+        Self::new_async(move |message: Args| {
+            let sent = recipient.send(message);
+            async move {
+                sent.await.unwrap_or_else(|_| {
+                    let gone = "the actor behind the callback has stopped";
+                    Err(CallError::new(Code::PROVIDER_LOST, Fate::Unknown, gone).into())
+                })
+            }
+        })
+    }
+
+    fn of(callable: impl Callable) -> Self {
+        Self { function: Function::new(callable), types: PhantomData }
+    }
+}
+
+impl<Args: Serialize, Ret: DeserializeOwned + 'static> Callback<Args, Ret> {
+    /// Calls it. Sent when it is first awaited; waits at most 10 s unless [`Invoking::within`] says otherwise. Dropping it while it
+    /// waits cancels the call.
+    ///
+    /// # Errors
+    ///
+    /// `CALLBACK_GONE` when its owner or the link to it is gone; what the function itself says; and as any call.
+    pub fn call(&self, arguments: Args) -> Invoking<Ret> {
+        let arguments = Payload::encode(self.function.encoding(), &arguments).map_err(CallError::from);
+        Invoking {
+            function: self.function.clone(),
+            arguments: Some(arguments),
+            within: Some(CALL_WITHIN),
+            invoked: None,
+            reply: PhantomData,
+        }
+    }
+
+    /// Calls it and does not wait, not even for whether it was called. What comes later on the same callback comes after it.
+    ///
+    /// # Errors
+    ///
+    /// When the arguments cannot be written, or too much waits to be sent already.
+    pub async fn notify(&self, arguments: Args) -> Result<(), CallError> {
+        let arguments = Payload::encode(self.function.encoding(), &arguments)?;
+        self.function.invoke(Invocation { arguments, within: None, wants: Wants::Nothing }).await.map(drop)
+    }
+
+    /// Calls it with each item of a stream, in order, at most so many at once: a stream of any length goes as fast as the far
+    /// side takes it. Gives how many there were.
+    ///
+    /// # Errors
+    ///
+    /// The first call that fails ends it.
+    pub async fn feed(&self, items: impl Stream<Item = Args>, at_once: usize) -> Result<u64, CallError> {
+        let calls = items.map(|item| self.call(item)).buffered(at_once.max(1));
+        calls.try_fold(0, |count, _| std::future::ready(Ok(count + 1))).await
+    }
+}
+
+/// A call of a [`Callback`], to be awaited.
+#[must_use = "a call is sent when it is awaited"]
+pub struct Invoking<Ret> {
+    function: Function,
+    arguments: Option<Result<Payload, CallError>>,
+    within: Option<Duration>,
+    invoked: Option<Invoked>,
+    reply: PhantomData<fn() -> Ret>,
+}
+
+impl<Ret> Invoking<Ret> {
+    /// Waits at most so long; `Duration::MAX` for ever. Default: 10 s.
+    pub fn within(mut self, within: Duration) -> Self {
+        self.within = (within != Duration::MAX).then_some(within);
+        self
+    }
+}
+
+impl<Ret: DeserializeOwned + 'static> Future for Invoking<Ret> {
+    type Output = Result<Ret, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(arguments) = this.arguments.take() {
+            // Whoever has nothing to say when it is done is not waited for longer than that.
+            let wants = if TypeId::of::<Ret>() == TypeId::of::<()>() { Wants::End } else { Wants::Result };
+            let invocation = Invocation { arguments: arguments?, within: this.within, wants };
+            this.invoked = Some(this.function.invoke(invocation));
+        }
+        let Some(invoked) = &mut this.invoked else {
+            let again = CallError::new(Code::CANCELLED, Fate::Unknown, "a call was awaited twice");
+            return Poll::Ready(Err(again));
+        };
+        let outcome = std::task::ready!(invoked.as_mut().poll(context));
+        this.invoked = None;
+        Poll::Ready(outcome.and_then(|reply| Ok(reply.decode()?)))
+    }
+}
+
+impl<Ret> Unpin for Invoking<Ret> {}
+
+/// A function of this process.
+struct Local<F>(F);
+
+impl<F, Fut> Callable for Local<F>
+where
+    F: Fn(Payload) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Payload, CallError>> + Send + 'static,
+{
+    fn invoke(&self, Invocation { arguments, within, .. }: Invocation) -> Invoked {
+        let returned = match catch_unwind(AssertUnwindSafe(|| (self.0)(arguments))) {
+            Ok(returned) => AssertUnwindSafe(returned).catch_unwind(),
+            Err(_) => return Box::pin(std::future::ready(Err(panicked()))),
+        };
+        Box::pin(async move {
+            let Some(within) = within else {
+                return returned.await.unwrap_or_else(|_| Err(panicked()));
+            };
+            let mut returned = std::pin::pin!(returned);
+            // Most are done at once, and no timer is made.
+            if let Poll::Ready(outcome) = futures::poll!(returned.as_mut()) {
+                return outcome.unwrap_or_else(|_| Err(panicked()));
+            }
+            match tokio::time::timeout(within, returned).await {
+                Ok(outcome) => outcome.unwrap_or_else(|_| Err(panicked())),
+                Err(_) => Err(CallError::new(
+                    Code::REQUEST_TIMEOUT,
+                    Fate::Unknown,
+                    "the callback did not end before the deadline",
+                )),
+            }
+        })
+    }
+}
+
+fn written<Ret: Serialize>(encoding: Encoding, value: &Ret) -> Result<Payload, CallError> {
+    // The function ran, so the error must not say that it was not sent.
+    Payload::encode(encoding, value).map_err(|error| CallError::from(error).with_fate(Fate::Failed))
+}
+
+fn panicked() -> CallError {
+    CallError::new(Code::PANICKED, Fate::Failed, "the callback panicked")
+}
+
+impl<Args, Ret> Clone for Callback<Args, Ret> {
+    fn clone(&self) -> Self {
+        Self { function: self.function.clone(), types: PhantomData }
+    }
+}
+
+impl<Args, Ret> PartialEq for Callback<Args, Ret> {
+    /// Whether both are handles on one function, as far as this process knows.
+    fn eq(&self, other: &Self) -> bool {
+        self.function == other.function
+    }
+}
+
+impl<Args, Ret> Serialize for Callback<Args, Ret> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.function.serialize(serializer)
+    }
+}
+
+impl<'de, Args, Ret> Deserialize<'de> for Callback<Args, Ret> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self { function: Function::deserialize(deserializer)?, types: PhantomData })
+    }
+}
+
+impl<Args, Ret> fmt::Debug for Callback<Args, Ret> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Callback")
+    }
+}
+
+impl<Ret> fmt::Debug for Invoking<Ret> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invoking").field("within", &self.within).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,295 @@
+//! light_rpc on live sockets: clients of it at our gateway, and an old server behind a bridge.
+
+use crate::{Mesh, soon};
+use meshwork::prelude::*;
+use meshwork::{Address, Allowed, Bridge, BridgeError, Pattern};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn read_packet(reader: &mut BufReader<OwnedReadHalf>) -> Option<Value> {
+    let mut length = String::new();
+    if reader.read_line(&mut length).await.ok()? == 0 {
+        return None;
+    }
+    let mut json = vec![0; length.trim().parse().expect("a length")];
+    reader.read_exact(&mut json).await.ok()?;
+    Some(serde_json::from_slice(&json).expect("JSON"))
+}
+
+async fn write_packet(writer: &mut OwnedWriteHalf, value: &Value) {
+    let json = value.to_string();
+    // The other end may have gone.
+    let _ = writer.write_all(format!("{}\n{json}", json.len()).as_bytes()).await;
+}
+
+/// A client, as the original one is: it asks what there is, then calls by name.
+struct Client {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    calls: usize,
+}
+
+impl Client {
+    async fn connect(address: &Address) -> Self {
+        let (reader, writer) = TcpStream::connect(address.as_str()).await.expect("it listens").into_split();
+        Self { reader: BufReader::new(reader), writer, calls: 0 }
+    }
+
+    async fn functions(&mut self) -> Vec<String> {
+        write_packet(&mut self.writer, &json!({ "command": "__D" })).await;
+        let described = soon(read_packet(&mut self.reader)).await.expect("an answer");
+        assert_eq!(described["command"], "__D");
+        described["data"].as_object().expect("an object").keys().cloned().collect()
+    }
+
+    async fn send(&mut self, function: &str, arguments: Value) -> String {
+        let id = format!("call-{}", self.calls);
+        self.calls += 1;
+        let call = json!({ "command": function, "data": { "id": id, "args": arguments } });
+        write_packet(&mut self.writer, &call).await;
+        id
+    }
+
+    /// The results, or the error.
+    async fn call(&mut self, function: &str, arguments: Value) -> Result<Value, Value> {
+        let id = self.send(function, arguments).await;
+        loop {
+            let mut packet = soon(read_packet(&mut self.reader)).await.expect("an answer");
+            if packet["command"] == "error" {
+                continue;
+            }
+            assert_eq!(packet["data"]["id"], id);
+            return match packet["command"].as_str() {
+                Some("__R") => Ok(packet["data"]["args"].take()),
+                _ => Err(packet["data"]["err"].take()),
+            };
+        }
+    }
+}
+
+async fn gateway(mesh: &Mesh, allowed: Allowed) -> Address {
+    mesh.master
+        .addr()
+        .send(Listen::light_rpc("127.0.0.1:0", allowed))
+        .await
+        .expect("the test has it so")
+        .expect("the test has it so")
+}
+
+fn calculator(name: &'static str) -> BranchActor {
+    BranchActor::new(name)
+        .respond("combine", |(a, b): (i64, i64)| async move { Ok(a + b) })
+        .respond("multiply", |number: i64| async move { Ok(2 * number) })
+        .respond("nothing", |(): ()| async move { Ok(()) })
+        .respond_all(
+            Responders::new().respond_self_describing("echo", |value: Vec<Value>| async move { Ok(value) }),
+        )
+        .respond("boom", |(): ()| async move {
+            Err::<(), _>(ActionError::new("Boom", "it went off").with_code(1200))
+        })
+}
+
+#[actix::test]
+async fn a_client_calls_the_actions_of_the_mesh() {
+    let mesh = Mesh::of(MasterActor::new("master").respond("own", |(): ()| async { Ok("master") })).await;
+    let address = gateway(&mesh, Allowed::all()).await;
+    let mut client = Client::connect(&address).await;
+    assert_eq!(client.functions().await, ["own"]);
+    let calculator = mesh.bind(calculator("calculator")).await;
+    // It is callable at once, and described soon.
+    assert_eq!(client.call("combine", json!([1, 2])).await, Ok(json!([3])));
+    soon(async { while client.functions().await.len() < 6 {} }).await;
+    assert_eq!(client.functions().await, ["boom", "combine", "echo", "multiply", "nothing", "own"]);
+    assert_eq!(client.call("multiply", json!([21])).await, Ok(json!([42])));
+    assert_eq!(client.call("own", json!([])).await, Ok(json!(["master"])));
+    assert_eq!(client.call("nothing", json!([])).await, Ok(json!([null])));
+    let values = json!(["é☃😀", 9_007_199_254_740_993_i64, -1.5e-7, null, [[[]]], { "k": { "l": [true] } }]);
+    assert_eq!(client.call("echo", values.clone()).await, Ok(json!([values])));
+    let boom = client.call("boom", json!([])).await;
+    assert_eq!(boom, Err(json!({ "name": "Boom", "message": "it went off", "code": 1200 })));
+    assert_eq!(client.call("none", json!([])).await, Err(json!({ "code": "UNKNOWN_COMMAND" })));
+    let wrong = client.call("combine", json!(["a", "b"])).await.unwrap_err();
+    assert_eq!(wrong["name"], "CANNOT_DECODE");
+    soon(calculator.drain(Duration::from_secs(1))).await.unwrap();
+    soon(async { while client.functions().await.len() > 1 {} }).await;
+}
+
+#[actix::test]
+async fn ten_thousand_calls_with_a_thousand_in_flight_each_get_their_own_result() {
+    const CALLS: usize = 10_000;
+    const IN_FLIGHT: usize = 1_000;
+    let mesh = Mesh::start().await;
+    let _calculator = mesh.bind(calculator("calculator")).await;
+    let mut client = Client::connect(&gateway(&mesh, Allowed::all()).await).await;
+    let mut waiting = HashMap::new();
+    let (mut asked, mut answered) = (0, 0);
+    while answered < CALLS {
+        while asked < CALLS && waiting.len() < IN_FLIGHT {
+            waiting.insert(client.send("combine", json!([asked, 1])).await, asked + 1);
+            asked += 1;
+        }
+        let packet = soon(read_packet(&mut client.reader)).await.expect("an answer");
+        let expected = waiting.remove(packet["data"]["id"].as_str().unwrap()).expect("one that waits");
+        assert_eq!(packet["data"]["args"], json!([expected]));
+        answered += 1;
+    }
+    assert!(waiting.is_empty());
+}
+
+#[actix::test]
+async fn a_provider_that_is_lost_and_garbage_of_others_end_no_other_call() {
+    let mesh = Mesh::start().await;
+    let address = gateway(&mesh, Allowed::all()).await;
+    let _calculator = mesh.bind(calculator("calculator")).await;
+    let silent = BranchActor::new("silent").respond("silent", |(): ()| async {
+        std::future::pending::<()>().await;
+        Ok(())
+    });
+    let silent = mesh.bind(silent).await;
+    let mut client = Client::connect(&address).await;
+    let id = client.send("silent", json!([])).await;
+    for garbage in [&b"garbage"[..], b"99999999\n", b"5\nabcde", b"\xff\xfe\x00", b"17\n{\"command\":\"__D\""]
+    {
+        let mut other = TcpStream::connect(address.as_str()).await.unwrap();
+        other.write_all(garbage).await.unwrap();
+        drop(other);
+    }
+    assert_eq!(client.call("multiply", json!([4])).await, Ok(json!([8])));
+    soon(silent.drain(Duration::ZERO)).await.unwrap();
+    let packet = soon(read_packet(&mut client.reader)).await.expect("an answer");
+    assert_eq!((&packet["command"], &packet["data"]["id"]), (&json!("__E"), &json!(id)));
+    assert_eq!(client.call("multiply", json!([5])).await, Ok(json!([10])));
+}
+
+#[actix::test]
+async fn a_client_needs_no_token_and_may_call_what_is_allowed() {
+    let mesh = Mesh::of(MasterActor::new("master").token("secret")).await;
+    let _calculator = mesh.bind(calculator("calculator").token("secret")).await;
+    let allowed = Allowed::only([Pattern::new("combine").unwrap()]);
+    let address = gateway(&mesh, allowed).await;
+    let mut client = Client::connect(&address).await;
+    assert_eq!(client.functions().await, ["combine"]);
+    assert_eq!(client.call("combine", json!([1, 1])).await, Ok(json!([2])));
+    assert_eq!(client.call("multiply", json!([1])).await, Err(json!({ "code": "UNKNOWN_COMMAND" })));
+    let refused = BranchActor::new("other").bind(&mesh.address).await.expect_err("it needs a token");
+    assert!(refused.to_string().contains("token"), "{refused}");
+}
+
+/// An old server: two results for `pair`, an error as Node.js writes it for `boom`, nothing ever for `silent`.
+async fn old_server(listener: TcpListener) {
+    // They end with it.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.expect("it listens");
+        connections.spawn(async move {
+            let (reader, mut writer) = stream.into_split();
+            let mut reader = BufReader::new(reader);
+            while let Some(packet) = read_packet(&mut reader).await {
+                let (id, arguments) = (&packet["data"]["id"], &packet["data"]["args"]);
+                let answer = match packet["command"].as_str() {
+                    Some("__D") => {
+                        json!({ "command": "__D", "data": { "add": {}, "pair": {}, "boom": {}, "silent": {}, "none": {} } })
+                    }
+                    Some("add") => {
+                        let sum = arguments[0].as_i64().expect("the test has it so") + arguments[1].as_i64().expect("the test has it so");
+                        json!({ "command": "__R", "data": { "id": id, "args": [sum] } })
+                    }
+                    Some("pair") => {
+                        json!({ "command": "__R", "data": { "id": id, "args": ["é", arguments] } })
+                    }
+                    Some("none") => json!({ "command": "__R", "data": { "id": id, "args": [] } }),
+                    Some("boom") => json!({ "command": "__E", "data": { "id": id, "err": {} } }),
+                    _ => continue,
+                };
+                write_packet(&mut writer, &answer).await;
+            }
+        });
+    }
+}
+
+#[actix::test]
+async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
+    let mesh = Mesh::of(MasterActor::new("master").token("secret")).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = listener.local_addr().unwrap();
+    let running = actix_rt::spawn(old_server(listener));
+    let bridge = Bridge::light_rpc(server).prefix("legacy").name("bridge").token("secret");
+    let bridging = actix_rt::spawn(bridge.run(&mesh.address));
+    let there = |expected: usize| {
+        let master = mesh.master.clone();
+        async move {
+            soon(async {
+                while master.describe("legacy/*").await.unwrap().len() != expected {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
+    };
+    there(5).await;
+    let caller = mesh.bind(BranchActor::new("caller").token("secret")).await;
+    assert_eq!(soon(caller.call("legacy/add", (2_i64, 3_i64))).await, Ok(5_i64));
+    assert_eq!(soon(mesh.master.call("legacy/add", [40_i64, 2])).await, Ok(42_i64));
+    let pair: (String, (u8, Option<u8>)) =
+        soon(caller.call("legacy/pair", (1_u8, None::<u8>))).await.unwrap();
+    assert_eq!(pair, ("é".to_owned(), (1, None)));
+    assert_eq!(soon(caller.call("legacy/none", ())).await, Ok(()));
+    let boom = soon(caller.call::<()>("legacy/boom", ())).await.unwrap_err();
+    assert_eq!((boom.fate(), boom.name()), (Fate::Failed, "Error"));
+    let silent = soon(caller.call::<()>("legacy/silent", ()).within(Duration::from_millis(50))).await;
+    assert_eq!(silent.unwrap_err().code(), Code::REQUEST_TIMEOUT);
+    let sums = soon(caller.call_many::<i64>("legacy/add", (0..1_000_i64).map(|n| (n, 1_i64)))).await;
+    for (sum, number) in sums.into_iter().zip(0..) {
+        assert_eq!(sum, Ok(number + 1));
+    }
+    // It goes in the middle of a call, and comes back.
+    let waiting = actix_rt::spawn(caller.call::<()>("legacy/silent", ()));
+    soon(async {
+        let in_flight = || async { mesh.master.snapshot().await.unwrap().sessions };
+        while in_flight().await.iter().all(|session| session.in_flight == 0) {}
+    })
+    .await;
+    running.abort();
+    let lost = soon(waiting).await.unwrap().unwrap_err();
+    assert_eq!((lost.code(), lost.fate()), (Code::PROVIDER_LOST, Fate::Unknown));
+    there(0).await;
+    let running = actix_rt::spawn(old_server(TcpListener::bind(server).await.unwrap()));
+    there(5).await;
+    assert_eq!(soon(caller.call("legacy/add", (2_i64, 3_i64))).await, Ok(5_i64));
+    running.abort();
+    bridging.abort();
+    there(0).await;
+}
+
+#[actix::test]
+async fn a_bridge_ends_when_it_is_refused_for_good_and_says_why() {
+    let mesh = Mesh::of(MasterActor::new("master").token("secret")).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = listener.local_addr().unwrap();
+    let _running = actix_rt::spawn(old_server(listener));
+    let refused = soon(Bridge::light_rpc(server).run(&mesh.address)).await;
+    assert!(matches!(&refused, BridgeError::Refused(why) if why.message().contains("token")), "{refused}");
+    let wrong = soon(Bridge::light_rpc("nowhere").run(&mesh.address)).await;
+    assert!(matches!(wrong, BridgeError::Address(_)), "{wrong}");
+}
+
+#[actix::test]
+async fn two_meshes_are_joined_by_a_gateway_and_a_bridge() {
+    let (old, new) = (Mesh::start().await, Mesh::start().await);
+    let _calculator = old.bind(calculator("calculator")).await;
+    let gateway = gateway(&old, Allowed::all()).await;
+    let bridging = actix_rt::spawn(Bridge::light_rpc(gateway).prefix("old").run(&new.address));
+    soon(async {
+        while new.master.describe("old/combine").await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(soon(new.master.call("old/combine", (20_i64, 22_i64))).await, Ok(42_i64));
+    let boom = soon(new.master.call::<()>("old/boom", ())).await.unwrap_err();
+    assert_eq!((boom.name(), boom.message(), boom.code()), ("Boom", "it went off", Code(1200)));
+    bridging.abort();
+}

@@ -1,0 +1,246 @@
+//! Other protocols. A dialect is a state machine without a socket: it hears foreign bytes and says frames of ours, and the other
+//! way round, so that whoever speaks it looks like a branch, or like a master. It stands between a foreign socket and an
+//! actor that knows nothing of it.
+
+mod light_rpc;
+
+pub use light_rpc::{LightRpcClient, LightRpcServer};
+
+use crate::limits::{FOREIGN_CALL_WITHIN, NAME_LEN_MAX};
+use crate::{ByteString, CallError, CallbackId, Code, Fate, Frame, NodeNews, Pattern, Refused, SessionId};
+use bytes::BytesMut;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// A protocol of others, at one connection.
+pub trait Dialect: Send + 'static {
+    /// The connection is open: what is to be said first.
+    fn begin(&mut self, said: &mut Said);
+
+    /// Takes as much as it can from what came from outside.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not of this protocol. What was said before is still good; then the connection is closed.
+    fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError>;
+
+    /// Takes a frame of ours.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is over, as after a refused bind.
+    fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError>;
+
+    /// Ends what has waited for too long. Called about once a second.
+    fn expire(&mut self, now: Instant, said: &mut Said);
+}
+
+/// What a dialect has to say, in both directions.
+#[derive(Default, Debug)]
+pub struct Said {
+    /// To ours.
+    pub frames: Vec<Frame>,
+    /// To the outside.
+    pub bytes: BytesMut,
+}
+
+/// Why a foreign connection is closed.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum DialectError {
+    /// A message claims, or has, more bytes than are allowed.
+    #[error("a message of {claimed} bytes, and {max} are allowed; does the other end speak {dialect}?")]
+    TooLong {
+        /// Which protocol it should be.
+        dialect: &'static str,
+        /// How long it would be.
+        claimed: usize,
+        /// How long it may be.
+        max: usize,
+    },
+    /// The bytes are none of its messages.
+    #[error("this is not {dialect}: {what}")]
+    Malformed {
+        /// Which protocol it should be.
+        dialect: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// Our end closes it, and it may come back.
+    #[error("the connection is closed: {0}")]
+    Closed(CallError),
+    /// Our end wants it no more.
+    #[error("the connection is refused: {0}")]
+    Refused(CallError),
+}
+
+impl From<Refused> for DialectError {
+    fn from(Refused { code, message, may_return }: Refused) -> Self {
+        let error = CallError::new(code, Fate::NotSent, message);
+        if may_return { Self::Closed(error) } else { Self::Refused(error) }
+    }
+}
+
+/// What a foreign connection may call.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Allowed(Option<Vec<Pattern>>);
+
+/// The actions that a foreign connection may see: it follows what comes and goes.
+#[derive(Default, Debug)]
+pub(crate) struct Visible {
+    allowed: Allowed,
+    /// By action: how many nodes offer it.
+    actions: BTreeMap<ByteString, usize>,
+    nodes: HashMap<SessionId, Vec<ByteString>>,
+}
+
+/// Calls of a foreign connection that are on their way: each with whatever its protocol knows it by, and its deadline.
+#[derive(Debug)]
+pub(crate) struct Calls<T> {
+    waiting: HashMap<CallbackId, T>,
+    deadlines: VecDeque<(Instant, CallbackId)>,
+    next_id: u64,
+    within: Duration,
+}
+
+impl Allowed {
+    /// Everything.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(None)
+    }
+
+    /// The actions that match one of these.
+    pub fn only(patterns: impl IntoIterator<Item = Pattern>) -> Self {
+        Self(Some(patterns.into_iter().collect()))
+    }
+
+    /// The patterns, unless it is everything.
+    #[must_use]
+    pub fn patterns(&self) -> Option<&[Pattern]> {
+        self.0.as_deref()
+    }
+
+    /// Whether this action is among them.
+    #[must_use]
+    pub fn allows(&self, action: &str) -> bool {
+        self.0.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(action)))
+    }
+}
+
+impl Visible {
+    pub(crate) fn new(allowed: Allowed) -> Self {
+        Self { allowed, ..Self::default() }
+    }
+
+    pub(crate) fn allows(&self, action: &str) -> bool {
+        self.allowed.allows(action)
+    }
+
+    pub(crate) fn online(&mut self, news: NodeNews) {
+        if news.whole {
+            self.forget(news.session);
+        }
+        let offered = self.nodes.entry(news.session).or_default();
+        for (action, _) in news.actions {
+            if self.allowed.allows(&action) && !offered.contains(&action) {
+                // Names from a frame share its buffer; what is kept must not keep that.
+                let action = ByteString::from(&*action);
+                *self.actions.entry(action.clone()).or_default() += 1;
+                offered.push(action);
+            }
+        }
+    }
+
+    pub(crate) fn offline(&mut self, news: &NodeNews) {
+        if news.whole {
+            return self.forget(news.session);
+        }
+        let Some(offered) = self.nodes.get_mut(&news.session) else {
+            return;
+        };
+        for (action, _) in &news.actions {
+            if let Some(at) = offered.iter().position(|other| other == action) {
+                offered.swap_remove(at);
+                one_less(&mut self.actions, action);
+            }
+        }
+    }
+
+    /// By name.
+    pub(crate) fn actions(&self) -> impl Iterator<Item = &ByteString> {
+        self.actions.keys()
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        for action in self.nodes.remove(&session).unwrap_or_default() {
+            one_less(&mut self.actions, &action);
+        }
+    }
+}
+
+fn one_less(actions: &mut BTreeMap<ByteString, usize>, action: &ByteString) {
+    if let Some(count) = actions.get_mut(action) {
+        *count -= 1;
+        if *count == 0 {
+            actions.remove(action);
+        }
+    }
+}
+
+impl<T> Calls<T> {
+    pub(crate) fn new() -> Self {
+        Self { waiting: HashMap::new(), deadlines: VecDeque::new(), next_id: 0, within: FOREIGN_CALL_WITHIN }
+    }
+
+    /// How long one may take.
+    pub(crate) fn within(&self) -> Duration {
+        self.within
+    }
+
+    /// A call begins.
+    pub(crate) fn open(&mut self, waiter: T, now: Instant) -> CallbackId {
+        let id = CallbackId(self.next_id);
+        self.next_id += 1;
+        self.waiting.insert(id, waiter);
+        if let Some(deadline) = now.checked_add(self.within) {
+            self.deadlines.push_back((deadline, id));
+        }
+        id
+    }
+
+    /// Its end has come.
+    pub(crate) fn settle(&mut self, id: CallbackId) -> Option<T> {
+        let waiter = self.waiting.remove(&id);
+        while self.deadlines.front().is_some_and(|(_, first)| !self.waiting.contains_key(first)) {
+            self.deadlines.pop_front();
+        }
+        waiter
+    }
+
+    /// The next one that has taken too long.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<(CallbackId, T)> {
+        loop {
+            let (_, id) = *self.deadlines.front().filter(|(deadline, _)| *deadline <= now)?;
+            self.deadlines.pop_front();
+            if let Some(waiter) = self.waiting.remove(&id) {
+                return Some((id, waiter));
+            }
+        }
+    }
+}
+
+/// No reply came in time, from a protocol that knows no deadlines.
+pub(crate) fn too_late(within: Duration) -> CallError {
+    CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, format!("no reply came within {within:?}"))
+}
+
+/// A name for a foreign connection: nodes have one, and many protocols do not.
+#[must_use]
+pub fn foreign_name(dialect: &str, peer: &str) -> ByteString {
+    let mut name = format!("{dialect}/{peer}");
+    name.retain(|c| !c.is_control());
+    while name.len() > NAME_LEN_MAX {
+        name.pop();
+    }
+    name.into()
+}

@@ -1,0 +1,455 @@
+//! light_rpc, as `nodejs-light_rpc` 0.2 speaks it: `<length of the JSON in bytes, decimal>\n<JSON>`, where the JSON is
+//! `{"command": .., "data": ..}`. `__D` describes, the name of a function calls it with `{"id": .., "args": [..]}`, `__R` and `__E` resolve
+//! the id with results or an error. Nothing is bound, nothing beats.
+//!
+//! What the original lacks and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
+//! command, and bad JSON ends nobody else's call. Values pass as the text that they are: nothing rounds a number.
+
+use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, foreign_name, too_late};
+use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN, PROTOCOL_VERSION};
+use crate::{
+    Bind, ByteString, CallError, Code, Encoding, Fate, Frame, Invoke, Offer, Passed, Payload, Request,
+    Response, check_action,
+};
+use bytes::{Buf, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::time::Instant;
+
+const DIALECT: &str = "light_rpc";
+
+/// The longest JSON, in bytes: what fits into a frame of ours.
+const PACKET_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
+
+/// A length has no more digits than the longest.
+const LENGTH_DIGITS_MAX: usize = 8;
+
+const _: () = assert!(PACKET_LEN_MAX < 100_000_000, "a length has eight digits");
+
+/// What a light_rpc server is to its clients, for one of them: it looks like a branch of the mesh that only calls.
+#[derive(Debug)]
+pub struct LightRpcServer {
+    name: ByteString,
+    bound: bool,
+    visible: Visible,
+    /// By our id: the client's, as it wrote it, and the function.
+    calls: Calls<(Box<RawValue>, ByteString)>,
+}
+
+/// What a light_rpc client is to an old server: its functions look like the actions of a branch.
+#[derive(Debug)]
+pub struct LightRpcClient {
+    name: ByteString,
+    credentials: Option<ByteString>,
+    prefix: String,
+    described: bool,
+    next_id: u64,
+    /// By the id that the server knows: ours, and until when.
+    calls: HashMap<String, (crate::CallbackId, Option<Instant>)>,
+}
+
+#[derive(Deserialize)]
+struct Packet<'a> {
+    #[serde(borrow)]
+    command: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct CallData<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow)]
+    args: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Results<'a> {
+    id: String,
+    #[serde(borrow, default)]
+    args: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    err: Option<&'a RawValue>,
+}
+
+/// An error as an object that says what went wrong. The original writes its own as `{}`.
+#[derive(Serialize)]
+struct Failure<'a> {
+    name: &'a str,
+    message: &'a str,
+    code: u32,
+}
+
+/// The JSON of the next packet, if all of it is there.
+fn next_packet(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
+    let malformed = |what: String| DialectError::Malformed { dialect: DIALECT, what };
+    let start = &bytes[..bytes.len().min(LENGTH_DIGITS_MAX + 1)];
+    let Some(digits) = start.iter().position(|byte| *byte == b'\n') else {
+        return match start.iter().find(|byte| !byte.is_ascii_digit()) {
+            Some(byte) => Err(malformed(format!("a length has digits, and byte {byte:#04x} is none"))),
+            None if start.len() > LENGTH_DIGITS_MAX => {
+                Err(malformed(format!("a length of more than {LENGTH_DIGITS_MAX} digits")))
+            }
+            None => Ok(None),
+        };
+    };
+    let length = std::str::from_utf8(&start[..digits]).ok().and_then(|digits| digits.parse::<usize>().ok());
+    let Some(claimed) = length.filter(|_| start[..digits].iter().all(u8::is_ascii_digit)) else {
+        return Err(malformed("a length is a decimal number and a line feed".to_owned()));
+    };
+    if claimed > PACKET_LEN_MAX {
+        return Err(DialectError::TooLong { dialect: DIALECT, claimed, max: PACKET_LEN_MAX });
+    }
+    if bytes.len() < digits + 1 + claimed {
+        return Ok(None);
+    }
+    bytes.advance(digits + 1);
+    Ok(Some(bytes.split_to(claimed).freeze()))
+}
+
+/// Writes a packet with these data, which are JSON.
+fn packet(command: &str, data: Option<&str>, bytes: &mut BytesMut) {
+    let command = serde_json::Value::from(command);
+    let json = match data {
+        Some(data) => format!(r#"{{"command":{command},"data":{data}}}"#),
+        None => format!(r#"{{"command":{command}}}"#),
+    };
+    write!(bytes, "{}\n{json}", json.len()).expect("a buffer that grows takes all");
+}
+
+/// The JSON of what is written in an encoding that describes itself.
+fn as_json(payload: &Payload) -> Result<Cow<'_, str>, CallError> {
+    let wrong = |why: String| CallError::new(Code::CANNOT_DECODE, Fate::Failed, why);
+    match payload.encoding {
+        Encoding::Json => {
+            let text = std::str::from_utf8(&payload.bytes).map_err(|error| wrong(error.to_string()))?;
+            let checked: &RawValue = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+            Ok(Cow::Borrowed(checked.get()))
+        }
+        _ if payload.is_empty() => Ok(Cow::Borrowed("null")),
+        _ => {
+            let json = payload.transcode(Encoding::Json)?;
+            let text = std::str::from_utf8(&json.bytes).map_err(|error| wrong(error.to_string()))?;
+            Ok(Cow::Owned(text.to_owned()))
+        }
+    }
+}
+
+impl LightRpcServer {
+    /// For a client that came from there, which may call this.
+    #[must_use]
+    pub fn new(peer: &str, allowed: Allowed) -> Self {
+        Self {
+            name: foreign_name(DIALECT, peer),
+            bound: false,
+            visible: Visible::new(allowed),
+            calls: Calls::new(),
+        }
+    }
+
+    fn packet(&mut self, json: &Bytes, now: Instant, said: &mut Said) {
+        let Ok(Packet { command, data }) = serde_json::from_slice::<Packet<'_>>(json) else {
+            // Its end is known, so what follows can still be read.
+            return packet("error", Some(r#"{"code":"BAD_JSON"}"#), &mut said.bytes);
+        };
+        match &*command {
+            "__D" => {
+                let names: Vec<_> = self
+                    .visible
+                    .actions()
+                    .map(|action| format!("{}:{{}}", serde_json::Value::from(&**action)))
+                    .collect();
+                packet("__D", Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
+            }
+            // They are what we say; a client that says them waits for nothing.
+            "__R" | "__E" | "error" => {}
+            _ => self.call(&command, data, json, now, said),
+        }
+    }
+
+    fn call(&mut self, function: &str, data: Option<&RawValue>, json: &Bytes, now: Instant, said: &mut Said) {
+        let call = data.and_then(|data| serde_json::from_str::<CallData<'_>>(data.get()).ok());
+        let Some(CallData { id, args }) = call else {
+            return packet("error", Some(r#"{"code":"BAD_CALL"}"#), &mut said.bytes);
+        };
+        if !self.visible.allows(function) {
+            return unknown_command(id, said);
+        }
+        let args = args.map_or("[]", RawValue::get);
+        if !args.starts_with('[') {
+            let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, "args is a list");
+            return failed(id, &error, said);
+        }
+        // A part of the packet, unless it was left out.
+        let bytes = match args {
+            "[]" => Bytes::from_static(b"[]"),
+            args => json.slice_ref(args.as_bytes()),
+        };
+        let action = ByteString::from(function);
+        let callback_id = self.calls.open((id.to_owned(), action.clone()), now);
+        said.frames.push(Frame::Request(Request {
+            callback_id,
+            action,
+            node: ByteString::new(),
+            caller: ByteString::new(),
+            time_left: Some(self.calls.within()),
+            payload: Payload::new(Encoding::Json, bytes),
+        }));
+    }
+}
+
+fn unknown_command(id: &RawValue, said: &mut Said) {
+    let data = format!(r#"{{"code":"UNKNOWN_COMMAND","id":{}}}"#, id.get());
+    packet("error", Some(&data), &mut said.bytes);
+    let data = format!(r#"{{"id":{},"err":{{"code":"UNKNOWN_COMMAND"}}}}"#, id.get());
+    packet("__E", Some(&data), &mut said.bytes);
+}
+
+fn failed(id: &RawValue, error: &CallError, said: &mut Said) {
+    let failure = Failure { name: error.name(), message: error.message(), code: error.code().0 };
+    let failure = serde_json::to_string(&failure).unwrap_or_else(|_| "{}".to_owned());
+    packet("__E", Some(&format!(r#"{{"id":{},"err":{failure}}}"#, id.get())), &mut said.bytes);
+}
+
+/// Functions have no form in this protocol: they are given back.
+fn give_back(payload: &Payload, said: &mut Said) {
+    for passed in &payload.callbacks {
+        if let Passed::Lent(id) = passed {
+            said.frames.push(Frame::Release(*id));
+        }
+    }
+}
+
+/// A function that nobody lent is called.
+fn nobody_lent(invoke: &Invoke, said: &mut Said) {
+    if let Some(callback_id) = invoke.callback_id {
+        let gone = CallError::new(Code::CALLBACK_GONE, Fate::NotSent, "light_rpc passes no functions");
+        said.frames.push(Frame::Response(Response { callback_id, outcome: Err(gone) }));
+    }
+}
+
+impl Dialect for LightRpcServer {
+    fn begin(&mut self, said: &mut Said) {
+        said.frames.push(Frame::Bind(Bind {
+            version: PROTOCOL_VERSION,
+            name: self.name.clone(),
+            credentials: None,
+            offers: Vec::new(),
+            subscriptions: Vec::new(),
+        }));
+    }
+
+    fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        // Nothing runs before it is bound; what came waits, and the reader stops reading.
+        while self.bound
+            && let Some(json) = next_packet(bytes)?
+        {
+            self.packet(&json, now, said);
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, frame: Frame, _: Instant, said: &mut Said) -> Result<(), DialectError> {
+        match frame {
+            Frame::Bound(_) => self.bound = true,
+            Frame::Refused(refused) => return Err(refused.into()),
+            Frame::Online(news) => self.visible.online(news),
+            Frame::Offline(news) => self.visible.offline(&news),
+            Frame::Ping => said.frames.push(Frame::Pong),
+            Frame::Response(Response { callback_id, outcome }) => {
+                if let Ok(payload) = &outcome {
+                    give_back(payload, said);
+                }
+                let Some((id, _)) = self.calls.settle(callback_id) else {
+                    return Ok(());
+                };
+                let replied = outcome.and_then(|payload| Ok(as_json(&payload)?.into_owned()));
+                match replied {
+                    Ok(result) => {
+                        let data = format!(r#"{{"id":{},"args":[{result}]}}"#, id.get());
+                        packet("__R", Some(&data), &mut said.bytes);
+                    }
+                    Err(error) if error.code() == Code::ACTION_NOT_FOUND && error.fate() == Fate::NotSent => {
+                        unknown_command(&id, said);
+                    }
+                    Err(error) => failed(&id, &error, said),
+                }
+            }
+            Frame::Invoke(invoke) => {
+                give_back(&invoke.payload, said);
+                nobody_lent(&invoke, said);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, now: Instant, said: &mut Said) {
+        while let Some((callback_id, (id, _))) = self.calls.expired(now) {
+            failed(&id, &too_late(self.calls.within()), said);
+            said.frames.push(Frame::Cancel(callback_id));
+        }
+    }
+}
+
+impl LightRpcClient {
+    /// A client whose server's functions become actions under this prefix, of a branch of this name.
+    #[must_use]
+    pub fn new(name: ByteString, credentials: Option<ByteString>, prefix: &str) -> Self {
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Self { name, credentials, prefix, described: false, next_id: 0, calls: HashMap::new() }
+    }
+
+    fn described(&mut self, data: Option<&RawValue>, said: &mut Said) -> Result<(), DialectError> {
+        if std::mem::replace(&mut self.described, true) {
+            return Ok(());
+        }
+        let names = data.and_then(|data| serde_json::from_str::<HashMap<String, &RawValue>>(data.get()).ok());
+        let Some(names) = names else {
+            let what = "the functions are an object".to_owned();
+            return Err(DialectError::Malformed { dialect: DIALECT, what });
+        };
+        let mut actions: Vec<_> = names
+            .into_keys()
+            .map(|name| ByteString::from(format!("{}{name}", self.prefix)))
+            .filter(|action| check_action(action).is_ok())
+            .collect();
+        actions.sort_unstable();
+        let offer = |action| Offer { action, encoding: Encoding::Json, shape: None };
+        said.frames.push(Frame::Bind(Bind {
+            version: PROTOCOL_VERSION,
+            name: self.name.clone(),
+            credentials: self.credentials.clone(),
+            offers: actions.into_iter().map(offer).collect(),
+            subscriptions: Vec::new(),
+        }));
+        Ok(())
+    }
+
+    fn resolved(&mut self, command: &str, data: &RawValue, said: &mut Said) {
+        let Ok(results) = serde_json::from_str::<Results<'_>>(data.get()) else {
+            return;
+        };
+        let Some((callback_id, _)) = self.calls.remove(&results.id) else {
+            return;
+        };
+        let outcome = match command {
+            "__R" => Ok(Payload::new(
+                Encoding::Json,
+                match &results.args[..] {
+                    [] => "null".to_owned(),
+                    [one] => one.get().to_owned(),
+                    several => {
+                        let several: Vec<_> = several.iter().map(|one| one.get()).collect();
+                        format!("[{}]", several.join(","))
+                    }
+                },
+            )),
+            "__E" => Err(thrown(results.err)),
+            _ => {
+                Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, "the server has no such function"))
+            }
+        };
+        said.frames.push(Frame::Response(Response { callback_id, outcome }));
+    }
+}
+
+/// What a Node.js function threw, as an error of ours.
+fn thrown(error: Option<&RawValue>) -> CallError {
+    #[derive(Deserialize)]
+    struct Thrown {
+        name: Option<String>,
+        message: Option<String>,
+        code: Option<serde_json::Value>,
+    }
+    let text = error.map_or("null", RawValue::get);
+    match serde_json::from_str::<Thrown>(text) {
+        Ok(Thrown { name, message, code }) if text.starts_with('{') => {
+            let number =
+                code.as_ref().and_then(serde_json::Value::as_u64).and_then(|code| u32::try_from(code).ok());
+            let name = name.or_else(|| code.as_ref().and_then(|code| code.as_str().map(str::to_owned)));
+            let message = message.unwrap_or_else(|| text.to_owned());
+            let code = number.map_or(Code::UNKNOWN, Code);
+            CallError::named(code, Fate::Failed, name.unwrap_or_else(|| "Error".to_owned()), message)
+        }
+        _ => {
+            let message = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
+            CallError::named(Code::UNKNOWN, Fate::Failed, "Error", message)
+        }
+    }
+}
+
+impl Dialect for LightRpcClient {
+    fn begin(&mut self, said: &mut Said) {
+        packet("__D", None, &mut said.bytes);
+    }
+
+    fn hear(&mut self, bytes: &mut BytesMut, _: Instant, said: &mut Said) -> Result<(), DialectError> {
+        while let Some(json) = next_packet(bytes)? {
+            let Ok(Packet { command, data }) = serde_json::from_slice::<Packet<'_>>(&json) else {
+                continue;
+            };
+            match (&*command, data) {
+                ("__D", data) => self.described(data, said)?,
+                (command @ ("__R" | "__E" | "error"), Some(data)) => self.resolved(command, data, said),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        match frame {
+            Frame::Refused(refused) => return Err(refused.into()),
+            Frame::Ping => said.frames.push(Frame::Pong),
+            Frame::Request(Request { callback_id, action, time_left, payload, .. }) => {
+                give_back(&payload, said);
+                let function = action.strip_prefix(&self.prefix).unwrap_or(&action);
+                match as_json(&payload) {
+                    Ok(arguments) => {
+                        // As the original draws them, so that nobody who looks at them is surprised.
+                        let id = format!("00000000-0000-4000-8000-{:012x}", self.next_id);
+                        self.next_id += 1;
+                        let data = format!(r#"{{"id":"{id}","args":{}}}"#, as_list(&arguments));
+                        packet(function, Some(&data), &mut said.bytes);
+                        let until = time_left.and_then(|time_left| now.checked_add(time_left));
+                        self.calls.insert(id, (callback_id, until));
+                    }
+                    Err(error) => {
+                        let outcome = Err(error.with_fate(Fate::NotSent));
+                        said.frames.push(Frame::Response(Response { callback_id, outcome }));
+                    }
+                }
+            }
+            Frame::Cancel(cancelled) => self.calls.retain(|_, (callback_id, _)| *callback_id != cancelled),
+            Frame::Invoke(invoke) => {
+                give_back(&invoke.payload, said);
+                nobody_lent(&invoke, said);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, now: Instant, said: &mut Said) {
+        // Whoever called has been told by its own end; a caller that waits for ever still waits.
+        let _ = said;
+        self.calls.retain(|_, (_, until)| until.is_none_or(|until| until > now));
+    }
+}
+
+/// The arguments of one of our calls as the list that a function takes: a list is it already, nothing is an empty one.
+fn as_list(arguments: &str) -> Cow<'_, str> {
+    let arguments = arguments.trim();
+    if arguments.starts_with('[') {
+        Cow::Borrowed(arguments)
+    } else if arguments == "null" {
+        Cow::Borrowed("[]")
+    } else {
+        Cow::Owned(format!("[{arguments}]"))
+    }
+}

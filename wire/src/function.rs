@@ -1,0 +1,347 @@
+//! Functions as arguments. A function is no bytes: it travels beside the payload, and the payload holds its index among those
+//! that travel with it. While a value is written, the functions in it are noted; while one is read, they are handed out. So a
+//! function may stand at any depth of a value, in any encoding.
+//!
+//! What a function *is*, a closure or a way to one, is the business of `meshwork-actors` and `meshwork`.
+
+use crate::limits::CALLBACKS_PER_REQUEST_MAX;
+use crate::{CallError, CallbackId, Encoding, Payload};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cell::Cell;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a function does when it is called. It may be called from any thread, any number of times, and at once.
+pub trait Callable: Send + Sync + 'static {
+    /// Calls it. The future may be dropped at any time: then nobody waits any more.
+    fn invoke(&self, invocation: Invocation) -> Invoked;
+
+    /// The encoding that its arguments are written in: whoever lends it over a link reads that one.
+    fn encoding(&self) -> Encoding {
+        Encoding::Bincode
+    }
+}
+
+/// The outcome of a call of a function, to be awaited.
+pub type Invoked = Pin<Box<dyn Future<Output = Result<Payload, CallError>> + Send>>;
+
+/// A call of a function.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The arguments.
+    pub arguments: Payload,
+    /// How long the caller waits; `None` for ever.
+    pub within: Option<Duration>,
+    /// What the caller waits for.
+    pub wants: Wants,
+}
+
+/// What the caller of a function waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Wants {
+    /// Its result.
+    #[default]
+    Result,
+    /// Only its end: its result is `()`. A function of another protocol that has no result to tell of is over when it has been
+    /// called.
+    End,
+    /// Nothing: not even whether it was called.
+    Nothing,
+}
+
+/// A function. Clones are the same one; it ends with the last of them.
+#[derive(Clone)]
+pub struct Function(Arc<dyn Callable>);
+
+/// The functions of a payload, in the order of their indexes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Callbacks(Option<Arc<[Passed]>>);
+
+/// A function on its way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// At hand: it can be called.
+    Here(Function),
+    /// As it stands in a frame: the number that its lender drew.
+    Lent(CallbackId),
+}
+
+/// What stands in the payload in place of a function, in every encoding the same: in those that describe themselves, a map with
+/// this one entry.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Placeholder {
+    #[serde(rename = "$callback")]
+    index: u32,
+}
+
+thread_local! {
+    /// The functions of the value that is being written on this thread; none when no payload is.
+    static NOTED: Cell<Option<Vec<Function>>> = const { Cell::new(None) };
+    /// The functions of the value that is being read on this thread.
+    static HANDED_OUT: Cell<Callbacks> = const { Cell::new(Callbacks(None)) };
+}
+
+impl Function {
+    /// A function that does this.
+    pub fn new(callable: impl Callable) -> Self {
+        Self(Arc::new(callable))
+    }
+
+    /// Calls it.
+    pub fn invoke(&self, invocation: Invocation) -> Invoked {
+        self.0.invoke(invocation)
+    }
+
+    /// The encoding that its arguments are written in.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.0.encoding()
+    }
+}
+
+impl Callbacks {
+    /// No functions. Costs nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// These functions.
+    pub fn new(passed: impl IntoIterator<Item = Passed>) -> Self {
+        let passed: Arc<[_]> = passed.into_iter().collect();
+        Self((!passed.is_empty()).then_some(passed))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Passed> {
+        self.0.as_deref().unwrap_or_default().iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.as_deref().map_or(0, <[_]>::len)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The numbers under which they are lent, as a frame carries them. One that is not lent has no number; its place is taken by
+    /// one that is never drawn, so that a call of it finds nobody.
+    #[must_use]
+    pub fn ids(&self) -> Vec<CallbackId> {
+        let id = |passed: &Passed| match passed {
+            Passed::Lent(id) => *id,
+            Passed::Here(_) => CallbackId(u64::MAX),
+        };
+        self.iter().map(id).collect()
+    }
+
+    /// Notes the functions of the value that `write` writes; gives them with what it gives.
+    ///
+    /// # Errors
+    ///
+    /// When there are more than [`CALLBACKS_PER_REQUEST_MAX`].
+    pub(crate) fn noted<T>(write: impl FnOnce() -> T) -> (T, Result<Self, String>) {
+        /// Goes back to what was being written around it, whatever happens.
+        struct Around(Option<Vec<Function>>);
+
+        impl Drop for Around {
+            fn drop(&mut self) {
+                // A thread that ends has no place for it any more, and writes nothing more.
+                let _ = NOTED.try_with(|noted| noted.set(self.0.take()));
+            }
+        }
+
+        let _around = Around(NOTED.try_with(|noted| noted.replace(Some(Vec::new()))).unwrap_or_default());
+        let written = write();
+        let noted = NOTED.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        if noted.len() > CALLBACKS_PER_REQUEST_MAX {
+            let count = noted.len();
+            return (
+                written,
+                Err(format!("{count} functions are passed, and {CALLBACKS_PER_REQUEST_MAX} may be")),
+            );
+        }
+        if noted.is_empty() {
+            return (written, Ok(Self::none()));
+        }
+        (written, Ok(Self::new(noted.into_iter().map(Passed::Here))))
+    }
+
+    /// Hands these functions out to the value that `read` reads.
+    #[inline]
+    pub(crate) fn hand_out<T>(&self, read: impl FnOnce() -> T) -> T {
+        /// Goes back to what was being read around it, whatever happens.
+        struct Around(Callbacks);
+
+        impl Drop for Around {
+            fn drop(&mut self) {
+                let _ = HANDED_OUT.try_with(|handed_out| handed_out.set(std::mem::take(&mut self.0)));
+            }
+        }
+
+        let around = HANDED_OUT.try_with(|handed_out| handed_out.replace(self.clone())).unwrap_or_default();
+        let _around = Around(around);
+        read()
+    }
+}
+
+impl FromIterator<CallbackId> for Callbacks {
+    fn from_iter<T: IntoIterator<Item = CallbackId>>(ids: T) -> Self {
+        Self::new(ids.into_iter().map(Passed::Lent))
+    }
+}
+
+impl<'a> IntoIterator for &'a Callbacks {
+    type Item = &'a Passed;
+    type IntoIter = std::slice::Iter<'a, Passed>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl Serialize for Function {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let noted = NOTED.try_with(|noted| {
+            let mut functions = noted.take()?;
+            functions.push(self.clone());
+            let index = u32::try_from(functions.len() - 1).ok()?;
+            noted.set(Some(functions));
+            Some(index)
+        });
+        match noted {
+            Ok(Some(index)) => Placeholder { index }.serialize(serializer),
+            _ => Err(serde::ser::Error::custom(
+                "a function can be passed in a call and its reply, and nowhere else",
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Function {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Placeholder { index } = Placeholder::deserialize(deserializer)?;
+        let handed_out = HANDED_OUT.try_with(|handed_out| {
+            let callbacks = handed_out.take();
+            let passed = callbacks.iter().nth(index as usize).cloned();
+            handed_out.set(callbacks);
+            passed
+        });
+        match handed_out {
+            Ok(Some(Passed::Here(function))) => Ok(function),
+            _ => {
+                Err(serde::de::Error::custom(format_args!("no function number {index} came with the value")))
+            }
+        }
+    }
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Function {}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Function")
+    }
+}
+
+impl fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Callable for Nothing {
+        fn invoke(&self, _: Invocation) -> Invoked {
+            Box::pin(async { Ok(Payload::default()) })
+        }
+    }
+
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    enum Deep {
+        One(Function),
+        Many { list: Vec<Option<Function>>, number: u8 },
+    }
+
+    #[test]
+    fn functions_stand_at_any_depth_in_any_encoding() {
+        let (one, two) = (Function::new(Nothing), Function::new(Nothing));
+        let value =
+            vec![Deep::One(one.clone()), Deep::Many { list: vec![None, Some(two), Some(one)], number: 7 }];
+        for encoding in [Encoding::Bincode, Encoding::MessagePack, Encoding::Json] {
+            let payload = Payload::encode(encoding, &value).unwrap();
+            assert_eq!(payload.callbacks.len(), 3, "{encoding}");
+            assert_eq!(payload.decode::<Vec<Deep>>().unwrap(), value, "{encoding}");
+        }
+    }
+
+    #[test]
+    fn the_placeholder_is_a_map_of_one_entry() {
+        let payload = Payload::encode(Encoding::Json, &(1, Function::new(Nothing))).unwrap();
+        assert_eq!(&payload.bytes[..], br#"[1,{"$callback":0}]"#);
+    }
+
+    #[test]
+    fn a_function_is_written_and_read_in_a_payload_and_nowhere_else() {
+        let function = Function::new(Nothing);
+        let mut out = Vec::new();
+        let written = function.serialize(&mut rmp_serde::Serializer::new(&mut out));
+        assert!(written.unwrap_err().to_string().contains("can be passed in a call"));
+        let mut payload = Payload::encode(Encoding::Json, &function).unwrap();
+        payload.callbacks = Callbacks::none();
+        assert!(payload.decode::<Function>().unwrap_err().reason.contains("no function number 0"));
+        payload.callbacks = Callbacks::from_iter([CallbackId(0)]);
+        assert!(payload.decode::<Function>().is_err(), "one that only has a number cannot be called");
+    }
+
+    #[test]
+    fn too_many_functions_are_refused_where_they_are_passed() {
+        let many = vec![Function::new(Nothing); CALLBACKS_PER_REQUEST_MAX];
+        assert!(Payload::encode(Encoding::Bincode, &many).is_ok());
+        let too_many = vec![Function::new(Nothing); CALLBACKS_PER_REQUEST_MAX + 1];
+        let refused = Payload::encode(Encoding::Bincode, &too_many).unwrap_err();
+        assert!(refused.reason.contains("65 functions are passed, and 64 may be"), "{refused}");
+    }
+
+    /// A value that is itself written and read as a payload of its own while another one is.
+    #[derive(Clone)]
+    struct Wrapped(Function);
+
+    impl Serialize for Wrapped {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let inner = Payload::encode(Encoding::Json, &self.0).map_err(serde::ser::Error::custom)?;
+            assert_eq!(inner.callbacks.len(), 1);
+            inner.decode::<Function>().map_err(serde::ser::Error::custom)?.serialize(serializer)
+        }
+    }
+
+    #[test]
+    fn payloads_within_payloads_keep_their_functions_apart() {
+        let function = Function::new(Nothing);
+        let value = (function.clone(), Wrapped(function.clone()), function.clone());
+        let payload = Payload::encode(Encoding::Bincode, &value).unwrap();
+        assert_eq!(payload.callbacks.len(), 3);
+        let read: (Function, Function, Function) = payload.decode().unwrap();
+        assert_eq!(read, (function.clone(), function.clone(), function));
+    }
+}
