@@ -30,8 +30,8 @@ use meshwork_wire::limits::{
     UNBOUND_SESSIONS_MAX,
 };
 use meshwork_wire::{
-    Allowed, Broadcast, ByteString, CallError, CallbackId, Code, Dialect, Fate, Frame, LightRpcServer,
-    NameError, Pattern, SessionId, SubscriptionKey, check_node,
+    Allowed, Broadcast, ByteString, CallError, CallbackId, Code, Dialect, Dnode, Fate, Frame, LightRpcServer,
+    NameError, Pattern, ResultStyle, SessionId, SubscriptionKey, check_node,
 };
 use std::cell::RefCell;
 use std::io;
@@ -146,14 +146,21 @@ impl Listen {
     /// token branches need.
     #[must_use]
     pub fn light_rpc(address: impl Into<Address>, allowed: Allowed) -> Self {
-        let permit = Permit {
-            call: allowed.patterns().map(<[_]>::to_vec),
-            respond: Some(Vec::new()),
-            publish: Some(Vec::new()),
-            subscribe: Some(Vec::new()),
-        };
+        let permit = only_calls(&allowed);
         let dialect =
             move |peer: &str| -> Box<dyn Dialect> { Box::new(LightRpcServer::new(peer, allowed.clone())) };
+        Self::gateway(address.into(), Box::new(dialect), Some(permit))
+    }
+
+    /// Listens on a TCP address for clients that speak dnode, as the npm package `dnode` 1.2.2 does: they see the actions that there
+    /// are when they come as functions, and may pass functions themselves. What their result callbacks are called with is up
+    /// to `style`. The protocol has no authentication, so whoever reaches the address may call what is allowed here, whatever
+    /// token branches need.
+    #[must_use]
+    pub fn dnode(address: impl Into<Address>, allowed: Allowed, style: ResultStyle) -> Self {
+        let permit = only_calls(&allowed);
+        let dialect =
+            move |peer: &str| -> Box<dyn Dialect> { Box::new(Dnode::server(peer, allowed.clone(), style)) };
         Self::gateway(address.into(), Box::new(dialect), Some(permit))
     }
 
@@ -179,6 +186,16 @@ impl Listen {
         let asked = acceptor.address();
         let open = Box::pin(async move { Ok(Box::new(acceptor) as Box<dyn Accept>) });
         Self { asked, admitted: None, open }
+    }
+}
+
+/// What a client may do that was not asked who it is.
+fn only_calls(allowed: &Allowed) -> Permit {
+    Permit {
+        call: allowed.patterns().map(<[_]>::to_vec),
+        respond: Some(Vec::new()),
+        publish: Some(Vec::new()),
+        subscribe: Some(Vec::new()),
     }
 }
 

@@ -1,48 +1,79 @@
-//! `meshwork bridge`: an old server of another protocol becomes a branch of the mesh.
+//! `meshwork bridge`: an old server of another protocol becomes a branch of the mesh. And how the protocols are named, which a
+//! master's gateways need, too.
 
 use super::{Done, Failure, Mesh, Signals, read_token, say};
-use clap::Args;
-use meshwork::{Bridge, BridgeError};
+use clap::{Args, ValueEnum};
+use meshwork::{Bridge, BridgeError, ResultStyle};
 use std::str::FromStr;
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// What it speaks and where it is, as in `light-rpc=127.0.0.1:5555`.
+    /// What it speaks, light-rpc or dnode, and where it is, as in `light-rpc=127.0.0.1:5555`.
     #[arg(value_name = "PROTOCOL=HOST:PORT")]
-    server: Server,
+    server: Foreign,
     /// What stands before the names of its functions: `legacy` makes `add` the action `legacy/add`.
     #[arg(long, default_value = "")]
     prefix: String,
+    /// What a dnode server calls result callbacks with.
+    #[arg(long, value_enum, default_value = "result")]
+    dnode_results: Results,
     #[command(flatten)]
     mesh: Mesh,
 }
 
-/// An old server.
+/// An address of another protocol.
 #[derive(Clone)]
-struct Server {
-    address: String,
+pub(super) struct Foreign {
+    pub(super) protocol: Protocol,
+    pub(super) address: String,
 }
 
-impl FromStr for Server {
+#[derive(Clone, Copy)]
+pub(super) enum Protocol {
+    LightRpc,
+    Dnode,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Results {
+    /// `(result)`, and `(null, error)` when it failed.
+    Result,
+    /// `(error, result)`, as is usual in Node.js.
+    ErrorFirst,
+}
+
+impl FromStr for Foreign {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some(("light-rpc", address)) => {
-                meshwork::Address::from(address).check().map_err(|error| error.to_string())?;
-                Ok(Self { address: address.to_owned() })
-            }
-            Some((protocol, _)) => {
-                Err(format!("{protocol:?} is no protocol that a bridge speaks: there is light-rpc"))
-            }
-            None => Err("write PROTOCOL=HOST:PORT, as in light-rpc=127.0.0.1:5555".to_owned()),
+        let (protocol, address) =
+            text.split_once('=').ok_or("write PROTOCOL=HOST:PORT, as in light-rpc=127.0.0.1:5555")?;
+        let protocol = match protocol {
+            "light-rpc" => Protocol::LightRpc,
+            "dnode" => Protocol::Dnode,
+            _ => return Err(format!("{protocol:?} is none of the protocols: there are light-rpc and dnode")),
+        };
+        meshwork::Address::from(address).check().map_err(|error| error.to_string())?;
+        Ok(Self { protocol, address: address.to_owned() })
+    }
+}
+
+impl From<Results> for ResultStyle {
+    fn from(results: Results) -> Self {
+        match results {
+            Results::Result => ResultStyle::Result,
+            Results::ErrorFirst => ResultStyle::ErrorFirst,
         }
     }
 }
 
 pub(super) async fn run(options: Options) -> Done {
-    let Options { server, prefix, mesh } = options;
-    let mut bridge = Bridge::light_rpc(server.address.as_str()).prefix(prefix);
+    let Options { server: Foreign { protocol, address }, prefix, dnode_results, mesh } = options;
+    let bridge = match protocol {
+        Protocol::LightRpc => Bridge::light_rpc(address.as_str()),
+        Protocol::Dnode => Bridge::dnode(address.as_str(), dnode_results.into()),
+    };
+    let mut bridge = bridge.prefix(prefix);
     if let Some(name) = mesh.name {
         bridge = bridge.name(name);
     }
@@ -50,7 +81,7 @@ pub(super) async fn run(options: Options) -> Done {
         bridge = bridge.token(token);
     }
     let mut signals = Signals::new()?;
-    say(format_args!("bridging {} to {}", server.address, mesh.master));
+    say(format_args!("bridging {address} to {}", mesh.master));
     tokio::select! {
         error = bridge.run(mesh.master) => Err(match error {
             BridgeError::Refused(_) => Failure::Bind(error.to_string()),

@@ -1,5 +1,6 @@
 //! `meshwork master`: runs a master until it is asked to end, then drains it.
 
+use super::bridge::{Foreign, Protocol, Results};
 use super::{Done, Failure, Output, Signals, drain, read_duration, read_token};
 use clap::{Args, ValueEnum};
 use meshwork::prelude::*;
@@ -14,10 +15,13 @@ pub(super) struct Options {
     /// Where to listen; port 0 takes a free one. May be given several times.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3010")]
     listen: Vec<String>,
-    /// Lets programs of another protocol in, as in `light-rpc=127.0.0.1:5555`. May be given several times. The protocol has no
-    /// authentication: whoever reaches the address may call what --gateway-allow allows.
+    /// Lets programs of another protocol in: light-rpc or dnode, as in `dnode=127.0.0.1:5555`. May be given several times. These
+    /// protocols have no authentication: whoever reaches the address may call what --gateway-allow allows.
     #[arg(long, value_name = "PROTOCOL=HOST:PORT")]
-    gateway: Vec<Gateway>,
+    gateway: Vec<Foreign>,
+    /// What the result callbacks of dnode clients are called with.
+    #[arg(long, value_enum, default_value = "result")]
+    dnode_results: Results,
     /// The actions that programs of other protocols may see and call, as a pattern such as `public/**`. May be given several times;
     /// everything when it is not.
     #[arg(long, value_name = "PATTERN")]
@@ -43,29 +47,6 @@ pub(super) struct Options {
     /// How long to finish what is in flight when asked to end. A second signal ends at once.
     #[arg(long, value_parser = read_duration, default_value = "10s")]
     drain_within: Duration,
-}
-
-/// Where programs of another protocol are let in.
-#[derive(Clone)]
-struct Gateway {
-    address: String,
-}
-
-impl FromStr for Gateway {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some(("light-rpc", address)) => {
-                meshwork::Address::from(address).check().map_err(|error| error.to_string())?;
-                Ok(Self { address: address.to_owned() })
-            }
-            Some((protocol, _)) => {
-                Err(format!("{protocol:?} is no protocol that a gateway speaks: there is light-rpc"))
-            }
-            None => Err("write PROTOCOL=HOST:PORT, as in light-rpc=127.0.0.1:5555".to_owned()),
-        }
-    }
 }
 
 #[derive(Clone)]
@@ -120,8 +101,11 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         patterns => Allowed::only(patterns.into_iter().map(|Allow(pattern)| pattern)),
     };
     let native = options.listen.into_iter().map(|address| (Listen::tcp(address), "meshwork"));
-    let gateways = options.gateway.into_iter();
-    let gateways = gateways.map(|gateway| (Listen::light_rpc(gateway.address, allowed.clone()), "light-rpc"));
+    let style = options.dnode_results.into();
+    let gateways = options.gateway.into_iter().map(|Foreign { protocol, address }| match protocol {
+        Protocol::LightRpc => (Listen::light_rpc(address, allowed.clone()), "light-rpc"),
+        Protocol::Dnode => (Listen::dnode(address, allowed.clone(), style), "dnode"),
+    });
     for (listen, protocol) in native.chain(gateways) {
         let listening = actor.send(listen).await;
         let address = listening

@@ -5,6 +5,7 @@ mod binding;
 mod callbacks;
 mod calls;
 mod cut;
+mod dnode;
 mod ends;
 mod events;
 mod leaving;

@@ -2,8 +2,10 @@
 //! way round, so that whoever speaks it looks like a branch, or like a master. It stands between a foreign socket and an
 //! actor that knows nothing of it.
 
+mod dnode;
 mod light_rpc;
 
+pub use dnode::{Dnode, ResultStyle};
 pub use light_rpc::{LightRpcClient, LightRpcServer};
 
 use crate::limits::{FOREIGN_CALL_WITHIN, NAME_LEN_MAX};

@@ -18,7 +18,9 @@ mod payload;
 
 pub use bytestring::ByteString;
 pub use codec::{Block, FrameCodec, FrameError, Frames};
-pub use dialect::{Allowed, Dialect, DialectError, LightRpcClient, LightRpcServer, Said, foreign_name};
+pub use dialect::{
+    Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, ResultStyle, Said, foreign_name,
+};
 pub use error::{CallError, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, Invoke, NodeNews, Offer, Publish,

@@ -1,6 +1,8 @@
 //! What `cargo fuzz` does with bytes that it makes up, over the seeds that it starts from: so the targets always compile, and
 //! a seed that was once a crash stays a test.
 
+#[path = "../../fuzz/targets/dnode.rs"]
+mod dnode;
 #[path = "../../fuzz/targets/frames.rs"]
 mod frames;
 #[path = "../../fuzz/targets/light_rpc.rs"]
@@ -119,6 +121,20 @@ fn light_rpc_seeds() -> Vec<(String, Vec<u8>)> {
     transcript_seeds(include_str!("transcripts/light_rpc.jsonl"), &broken)
 }
 
+fn dnode_seeds() -> Vec<(String, Vec<u8>)> {
+    let broken = [
+        ("json", "{\n"),
+        (
+            "cycle",
+            "{\"method\":\"a\",\"arguments\":[{}],\"links\":[{\"from\":[\"0\"],\"to\":[\"0\",\"a\"]}]}\n",
+        ),
+        ("path", "{\"method\":0,\"arguments\":[1],\"callbacks\":{\"1\":[\"9\",{}]}}\n"),
+        ("cull", "{\"method\":\"cull\",\"arguments\":[0,-1,\"x\",1e99]}\n"),
+        ("twice", "{\"method\":\"a\",\"arguments\":[1],\"callbacks\":{\"1\":[\"0\"],\"01\":[\"0\"]}}\n"),
+    ];
+    transcript_seeds(include_str!("transcripts/dnode.jsonl"), &broken)
+}
+
 /// The variable that has the seeds written anew, for whoever has added a frame.
 const WRITE_SEEDS: &str = "MESHWORK_WRITE_SEEDS";
 
@@ -166,6 +182,19 @@ fn light_rpc_holds_over_its_seeds() {
 #[test]
 fn what_light_rpc_was_heard_to_say_is_a_seed() {
     assert_kept("light_rpc", light_rpc_seeds());
+}
+
+#[test]
+fn dnode_holds_over_its_seeds() {
+    for (name, bytes) in seeds("dnode") {
+        println!("{name}");
+        dnode::run(&bytes);
+    }
+}
+
+#[test]
+fn what_dnode_was_heard_to_say_is_a_seed() {
+    assert_kept("dnode", dnode_seeds());
 }
 
 #[test]

@@ -1,17 +1,16 @@
 //! The bench, `cargo xtask bench`: sees to it that the peers are there, builds everything in release mode, and runs the
 //! program in `benches/`, which starts them and itself in their turns.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
 use crate::debian;
+use crate::node;
 use crate::step::Step;
 
 /// Programs that the bench starts, and the Debian packages that they come in.
-const PROGRAMS: [(&str, &str); 4] =
-    [("nats-server", "nats-server"), ("redis-server", "redis-server"), ("node", "nodejs"), ("npm", "npm")];
+const PROGRAMS: [(&str, &str); 2] = [("nats-server", "nats-server"), ("redis-server", "redis-server")];
 
 /// The peers on Node.js.
 const NODE: &str = "benches/node";
@@ -21,15 +20,8 @@ pub(crate) fn run(options: &[String]) -> anyhow::Result<()> {
     let only_asks = options.iter().any(|option| option == "--help" || option == "-h");
     if !only_asks {
         debian::need(&PROGRAMS)?;
-        if !Path::new(NODE).join("node_modules").is_dir() {
-            eprintln!("\n==> npm ci, in {NODE}");
-            let mut npm = Command::new("npm");
-            npm.args(["ci", "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund"])
-                .current_dir(NODE);
-            // What it prints is progress, and stdout is for the table.
-            npm.stdin(Stdio::null()).stdout(Stdio::null());
-            ensure!(npm.status().context("cannot run npm")?.success(), "npm ci failed in {NODE}");
-        }
+        debian::need(&node::PROGRAMS)?;
+        node::packages(NODE)?;
     }
     Step::cargo("build --release --package meshwork-benches").run()?;
     let metadata = Step::cargo("metadata --format-version 1 --no-deps").output()?;

@@ -7,6 +7,7 @@ mod bench;
 mod debian;
 mod fuzz;
 mod instructions;
+mod node;
 mod step;
 mod test;
 

@@ -17,6 +17,9 @@ const EXAMPLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Fetching the advisories takes seconds. A connection that hangs is treated as none.
 const ADVISORIES_FETCH_TIME_MAX: Duration = Duration::from_secs(120);
 
+/// The original programs of other protocols, which tests drive.
+const NODE: &str = "tests/node";
+
 /// Runs every check of the project.
 pub(crate) fn run() -> anyhow::Result<()> {
     for step in checks() {
@@ -26,6 +29,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Step::cargo("doc --workspace --all-features --no-deps").env("RUSTDOCFLAGS", "-D warnings").run()?;
     dependencies()?;
     crate::instructions::run(false)?;
+    crate::debian::need(&crate::node::PROGRAMS)?;
+    crate::node::packages(NODE)?;
     suite(cargo_has("nextest")).run_last()
 }
 

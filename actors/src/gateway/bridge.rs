@@ -5,11 +5,16 @@ use super::DialectLink;
 use crate::branch::Backoff;
 use crate::link::{Address, AddressError, Dial, Link, Tcp};
 use futures::future::BoxFuture;
-use meshwork_wire::{ByteString, CallError, Dialect, LightRpcClient, NameError, check_action, check_node};
+use meshwork_wire::{
+    ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, ResultStyle, check_action, check_node,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Makes the dialect of a bridge for each of its links.
+type MakeDialect = dyn Fn(&Bridge) -> Box<dyn Dialect> + Send + Sync;
 
 /// Binds an old server of another protocol to a master, as a branch that offers its functions.
 pub struct Bridge {
@@ -18,7 +23,7 @@ pub struct Bridge {
     token: Option<ByteString>,
     prefix: String,
     dial: Arc<dyn Dial>,
-    dialect: fn(&Bridge) -> Box<dyn Dialect>,
+    dialect: Arc<MakeDialect>,
 }
 
 /// Why a bridge does not run, or runs no more.
@@ -42,16 +47,32 @@ impl Bridge {
     /// To a server that speaks light_rpc, as `nodejs-light_rpc` 0.2 does.
     #[must_use]
     pub fn light_rpc(server: impl Into<Address>) -> Self {
-        let server = server.into();
+        Self::to(server.into(), "light_rpc", |bridge| {
+            Box::new(LightRpcClient::new(bridge.name.clone(), bridge.token.clone(), &bridge.prefix))
+        })
+    }
+
+    /// To a server that speaks dnode, as the npm package `dnode` 1.2.2 does. A callback of it is called with what `style` says.
+    #[must_use]
+    pub fn dnode(server: impl Into<Address>, style: ResultStyle) -> Self {
+        let dialect = move |bridge: &Self| -> Box<dyn Dialect> {
+            Box::new(Dnode::client(bridge.name.clone(), bridge.token.clone(), &bridge.prefix, style))
+        };
+        Self::to(server.into(), "dnode", dialect)
+    }
+
+    fn to(
+        server: Address,
+        dialect: &str,
+        make: impl Fn(&Self) -> Box<dyn Dialect> + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            name: format!("bridge/light_rpc/{server}").into(),
+            name: format!("bridge/{dialect}/{server}").into(),
             server,
             token: None,
             prefix: String::new(),
             dial: Arc::new(Tcp),
-            dialect: |bridge| {
-                Box::new(LightRpcClient::new(bridge.name.clone(), bridge.token.clone(), &bridge.prefix))
-            },
+            dialect: Arc::new(make),
         }
     }
 

@@ -1,0 +1,173 @@
+//! The original dnode, from npm, on live sockets: as a client of our gateway, and as an old server behind a bridge.
+
+use crate::{Mesh, soon};
+use meshwork::prelude::*;
+use meshwork::{Allowed, Bridge, ResultStyle};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+/// A script of `tests/node`, whose packages `cargo xtask test` installs.
+fn node(script: &str, arguments: &[&str]) -> Child {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node");
+    assert!(
+        std::path::Path::new(folder).join("node_modules/dnode").is_dir(),
+        "run `npm ci` in {folder}, or `cargo xtask test`, which does",
+    );
+    let mut command = Command::new("node");
+    command.arg(script).args(arguments).current_dir(folder).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Node.js is installed")
+}
+
+fn responders() -> BranchActor {
+    #[derive(Serialize, Deserialize)]
+    struct Deep {
+        on: On,
+    }
+    #[derive(Serialize, Deserialize)]
+    struct On {
+        #[serde(rename = "fn")]
+        function: Callback<u64, u64>,
+    }
+    BranchActor::new("responders")
+        .respond("add", |(a, b): (i64, i64)| async move { Ok(a + b) })
+        .respond_all(
+            Responders::new().respond_self_describing("echo", |(value,): (Value,)| async { Ok(value) }),
+        )
+        .respond("boom", |(): ()| async {
+            Err::<(), _>(ActionError::new("Boom", "it went off").with_code(1200))
+        })
+        .respond("three", |callback: Callback<u64, ()>| async move {
+            for number in 1..=3 {
+                callback.call(number).await?;
+            }
+            Ok("done")
+        })
+        .respond("deep", |deep: Deep| async move { Ok(deep.on.function.call(7).await?) })
+        .respond("counter", |(): ()| async {
+            let count = Arc::new(AtomicU64::new(0));
+            Ok(Callback::new(move |by: u64| count.fetch_add(by, Ordering::Relaxed) + by))
+        })
+}
+
+async fn a_client_is_served(style: ResultStyle, name: &str) {
+    let mesh = Mesh::start().await;
+    let responders = mesh.bind(responders()).await;
+    let listen = Listen::dnode("127.0.0.1:0", Allowed::all(), style);
+    let address = mesh.master.addr().send(listen).await.expect("it runs").expect("it listens");
+    let port = address.as_str().rsplit(':').next().expect("a port").to_owned();
+    // Garbage of others ends nothing here.
+    for garbage in [&b"garbage\n"[..], b"{\"method\":", b"\xff\xfe\n", b"17\n{}\n"] {
+        let mut other = TcpStream::connect(address.as_str()).await.expect("it listens");
+        other.write_all(garbage).await.expect("it reads");
+    }
+    let mut client = node("client.js", &[&port, name]);
+    let stdout = client.stdout.take().expect("it is piped");
+    let mut said = HashMap::new();
+    let mut lines = BufReader::new(stdout).lines();
+    let reading = async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            let (what, value): (String, Value) = serde_json::from_str(&line).expect("JSON");
+            said.insert(what, value);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reading).await.expect("it ends");
+    assert!(client.wait().await.expect("it ran").success(), "{said:?}");
+    let values =
+        json!(["é☃😀", 9_007_199_254_740_991_i64, -1.5e-7, null, [[[]]], { "k": { "l": [true, false] } }]);
+    assert_eq!(said["functions"], json!(["add", "boom", "counter", "deep", "echo", "three"]));
+    assert_eq!(said["add"], json!([null, 42]));
+    assert_eq!(said["echo"], json!([null, values]));
+    assert_eq!(said["boom"][0], json!({ "name": "Boom", "message": "it went off", "code": 1200 }));
+    assert_eq!(said["three"], json!([null, "done"]));
+    assert_eq!(said["heard"], json!([1, 2, 3]));
+    assert_eq!(said["deep"], json!([null, 8]));
+    assert_eq!(said["counter"], json!([2, 5]));
+    assert_eq!(said["right"], json!(10_000));
+    assert_eq!(said.get("fail").or(said.get("error")), None);
+    // It never says that it needs a function no more; the end of its link does.
+    soon(async {
+        loop {
+            let (master, branch) = (
+                mesh.master.snapshot().await.expect("it runs"),
+                responders.snapshot().await.expect("it runs"),
+            );
+            if master.callbacks_lent + master.callbacks_borrowed + branch.callbacks_lent == 0 {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[actix::test]
+async fn a_client_whose_callbacks_take_a_result_is_served() {
+    a_client_is_served(ResultStyle::Result, "result").await;
+}
+
+#[actix::test]
+async fn a_client_whose_callbacks_take_an_error_first_is_served() {
+    a_client_is_served(ResultStyle::ErrorFirst, "error-first").await;
+}
+
+#[actix::test]
+async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
+    let mesh = Mesh::start().await;
+    let mut server = node("server.js", &[]);
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().expect("it is piped")).read_line(&mut line).await.expect("a port");
+    let address = format!("127.0.0.1:{}", line.trim());
+    let bridge = Bridge::dnode(address.as_str(), ResultStyle::Result).prefix("old");
+    let bridging = actix_rt::spawn(bridge.run(&mesh.address));
+    let there = |expected: usize| {
+        let master = mesh.master.clone();
+        async move {
+            soon(async {
+                while master.describe("old/**").await.expect("it runs").len() != expected {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
+    };
+    there(6).await;
+    let caller = mesh.branch("caller").await;
+    assert_eq!(soon(caller.call("old/timesTen", 5_u64)).await, Ok(50_u64));
+    assert_eq!(soon(caller.call("old/math/add", (2.5_f64, 3_u64))).await, Ok(5.5_f64));
+    let values = json!({ "é": ["☃😀", null, [[]], 9_007_199_254_740_991_i64, -0.001] });
+    assert_eq!(soon(caller.call("old/echo", (values.clone(),))).await, Ok(values));
+    let heard = Arc::new(AtomicU64::new(0));
+    let hearing = Arc::clone(&heard);
+    let each: Callback<u64, ()> = Callback::new(move |number: u64| {
+        hearing.fetch_add(number, Ordering::Relaxed);
+    });
+    assert_eq!(soon(caller.call("old/each", ([1, 2, 3], each))).await, Ok(3_u64));
+    soon(async {
+        while heard.load(Ordering::Relaxed) < 6 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let ask: Callback<u64, u64> = Callback::new(|number: u64| number + 1);
+    assert_eq!(soon(caller.call("old/ask", (41, ask))).await, Ok(42_u64));
+    let tens = soon(caller.call_many::<u64>("old/timesTen", 0..10_000_u64)).await;
+    assert!(tens.into_iter().zip(0..).all(|(ten, number)| ten == Ok(10 * number)));
+    let silent = soon(caller.call::<()>("old/silent", ()).within(Duration::from_millis(50))).await;
+    assert_eq!(silent.unwrap_err().code(), Code::REQUEST_TIMEOUT);
+    let waiting = actix_rt::spawn(caller.call::<()>("old/silent", ()));
+    soon(async {
+        let sessions = || async { mesh.master.snapshot().await.expect("it runs").sessions };
+        while sessions().await.iter().all(|session| session.in_flight == 0) {}
+    })
+    .await;
+    server.kill().await.expect("it runs");
+    let lost = soon(waiting).await.unwrap().unwrap_err();
+    assert_eq!((lost.code(), lost.fate()), (Code::PROVIDER_LOST, Fate::Unknown));
+    there(0).await;
+    bridging.abort();
+}

@@ -1,0 +1,721 @@
+//! dnode, as the npm package `dnode` 1.2.2 speaks it: one JSON object a line, `{"method": .., "arguments": [..], "callbacks": {id: path},
+//! "links": [..]}`. Both ends begin with `methods`: the functions of an object, each under a number. A method that is a text is called by name,
+//! one that is a number is a function of whoever is called, and functions stand anywhere in the arguments as placeholders whose
+//! paths `callbacks` lists.
+//!
+//! By custom the last argument, if it is a function, takes the result. That is all that there is of a reply: so a call without it is
+//! one that nobody waits for.
+
+use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, foreign_name, too_late};
+use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN, PROTOCOL_VERSION};
+use crate::{
+    Bind, ByteString, CallError, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Invoke, Offer, Passed,
+    Payload, Request, Response, Wants, check_action,
+};
+use bytes::BytesMut;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+const DIALECT: &str = "dnode";
+
+/// The longest line, in bytes: what fits into a frame of ours.
+const LINE_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
+
+/// How many functions of ours the other end may hold: it says when it needs one no more, or never.
+const FUNCTIONS_MAX: usize = 131_072;
+
+/// How many values a line may repeat by links, and how many values those have together: a link takes a few bytes and may name
+/// everything.
+const LINKS_MAX: usize = 1_024;
+const LINKED_VALUES_MAX: usize = 100_000;
+
+/// How long a function of theirs that nobody holds any more is kept before they are told: they use its number again when they
+/// pass the same function again, and that may be on its way.
+const CULL_AFTER: Duration = Duration::from_secs(10);
+
+/// What the function that takes a result is called with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ResultStyle {
+    /// `(result)`, and `(null, error)` when the call failed.
+    #[default]
+    Result,
+    /// `(error, result)`, as is usual in Node.js: one of the two is null.
+    ErrorFirst,
+}
+
+/// One end of a dnode connection: what a server is to a client of ours, or what a client is to an old server.
+#[derive(Debug)]
+pub struct Dnode {
+    role: Role,
+    style: ResultStyle,
+    /// How much of what was heard is known to hold no end of a line.
+    scanned: usize,
+    /// Those that the other end may call, by the number that it knows.
+    ours: HashMap<u64, Ours>,
+    next_ours: u64,
+    /// The number under which a function of the mesh is passed.
+    lent: HashMap<CallbackId, u64>,
+    /// How many hold a function of theirs.
+    theirs: HashMap<u64, usize>,
+    unheld: VecDeque<(Instant, u64)>,
+    /// Calls of theirs that are on their way: the function that takes the result, if there is one.
+    calls: Calls<Option<u64>>,
+    /// Ours that wait for a result of theirs.
+    results: HashMap<CallbackId, u64>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Server {
+        name: ByteString,
+        bound: bool,
+        visible: Visible,
+        numbers: BTreeMap<ByteString, u64>,
+    },
+    Client {
+        name: ByteString,
+        credentials: Option<ByteString>,
+        prefix: String,
+        /// Their functions by the name of the action; none before they said.
+        functions: Option<HashMap<ByteString, u64>>,
+    },
+}
+
+/// A function of ours.
+#[derive(Clone, Debug)]
+enum Ours {
+    Action(ByteString),
+    /// One that the mesh passed.
+    Function(CallbackId),
+    /// It takes the result of a call of ours.
+    Result(CallbackId),
+}
+
+#[derive(Deserialize)]
+struct Line {
+    method: Value,
+    #[serde(default)]
+    arguments: Vec<Value>,
+    #[serde(default)]
+    callbacks: Option<Map<String, Value>>,
+    #[serde(default)]
+    links: Option<Vec<Link>>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    from: Vec<Value>,
+    to: Vec<Value>,
+}
+
+impl Dnode {
+    /// For a client that came from there, which may call this.
+    #[must_use]
+    pub fn server(peer: &str, allowed: Allowed, style: ResultStyle) -> Self {
+        let (name, visible) = (foreign_name(DIALECT, peer), Visible::new(allowed));
+        Self::new(Role::Server { name, bound: false, visible, numbers: BTreeMap::new() }, style)
+    }
+
+    /// For an old server, whose functions become actions under this prefix, of a branch of this name.
+    #[must_use]
+    pub fn client(
+        name: ByteString,
+        credentials: Option<ByteString>,
+        prefix: &str,
+        style: ResultStyle,
+    ) -> Self {
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Self::new(Role::Client { name, credentials, prefix, functions: None }, style)
+    }
+
+    fn new(role: Role, style: ResultStyle) -> Self {
+        Self {
+            role,
+            style,
+            scanned: 0,
+            ours: HashMap::new(),
+            next_ours: 0,
+            lent: HashMap::new(),
+            theirs: HashMap::new(),
+            unheld: VecDeque::new(),
+            calls: Calls::new(),
+            results: HashMap::new(),
+        }
+    }
+
+    fn draw(&mut self, ours: Ours) -> u64 {
+        let number = self.next_ours;
+        self.next_ours += 1;
+        self.ours.insert(number, ours);
+        number
+    }
+
+    fn hold(&mut self, theirs: u64) {
+        *self.theirs.entry(theirs).or_default() += 1;
+    }
+
+    fn let_go(&mut self, theirs: u64, now: Instant) {
+        if let Some(count) = self.theirs.get_mut(&theirs) {
+            *count -= 1;
+            if *count == 0 {
+                self.unheld.push_back((now, theirs));
+            }
+        }
+    }
+
+    /// Says a line: the functions in the arguments are listed with their paths.
+    fn line(
+        &mut self,
+        method: Value,
+        mut arguments: Vec<Value>,
+        callbacks: &Callbacks,
+        result: Option<u64>,
+        said: &mut Said,
+    ) {
+        let mut listed = Map::new();
+        if !callbacks.is_empty() {
+            let ids = callbacks.ids();
+            for (at, argument) in arguments.iter_mut().enumerate() {
+                self.list(argument, &mut vec![at.to_string()], &ids, &mut listed);
+            }
+        }
+        if let Some(result) = result {
+            listed.insert(result.to_string(), json!([arguments.len().to_string()]));
+            arguments.push(json!("[Function]"));
+        }
+        let line = json!({ "method": method, "arguments": arguments, "callbacks": listed, "links": [] });
+        said.bytes.extend_from_slice(line.to_string().as_bytes());
+        said.bytes.extend_from_slice(b"\n");
+    }
+
+    /// Puts numbers of ours in the places of the functions that the mesh passes.
+    fn list(
+        &mut self,
+        value: &mut Value,
+        path: &mut Vec<String>,
+        ids: &[CallbackId],
+        listed: &mut Map<String, Value>,
+    ) {
+        if let Some(id) = placeholder(value).and_then(|index| ids.get(index)) {
+            let number = match self.lent.get(id) {
+                Some(number) => *number,
+                None => {
+                    let number = self.draw(Ours::Function(*id));
+                    self.lent.insert(*id, number);
+                    number
+                }
+            };
+            listed.insert(number.to_string(), json!(path));
+            *value = json!("[Function]");
+            return;
+        }
+        match value {
+            Value::Array(values) => {
+                for (at, value) in values.iter_mut().enumerate() {
+                    path.push(at.to_string());
+                    self.list(value, path, ids, listed);
+                    path.pop();
+                }
+            }
+            Value::Object(entries) => {
+                for (key, value) in entries {
+                    path.push(key.clone());
+                    self.list(value, path, ids, listed);
+                    path.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hear_line(&mut self, line: &[u8], now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        let malformed = |what: String| DialectError::Malformed { dialect: DIALECT, what };
+        let Line { method, mut arguments, callbacks, links } =
+            serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
+        let mut functions: Vec<(u64, Vec<String>)> = Vec::new();
+        for (number, path) in callbacks.into_iter().flatten() {
+            let number =
+                number.parse().map_err(|_| malformed(format!("a function has number {number:?}")))?;
+            functions.push((number, path_of(&path).ok_or_else(|| malformed("a path is a list".to_owned()))?));
+        }
+        functions.sort_unstable();
+        if method == "methods" {
+            return self.methods(&functions, said);
+        }
+        if method == "cull" {
+            for number in arguments.iter().filter_map(Value::as_u64) {
+                if let Some(Ours::Function(id)) = self.ours.get(&number).cloned() {
+                    self.ours.remove(&number);
+                    self.lent.remove(&id);
+                    said.frames.push(Frame::Release(id));
+                }
+            }
+            return Ok(());
+        }
+        // By custom the last argument takes the result; the last that is a function, since some say more behind it.
+        let argument = |path: &[String]| match path {
+            [at] => at.parse::<usize>().ok().filter(|at| *at < arguments.len()),
+            _ => None,
+        };
+        let result = functions
+            .iter()
+            .enumerate()
+            .filter_map(|(index, (_, path))| Some((argument(path)?, index)))
+            .max();
+        let result = result.map(|(at, index)| (at, functions.remove(index).0));
+        for (index, (_, path)) in functions.iter().enumerate() {
+            put(&mut arguments, path, json!({ "$callback": index }));
+        }
+        follow(&mut arguments, links.unwrap_or_default()).map_err(malformed)?;
+        let result = result.map(|(at, number)| {
+            arguments.remove(at);
+            number
+        });
+        let target = match &method {
+            Value::String(name) => Some(Ours::Action(ByteString::from(&**name))),
+            number => number.as_u64().and_then(|number| self.ours.get(&number).cloned()),
+        };
+        if let Some(Ours::Result(callback_id)) = target {
+            return self.result_came(callback_id, &method, arguments, &functions, said);
+        }
+        let payload = self.payload(&Value::Array(arguments), &functions);
+        if let Some(result) = result {
+            self.hold(result);
+        }
+        match target {
+            Some(Ours::Action(action)) => self.called(action, payload, result, now, said),
+            Some(Ours::Function(function)) => {
+                let callback_id = result.map(|result| self.calls.open(Some(result), now));
+                let wants = if callback_id.is_some() { Wants::Result } else { Wants::Nothing };
+                let time_left = Some(self.calls.within());
+                said.frames.push(Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload }));
+            }
+            _ => {
+                let gone = CallError::new(
+                    Code::CALLBACK_GONE,
+                    Fate::NotSent,
+                    format!("there is no function {method}"),
+                );
+                self.refused(payload, result, Err(gone), now, said);
+            }
+        }
+        Ok(())
+    }
+
+    fn payload(&mut self, value: &Value, functions: &[(u64, Vec<String>)]) -> Payload {
+        functions.iter().for_each(|(number, _)| self.hold(*number));
+        let mut payload = Payload::new(Encoding::Json, value.to_string());
+        payload.callbacks =
+            Callbacks::new(functions.iter().map(|(number, _)| Passed::Lent(CallbackId(*number))));
+        payload
+    }
+
+    /// A call goes nowhere: what came with it is let go, and whoever waits is told.
+    fn refused(
+        &mut self,
+        payload: Payload,
+        result: Option<u64>,
+        outcome: Result<Payload, CallError>,
+        now: Instant,
+        said: &mut Said,
+    ) {
+        for id in payload.callbacks.ids() {
+            self.let_go(id.0, now);
+        }
+        if let Some(result) = result {
+            self.tell(result, outcome, now, said);
+        }
+    }
+
+    fn called(
+        &mut self,
+        action: ByteString,
+        payload: Payload,
+        result: Option<u64>,
+        now: Instant,
+        said: &mut Said,
+    ) {
+        if let Role::Server { visible, .. } = &self.role
+            && !visible.allows(&action)
+        {
+            let nobody = format!("there is no function {action:?}");
+            let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody);
+            return self.refused(payload, result, Err(error), now, said);
+        }
+        let callback_id = self.calls.open(result, now);
+        said.frames.push(Frame::Request(Request {
+            callback_id,
+            action,
+            node: ByteString::new(),
+            caller: ByteString::new(),
+            time_left: Some(self.calls.within()),
+            payload,
+        }));
+    }
+
+    /// Calls the function that takes a result.
+    fn tell(&mut self, result: u64, outcome: Result<Payload, CallError>, now: Instant, said: &mut Said) {
+        let read = outcome.and_then(|payload| {
+            let value: Value = payload.transcode(Encoding::Json)?.decode()?;
+            Ok((value, payload.callbacks))
+        });
+        let (arguments, callbacks) = match (read, self.style) {
+            (Ok((value, callbacks)), ResultStyle::Result) => (vec![value], callbacks),
+            (Ok((value, callbacks)), ResultStyle::ErrorFirst) => (vec![Value::Null, value], callbacks),
+            (Err(error), ResultStyle::Result) => (vec![Value::Null, failure(&error)], Callbacks::none()),
+            (Err(error), ResultStyle::ErrorFirst) => (vec![failure(&error)], Callbacks::none()),
+        };
+        self.line(json!(result), arguments, &callbacks, None, said);
+        self.let_go(result, now);
+    }
+
+    /// The other end calls the function that takes the result of a call of ours: once, by custom.
+    fn result_came(
+        &mut self,
+        callback_id: CallbackId,
+        method: &Value,
+        mut arguments: Vec<Value>,
+        functions: &[(u64, Vec<String>)],
+        said: &mut Said,
+    ) -> Result<(), DialectError> {
+        if let Some(number) = method.as_u64() {
+            self.ours.remove(&number);
+        }
+        if self.results.remove(&callback_id).is_none() {
+            return Ok(());
+        }
+        let error = match self.style {
+            ResultStyle::ErrorFirst if arguments.first().is_some_and(|error| !error.is_null()) => {
+                Some(arguments.swap_remove(0))
+            }
+            ResultStyle::ErrorFirst if !arguments.is_empty() => {
+                arguments.remove(0);
+                None
+            }
+            _ => None,
+        };
+        let outcome = match error {
+            Some(error) => Err(thrown(&error)),
+            None => {
+                let value = match arguments.len() {
+                    0 => Value::Null,
+                    1 => arguments.swap_remove(0),
+                    _ => Value::Array(arguments),
+                };
+                Ok(self.payload(&value, functions))
+            }
+        };
+        said.frames.push(Frame::Response(Response { callback_id, outcome }));
+        Ok(())
+    }
+
+    /// The other end says which functions it has.
+    fn methods(&mut self, functions: &[(u64, Vec<String>)], said: &mut Said) -> Result<(), DialectError> {
+        let Role::Client { name, credentials, prefix, functions: known } = &mut self.role else {
+            // What a client offers is nothing that the mesh could name.
+            return Ok(());
+        };
+        let first = known.is_none();
+        let named = functions.iter().filter_map(|(number, path)| {
+            let action = ByteString::from(format!("{prefix}{}", path.get(1..)?.join("/")));
+            check_action(&action).is_ok().then_some((action, *number))
+        });
+        let named: HashMap<_, _> = named.collect();
+        let mut actions: Vec<_> = named.keys().cloned().collect();
+        actions.sort_unstable();
+        *known = Some(named);
+        if first {
+            let offer = |action| Offer { action, encoding: Encoding::Json, shape: None };
+            said.frames.push(Frame::Bind(Bind {
+                version: PROTOCOL_VERSION,
+                name: name.clone(),
+                credentials: credentials.clone(),
+                offers: actions.into_iter().map(offer).collect(),
+                subscriptions: Vec::new(),
+            }));
+        }
+        Ok(())
+    }
+
+    /// Calls a function of theirs.
+    fn call(
+        &mut self,
+        function: u64,
+        callback_id: Option<CallbackId>,
+        wants: Wants,
+        payload: &Payload,
+        said: &mut Said,
+    ) {
+        let read = payload.transcode(Encoding::Json).and_then(|json| Ok(json.decode::<Value>()?));
+        let arguments = match read {
+            Ok(Value::Array(arguments)) => arguments,
+            Ok(Value::Null) => Vec::new(),
+            Ok(only) => vec![only],
+            Err(error) => {
+                give_back(payload, said);
+                if let Some(callback_id) = callback_id {
+                    let outcome = Err(error.with_fate(Fate::NotSent));
+                    said.frames.push(Frame::Response(Response { callback_id, outcome }));
+                }
+                return;
+            }
+        };
+        if self.ours.len() + payload.callbacks.len() >= FUNCTIONS_MAX {
+            give_back(payload, said);
+            if let Some(callback_id) = callback_id {
+                let what = format!("{FUNCTIONS_MAX} functions are lent to the other end already");
+                let outcome = Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+                said.frames.push(Frame::Response(Response { callback_id, outcome }));
+            }
+            return;
+        }
+        let result = callback_id.map(|callback_id| {
+            let number = self.draw(Ours::Result(callback_id));
+            if wants == Wants::End {
+                // A function that gives nothing back need not say that it is done, and most do not: nobody waits for it.
+                self.ours.remove(&number);
+            } else {
+                self.results.insert(callback_id, number);
+            }
+            number
+        });
+        self.line(json!(function), arguments, &payload.callbacks, result, said);
+        if let (Wants::End, Some(callback_id)) = (wants, callback_id) {
+            let outcome = Ok(Payload::new(Encoding::Json, "null"));
+            said.frames.push(Frame::Response(Response { callback_id, outcome }));
+        }
+    }
+
+    /// Nobody waits for the result any more.
+    fn forget_result(&mut self, callback_id: CallbackId) {
+        if let Some(number) = self.results.remove(&callback_id) {
+            self.ours.remove(&number);
+        }
+    }
+
+    /// Says which functions there are.
+    fn offer(&mut self, said: &mut Said) {
+        let actions: Vec<_> = match &self.role {
+            Role::Server { visible, .. } => visible.actions().cloned().collect(),
+            Role::Client { .. } => Vec::new(),
+        };
+        let (mut object, mut listed) = (Map::new(), Map::new());
+        for action in actions {
+            let number = self.draw(Ours::Action(action.clone()));
+            object.insert(action.to_string(), json!("[Function]"));
+            listed.insert(number.to_string(), json!(["0", &*action]));
+            if let Role::Server { numbers, .. } = &mut self.role {
+                numbers.insert(action, number);
+            }
+        }
+        let line = json!({ "method": "methods", "arguments": [object], "callbacks": listed, "links": [] });
+        said.bytes.extend_from_slice(line.to_string().as_bytes());
+        said.bytes.extend_from_slice(b"\n");
+    }
+}
+
+/// The index of a function that stands here.
+fn placeholder(value: &Value) -> Option<usize> {
+    let entries = value.as_object().filter(|entries| entries.len() == 1)?;
+    usize::try_from(entries.get("$callback")?.as_u64()?).ok()
+}
+
+fn path_of(path: &Value) -> Option<Vec<String>> {
+    let step = |step: &Value| match step {
+        Value::String(step) => Some(step.clone()),
+        Value::Number(step) => Some(step.to_string()),
+        _ => None,
+    };
+    path.as_array()?.iter().map(step).collect()
+}
+
+fn at<'v>(arguments: &'v mut [Value], path: &[String]) -> Option<&'v mut Value> {
+    let (first, rest) = path.split_first()?;
+    let first = arguments.get_mut(first.parse::<usize>().ok()?)?;
+    rest.iter().try_fold(first, |value, step| match value {
+        Value::Array(values) => values.get_mut(step.parse::<usize>().ok()?),
+        Value::Object(entries) => entries.get_mut(step),
+        _ => None,
+    })
+}
+
+/// Puts a value where a path leads to, if there is anything.
+fn put(arguments: &mut [Value], path: &[String], value: Value) {
+    if let Some(place) = at(arguments, path) {
+        *place = value;
+    }
+}
+
+/// Repeats the values that stand in several places. A cycle has no form in JSON: where it would begin again is nothing.
+fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), String> {
+    if links.len() > LINKS_MAX {
+        return Err(format!("{} links, and {LINKS_MAX} are allowed", links.len()));
+    }
+    let mut left = LINKED_VALUES_MAX;
+    for Link { from, to } in links {
+        let (from, to) = (path_of(&Value::Array(from)), path_of(&Value::Array(to)));
+        let (Some(from), Some(to)) = (from, to) else { return Err("a path is a list of names".to_owned()) };
+        if to.starts_with(&from) {
+            put(arguments, &to, Value::Null);
+            continue;
+        }
+        let Some(value) = at(arguments, &from).map(|value| value.clone()) else { continue };
+        left = left.checked_sub(count(&value)).ok_or_else(|| "links repeat too much".to_owned())?;
+        match to.split_last() {
+            // A place that is not there yet.
+            Some((last, parent)) if !parent.is_empty() => match at(arguments, parent) {
+                Some(Value::Object(entries)) => _ = entries.insert(last.clone(), value),
+                Some(Value::Array(values)) => match last.parse::<usize>() {
+                    Ok(index) if index < values.len() => values[index] = value,
+                    _ => {}
+                },
+                _ => {}
+            },
+            _ => put(arguments, &to, value),
+        }
+    }
+    Ok(())
+}
+
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(count).sum::<usize>(),
+        Value::Object(entries) => 1 + entries.values().map(count).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+fn failure(error: &CallError) -> Value {
+    json!({ "name": error.name(), "message": error.message(), "code": error.code().0 })
+}
+
+/// What a Node.js function gave as its error, as one of ours.
+fn thrown(error: &Value) -> CallError {
+    let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned);
+    let code = error.get("code").and_then(Value::as_u64).and_then(|code| u32::try_from(code).ok());
+    let message = text("message").or_else(|| error.as_str().map(str::to_owned));
+    CallError::named(
+        code.map_or(Code::UNKNOWN, Code),
+        Fate::Failed,
+        text("name").unwrap_or_else(|| "Error".to_owned()),
+        message.unwrap_or_else(|| error.to_string()),
+    )
+}
+
+fn give_back(payload: &Payload, said: &mut Said) {
+    for passed in &payload.callbacks {
+        if let Passed::Lent(id) = passed {
+            said.frames.push(Frame::Release(*id));
+        }
+    }
+}
+
+impl Dialect for Dnode {
+    fn begin(&mut self, said: &mut Said) {
+        match &self.role {
+            Role::Server { name, .. } => said.frames.push(Frame::Bind(Bind {
+                version: PROTOCOL_VERSION,
+                name: name.clone(),
+                credentials: None,
+                offers: Vec::new(),
+                subscriptions: Vec::new(),
+            })),
+            Role::Client { .. } => self.offer(said),
+        }
+    }
+
+    fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        // Nothing runs before it is bound; what came waits, and the reader stops reading.
+        while !matches!(self.role, Role::Server { bound: false, .. }) {
+            let Some(end) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') else {
+                self.scanned = bytes.len();
+                break;
+            };
+            let line = bytes.split_to(std::mem::take(&mut self.scanned) + end + 1);
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            self.hear_line(&line, now, said)?;
+        }
+        if bytes.len() > LINE_LEN_MAX {
+            return Err(DialectError::TooLong { dialect: DIALECT, claimed: bytes.len(), max: LINE_LEN_MAX });
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        match frame {
+            Frame::Bound(_) => {
+                if let Role::Server { bound, .. } = &mut self.role {
+                    *bound = true;
+                    self.offer(said);
+                }
+            }
+            Frame::Refused(refused) => return Err(refused.into()),
+            Frame::Online(news) => {
+                if let Role::Server { visible, .. } = &mut self.role {
+                    visible.online(news);
+                }
+            }
+            Frame::Offline(news) => {
+                if let Role::Server { visible, .. } = &mut self.role {
+                    visible.offline(&news);
+                }
+            }
+            Frame::Ping => said.frames.push(Frame::Pong),
+            Frame::Response(Response { callback_id, outcome }) => match self.calls.settle(callback_id) {
+                Some(Some(result)) => self.tell(result, outcome, now, said),
+                _ => {
+                    if let Ok(payload) = &outcome {
+                        give_back(payload, said);
+                    }
+                }
+            },
+            Frame::Request(Request { callback_id, action, payload, .. }) => {
+                let function = match &self.role {
+                    Role::Client { functions, .. } => {
+                        functions.as_ref().and_then(|known| known.get(&action).copied())
+                    }
+                    Role::Server { .. } => None,
+                };
+                match function {
+                    Some(function) => self.call(function, Some(callback_id), Wants::Result, &payload, said),
+                    None => {
+                        give_back(&payload, said);
+                        let nobody = format!("the server has no function {action:?} any more");
+                        let outcome = Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody));
+                        said.frames.push(Frame::Response(Response { callback_id, outcome }));
+                    }
+                }
+            }
+            Frame::Invoke(Invoke { function, callback_id, wants, payload, .. }) => {
+                self.call(function.0, callback_id, wants, &payload, said);
+            }
+            Frame::Cancel(callback_id) => self.forget_result(callback_id),
+            Frame::Release(function) => self.let_go(function.0, now),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, now: Instant, said: &mut Said) {
+        while let Some((callback_id, result)) = self.calls.expired(now) {
+            said.frames.push(Frame::Cancel(callback_id));
+            if let Some(result) = result {
+                let within = self.calls.within();
+                self.tell(result, Err(too_late(within)), now, said);
+            }
+        }
+        let due = |since: &Instant| now.saturating_duration_since(*since) >= CULL_AFTER;
+        while self.unheld.front().is_some_and(|(since, _)| due(since)) {
+            let Some((_, theirs)) = self.unheld.pop_front() else { break };
+            // It may have been passed again meanwhile.
+            if self.theirs.get(&theirs) == Some(&0) {
+                self.theirs.remove(&theirs);
+                self.line(json!("cull"), vec![json!(theirs)], &Callbacks::none(), None, said);
+            }
+        }
+    }
+}
