@@ -121,7 +121,7 @@ where
 }
 
 fn read<T: DeserializeOwned>(event: &RawEvent, place: Option<Place>) -> Result<Event<T>, Dropped> {
-    let value = event.payload.decode()?;
+    let value = event.payload.decode_arguments()?;
     Ok(Event { topic: event.topic.clone(), publisher: event.publisher.clone(), value, _place: place })
 }
 

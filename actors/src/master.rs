@@ -31,7 +31,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Allowed, Broadcast, ByteString, CallError, CallbackId, Code, Dialect, Dnode, Fate, Frame, LightRpcServer,
-    NameError, Pattern, ResultStyle, SessionId, SubscriptionKey, check_node,
+    NameError, NodeMeshServer, Pattern, ResultStyle, SessionId, SubscriptionKey, check_node,
 };
 use std::cell::RefCell;
 use std::io;
@@ -162,6 +162,14 @@ impl Listen {
         let dialect =
             move |peer: &str| -> Box<dyn Dialect> { Box::new(Dnode::server(peer, allowed.clone(), style)) };
         Self::gateway(address.into(), Box::new(dialect), Some(permit))
+    }
+
+    /// Listens on a TCP address for branches that speak node-mesh, as the npm package `node-mesh` 2.0 does: they bind with what they
+    /// show, checked as any branch is, and are branches of the mesh.
+    #[must_use]
+    pub fn node_mesh(address: impl Into<Address>) -> Self {
+        let dialect = |peer: &str| -> Box<dyn Dialect> { Box::new(NodeMeshServer::new(peer)) };
+        Self::gateway(address.into(), Box::new(dialect), None)
     }
 
     fn gateway(asked: Address, dialect: MakeDialect, admitted: Option<Permit>) -> Self {

@@ -32,6 +32,7 @@ pub(super) struct Foreign {
 pub(super) enum Protocol {
     LightRpc,
     Dnode,
+    NodeMesh,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -51,7 +52,11 @@ impl FromStr for Foreign {
         let protocol = match protocol {
             "light-rpc" => Protocol::LightRpc,
             "dnode" => Protocol::Dnode,
-            _ => return Err(format!("{protocol:?} is none of the protocols: there are light-rpc and dnode")),
+            "node-mesh" => Protocol::NodeMesh,
+            _ => {
+                let there_are = "there are light-rpc, dnode and node-mesh";
+                return Err(format!("{protocol:?} is none of the protocols: {there_are}"));
+            }
         };
         meshwork::Address::from(address).check().map_err(|error| error.to_string())?;
         Ok(Self { protocol, address: address.to_owned() })
@@ -72,6 +77,10 @@ pub(super) async fn run(options: Options) -> Done {
     let bridge = match protocol {
         Protocol::LightRpc => Bridge::light_rpc(address.as_str()),
         Protocol::Dnode => Bridge::dnode(address.as_str(), dnode_results.into()),
+        Protocol::NodeMesh => {
+            let what = "a bridge speaks light-rpc and dnode; branches of node-mesh bind to a master's --gateway node-mesh=HOST:PORT";
+            return Err(Failure::Use(what.to_owned()));
+        }
     };
     let mut bridge = bridge.prefix(prefix);
     if let Some(name) = mesh.name {

@@ -15,8 +15,9 @@ pub(super) struct Options {
     /// Where to listen; port 0 takes a free one. May be given several times.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3010")]
     listen: Vec<String>,
-    /// Lets programs of another protocol in: light-rpc or dnode, as in `dnode=127.0.0.1:5555`. May be given several times. These
-    /// protocols have no authentication: whoever reaches the address may call what --gateway-allow allows.
+    /// Lets programs of another protocol in: light-rpc, dnode or node-mesh, as in `dnode=127.0.0.1:5555`. May be given several times.
+    /// node-mesh shows the token as branches do. The others have no authentication: whoever reaches the address may call what
+    /// --gateway-allow allows.
     #[arg(long, value_name = "PROTOCOL=HOST:PORT")]
     gateway: Vec<Foreign>,
     /// What the result callbacks of dnode clients are called with.
@@ -105,6 +106,7 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
     let gateways = options.gateway.into_iter().map(|Foreign { protocol, address }| match protocol {
         Protocol::LightRpc => (Listen::light_rpc(address, allowed.clone()), "light-rpc"),
         Protocol::Dnode => (Listen::dnode(address, allowed.clone(), style), "dnode"),
+        Protocol::NodeMesh => (Listen::node_mesh(address), "node-mesh"),
     });
     for (listen, protocol) in native.chain(gateways) {
         let listening = actor.send(listen).await;

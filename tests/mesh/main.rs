@@ -11,6 +11,7 @@ mod events;
 mod leaving;
 mod light_rpc;
 mod links;
+mod node_mesh;
 mod raw;
 mod relays;
 mod spread;

@@ -4,9 +4,11 @@
 
 mod dnode;
 mod light_rpc;
+mod node_mesh;
 
 pub use dnode::{Dnode, ResultStyle};
 pub use light_rpc::{LightRpcClient, LightRpcServer};
+pub use node_mesh::NodeMeshServer;
 
 use crate::limits::{FOREIGN_CALL_WITHIN, NAME_LEN_MAX};
 use crate::{ByteString, CallError, CallbackId, Code, Fate, Frame, NodeNews, Pattern, Refused, SessionId};

@@ -19,7 +19,8 @@ mod payload;
 pub use bytestring::ByteString;
 pub use codec::{Block, FrameCodec, FrameError, Frames};
 pub use dialect::{
-    Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, ResultStyle, Said, foreign_name,
+    Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshServer, ResultStyle, Said,
+    foreign_name,
 };
 pub use error::{CallError, Code, Fate};
 pub use frame::{

@@ -2,7 +2,7 @@
 //! whoever wants another codec changes it here. The heads of frames are bincode too and are read and written here.
 
 mod bounded;
-mod transcode;
+pub(crate) mod transcode;
 
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
 use crate::{CallError, Callbacks, Code, Fate, error::cut_len};

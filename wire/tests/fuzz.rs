@@ -7,6 +7,8 @@ mod dnode;
 mod frames;
 #[path = "../../fuzz/targets/light_rpc.rs"]
 mod light_rpc;
+#[path = "../../fuzz/targets/node_mesh.rs"]
+mod node_mesh;
 #[path = "../../fuzz/targets/payload.rs"]
 mod payload;
 mod samples;
@@ -99,10 +101,18 @@ fn payload_seeds() -> Vec<(String, Vec<u8>)> {
 /// What the seeds of a foreign protocol should be: each thing that its original programs were heard to say, and some that are
 /// broken.
 fn transcript_seeds(transcript: &str, broken: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
-    let said = transcript.lines().enumerate().map(|(number, line)| {
+    let said = transcript.lines().enumerate().filter_map(|(number, line)| {
         let line: serde_json::Value = serde_json::from_str(line).expect("a transcript is JSON");
-        let text = line["utf8"].as_str().expect("a text").to_owned();
-        (format!("said_{number:02}"), text.into_bytes())
+        let bytes = match (line["utf8"].as_str(), line["hex"].as_str()) {
+            (Some(text), _) => text.as_bytes().to_vec(),
+            (None, Some(hex)) => {
+                let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+                (0..hex.len()).step_by(2).map(byte).collect()
+            }
+            // It was closed.
+            (None, None) => return None,
+        };
+        Some((format!("said_{number:02}"), bytes))
     });
     let broken = broken.iter().map(|(name, text)| (format!("broken_{name}"), text.as_bytes().to_vec()));
     let mut seeds: Vec<_> = said.chain(broken).collect();
@@ -195,6 +205,23 @@ fn dnode_holds_over_its_seeds() {
 #[test]
 fn what_dnode_was_heard_to_say_is_a_seed() {
     assert_kept("dnode", dnode_seeds());
+}
+
+#[test]
+fn node_mesh_holds_over_its_seeds() {
+    for (name, bytes) in seeds("node_mesh") {
+        println!("{name}");
+        node_mesh::run(&bytes);
+    }
+}
+
+#[test]
+fn what_node_mesh_was_heard_to_say_is_a_seed() {
+    let mut all = transcript_seeds(include_str!("transcripts/node_mesh.jsonl"), &[]);
+    // What a branch says one behind the other: most of it is heard only when it is bound.
+    let whole = all[..12].iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    all.push(("whole".to_owned(), whole));
+    assert_kept("node_mesh", all);
 }
 
 #[test]

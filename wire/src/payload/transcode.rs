@@ -7,7 +7,7 @@ use std::fmt;
 
 /// A value.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Nil,
     Bool(bool),
     Unsigned(u64),

@@ -1,0 +1,265 @@
+//! node-mesh on live sockets: branches that speak it, made here byte for byte as the original ones are.
+
+use crate::{Mesh, ear, soon};
+use meshwork::prelude::*;
+use meshwork::{Address, Encoding, Payload};
+use serde_json::{Value, json};
+use std::collections::{HashMap, VecDeque};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A branch of node-mesh.
+struct NodeBranch {
+    stream: TcpStream,
+    heard: VecDeque<Value>,
+    drawn: usize,
+}
+
+impl NodeBranch {
+    async fn connect(address: &Address) -> Self {
+        let stream = TcpStream::connect(address.as_str()).await.expect("it listens");
+        Self { stream, heard: VecDeque::new(), drawn: 0 }
+    }
+
+    /// One that is bound.
+    async fn bound(address: &Address, name: &str, auth: Value, actions: &[&str], topics: &[&str]) -> Self {
+        let mut branch = Self::connect(address).await;
+        let id =
+            branch.say("request", "system", "action:bindAuth", json!([name, auth, actions, topics])).await;
+        let answer = branch.hear().await;
+        assert_eq!((&answer["id"], &answer["data"]["error"]), (&json!(id), &Value::Null));
+        branch.say("notification", "system", "action:register", json!([actions, topics])).await;
+        branch
+    }
+
+    async fn say(&mut self, kind: &str, source: &str, action: &str, params: Value) -> String {
+        self.drawn += 1;
+        let id = format!("{:016}", self.drawn);
+        self.message(&id, kind, source, (action, params), (Value::Null, Value::Null)).await;
+        id
+    }
+
+    async fn message(
+        &mut self,
+        id: &str,
+        kind: &str,
+        source: &str,
+        (action, params): (&str, Value),
+        (body, error): (Value, Value),
+    ) {
+        let message = json!([{
+            "id": id, "type": kind, "source": source, "fromId": "IPv4://node", "fromName": "node",
+            "targetId": "IPv4://master", "content": { "action": action, "params": params },
+            "time": 1_795_217_600_337.0, "data": { "body": body, "error": error },
+        }]);
+        let content = Payload::encode(Encoding::MessagePack, &message).expect("MessagePack").bytes;
+        let mut bytes = vec![0xC6];
+        bytes.extend(u32::try_from(content.len()).expect("it is short").to_be_bytes());
+        bytes.extend(&content[..]);
+        // The other end may have gone.
+        let _ = self.stream.write_all(&bytes).await;
+    }
+
+    /// The next message; none when the other end has closed.
+    async fn next(&mut self) -> Option<Value> {
+        while self.heard.is_empty() {
+            let len = match self.stream.read_u8().await.ok()? {
+                0xC4 => usize::from(self.stream.read_u8().await.ok()?),
+                0xC5 => usize::from(self.stream.read_u16().await.ok()?),
+                _ => self.stream.read_u32().await.ok()? as usize,
+            };
+            let mut content = vec![0; len];
+            self.stream.read_exact(&mut content).await.ok()?;
+            let content = Payload::new(Encoding::MessagePack, content);
+            self.heard.extend(content.decode::<Vec<Value>>().expect("messages"));
+        }
+        self.heard.pop_front()
+    }
+
+    async fn hear(&mut self) -> Value {
+        soon(self.next()).await.expect("the master says something")
+    }
+
+    /// The body, or the error.
+    async fn call(&mut self, action: &str, params: Value) -> Result<Value, Value> {
+        let id = self.say("request", "custom", action, params).await;
+        let mut answer = self.hear().await;
+        assert_eq!((&answer["id"], &answer["type"]), (&json!(id), &json!("callback")));
+        let data = answer["data"].take();
+        if data["error"].is_null() { Ok(data["body"].clone()) } else { Err(data["error"].clone()) }
+    }
+
+    /// Answers requests with the sum of their arguments, or with an error, until the other end closes.
+    async fn answer(mut self) {
+        while let Some(request) = self.next().await {
+            if request["type"] != "request" {
+                continue;
+            }
+            let params = request["content"]["params"].as_array().expect("a list").clone();
+            let (body, error) = match request["content"]["action"].as_str() {
+                Some("node/add") => {
+                    (json!(params.iter().filter_map(Value::as_i64).sum::<i64>()), Value::Null)
+                }
+                Some("node/echo") => (params[0].clone(), Value::Null),
+                Some("node/silent") => continue,
+                _ => (Value::Null, json!({ "name": "AppError", "message": "bad", "code": "E42" })),
+            };
+            let id = request["id"].as_str().expect("an id").to_owned();
+            self.message(&id, "callback", "custom", ("node/add", json!([])), (body, error)).await;
+        }
+    }
+}
+
+async fn gateway(mesh: &Mesh) -> Address {
+    mesh.master.addr().send(Listen::node_mesh("127.0.0.1:0")).await.expect("it runs").expect("it listens")
+}
+
+/// One trait, both ends, of which the other one is of Node.js.
+#[meshwork::actions(prefix = "node")]
+trait Node {
+    async fn add(&self, one: i64, other: i64) -> Result<i64, ActionError>;
+    async fn echo(&self, value: Value) -> Result<Value, ActionError>;
+    async fn boom(&self) -> Result<(), ActionError>;
+    async fn silent(&self) -> Result<(), ActionError>;
+}
+
+const ACTIONS: [&str; 4] = ["node/add", "node/echo", "node/boom", "node/silent"];
+
+#[actix::test]
+async fn requests_go_both_ways() {
+    let mesh = Mesh::of(MasterActor::new("master").token("secret")).await;
+    let address = gateway(&mesh).await;
+    let answering = NodeBranch::bound(&address, "answering", json!("secret"), &ACTIONS, &[]).await;
+    actix_rt::spawn(answering.answer());
+    let caller = BranchActor::new("caller")
+        .token("secret")
+        .respond("rust/sub", |(one, other): (f64, f64)| async move { Ok(one - other) })
+        .respond("rust/boom", |(): ()| async {
+            Err::<(), _>(ActionError::new("Boom", "it went off").with_code(1200))
+        });
+    let caller = mesh.bind(caller).await;
+    let node = NodeRequester::new(&caller);
+    assert_eq!(soon(node.add(20, 22)).await, Ok(42));
+    let values = json!({ "é☃😀": [null, true, -1.5e-7, 9_007_199_254_740_993_i64, [[[]]], { "k": "" }] });
+    assert_eq!(soon(node.echo(values.clone())).await, Ok(values));
+    let boom = soon(node.boom()).await.unwrap_err();
+    assert_eq!((boom.name(), boom.message(), boom.fate()), ("AppError", "bad", Fate::Failed));
+    for (sum, number) in soon(caller.call_many::<i64>("node/add", (0..10_000_i64).map(|n| (n, 1_i64))))
+        .await
+        .into_iter()
+        .zip(1..)
+    {
+        assert_eq!(sum, Ok(number));
+    }
+
+    let mut other = NodeBranch::bound(&address, "other", json!("secret"), &[], &[]).await;
+    assert_eq!(other.call("rust/sub", json!([1, 0.5])).await, Ok(json!(0.5)));
+    assert_eq!(other.call("node/add", json!([1, 2, 3])).await, Ok(json!(6)), "from one of them to another");
+    let thrown = json!({ "name": "AppError", "message": "bad", "code": "E42" });
+    assert_eq!(other.call("node/boom", json!([])).await, Err(thrown));
+    let boom = other.call("rust/boom", json!([])).await.unwrap_err();
+    assert_eq!(
+        (&boom["name"], &boom["message"], &boom["code"]),
+        (&json!("Boom"), &json!("it went off"), &json!(1200))
+    );
+    assert_eq!(other.call("none", json!([1])).await.unwrap_err()["code"], "ACTION_NOT_EXIST");
+    let mut waiting = HashMap::new();
+    let (mut asked, mut answered) = (0, 0);
+    while answered < 10_000 {
+        while asked < 10_000 && waiting.len() < 1_000 {
+            waiting.insert(other.say("request", "custom", "rust/sub", json!([asked, 1])).await, asked - 1);
+            asked += 1;
+        }
+        let answer = other.hear().await;
+        let expected = waiting.remove(answer["id"].as_str().unwrap()).expect("one that waits");
+        assert_eq!(answer["data"]["body"].as_f64(), Some(f64::from(expected)));
+        answered += 1;
+    }
+}
+
+#[actix::test]
+async fn events_and_broadcasts_go_both_ways() {
+    let mesh = Mesh::start().await;
+    let address = gateway(&mesh).await;
+    let rust = mesh.branch("rust").await;
+    let (handler, mut heard) = ear::<(String, u8)>();
+    let _several = rust.subscribe("from/node", handler).await.unwrap();
+    let (handler, mut heard_one) = ear::<String>();
+    let _one = rust.subscribe("one/*", handler).await.unwrap();
+    let (handler, mut heard_broadcast) = ear::<HashMap<String, u8>>();
+    let _broadcasts = rust.on_broadcast("news", handler).await.unwrap();
+    let mut node = NodeBranch::bound(&address, "node", Value::Null, &[], &["from/rust"]).await;
+    let mut other = NodeBranch::bound(&address, "other", Value::Null, &[], &["from/node"]).await;
+    node.say("publish", "custom", "from/node", json!(["é", 7])).await;
+    node.say("publish", "custom", "one/x", json!(["alone"])).await;
+    node.say("notification", "custom", "news", json!([{ "x": 1 }])).await;
+    assert_eq!(soon(heard.recv()).await, Some(("from/node".to_owned(), ("é".to_owned(), 7))));
+    assert_eq!(soon(heard_one.recv()).await, Some(("one/x".to_owned(), "alone".to_owned())));
+    assert_eq!(
+        soon(heard_broadcast.recv()).await,
+        Some(("news".to_owned(), HashMap::from([("x".to_owned(), 1)])))
+    );
+    // Events and broadcasts go different ways, so either may be first.
+    let mut said = [other.hear().await, other.hear().await];
+    said.sort_unstable_by_key(|message| message["type"].to_string());
+    let expected = [("notification", "news", json!([{ "x": 1 }])), ("publish", "from/node", json!(["é", 7]))];
+    for (message, (kind, action, params)) in said.iter().zip(expected) {
+        assert_eq!((&message["type"], &message["source"]), (&json!(kind), &json!("custom")));
+        assert_eq!(message["content"], json!({ "action": action, "params": params }));
+    }
+    rust.publish("from/rust", &("two", [1, 2])).await.unwrap();
+    rust.publish("from/rust", &json!({ "one": null })).await.unwrap();
+    for params in [json!(["two", [1, 2]]), json!([{ "one": null }])] {
+        assert_eq!(node.hear().await["content"], json!({ "action": "from/rust", "params": params }));
+    }
+    rust.broadcast("news", &1.5).await.unwrap();
+    assert_eq!(node.hear().await["content"], json!({ "action": "news", "params": [1.5] }));
+}
+
+#[actix::test]
+async fn a_bind_is_checked_and_a_name_that_is_bound_twice_belongs_to_the_newer_one() {
+    let mesh = Mesh::of(MasterActor::new("master").token("secret")).await;
+    let address = gateway(&mesh).await;
+    let mut wrong = NodeBranch::connect(&address).await;
+    wrong.say("request", "system", "action:bindAuth", json!(["wrong", "guess", [], []])).await;
+    assert_eq!(wrong.hear().await["data"]["error"]["code"], "BIND_ERROR");
+    assert_eq!(soon(wrong.next()).await, None);
+    for garbage in [&b"garbage"[..], b"\xc4\x01\xc1", b"\xc6\xff\xff\xff\xff", b"\xc4\x01"] {
+        let mut other = NodeBranch::connect(&address).await;
+        other.stream.write_all(garbage).await.unwrap();
+    }
+    let mut early = NodeBranch::connect(&address).await;
+    early.say("request", "custom", "anything", json!([])).await;
+    assert_eq!(soon(early.next()).await, None);
+
+    let mut old = NodeBranch::bound(&address, "same", json!("secret"), &["same/a"], &[]).await;
+    let mut new = NodeBranch::bound(&address, "same", json!("secret"), &["same/b"], &[]).await;
+    let told = old.hear().await;
+    assert_eq!(
+        (&told["content"]["action"], &told["data"]["error"]["message"]),
+        (&json!("action:disconnect"), &json!("ERR_NAME_EXIST"))
+    );
+    assert_eq!(soon(old.next()).await, None);
+    assert_eq!(new.call("same/a", json!([])).await.unwrap_err()["code"], "ACTION_NOT_EXIST");
+}
+
+#[actix::test]
+async fn a_branch_that_goes_ends_what_it_was_asked() {
+    let mesh = Mesh::start().await;
+    let address = gateway(&mesh).await;
+    let answering = NodeBranch::bound(&address, "answering", Value::Null, &ACTIONS, &[]).await;
+    let answering = actix_rt::spawn(answering.answer());
+    let caller = mesh.branch("caller").await;
+    assert_eq!(soon(NodeRequester::new(&caller).add(1, 2)).await, Ok(3));
+    let waiting = actix_rt::spawn(caller.call::<()>("node/silent", ()));
+    soon(async {
+        let sessions = || async { mesh.master.snapshot().await.expect("it runs").sessions };
+        while sessions().await.iter().all(|session| session.in_flight == 0) {}
+    })
+    .await;
+    answering.abort();
+    let lost = soon(waiting).await.unwrap().unwrap_err();
+    assert_eq!((lost.code(), lost.fate()), (Code::PROVIDER_LOST, Fate::Unknown));
+    let gone = soon(caller.call::<i64>("node/add", (1, 2))).await.unwrap_err();
+    assert_eq!(gone.code(), Code::ACTION_NOT_FOUND);
+}

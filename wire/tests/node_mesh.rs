@@ -1,0 +1,318 @@
+//! node-mesh against what its original programs said to each other, and against what nobody should say.
+
+use bytes::BytesMut;
+use meshwork_wire::{
+    Bound, CallError, CallbackId, Code, Dialect, DialectError, Encoding, Fate, Frame, NodeMeshServer,
+    Payload, Publish, Refused, Request, Response, Said, SessionId,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const TRANSCRIPT: &str = include_str!("transcripts/node_mesh.jsonl");
+
+/// A line of the transcript: the bytes, and the messages in them.
+fn line(number: usize) -> (Vec<u8>, Vec<Value>) {
+    let line: Value = serde_json::from_str(TRANSCRIPT.lines().nth(number).expect("a line")).expect("JSON");
+    let hex = line["hex"].as_str().expect("bytes");
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+    let bytes = (0..hex.len()).step_by(2).map(byte).collect();
+    (bytes, line["messages"].as_array().expect("messages").clone())
+}
+
+fn messages(mut bytes: &[u8]) -> Vec<Value> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let (head, len) = match bytes[0] {
+            0xC4 => (2, usize::from(bytes[1])),
+            0xC5 => (3, usize::from(u16::from_be_bytes([bytes[1], bytes[2]]))),
+            _ => (5, u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize),
+        };
+        let content = Payload::new(Encoding::MessagePack, bytes[head..head + len].to_vec());
+        messages.extend(content.decode::<Vec<Value>>().expect("messages"));
+        bytes = &bytes[head + len..];
+    }
+    messages
+}
+
+/// What matters of a message, whoever says it and whenever.
+fn matters(message: &Value) -> Value {
+    let mut data = message["data"].clone();
+    if let Some(error) = data["error"].as_object_mut() {
+        error.remove("stack");
+    }
+    json!([message["id"], message["type"], message["source"], message["content"], data])
+}
+
+fn batch(messages: &Value) -> Vec<u8> {
+    let content = Payload::encode(Encoding::MessagePack, messages).expect("MessagePack").bytes;
+    let len = u16::try_from(content.len()).expect("it is short").to_be_bytes();
+    [&[0xC5, len[0], len[1]], &content[..]].concat()
+}
+
+fn said_by_branch(id: &str, kind: &str, source: &str, action: &str, params: &Value) -> Value {
+    json!({
+        "id": id, "type": kind, "source": source, "fromId": "IPv4://1.1.1.1:1", "fromName": "b", "targetId": "IPv4://2.2.2.2:2",
+        "content": { "action": action, "params": params }, "time": 1.5, "data": { "body": null, "error": null },
+    })
+}
+
+struct Server {
+    dialect: NodeMeshServer,
+    now: Instant,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self { dialect: NodeMeshServer::new("peer"), now: Instant::now() }
+    }
+
+    /// One that is bound, as the transcript has it.
+    fn bound() -> Self {
+        let mut server = Self::new();
+        server.hear(&line(0).0);
+        server.say(bound());
+        server.hear(&line(2).0);
+        server
+    }
+
+    fn hear(&mut self, bytes: &[u8]) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.hear(&mut BytesMut::from(bytes), self.now, &mut said).expect("it is understood");
+        (std::mem::take(&mut said.frames), messages(&said.bytes))
+    }
+
+    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.say(frame, self.now, &mut said).expect("it goes on");
+        (std::mem::take(&mut said.frames), messages(&said.bytes))
+    }
+}
+
+fn bound() -> Frame {
+    Frame::Bound(Bound {
+        session: SessionId(2),
+        master: "master".into(),
+        frame_len_max: 1 << 24,
+        in_flight_max: 1 << 16,
+        heartbeat_ms: 5_000,
+    })
+}
+
+fn request(frames: &[Frame]) -> Request {
+    let [Frame::Request(request)] = frames else { panic!("no request: {frames:?}") };
+    request.clone()
+}
+
+fn packed(value: &Value) -> Payload {
+    Payload::encode(Encoding::MessagePack, value).expect("MessagePack")
+}
+
+fn value(payload: &Payload) -> Value {
+    payload.decode().expect("a value")
+}
+
+#[test]
+fn a_recorded_branch_is_understood_and_gets_what_the_recorded_master_said() {
+    let mut server = Server::new();
+    let (frames, said) = server.hear(&line(0).0);
+    let [Frame::Bind(bind)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*bind.name, bind.credentials.as_deref(), said.len()), ("branch1", Some("k"), 0));
+    assert_eq!((&*bind.offers[0].action, bind.subscriptions[0].pattern.as_str()), ("add", "t/x"));
+    let (frames, said) = server.say(bound());
+    assert_eq!((frames, matters(&said[0])), (vec![], matters(&line(1).1[0])));
+    let keys: Vec<_> = said[0].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, line(1).1[0].as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+    assert_eq!(server.hear(&line(2).0), (vec![], vec![]), "it says again what it has said");
+
+    let add2 = request(&server.hear(&line(3).0).0);
+    assert_eq!((&*add2.action, value(&add2.payload)), ("add2", json!([1, 2])));
+    let response = Response { callback_id: add2.callback_id, outcome: Ok(packed(&json!(4))) };
+    assert_eq!(matters(&server.say(Frame::Response(response)).1[0]), matters(&line(4).1[0]));
+
+    // The master calls the branch.
+    let call =
+        Request { callback_id: CallbackId(9), action: "add".into(), payload: packed(&json!([5, 6])), ..add2 };
+    let (_, said) = server.say(Frame::Request(call));
+    let id = said[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!((id.len(), &matters(&said[0])[3]), (16, &line(7).1[0]["content"]));
+    let mut reply = line(8).1[0].clone();
+    reply["id"] = json!(id);
+    let (frames, _) = server.hear(&batch(&json!([reply])));
+    let [Frame::Response(Response { callback_id: CallbackId(9), outcome: Ok(payload) })] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!(value(payload), json!(11));
+
+    let event = Publish {
+        topic: "t/x".into(),
+        publisher: "master".into(),
+        for_all: true,
+        groups: vec![],
+        payload: packed(&json!(["hey", 1.5, [1, 2]])),
+    };
+    let said = server.say(Frame::Publish(event)).1;
+    let all_but_its_id = |message: &Value| matters(message).as_array().unwrap()[1..].to_vec();
+    assert_eq!(all_but_its_id(&said[0]), all_but_its_id(&line(9).1[0]));
+    // Two messages in one batch.
+    let (frames, _) = server.hear(&line(10).0);
+    let [Frame::Publish(publish), Frame::Broadcast(broadcast)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*publish.topic, value(&publish.payload)), ("sub/test", json!(["sub", { "a": 1 }])));
+    assert_eq!((&*broadcast.topic, value(&broadcast.payload)), ("note", json!([{ "x": 1 }])));
+    let (frames, said) = server.hear(&line(11).0);
+    let beat = &line(11).1[0];
+    assert_eq!((frames, &said[0]["id"], &said[0]["type"]), (vec![], &beat["id"], &json!("callback")));
+}
+
+#[test]
+fn errors_and_refusals_are_those_of_the_original() {
+    let refused = |may_return| Refused { code: Code::BIND_ERROR, message: "校验失败".into(), may_return };
+    let mut server = Server::new();
+    server.hear(&line(12).0);
+    let mut said = Said::default();
+    let ended = server.dialect.say(Frame::Refused(refused(false)), server.now, &mut said);
+    assert!(matches!(ended, Err(DialectError::Refused(_))));
+    assert_eq!(matters(&messages(&said.bytes)[0]), matters(&line(13).1[0]));
+
+    let mut server = Server::bound();
+    let nope = request(&server.hear(&line(18).0).0);
+    let nobody = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, "nobody offers it");
+    let response = Response { callback_id: nope.callback_id, outcome: Err(nobody) };
+    let error = &server.say(Frame::Response(response)).1[0]["data"]["error"];
+    assert_eq!(error["code"], line(19).1[0]["data"]["error"]["code"]);
+
+    // What one branch throws comes out at another one as it went in, a code that is a text and all.
+    let thrown = line(21).1[0]["data"].clone();
+    let mut thrower = Server::bound();
+    let call = Request { callback_id: CallbackId(3), ..nope };
+    let id = thrower.say(Frame::Request(call)).1[0]["id"].clone();
+    let mut reply = line(8).1[0].clone();
+    (reply["id"], reply["data"]) = (id, thrown.clone());
+    let (frames, _) = thrower.hear(&batch(&json!([reply])));
+    let [Frame::Response(Response { outcome: Err(error), .. })] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((error.name(), error.message(), error.fate()), ("AppError", "bad", Fate::Failed));
+    let boom = request(&server.hear(&line(20).0).0);
+    let response = Response { callback_id: boom.callback_id, outcome: Err(error.clone()) };
+    assert_eq!(server.say(Frame::Response(response)).1[0]["data"], thrown);
+
+    // Another branch has taken the name over.
+    let mut said = Said::default();
+    let ended = server.dialect.say(Frame::Refused(refused(false)), server.now, &mut said);
+    assert!(matches!(ended, Err(DialectError::Refused(_))));
+    let told = &messages(&said.bytes)[0];
+    let expected = &line(24).1[0];
+    assert_eq!(
+        (&told["content"], &told["data"]["error"]["message"]),
+        (&expected["content"], &expected["data"]["error"]["message"])
+    );
+}
+
+#[test]
+fn what_is_registered_later_is_offered_and_subscribed_once() {
+    let mut server = Server::bound();
+    let again = |id: &str| {
+        let params = json!([["add", "sub", "", 7], ["t/x", "t/y"]]);
+        batch(&json!([said_by_branch(id, "notification", "system", "action:register", &params)]))
+    };
+    let (frames, _) = server.hear(&again("1"));
+    let [Frame::Register(register), Frame::Subscribe(subscribe)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(
+        (register.offers.len(), &*register.offers[0].action, subscribe.key.pattern.as_str()),
+        (1, "sub", "t/y")
+    );
+    let answer = Response { callback_id: register.callback_id, outcome: Ok(Payload::default()) };
+    assert_eq!(server.say(Frame::Response(answer)), (vec![], vec![]));
+    assert_eq!(server.hear(&again("2")), (vec![], vec![]));
+    let state =
+        json!([{ "id": "IPv4://behind.a.proxy:1", "responderEvents": ["mul"], "subscribeEvents": [] }]);
+    let beat = batch(&json!([said_by_branch("3", "request", "system", "action:heartbeat", &state)]));
+    let (frames, said) = server.hear(&beat);
+    assert!(matches!(&frames[..], [Frame::Register(_)]));
+    assert_eq!((&said[0]["id"], &said[0]["content"]["params"]), (&json!("3"), &state));
+}
+
+#[test]
+fn nothing_runs_before_the_bind_was_checked() {
+    let mut server = Server::new();
+    let heard = server.dialect.hear(&mut BytesMut::from(&line(3).0[..]), server.now, &mut Said::default());
+    assert!(matches!(heard, Err(DialectError::Malformed { .. })));
+    // What comes in one batch with the bind, and behind it, waits.
+    let mut server = Server::new();
+    let bind = said_by_branch("1", "request", "system", "action:bindAuth", &json!(["b", null, [], []]));
+    let call = |id: &str| said_by_branch(id, "request", "custom", "a", &json!([id]));
+    let mut bytes = BytesMut::from(
+        &[batch(&json!([bind, call("2"), call("3")])), batch(&json!([call("4")]))].concat()[..],
+    );
+    let mut said = Said::default();
+    server.dialect.hear(&mut bytes, server.now, &mut said).unwrap();
+    assert!(matches!(&said.frames[..], [Frame::Bind(_)]));
+    said.frames.clear();
+    server.dialect.say(bound(), server.now, &mut said).unwrap();
+    server.dialect.hear(&mut bytes, server.now, &mut said).unwrap();
+    let called: Vec<_> =
+        said.frames.iter().map(|frame| value(&request(std::slice::from_ref(frame)).payload)).collect();
+    assert_eq!(called, [json!(["2"]), json!(["3"]), json!(["4"])]);
+}
+
+#[test]
+fn a_request_that_takes_too_long_ends() {
+    let mut server = Server::bound();
+    let asked = request(&server.hear(&line(3).0).0);
+    let mut said = Said::default();
+    server.dialect.expire(server.now + Duration::from_secs(61), &mut said);
+    assert_eq!(said.frames, [Frame::Cancel(asked.callback_id)]);
+    assert_eq!(messages(&said.bytes)[0]["data"]["error"]["code"], "REQUEST_TIMEOUT");
+}
+
+#[test]
+fn what_is_no_message_ends_the_connection() {
+    for bad in [
+        &b"garbage"[..],
+        &[0xC4, 1, 0xC1],
+        &[0xC4, 1, 5],
+        &[0xC6, 0xFF, 0xFF, 0xFF, 0xFF],
+        b"{\"method\":1}\n",
+    ] {
+        let heard =
+            Server::new().dialect.hear(&mut BytesMut::from(bad), Instant::now(), &mut Said::default());
+        assert!(
+            matches!(heard, Err(DialectError::Malformed { .. } | DialectError::TooLong { .. })),
+            "{bad:?}: {heard:?}"
+        );
+    }
+}
+
+proptest! {
+    /// However a stream is cut, the same is heard.
+    #[test]
+    fn messages_are_heard_in_any_pieces(cuts in proptest::collection::vec(1_usize..90, 1..30)) {
+        let whole: Vec<u8> = [3, 5, 6, 10, 11].iter().flat_map(|number| line(*number).0).collect();
+        let mut expected = Said::default();
+        Server::bound().dialect.hear(&mut BytesMut::from(&whole[..]), Instant::now(), &mut expected).unwrap();
+        let (mut server, mut said, mut bytes, mut rest) = (Server::bound(), Said::default(), BytesMut::new(), &whole[..]);
+        for cut in cuts.into_iter().cycle() {
+            let (piece, behind) = rest.split_at(cut.min(rest.len()));
+            bytes.extend_from_slice(piece);
+            server.dialect.hear(&mut bytes, server.now, &mut said).unwrap();
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(said.frames, expected.frames);
+    }
+
+    /// Garbage never panics.
+    #[test]
+    fn garbage_is_survived(garbage in proptest::collection::vec(any::<u8>(), 0..250)) {
+        let len = u8::try_from(garbage.len()).expect("it is short");
+        let bin = [&[0xC4, len], &garbage[..]].concat();
+        for bytes in [&garbage, &bin] {
+            for mut server in [Server::new(), Server::bound()] {
+                let mut said = Said::default();
+                let _ = server.dialect.hear(&mut BytesMut::from(&bytes[..]), server.now, &mut said);
+                messages(&said.bytes);
+            }
+        }
+    }
+}
