@@ -58,6 +58,55 @@ fn a_typed_responder_takes_a_list_or_an_object() {
 }
 
 #[test]
+fn an_old_mesh_is_bridged_into_a_new_one_through_its_gateway() {
+    for protocol in ["light-rpc", "dnode"] {
+        let gateway = format!("{protocol}=127.0.0.1:0");
+        let arguments =
+            ["master", "--listen", "127.0.0.1:0", "--gateway", &gateway, "--gateway-allow", "public/*"];
+        let mut old = Running::of(meshwork(&arguments).spawn().unwrap());
+        let printed = lines_of(old.child.stdout.take().unwrap());
+        let listens = || -> Value { serde_json::from_str(&printed.recv_timeout(SOON).unwrap()).unwrap() };
+        let (native, foreign) = (listens(), listens());
+        assert_eq!((&native["protocol"], &foreign["protocol"]), (&json!("meshwork"), &json!(protocol)));
+        let respond = |action: &str| {
+            let mut command = meshwork(&["respond", action, "--command", "cat"]);
+            command.env("MESHWORK_MASTER", native["listening"].as_str().unwrap());
+            let mut running = Running::of(command.spawn().unwrap());
+            running.until_said("bound to ");
+            running
+        };
+        let _responders = [respond("public/echo"), respond("secret")];
+        let new = Master::start(&[]);
+        let server = format!("{protocol}={}", foreign["listening"].as_str().unwrap());
+        let _bridge = Running::of(new.command(&["bridge", &server, "--prefix", "old"]).spawn().unwrap());
+        let listed = || stdout(&new.run(&["actions", "--json"]));
+        let mut actions = listed();
+        while !actions.contains("old/public/echo") {
+            actions = listed();
+        }
+        assert!(!actions.contains("secret"), "{actions}");
+        let output = new.run(&["call", "old/public/echo", r#"[[1,null,"é"]]"#]);
+        assert_eq!((stdout(&output).as_str(), output.status.code()), ("[[1,null,\"é\"]]\n", Some(0)));
+    }
+}
+
+#[test]
+fn a_protocol_that_there_is_not_is_named_with_those_that_there_are() {
+    for arguments in [
+        &["master", "--gateway", "http=127.0.0.1:0"][..],
+        &["master", "--gateway", "127.0.0.1:0"],
+        &["master", "--gateway", "dnode=nowhere"],
+        &["master", "--gateway", "dnode=127.0.0.1:0", "--gateway-allow", "a//b"],
+        &["bridge", "http=127.0.0.1:0"],
+        &["bridge", "node-mesh=127.0.0.1:0"],
+        &["bridge", "light-rpc=127.0.0.1:0", "--prefix", "a\nb"],
+    ] {
+        let output = run(&mut meshwork(arguments));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn arguments_come_from_stdin_or_a_file_too() {
     let master = Master::start(&[]);
     let _responder = master.respond("echo", "cat", &[]);
