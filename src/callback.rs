@@ -261,6 +261,23 @@ impl<'de, Args, Ret> Deserialize<'de> for Callback<Args, Ret> {
     }
 }
 
+#[cfg(feature = "schema")]
+impl<Args, Ret> schemars::JsonSchema for Callback<Args, Ret> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Callback".into()
+    }
+
+    /// What stands in the place of a function.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "a function that is passed",
+            "type": "object",
+            "properties": { "$callback": { "type": "integer" } },
+            "required": ["$callback"],
+        })
+    }
+}
+
 impl<Args, Ret> fmt::Debug for Callback<Args, Ret> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Callback")

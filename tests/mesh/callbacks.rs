@@ -415,6 +415,34 @@ async fn a_stream_goes_as_fast_as_the_far_side_takes_it() {
     assert_eq!(heard, (0..ITEMS).collect::<Vec<_>>());
 }
 
+/// A function among the arguments of a trait's method, at both of its ends.
+#[meshwork::actions(prefix = "files")]
+trait Files {
+    async fn import(&self, path: String, progress: Callback<u8, ()>) -> Result<usize, ActionError>;
+}
+
+struct Disk;
+
+impl Files for Disk {
+    async fn import(&self, path: String, progress: Callback<u8, ()>) -> Result<usize, ActionError> {
+        progress.call(100).await?;
+        Ok(path.len())
+    }
+}
+
+#[actix::test]
+async fn a_trait_passes_functions_and_describes_them() {
+    let mesh = Mesh::start().await;
+    let _provider = mesh.bind(BranchActor::new("provider").respond_all(Disk.into_responders())).await;
+    let caller = mesh.branch("caller").await;
+    let (heard, mut hearing) = mpsc::unbounded_channel();
+    let progress = Callback::new(move |percent: u8| heard.send(percent).unwrap_or_default());
+    assert_eq!(soon(FilesRequester::new(&caller).import("a.csv".to_owned(), progress)).await, Ok(5));
+    assert_eq!(soon(hearing.recv()).await, Some(100));
+    let described = soon(caller.describe("files/import")).await.unwrap();
+    assert!(described[0].shape.as_ref().expect("it has one").arguments.contains("$callback"));
+}
+
 fn resident_kib() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is there");
