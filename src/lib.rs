@@ -65,6 +65,7 @@ pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
 pub use master::{Master, SpreadMaster};
 pub use meshwork_actors::branch::{BindError, BranchActor};
+pub use meshwork_actors::gateway::Dialect;
 pub use meshwork_actors::gateway::bridge::{Bridge, BridgeError};
 pub use meshwork_actors::link::{self, Address, AddressError};
 pub use meshwork_actors::master::{Listen, ListenError, MasterActor};
@@ -89,8 +90,8 @@ pub use subscribe::{Broadcast, Event, IntoSubscriber, Publish, Subscribe, Subscr
 pub mod prelude {
     pub use crate::{
         ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Callback,
-        Code, Event, Fate, Listen, Master, MasterActor, Node, Publish, Respond, Responders, SpreadMaster,
-        Subscribe, Subscription,
+        Code, Dialect, Event, Fate, Listen, Master, MasterActor, Node, Publish, Respond, Responders,
+        SpreadMaster, Subscribe, Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

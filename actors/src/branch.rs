@@ -19,6 +19,7 @@ pub use cache::ActionCache;
 pub use establish::BindError;
 
 use crate::functions::{Lender, borrow, borrow_outcome, gone, invoked};
+use crate::gateway::{Dialect, DialectDial};
 use crate::link::{Address, Dial, Paced, Tcp};
 use crate::node::{
     Ask, AskMany, Change, Describe, Door, Drain, Drained, Flush, Invoking, Node, Respond, Status, Submission,
@@ -60,6 +61,7 @@ pub struct BranchActor {
     name: ByteString,
     credentials: Option<ByteString>,
     dial: Arc<dyn Dial>,
+    dialect: Dialect,
     address: Address,
     bind_within: Duration,
     frame_len_max: usize,
@@ -91,7 +93,13 @@ enum State {
     },
     Bound(Box<BoundLink>),
     /// Drained without a link: its calls to itself are finished, and it does not bind again.
-    Leaving,
+    Leaving {
+        /// How many requests were answered over the link that was lost meanwhile, and how many were not.
+        answered: u64,
+        unanswered: u64,
+        /// How many calls ended with it.
+        failed: u64,
+    },
     /// Ended: drained, or refused for good.
     Closed,
 }
@@ -136,6 +144,7 @@ impl BranchActor {
             name,
             credentials: None,
             dial: Arc::new(Tcp),
+            dialect: Dialect::Native,
             address: Address::from(""),
             bind_within: BIND_WITHIN,
             frame_len_max: FRAME_LEN_MAX,
@@ -165,6 +174,13 @@ impl BranchActor {
     #[must_use]
     pub fn dial(mut self, dial: impl Dial) -> Self {
         self.dial = Arc::new(dial);
+        self
+    }
+
+    /// What its master speaks. Default: frames, as masters of meshwork do.
+    #[must_use]
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
         self
     }
 
@@ -218,6 +234,7 @@ impl BranchActor {
     /// When the master cannot be reached, or does not let it in. It is tried once.
     pub async fn start_bound(mut self, address: impl Into<Address>) -> Result<Addr<Self>, BindError> {
         self.address = address.into();
+        self.dial = Arc::new(DialectDial { dial: self.dial, dialect: self.dialect });
         let entry = self.entry();
         let established = establish(&*self.dial, &self.address, entry, DIAL_WITHIN, self.bind_within).await?;
         // The link is taken over before anyone has the address, so whoever has it finds a branch that is bound.
@@ -327,19 +344,21 @@ impl BranchActor {
         context.cancel_future(link.beat);
         link.outbox.close_now();
         link.writer.abort();
+        let (draining, answered) = (link.draining, link.answering.finished());
+        let unanswered = link.answering.len() as u64;
         link.answering.cancel_all();
-        let draining = link.draining;
         let gone = CallError::new(
             Code::LINK_LOST,
             Fate::Unknown,
             format!("the link was lost before the reply came: {why}"),
         );
-        self.requests.borrow_mut().fail_if(|way| matches!(way, Way::Link), &gone);
+        let failed = self.requests.borrow_mut().fail_if(|way| matches!(way, Way::Link), &gone) as u64;
         self.node.set_way_out(WayOut::Down);
         self.forget_others();
         if draining {
-            return self
-                .end(CallError::new(Code::DRAINING, Fate::NotSent, "the branch has drained"), context);
+            // Whoever drains it hears what became of it, so it ends when that has been said.
+            self.state = State::Leaving { answered, unanswered, failed };
+            return;
         }
         self.state = State::Rebinding { unsaid: Vec::new() };
         self.node.set_status(Status::Rebinding);
@@ -498,7 +517,7 @@ impl BranchActor {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, format!("{} is draining", self.name));
             return link.outbox.reply(callback_id, Err(error));
         }
-        let Some(own) = self.actions.get(&action) else {
+        let Some(own) = self.actions.find(&action) else {
             let what = format!("{} does not offer {action:?}", self.name);
             let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what);
             return link.outbox.reply(callback_id, Err(error));
@@ -517,7 +536,7 @@ impl BranchActor {
     fn ask(&mut self, ask: Box<Ask>, now: Instant) {
         let draining = match &self.state {
             State::Bound(link) => link.draining,
-            State::Leaving => true,
+            State::Leaving { .. } => true,
             State::New | State::Rebinding { .. } | State::Closed => false,
         };
         if draining {
@@ -549,7 +568,9 @@ impl BranchActor {
                     CallError::new(Code::LINK_LOST, Fate::NotSent, "the branch has ended"),
                 );
             }
-            State::New | State::Rebinding { .. } | State::Bound(_) | State::Leaving => self.wait(ask, until),
+            State::New | State::Rebinding { .. } | State::Bound(_) | State::Leaving { .. } => {
+                self.wait(ask, until)
+            }
         }
     }
 
@@ -717,7 +738,7 @@ impl BranchActor {
                 unsaid.push(frame(callback_id));
                 Box::pin(async { Ok(()) })
             }
-            State::New | State::Leaving | State::Closed => Box::pin(async { Err(ended()) }),
+            State::New | State::Leaving { .. } | State::Closed => Box::pin(async { Err(ended()) }),
         }
     }
 
@@ -892,7 +913,7 @@ impl Handler<Unsubscribe> for BranchActor {
             match &mut self.state {
                 State::Bound(link) => link.outbox.push_always(&frame),
                 State::Rebinding { unsaid } => unsaid.push(frame),
-                State::New | State::Leaving | State::Closed => {}
+                State::New | State::Leaving { .. } | State::Closed => {}
             }
         }
     }
@@ -1021,7 +1042,7 @@ impl Handler<Drain> for BranchActor {
         self.node.set_status(Status::Draining);
         let mut never_left = 0;
         if let State::Rebinding { .. } = &self.state {
-            self.state = State::Leaving;
+            self.state = State::Leaving { answered: 0, unanswered: 0, failed: 0 };
             self.waiting.clear();
             let why =
                 CallError::new(Code::DRAINING, Fate::NotSent, "this branch drains, and its link is down");
@@ -1050,14 +1071,15 @@ impl Handler<Drain> for BranchActor {
         };
         Box::pin(waiting.into_actor(self).then(move |(), this, _| {
             let finished = this.answered() - finished_before;
-            let unanswered = match &this.state {
-                State::Bound(link) => link.answering.len() as u64,
-                _ => 0,
+            let (unanswered, failed) = match &this.state {
+                State::Bound(link) => (link.answering.len() as u64, 0),
+                State::Leaving { unanswered, failed, .. } => (*unanswered, *failed),
+                _ => (0, 0),
             };
             let unsettled = this.requests.borrow().len() as u64;
             let drained = Drained {
-                finished: finished + own.saturating_sub(unsettled),
-                abandoned: never_left + unanswered + unsettled,
+                finished: finished + own.saturating_sub(unsettled + failed),
+                abandoned: never_left + unanswered + unsettled + failed,
             };
             // The last replies leave before the link closes.
             let last = match &mut this.state {
@@ -1088,10 +1110,11 @@ impl BranchActor {
         matches!(self.state, State::Bound(_) | State::Rebinding { .. })
     }
 
-    /// How many requests that were not answered at once have been answered since, over this link.
+    /// How many requests that were not answered at once have been answered over this link.
     fn answered(&self) -> u64 {
         match &self.state {
             State::Bound(link) => link.answering.finished(),
+            State::Leaving { answered, .. } => *answered,
             _ => 0,
         }
     }

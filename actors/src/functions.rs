@@ -218,15 +218,17 @@ impl Drop for Borrowed {
 }
 
 fn invoke_at(session: &SessionHandle, function: CallbackId, invocation: Invocation) -> Invoked {
-    let within = invocation.within;
-    let wants = invocation.wants;
-    let (reply, outcome) = oneshot::channel();
-    let callback_id = session.next_id();
-    let reply = (wants != Wants::Nothing).then_some(reply);
+    let (within, wants) = (invocation.within, invocation.wants);
     if session.is_gone() {
         return Box::pin(async { Err(gone("the branch that lent it went away")) });
     }
-    #[expect(clippy::disallowed_methods, reason = "the session refuses what is more than may be in flight")]
+    if let Err(error) = session.begin_invoke() {
+        return Box::pin(async { Err(error) });
+    }
+    let (reply, outcome) = oneshot::channel();
+    let callback_id = session.next_id();
+    let reply = (wants != Wants::Nothing).then_some(reply);
+    #[expect(clippy::disallowed_methods, reason = "bounded by `begin_invoke`")]
     session.addr().do_send(session::Invoke { function, callback_id, invocation, reply });
     if wants == Wants::Nothing {
         return Box::pin(async { Ok(Payload::default()) });
@@ -242,7 +244,8 @@ fn invoke_at(session: &SessionHandle, function: CallbackId, invocation: Invocati
             None => outcome.await,
         };
         waiting.settle();
-        outcome.unwrap_or_else(|_| Err(gone("the branch that lent it went away")))
+        // A session tells whoever waits when it ends; one that could not does not know how far it came.
+        outcome.unwrap_or_else(|_| Err(gone("the branch that lent it went away").with_fate(Fate::Unknown)))
     })
 }
 

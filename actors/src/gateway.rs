@@ -3,12 +3,18 @@
 //! `meshwork-wire`.
 
 pub mod bridge;
+mod dialled;
+
+pub use dialled::Dialect;
+pub(crate) use dialled::DialectDial;
 
 use crate::link::{Accept, Address, Link};
 use bytes::{Buf, BytesMut};
 use futures::future::BoxFuture;
-use meshwork_wire::limits::{FOREIGN_BUFFER_LEN_MAX, FRAME_LEN_MAX, READ_BUFFER_LEN_START};
-use meshwork_wire::{CallError, Dialect, DialectError, Frame, FrameCodec, Said};
+use meshwork_wire::limits::{
+    BIND_FRAME_LEN_MAX, FOREIGN_BUFFER_LEN_MAX, FRAME_LEN_MAX, READ_BUFFER_LEN_START,
+};
+use meshwork_wire::{CallError, DialectError, Frame, FrameCodec, Said};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -23,7 +29,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Frames of ours at one end, another protocol at the other.
 pub(crate) struct DialectLink {
     link: Box<dyn Link>,
-    dialect: Box<dyn Dialect>,
+    dialect: Box<dyn meshwork_wire::Dialect>,
     peer: String,
     /// What came from outside and is not understood yet.
     heard: BytesMut,
@@ -54,9 +60,13 @@ enum State {
 
 impl DialectLink {
     /// Speaks a dialect over a link that comes from, or goes to, there.
-    pub(crate) fn new(link: Box<dyn Link>, mut dialect: Box<dyn Dialect>, peer: String) -> Self {
+    pub(crate) fn new(
+        link: Box<dyn Link>,
+        mut dialect: Box<dyn meshwork_wire::Dialect>,
+        peer: String,
+    ) -> Self {
         let mut said = Said::default();
-        dialect.begin(&mut said);
+        dialect.begin(Instant::now(), &mut said);
         let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut this = Self {
@@ -83,6 +93,7 @@ impl DialectLink {
     /// What the dialect said goes where it belongs.
     fn pass_on(&mut self) {
         for frame in self.said.frames.drain(..) {
+            self.bound |= matches!(frame, Frame::Bound(_));
             frame.encode(&mut self.frames);
         }
         self.out.unsplit(self.said.bytes.split());
@@ -142,7 +153,9 @@ impl DialectLink {
             if !self.frames.is_empty() || self.state == State::Ended {
                 return Poll::Ready(Ok(()));
             }
-            if blocked || self.heard.len() > self.heard_max() {
+            // A whole message of theirs must fit; of whoever has not been checked, no more than a bind takes.
+            let heard_max = if self.bound { FRAME_LEN_MAX } else { BIND_FRAME_LEN_MAX };
+            if blocked || self.heard.len() > heard_max {
                 return Poll::Pending;
             }
             self.heard.reserve(READ_BUFFER_LEN_START);
@@ -151,11 +164,6 @@ impl DialectLink {
                 self.state = State::Ended;
             }
         }
-    }
-
-    /// A whole message of theirs must fit; what comes before the bind waits in here.
-    fn heard_max(&self) -> usize {
-        FRAME_LEN_MAX
     }
 
     /// Takes the frames that our end has written.
@@ -232,7 +240,7 @@ impl AsyncWrite for DialectLink {
 }
 
 /// Makes a dialect for a connection that came from there.
-pub(crate) type MakeDialect = Box<dyn Fn(&str) -> Box<dyn Dialect> + Send>;
+pub(crate) type MakeDialect = Box<dyn Fn(&str) -> Box<dyn meshwork_wire::Dialect> + Send>;
 
 /// Takes foreign connections in.
 pub(crate) struct GatewayAccept {

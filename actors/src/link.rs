@@ -3,6 +3,8 @@
 
 use futures::Stream;
 use futures::future::BoxFuture;
+use meshwork_wire::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY};
+use socket2::{SockRef, TcpKeepalive};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::{fmt, io, io::IoSlice, net::SocketAddr, sync::Arc};
@@ -143,6 +145,7 @@ impl Dial for Tcp {
             let stream = TcpStream::connect(address.as_str()).await?;
             // Frames are small and someone waits for each.
             stream.set_nodelay(true)?;
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
             Ok(Box::new(stream) as Box<dyn Link>)
         })
     }
@@ -191,9 +194,16 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // What it accepts is kept alive as it is.
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&address.into())?;
     socket.listen(TCP_BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Other protocols have no heartbeat, or a slow one: then the operating system finds out that the other end is gone.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY)
 }
 
 impl Accept for TcpAccept {

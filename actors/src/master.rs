@@ -9,7 +9,7 @@ use crate::node::{
     Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
     SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, WayOut, Withdraw,
 };
-use crate::registry::{self, Balance, NoProvider, OnNameTaken, RegistryActor, Route};
+use crate::registry::{self, Balance, Found, NoProvider, OnNameTaken, RegistryActor, Route};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext};
 use crate::response::{Requests, Way};
 use crate::router::{self, Event, RouterActor};
@@ -352,23 +352,24 @@ impl MasterActor {
     fn look_up(&mut self, unrouted: Vec<Routing>, context: &mut Context<Self>) {
         let actions: Vec<_> = unrouted.iter().map(|routing| routing.call.action.clone()).collect();
         let asking = self.running().shared.registry.send(registry::Lookup { actions });
-        context.spawn(asking.into_actor(self).map(move |routes, this, context| {
+        context.spawn(asking.into_actor(self).map(move |found, this, context| {
             let running = this.running();
-            let routes = routes.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
-            for (routing, route) in unrouted.into_iter().zip(routes) {
+            let found = found.unwrap_or_default().into_iter().chain(std::iter::repeat(Found::Nowhere));
+            for (routing, found) in unrouted.into_iter().zip(found) {
                 // The caller may have given up meanwhile.
                 if !running.requests.borrow().contains(routing.callback_id) {
                     continue;
                 }
-                match route {
-                    Some(route) => {
+                match found {
+                    Found::Named(route) => {
                         if running.routes.len() >= ROUTE_CACHE_MAX {
                             running.routes.clear();
                         }
                         running.routes.insert(routing.call.action.clone(), Arc::clone(&route));
                         running.dispatch(routing, &route);
                     }
-                    None => {
+                    Found::Wide(route) => running.dispatch(routing, &route),
+                    Found::Nowhere => {
                         let error = no_provider(NoProvider::None, &routing.call.action, &routing.call.node);
                         running.requests.borrow_mut().resolve(routing.callback_id, Err(error));
                     }
@@ -442,6 +443,14 @@ struct Routing {
 impl Master {
     fn dispatch(&mut self, routing: Routing, route: &Route) {
         let Routing { callback_id, call, deadline } = routing;
+        // Its own actions are tried first, those that stand for everything below a name only now.
+        if (call.node.is_empty() || call.node == self.shared.name)
+            && let Some(own) = &*route.own()
+        {
+            self.requests.borrow_mut().goes(callback_id, Way::Here);
+            let context = RequestContext::new(call.action, self.shared.name.clone(), deadline);
+            return self.answering.start(own, call.arguments, context, callback_id, &self.requests);
+        }
         match route.pick(self.shared.config.balance, &call.node) {
             Ok(session) => {
                 let drawn = session.next_id();

@@ -84,9 +84,29 @@ pub(crate) struct WithdrawOwn(pub(crate) Vec<ByteString>);
 
 /// Where do requests for these actions go? Sent by a session for all new actions of one socket read, and by the master.
 #[derive(Message)]
-#[rtype(result = "Vec<Option<Arc<Route>>>")]
+#[rtype(result = "Vec<Found>")]
 pub(crate) struct Lookup {
     pub(crate) actions: Vec<ByteString>,
+}
+
+/// Where requests for an action go.
+#[derive(Clone)]
+pub(crate) enum Found {
+    /// To those who offer it. It stays true by itself, so it may be kept.
+    Named(Arc<Route>),
+    /// To those who answer everything below a part of its name, as long as nobody offers it.
+    Wide(Arc<Route>),
+    /// Nowhere.
+    Nowhere,
+}
+
+impl Found {
+    pub(crate) fn route(&self) -> Option<&Arc<Route>> {
+        match self {
+            Found::Named(route) | Found::Wide(route) => Some(route),
+            Found::Nowhere => None,
+        }
+    }
 }
 
 /// Which actions are there? Sent by a session for its branch, and by the master.
@@ -313,7 +333,11 @@ impl Handler<Lookup> for RegistryActor {
     type Result = MessageResult<Lookup>;
 
     fn handle(&mut self, Lookup { actions }: Lookup, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(actions.iter().map(|action| self.table.route(action)).collect())
+        let found = actions.iter().map(|action| match self.table.route(action) {
+            Some(route) => Found::Named(route),
+            None => self.table.wide_route(action).map_or(Found::Nowhere, Found::Wide),
+        });
+        MessageResult(found.collect())
     }
 }
 

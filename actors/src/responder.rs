@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Fate, Frame, Function, Invocation, NameError, Offer, Payload,
-    Response, check_action,
+    Response, check_action, everything_above,
 };
 use std::any::Any;
 use std::cell::RefCell;
@@ -187,6 +187,12 @@ impl Actions {
     #[must_use]
     pub fn get(&self, action: &str) -> Option<&Action> {
         self.0.get(action)
+    }
+
+    /// The action of that name, or else the one that answers everything below a part of it.
+    #[must_use]
+    pub fn find(&self, action: &str) -> Option<&Action> {
+        self.get(action).or_else(|| everything_above(action).find_map(|above| self.get(&above)))
     }
 
     /// What the others are told, sorted by name.

@@ -14,7 +14,7 @@ use crate::link::{Link, Paced};
 use crate::master::{HeardBroadcasts, MasterActor, MasterShared};
 use crate::node::Drained;
 use crate::outbox::{Outbox, Refusal, too_much_lent};
-use crate::registry::{self, NoProvider, Provider, Route};
+use crate::registry::{self, Found, NoProvider, Provider, Route};
 use crate::responder::{Answering, Context as RequestContext, Outcome};
 use crate::router::{self, Event};
 use actix::{
@@ -134,6 +134,8 @@ struct Shared {
     next_id: AtomicU64,
     in_flight: AtomicUsize,
     in_flight_max: usize,
+    /// How many calls of its functions are in its mailbox.
+    invoking: AtomicUsize,
     taking: AtomicBool,
     gone: AtomicBool,
 }
@@ -540,15 +542,15 @@ impl SessionActor {
     /// the order in which they came, and before any that come later.
     fn look_up(&mut self, actions: Vec<ByteString>, context: &mut Context<Self>) {
         let asking = self.master.registry.send(registry::Lookup { actions: actions.clone() });
-        context.spawn(asking.into_actor(self).map(move |routes, this, context| {
-            let routes = routes.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
-            for (action, route) in actions.into_iter().zip(routes) {
+        context.spawn(asking.into_actor(self).map(move |found, this, context| {
+            let found = found.unwrap_or_default().into_iter().chain(std::iter::repeat(Found::Nowhere));
+            for (action, found) in actions.into_iter().zip(found) {
                 for (request, deadline) in this.routing.remove(&action).unwrap_or_default() {
                     // The caller may have given up, or the session closed, meanwhile.
                     if this.asked.remove(request.callback_id).is_none() || this.phase == Phase::Closing {
                         continue;
                     }
-                    match &route {
+                    match found.route() {
                         Some(route) => this.dispatch(request, deadline, route),
                         None => {
                             let error = no_provider(NoProvider::None, &request.action, &request.node);
@@ -556,7 +558,7 @@ impl SessionActor {
                         }
                     }
                 }
-                if let Some(route) = route {
+                if let Found::Named(route) = found {
                     this.remember(action, route);
                 }
             }
@@ -837,6 +839,7 @@ impl Actor for SessionActor {
             next_id: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max: config.in_flight_max,
+            invoking: AtomicUsize::new(0),
             taking: AtomicBool::new(true),
             gone: AtomicBool::new(false),
         })));
@@ -1010,6 +1013,7 @@ impl Handler<Invoke> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, invoke: Invoke, _: &mut Context<Self>) {
+        self.me().0.invoking.fetch_sub(1, Ordering::Relaxed);
         let Invoke { function, callback_id, invocation, reply } = invoke;
         let Invocation { arguments: payload, within: time_left, wants } = invocation;
         let max = self.master.config.in_flight_max;
@@ -1132,6 +1136,17 @@ impl SessionHandle {
     /// Draws an id for a request to this session, never twice.
     pub(crate) fn next_id(&self) -> CallbackId {
         CallbackId(self.0.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes the place of one call of a function in the mailbox; whoever handles it gives it back.
+    pub(crate) fn begin_invoke(&self) -> Result<(), CallError> {
+        let max = self.0.in_flight_max;
+        if self.0.invoking.fetch_add(1, Ordering::Relaxed) < max {
+            return Ok(());
+        }
+        self.0.invoking.fetch_sub(1, Ordering::Relaxed);
+        let what = format!("{max} calls of callbacks are before it already");
+        Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what))
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -10,7 +10,7 @@ pub(crate) fn run(bytes: &[u8]) {
     let now = Instant::now();
     let mut server = Dnode::server("peer", Allowed::all(), ResultStyle::ErrorFirst);
     let mut said = Said::default();
-    server.begin(&mut said);
+    server.begin(now, &mut said);
     said.frames.clear();
     let bound = Bound {
         session: SessionId(1),
@@ -26,7 +26,7 @@ pub(crate) fn run(bytes: &[u8]) {
 
     let mut client = Dnode::client("bridge".into(), None, "old", ResultStyle::Result);
     let mut said = Said::default();
-    client.begin(&mut said);
+    client.begin(now, &mut said);
     _ = client.hear(&mut BytesMut::from(bytes), now, &mut said);
     client.expire(now + Duration::from_secs(100), &mut said);
     check(&said);

@@ -12,7 +12,7 @@ pub(crate) fn run(bytes: &[u8]) {
     let now = Instant::now();
     let mut server = LightRpcServer::new("peer", Allowed::all());
     let mut said = Said::default();
-    server.begin(&mut said);
+    server.begin(now, &mut said);
     said.frames.clear();
     let bound = Bound {
         session: SessionId(1),

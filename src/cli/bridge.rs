@@ -4,16 +4,21 @@
 use super::{Done, Failure, Mesh, Signals, read_token, say};
 use clap::{Args, ValueEnum};
 use meshwork::{Bridge, BridgeError, ResultStyle};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// What it speaks, light-rpc or dnode, and where it is, as in `light-rpc=127.0.0.1:5555`.
+    /// What it speaks, light-rpc, dnode or node-mesh, and where it is, as in `light-rpc=127.0.0.1:5555`.
     #[arg(value_name = "PROTOCOL=HOST:PORT")]
     server: Foreign,
-    /// What stands before the names of its functions: `legacy` makes `add` the action `legacy/add`.
+    /// What stands before the names of its functions: `legacy` makes `add` the action `legacy/add`. A master of node-mesh does not say
+    /// which actions there are: everything under the prefix is asked of it.
     #[arg(long, default_value = "")]
     prefix: String,
+    /// A file with what a master of node-mesh wants to see, its `auth`.
+    #[arg(long, value_name = "FILE")]
+    server_token_file: Option<PathBuf>,
     /// What a dnode server calls result callbacks with.
     #[arg(long, value_enum, default_value = "result")]
     dnode_results: Results,
@@ -73,18 +78,19 @@ impl From<Results> for ResultStyle {
 }
 
 pub(super) async fn run(options: Options) -> Done {
-    let Options { server: Foreign { protocol, address }, prefix, dnode_results, mesh } = options;
+    let Options { server: Foreign { protocol, address }, prefix, server_token_file, dnode_results, mesh } =
+        options;
     let bridge = match protocol {
         Protocol::LightRpc => Bridge::light_rpc(address.as_str()),
         Protocol::Dnode => Bridge::dnode(address.as_str(), dnode_results.into()),
-        Protocol::NodeMesh => {
-            let what = "a bridge speaks light-rpc and dnode; branches of node-mesh bind to a master's --gateway node-mesh=HOST:PORT";
-            return Err(Failure::Use(what.to_owned()));
-        }
+        Protocol::NodeMesh => Bridge::node_mesh(address.as_str()),
     };
     let mut bridge = bridge.prefix(prefix);
     if let Some(name) = mesh.name {
         bridge = bridge.name(name);
+    }
+    if let Some(token) = read_token(server_token_file.as_deref())? {
+        bridge = bridge.server_token(token);
     }
     if let Some(token) = read_token(mesh.token_file.as_deref())? {
         bridge = bridge.token(token);
@@ -94,7 +100,9 @@ pub(super) async fn run(options: Options) -> Done {
     tokio::select! {
         error = bridge.run(mesh.master) => Err(match error {
             BridgeError::Refused(_) => Failure::Bind(error.to_string()),
-            BridgeError::Address(_) | BridgeError::Name(_) => Failure::Use(error.to_string()),
+            BridgeError::Address(_) | BridgeError::Name(_) | BridgeError::NoPrefix => {
+                Failure::Use(error.to_string())
+            }
         }),
         () = signals.next() => Ok(()),
     }

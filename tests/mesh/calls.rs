@@ -1,6 +1,6 @@
 //! Calls: who answers, in which order it is looked for, and both ends from one trait.
 
-use crate::{Mesh, until_known};
+use crate::{Mesh, soon, until_known};
 use meshwork::prelude::*;
 
 fn answering(name: &'static str, actions: &[&'static str]) -> BranchActor {
@@ -253,4 +253,28 @@ async fn an_actor_answers_an_action() {
     let _one = mesh.bind(branch).await;
     assert_eq!(mesh.master.call::<u64>("count", (2_u64,)).await, Ok(2));
     assert_eq!(mesh.master.call::<u64>("count", (3_u64,)).await, Ok(5));
+}
+
+#[actix::test]
+async fn an_action_may_stand_for_everything_below_a_name() {
+    let which = |node: &'static str| {
+        move |_: (), context: CallContext| async move { Ok(format!("{node}: {}", context.action())) }
+    };
+    let mesh = Mesh::of(MasterActor::new("master").respond("own/**", which("master"))).await;
+    let files = mesh.bind(BranchActor::new("files").respond("files/**", which("files"))).await;
+    let deep = mesh.bind(BranchActor::new("deep").respond("files/deep/**", which("deep"))).await;
+    let named = mesh.bind(BranchActor::new("named").respond("files/a", which("named"))).await;
+    for caller in [&files as &Node, &deep, &named, &mesh.master] {
+        for (action, expected) in [
+            ("files/a", "named"),
+            ("files/b", "files"),
+            ("files/b/c", "files"),
+            ("files/deep/d", "deep"),
+            ("own/x", "master"),
+        ] {
+            assert_eq!(soon(caller.call::<String>(action, ())).await, Ok(format!("{expected}: {action}")));
+        }
+        let none = soon(caller.call::<String>("files", ())).await.unwrap_err();
+        assert_eq!(none.code(), Code::ACTION_NOT_FOUND);
+    }
 }

@@ -136,7 +136,8 @@ async fn a_drain_ends_when_the_link_is_lost_meanwhile() {
     });
     until(&provider, |status| *status == Status::Draining).await;
     cut.cut();
-    let _ = soon(draining).await.unwrap();
+    let drained = soon(draining).await.unwrap().expect("it says what became of it");
+    assert_eq!((drained.finished, drained.abandoned), (0, 1));
     assert_eq!(soon(provider.closed()).await.code(), Code::DRAINING);
 }
 

@@ -2,11 +2,11 @@
 
 use crate::{Mesh, ear, soon};
 use meshwork::prelude::*;
-use meshwork::{Address, Encoding, Payload};
+use meshwork::{Address, BindError, Bridge, BridgeError, Encoding, Payload};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// A branch of node-mesh.
 struct NodeBranch {
@@ -262,4 +262,167 @@ async fn a_branch_that_goes_ends_what_it_was_asked() {
     assert_eq!((lost.code(), lost.fate()), (Code::PROVIDER_LOST, Fate::Unknown));
     let gone = soon(caller.call::<i64>("node/add", (1, 2))).await.unwrap_err();
     assert_eq!(gone.code(), Code::ACTION_NOT_FOUND);
+}
+
+/// Binds a branch of ours to a master of theirs.
+async fn join(branch: BranchActor, address: &Address) -> Result<Branch, BindError> {
+    soon(branch.dialect(Dialect::NodeMesh).bind(address)).await
+}
+
+#[actix::test]
+async fn a_branch_of_ours_joins_a_mesh_of_theirs() {
+    let theirs = Mesh::of(
+        MasterActor::new("theirs")
+            .token("k")
+            .respond("add2", |(a, b): (i64, i64)| async move { Ok(a + b + 1) }),
+    )
+    .await;
+    let address = gateway(&theirs).await;
+    let node = NodeBranch::bound(&address, "node", json!("k"), &ACTIONS, &["from/ours"]).await;
+    let node = actix_rt::spawn(node.answer());
+    let calculator =
+        BranchActor::new("ours").token("k").respond("sub", |(a, b): (i64, i64)| async move { Ok(a - b) });
+    let ours = join(calculator, &address).await.expect("it binds");
+    assert_eq!(soon(ours.call("add2", (22_i64, 22_i64))).await, Ok(45_i64));
+    assert_eq!(soon(NodeRequester::new(&ours).add(2, 3)).await, Ok(5));
+    assert_eq!(soon(ours.call("sub", (5_i64, 3_i64))).await, Ok(2_i64), "its own come first");
+    assert_eq!(soon(theirs.master.call("sub", (5_i64, 3_i64))).await, Ok(2_i64));
+    let boom = soon(ours.call::<()>("node/boom", ())).await.unwrap_err();
+    assert_eq!((boom.name(), boom.message(), boom.fate()), ("AppError", "bad", Fate::Failed));
+    let none = soon(ours.call::<()>("none", ())).await.unwrap_err();
+    assert_eq!((none.code(), none.fate()), (Code::ACTION_NOT_FOUND, Fate::NotSent));
+    let late = soon(ours.call::<()>("node/silent", ()).within(Duration::from_millis(30))).await.unwrap_err();
+    assert_eq!(late.code(), Code::REQUEST_TIMEOUT);
+    let function = Callback::new(|_: u8| ());
+    let passed = soon(ours.call::<()>("add2", function)).await.unwrap_err();
+    assert_eq!((passed.code(), passed.fate()), (Code::CANNOT_ENCODE, Fate::NotSent));
+    let sums = soon(ours.call_many::<i64>("add2", (0..10_000_i64).map(|n| (n, 1_i64)))).await;
+    for (sum, number) in sums.into_iter().zip(0..) {
+        assert_eq!(sum, Ok(number + 2));
+    }
+
+    let (handler, mut heard) = ear::<(String, u8)>();
+    let _subscription = ours.subscribe("to/ours", handler).await.expect("a topic");
+    let (handler, mut news) = ear::<u8>();
+    let _broadcasts = ours.on_broadcast("news", handler).await.expect("it runs");
+    theirs.master.publish("to/ours", &("é", 7)).await.unwrap();
+    theirs.master.broadcast("news", &8).await.unwrap();
+    assert_eq!(soon(heard.recv()).await, Some(("to/ours".to_owned(), ("é".to_owned(), 7))));
+    assert_eq!(soon(news.recv()).await, Some(("news".to_owned(), 8)));
+    let (handler, mut heard) = ear::<String>();
+    let _theirs = theirs.master.subscribe("from/*", handler).await.unwrap();
+    ours.publish("from/ours", "hello").await.unwrap();
+    assert_eq!(soon(heard.recv()).await, Some(("from/ours".to_owned(), "hello".to_owned())));
+    let pattern = ours.subscribe("to/*", |_: Event<u8>| ()).await.unwrap_err();
+    assert!(pattern.message().contains("patterns"), "{pattern}");
+    assert!(ours.describe("**").await.is_err());
+    let drained = ours.drain(Duration::from_secs(1)).await.expect("it runs");
+    assert_eq!(drained.abandoned, 0);
+    soon(async { while theirs.master.call::<i64>("sub", (1, 1)).await.is_ok() {} }).await;
+    node.abort();
+}
+
+#[actix::test]
+async fn a_branch_of_ours_is_checked_by_a_master_of_theirs_and_comes_back() {
+    let theirs = Mesh::of(MasterActor::new("theirs").token("k")).await;
+    let address = gateway(&theirs).await;
+    let wrong = join(BranchActor::new("wrong").token("guess"), &address).await.unwrap_err();
+    assert!(matches!(&wrong, BindError::Refused { may_return: false, .. }), "{wrong}");
+    let pattern = BranchActor::new("pattern").token("k");
+    let bound = join(pattern, &address).await.expect("it binds");
+    // It is replaced, is told, and does not come back.
+    let newer =
+        join(BranchActor::new("pattern").token("k").respond("newer", |(): ()| async { Ok(()) }), &address)
+            .await
+            .expect("it binds");
+    soon(async { while bound.call::<()>("newer", ()).await.is_ok() {} }).await;
+    let ended = soon(bound.call::<()>("newer", ())).await.unwrap_err();
+    assert_eq!(ended.fate(), Fate::NotSent, "{ended}");
+    assert_eq!(soon(newer.call("newer", ())).await, Ok(()));
+    // A master that speaks something else.
+    let native = join(BranchActor::new("native").token("k"), &theirs.address).await.unwrap_err();
+    assert!(native.may_return(), "{native}");
+}
+
+#[actix::test]
+async fn a_master_of_theirs_that_goes_and_comes_is_joined_again() {
+    let listen = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::from(listen.local_addr().unwrap());
+    let first = actix_rt::spawn(old_master(listen));
+    let ours = BranchActor::new("ours").backoff(Duration::from_millis(5), Duration::from_millis(20));
+    let ours =
+        join(ours.respond("sub", |(a, b): (i64, i64)| async move { Ok(a - b) }), &address).await.unwrap();
+    assert_eq!(soon(ours.call("who", ())).await, Ok(json!(["ours", null, ["sub"], []])));
+    let waiting = actix_rt::spawn(ours.call::<()>("silent", ()));
+    assert_eq!(soon(ours.call("back", (7_i64, 3_i64))).await, Ok(4_i64), "it calls back before it answers");
+    first.abort();
+    let lost = soon(waiting).await.unwrap().unwrap_err();
+    assert_eq!((lost.code(), lost.fate()), (Code::LINK_LOST, Fate::Unknown));
+    let second = actix_rt::spawn(old_master(TcpListener::bind(address.as_str()).await.unwrap()));
+    assert_eq!(soon(ours.call("who", ())).await, Ok(json!(["ours", null, ["sub"], []])));
+    second.abort();
+}
+
+/// A master as the original is, of one branch at a time: `who` says what it bound with, `back` is the result of the branch's own
+/// `sub`, and `silent` says nothing.
+async fn old_master(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let mut branch = NodeBranch { stream, heard: VecDeque::new(), drawn: 0 };
+        let Some(bind) = branch.next().await else { continue };
+        assert_eq!(bind["content"]["action"], "action:bindAuth");
+        let id = bind["id"].as_str().expect("an id").to_owned();
+        branch
+            .message(&id, "callback", "system", ("action:bindAuth", json!([])), (Value::Null, Value::Null))
+            .await;
+        while let Some(said) = branch.next().await {
+            let id = said["id"].as_str().expect("an id").to_owned();
+            let body = match said["content"]["action"].as_str() {
+                Some("who") => bind["content"]["params"].clone(),
+                Some("back") => {
+                    let asked =
+                        branch.say("request", "custom", "sub", said["content"]["params"].clone()).await;
+                    loop {
+                        let answer = branch.next().await.expect("an answer");
+                        if answer["id"] == json!(asked) {
+                            break answer["data"]["body"].clone();
+                        }
+                    }
+                }
+                _ => continue,
+            };
+            branch.message(&id, "callback", "custom", ("who", json!([])), (body, Value::Null)).await;
+        }
+    }
+}
+
+#[actix::test]
+async fn an_old_mesh_is_bridged_under_a_prefix_without_saying_what_it_has() {
+    let (old, new) = (Mesh::of(MasterActor::new("old").token("k")).await, Mesh::start().await);
+    let address = gateway(&old).await;
+    let node = NodeBranch::bound(&address, "node", json!("k"), &ACTIONS, &[]).await;
+    let node = actix_rt::spawn(node.answer());
+    let bridge = || Bridge::node_mesh(&address);
+    assert!(matches!(soon(bridge().server_token("k").run(&new.address)).await, BridgeError::NoPrefix));
+    let refused = soon(bridge().prefix("old").run(&new.address)).await;
+    assert!(matches!(refused, BridgeError::Refused(_)), "{refused}");
+    let bridging = actix_rt::spawn(bridge().prefix("old").server_token("k").run(&new.address));
+    let caller = new.branch("caller").await;
+    soon(async { while caller.describe("old/**").await.unwrap().is_empty() {} }).await;
+    assert_eq!(soon(caller.call("old/node/add", (2_i64, 3_i64))).await, Ok(5_i64));
+    assert_eq!(soon(new.master.call("old/node/add", (2_i64, 3_i64))).await, Ok(5_i64));
+    let none = soon(caller.call::<()>("old/none", ())).await.unwrap_err();
+    assert_eq!((none.code(), none.fate()), (Code::ACTION_NOT_FOUND, Fate::NotSent));
+    let boom = soon(caller.call::<()>("old/node/boom", ())).await.unwrap_err();
+    assert_eq!((boom.name(), boom.message()), ("AppError", "bad"));
+    // It has a name of its own in the new mesh, and then it is that one's.
+    let named = BranchActor::new("named").respond("old/node/add", |_: Value| async { Ok(0) });
+    let named = new.bind(named).await;
+    soon(async { while caller.call("old/node/add", (2_i64, 3_i64)).await != Ok(0_i64) {} }).await;
+    named.drain(Duration::from_secs(1)).await.expect("it runs");
+    soon(async { while caller.call("old/node/add", (2_i64, 3_i64)).await != Ok(5_i64) {} }).await;
+    bridging.abort();
+    soon(async { while !caller.describe("old/**").await.unwrap().is_empty() {} }).await;
+    let gone = soon(caller.call::<i64>("old/node/add", (2, 3))).await.unwrap_err();
+    assert_eq!(gone.code(), Code::ACTION_NOT_FOUND);
+    node.abort();
 }

@@ -8,10 +8,13 @@ mod node_mesh;
 
 pub use dnode::{Dnode, ResultStyle};
 pub use light_rpc::{LightRpcClient, LightRpcServer};
-pub use node_mesh::NodeMeshServer;
+pub use node_mesh::{NodeMeshClient, NodeMeshServer};
 
-use crate::limits::{FOREIGN_CALL_WITHIN, NAME_LEN_MAX};
-use crate::{ByteString, CallError, CallbackId, Code, Fate, Frame, NodeNews, Pattern, Refused, SessionId};
+use crate::limits::{FOREIGN_CALL_WITHIN, NAME_LEN_MAX, PROTOCOL_VERSION};
+use crate::{
+    Bind, ByteString, CallError, CallbackId, Code, Fate, Frame, Invoke, NodeNews, Offer, Passed, Pattern,
+    Payload, Refused, Request, Response, SessionId, SubscriptionKey, is_everything_below,
+};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -19,7 +22,7 @@ use std::time::{Duration, Instant};
 /// A protocol of others, at one connection.
 pub trait Dialect: Send + 'static {
     /// The connection is open: what is to be said first.
-    fn begin(&mut self, said: &mut Said);
+    fn begin(&mut self, now: Instant, said: &mut Said);
 
     /// Takes as much as it can from what came from outside.
     ///
@@ -46,6 +49,55 @@ pub struct Said {
     pub frames: Vec<Frame>,
     /// To the outside.
     pub bytes: BytesMut,
+}
+
+impl Said {
+    /// What became of a request of ours.
+    pub(crate) fn answer(&mut self, callback_id: CallbackId, outcome: Result<Payload, CallError>) {
+        self.frames.push(Frame::Response(Response { callback_id, outcome }));
+    }
+
+    /// The functions that came with it are given back.
+    pub(crate) fn give_back(&mut self, payload: &Payload) {
+        for passed in &payload.callbacks {
+            if let Passed::Lent(id) = passed {
+                self.frames.push(Frame::Release(*id));
+            }
+        }
+    }
+
+    /// For protocols that have no form for functions: they are given back, and whoever passes some is told.
+    pub(crate) fn without_functions(&mut self, payload: &Payload, dialect: &str) -> Result<(), CallError> {
+        if payload.callbacks.is_empty() {
+            return Ok(());
+        }
+        self.give_back(payload);
+        let what = format!("{dialect} passes no functions, and these arguments hold some");
+        Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what))
+    }
+
+    /// An outcome for a protocol that has no form for functions.
+    pub(crate) fn plain(
+        &mut self,
+        outcome: Result<Payload, CallError>,
+        dialect: &str,
+    ) -> Result<Payload, CallError> {
+        let payload = outcome?;
+        self.without_functions(&payload, dialect).map_err(|_| {
+            let what = format!("{dialect} passes no functions, and the reply holds some");
+            CallError::new(Code::CANNOT_ENCODE, Fate::Failed, what)
+        })?;
+        Ok(payload)
+    }
+
+    /// For protocols that have no form for functions: one that nobody can have lent is called.
+    pub(crate) fn nobody_lent(&mut self, invoke: &Invoke, dialect: &str) {
+        self.give_back(&invoke.payload);
+        if let Some(callback_id) = invoke.callback_id {
+            let what = format!("{dialect} passes no functions");
+            self.answer(callback_id, Err(CallError::new(Code::CALLBACK_GONE, Fate::NotSent, what)));
+        }
+    }
 }
 
 /// Why a foreign connection is closed.
@@ -146,7 +198,8 @@ impl Visible {
         }
         let offered = self.nodes.entry(news.session).or_default();
         for (action, _) in news.actions {
-            if self.allowed.allows(&action) && !offered.contains(&action) {
+            // What stands for others has no name to be called by.
+            if self.allowed.allows(&action) && !is_everything_below(&action) && !offered.contains(&action) {
                 // Names from a frame share its buffer; what is kept must not keep that.
                 let action = ByteString::from(&*action);
                 *self.actions.entry(action.clone()).or_default() += 1;
@@ -196,6 +249,18 @@ impl<T> Calls<T> {
         Self { waiting: HashMap::new(), deadlines: VecDeque::new(), next_id: 0, within: FOREIGN_CALL_WITHIN }
     }
 
+    /// A call begins, as the request that is made of it.
+    pub(crate) fn request(&mut self, waiter: T, action: ByteString, payload: Payload, now: Instant) -> Frame {
+        Frame::Request(Request {
+            callback_id: self.open(waiter, now),
+            action,
+            node: ByteString::new(),
+            caller: ByteString::new(),
+            time_left: Some(self.within),
+            payload,
+        })
+    }
+
     /// How long one may take.
     pub(crate) fn within(&self) -> Duration {
         self.within
@@ -231,6 +296,16 @@ impl<T> Calls<T> {
             }
         }
     }
+}
+
+/// The bind of one that looks like a branch.
+pub(crate) fn bind(
+    name: ByteString,
+    credentials: Option<ByteString>,
+    offers: Vec<Offer>,
+    subscriptions: Vec<SubscriptionKey>,
+) -> Frame {
+    Frame::Bind(Bind { version: PROTOCOL_VERSION, name, credentials, offers, subscriptions })
 }
 
 /// No reply came in time, from a protocol that knows no deadlines.

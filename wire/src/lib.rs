@@ -19,8 +19,8 @@ mod payload;
 pub use bytestring::ByteString;
 pub use codec::{Block, FrameCodec, FrameError, Frames};
 pub use dialect::{
-    Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshServer, ResultStyle, Said,
-    foreign_name,
+    Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer,
+    ResultStyle, Said, foreign_name,
 };
 pub use error::{CallError, Code, Fate};
 pub use frame::{
@@ -29,6 +29,8 @@ pub use frame::{
 };
 pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};
-pub use name::{NameError, check_action, check_node, check_topic};
+pub use name::{
+    NameError, check_action, check_node, check_topic, everything_above, everything_below, is_everything_below,
+};
 pub use pattern::{Pattern, PatternError};
 pub use payload::{DecodeError, EncodeError, Encoding, Payload};

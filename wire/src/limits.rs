@@ -132,6 +132,11 @@ pub const FOREIGN_CALL_WITHIN: Duration = Duration::from_secs(60);
 /// How many bytes may wait to be written to a foreign connection before it is heard no more: what it asks it must read.
 pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
 
+/// How long a TCP connection is silent before the operating system asks whether the other end is there, and how often it asks again.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// See [`KEEPALIVE_AFTER`].
+pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+
 /// How often a branch that hears nothing says something. Both ends give a link up after [`HEARTBEATS_MISSED_MAX`] of them.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 

@@ -1,5 +1,6 @@
 //! What may be the name of an action, a topic or a node. Patterns have their own file, since they are more than a name.
 
+use crate::ByteString;
 use crate::limits::{NAME_LEN_MAX, SEGMENTS_MAX};
 
 /// Why a text is no name. The message says what would be one.
@@ -54,6 +55,27 @@ pub fn check_topic(name: &str) -> Result<(), NameError> {
     if name.contains('*') { Err(NameError::Wildcard(name.to_owned())) } else { Ok(()) }
 }
 
+/// How the names of actions end that stand for everything below: an offer of `files/**` answers `files/a` and `files/a/b`, unless
+/// somebody offers those by name.
+const EVERYTHING_BELOW: &str = "/**";
+
+/// The action that stands for everything below a name.
+#[must_use]
+pub fn everything_below(name: &str) -> ByteString {
+    format!("{name}{EVERYTHING_BELOW}").into()
+}
+
+/// Whether an action stands for everything below a name.
+#[must_use]
+pub fn is_everything_below(action: &str) -> bool {
+    action.ends_with(EVERYTHING_BELOW)
+}
+
+/// The actions that would stand for this one, among others: the nearest first.
+pub fn everything_above(action: &str) -> impl Iterator<Item = ByteString> {
+    action.rmatch_indices('/').map(|(at, _)| everything_below(&action[..at]))
+}
+
 pub(crate) fn check_text(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
@@ -95,6 +117,14 @@ mod tests {
         assert_eq!(check_action(&"x".repeat(255)), Ok(()));
         assert_eq!(check_action(&"x".repeat(256)), Err(NameError::TooLong(256)));
         assert!(matches!(check_node("a\nb"), Err(NameError::Control(_))));
+    }
+
+    #[test]
+    fn an_action_has_those_above_it_that_stand_for_it() {
+        let above: Vec<_> = everything_above("a/b/c").collect();
+        assert_eq!(above, ["a/b/**", "a/**"]);
+        assert!(above.iter().all(|action| is_everything_below(action)) && !is_everything_below("a/b"));
+        assert_eq!(everything_above("a").count(), 0);
     }
 
     #[test]

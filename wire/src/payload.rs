@@ -87,6 +87,9 @@ impl From<DecodeError> for CallError {
     }
 }
 
+/// The name under which the codec of MessagePack knows its extensions.
+const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
+
 thread_local! {
     /// Payloads are written one behind the other into one buffer and share it, so that a small one costs no allocation.
     static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());

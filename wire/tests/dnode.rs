@@ -43,7 +43,7 @@ impl End {
         let mut end =
             Self { dialect: Dnode::server("1.2.3.4:5", Allowed::all(), style), now: Instant::now() };
         let mut said = Said::default();
-        end.dialect.begin(&mut said);
+        end.dialect.begin(Instant::now(), &mut said);
         assert!(matches!(&said.frames[..], [Frame::Bind(bind)] if bind.name == "dnode/1.2.3.4:5"));
         let actions =
             actions.iter().map(|action| (ByteString::from_static(action), Encoding::Json)).collect();
@@ -165,7 +165,7 @@ fn a_recorded_server_is_called_by_its_numbers() {
         now: Instant::now(),
     };
     let mut said = Said::default();
-    end.dialect.begin(&mut said);
+    end.dialect.begin(Instant::now(), &mut said);
     assert_eq!(lines(&said)[0]["method"], "methods");
     let recorded = transcript();
     let (frames, _) = end.hear(&recorded[1].1);

@@ -63,7 +63,7 @@ impl Server {
     fn new(actions: &[&'static str], allowed: Allowed) -> Self {
         let mut server = Self { dialect: LightRpcServer::new("1.2.3.4:5", allowed), now: Instant::now() };
         let mut said = Said::default();
-        server.dialect.begin(&mut said);
+        server.dialect.begin(Instant::now(), &mut said);
         assert!(matches!(&said.frames[..], [Frame::Bind(bind)] if bind.name == "light_rpc/1.2.3.4:5"));
         for frame in [Frame::Online(news(actions)), bound()] {
             assert_eq!(server.say(frame), (vec![], vec![]));
@@ -150,7 +150,7 @@ fn a_recorded_server_is_called_as_the_recorded_client_called_it() {
     let mut client = LightRpcClient::new("bridge".into(), None, "old");
     let now = Instant::now();
     let mut said = Said::default();
-    client.begin(&mut said);
+    client.begin(Instant::now(), &mut said);
     let mut ids = Vec::new();
     for (from_client, text) in transcript() {
         if from_client {
@@ -232,7 +232,7 @@ fn what_may_be_called_follows_what_comes_and_goes_and_is_allowed() {
 fn nothing_runs_before_it_is_bound() {
     let mut server = LightRpcServer::new("peer", Allowed::all());
     let (mut said, now) = (Said::default(), Instant::now());
-    server.begin(&mut said);
+    server.begin(Instant::now(), &mut said);
     said.frames.clear();
     let mut bytes =
         BytesMut::from(&packet(&json!({ "command": "a", "data": { "id": "x", "args": [] } }))[..]);

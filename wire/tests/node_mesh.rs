@@ -2,8 +2,9 @@
 
 use bytes::BytesMut;
 use meshwork_wire::{
-    Bound, CallError, CallbackId, Code, Dialect, DialectError, Encoding, Fate, Frame, NodeMeshServer,
-    Payload, Publish, Refused, Request, Response, Said, SessionId,
+    Bind, Bound, Broadcast, CallError, CallbackId, Code, Describe, Dialect, DialectError, Encoding, Fate,
+    Frame, NodeMeshClient, NodeMeshServer, Offer, Pattern, Payload, Publish, Refused, Register, Request,
+    Response, Said, SessionId, Subscribe, SubscriptionKey,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -110,6 +111,78 @@ fn packed(value: &Value) -> Payload {
 
 fn value(payload: &Payload) -> Value {
     payload.decode().expect("a value")
+}
+
+/// A message with arguments that are MessagePack already, as msgpackr writes them.
+fn raw_request(id: &str, params: &[u8]) -> Vec<u8> {
+    let mut message = batch(&json!([said_by_branch(id, "request", "custom", "echo", &json!(["(here)"]))]));
+    let placeholder = b"\x91\xA6(here)";
+    let at =
+        message.windows(placeholder.len()).position(|window| window == placeholder).expect("it is there");
+    message.splice(at..at + placeholder.len(), params.iter().copied());
+    let len = u16::try_from(message.len() - 3).expect("it is short");
+    message[1..3].copy_from_slice(&len.to_be_bytes());
+    message
+}
+
+#[test]
+fn a_value_of_node_js_is_the_same_here_and_there() {
+    let float = |value: f64| [&[0xCB][..], &value.to_be_bytes()].concat();
+    let same = |bytes: &[u8]| bytes.to_vec();
+    for (from_node, ours, to_node) in [
+        // Integers of more than 32 bits are floats there, and integers here.
+        (float(9_007_199_254_740_991.0), same(b"\xCF\x00\x1F\xFF\xFF\xFF\xFF\xFF\xFF"), None),
+        (float(-5_000_000_000.0), same(b"\xD3\xFF\xFF\xFF\xFE\xD5\xFA\x0E\x00"), None),
+        (float(1e300), float(1e300), None),
+        (float(2.5), float(2.5), None),
+        (float(-0.0), float(-0.0), None),
+        // A BigInt that no number holds.
+        (same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), None),
+        // What is not defined.
+        (same(b"\xD4\x00\x00"), same(b"\xC0"), Some(same(b"\xC0"))),
+        // A Buffer, and a Date.
+        (same(b"\xC4\x03\x00\x80\xFF"), same(b"\xC4\x03\x00\x80\xFF"), None),
+        (same(b"\xD6\xFF\x64\x93\x1C\x00"), same(b"\xD6\xFF\x64\x93\x1C\x00"), None),
+        (same("\u{A9}h\u{1F600}".as_bytes()), Vec::new(), None),
+    ] {
+        let (from_node, ours) = match ours.is_empty() {
+            true => {
+                let text = [&[0xA0 | from_node.len() as u8][..], &from_node].concat();
+                (text.clone(), text)
+            }
+            false => (from_node, ours),
+        };
+        let mut server = Server::bound();
+        let list = |value: &[u8]| [&[0x91][..], value].concat();
+        let heard = request(&server.hear(&raw_request("1", &list(&from_node))).0);
+        assert_eq!(heard.payload.bytes, list(&ours), "{from_node:x?}");
+        let mut said = Said::default();
+        let outcome = Ok(Payload::new(Encoding::MessagePack, ours));
+        let response = Frame::Response(Response { callback_id: heard.callback_id, outcome });
+        server.dialect.say(response, server.now, &mut said).expect("it goes on");
+        let body = [&b"\xA4body"[..], &to_node.unwrap_or(from_node)].concat();
+        assert!(said.bytes.windows(body.len()).any(|window| window == body), "{:x?}", &said.bytes[..]);
+    }
+}
+
+#[test]
+fn an_action_that_gives_nothing_back_gives_nothing() {
+    let mut server = Server::bound();
+    let call = request(&server.hear(&raw_request("1", &[0x90])).0);
+    let (_, said) = server.say(Frame::Request(Request { callback_id: CallbackId(4), ..call }));
+    let id = said[0]["id"].as_str().unwrap().to_owned();
+    let mut reply = said_by_branch(&id, "callback", "custom", "echo", &json!([]));
+    reply["data"]["body"] = json!("(undefined)");
+    let mut bytes = batch(&json!([reply]));
+    let at = bytes.windows(12).position(|window| window == b"\xAB(undefined)").unwrap();
+    bytes.splice(at..at + 12, [0xD4, 0, 0]);
+    let len = u16::try_from(bytes.len() - 3).unwrap();
+    bytes[1..3].copy_from_slice(&len.to_be_bytes());
+    let (frames, _) = server.hear(&bytes);
+    let [Frame::Response(Response { callback_id: CallbackId(4), outcome: Ok(payload) })] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!(payload.decode::<()>(), Ok(()));
 }
 
 #[test]
@@ -280,6 +353,205 @@ fn what_is_no_message_ends_the_connection() {
             "{bad:?}: {heard:?}"
         );
     }
+}
+
+/// A client at the end of a branch of ours, or of a bridge.
+struct Client {
+    dialect: NodeMeshClient,
+    now: Instant,
+}
+
+impl Client {
+    /// A branch, and what it says first.
+    fn branch(bind: Bind) -> (Self, Vec<Value>) {
+        let mut client = Self { dialect: NodeMeshClient::branch("peer"), now: Instant::now() };
+        let mut said = Said::default();
+        client.dialect.begin(client.now, &mut said);
+        assert_eq!((said.frames.len(), said.bytes.len()), (0, 0), "it has nothing to say by itself");
+        let (_, said) = client.say(Frame::Bind(bind));
+        (client, said)
+    }
+
+    fn hear(&mut self, bytes: &[u8]) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.hear(&mut BytesMut::from(bytes), self.now, &mut said).expect("it is understood");
+        (std::mem::take(&mut said.frames), messages(&said.bytes))
+    }
+
+    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.say(frame, self.now, &mut said).expect("it goes on");
+        (std::mem::take(&mut said.frames), messages(&said.bytes))
+    }
+
+    /// What it hears from a recorded master, with the id that stands for the one that was recorded.
+    fn hear_recorded(&mut self, number: usize, id: &Value) -> (Vec<Frame>, Vec<Value>) {
+        let mut message = line(number).1[0].clone();
+        message["id"] = id.clone();
+        self.hear(&batch(&json!([message])))
+    }
+}
+
+fn topic(pattern: &str, group: Option<&str>) -> SubscriptionKey {
+    SubscriptionKey { pattern: Pattern::new(pattern).expect("a pattern"), group: group.map(Into::into) }
+}
+
+fn bind(name: &str, token: &str, actions: &[&str], subscriptions: Vec<SubscriptionKey>) -> Bind {
+    let offer = |action: &&str| Offer { action: (*action).into(), encoding: Encoding::Bincode, shape: None };
+    Bind {
+        version: 1,
+        name: name.into(),
+        credentials: Some(token.into()),
+        offers: actions.iter().map(offer).collect(),
+        subscriptions,
+    }
+}
+
+#[test]
+fn a_branch_of_ours_says_to_a_recorded_master_what_the_recorded_branch_said() {
+    let all_but_its_id = |message: &Value| matters(message).as_array().unwrap()[1..].to_vec();
+    let (mut client, said) = Client::branch(bind("branch1", "k", &["add"], vec![topic("t/x", None)]));
+    assert_eq!(all_but_its_id(&said[0]), all_but_its_id(&line(0).1[0]));
+    let (frames, registered) = client.hear_recorded(1, &said[0]["id"]);
+    assert!(matches!(&frames[..], [Frame::Bound(_)]), "{frames:?}");
+    assert_eq!(all_but_its_id(&registered[0]), all_but_its_id(&line(2).1[0]));
+
+    let call = |id: u64, action: &str, arguments: &Value| Request {
+        callback_id: CallbackId(id),
+        action: action.into(),
+        node: "".into(),
+        caller: "".into(),
+        time_left: None,
+        payload: packed(arguments),
+    };
+    let (_, said) = client.say(Frame::Request(call(1, "add2", &json!([1, 2]))));
+    assert_eq!(all_but_its_id(&said[0]), all_but_its_id(&line(3).1[0]));
+    let (frames, _) = client.hear_recorded(4, &said[0]["id"]);
+    let [Frame::Response(Response { callback_id: CallbackId(1), outcome: Ok(payload) })] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!(value(payload), json!(4));
+    assert_eq!(client.hear_recorded(4, &said[0]["id"]).0, [], "an answer is one");
+    for (number, action, fate, code) in
+        [(19, "nope", Fate::NotSent, Code::ACTION_NOT_FOUND), (21, "boom", Fate::Failed, Code::UNKNOWN)]
+    {
+        let (_, said) = client.say(Frame::Request(call(number, action, &json!([1]))));
+        let (frames, _) = client.hear_recorded(usize::try_from(number).unwrap(), &said[0]["id"]);
+        let [Frame::Response(Response { outcome: Err(error), .. })] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert_eq!((error.fate(), error.code()), (fate, code));
+    }
+
+    // The master calls the branch, publishes to it, and is answered.
+    let asked = request(&client.hear(&line(7).0).0);
+    assert_eq!((&*asked.action, value(&asked.payload)), ("add", json!([5, 6])));
+    let response = Response { callback_id: asked.callback_id, outcome: Ok(packed(&json!(11))) };
+    assert_eq!(matters(&client.say(Frame::Response(response)).1[0]), matters(&line(8).1[0]));
+    let (frames, _) = client.hear(&line(9).0);
+    let [Frame::Publish(event)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*event.topic, value(&event.payload)), ("t/x", json!(["hey", 1.5, [1, 2]])));
+    let event =
+        Publish { topic: "sub/test".into(), payload: packed(&json!(["sub", { "a": 1 }])), ..event.clone() };
+    let news =
+        Broadcast { topic: "note".into(), publisher: "".into(), payload: packed(&json!([{ "x": 1 }])) };
+    for (frame, recorded) in [Frame::Publish(event), Frame::Broadcast(news)].into_iter().zip(&line(10).1) {
+        assert_eq!(all_but_its_id(&client.say(frame).1[0]), all_but_its_id(recorded));
+    }
+    assert_eq!(client.say(Frame::Ping), (vec![Frame::Pong], vec![]));
+}
+
+#[test]
+fn a_master_that_says_no_is_not_asked_again() {
+    let (mut client, said) = Client::branch(bind("branch9", "wrong", &[], vec![]));
+    for number in [13, 24] {
+        let mut message = line(number).1[0].clone();
+        message["id"] = said[0]["id"].clone();
+        let mut said = Said::default();
+        let bytes = batch(&json!([message]));
+        let ended = client.dialect.hear(&mut BytesMut::from(&bytes[..]), client.now, &mut said);
+        assert!(matches!(ended, Err(DialectError::Refused(_))), "{ended:?}");
+        let [Frame::Refused(refused)] = &said.frames[..] else { panic!("{:?}", said.frames) };
+        assert_eq!((refused.code, refused.may_return), (Code::BIND_ERROR, false));
+    }
+}
+
+#[test]
+fn what_node_mesh_cannot_do_is_said_at_once() {
+    for key in [topic("a/*", None), topic("a", Some("group"))] {
+        let mut client = NodeMeshClient::branch("peer");
+        let mut said = Said::default();
+        let bind = Frame::Bind(bind("b", "k", &[], vec![key]));
+        assert!(matches!(client.say(bind, Instant::now(), &mut said), Err(DialectError::Refused(_))));
+        assert!(matches!(&said.frames[..], [Frame::Refused(Refused { may_return: false, .. })]));
+    }
+    let (mut client, said) = Client::branch(bind("b", "k", &[], vec![]));
+    client.hear_recorded(1, &said[0]["id"]);
+    let callback_id = CallbackId(5);
+    let to_one = Request {
+        callback_id,
+        action: "a".into(),
+        node: "n".into(),
+        caller: "".into(),
+        time_left: None,
+        payload: Payload::default(),
+    };
+    let bincode = Request {
+        node: "".into(),
+        payload: Payload::encode(Encoding::Bincode, &1).unwrap(),
+        ..to_one.clone()
+    };
+    for frame in [
+        Frame::Subscribe(Subscribe { callback_id, key: topic("a/*", None) }),
+        Frame::Describe(Describe { callback_id, pattern: Pattern::new("**").unwrap() }),
+        Frame::Request(to_one),
+        Frame::Request(bincode),
+    ] {
+        let (frames, said) = client.say(frame);
+        let [Frame::Response(Response { callback_id: CallbackId(5), outcome: Err(error) })] = &frames[..]
+        else {
+            panic!("{frames:?}")
+        };
+        assert_eq!((error.fate(), said.len()), (Fate::NotSent, 0));
+    }
+    // And what it can is registered.
+    let register = Register { callback_id, offers: bind("b", "k", &["later"], vec![]).offers };
+    let subscribe = Subscribe { callback_id, key: topic("t/y", None) };
+    for (frame, params) in [
+        (Frame::Register(register), json!([["later"], []])),
+        (Frame::Subscribe(subscribe), json!([[], ["t/y"]])),
+    ] {
+        let (frames, said) = client.say(frame);
+        assert!(matches!(&frames[..], [Frame::Response(Response { outcome: Ok(_), .. })]));
+        assert_eq!(said[0]["content"], json!({ "action": "action:register", "params": params }));
+    }
+}
+
+#[test]
+fn a_bridge_asks_an_old_master_for_everything_under_its_prefix() {
+    let now = Instant::now();
+    let (name, shown, token) = ("bridge".into(), Some("k".into()), Some("secret".into()));
+    let dialect = NodeMeshClient::bridge("peer", name, shown, token, "old".into());
+    let mut client = Client { dialect, now };
+    let mut said = Said::default();
+    client.dialect.begin(now, &mut said);
+    let asked = &messages(&said.bytes)[0];
+    assert_eq!(asked["content"]["params"], json!(["bridge", "k", [], []]));
+    let (frames, _) = client.hear_recorded(1, &asked["id"]);
+    let [Frame::Bind(bind)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*bind.offers[0].action, bind.credentials.as_deref()), ("old/**", Some("secret")));
+    client.say(bound());
+    let call = Request {
+        callback_id: CallbackId(1),
+        action: "old/math/add".into(),
+        node: "".into(),
+        caller: "b".into(),
+        time_left: None,
+        payload: packed(&json!([1, 2])),
+    };
+    let (_, said) = client.say(Frame::Request(call));
+    assert_eq!(said[0]["content"], json!({ "action": "math/add", "params": [1, 2] }));
+    assert_eq!(client.hear(&line(9).0).0, [], "what happens there is not told here");
 }
 
 proptest! {

@@ -6,7 +6,8 @@ use crate::branch::Backoff;
 use crate::link::{Address, AddressError, Dial, Link, Tcp};
 use futures::future::BoxFuture;
 use meshwork_wire::{
-    ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, ResultStyle, check_action, check_node,
+    ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, NodeMeshClient, ResultStyle,
+    check_action, check_node,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +22,9 @@ pub struct Bridge {
     server: Address,
     name: ByteString,
     token: Option<ByteString>,
+    server_token: Option<ByteString>,
     prefix: String,
+    needs_prefix: bool,
     dial: Arc<dyn Dial>,
     dialect: Arc<MakeDialect>,
 }
@@ -35,9 +38,14 @@ pub enum BridgeError {
     /// The name or the prefix cannot be part of a name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The master refuses the branch for good: a wrong token, a name that another one has taken over.
-    #[error("the master refuses the bridge: {0}")]
+    /// One of its two ends refuses it for good: a wrong token, a name that another one has taken over.
+    #[error("the bridge is refused: {0}")]
     Refused(CallError),
+    /// A server that does not say which actions there are needs a place in the names of ours.
+    #[error(
+        "this bridge needs a prefix: its server does not say which actions there are, so all under the prefix are asked of it"
+    )]
+    NoPrefix,
 }
 
 /// A link that held this long was well: the next loss starts from the shortest wait.
@@ -61,6 +69,22 @@ impl Bridge {
         Self::to(server.into(), "dnode", dialect)
     }
 
+    /// To a master that speaks node-mesh, as the npm package `node-mesh` 2.0 does. It does not say which actions there are, so everything
+    /// under the [prefix](Self::prefix), which is needed, is asked of it: `legacy/add` of its `add`.
+    #[must_use]
+    pub fn node_mesh(server: impl Into<Address>) -> Self {
+        let bridge = Self::to(server.into(), "node-mesh", |bridge| {
+            Box::new(NodeMeshClient::bridge(
+                bridge.server.as_str(),
+                bridge.name.clone(),
+                bridge.server_token.clone(),
+                bridge.token.clone(),
+                bridge.prefix.as_str().into(),
+            ))
+        });
+        Self { needs_prefix: true, ..bridge }
+    }
+
     fn to(
         server: Address,
         dialect: &str,
@@ -70,6 +94,8 @@ impl Bridge {
             name: format!("bridge/{dialect}/{server}").into(),
             server,
             token: None,
+            server_token: None,
+            needs_prefix: false,
             prefix: String::new(),
             dial: Arc::new(Tcp),
             dialect: Arc::new(make),
@@ -97,6 +123,13 @@ impl Bridge {
         self
     }
 
+    /// What it shows a server that asks for something: the `auth` of node-mesh.
+    #[must_use]
+    pub fn server_token(mut self, token: impl Into<ByteString>) -> Self {
+        self.server_token = Some(token.into());
+        self
+    }
+
     /// How it reaches server and master. Default: TCP.
     #[must_use]
     pub fn dial(mut self, dial: impl Dial) -> Self {
@@ -114,6 +147,9 @@ impl Bridge {
         let checked = [&self.server, &master].into_iter().try_for_each(Address::check);
         if let Err(error) = checked {
             return error.into();
+        }
+        if self.prefix.is_empty() && self.needs_prefix {
+            return BridgeError::NoPrefix;
         }
         let prefix = if self.prefix.is_empty() { Ok(()) } else { check_action(&self.prefix) };
         if let Err(error) = check_node(&self.name).and(prefix) {

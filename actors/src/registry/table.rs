@@ -4,7 +4,10 @@
 use super::route::{Provider, Route};
 use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, DESCRIBED_MAX, HEAD_ELEMENTS_MAX};
-use meshwork_wire::{ActionDescription, ByteString, Encoding, Offer, Pattern, SessionId, Shape};
+use meshwork_wire::{
+    ActionDescription, ByteString, Encoding, Offer, Pattern, SessionId, Shape, everything_above,
+    is_everything_below,
+};
 use std::sync::Arc;
 
 /// What happens when a branch binds under a name that is bound already.
@@ -24,6 +27,8 @@ pub(crate) struct Table<S> {
     nodes: HashMap<SessionId, Member<S>>,
     names: HashMap<ByteString, Vec<SessionId>>,
     actions: HashMap<ByteString, Listed<S>>,
+    /// How many of the actions stand for everything below a name.
+    wide: usize,
 }
 
 struct Member<S> {
@@ -63,7 +68,7 @@ pub enum Denied {
 
 impl<S: Provider> Table<S> {
     pub(crate) fn new() -> Self {
-        Self { nodes: HashMap::new(), names: HashMap::new(), actions: HashMap::new() }
+        Self { nodes: HashMap::new(), names: HashMap::new(), actions: HashMap::new(), wide: 0 }
     }
 
     /// Takes a session in; gives those that it replaces, which are out from now on.
@@ -98,7 +103,7 @@ impl<S: Provider> Table<S> {
         let mut new = Vec::with_capacity(offers.len());
         for Offer { action, encoding, shape } in offers {
             if member.actions.insert(action.clone(), encoding).is_none() {
-                let listed = self.actions.entry(action.clone()).or_insert_with(Listed::new);
+                let listed = list(&mut self.actions, &mut self.wide, &action);
                 listed.shape = listed.shape.take().or(shape);
                 listed.route.add(member.session.clone());
                 new.push((action, encoding));
@@ -114,7 +119,7 @@ impl<S: Provider> Table<S> {
         };
         let gone: Vec<_> = actions.iter().filter_map(|action| member.actions.remove_entry(action)).collect();
         for (action, _) in &gone {
-            unlist(&mut self.actions, action, id);
+            unlist(&mut self.actions, &mut self.wide, action, id);
         }
         gone
     }
@@ -123,7 +128,7 @@ impl<S: Provider> Table<S> {
     pub(crate) fn leave(&mut self, id: SessionId) -> Option<Departed<S>> {
         let member = self.nodes.remove(&id)?;
         for action in member.actions.keys() {
-            unlist(&mut self.actions, action, id);
+            unlist(&mut self.actions, &mut self.wide, action, id);
         }
         if let Some(ids) = self.names.get_mut(&member.name) {
             ids.retain(|other| *other != id);
@@ -136,7 +141,7 @@ impl<S: Provider> Table<S> {
 
     /// The master itself answers an action from now on, before any branch.
     pub(crate) fn offer_own(&mut self, master: &ByteString, offer: &Offer) -> Arc<Route<S>> {
-        let listed = self.actions.entry(offer.action.clone()).or_insert_with(Listed::new);
+        let listed = list(&mut self.actions, &mut self.wide, &offer.action);
         listed.shape = offer.shape.clone().or(listed.shape.take());
         listed.own = Some(master.clone());
         Arc::clone(&listed.route)
@@ -148,6 +153,7 @@ impl<S: Provider> Table<S> {
             listed.own = None;
             if listed.route.providers().is_empty() {
                 self.actions.remove(action);
+                self.wide -= usize::from(is_everything_below(action));
             }
         }
     }
@@ -155,6 +161,15 @@ impl<S: Provider> Table<S> {
     /// Where requests for an action go. The route stays true by itself as providers come and go, so it may be kept.
     pub(crate) fn route(&self, action: &str) -> Option<Arc<Route<S>>> {
         self.actions.get(action).map(|listed| Arc::clone(&listed.route))
+    }
+
+    /// Where requests for an action go that nobody offers by its name: to those who answer everything below a part of it. Not to be
+    /// kept: somebody may offer it by its name.
+    pub(crate) fn wide_route(&self, action: &str) -> Option<Arc<Route<S>>> {
+        if self.wide == 0 {
+            return None;
+        }
+        everything_above(action).find_map(|above| self.route(&above))
     }
 
     /// Whose names match, sorted by name.
@@ -223,11 +238,28 @@ impl<S: Provider> Listed<S> {
     }
 }
 
-fn unlist<S: Provider>(actions: &mut HashMap<ByteString, Listed<S>>, action: &ByteString, id: SessionId) {
+fn list<'a, S: Provider>(
+    actions: &'a mut HashMap<ByteString, Listed<S>>,
+    wide: &mut usize,
+    action: &ByteString,
+) -> &'a mut Listed<S> {
+    actions.entry(action.clone()).or_insert_with(|| {
+        *wide += usize::from(is_everything_below(action));
+        Listed::new()
+    })
+}
+
+fn unlist<S: Provider>(
+    actions: &mut HashMap<ByteString, Listed<S>>,
+    wide: &mut usize,
+    action: &ByteString,
+    id: SessionId,
+) {
     if let Some(listed) = actions.get_mut(action) {
         listed.route.remove(id);
         if listed.own.is_none() && listed.route.providers().is_empty() {
             actions.remove(action);
+            *wide -= usize::from(is_everything_below(action));
         }
     }
 }
@@ -315,6 +347,30 @@ mod tests {
         assert_eq!(table.describe(&Pattern::new("other").unwrap()).len(), 1);
         assert_eq!(table.describe(&Pattern::new("none").unwrap()).len(), 0);
         assert_eq!(table.describe(&Pattern::new("**").unwrap()).len(), 3);
+    }
+
+    #[test]
+    fn what_stands_for_others_answers_those_that_nobody_offers_by_name() {
+        let mut table = Table::new();
+        assert!(table.wide_route("a/b").is_none());
+        bind(&mut table, 1, "one", OnNameTaken::Share).unwrap();
+        bind(&mut table, 2, "two", OnNameTaken::Share).unwrap();
+        table.offer(SessionId(1), vec![offer("a/**"), offer("a/b")]).unwrap();
+        table.offer(SessionId(2), vec![offer("a/b/**")]).unwrap();
+        table.offer_own(&"m".into(), &offer("own/**"));
+        let who = |table: &Table<Fake>, action: &str| {
+            let route = table.wide_route(action)?;
+            route.pick(Balance::RoundRobin, "").ok().map(|provider| provider.id().0)
+        };
+        assert_eq!(who(&table, "a/x"), Some(1));
+        assert_eq!(who(&table, "a/b/c/d"), Some(2), "the nearest");
+        assert_eq!(who(&table, "a"), None);
+        assert!(table.wide_route("own/x").is_some());
+        table.leave(SessionId(2)).unwrap();
+        assert_eq!(who(&table, "a/b/c/d"), Some(1));
+        table.withdraw(SessionId(1), &["a/**".into()]);
+        table.withdraw_own(&"own/**".into());
+        assert!(who(&table, "a/x").is_none() && table.wide == 0 && table.route("a/b").is_some());
     }
 
     #[test]

@@ -6,10 +6,10 @@
 //! By custom the last argument, if it is a function, takes the result. That is all that there is of a reply: so a call without it is
 //! one that nobody waits for.
 
-use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, foreign_name, too_late};
-use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN, PROTOCOL_VERSION};
+use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, too_late};
+use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
 use crate::{
-    Bind, ByteString, CallError, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Invoke, Offer, Passed,
+    ByteString, CallError, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Invoke, Offer, Passed,
     Payload, Request, Response, Wants, check_action,
 };
 use bytes::BytesMut;
@@ -337,22 +337,17 @@ impl Dnode {
         now: Instant,
         said: &mut Said,
     ) {
-        if let Role::Server { visible, .. } = &self.role
-            && !visible.allows(&action)
-        {
+        // Whoever is bridged is called, and calls nothing but the functions that it was passed.
+        let allowed = match &self.role {
+            Role::Server { visible, .. } => visible.allows(&action),
+            Role::Client { .. } => false,
+        };
+        if !allowed {
             let nobody = format!("there is no function {action:?}");
             let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody);
             return self.refused(payload, result, Err(error), now, said);
         }
-        let callback_id = self.calls.open(result, now);
-        said.frames.push(Frame::Request(Request {
-            callback_id,
-            action,
-            node: ByteString::new(),
-            caller: ByteString::new(),
-            time_left: Some(self.calls.within()),
-            payload,
-        }));
+        said.frames.push(self.calls.request(result, action, payload, now));
     }
 
     /// Calls the function that takes a result.
@@ -407,7 +402,7 @@ impl Dnode {
                 Ok(self.payload(&value, functions))
             }
         };
-        said.frames.push(Frame::Response(Response { callback_id, outcome }));
+        said.answer(callback_id, outcome);
         Ok(())
     }
 
@@ -428,13 +423,8 @@ impl Dnode {
         *known = Some(named);
         if first {
             let offer = |action| Offer { action, encoding: Encoding::Json, shape: None };
-            said.frames.push(Frame::Bind(Bind {
-                version: PROTOCOL_VERSION,
-                name: name.clone(),
-                credentials: credentials.clone(),
-                offers: actions.into_iter().map(offer).collect(),
-                subscriptions: Vec::new(),
-            }));
+            let offers = actions.into_iter().map(offer).collect();
+            said.frames.push(bind(name.clone(), credentials.clone(), offers, Vec::new()));
         }
         Ok(())
     }
@@ -454,20 +444,20 @@ impl Dnode {
             Ok(Value::Null) => Vec::new(),
             Ok(only) => vec![only],
             Err(error) => {
-                give_back(payload, said);
+                said.give_back(payload);
                 if let Some(callback_id) = callback_id {
                     let outcome = Err(error.with_fate(Fate::NotSent));
-                    said.frames.push(Frame::Response(Response { callback_id, outcome }));
+                    said.answer(callback_id, outcome);
                 }
                 return;
             }
         };
         if self.ours.len() + payload.callbacks.len() >= FUNCTIONS_MAX {
-            give_back(payload, said);
+            said.give_back(payload);
             if let Some(callback_id) = callback_id {
                 let what = format!("{FUNCTIONS_MAX} functions are lent to the other end already");
                 let outcome = Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
-                said.frames.push(Frame::Response(Response { callback_id, outcome }));
+                said.answer(callback_id, outcome);
             }
             return;
         }
@@ -484,7 +474,7 @@ impl Dnode {
         self.line(json!(function), arguments, &payload.callbacks, result, said);
         if let (Wants::End, Some(callback_id)) = (wants, callback_id) {
             let outcome = Ok(Payload::new(Encoding::Json, "null"));
-            said.frames.push(Frame::Response(Response { callback_id, outcome }));
+            said.answer(callback_id, outcome);
         }
     }
 
@@ -604,24 +594,12 @@ fn thrown(error: &Value) -> CallError {
     )
 }
 
-fn give_back(payload: &Payload, said: &mut Said) {
-    for passed in &payload.callbacks {
-        if let Passed::Lent(id) = passed {
-            said.frames.push(Frame::Release(*id));
-        }
-    }
-}
-
 impl Dialect for Dnode {
-    fn begin(&mut self, said: &mut Said) {
+    fn begin(&mut self, _: Instant, said: &mut Said) {
         match &self.role {
-            Role::Server { name, .. } => said.frames.push(Frame::Bind(Bind {
-                version: PROTOCOL_VERSION,
-                name: name.clone(),
-                credentials: None,
-                offers: Vec::new(),
-                subscriptions: Vec::new(),
-            })),
+            Role::Server { name, .. } => {
+                said.frames.push(bind(name.clone(), None, Vec::new(), Vec::new()));
+            }
             Role::Client { .. } => self.offer(said),
         }
     }
@@ -669,7 +647,7 @@ impl Dialect for Dnode {
                 Some(Some(result)) => self.tell(result, outcome, now, said),
                 _ => {
                     if let Ok(payload) = &outcome {
-                        give_back(payload, said);
+                        said.give_back(payload);
                     }
                 }
             },
@@ -683,10 +661,10 @@ impl Dialect for Dnode {
                 match function {
                     Some(function) => self.call(function, Some(callback_id), Wants::Result, &payload, said),
                     None => {
-                        give_back(&payload, said);
+                        said.give_back(&payload);
                         let nobody = format!("the server has no function {action:?} any more");
                         let outcome = Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody));
-                        said.frames.push(Frame::Response(Response { callback_id, outcome }));
+                        said.answer(callback_id, outcome);
                     }
                 }
             }

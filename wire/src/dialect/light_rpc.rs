@@ -5,11 +5,11 @@
 //! What the original lacks and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
 //! command, and bad JSON ends nobody else's call. Values pass as the text that they are: nothing rounds a number.
 
-use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, foreign_name, too_late};
-use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN, PROTOCOL_VERSION};
+use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, too_late};
+use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
 use crate::{
-    Bind, ByteString, CallError, Code, Encoding, Fate, Frame, Invoke, Offer, Passed, Payload, Request,
-    Response, check_action,
+    ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Offer, Payload, Request, Response,
+    check_action,
 };
 use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,8 @@ pub struct LightRpcServer {
     name: ByteString,
     bound: bool,
     visible: Visible,
-    /// By our id: the client's, as it wrote it, and the function.
-    calls: Calls<(Box<RawValue>, ByteString)>,
+    /// By our id: the client's, as it wrote it.
+    calls: Calls<Box<RawValue>>,
 }
 
 /// What a light_rpc client is to an old server: its functions look like the actions of a branch.
@@ -46,9 +46,8 @@ pub struct LightRpcClient {
     credentials: Option<ByteString>,
     prefix: String,
     described: bool,
-    next_id: u64,
-    /// By the id that the server knows: ours, and until when.
-    calls: HashMap<String, (crate::CallbackId, Option<Instant>)>,
+    /// Until when each is waited for.
+    calls: HashMap<CallbackId, Option<Instant>>,
 }
 
 #[derive(Deserialize)]
@@ -190,15 +189,8 @@ impl LightRpcServer {
             args => json.slice_ref(args.as_bytes()),
         };
         let action = ByteString::from(function);
-        let callback_id = self.calls.open((id.to_owned(), action.clone()), now);
-        said.frames.push(Frame::Request(Request {
-            callback_id,
-            action,
-            node: ByteString::new(),
-            caller: ByteString::new(),
-            time_left: Some(self.calls.within()),
-            payload: Payload::new(Encoding::Json, bytes),
-        }));
+        let payload = Payload::new(Encoding::Json, bytes);
+        said.frames.push(self.calls.request(id.to_owned(), action, payload, now));
     }
 }
 
@@ -215,32 +207,9 @@ fn failed(id: &RawValue, error: &CallError, said: &mut Said) {
     packet("__E", Some(&format!(r#"{{"id":{},"err":{failure}}}"#, id.get())), &mut said.bytes);
 }
 
-/// Functions have no form in this protocol: they are given back.
-fn give_back(payload: &Payload, said: &mut Said) {
-    for passed in &payload.callbacks {
-        if let Passed::Lent(id) = passed {
-            said.frames.push(Frame::Release(*id));
-        }
-    }
-}
-
-/// A function that nobody lent is called.
-fn nobody_lent(invoke: &Invoke, said: &mut Said) {
-    if let Some(callback_id) = invoke.callback_id {
-        let gone = CallError::new(Code::CALLBACK_GONE, Fate::NotSent, "light_rpc passes no functions");
-        said.frames.push(Frame::Response(Response { callback_id, outcome: Err(gone) }));
-    }
-}
-
 impl Dialect for LightRpcServer {
-    fn begin(&mut self, said: &mut Said) {
-        said.frames.push(Frame::Bind(Bind {
-            version: PROTOCOL_VERSION,
-            name: self.name.clone(),
-            credentials: None,
-            offers: Vec::new(),
-            subscriptions: Vec::new(),
-        }));
+    fn begin(&mut self, _: Instant, said: &mut Said) {
+        said.frames.push(bind(self.name.clone(), None, Vec::new(), Vec::new()));
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
@@ -261,10 +230,8 @@ impl Dialect for LightRpcServer {
             Frame::Offline(news) => self.visible.offline(&news),
             Frame::Ping => said.frames.push(Frame::Pong),
             Frame::Response(Response { callback_id, outcome }) => {
-                if let Ok(payload) = &outcome {
-                    give_back(payload, said);
-                }
-                let Some((id, _)) = self.calls.settle(callback_id) else {
+                let outcome = said.plain(outcome, DIALECT);
+                let Some(id) = self.calls.settle(callback_id) else {
                     return Ok(());
                 };
                 let replied = outcome.and_then(|payload| Ok(as_json(&payload)?.into_owned()));
@@ -279,17 +246,14 @@ impl Dialect for LightRpcServer {
                     Err(error) => failed(&id, &error, said),
                 }
             }
-            Frame::Invoke(invoke) => {
-                give_back(&invoke.payload, said);
-                nobody_lent(&invoke, said);
-            }
+            Frame::Invoke(invoke) => said.nobody_lent(&invoke, DIALECT),
             _ => {}
         }
         Ok(())
     }
 
     fn expire(&mut self, now: Instant, said: &mut Said) {
-        while let Some((callback_id, (id, _))) = self.calls.expired(now) {
+        while let Some((callback_id, id)) = self.calls.expired(now) {
             failed(&id, &too_late(self.calls.within()), said);
             said.frames.push(Frame::Cancel(callback_id));
         }
@@ -301,7 +265,7 @@ impl LightRpcClient {
     #[must_use]
     pub fn new(name: ByteString, credentials: Option<ByteString>, prefix: &str) -> Self {
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { name, credentials, prefix, described: false, next_id: 0, calls: HashMap::new() }
+        Self { name, credentials, prefix, described: false, calls: HashMap::new() }
     }
 
     fn described(&mut self, data: Option<&RawValue>, said: &mut Said) -> Result<(), DialectError> {
@@ -320,13 +284,8 @@ impl LightRpcClient {
             .collect();
         actions.sort_unstable();
         let offer = |action| Offer { action, encoding: Encoding::Json, shape: None };
-        said.frames.push(Frame::Bind(Bind {
-            version: PROTOCOL_VERSION,
-            name: self.name.clone(),
-            credentials: self.credentials.clone(),
-            offers: actions.into_iter().map(offer).collect(),
-            subscriptions: Vec::new(),
-        }));
+        let offers = actions.into_iter().map(offer).collect();
+        said.frames.push(bind(self.name.clone(), self.credentials.clone(), offers, Vec::new()));
         Ok(())
     }
 
@@ -334,7 +293,7 @@ impl LightRpcClient {
         let Ok(results) = serde_json::from_str::<Results<'_>>(data.get()) else {
             return;
         };
-        let Some((callback_id, _)) = self.calls.remove(&results.id) else {
+        let Some(callback_id) = of_uuid(&results.id).filter(|id| self.calls.remove(id).is_some()) else {
             return;
         };
         let outcome = match command {
@@ -354,8 +313,19 @@ impl LightRpcClient {
                 Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, "the server has no such function"))
             }
         };
-        said.frames.push(Frame::Response(Response { callback_id, outcome }));
+        said.answer(callback_id, outcome);
     }
+}
+
+/// An id as the original draws them, so that nobody who looks at one is surprised.
+fn as_uuid(CallbackId(id): CallbackId) -> String {
+    format!("{:08x}-0000-4000-8000-{:012x}", id >> 48, id & 0xFFFF_FFFF_FFFF)
+}
+
+fn of_uuid(id: &str) -> Option<CallbackId> {
+    let (high, low) = id.split_once("-0000-4000-8000-")?;
+    let (high, low) = (u64::from_str_radix(high, 16).ok()?, u64::from_str_radix(low, 16).ok()?);
+    (high <= 0xFFFF && low <= 0xFFFF_FFFF_FFFF).then_some(CallbackId(high << 48 | low))
 }
 
 /// What a Node.js function threw, as an error of ours.
@@ -384,7 +354,7 @@ fn thrown(error: Option<&RawValue>) -> CallError {
 }
 
 impl Dialect for LightRpcClient {
-    fn begin(&mut self, said: &mut Said) {
+    fn begin(&mut self, _: Instant, said: &mut Said) {
         packet("__D", None, &mut said.bytes);
     }
 
@@ -407,38 +377,31 @@ impl Dialect for LightRpcClient {
             Frame::Refused(refused) => return Err(refused.into()),
             Frame::Ping => said.frames.push(Frame::Pong),
             Frame::Request(Request { callback_id, action, time_left, payload, .. }) => {
-                give_back(&payload, said);
                 let function = action.strip_prefix(&self.prefix).unwrap_or(&action);
-                match as_json(&payload) {
+                let arguments = said.without_functions(&payload, DIALECT).and_then(|()| as_json(&payload));
+                match arguments {
                     Ok(arguments) => {
-                        // As the original draws them, so that nobody who looks at them is surprised.
-                        let id = format!("00000000-0000-4000-8000-{:012x}", self.next_id);
-                        self.next_id += 1;
+                        let id = as_uuid(callback_id);
                         let data = format!(r#"{{"id":"{id}","args":{}}}"#, as_list(&arguments));
                         packet(function, Some(&data), &mut said.bytes);
                         let until = time_left.and_then(|time_left| now.checked_add(time_left));
-                        self.calls.insert(id, (callback_id, until));
+                        self.calls.insert(callback_id, until);
                     }
-                    Err(error) => {
-                        let outcome = Err(error.with_fate(Fate::NotSent));
-                        said.frames.push(Frame::Response(Response { callback_id, outcome }));
-                    }
+                    Err(error) => said.answer(callback_id, Err(error.with_fate(Fate::NotSent))),
                 }
             }
-            Frame::Cancel(cancelled) => self.calls.retain(|_, (callback_id, _)| *callback_id != cancelled),
-            Frame::Invoke(invoke) => {
-                give_back(&invoke.payload, said);
-                nobody_lent(&invoke, said);
+            Frame::Cancel(cancelled) => {
+                self.calls.remove(&cancelled);
             }
+            Frame::Invoke(invoke) => said.nobody_lent(&invoke, DIALECT),
             _ => {}
         }
         Ok(())
     }
 
-    fn expire(&mut self, now: Instant, said: &mut Said) {
+    fn expire(&mut self, now: Instant, _: &mut Said) {
         // Whoever called has been told by its own end; a caller that waits for ever still waits.
-        let _ = said;
-        self.calls.retain(|_, (_, until)| until.is_none_or(|until| until > now));
+        self.calls.retain(|_, until| until.is_none_or(|until| until > now));
     }
 }
 

@@ -2,20 +2,24 @@
 //! messages. A message is a map: `id`, `type` (request, callback, publish, notification), `source` (custom, system), `fromId`, `fromName`,
 //! `targetId`, `time`, `content` (`action`, `params`) and `data` (`body`, `error`).
 //!
-//! This is the master's end. Whoever is at the other one is a branch of the mesh as any: it binds with what it shows, registers
-//! actions and topics, calls and is called, publishes and broadcasts. The lists of arguments of its events and broadcasts are
-//! the values of ours.
+//! `node_mesh/server.rs` is a master's end of it, `node_mesh/client.rs` a branch's. What both have in common is here: messages, values, and
+//! what is said once the bind is done. The lists of arguments of requests, events and broadcasts are the values of ours.
 
-use super::{Calls, Dialect, DialectError, Said, too_late};
-use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN, PROTOCOL_VERSION};
+mod client;
+mod server;
+
+pub use client::NodeMeshClient;
+pub use server::NodeMeshServer;
+
+use super::{Calls, DialectError, Said, too_late};
+use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
 use crate::payload::transcode::Value;
 use crate::{
-    Bind, Broadcast, ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Invoke, Offer, Passed,
-    Pattern, Payload, Publish, Refused, Register, Request, Response, Subscribe, SubscriptionKey,
-    check_action,
+    Broadcast, ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Payload, Publish, Request,
+    Response,
 };
 use bytes::{Buf, Bytes, BytesMut};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Instant;
 
 const DIALECT: &str = "node-mesh";
@@ -28,42 +32,67 @@ const REGISTER: &str = "action:register";
 const HEARTBEAT: &str = "action:heartbeat";
 const DISCONNECT: &str = "action:disconnect";
 
-/// What a node-mesh master is to one of its branches.
+/// What is said once the bind is done, by either end.
 #[derive(Debug)]
-pub struct NodeMeshServer {
+struct Talk {
     peer: String,
-    state: State,
+    /// The name of the branch.
     name: ByteString,
-    actions: HashSet<ByteString>,
-    topics: HashSet<ByteString>,
-    /// The branch's requests, by our id: its own id and the action.
-    calls: Calls<(String, ByteString)>,
-    /// What registers and subscribes: nobody waits for the answers.
-    housekeeping: HashSet<CallbackId>,
-    /// Requests to the branch, by the id that it knows.
-    asked: HashMap<String, CallbackId>,
+    /// Requests of the other end, by our id: its own id and the action. None for what we ask of ourselves, such as to register: nobody
+    /// waits for the answers.
+    calls: Calls<Option<(String, ByteString)>>,
+    /// Requests to the other end.
+    asked: HashSet<CallbackId>,
     next_id: u64,
-    /// When the branch said what time it is, and what it said: milliseconds since the epoch.
+    /// When the other end said what time it is, and what it said: milliseconds since the epoch.
     clock: Option<(Instant, f64)>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
 enum State {
     Unbound,
-    /// Its bind is asked for under this id.
+    /// A bind is asked for under this id.
     Binding(String),
     Bound,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Request,
+    Callback,
+    Publish,
+    Notification,
+}
+
+const KINDS: [(Kind, &str); 4] = [
+    (Kind::Request, "request"),
+    (Kind::Callback, "callback"),
+    (Kind::Publish, "publish"),
+    (Kind::Notification, "notification"),
+];
+
 /// The parts of a message that matter.
 struct Message {
     id: String,
-    kind: String,
+    kind: Kind,
     system: bool,
     action: ByteString,
     params: Vec<Value>,
     body: Value,
     error: Value,
+}
+
+impl Message {
+    /// Of a user's.
+    fn custom(kind: Kind, id: String, action: impl Into<ByteString>, params: Vec<Value>) -> Self {
+        let action = action.into();
+        Self { id, kind, system: false, action, params, body: Value::Nil, error: Value::Nil }
+    }
+
+    /// Of the protocol's own.
+    fn system(kind: Kind, id: String, action: &'static str, params: Vec<Value>) -> Self {
+        Self { system: true, ..Self::custom(kind, id, ByteString::from_static(action), params) }
+    }
 }
 
 impl Value {
@@ -87,6 +116,16 @@ impl Value {
         }
     }
 
+    /// Each value within, from the inside out.
+    fn each(&mut self, change: &impl Fn(&mut Value)) {
+        match self {
+            Value::List(values) => values.iter_mut().for_each(|value| value.each(change)),
+            Value::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.each(change)),
+            _ => {}
+        }
+        change(self);
+    }
+
     fn text(text: impl Into<String>) -> Value {
         Value::Text(text.into())
     }
@@ -104,8 +143,7 @@ fn next_bin(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
         [0xC6, a, b, c, d, ..] => Some((5, u32::from_be_bytes([a, b, c, d]) as usize)),
         [] | [0xC4..=0xC6, ..] => None,
         [first, ..] => {
-            let what = format!("it begins with {first:#04x}, and a bin with 0xc4 to 0xc6");
-            return Err(DialectError::Malformed { dialect: DIALECT, what });
+            return Err(malformed(format!("it begins with {first:#04x}, and a bin with 0xc4 to 0xc6")));
         }
     };
     let Some((head, claimed)) = claimed else { return Ok(None) };
@@ -117,6 +155,20 @@ fn next_bin(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
     }
     bytes.advance(head);
     Ok(Some(bytes.split_to(claimed).freeze()))
+}
+
+/// The messages of the next `bin`, if all of it is there.
+fn next_batch(bytes: &mut BytesMut) -> Result<Option<Vec<Value>>, DialectError> {
+    let Some(content) = next_bin(bytes)? else { return Ok(None) };
+    match Payload::new(Encoding::MessagePack, content).decode() {
+        Ok(Value::List(messages)) => Ok(Some(messages)),
+        Ok(_) => Err(malformed("a bin holds a list of messages".to_owned())),
+        Err(error) => Err(malformed(error.reason)),
+    }
+}
+
+fn malformed(what: String) -> DialectError {
+    DialectError::Malformed { dialect: DIALECT, what }
 }
 
 fn write_bin(content: &[u8], bytes: &mut BytesMut) {
@@ -133,6 +185,49 @@ fn write_bin(content: &[u8], bytes: &mut BytesMut) {
         }
     }
     bytes.extend_from_slice(content);
+}
+
+/// The largest integers that a number of JavaScript tells apart from their neighbours.
+const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// What msgpackr writes for `undefined`.
+const UNDEFINED: (i8, [u8; 1]) = (0, [0]);
+
+/// A value as Node.js writes it, as the one that is meant: its integers of more than 32 bits are floats, and nothing has a kind of
+/// its own.
+fn from_node(value: &mut Value) {
+    match *value {
+        Value::Extension(kind, ref bytes) if kind == UNDEFINED.0 && bytes[..] == UNDEFINED.1 => {
+            *value = Value::Nil;
+        }
+        Value::Float64(number)
+            if number.fract() == 0.0
+                && number.abs() > f64::from(i32::MAX)
+                && number.abs() <= SAFE_INTEGER_MAX as f64 =>
+        {
+            // Casts of such numbers are exact.
+            *value = if number > 0.0 { Value::Unsigned(number as u64) } else { Value::Signed(number as i64) };
+        }
+        _ => {}
+    }
+}
+
+/// A value as Node.js reads it: an integer of 64 bits would be a `BigInt`, which does not add up with its other numbers. What no number
+/// of it can hold stays one.
+fn to_node(value: &mut Value) {
+    let number = match *value {
+        Value::Unsigned(number) if number > u64::from(u32::MAX) && number <= SAFE_INTEGER_MAX => {
+            number as f64
+        }
+        Value::Signed(number)
+            if !(i64::from(i32::MIN)..=i64::from(u32::MAX)).contains(&number)
+                && number.unsigned_abs() <= SAFE_INTEGER_MAX =>
+        {
+            number as f64
+        }
+        _ => return,
+    };
+    *value = Value::Float64(number);
 }
 
 fn pack(value: &Value) -> Payload {
@@ -170,15 +265,22 @@ fn error_object(error: &CallError) -> Value {
 /// What a Node.js action threw, as an error of ours: a code that is a text travels in its data.
 fn thrown(mut error: Value) -> CallError {
     let whole = error.clone();
+    if let Value::Text(message) = error {
+        return CallError::named(Code::UNKNOWN, Fate::Failed, "Error", message);
+    }
     let (name, message) = (error.take("name").into_text(), error.take("message").into_text());
-    let code = match error.take("code") {
-        Value::Unsigned(code) => u32::try_from(code).ok(),
-        Value::Text(code) if code == "REQUEST_TIMEOUT" => Some(Code::REQUEST_TIMEOUT.0),
-        Value::Text(code) if code == "ACTION_NOT_EXIST" => Some(Code::ACTION_NOT_FOUND.0),
-        _ => None,
+    let (code, fate) = match error.take("code") {
+        Value::Unsigned(code) => (u32::try_from(code).map_or(Code::UNKNOWN, Code), Fate::Failed),
+        Value::Text(code) => match &*code {
+            // Its action may be running.
+            "REQUEST_TIMEOUT" => (Code::REQUEST_TIMEOUT, Fate::Unknown),
+            "ACTION_NOT_EXIST" => (Code::ACTION_NOT_FOUND, Fate::NotSent),
+            _ => (Code::UNKNOWN, Fate::Failed),
+        },
+        _ => (Code::UNKNOWN, Fate::Failed),
     };
     let name = if name.is_empty() { "Error".to_owned() } else { name };
-    let error = CallError::named(code.map_or(Code::UNKNOWN, Code), Fate::Failed, name, message);
+    let error = CallError::named(code, fate, name, message);
     match Payload::encode(Encoding::MessagePack, &whole) {
         Ok(data) => error.with_data(data),
         Err(_) => error,
@@ -192,366 +294,166 @@ fn names(list: Value) -> impl Iterator<Item = ByteString> {
     })
 }
 
-impl NodeMeshServer {
-    /// For a branch that came from there.
-    #[must_use]
-    pub fn new(peer: &str) -> Self {
+impl Talk {
+    fn new(peer: &str, name: ByteString) -> Self {
         Self {
             peer: peer.to_owned(),
-            state: State::Unbound,
-            name: ByteString::new(),
-            actions: HashSet::new(),
-            topics: HashSet::new(),
+            name,
             calls: Calls::new(),
-            housekeeping: HashSet::new(),
-            asked: HashMap::new(),
+            asked: HashSet::new(),
             next_id: 0,
             clock: None,
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a message has so many parts")]
-    fn message(
-        &self,
-        id: &str,
-        kind: &str,
-        system: bool,
-        action: &str,
-        params: Vec<Value>,
-        (body, error): (Value, Value),
-        now: Instant,
-        said: &mut Said,
-    ) {
+    /// An id that is none of a request's to the other end: those are numbers of ours.
+    fn draw(&mut self) -> String {
+        self.next_id += 1;
+        format!("m{:015x}", self.next_id)
+    }
+
+    fn write(&self, message: Message, now: Instant, said: &mut Said) {
         let time =
             self.clock.map_or(0.0, |(since, time)| time + now.duration_since(since).as_secs_f64() * 1e3);
-        let message = Value::map([
+        let Message { id, kind, system, action, params, body, error } = message;
+        let kind = KINDS.iter().find(|(other, _)| *other == kind).map_or("", |(_, text)| text);
+        let mut message = Value::map([
             ("id", Value::text(id)),
             ("type", Value::text(kind)),
             ("source", Value::text(if system { "system" } else { "custom" })),
             ("fromId", Value::text("IPv4://meshwork")),
             ("fromName", Value::text(&*self.name)),
             ("targetId", Value::text(format!("IPv4://{}", self.peer))),
-            ("content", Value::map([("action", Value::text(action)), ("params", Value::List(params))])),
+            ("content", Value::map([("action", Value::text(&*action)), ("params", Value::List(params))])),
             ("time", Value::Float64(time)),
             ("data", Value::map([("body", body), ("error", error)])),
         ]);
+        message.each(&to_node);
         write_bin(&pack(&Value::List(vec![message])).bytes, &mut said.bytes);
     }
 
-    fn draw(&mut self) -> String {
-        self.next_id += 1;
-        format!("{:016x}", self.next_id)
-    }
-
-    fn hear_message(
-        &mut self,
-        mut message: Value,
-        now: Instant,
-        said: &mut Said,
-    ) -> Result<(), DialectError> {
+    /// A message, if it is of a kind that is known.
+    fn read(&mut self, mut message: Value, now: Instant) -> Option<Message> {
         if let Value::Float64(time) = message.take("time")
             && self.clock.is_none()
         {
             self.clock = Some((now, time));
         }
+        message.each(&from_node);
         let (mut content, mut data) = (message.take("content"), message.take("data"));
-        let message = Message {
+        let kind = message.take("type").into_text();
+        let (kind, _) = KINDS.into_iter().find(|(_, text)| *text == kind)?;
+        Some(Message {
             id: message.take("id").into_text(),
-            kind: message.take("type").into_text(),
+            kind,
             system: message.take("source").into_text() == "system",
             action: content.take("action").into_text().into(),
             params: content.take("params").into_list(),
             body: data.take("body"),
             error: data.take("error"),
-        };
-        match (&self.state, &*message.kind, message.system) {
-            (State::Unbound, "request", true) if *message.action == *BIND => self.bind(message, said),
-            // Nothing runs before the bind was checked.
-            (State::Unbound | State::Binding(_), ..) => {
-                let what = "the first message is a request to bind".to_owned();
-                return Err(DialectError::Malformed { dialect: DIALECT, what });
+        })
+    }
+
+    /// Hears what a user said.
+    fn hear(&mut self, message: Message, now: Instant, said: &mut Said) {
+        let Message { id, kind, action, params, body, error, .. } = message;
+        let payload = || pack(&Value::List(params));
+        match kind {
+            Kind::Request => {
+                let waiter = Some((id, action.clone()));
+                let request = self.calls.request(waiter, action, payload(), now);
+                said.frames.push(request);
             }
-            (State::Bound, _, true) => self.system(message, now, said),
-            (State::Bound, "request", false) => {
-                let callback_id = self.calls.open((message.id, message.action.clone()), now);
-                said.frames.push(Frame::Request(Request {
-                    callback_id,
-                    action: message.action,
-                    node: ByteString::new(),
-                    caller: ByteString::new(),
-                    time_left: Some(self.calls.within()),
-                    payload: pack(&Value::List(message.params)),
-                }));
-            }
-            (State::Bound, "callback", false) => {
-                if let Some(callback_id) = self.asked.remove(&message.id) {
-                    let outcome = match message.error {
-                        Value::Nil => Ok(pack(&message.body)),
-                        error => Err(thrown(error)),
-                    };
-                    said.frames.push(Frame::Response(Response { callback_id, outcome }));
+            Kind::Callback => {
+                let asked = u64::from_str_radix(&id, 16).ok().map(CallbackId);
+                if let Some(callback_id) = asked.filter(|asked| self.asked.remove(asked)) {
+                    said.answer(
+                        callback_id,
+                        if error == Value::Nil { Ok(pack(&body)) } else { Err(thrown(error)) },
+                    );
                 }
             }
-            (State::Bound, "publish", false) => said.frames.push(Frame::Publish(Publish {
-                topic: message.action,
+            Kind::Publish => said.frames.push(Frame::Publish(Publish {
+                topic: action,
                 publisher: ByteString::new(),
                 for_all: true,
                 groups: Vec::new(),
-                payload: pack(&Value::List(message.params)),
+                payload: payload(),
             })),
-            (State::Bound, "notification", false) => said.frames.push(Frame::Broadcast(Broadcast {
-                topic: message.action,
+            Kind::Notification => said.frames.push(Frame::Broadcast(Broadcast {
+                topic: action,
                 publisher: ByteString::new(),
-                payload: pack(&Value::List(message.params)),
+                payload: payload(),
             })),
-            (State::Bound, ..) => {}
-        }
-        Ok(())
-    }
-
-    fn bind(&mut self, message: Message, said: &mut Said) {
-        let mut params = message.params.into_iter();
-        let mut next = || params.next().unwrap_or(Value::Nil);
-        self.name = next().into_text().into();
-        let credentials = match next() {
-            Value::Nil => None,
-            Value::Text(text) => Some(text.into()),
-            // Whatever it shows instead of a text is for the master's own check: as JSON.
-            other => pack(&other)
-                .transcode(Encoding::Json)
-                .ok()
-                .map(|json| String::from_utf8_lossy(&json.bytes).into_owned().into()),
-        };
-        let (actions, topics) = (next(), next());
-        let offers = self.new_offers(actions);
-        let subscriptions = self.new_keys(topics);
-        self.state = State::Binding(message.id);
-        let name = self.name.clone();
-        said.frames.push(Frame::Bind(Bind {
-            version: PROTOCOL_VERSION,
-            name,
-            credentials,
-            offers,
-            subscriptions,
-        }));
-    }
-
-    /// Those that it did not offer before.
-    fn new_offers(&mut self, actions: Value) -> Vec<Offer> {
-        names(actions)
-            .filter(|action| check_action(action).is_ok() && self.actions.insert(action.clone()))
-            .map(|action| Offer { action, encoding: Encoding::MessagePack, shape: None })
-            .collect()
-    }
-
-    fn new_keys(&mut self, topics: Value) -> Vec<SubscriptionKey> {
-        names(topics)
-            .filter(|topic| self.topics.insert(topic.clone()))
-            .filter_map(|topic| Some(SubscriptionKey { pattern: Pattern::new(&*topic).ok()?, group: None }))
-            .collect()
-    }
-
-    fn register(&mut self, actions: Value, topics: Value, now: Instant, said: &mut Said) {
-        let offers = self.new_offers(actions);
-        if !offers.is_empty() {
-            let callback_id = self.calls.open((String::new(), ByteString::new()), now);
-            self.housekeeping.insert(callback_id);
-            said.frames.push(Frame::Register(Register { callback_id, offers }));
-        }
-        for key in self.new_keys(topics) {
-            let callback_id = self.calls.open((String::new(), ByteString::new()), now);
-            self.housekeeping.insert(callback_id);
-            said.frames.push(Frame::Subscribe(Subscribe { callback_id, key }));
         }
     }
 
-    fn system(&mut self, message: Message, now: Instant, said: &mut Said) {
-        let mut params = message.params.into_iter();
-        match &*message.action {
-            REGISTER => {
-                let mut next = || params.next().unwrap_or(Value::Nil);
-                let (actions, topics) = (next(), next());
-                self.register(actions, topics, now, said);
+    /// Says what ours say.
+    fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) {
+        match frame {
+            Frame::Ping => said.frames.push(Frame::Pong),
+            Frame::Request(Request { callback_id, action, payload, .. }) => {
+                let params = said.without_functions(&payload, DIALECT).and_then(|()| as_params(&payload));
+                match params {
+                    Ok(params) => {
+                        let id = format!("{:016x}", callback_id.0);
+                        self.write(Message::custom(Kind::Request, id, action, params), now, said);
+                        self.asked.insert(callback_id);
+                    }
+                    Err(error) => said.answer(callback_id, Err(error.with_fate(Fate::NotSent))),
+                }
             }
-            HEARTBEAT => {
-                // What it believes its address to be does not matter: it is whoever is on this connection.
-                let state = params.next().unwrap_or(Value::Nil);
-                let mut registered = state.clone();
-                let (actions, topics) =
-                    (registered.take("responderEvents"), registered.take("subscribeEvents"));
-                self.register(actions, topics, now, said);
-                let data = (Value::Nil, Value::Nil);
-                self.message(&message.id, "callback", true, HEARTBEAT, vec![state], data, now, said);
+            Frame::Response(Response { callback_id, outcome }) => {
+                let outcome = said.plain(outcome, DIALECT);
+                if let Some(Some((id, action))) = self.calls.settle(callback_id) {
+                    self.answer(id, action, outcome, now, said);
+                }
             }
+            Frame::Publish(Publish { topic, payload, .. }) => {
+                self.event(Kind::Publish, topic, &payload, now, said);
+            }
+            Frame::Broadcast(Broadcast { topic, payload, .. }) => {
+                self.event(Kind::Notification, topic, &payload, now, said);
+            }
+            Frame::Cancel(cancelled) => {
+                self.asked.remove(&cancelled);
+            }
+            Frame::Invoke(invoke) => said.nobody_lent(&invoke, DIALECT),
             _ => {}
         }
     }
 
-    /// Answers a request of the branch.
+    fn event(&mut self, kind: Kind, topic: ByteString, payload: &Payload, now: Instant, said: &mut Said) {
+        if let Ok(params) = as_params(payload) {
+            let id = self.draw();
+            self.write(Message::custom(kind, id, topic, params), now, said);
+        }
+    }
+
+    /// Answers a request of the other end.
     fn answer(
         &self,
-        id: &str,
-        action: &str,
+        id: String,
+        action: ByteString,
         outcome: Result<Payload, CallError>,
         now: Instant,
         said: &mut Said,
     ) {
         let read =
             outcome.and_then(|payload| Ok(payload.transcode(Encoding::MessagePack)?.decode::<Value>()?));
-        let data = match read {
+        let (body, error) = match read {
             Ok(body) => (body, Value::Nil),
             Err(error) => (Value::Nil, error_object(&error)),
         };
-        self.message(id, "callback", false, action, Vec::new(), data, now, said);
-    }
-
-    fn refused(&mut self, refused: Refused, now: Instant, said: &mut Said) -> DialectError {
-        let error = |code: &str, message: &str| {
-            let (name, message) = (Value::text("Error"), Value::text(message));
-            (Value::Nil, Value::map([("code", Value::text(code)), ("name", name), ("message", message)]))
-        };
-        match &self.state {
-            State::Binding(id) => {
-                let data = error("BIND_ERROR", &refused.message);
-                self.message(&id.clone(), "callback", true, BIND, Vec::new(), data, now, said);
-            }
-            State::Bound if !refused.may_return => {
-                // The original says so when another one has taken the name over; it must not come back.
-                let id = self.draw();
-                let data = error("BIND_ERROR", "ERR_NAME_EXIST");
-                self.message(&id, "notification", true, DISCONNECT, Vec::new(), data, now, said);
-            }
-            State::Unbound | State::Bound => {}
-        }
-        refused.into()
-    }
-}
-
-/// Functions have no form in this protocol: they are given back.
-fn give_back(payload: &Payload, said: &mut Said) {
-    for passed in &payload.callbacks {
-        if let Passed::Lent(id) = passed {
-            said.frames.push(Frame::Release(*id));
-        }
-    }
-}
-
-impl Dialect for NodeMeshServer {
-    fn begin(&mut self, _: &mut Said) {
-        // A branch speaks first.
-    }
-
-    fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        // While it is being checked, what it says waits.
-        while !matches!(self.state, State::Binding(_))
-            && let Some(content) = next_bin(bytes)?
-        {
-            let malformed = |what: String| DialectError::Malformed { dialect: DIALECT, what };
-            let messages = Payload::new(Encoding::MessagePack, content).decode::<Value>();
-            let Value::List(messages) = messages.map_err(|error| malformed(error.reason))? else {
-                return Err(malformed("a bin holds a list of messages".to_owned()));
-            };
-            let mut messages = messages.into_iter();
-            while let Some(message) = messages.next() {
-                self.hear_message(message, now, said)?;
-                if matches!(self.state, State::Binding(_)) && messages.len() > 0 {
-                    // The others of the batch wait, too.
-                    let mut rest = BytesMut::new();
-                    write_bin(&pack(&Value::List(messages.collect())).bytes, &mut rest);
-                    rest.unsplit(bytes.split());
-                    *bytes = rest;
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        match frame {
-            Frame::Bound(_) => {
-                if let State::Binding(id) = std::mem::replace(&mut self.state, State::Bound) {
-                    let data = (Value::Nil, Value::Nil);
-                    self.message(&id, "callback", true, BIND, Vec::new(), data, now, said);
-                }
-            }
-            Frame::Refused(refused) => return Err(self.refused(refused, now, said)),
-            Frame::Ping => said.frames.push(Frame::Pong),
-            Frame::Request(Request { callback_id, action, payload, .. }) => {
-                give_back(&payload, said);
-                match as_params(&payload) {
-                    Ok(params) => {
-                        let id = self.draw();
-                        self.message(
-                            &id,
-                            "request",
-                            false,
-                            &action,
-                            params,
-                            (Value::Nil, Value::Nil),
-                            now,
-                            said,
-                        );
-                        self.asked.insert(id, callback_id);
-                    }
-                    Err(error) => {
-                        let outcome = Err(error.with_fate(Fate::NotSent));
-                        said.frames.push(Frame::Response(Response { callback_id, outcome }));
-                    }
-                }
-            }
-            Frame::Response(Response { callback_id, outcome }) => {
-                if let Ok(payload) = &outcome {
-                    give_back(payload, said);
-                }
-                let settled = self.calls.settle(callback_id);
-                if self.housekeeping.remove(&callback_id) {
-                    return Ok(());
-                }
-                if let Some((id, action)) = settled {
-                    self.answer(&id, &action, outcome, now, said);
-                }
-            }
-            Frame::Publish(Publish { topic, payload, .. }) => {
-                if let Ok(params) = as_params(&payload) {
-                    let id = self.draw();
-                    self.message(&id, "publish", false, &topic, params, (Value::Nil, Value::Nil), now, said);
-                }
-            }
-            Frame::Broadcast(Broadcast { topic, payload, .. }) => {
-                if let Ok(params) = as_params(&payload) {
-                    let id = self.draw();
-                    self.message(
-                        &id,
-                        "notification",
-                        false,
-                        &topic,
-                        params,
-                        (Value::Nil, Value::Nil),
-                        now,
-                        said,
-                    );
-                }
-            }
-            Frame::Cancel(cancelled) => self.asked.retain(|_, callback_id| *callback_id != cancelled),
-            Frame::Invoke(Invoke { callback_id, payload, .. }) => {
-                give_back(&payload, said);
-                if let Some(callback_id) = callback_id {
-                    let gone =
-                        CallError::new(Code::CALLBACK_GONE, Fate::NotSent, "node-mesh passes no functions");
-                    said.frames.push(Frame::Response(Response { callback_id, outcome: Err(gone) }));
-                }
-            }
-            _ => {}
-        }
-        Ok(())
+        let answer = Message::custom(Kind::Callback, id, action, Vec::new());
+        self.write(Message { body, error, ..answer }, now, said);
     }
 
     fn expire(&mut self, now: Instant, said: &mut Said) {
-        while let Some((callback_id, (id, action))) = self.calls.expired(now) {
-            if !self.housekeeping.remove(&callback_id) {
+        while let Some((callback_id, waiter)) = self.calls.expired(now) {
+            if let Some((id, action)) = waiter {
                 said.frames.push(Frame::Cancel(callback_id));
-                self.answer(&id, &action, Err(too_late(self.calls.within())), now, said);
+                self.answer(id, action, Err(too_late(self.calls.within())), now, said);
             }
         }
     }

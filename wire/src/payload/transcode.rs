@@ -1,8 +1,11 @@
 //! Any value of an encoding that describes itself, to be written in the other one. Numbers keep their kind and all their
 //! digits, maps their order.
 
+use super::EXTENSION;
+use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_bytes::{ByteBuf, Bytes};
 use std::fmt;
 
 /// A value.
@@ -18,7 +21,12 @@ pub(crate) enum Value {
     Bytes(Vec<u8>),
     List(Vec<Value>),
     Map(Vec<(Value, Value)>),
+    /// Something with a number that says what: MessagePack's way to have more kinds of values.
+    Extension(i8, Vec<u8>),
 }
+
+/// The number of a moment in time: <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
+const TIMESTAMP: i8 = -1;
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -45,8 +53,34 @@ impl Serialize for Value {
                 }
                 map.end()
             }
+            // JSON has none: a moment is written as `JSON.stringify` does, anything else as its bytes.
+            Value::Extension(TIMESTAMP, bytes) if serializer.is_human_readable() => {
+                let moment = timestamp(bytes).map(|at| at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
+                moment.serialize(serializer)
+            }
+            Value::Extension(_, bytes) if serializer.is_human_readable() => serializer.serialize_bytes(bytes),
+            Value::Extension(kind, bytes) => {
+                serializer.serialize_newtype_struct(EXTENSION, &(*kind, Bytes::new(bytes)))
+            }
         }
     }
+}
+
+/// The moment that a timestamp of 32, 64 or 96 bits means. Dates of Node.js that are none have other bytes.
+fn timestamp(bytes: &[u8]) -> Option<Timestamp> {
+    let (seconds, nanoseconds) = match *bytes {
+        [a, b, c, d] => (i64::from(u32::from_be_bytes([a, b, c, d])), 0),
+        [a, b, c, d, e, f, g, h] => {
+            let both = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+            (i64::try_from(both & 0x3_FFFF_FFFF).ok()?, u32::try_from(both >> 34).ok()?)
+        }
+        [a, b, c, d, ref seconds @ ..] => {
+            (i64::from_be_bytes(seconds.try_into().ok()?), u32::from_be_bytes([a, b, c, d]))
+        }
+        _ => return None,
+    };
+    let nanoseconds = i32::try_from(nanoseconds).ok().filter(|part| *part < 1_000_000_000)?;
+    Timestamp::from_second(seconds).ok()?.checked_add(jiff::SignedDuration::new(0, nanoseconds)).ok()
 }
 
 impl<'de> Deserialize<'de> for Value {
@@ -122,6 +156,12 @@ impl<'de> Visitor<'de> for AnyValue {
         }
         Ok(Value::Map(entries))
     }
+
+    /// What is an extension comes so.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let (kind, bytes) = <(i8, ByteBuf)>::deserialize(deserializer)?;
+        Ok(Value::Extension(kind, bytes.into_vec()))
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +192,33 @@ mod tests {
         let json = packed.transcode(Encoding::Json).unwrap();
         assert_eq!(&json.bytes[..], b"[0,127,128,255]");
         assert_eq!(json.decode::<serde_bytes::ByteBuf>().unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_date_stays_one_and_is_the_text_that_node_js_makes_of_it_where_there_are_none() {
+        // As msgpackr writes `new Date(..)`: whole seconds, with milliseconds, before 1970, and none at all.
+        for (bytes, text) in [
+            (&[0xD6, 0xFF, 0x64, 0x93, 0x1C, 0x00][..], r#""2023-06-21T15:49:20.000Z""#),
+            (&[0xD7, 0xFF, 0x1D, 0x53, 0x53, 0x00, 0x64, 0x93, 0x1C, 0x00], r#""2023-06-21T15:49:20.123Z""#),
+            (
+                &[0xC7, 12, 0xFF, 0x1D, 0xCD, 0x65, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
+                r#""1969-12-31T23:59:59.500Z""#,
+            ),
+            (&[0xD4, 0xFF, 0xFF], "null"),
+        ] {
+            let packed = Payload::new(Encoding::MessagePack, bytes);
+            let value: super::Value = packed.decode().unwrap();
+            assert_eq!(Payload::encode(Encoding::MessagePack, &value).unwrap(), packed);
+            assert_eq!(packed.transcode(Encoding::Json).unwrap().bytes, text);
+        }
+    }
+
+    #[test]
+    fn an_extension_of_unknown_kind_is_kept() {
+        let packed = Payload::new(Encoding::MessagePack, &[0x91, 0xC7, 3, 0x42, 1, 2, 3][..]);
+        let value: super::Value = packed.decode().unwrap();
+        assert_eq!(Payload::encode(Encoding::MessagePack, &value).unwrap(), packed);
+        assert_eq!(packed.transcode(Encoding::Json).unwrap().bytes, "[[1,2,3]]");
     }
 
     #[test]

@@ -1,0 +1,38 @@
+//! The other way round: a branch of ours at a master of others.
+
+use super::DialectLink;
+use crate::link::{Address, Dial, Link};
+use futures::future::BoxFuture;
+use meshwork_wire::NodeMeshClient;
+use std::io;
+use std::sync::Arc;
+
+/// What the master of a branch speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Dialect {
+    /// Frames, as a master of meshwork does.
+    #[default]
+    Native,
+    /// What the npm package `node-mesh` 2.0 does. Such a master tells nobody who comes and goes or which actions there are, knows no patterns
+    /// and no groups, passes no functions, and does not let a caller choose who answers.
+    NodeMesh,
+}
+
+/// Dials, and speaks a dialect over the link: who reads and writes frames does not see it.
+pub(crate) struct DialectDial {
+    pub(crate) dial: Arc<dyn Dial>,
+    pub(crate) dialect: Dialect,
+}
+
+impl Dial for DialectDial {
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>> {
+        match self.dialect {
+            Dialect::Native => self.dial.dial(address),
+            Dialect::NodeMesh => Box::pin(async move {
+                let link = self.dial.dial(address).await?;
+                let dialect = Box::new(NodeMeshClient::branch(address.as_str()));
+                Ok(Box::new(DialectLink::new(link, dialect, address.to_string())) as Box<dyn Link>)
+            }),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! A branch's end: a branch of ours at a master that speaks node-mesh, or a bridge that makes the actions of such a master's mesh actions of
+//! ours.
+//!
+//! Such a master tells nobody who comes and goes, which actions there are, or that an action is gone; it knows no patterns and no groups. No
+//! heartbeat is sent: it asks for the address that the master sees, and a wrong one ends the original master.
+
+use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, next_batch};
+use crate::dialect::{Dialect, DialectError, Said, bind};
+use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
+use crate::payload::transcode::Value;
+use crate::{
+    Bind, Bound, ByteString, CallError, Code, Describe, Encoding, Fate, Frame, Offer, Payload, Refused,
+    Register, Request, SessionId, Subscribe, SubscriptionKey, Unregister, everything_below,
+};
+use bytes::BytesMut;
+use std::time::Instant;
+
+/// What a branch is to a node-mesh master.
+#[derive(Debug)]
+pub struct NodeMeshClient {
+    talk: Talk,
+    role: Role,
+    state: State,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// Our end is a branch: it is told that it is bound as a master of ours would say it.
+    Branch {
+        /// What it is registered with.
+        registered: (Vec<Value>, Vec<Value>),
+    },
+    /// Our end is a master.
+    Bridge {
+        /// What theirs is shown.
+        shown: Option<ByteString>,
+        /// What ours is shown.
+        credentials: Option<ByteString>,
+        prefix: ByteString,
+    },
+}
+
+impl NodeMeshClient {
+    /// For a branch of ours, to a master that is there.
+    #[must_use]
+    pub fn branch(peer: &str) -> Self {
+        Self::new(peer, ByteString::new(), Role::Branch { registered: Default::default() })
+    }
+
+    /// For a bridge of this name to a master that is there and is shown `shown`; ours is shown `credentials`. Everything under the prefix is
+    /// asked of it, since it does not say which actions there are.
+    #[must_use]
+    pub fn bridge(
+        peer: &str,
+        name: ByteString,
+        shown: Option<ByteString>,
+        credentials: Option<ByteString>,
+        prefix: ByteString,
+    ) -> Self {
+        Self::new(peer, name, Role::Bridge { shown, credentials, prefix })
+    }
+
+    fn new(peer: &str, name: ByteString, role: Role) -> Self {
+        Self { talk: Talk::new(peer, name), role, state: State::Unbound }
+    }
+
+    /// Asks to be let in.
+    fn bind(
+        &mut self,
+        shown: Option<ByteString>,
+        (actions, topics): (Vec<Value>, Vec<Value>),
+        now: Instant,
+        said: &mut Said,
+    ) {
+        let id = self.talk.draw();
+        self.state = State::Binding(id.clone());
+        let shown = shown.map_or(Value::Nil, |shown| Value::text(&*shown));
+        let name = Value::text(&*self.talk.name);
+        let params = vec![name, shown, Value::List(actions), Value::List(topics)];
+        self.talk.write(Message::system(Kind::Request, id, BIND, params), now, said);
+    }
+
+    /// A branch of ours asks for it.
+    fn asked_to_bind(&mut self, asked: Bind, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        let topics: Result<Vec<_>, _> = asked.subscriptions.iter().map(topic).collect();
+        let topics = match topics {
+            Ok(topics) => topics,
+            Err(error) => return Err(refuse(error.code(), error.message(), false, said)),
+        };
+        let actions: Vec<_> = asked.offers.iter().map(|offer| Value::text(&*offer.action)).collect();
+        self.talk.name = asked.name;
+        if let Role::Branch { registered } = &mut self.role {
+            *registered = (actions.clone(), topics.clone());
+        }
+        self.bind(asked.credentials, (actions, topics), now, said);
+        Ok(())
+    }
+
+    /// The master said yes, or no.
+    fn bound(&mut self, mut error: Value, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        if error != Value::Nil {
+            let code = error.take("code").into_text();
+            let message = format!("{} ({code})", error.take("message").into_text());
+            let (code, may_return) = match &*code {
+                "BIND_TIMEOUT" => (Code::BIND_TIMEOUT, true),
+                _ => (Code::BIND_ERROR, false),
+            };
+            return Err(refuse(code, &message, may_return, said));
+        }
+        self.state = State::Bound;
+        let registered = match &mut self.role {
+            Role::Branch { registered } => {
+                said.frames.push(Frame::Bound(Bound {
+                    session: SessionId(1),
+                    master: "a node-mesh master".into(),
+                    heartbeat_ms: u64::try_from(HEARTBEAT_EVERY.as_millis()).unwrap_or(u64::MAX),
+                    frame_len_max: FRAME_LEN_MAX as u64,
+                    in_flight_max: IN_FLIGHT_MAX as u64,
+                }));
+                std::mem::take(registered)
+            }
+            Role::Bridge { credentials, prefix, .. } => {
+                let action = everything_below(prefix);
+                let offer = Offer { action, encoding: Encoding::MessagePack, shape: None };
+                said.frames.push(bind(self.talk.name.clone(), credentials.clone(), vec![offer], Vec::new()));
+                Default::default()
+            }
+        };
+        // As the original does, which says it all again.
+        self.register(registered, now, said);
+        Ok(())
+    }
+
+    fn register(&mut self, (actions, topics): (Vec<Value>, Vec<Value>), now: Instant, said: &mut Said) {
+        let id = self.talk.draw();
+        let params = vec![Value::List(actions), Value::List(topics)];
+        self.talk.write(Message::system(Kind::Notification, id, REGISTER, params), now, said);
+    }
+
+    fn hear_message(&mut self, message: Value, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        let Some(message) = self.talk.read(message, now) else {
+            return Ok(());
+        };
+        match (&self.state, message.kind, message.system) {
+            (State::Binding(id), Kind::Callback, true) if *id == message.id => {
+                self.bound(message.error, now, said)?;
+            }
+            (_, Kind::Notification, true) if *message.action == *DISCONNECT => {
+                let mut error = message.error;
+                let message = error.take("message").into_text();
+                return Err(refuse(Code::BIND_ERROR, &message, false, said));
+            }
+            (State::Bound, _, false) => match (&self.role, message.kind) {
+                // What happens there is not told here.
+                (Role::Bridge { .. }, Kind::Publish | Kind::Notification) => {}
+                _ => self.talk.hear(message, now, said),
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A topic as they know them.
+fn topic(key: &SubscriptionKey) -> Result<Value, CallError> {
+    let wrong = |what: String| Err(CallError::new(Code::BAD_NAME, Fate::NotSent, what));
+    match &key.group {
+        Some(group) => wrong(format!("node-mesh knows no groups, as {group:?} would be")),
+        None if !key.pattern.is_literal() => wrong(format!(
+            "node-mesh knows no patterns: {:?} is one, and a topic is a whole name",
+            key.pattern.as_str()
+        )),
+        None => Ok(Value::text(key.pattern.as_str())),
+    }
+}
+
+/// Ends it, and tells our end why.
+fn refuse(code: Code, message: &str, may_return: bool, said: &mut Said) -> DialectError {
+    let refused = Refused { code, message: message.into(), may_return };
+    said.frames.push(Frame::Refused(refused.clone()));
+    refused.into()
+}
+
+impl Dialect for NodeMeshClient {
+    fn begin(&mut self, now: Instant, said: &mut Said) {
+        if let Role::Bridge { shown, .. } = &self.role {
+            self.bind(shown.clone(), Default::default(), now, said);
+        }
+    }
+
+    fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        while let Some(messages) = next_batch(bytes)? {
+            for message in messages {
+                self.hear_message(message, now, said)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        match (frame, &self.role) {
+            (Frame::Bind(bind), Role::Branch { .. }) => self.asked_to_bind(bind, now, said)?,
+            (Frame::Refused(refused), Role::Bridge { .. }) => return Err(refused.into()),
+            (Frame::Request(mut request), Role::Bridge { prefix, .. }) => {
+                let below = request.action.strip_prefix(&**prefix).and_then(|rest| rest.strip_prefix('/'));
+                request.action = below.unwrap_or(&request.action).into();
+                self.talk.say(Frame::Request(request), now, said);
+            }
+            (Frame::Request(Request { node, callback_id, payload, .. }), _) if !node.is_empty() => {
+                _ = said.without_functions(&payload, DIALECT);
+                let what = "node-mesh does not let a caller choose who answers";
+                said.answer(callback_id, Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what)));
+            }
+            (Frame::Register(Register { callback_id, offers }), _) => {
+                let actions = offers.iter().map(|offer| Value::text(&*offer.action)).collect();
+                self.register((actions, Vec::new()), now, said);
+                said.answer(callback_id, Ok(Payload::default()));
+            }
+            (Frame::Subscribe(Subscribe { callback_id, key }), _) => match topic(&key) {
+                Ok(topic) => {
+                    self.register((Vec::new(), vec![topic]), now, said);
+                    said.answer(callback_id, Ok(Payload::default()));
+                }
+                Err(error) => said.answer(callback_id, Err(error)),
+            },
+            // It has no word for it: whoever asks is told by the branch itself.
+            (Frame::Unregister(Unregister { callback_id, .. }), _) => {
+                said.answer(callback_id, Ok(Payload::default()));
+            }
+            (Frame::Describe(Describe { callback_id, .. }), _) => {
+                let what = "node-mesh does not say which actions there are";
+                said.answer(callback_id, Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what)));
+            }
+            (frame, _) => self.talk.say(frame, now, said),
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, now: Instant, said: &mut Said) {
+        self.talk.expire(now, said);
+    }
+}
