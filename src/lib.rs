@@ -78,7 +78,7 @@ pub use meshwork_actors::snapshot::{SessionSnapshot, Snapshot};
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
     ActionDescription, Allowed, ByteString, CallError, Code, DecodeError, EncodeError, Encoding, Fate,
-    NameError, NodeNews, Pattern, PatternError, Payload, ResultStyle, SessionId, Shape, check_action,
+    NameError, NodeNews, Pattern, PatternError, Payload, ResultStyle, SessionId, Shape, Value, check_action,
     check_node, check_topic, limits,
 };
 pub use node::Node;

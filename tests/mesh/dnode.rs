@@ -1,28 +1,14 @@
 //! The original dnode, from npm, on live sockets: as a client of our gateway, and as an old server behind a bridge.
 
-use crate::{Mesh, soon};
+use crate::{Mesh, node, soon};
 use meshwork::prelude::*;
 use meshwork::{Allowed, Bridge, ResultStyle};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-
-/// A script of `tests/node`, whose packages `cargo xtask test` installs.
-fn node(script: &str, arguments: &[&str]) -> Child {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node");
-    assert!(
-        std::path::Path::new(folder).join("node_modules/dnode").is_dir(),
-        "run `npm ci` in {folder}, or `cargo xtask test`, which does",
-    );
-    let mut command = Command::new("node");
-    command.arg(script).args(arguments).current_dir(folder).kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Node.js is installed")
-}
 
 fn responders() -> BranchActor {
     #[derive(Serialize, Deserialize)]

@@ -19,6 +19,8 @@ mod spread;
 use meshwork::Address;
 use meshwork::prelude::*;
 use std::future::Future;
+use std::process::Stdio;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 /// A master that listens on a free port.
@@ -77,6 +79,18 @@ pub(crate) async fn until_known(node: &Node, name: &'static str, known: bool) {
         }
     })
     .await;
+}
+
+/// A script of `tests/node`, whose packages `cargo xtask test` installs.
+pub(crate) fn node(script: &str, arguments: &[&str]) -> Child {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node");
+    assert!(
+        std::path::Path::new(folder).join("node_modules/dnode").is_dir(),
+        "run `npm ci` in {folder}, or `cargo xtask test`, which does",
+    );
+    let mut command = Command::new("node");
+    command.arg(script).args(arguments).current_dir(folder).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Node.js is installed")
 }
 
 /// Tells when it is dropped.

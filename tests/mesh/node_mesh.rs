@@ -1,12 +1,13 @@
 //! node-mesh on live sockets: branches that speak it, made here byte for byte as the original ones are.
 
-use crate::{Mesh, ear, soon};
+use crate::{Mesh, ear, node, soon};
 use meshwork::prelude::*;
-use meshwork::{Address, BindError, Bridge, BridgeError, Encoding, Payload};
+use meshwork::{Address, BindError, Bridge, BridgeError, ByteBuf, Encoding, Payload};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout};
 
 /// A branch of node-mesh.
 struct NodeBranch {
@@ -425,4 +426,125 @@ async fn an_old_mesh_is_bridged_under_a_prefix_without_saying_what_it_has() {
     let gone = soon(caller.call::<i64>("old/node/add", (2, 3))).await.unwrap_err();
     assert_eq!(gone.code(), Code::ACTION_NOT_FOUND);
     node.abort();
+}
+
+/// What a script says, line by line.
+struct Script {
+    _child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Script {
+    fn run(arguments: &[&str]) -> Self {
+        let mut child = node("node_mesh.js", arguments);
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        Self { _child: child, lines }
+    }
+
+    async fn says(&mut self, what: &str) -> Value {
+        let line = tokio::time::timeout(Duration::from_secs(30), self.lines.next_line()).await;
+        let line = line.expect("it says so soon").expect("text").expect("it has more to say");
+        let (said, value): (String, Value) = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(said, what, "{line}");
+        value
+    }
+}
+
+fn rust() -> BranchActor {
+    type Arguments = (i64, u8, String, ByteBuf, Vec<u64>);
+    BranchActor::new("rust")
+        .respond_all(
+            Responders::new()
+                .respond_self_describing("rust/echo", |(value,): (meshwork::Value,)| async { Ok(value) }),
+        )
+        .respond("rust/typed", |(large, small, text, bytes, list): Arguments| async move {
+            Ok((large + i64::from(small), text, bytes, list[0] + 1))
+        })
+        .respond("rust/add", |(a, b): (i64, i64)| async move { Ok(a + b) })
+        .respond("rust/boom", |(): ()| async {
+            Err::<(), _>(ActionError::new("Boom", "it went off").with_code(1200))
+        })
+}
+
+#[actix::test]
+async fn values_of_the_original_codec_are_the_same_when_they_come_back() {
+    let mesh = Mesh::of(MasterActor::new("master").token("k")).await;
+    let rust = mesh.bind(rust().token("k")).await;
+    let (handler, mut heard) = ear::<(String, u64, (f64, Option<u8>))>();
+    let _subscription = rust.subscribe("to/rust", handler).await.unwrap();
+    let address = gateway(&mesh).await;
+    let port = address.as_str().rsplit(':').next().unwrap().to_owned();
+    let mut node = Script::run(&["branch", &port, "k"]);
+    assert_eq!(node.says("bound").await, Value::Null);
+    assert_eq!(node.says("same").await, 36);
+    assert_eq!(node.says("undefined").await, Value::Null);
+    let typed = node.says("typed").await;
+    assert_eq!(
+        typed,
+        json!([9_007_199_254_740_993_i64, "é", { "type": "Buffer", "data": [1, 2] }, 5_000_000_001_i64])
+    );
+    assert_eq!(node.says("boom").await, json!({ "code": 1200, "name": "Boom", "message": "it went off" }));
+    assert_eq!(node.says("none").await, "ACTION_NOT_EXIST");
+    // Meanwhile its actions are called.
+    let (sums, right) = tokio::join!(
+        rust.call_many::<i64>("node/add", (0..10_000_i64).map(|number| (number, 5_000_000_000_i64))),
+        node.says("right")
+    );
+    assert_eq!(right, 10_000);
+    for (sum, number) in sums.into_iter().zip(5_000_000_000_i64..) {
+        assert_eq!(sum, Ok(number));
+    }
+    assert_eq!(soon(rust.call("node/nothing", ())).await, Ok(()));
+    assert_eq!(soon(rust.call("node/echo", ByteBuf::from([0, 255]))).await, Ok(ByteBuf::from([0, 255])));
+    assert_eq!(soon(rust.call::<Vec<u8>>("node/echo", ByteBuf::from([0, 255]))).await, Ok(vec![0, 255]));
+    for integer in [u64::MAX, 1 << 53, (1 << 53) - 1, 1 << 40, 1 << 32, (1 << 32) - 1, 0] {
+        assert_eq!(soon(rust.call("node/echo", integer)).await, Ok(integer));
+    }
+    for integer in [i64::MIN, -(1 << 53), 1 - (1 << 53), -(1 << 40), i64::from(i32::MIN) - 1, -1] {
+        assert_eq!(soon(rust.call("node/echo", integer)).await, Ok(integer));
+    }
+    let boom = soon(rust.call::<()>("node/boom", ())).await.unwrap_err();
+    assert_eq!((boom.name(), boom.message(), boom.fate()), ("AppError", "bad", Fate::Failed));
+    assert_eq!(
+        soon(heard.recv()).await,
+        Some(("to/rust".to_owned(), ("é".to_owned(), 5_000_000_000, (1.5, None))))
+    );
+    rust.publish("to/node", &(u64::MAX >> 12, "ü")).await.unwrap();
+    rust.broadcast("news", &1.5).await.unwrap();
+    assert_eq!(
+        node.says("heard").await,
+        json!([
+            ["notification", "custom", "news", [1.5]],
+            ["publish", "custom", "to/node", [(1_u64 << 52) - 1, "ü"]]
+        ])
+    );
+}
+
+#[actix::test]
+async fn a_branch_of_ours_at_a_master_with_the_original_codec() {
+    let mut theirs = Script::run(&["master"]);
+    let address = Address::from(format!("127.0.0.1:{}", theirs.says("port").await));
+    let wrong = join(rust().token("wrong"), &address).await.unwrap_err();
+    assert!(wrong.to_string().contains("校验失败"), "{wrong}");
+    let actions = json!(["rust/add", "rust/boom", "rust/echo", "rust/typed"]);
+    assert_eq!(theirs.says("bind").await, json!(["rust", "wrong", actions, []]));
+    let rust = join(rust().token("k"), &address).await.expect("it binds");
+    assert_eq!(theirs.says("bind").await, json!(["rust", "k", actions, []]));
+    assert_eq!(theirs.says("register").await, json!([actions, []]));
+    let (handler, mut heard) = ear::<(String, u64, (f64, Option<u8>))>();
+    let _subscription = rust.subscribe("to/rust", handler).await.unwrap();
+    assert_eq!(theirs.says("register").await, json!([[], ["to/rust"]]));
+    let (handler, mut news) = ear::<HashMap<String, u8>>();
+    let _broadcasts = rust.on_broadcast("news", handler).await.unwrap();
+    assert_eq!(soon(rust.call("ours", ())).await, Ok(36));
+    assert_eq!(soon(news.recv()).await.map(|(_, news)| news["x"]), Some(1));
+    assert_eq!(soon(heard.recv()).await.map(|(_, event)| event.1), Some(5_000_000_000));
+    let sums = soon(rust.call_many::<i64>("node/add", (0..10_000_i64).map(|number| (number, 1_i64)))).await;
+    for (sum, number) in sums.into_iter().zip(1..) {
+        assert_eq!(sum, Ok(number));
+    }
+    rust.publish("to/node", &("é", [1, 2])).await.unwrap();
+    assert_eq!(theirs.says("publish").await, json!(["custom", "to/node", ["é", [1, 2]]]));
+    rust.broadcast("news", &json!({ "y": null })).await.unwrap();
+    assert_eq!(theirs.says("notification").await, json!(["custom", "news", [{ "y": null }]]));
 }

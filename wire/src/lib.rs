@@ -33,4 +33,4 @@ pub use name::{
     NameError, check_action, check_node, check_topic, everything_above, everything_below, is_everything_below,
 };
 pub use pattern::{Pattern, PatternError};
-pub use payload::{DecodeError, EncodeError, Encoding, Payload};
+pub use payload::{DecodeError, EncodeError, Encoding, Payload, Value};

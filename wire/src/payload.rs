@@ -2,7 +2,9 @@
 //! whoever wants another codec changes it here. The heads of frames are bincode too and are read and written here.
 
 mod bounded;
-pub(crate) mod transcode;
+mod value;
+
+pub use value::Value;
 
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
 use crate::{CallError, Callbacks, Code, Fate, error::cut_len};
@@ -198,7 +200,7 @@ impl Payload {
             let what = format!("{} cannot be read as {encoding} without its type", self.encoding);
             return Err(CallError::new(Code::CANNOT_DECODE, Fate::Failed, what));
         }
-        let value: transcode::Value = self.decode()?;
+        let value: Value = self.decode()?;
         let written =
             Self::encode(encoding, &value).map_err(|error| CallError::from(error).with_fate(Fate::Failed))?;
         Ok(Self { callbacks: self.callbacks.clone(), ..written })
@@ -237,7 +239,21 @@ fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, Stri
     // The self-describing ones need it too: they ask a type that holds nothing but itself, in newtypes and options, again
     // and again for one and the same byte.
     let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    let seed = bounded::BoundedSeed::new(&bounds);
+    let read = read_within(encoding, bytes, &bounds);
+    if read.is_err() && encoding == Encoding::MessagePack && bounds.met_bytes() {
+        // A type that knows no bytes, as those of JSON do not, takes them as JSON has them.
+        let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX).with_bytes_as_lists();
+        return read_within(encoding, bytes, &bounds).or(read);
+    }
+    read
+}
+
+fn read_within<T: DeserializeOwned>(
+    encoding: Encoding,
+    bytes: &[u8],
+    bounds: &bounded::Bounds,
+) -> Result<T, String> {
+    let seed = bounded::BoundedSeed::new(bounds);
     match encoding {
         Encoding::Bincode => {
             let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
@@ -320,6 +336,19 @@ mod tests {
             let written = Payload::encode(Encoding::Json, "bye").is_ok_and(|payload| payload.len() == 5);
             self.0.send(written).expect("the test waits for it");
         }
+    }
+
+    #[test]
+    fn bytes_are_read_by_types_that_know_none() {
+        let packed = |bytes: &'static [u8]| Payload::new(Encoding::MessagePack, bytes);
+        let bytes = packed(b"\xC4\x03\x00\x80\xFF");
+        assert_eq!(bytes.decode::<Vec<u8>>(), Ok(vec![0, 0x80, 0xFF]));
+        assert_eq!(bytes.decode::<serde_bytes::ByteBuf>().unwrap().into_vec(), [0, 0x80, 0xFF]);
+        assert_eq!(bytes.decode::<serde_json::Value>().unwrap(), serde_json::json!([0, 0x80, 0xFF]));
+        assert_eq!(bytes.decode::<Value>(), Ok(Value::Bytes(vec![0, 0x80, 0xFF])));
+        let within = packed(b"\x92\xC4\x01\x07\x05").decode::<(serde_json::Value, u8)>();
+        assert_eq!(within.unwrap(), (serde_json::json!([7]), 5));
+        assert!(bytes.decode::<String>().is_err() && bytes.decode::<u8>().is_err());
     }
 
     #[test]

@@ -8,9 +8,13 @@ use anyhow::{Context as _, ensure};
 /// The programs that Node.js takes, and the Debian packages that they come in.
 pub(crate) const PROGRAMS: [(&str, &str); 2] = [("node", "nodejs"), ("npm", "npm")];
 
-/// Installs the packages of a folder, once.
+/// Installs the packages of a folder, unless those of its lock file are there.
 pub(crate) fn packages(folder: &str) -> anyhow::Result<()> {
-    if Path::new(folder).join("node_modules").is_dir() {
+    let changed = |file: &str| Path::new(folder).join(file).metadata()?.modified();
+    // What npm installed stands in a lock file of its own.
+    if let Ok(installed) = changed("node_modules/.package-lock.json")
+        && installed >= changed("package-lock.json")?
+    {
         return Ok(());
     }
     eprintln!("\n==> npm ci, in {folder}");

@@ -13,10 +13,9 @@ pub use server::NodeMeshServer;
 
 use super::{Calls, DialectError, Said, too_late};
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::payload::transcode::Value;
 use crate::{
     Broadcast, ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Payload, Publish, Request,
-    Response,
+    Response, Value,
 };
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::HashSet;

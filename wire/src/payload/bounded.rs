@@ -5,6 +5,7 @@
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
+    value::SeqDeserializer,
 };
 use std::{cell::Cell, fmt, marker::PhantomData};
 
@@ -14,6 +15,9 @@ pub(crate) struct Bounds {
     depth_left: Cell<usize>,
     elements_max: usize,
     elements_left: Cell<usize>,
+    /// Whether a byte string is delivered as a list of numbers, and whether there was one.
+    bytes_as_lists: bool,
+    met_bytes: Cell<bool>,
 }
 
 /// A seed that reads what `inner` reads, through a [`Bounded`] deserializer.
@@ -39,7 +43,19 @@ impl Bounds {
             depth_left: Cell::new(depth_max),
             elements_max,
             elements_left: Cell::new(elements_max),
+            bytes_as_lists: false,
+            met_bytes: Cell::new(false),
         }
+    }
+
+    /// Delivers byte strings as lists of numbers, to types that know no bytes.
+    pub(crate) fn with_bytes_as_lists(self) -> Self {
+        Self { bytes_as_lists: true, ..self }
+    }
+
+    /// Whether there was a byte string that was not delivered as a list.
+    pub(crate) fn met_bytes(&self) -> bool {
+        self.met_bytes.get()
     }
 
     /// Goes one level down for as long as `visit` takes.
@@ -147,7 +163,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_bytes() InBytes;
         deserialize_option() InBytes;
         deserialize_newtype_struct(name: &'static str) InBytes;
-        deserialize_seq() InBytes;
+        deserialize_seq() List;
         deserialize_tuple(len: usize) OfType;
         deserialize_tuple_struct(name: &'static str, len: usize) OfType;
         deserialize_map() InBytes;
@@ -180,6 +196,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
 enum Length {
     /// The bytes: each element is paid for.
     InBytes,
+    /// The same, and it is a list that the type asks for.
+    List,
     /// The type, as of a tuple.
     OfType,
 }
@@ -188,6 +206,24 @@ struct BoundedVisitor<'b, V> {
     inner: V,
     length: Length,
     bounds: &'b Bounds,
+}
+
+impl<V> BoundedVisitor<'_, V> {
+    /// Whether a byte string is to be a list of numbers: a type that asks for a list takes it so.
+    #[inline]
+    fn takes_lists(&self) -> bool {
+        self.bounds.met_bytes.set(true);
+        self.bounds.bytes_as_lists || matches!(self.length, Length::List)
+    }
+
+    #[cold]
+    fn visit_list<'de, E: Error>(self, bytes: &[u8]) -> Result<V::Value, E>
+    where
+        V: Visitor<'de>,
+    {
+        self.bounds.pay(bytes.len())?;
+        self.inner.visit_seq(SeqDeserializer::new(bytes.iter().copied()))
+    }
 }
 
 macro_rules! visit_flat {
@@ -224,9 +260,21 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
         visit_str: &str,
         visit_borrowed_str: &'de str,
         visit_string: String,
-        visit_bytes: &[u8],
-        visit_borrowed_bytes: &'de [u8],
-        visit_byte_buf: Vec<u8>,
+    }
+
+    #[inline]
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
+        if self.takes_lists() { self.visit_list(bytes) } else { self.inner.visit_bytes(bytes) }
+    }
+
+    #[inline]
+    fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<V::Value, E> {
+        if self.takes_lists() { self.visit_list(bytes) } else { self.inner.visit_borrowed_bytes(bytes) }
+    }
+
+    #[inline]
+    fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<V::Value, E> {
+        if self.takes_lists() { self.visit_list(&bytes) } else { self.inner.visit_byte_buf(bytes) }
     }
 
     #[inline]
@@ -278,7 +326,7 @@ impl Length {
     #[inline]
     fn pay<E: Error>(self, claimed: Option<usize>, bounds: &Bounds) -> Result<usize, E> {
         match self {
-            Length::InBytes => {
+            Length::InBytes | Length::List => {
                 let claimed = claimed.unwrap_or(0);
                 bounds.pay(claimed)?;
                 Ok(claimed)

@@ -7,10 +7,9 @@
 use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, next_batch};
 use crate::dialect::{Dialect, DialectError, Said, bind};
 use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
-use crate::payload::transcode::Value;
 use crate::{
     Bind, Bound, ByteString, CallError, Code, Describe, Encoding, Fate, Frame, Offer, Payload, Refused,
-    Register, Request, SessionId, Subscribe, SubscriptionKey, Unregister, everything_below,
+    Register, Request, SessionId, Subscribe, SubscriptionKey, Unregister, Value, everything_below,
 };
 use bytes::BytesMut;
 use std::time::Instant;

@@ -4,9 +4,9 @@
 use super::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, malformed, names};
 use super::{next_batch, pack, write_bin};
 use crate::dialect::{Dialect, DialectError, Said, bind};
-use crate::payload::transcode::Value;
 use crate::{
-    ByteString, Encoding, Frame, Offer, Pattern, Refused, Register, Subscribe, SubscriptionKey, check_action,
+    ByteString, Encoding, Frame, Offer, Pattern, Refused, Register, Subscribe, SubscriptionKey, Value,
+    check_action,
 };
 use bytes::BytesMut;
 use std::collections::HashSet;

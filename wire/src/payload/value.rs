@@ -8,20 +8,32 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::fmt;
 
-/// A value.
+/// Any value of MessagePack or JSON, for whoever does not know what comes, or wants all of it as it is. Reading and writing it again
+/// changes nothing in MessagePack. It cannot be read from bincode, which does not say what it holds.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing.
     Nil,
+    /// Yes or no.
     Bool(bool),
+    /// An integer that is not negative.
     Unsigned(u64),
+    /// An integer.
     Signed(i64),
+    /// A number of 32 bits.
     Float32(f32),
+    /// A number of 64 bits.
     Float64(f64),
+    /// Text.
     Text(String),
+    /// Bytes, which JSON writes as a list of numbers.
     Bytes(Vec<u8>),
+    /// Values in their order.
     List(Vec<Value>),
+    /// Keys and values, in the order of the bytes.
     Map(Vec<(Value, Value)>),
-    /// Something with a number that says what: MessagePack's way to have more kinds of values.
+    /// Something with a number that says what: MessagePack's way to have more kinds of values. -1 is a moment in time, which JSON
+    /// writes as text; of others it writes the bytes.
     Extension(i8, Vec<u8>),
 }
 
