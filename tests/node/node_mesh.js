@@ -113,7 +113,7 @@ async function branch(port, auth) {
   }
   say('same', values.length);
   say('undefined', await peer.request('rust/echo', undefined));
-  say('typed', await peer.request('rust/typed', 9007199254740991, 2, 'é', Buffer.from([1, 2]), [5000000000]));
+  say('typed', await peer.request('rust/typed', 9007199254740989, 2, 'é', Buffer.from([1, 2]), [5000000000]));
   say('boom', await peer.request('rust/boom').catch((error) => error));
   say('none', await peer.request('none').catch(({ code }) => code));
   let next = 0;
@@ -121,7 +121,8 @@ async function branch(port, auth) {
   const caller = async () => {
     while (next < 10000) {
       const number = next++;
-      right += (await peer.request('rust/add', number, 1)) === number + 1;
+      const sum = await peer.request('rust/add', number, 1);
+      right += sum === number + 1;
     }
   };
   await Promise.all(Array.from({ length: 1000 }, caller));
