@@ -1,19 +1,18 @@
 //! What `cargo fuzz` does with bytes that it makes up, over the seeds that it starts from: so the targets always compile, and
 //! a seed that was once a crash stays a test.
 
-#[path = "../../fuzz/targets/dnode.rs"]
-mod dnode;
+#[path = "../../fuzz/targets/dialects.rs"]
+mod dialects;
 #[path = "../../fuzz/targets/frames.rs"]
 mod frames;
-#[path = "../../fuzz/targets/light_rpc.rs"]
-mod light_rpc;
-#[path = "../../fuzz/targets/node_mesh.rs"]
-mod node_mesh;
 #[path = "../../fuzz/targets/payload.rs"]
 mod payload;
+mod recorded;
 mod samples;
 
 use bytes::BytesMut;
+use dialects::ENDS;
+use recorded::{broken_for, heard_by};
 use samples::every_golden;
 use std::{fs, path::PathBuf};
 
@@ -98,51 +97,24 @@ fn payload_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// What the seeds of a foreign protocol should be: each thing that its original programs were heard to say, and some that are
-/// broken.
-fn transcript_seeds(transcript: &str, broken: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
-    let said = transcript.lines().enumerate().filter_map(|(number, line)| {
-        let line: serde_json::Value = serde_json::from_str(line).expect("a transcript is JSON");
-        let bytes = match (line["utf8"].as_str(), line["hex"].as_str()) {
-            (Some(text), _) => text.as_bytes().to_vec(),
-            (None, Some(hex)) => {
-                let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
-                (0..hex.len()).step_by(2).map(byte).collect()
-            }
-            // It was closed.
-            (None, None) => return None,
-        };
-        Some((format!("said_{number:02}"), bytes))
-    });
-    let broken = broken.iter().map(|(name, text)| (format!("broken_{name}"), text.as_bytes().to_vec()));
-    let mut seeds: Vec<_> = said.chain(broken).collect();
+/// What the seeds of other protocols should be: for each of their ends the byte that chooses it, and what the original programs were
+/// heard to say to it; and some that are broken.
+fn dialects_seeds() -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    for (number, end) in ENDS.into_iter().enumerate() {
+        let chosen = u8::try_from(number).expect("they are few");
+        let name = end.name.replace(' ', "_");
+        let heard = heard_by(end);
+        for (number, bytes) in heard.iter().enumerate() {
+            seeds.push((format!("{name}_{number:02}"), [&[chosen][..], bytes].concat()));
+        }
+        seeds.push((format!("{name}_all"), [&[chosen][..], &heard.concat()].concat()));
+        for (number, bytes) in broken_for(end).iter().enumerate() {
+            seeds.push((format!("{name}_broken_{number:02}"), [&[chosen][..], bytes].concat()));
+        }
+    }
     seeds.sort();
     seeds
-}
-
-fn light_rpc_seeds() -> Vec<(String, Vec<u8>)> {
-    let broken = [
-        ("json", "3\n{}}"),
-        ("length", "99999999\n"),
-        ("no_length", "x\n{}"),
-        ("nested", "64\n[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"),
-        ("no_list", "50\n{\"command\":\"a\",\"data\":{\"id\":1,\"args\":{\"a\":1}}}"),
-    ];
-    transcript_seeds(include_str!("transcripts/light_rpc.jsonl"), &broken)
-}
-
-fn dnode_seeds() -> Vec<(String, Vec<u8>)> {
-    let broken = [
-        ("json", "{\n"),
-        (
-            "cycle",
-            "{\"method\":\"a\",\"arguments\":[{}],\"links\":[{\"from\":[\"0\"],\"to\":[\"0\",\"a\"]}]}\n",
-        ),
-        ("path", "{\"method\":0,\"arguments\":[1],\"callbacks\":{\"1\":[\"9\",{}]}}\n"),
-        ("cull", "{\"method\":\"cull\",\"arguments\":[0,-1,\"x\",1e99]}\n"),
-        ("twice", "{\"method\":\"a\",\"arguments\":[1],\"callbacks\":{\"1\":[\"0\"],\"01\":[\"0\"]}}\n"),
-    ];
-    transcript_seeds(include_str!("transcripts/dnode.jsonl"), &broken)
 }
 
 /// The variable that has the seeds written anew, for whoever has added a frame.
@@ -182,46 +154,16 @@ fn payloads_hold_over_their_seeds() {
 }
 
 #[test]
-fn light_rpc_holds_over_its_seeds() {
-    for (name, bytes) in seeds("light_rpc") {
+fn dialects_hold_over_their_seeds() {
+    for (name, bytes) in seeds("dialects") {
         println!("{name}");
-        light_rpc::run(&bytes);
+        dialects::run(&bytes);
     }
 }
 
 #[test]
-fn what_light_rpc_was_heard_to_say_is_a_seed() {
-    assert_kept("light_rpc", light_rpc_seeds());
-}
-
-#[test]
-fn dnode_holds_over_its_seeds() {
-    for (name, bytes) in seeds("dnode") {
-        println!("{name}");
-        dnode::run(&bytes);
-    }
-}
-
-#[test]
-fn what_dnode_was_heard_to_say_is_a_seed() {
-    assert_kept("dnode", dnode_seeds());
-}
-
-#[test]
-fn node_mesh_holds_over_its_seeds() {
-    for (name, bytes) in seeds("node_mesh") {
-        println!("{name}");
-        node_mesh::run(&bytes);
-    }
-}
-
-#[test]
-fn what_node_mesh_was_heard_to_say_is_a_seed() {
-    let mut all = transcript_seeds(include_str!("transcripts/node_mesh.jsonl"), &[]);
-    // What a branch says one behind the other: most of it is heard only when it is bound.
-    let whole = all[..12].iter().flat_map(|(_, bytes)| bytes.clone()).collect();
-    all.push(("whole".to_owned(), whole));
-    assert_kept("node_mesh", all);
+fn what_other_programs_were_heard_to_say_is_a_seed() {
+    assert_kept("dialects", dialects_seeds());
 }
 
 #[test]

@@ -246,6 +246,11 @@ impl Dialect for LightRpcServer {
                     Err(error) => failed(&id, &error, said),
                 }
             }
+            Frame::Request(Request { callback_id, payload, .. }) => {
+                said.give_back(&payload);
+                let nobody = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, "a client offers nothing");
+                said.answer(callback_id, Err(nobody));
+            }
             Frame::Invoke(invoke) => said.nobody_lent(&invoke, DIALECT),
             _ => {}
         }

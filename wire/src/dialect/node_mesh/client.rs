@@ -150,8 +150,13 @@ impl NodeMeshClient {
                 return Err(refuse(Code::BIND_ERROR, &message, false, said));
             }
             (State::Bound, _, false) => match (&self.role, message.kind) {
-                // What happens there is not told here.
+                // What happens there is not told here, and nobody there was told that there is anything to call.
                 (Role::Bridge { .. }, Kind::Publish | Kind::Notification) => {}
+                (Role::Bridge { .. }, Kind::Request) => {
+                    let what = format!("a bridge does not offer {:?}", message.action);
+                    let nobody = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what);
+                    self.talk.answer(message.id, message.action, Err(nobody), now, said);
+                }
                 _ => self.talk.hear(message, now, said),
             },
             _ => {}

@@ -1,0 +1,212 @@
+//! Bytes from programs of other protocols, at either end of each: whatever they are, what is answered are whole messages, what is asked of
+//! us can be written as frames and read again, and nothing is asked before the bind.
+
+use bytes::BytesMut;
+use meshwork_wire::{
+    Allowed, Bind, Bound, CallError, Code, Dialect, DialectError, Dnode, Encoding, Fate, Frame,
+    LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer, NodeNews, Payload, Response, ResultStyle,
+    Said, SessionId,
+};
+use std::time::{Duration, Instant};
+
+/// One end of a protocol.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) name: &'static str,
+    open: fn() -> Box<dyn Dialect>,
+    /// Checks that bytes are whole messages.
+    whole: fn(&[u8]),
+}
+
+/// Every end of every protocol.
+pub(crate) const ENDS: [End; 7] = [
+    End {
+        name: "light_rpc server",
+        open: || Box::new(LightRpcServer::new("peer", Allowed::all())),
+        whole: packets,
+    },
+    End {
+        name: "light_rpc client",
+        open: || Box::new(LightRpcClient::new("bridge".into(), None, "old")),
+        whole: packets,
+    },
+    End {
+        name: "dnode server",
+        open: || Box::new(Dnode::server("peer", Allowed::all(), ResultStyle::Result)),
+        whole: lines,
+    },
+    End {
+        name: "dnode client",
+        open: || Box::new(Dnode::client("bridge".into(), None, "old", ResultStyle::ErrorFirst)),
+        whole: lines,
+    },
+    End { name: "node-mesh server", open: || Box::new(NodeMeshServer::new("peer")), whole: bins },
+    End { name: "node-mesh branch", open: || Box::new(NodeMeshClient::branch("peer")), whole: bins },
+    End {
+        name: "node-mesh bridge",
+        open: || {
+            let token = Some("token".into());
+            Box::new(NodeMeshClient::bridge("peer", "bridge".into(), None, token, "old".into()))
+        },
+        whole: bins,
+    },
+];
+
+/// What the mesh offers.
+const ACTIONS: [&str; 5] = ["boom", "combine", "deep", "multiply", "pair"];
+
+/// A connection: one end of a protocol, whose other end is made up, with ours behind it.
+pub(crate) struct Connection {
+    end: End,
+    dialect: Box<dyn Dialect>,
+    pub(crate) now: Instant,
+    /// What has come and is not understood yet.
+    heard: BytesMut,
+    /// All that it has said.
+    pub(crate) said: Said,
+    bound: bool,
+}
+
+impl Connection {
+    /// One that has begun. At the end of a branch, ours binds.
+    pub(crate) fn open(end: End) -> Self {
+        let mut connection = Self {
+            end,
+            dialect: (end.open)(),
+            now: Instant::now(),
+            heard: BytesMut::new(),
+            said: Said::default(),
+            bound: false,
+        };
+        connection.dialect.begin(connection.now, &mut connection.said);
+        if end.name == "node-mesh branch" {
+            let (name, credentials) = ("b".into(), Some("k".into()));
+            let (offers, subscriptions) = (Vec::new(), Vec::new());
+            let bind = Frame::Bind(Bind { version: 1, name, credentials, offers, subscriptions });
+            connection.say(bind).expect("it may bind");
+        }
+        connection.let_in();
+        connection
+    }
+
+    /// Hears bytes; ours says yes to a bind.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) -> Result<(), DialectError> {
+        self.heard.extend_from_slice(bytes);
+        loop {
+            let heard = self.dialect.hear(&mut self.heard, self.now, &mut self.said);
+            let before_the_bind = if self.bound { &[][..] } else { &self.said.frames[..] };
+            assert!(
+                before_the_bind
+                    .iter()
+                    .all(|frame| matches!(frame, Frame::Bind(_) | Frame::Bound(_) | Frame::Refused(_)))
+                    || before_the_bind.iter().any(|frame| matches!(frame, Frame::Bound(_))),
+                "{}: something is asked before the bind: {before_the_bind:?}",
+                self.end.name
+            );
+            heard?;
+            if !self.let_in() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn let_in(&mut self) -> bool {
+        if self.bound || !self.said.frames.iter().any(|frame| matches!(frame, Frame::Bind(_))) {
+            return false;
+        }
+        self.bound = true;
+        // A client of dnode calls them by the numbers that they have in their order.
+        let actions = ACTIONS.map(|action| (action.into(), Encoding::Json)).to_vec();
+        let news = NodeNews { node: "node".into(), session: SessionId(2), whole: true, actions };
+        self.say(Frame::Online(news)).expect("it hears news");
+        let bound = Bound {
+            session: SessionId(1),
+            master: "master".into(),
+            frame_len_max: 1 << 24,
+            in_flight_max: 1 << 16,
+            heartbeat_ms: 5_000,
+        };
+        self.say(Frame::Bound(bound)).expect("it is let in");
+        true
+    }
+
+    pub(crate) fn say(&mut self, frame: Frame) -> Result<(), DialectError> {
+        self.dialect.say(frame, self.now, &mut self.said)
+    }
+
+    /// What has waited for so long ends.
+    pub(crate) fn after(&mut self, time: Duration) {
+        self.now += time;
+        self.dialect.expire(self.now, &mut self.said);
+    }
+
+    /// Checks all that it has said.
+    pub(crate) fn check(&self) {
+        (self.end.whole)(&self.said.bytes);
+        for frame in &self.said.frames {
+            let mut bytes = BytesMut::new();
+            frame.encode(&mut bytes);
+            assert_eq!(Frame::decode(&bytes.split_off(4).freeze()).as_ref().ok(), Some(frame));
+        }
+    }
+}
+
+/// Reads the bytes: the first one says at which end. What is asked is answered, every other time with an error.
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((chosen, bytes)) = bytes.split_first() else { return };
+    let mut connection = Connection::open(ENDS[usize::from(*chosen) % ENDS.len()]);
+    let _ = connection.hear(bytes);
+    let asked: Vec<_> = connection.said.frames.iter().filter_map(asked).collect();
+    for (number, callback_id) in asked.into_iter().enumerate() {
+        let outcome = match number % 3 {
+            0 => Ok(Payload::new(Encoding::Json, "[1]")),
+            1 => Err(CallError::new(Code(1200), Fate::Failed, "bad")),
+            _ => continue,
+        };
+        let _ = connection.say(Frame::Response(Response { callback_id, outcome }));
+    }
+    connection.after(Duration::from_secs(100));
+    connection.check();
+}
+
+/// Where an answer to this goes.
+pub(crate) fn asked(frame: &Frame) -> Option<meshwork_wire::CallbackId> {
+    match frame {
+        Frame::Request(request) => Some(request.callback_id),
+        Frame::Register(register) => Some(register.callback_id),
+        Frame::Subscribe(subscribe) => Some(subscribe.callback_id),
+        Frame::Invoke(invoke) => invoke.callback_id,
+        _ => None,
+    }
+}
+
+fn packets(mut bytes: &[u8]) {
+    while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        let length: usize = std::str::from_utf8(&bytes[..end]).expect("digits").parse().expect("a length");
+        let json = &bytes[end + 1..][..length];
+        assert!(json.starts_with(b"{") && json.ends_with(b"}"), "a packet is an object");
+        bytes = &bytes[end + 1 + length..];
+    }
+    assert!(bytes.is_empty(), "a packet that is not whole");
+}
+
+fn lines(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).expect("text");
+    assert!(text.is_empty() || text.ends_with('\n'), "a line that is not whole");
+    assert!(text.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "a line is an object");
+}
+
+fn bins(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let (head, len) = match bytes[0] {
+            0xC4 => (2, usize::from(bytes[1])),
+            0xC5 => (3, usize::from(u16::from_be_bytes([bytes[1], bytes[2]]))),
+            first => {
+                assert_eq!(first, 0xC6, "a bin");
+                (5, u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize)
+            }
+        };
+        assert_eq!(bytes[head], 0x91, "a list of one message");
+        bytes = &bytes[head + len..];
+    }
+}

@@ -1,0 +1,307 @@
+//! dnode against what its original programs said to each other, and against what nobody should say.
+
+use super::{bound, request};
+use bytes::BytesMut;
+use meshwork_wire::{
+    Allowed, ByteString, CallError, CallbackId, Callbacks, Code, Dialect, DialectError, Dnode, Encoding,
+    Fate, Frame, Invoke, NodeNews, Payload, Request, Response, ResultStyle, Said, SessionId, Wants,
+};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const TRANSCRIPT: &str = include_str!("../recorded/dnode.jsonl");
+
+/// What was said: by the client?
+fn transcript() -> Vec<(bool, Value)> {
+    let line = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("a transcript is JSON");
+        let said = line["utf8"].as_str().expect("a text");
+        (line["direction"] == "client->server", serde_json::from_str(said).expect("a line is JSON"))
+    };
+    TRANSCRIPT.lines().map(line).collect()
+}
+
+/// One end, with what it says.
+struct End {
+    dialect: Dnode,
+    now: Instant,
+}
+
+impl End {
+    /// A server that is bound and sees these actions; and what it says first.
+    fn server(actions: &[&'static str], style: ResultStyle) -> (Self, Vec<Value>) {
+        let mut end =
+            Self { dialect: Dnode::server("1.2.3.4:5", Allowed::all(), style), now: Instant::now() };
+        let mut said = Said::default();
+        end.dialect.begin(Instant::now(), &mut said);
+        assert!(matches!(&said.frames[..], [Frame::Bind(bind)] if bind.name == "dnode/1.2.3.4:5"));
+        let actions =
+            actions.iter().map(|action| (ByteString::from_static(action), Encoding::Json)).collect();
+        let news = NodeNews { node: "node".into(), session: SessionId(1), whole: true, actions };
+        assert_eq!(end.say(Frame::Online(news)), (vec![], vec![]));
+        let (frames, lines) = end.say(bound());
+        assert_eq!(frames, []);
+        (end, lines)
+    }
+
+    fn hear(&mut self, line: &Value) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        let mut bytes = BytesMut::from(&format!("{line}\n")[..]);
+        self.dialect.hear(&mut bytes, self.now, &mut said).expect("it is a line");
+        assert!(bytes.is_empty());
+        let lines = lines(&said);
+        (said.frames, lines)
+    }
+
+    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.say(frame, self.now, &mut said).expect("it goes on");
+        let lines = lines(&said);
+        (said.frames, lines)
+    }
+
+    fn expire(&mut self, after: Duration) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.now += after;
+        self.dialect.expire(self.now, &mut said);
+        let lines = lines(&said);
+        (said.frames, lines)
+    }
+}
+
+fn lines(said: &Said) -> Vec<Value> {
+    let text = std::str::from_utf8(&said.bytes).expect("text");
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn reply(callback_id: CallbackId, value: &Value) -> Frame {
+    let outcome = Ok(Payload::encode(Encoding::Json, value).expect("JSON"));
+    Frame::Response(Response { callback_id, outcome })
+}
+
+fn invoke(function: u64, callback_id: Option<u64>, wants: Wants, arguments: &Value) -> Frame {
+    Frame::Invoke(Invoke {
+        function: CallbackId(function),
+        callback_id: callback_id.map(CallbackId),
+        time_left: None,
+        wants,
+        payload: Payload::encode(Encoding::MessagePack, arguments).expect("MessagePack"),
+    })
+}
+
+fn arguments(payload: &Payload) -> (Value, Vec<CallbackId>) {
+    (payload.decode().expect("JSON"), payload.callbacks.ids())
+}
+
+/// The recorded server says its functions in another order than that of their names, so they have other names here.
+const ACTIONS: [&str; 3] = ["a-timesTen", "b-each", "c-deep"];
+
+#[test]
+fn a_recorded_client_gets_what_the_recorded_server_said() {
+    let (mut server, methods) = End::server(&ACTIONS, ResultStyle::Result);
+    let said: Vec<_> = transcript().into_iter().map(|(_, line)| line).collect();
+    let expected = json!({ "0": ["0", ACTIONS[0]], "1": ["0", ACTIONS[1]], "2": ["0", ACTIONS[2]] });
+    assert_eq!(
+        (methods.len(), &methods[0]["method"], &methods[0]["callbacks"]),
+        (1, &json!("methods"), &expected)
+    );
+    assert_eq!(
+        server.hear(&said[0]),
+        (vec![], vec![]),
+        "its own function is nothing that the mesh could name"
+    );
+
+    let times_ten = request(&server.hear(&said[2]).0);
+    assert_eq!((&*times_ten.action, arguments(&times_ten.payload)), (ACTIONS[0], (json!([5]), vec![])));
+    assert_eq!(server.say(reply(times_ten.callback_id, &json!(50))).1, [said[3].clone()]);
+
+    let each = request(&server.hear(&said[4]).0);
+    let expected = (json!([[1, 2], { "$callback": 0 }]), vec![CallbackId(2)]);
+    assert_eq!((&*each.action, arguments(&each.payload)), (ACTIONS[1], expected));
+    for (number, line) in [(1, 5), (2, 6)] {
+        assert_eq!(
+            server.say(invoke(2, None, Wants::Nothing, &json!([number]))),
+            (vec![], vec![said[line].clone()])
+        );
+    }
+    // This one was answered as Node.js has it, the error first.
+    let (mut error_first, _) = End::server(&ACTIONS, ResultStyle::ErrorFirst);
+    let again = request(&error_first.hear(&said[4]).0);
+    assert_eq!(error_first.say(reply(again.callback_id, &json!(2))).1, [said[7].clone()]);
+
+    let deep = request(&server.hear(&said[8]).0);
+    let expected = (json!([{ "on": { "fn": { "$callback": 0 } } }]), vec![CallbackId(4)]);
+    assert_eq!((&*deep.action, arguments(&deep.payload)), (ACTIONS[2], expected));
+    assert_eq!(server.say(invoke(4, Some(77), Wants::Result, &json!([7]))), (vec![], vec![said[9].clone()]));
+    let (frames, answered) = server.hear(&said[10]);
+    assert_eq!((frames, answered), (vec![reply(CallbackId(77), &json!(8))], vec![]));
+    assert_eq!(server.say(reply(deep.callback_id, &json!(8))).1, [said[11].clone()]);
+
+    let more = request(&server.hear(&said[12]).0);
+    assert_eq!(arguments(&more.payload), (json!([4, { "k": 1 }, { "k": 1 }]), vec![]));
+    assert_eq!(server.say(reply(more.callback_id, &json!(40))).1, [said[13].clone()]);
+}
+
+#[test]
+fn a_recorded_server_is_called_by_its_numbers() {
+    let mut end = End {
+        dialect: Dnode::client("bridge".into(), Some("token".into()), "old", ResultStyle::Result),
+        now: Instant::now(),
+    };
+    let mut said = Said::default();
+    end.dialect.begin(Instant::now(), &mut said);
+    assert_eq!(lines(&said)[0]["method"], "methods");
+    let recorded = transcript();
+    let (frames, _) = end.hear(&recorded[1].1);
+    let [Frame::Bind(bind)] = &frames[..] else { panic!("{frames:?}") };
+    let offered: Vec<_> = bind.offers.iter().map(|offer| &*offer.action).collect();
+    assert_eq!(
+        (offered, bind.credentials.as_deref()),
+        (vec!["old/deep", "old/each", "old/timesTen"], Some("token"))
+    );
+    let request = |action: &'static str, arguments: &Value, callbacks: Callbacks| {
+        let mut payload = Payload::encode(Encoding::MessagePack, arguments).expect("MessagePack");
+        payload.callbacks = callbacks;
+        Frame::Request(Request {
+            callback_id: CallbackId(9),
+            action: action.into(),
+            node: "".into(),
+            caller: "".into(),
+            time_left: None,
+            payload,
+        })
+    };
+    let (_, lines) = end.say(request("old/timesTen", &json!([5]), Callbacks::none()));
+    assert_eq!((&lines[0]["method"], &lines[0]["arguments"]), (&json!(0), &json!([5, "[Function]"])));
+    let number = lines[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse::<u64>().unwrap();
+    let answer = json!({ "method": number, "arguments": [50], "callbacks": {}, "links": [] });
+    assert_eq!(end.hear(&answer), (vec![reply(CallbackId(9), &json!(50))], vec![]));
+    assert_eq!(end.hear(&answer), (vec![], vec![]), "it counts once");
+    // A function of the mesh is passed under a number of ours, and called by it.
+    let passed = [CallbackId(31)].into_iter().collect();
+    let (_, lines) = end.say(request("old/each", &json!([[1], { "$callback": 0 }]), passed));
+    let listed = lines[0]["callbacks"].as_object().unwrap();
+    let (number, _) = listed.iter().find(|(_, path)| **path == json!(["1"])).unwrap();
+    let called = json!({ "method": number.parse::<u64>().unwrap(), "arguments": [7] });
+    let (frames, _) = end.hear(&called);
+    let [Frame::Invoke(invoke)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((invoke.function, invoke.callback_id, invoke.wants), (CallbackId(31), None, Wants::Nothing));
+    let (frames, _) = end.hear(&json!({ "method": "cull", "arguments": [number.parse::<u64>().unwrap()] }));
+    assert_eq!(frames, [Frame::Release(CallbackId(31))]);
+    let (frames, _) = end.say(request("old/none", &json!([]), [CallbackId(32)].into_iter().collect()));
+    assert!(matches!(&frames[..], [Frame::Release(CallbackId(32)), Frame::Response(_)]), "{frames:?}");
+}
+
+#[test]
+fn results_and_errors_come_in_the_style_of_the_gateway() {
+    let error = CallError::named(Code(1_200), Fate::Failed, "Boom", "it went off");
+    let failure = json!({ "name": "Boom", "message": "it went off", "code": 1200 });
+    for (style, result, failed) in [
+        (ResultStyle::Result, json!([1]), json!([null, failure])),
+        (ResultStyle::ErrorFirst, json!([null, 1]), json!([failure])),
+    ] {
+        let (mut server, _) = End::server(&["a"], style);
+        let call = json!({ "method": "a", "arguments": ["[Function]"], "callbacks": { "3": ["0"] } });
+        let asked = request(&server.hear(&call).0);
+        assert_eq!(server.say(reply(asked.callback_id, &json!(1))).1[0]["arguments"], result);
+        let asked = request(&server.hear(&call).0);
+        let response = Response { callback_id: asked.callback_id, outcome: Err(error.clone()) };
+        assert_eq!(server.say(Frame::Response(response)).1[0]["arguments"], failed);
+    }
+}
+
+#[test]
+fn a_function_that_gives_nothing_is_over_when_it_was_called() {
+    let (mut server, _) = End::server(&[], ResultStyle::Result);
+    for _ in 0..10 {
+        let (frames, lines) = server.say(invoke(5, Some(1), Wants::End, &json!([50])));
+        assert_eq!(frames, [reply(CallbackId(1), &json!(null))]);
+        // It may still say that it is done, and nobody minds.
+        let number =
+            lines[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse::<u64>().unwrap();
+        assert_eq!(server.hear(&json!({ "method": number, "arguments": [] })), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_function_that_nobody_holds_is_culled_after_a_while_unless_it_comes_again() {
+    let (mut server, _) = End::server(&["keep"], ResultStyle::Result);
+    let call =
+        json!({ "method": "keep", "arguments": [{ "f": "[Function]" }], "callbacks": { "8": ["0", "f"] } });
+    server.hear(&call);
+    server.say(Frame::Release(CallbackId(8)));
+    assert_eq!(server.expire(Duration::from_secs(9)).1, Vec::<Value>::new());
+    server.hear(&call);
+    assert_eq!(server.expire(Duration::from_secs(9)).1, Vec::<Value>::new(), "it is held again");
+    server.say(Frame::Release(CallbackId(8)));
+    let (_, lines) = server.expire(Duration::from_secs(11));
+    assert_eq!((&lines[0]["method"], &lines[0]["arguments"]), (&json!("cull"), &json!([8])));
+    assert_eq!(server.expire(Duration::from_secs(11)).1, Vec::<Value>::new(), "once");
+}
+
+#[test]
+fn values_that_stand_twice_and_cycles_are_followed() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    let line = json!({
+        "method": "a",
+        "arguments": [{ "x": [1, 2] }, { "y": "[Circular]" }, { "self": "[Circular]" }],
+        "links": [
+            { "from": ["0", "x"], "to": ["1", "y"] },
+            { "from": ["2"], "to": ["2", "self"] },
+            { "from": [0, "x"], "to": [1, "z"] },
+        ],
+    });
+    let asked = request(&server.hear(&line).0);
+    let expected = json!([{ "x": [1, 2] }, { "y": [1, 2], "z": [1, 2] }, { "self": null }]);
+    assert_eq!(arguments(&asked.payload).0, expected);
+    let mut doubling = vec![];
+    for step in 0..60 {
+        doubling
+            .push(json!({ "from": ["0", format!("v{step}")], "to": ["0", format!("v{}", step + 1), "a"] }));
+    }
+    let object: serde_json::Map<_, _> =
+        (0..=60).map(|step| (format!("v{step}"), json!({ "a": 0 }))).collect();
+    let line = json!({ "method": "a", "arguments": [object], "links": doubling });
+    let heard =
+        server.dialect.hear(&mut BytesMut::from(&format!("{line}\n")[..]), server.now, &mut Said::default());
+    assert!(heard.is_ok(), "deep, and not many: {heard:?}");
+    let many: Vec<_> = (0..2_000).map(|_| json!({ "from": ["0"], "to": ["1"] })).collect();
+    let line = json!({ "method": "a", "arguments": [1, 2], "links": many });
+    let heard =
+        server.dialect.hear(&mut BytesMut::from(&format!("{line}\n")[..]), server.now, &mut Said::default());
+    assert!(matches!(heard, Err(DialectError::Malformed { .. })), "{heard:?}");
+}
+
+#[test]
+fn a_call_that_takes_too_long_and_one_of_nobody_end() {
+    let (mut server, _) = End::server(&["slow"], ResultStyle::ErrorFirst);
+    let call = json!({ "method": 0, "arguments": ["[Function]"], "callbacks": { "4": ["0"] } });
+    let asked = request(&server.hear(&call).0);
+    let (frames, lines) = server.expire(Duration::from_secs(61));
+    assert_eq!(frames, [Frame::Cancel(asked.callback_id)]);
+    assert_eq!(lines[0]["arguments"][0]["name"], "REQUEST_TIMEOUT");
+    let call = json!({ "method": 99, "arguments": ["[Function]"], "callbacks": { "4": ["0"] } });
+    let (frames, lines) = server.hear(&call);
+    assert_eq!((frames, &lines[0]["method"]), (vec![], &json!(4)));
+    assert_eq!(lines[0]["arguments"][0]["name"], "CALLBACK_GONE");
+}
+
+#[test]
+fn what_is_no_line_ends_the_connection() {
+    for bad in [
+        "nonsense\n",
+        "{}\n",
+        "[]\n",
+        "{\"method\":1,\"callbacks\":{\"x\":[]}}\n",
+        "{\"method\":1,\"callbacks\":{\"1\":7}}\n",
+    ] {
+        let (mut server, _) = End::server(&[], ResultStyle::Result);
+        let heard = server.dialect.hear(&mut BytesMut::from(bad), server.now, &mut Said::default());
+        assert!(matches!(heard, Err(DialectError::Malformed { .. })), "{bad}: {heard:?}");
+    }
+    let (mut server, _) = End::server(&[], ResultStyle::Result);
+    let mut endless = BytesMut::from(&vec![b'x'; 17 * 1024 * 1024][..]);
+    let heard = server.dialect.hear(&mut endless, server.now, &mut Said::default());
+    assert!(matches!(heard, Err(DialectError::TooLong { .. })), "{heard:?}");
+}

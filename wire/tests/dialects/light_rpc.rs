@@ -1,0 +1,302 @@
+//! light_rpc against what its original programs said to each other, and against what nobody should say.
+
+use super::bound;
+use bytes::BytesMut;
+use meshwork_wire::{
+    Allowed, ByteString, CallError, CallbackId, Code, Dialect, Encoding, Fate, Frame, LightRpcClient,
+    LightRpcServer, NodeNews, Pattern, Payload, Request, Response, Said, SessionId,
+};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const TRANSCRIPT: &str = include_str!("../recorded/light_rpc.jsonl");
+
+/// Who said what.
+fn transcript() -> Vec<(bool, String)> {
+    let line = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("the test has it so");
+        let text = line["utf8"].as_str().expect("the test has it so").to_owned();
+        (line["direction"] == "client->server", text)
+    };
+    TRANSCRIPT.lines().map(line).collect()
+}
+
+/// The JSON of every packet; the lengths must be right.
+fn packets(mut text: &str) -> Vec<Value> {
+    let mut packets = Vec::new();
+    while let Some((length, rest)) = text.split_once('\n') {
+        let (json, behind) = rest.split_at(length.parse().expect("the test has it so"));
+        packets.push(serde_json::from_str(json).expect("the test has it so"));
+        text = behind;
+    }
+    assert_eq!(text, "");
+    packets
+}
+
+fn packet(value: &Value) -> String {
+    let json = value.to_string();
+    format!("{}\n{json}", json.len())
+}
+
+fn news(actions: &[&'static str]) -> NodeNews {
+    let actions = actions.iter().map(|action| (ByteString::from_static(action), Encoding::Json)).collect();
+    NodeNews { node: "node".into(), session: SessionId(1), whole: true, actions }
+}
+
+/// A server that is bound and sees these actions.
+struct Server {
+    dialect: LightRpcServer,
+    now: Instant,
+}
+
+impl Server {
+    fn new(actions: &[&'static str], allowed: Allowed) -> Self {
+        let mut server = Self { dialect: LightRpcServer::new("1.2.3.4:5", allowed), now: Instant::now() };
+        let mut said = Said::default();
+        server.dialect.begin(Instant::now(), &mut said);
+        assert!(matches!(&said.frames[..], [Frame::Bind(bind)] if bind.name == "light_rpc/1.2.3.4:5"));
+        for frame in [Frame::Online(news(actions)), bound()] {
+            assert_eq!(server.say(frame), (vec![], vec![]));
+        }
+        server
+    }
+
+    fn hear(&mut self, text: &str) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        let mut bytes = BytesMut::from(text);
+        self.dialect.hear(&mut bytes, self.now, &mut said).expect("the test has it so");
+        assert!(bytes.is_empty(), "{bytes:?} is left over");
+        (said.frames, packets(std::str::from_utf8(&said.bytes).expect("the test has it so")))
+    }
+
+    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.say(frame, self.now, &mut said).expect("the test has it so");
+        (said.frames, packets(std::str::from_utf8(&said.bytes).expect("the test has it so")))
+    }
+}
+
+/// What the functions of the recorded server did.
+fn answer(request: &Request) -> Result<Payload, CallError> {
+    let arguments: Value = request.payload.decode().expect("the test has it so");
+    let value = match &*request.action {
+        "combine" => json!(
+            arguments[0].as_i64().expect("the test has it so")
+                + arguments[1].as_i64().expect("the test has it so")
+        ),
+        "multiply" => json!(arguments[0].as_i64().expect("the test has it so") * 2),
+        "boom" => return Err(CallError::named(Code(1_200), Fate::Failed, "Boom", "it went off")),
+        other => {
+            let nobody = format!("nobody offers {other}");
+            return Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody));
+        }
+    };
+    Ok(Payload::encode(Encoding::Json, &value).expect("the test has it so"))
+}
+
+#[test]
+fn a_recorded_client_gets_what_the_recorded_server_said() {
+    let mut server = Server::new(&["combine", "multiply", "pair", "boom"], Allowed::all());
+    let mut lines = transcript().into_iter().peekable();
+    while let Some((from_client, text)) = lines.next() {
+        assert!(from_client, "each answer follows its question");
+        let expected = packets(&lines.next().unwrap().1);
+        let (frames, mut answered) = server.hear(&text);
+        for frame in frames {
+            let Frame::Request(request) = frame else { panic!("a client only asks: {frame:?}") };
+            if request.action == "pair" {
+                // It has two results, and an action of ours one.
+                continue;
+            }
+            let outcome = answer(&request);
+            answered.extend(
+                server.say(Frame::Response(Response { callback_id: request.callback_id, outcome })).1,
+            );
+        }
+        match expected[0]["command"].as_str().unwrap() {
+            "__D" => assert_eq!(answered, expected),
+            // The original writes an error as `{}`; ours says what it was, under the same id.
+            "__E" => {
+                assert_eq!(answered[0]["data"]["id"], expected[0]["data"]["id"]);
+                let error = json!({ "name": "Boom", "message": "it went off", "code": 1200 });
+                assert_eq!(answered[0]["data"]["err"], error);
+            }
+            // The original's carries no id, so nobody hears of it.
+            "error" => {
+                let id = packets(&text)[0]["data"]["id"].clone();
+                let unknown = json!({ "command": "error", "data": { "code": "UNKNOWN_COMMAND", "id": id } });
+                let thrown =
+                    json!({ "command": "__E", "data": { "id": id, "err": { "code": "UNKNOWN_COMMAND" } } });
+                assert_eq!(answered, [unknown, thrown]);
+            }
+            _ if answered.is_empty() => {}
+            _ => assert_eq!(answered, expected),
+        }
+    }
+}
+
+#[test]
+fn a_recorded_server_is_called_as_the_recorded_client_called_it() {
+    let mut client = LightRpcClient::new("bridge".into(), None, "old");
+    let now = Instant::now();
+    let mut said = Said::default();
+    client.begin(Instant::now(), &mut said);
+    let mut ids = Vec::new();
+    for (from_client, text) in transcript() {
+        if from_client {
+            let asked = &packets(&text)[0];
+            if asked["command"] == "__D" {
+                assert_eq!(said.bytes.split(), text.as_bytes());
+                continue;
+            }
+            let request = Request {
+                callback_id: CallbackId(ids.len() as u64),
+                action: format!("old/{}", asked["command"].as_str().unwrap()).into(),
+                node: ByteString::new(),
+                caller: ByteString::new(),
+                time_left: Some(Duration::from_secs(1)),
+                payload: Payload::encode(Encoding::MessagePack, &asked["data"]["args"]).unwrap(),
+            };
+            client.say(Frame::Request(request), now, &mut said).unwrap();
+            let mut calls = packets(std::str::from_utf8(&said.bytes.split()).unwrap());
+            ids.push((calls[0]["data"]["id"].take(), asked["data"]["id"].clone()));
+            calls[0]["data"]["id"] = asked["data"]["id"].clone();
+            assert_eq!(calls, packets(&text));
+            continue;
+        }
+        let mut text = text;
+        for (ours, theirs) in &ids {
+            text = text.replace(theirs.as_str().unwrap(), ours.as_str().unwrap());
+        }
+        client.hear(&mut BytesMut::from(&text[..]), now, &mut said).unwrap();
+        let said_now: Vec<_> = said.frames.drain(..).collect();
+        match (&packets(&text)[0]["data"], &said_now[..]) {
+            (_, [Frame::Bind(bind)]) => {
+                let offered: Vec<_> = bind.offers.iter().map(|offer| &*offer.action).collect();
+                assert_eq!(offered, ["old/boom", "old/combine", "old/multiply", "old/pair"]);
+            }
+            (data, [Frame::Response(Response { outcome: Ok(payload), .. })]) => {
+                let results = data["args"].as_array().unwrap();
+                let expected = if results.len() == 1 { results[0].clone() } else { data["args"].clone() };
+                assert_eq!(payload.decode::<Value>().unwrap(), expected);
+            }
+            (data, [Frame::Response(Response { outcome: Err(error), .. })]) => {
+                assert_eq!(
+                    (&data["err"], error.fate(), error.code()),
+                    (&json!({}), Fate::Failed, Code::UNKNOWN)
+                );
+            }
+            // Nobody knows whom an error without an id is for.
+            (data, []) => assert_eq!(*data, json!({ "code": "UNKNOWN_COMMAND" })),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_may_be_called_follows_what_comes_and_goes_and_is_allowed() {
+    let allowed = Allowed::only([Pattern::new("public/**").unwrap()]);
+    let mut server = Server::new(&["public/a", "secret"], allowed);
+    let described = |server: &mut Server| {
+        let (_, answered) = server.hear("17\n{\"command\":\"__D\"}");
+        answered[0]["data"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(described(&mut server), ["public/a"]);
+    let more = NodeNews { session: SessionId(7), ..news(&["public/a", "public/b"]) };
+    server.say(Frame::Online(more.clone()));
+    assert_eq!(described(&mut server), ["public/a", "public/b"]);
+    server.say(Frame::Offline(NodeNews { whole: false, ..news(&["public/a"]) }));
+    assert_eq!(described(&mut server), ["public/a", "public/b"], "the other one still offers it");
+    server.say(Frame::Offline(NodeNews { actions: vec![], ..more }));
+    assert_eq!(described(&mut server), Vec::<String>::new());
+    let (frames, answered) =
+        server.hear(&packet(&json!({ "command": "secret", "data": { "id": 1, "args": [] } })));
+    assert_eq!(frames, []);
+    assert_eq!(
+        answered[1],
+        json!({ "command": "__E", "data": { "id": 1, "err": { "code": "UNKNOWN_COMMAND" } } })
+    );
+}
+
+#[test]
+fn nothing_runs_before_it_is_bound() {
+    let mut server = LightRpcServer::new("peer", Allowed::all());
+    let (mut said, now) = (Said::default(), Instant::now());
+    server.begin(Instant::now(), &mut said);
+    said.frames.clear();
+    let mut bytes =
+        BytesMut::from(&packet(&json!({ "command": "a", "data": { "id": "x", "args": [] } }))[..]);
+    server.hear(&mut bytes, now, &mut said).unwrap();
+    assert!(said.frames.is_empty() && said.bytes.is_empty() && !bytes.is_empty());
+    server.say(bound(), now, &mut said).unwrap();
+    server.hear(&mut bytes, now, &mut said).unwrap();
+    assert!(matches!(&said.frames[..], [Frame::Request(_)]) && bytes.is_empty());
+}
+
+#[test]
+fn values_pass_as_they_were_written() {
+    let mut server = Server::new(&["echo"], Allowed::all());
+    let values =
+        r#"[18446744073709551617,1e400,-0.0,1.10,"\u00e9\ud83d\ude00 é😀",[[[null]]],{"b":1,"a":2}]"#;
+    let json = format!(r#"{{"command":"echo","data":{{"id":"i","args":{values}}}}}"#);
+    let mut said = Said::default();
+    let mut bytes = BytesMut::from(&format!("{}\n{json}", json.len())[..]);
+    server.dialect.hear(&mut bytes, server.now, &mut said).unwrap();
+    let Some(Frame::Request(request)) = said.frames.pop() else { panic!("no request") };
+    assert_eq!(&request.payload.bytes[..], values.as_bytes());
+    let response = Response { callback_id: request.callback_id, outcome: Ok(request.payload) };
+    server.dialect.say(Frame::Response(response), server.now, &mut said).unwrap();
+    let expected = format!(r#"{{"command":"__R","data":{{"id":"i","args":[{values}]}}}}"#);
+    assert_eq!(&said.bytes[..], format!("{}\n{expected}", expected.len()).as_bytes());
+}
+
+#[test]
+fn a_call_that_takes_too_long_ends() {
+    let mut server = Server::new(&["slow"], Allowed::all());
+    let (frames, _) = server.hear(&packet(&json!({ "command": "slow", "data": { "id": "s", "args": [] } })));
+    let [Frame::Request(request)] = &frames[..] else { panic!("no request") };
+    let mut said = Said::default();
+    server.dialect.expire(server.now + Duration::from_secs(59), &mut said);
+    assert!(said.bytes.is_empty());
+    server.dialect.expire(server.now + Duration::from_secs(61), &mut said);
+    let answered = packets(std::str::from_utf8(&said.bytes).unwrap());
+    assert_eq!(answered[0]["data"]["err"]["name"], "REQUEST_TIMEOUT");
+    assert_eq!(said.frames, [Frame::Cancel(request.callback_id)]);
+    let late = Response { callback_id: request.callback_id, outcome: Ok(Payload::new(Encoding::Json, "1")) };
+    assert_eq!(server.say(Frame::Response(late)), (vec![], vec![]));
+}
+
+#[test]
+fn bad_json_ends_nobody_elses_call() {
+    let mut server = Server::new(&["a"], Allowed::all());
+    let good = packet(&json!({ "command": "a", "data": { "id": "g", "args": [1] } }));
+    for bad in [
+        "{",
+        "[]",
+        "\"text\"",
+        "{\"command\":1}",
+        "nonsense",
+        "{\"command\":\"a\"}",
+        "{\"command\":\"a\",\"data\":7}",
+    ] {
+        let (frames, answered) = server.hear(&format!("{}\n{bad}{good}", bad.len()));
+        assert_eq!(answered.len(), 1, "{bad}: {answered:?}");
+        assert_eq!(answered[0]["command"], "error");
+        assert!(matches!(&frames[..], [Frame::Request(_)]), "{bad}");
+    }
+    let no_list = packet(&json!({ "command": "a", "data": { "id": "n", "args": { "a": 1 } } }));
+    let (frames, answered) = server.hear(&no_list);
+    assert_eq!((frames.len(), &answered[0]["data"]["id"]), (0, &json!("n")));
+}
+
+#[test]
+fn functions_are_given_back() {
+    let mut server = Server::new(&["a"], Allowed::all());
+    let (frames, _) = server.hear(&packet(&json!({ "command": "a", "data": { "id": "f", "args": [] } })));
+    let [Frame::Request(request)] = &frames[..] else { panic!("no request") };
+    let mut payload = Payload::new(Encoding::Json, r#"{"$callback":0}"#);
+    payload.callbacks = [CallbackId(9)].into_iter().collect();
+    let (frames, _) =
+        server.say(Frame::Response(Response { callback_id: request.callback_id, outcome: Ok(payload) }));
+    assert_eq!(frames, [Frame::Release(CallbackId(9))]);
+}

@@ -1,0 +1,512 @@
+//! node-mesh against what its original programs said to each other, and against what nobody should say.
+
+use super::{bound, request};
+use bytes::BytesMut;
+use meshwork_wire::{
+    Bind, Broadcast, CallError, CallbackId, Code, Describe, Dialect, DialectError, Encoding, Fate, Frame,
+    NodeMeshClient, NodeMeshServer, Offer, Pattern, Payload, Publish, Refused, Register, Request, Response,
+    Said, Subscribe, SubscriptionKey,
+};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+const TRANSCRIPT: &str = include_str!("../recorded/node_mesh.jsonl");
+
+/// A line of the transcript: the bytes, and the messages in them.
+fn line(number: usize) -> (Vec<u8>, Vec<Value>) {
+    let line: Value = serde_json::from_str(TRANSCRIPT.lines().nth(number).expect("a line")).expect("JSON");
+    let hex = line["hex"].as_str().expect("bytes");
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+    let bytes = (0..hex.len()).step_by(2).map(byte).collect();
+    (bytes, line["messages"].as_array().expect("messages").clone())
+}
+
+fn messages(mut bytes: &[u8]) -> Vec<Value> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let (head, len) = match bytes[0] {
+            0xC4 => (2, usize::from(bytes[1])),
+            0xC5 => (3, usize::from(u16::from_be_bytes([bytes[1], bytes[2]]))),
+            _ => (5, u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize),
+        };
+        let content = Payload::new(Encoding::MessagePack, bytes[head..head + len].to_vec());
+        messages.extend(content.decode::<Vec<Value>>().expect("messages"));
+        bytes = &bytes[head + len..];
+    }
+    messages
+}
+
+/// What matters of a message, whoever says it and whenever.
+fn matters(message: &Value) -> Value {
+    let mut data = message["data"].clone();
+    if let Some(error) = data["error"].as_object_mut() {
+        error.remove("stack");
+    }
+    json!([message["id"], message["type"], message["source"], message["content"], data])
+}
+
+fn batch(messages: &Value) -> Vec<u8> {
+    let content = Payload::encode(Encoding::MessagePack, messages).expect("MessagePack").bytes;
+    let len = u16::try_from(content.len()).expect("it is short").to_be_bytes();
+    [&[0xC5, len[0], len[1]], &content[..]].concat()
+}
+
+fn said_by_branch(id: &str, kind: &str, source: &str, action: &str, params: &Value) -> Value {
+    json!({
+        "id": id, "type": kind, "source": source, "fromId": "IPv4://1.1.1.1:1", "fromName": "b", "targetId": "IPv4://2.2.2.2:2",
+        "content": { "action": action, "params": params }, "time": 1.5, "data": { "body": null, "error": null },
+    })
+}
+
+struct Server {
+    dialect: NodeMeshServer,
+    now: Instant,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self { dialect: NodeMeshServer::new("peer"), now: Instant::now() }
+    }
+
+    /// One that is bound, as the transcript has it.
+    fn bound() -> Self {
+        let mut server = Self::new();
+        server.hear(&line(0).0);
+        server.say(bound());
+        server.hear(&line(2).0);
+        server
+    }
+
+    fn hear(&mut self, bytes: &[u8]) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.hear(&mut BytesMut::from(bytes), self.now, &mut said).expect("it is understood");
+        (std::mem::take(&mut said.frames), messages(&said.bytes))
+    }
+
+    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.say(frame, self.now, &mut said).expect("it goes on");
+        (std::mem::take(&mut said.frames), messages(&said.bytes))
+    }
+}
+
+fn packed(value: &Value) -> Payload {
+    Payload::encode(Encoding::MessagePack, value).expect("MessagePack")
+}
+
+fn value(payload: &Payload) -> Value {
+    payload.decode().expect("a value")
+}
+
+/// A message with arguments that are MessagePack already, as msgpackr writes them.
+fn raw_request(id: &str, params: &[u8]) -> Vec<u8> {
+    let mut message = batch(&json!([said_by_branch(id, "request", "custom", "echo", &json!(["(here)"]))]));
+    let placeholder = b"\x91\xA6(here)";
+    let at =
+        message.windows(placeholder.len()).position(|window| window == placeholder).expect("it is there");
+    message.splice(at..at + placeholder.len(), params.iter().copied());
+    let len = u16::try_from(message.len() - 3).expect("it is short");
+    message[1..3].copy_from_slice(&len.to_be_bytes());
+    message
+}
+
+#[test]
+fn a_value_of_node_js_is_the_same_here_and_there() {
+    let float = |value: f64| [&[0xCB][..], &value.to_be_bytes()].concat();
+    let same = |bytes: &[u8]| bytes.to_vec();
+    for (from_node, ours, to_node) in [
+        // Integers of more than 32 bits are floats there, and integers here.
+        (float(9_007_199_254_740_991.0), same(b"\xCF\x00\x1F\xFF\xFF\xFF\xFF\xFF\xFF"), None),
+        (float(-5_000_000_000.0), same(b"\xD3\xFF\xFF\xFF\xFE\xD5\xFA\x0E\x00"), None),
+        (float(1e300), float(1e300), None),
+        (float(2.5), float(2.5), None),
+        (float(-0.0), float(-0.0), None),
+        // A BigInt that no number holds.
+        (same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), None),
+        // What is not defined.
+        (same(b"\xD4\x00\x00"), same(b"\xC0"), Some(same(b"\xC0"))),
+        // A Buffer, and a Date.
+        (same(b"\xC4\x03\x00\x80\xFF"), same(b"\xC4\x03\x00\x80\xFF"), None),
+        (same(b"\xD6\xFF\x64\x93\x1C\x00"), same(b"\xD6\xFF\x64\x93\x1C\x00"), None),
+        (same("\u{A9}h\u{1F600}".as_bytes()), Vec::new(), None),
+    ] {
+        let (from_node, ours) = match ours.is_empty() {
+            true => {
+                let text = [&[0xA0 | from_node.len() as u8][..], &from_node].concat();
+                (text.clone(), text)
+            }
+            false => (from_node, ours),
+        };
+        let mut server = Server::bound();
+        let list = |value: &[u8]| [&[0x91][..], value].concat();
+        let heard = request(&server.hear(&raw_request("1", &list(&from_node))).0);
+        assert_eq!(heard.payload.bytes, list(&ours), "{from_node:x?}");
+        let mut said = Said::default();
+        let outcome = Ok(Payload::new(Encoding::MessagePack, ours));
+        let response = Frame::Response(Response { callback_id: heard.callback_id, outcome });
+        server.dialect.say(response, server.now, &mut said).expect("it goes on");
+        let body = [&b"\xA4body"[..], &to_node.unwrap_or(from_node)].concat();
+        assert!(said.bytes.windows(body.len()).any(|window| window == body), "{:x?}", &said.bytes[..]);
+    }
+}
+
+#[test]
+fn an_action_that_gives_nothing_back_gives_nothing() {
+    let mut server = Server::bound();
+    let call = request(&server.hear(&raw_request("1", &[0x90])).0);
+    let (_, said) = server.say(Frame::Request(Request { callback_id: CallbackId(4), ..call }));
+    let id = said[0]["id"].as_str().unwrap().to_owned();
+    let mut reply = said_by_branch(&id, "callback", "custom", "echo", &json!([]));
+    reply["data"]["body"] = json!("(undefined)");
+    let mut bytes = batch(&json!([reply]));
+    let at = bytes.windows(12).position(|window| window == b"\xAB(undefined)").unwrap();
+    bytes.splice(at..at + 12, [0xD4, 0, 0]);
+    let len = u16::try_from(bytes.len() - 3).unwrap();
+    bytes[1..3].copy_from_slice(&len.to_be_bytes());
+    let (frames, _) = server.hear(&bytes);
+    let [Frame::Response(Response { callback_id: CallbackId(4), outcome: Ok(payload) })] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!(payload.decode::<()>(), Ok(()));
+}
+
+#[test]
+fn a_recorded_branch_is_understood_and_gets_what_the_recorded_master_said() {
+    let mut server = Server::new();
+    let (frames, said) = server.hear(&line(0).0);
+    let [Frame::Bind(bind)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*bind.name, bind.credentials.as_deref(), said.len()), ("branch1", Some("k"), 0));
+    assert_eq!((&*bind.offers[0].action, bind.subscriptions[0].pattern.as_str()), ("add", "t/x"));
+    let (frames, said) = server.say(bound());
+    assert_eq!((frames, matters(&said[0])), (vec![], matters(&line(1).1[0])));
+    let keys: Vec<_> = said[0].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, line(1).1[0].as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+    assert_eq!(server.hear(&line(2).0), (vec![], vec![]), "it says again what it has said");
+
+    let add2 = request(&server.hear(&line(3).0).0);
+    assert_eq!((&*add2.action, value(&add2.payload)), ("add2", json!([1, 2])));
+    let response = Response { callback_id: add2.callback_id, outcome: Ok(packed(&json!(4))) };
+    assert_eq!(matters(&server.say(Frame::Response(response)).1[0]), matters(&line(4).1[0]));
+
+    // The master calls the branch.
+    let call =
+        Request { callback_id: CallbackId(9), action: "add".into(), payload: packed(&json!([5, 6])), ..add2 };
+    let (_, said) = server.say(Frame::Request(call));
+    let id = said[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!((id.len(), &matters(&said[0])[3]), (16, &line(7).1[0]["content"]));
+    let mut reply = line(8).1[0].clone();
+    reply["id"] = json!(id);
+    let (frames, _) = server.hear(&batch(&json!([reply])));
+    let [Frame::Response(Response { callback_id: CallbackId(9), outcome: Ok(payload) })] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!(value(payload), json!(11));
+
+    let event = Publish {
+        topic: "t/x".into(),
+        publisher: "master".into(),
+        for_all: true,
+        groups: vec![],
+        payload: packed(&json!(["hey", 1.5, [1, 2]])),
+    };
+    let said = server.say(Frame::Publish(event)).1;
+    let all_but_its_id = |message: &Value| matters(message).as_array().unwrap()[1..].to_vec();
+    assert_eq!(all_but_its_id(&said[0]), all_but_its_id(&line(9).1[0]));
+    // Two messages in one batch.
+    let (frames, _) = server.hear(&line(10).0);
+    let [Frame::Publish(publish), Frame::Broadcast(broadcast)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*publish.topic, value(&publish.payload)), ("sub/test", json!(["sub", { "a": 1 }])));
+    assert_eq!((&*broadcast.topic, value(&broadcast.payload)), ("note", json!([{ "x": 1 }])));
+    let (frames, said) = server.hear(&line(11).0);
+    let beat = &line(11).1[0];
+    assert_eq!((frames, &said[0]["id"], &said[0]["type"]), (vec![], &beat["id"], &json!("callback")));
+}
+
+#[test]
+fn errors_and_refusals_are_those_of_the_original() {
+    let refused = |may_return| Refused { code: Code::BIND_ERROR, message: "校验失败".into(), may_return };
+    let mut server = Server::new();
+    server.hear(&line(12).0);
+    let mut said = Said::default();
+    let ended = server.dialect.say(Frame::Refused(refused(false)), server.now, &mut said);
+    assert!(matches!(ended, Err(DialectError::Refused(_))));
+    assert_eq!(matters(&messages(&said.bytes)[0]), matters(&line(13).1[0]));
+
+    let mut server = Server::bound();
+    let nope = request(&server.hear(&line(18).0).0);
+    let nobody = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, "nobody offers it");
+    let response = Response { callback_id: nope.callback_id, outcome: Err(nobody) };
+    let error = &server.say(Frame::Response(response)).1[0]["data"]["error"];
+    assert_eq!(error["code"], line(19).1[0]["data"]["error"]["code"]);
+
+    // What one branch throws comes out at another one as it went in, a code that is a text and all.
+    let thrown = line(21).1[0]["data"].clone();
+    let mut thrower = Server::bound();
+    let call = Request { callback_id: CallbackId(3), ..nope };
+    let id = thrower.say(Frame::Request(call)).1[0]["id"].clone();
+    let mut reply = line(8).1[0].clone();
+    (reply["id"], reply["data"]) = (id, thrown.clone());
+    let (frames, _) = thrower.hear(&batch(&json!([reply])));
+    let [Frame::Response(Response { outcome: Err(error), .. })] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((error.name(), error.message(), error.fate()), ("AppError", "bad", Fate::Failed));
+    let boom = request(&server.hear(&line(20).0).0);
+    let response = Response { callback_id: boom.callback_id, outcome: Err(error.clone()) };
+    assert_eq!(server.say(Frame::Response(response)).1[0]["data"], thrown);
+
+    // Another branch has taken the name over.
+    let mut said = Said::default();
+    let ended = server.dialect.say(Frame::Refused(refused(false)), server.now, &mut said);
+    assert!(matches!(ended, Err(DialectError::Refused(_))));
+    let told = &messages(&said.bytes)[0];
+    let expected = &line(24).1[0];
+    assert_eq!(
+        (&told["content"], &told["data"]["error"]["message"]),
+        (&expected["content"], &expected["data"]["error"]["message"])
+    );
+}
+
+#[test]
+fn what_is_registered_later_is_offered_and_subscribed_once() {
+    let mut server = Server::bound();
+    let again = |id: &str| {
+        let params = json!([["add", "sub", "", 7], ["t/x", "t/y"]]);
+        batch(&json!([said_by_branch(id, "notification", "system", "action:register", &params)]))
+    };
+    let (frames, _) = server.hear(&again("1"));
+    let [Frame::Register(register), Frame::Subscribe(subscribe)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(
+        (register.offers.len(), &*register.offers[0].action, subscribe.key.pattern.as_str()),
+        (1, "sub", "t/y")
+    );
+    let answer = Response { callback_id: register.callback_id, outcome: Ok(Payload::default()) };
+    assert_eq!(server.say(Frame::Response(answer)), (vec![], vec![]));
+    assert_eq!(server.hear(&again("2")), (vec![], vec![]));
+    let state =
+        json!([{ "id": "IPv4://behind.a.proxy:1", "responderEvents": ["mul"], "subscribeEvents": [] }]);
+    let beat = batch(&json!([said_by_branch("3", "request", "system", "action:heartbeat", &state)]));
+    let (frames, said) = server.hear(&beat);
+    assert!(matches!(&frames[..], [Frame::Register(_)]));
+    assert_eq!((&said[0]["id"], &said[0]["content"]["params"]), (&json!("3"), &state));
+}
+
+#[test]
+fn nothing_runs_before_the_bind_was_checked() {
+    let mut server = Server::new();
+    let heard = server.dialect.hear(&mut BytesMut::from(&line(3).0[..]), server.now, &mut Said::default());
+    assert!(matches!(heard, Err(DialectError::Malformed { .. })));
+    // What comes in one batch with the bind, and behind it, waits.
+    let mut server = Server::new();
+    let bind = said_by_branch("1", "request", "system", "action:bindAuth", &json!(["b", null, [], []]));
+    let call = |id: &str| said_by_branch(id, "request", "custom", "a", &json!([id]));
+    let mut bytes = BytesMut::from(
+        &[batch(&json!([bind, call("2"), call("3")])), batch(&json!([call("4")]))].concat()[..],
+    );
+    let mut said = Said::default();
+    server.dialect.hear(&mut bytes, server.now, &mut said).unwrap();
+    assert!(matches!(&said.frames[..], [Frame::Bind(_)]));
+    said.frames.clear();
+    server.dialect.say(bound(), server.now, &mut said).unwrap();
+    server.dialect.hear(&mut bytes, server.now, &mut said).unwrap();
+    let called: Vec<_> =
+        said.frames.iter().map(|frame| value(&request(std::slice::from_ref(frame)).payload)).collect();
+    assert_eq!(called, [json!(["2"]), json!(["3"]), json!(["4"])]);
+}
+
+/// A client at the end of a branch of ours, or of a bridge.
+struct Client {
+    dialect: NodeMeshClient,
+    now: Instant,
+}
+
+impl Client {
+    /// A branch, and what it says first.
+    fn branch(bind: Bind) -> (Self, Vec<Value>) {
+        let mut client = Self { dialect: NodeMeshClient::branch("peer"), now: Instant::now() };
+        let mut said = Said::default();
+        client.dialect.begin(client.now, &mut said);
+        assert_eq!((said.frames.len(), said.bytes.len()), (0, 0), "it has nothing to say by itself");
+        let (_, said) = client.say(Frame::Bind(bind));
+        (client, said)
+    }
+
+    fn hear(&mut self, bytes: &[u8]) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.hear(&mut BytesMut::from(bytes), self.now, &mut said).expect("it is understood");
+        (std::mem::take(&mut said.frames), messages(&said.bytes))
+    }
+
+    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.say(frame, self.now, &mut said).expect("it goes on");
+        (std::mem::take(&mut said.frames), messages(&said.bytes))
+    }
+
+    /// What it hears from a recorded master, with the id that stands for the one that was recorded.
+    fn hear_recorded(&mut self, number: usize, id: &Value) -> (Vec<Frame>, Vec<Value>) {
+        let mut message = line(number).1[0].clone();
+        message["id"] = id.clone();
+        self.hear(&batch(&json!([message])))
+    }
+}
+
+fn topic(pattern: &str, group: Option<&str>) -> SubscriptionKey {
+    SubscriptionKey { pattern: Pattern::new(pattern).expect("a pattern"), group: group.map(Into::into) }
+}
+
+fn bind(name: &str, token: &str, actions: &[&str], subscriptions: Vec<SubscriptionKey>) -> Bind {
+    let offer = |action: &&str| Offer { action: (*action).into(), encoding: Encoding::Bincode, shape: None };
+    Bind {
+        version: 1,
+        name: name.into(),
+        credentials: Some(token.into()),
+        offers: actions.iter().map(offer).collect(),
+        subscriptions,
+    }
+}
+
+#[test]
+fn a_branch_of_ours_says_to_a_recorded_master_what_the_recorded_branch_said() {
+    let all_but_its_id = |message: &Value| matters(message).as_array().unwrap()[1..].to_vec();
+    let (mut client, said) = Client::branch(bind("branch1", "k", &["add"], vec![topic("t/x", None)]));
+    assert_eq!(all_but_its_id(&said[0]), all_but_its_id(&line(0).1[0]));
+    let (frames, registered) = client.hear_recorded(1, &said[0]["id"]);
+    assert!(matches!(&frames[..], [Frame::Bound(_)]), "{frames:?}");
+    assert_eq!(all_but_its_id(&registered[0]), all_but_its_id(&line(2).1[0]));
+
+    let call = |id: u64, action: &str, arguments: &Value| Request {
+        callback_id: CallbackId(id),
+        action: action.into(),
+        node: "".into(),
+        caller: "".into(),
+        time_left: None,
+        payload: packed(arguments),
+    };
+    let (_, said) = client.say(Frame::Request(call(1, "add2", &json!([1, 2]))));
+    assert_eq!(all_but_its_id(&said[0]), all_but_its_id(&line(3).1[0]));
+    let (frames, _) = client.hear_recorded(4, &said[0]["id"]);
+    let [Frame::Response(Response { callback_id: CallbackId(1), outcome: Ok(payload) })] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!(value(payload), json!(4));
+    assert_eq!(client.hear_recorded(4, &said[0]["id"]).0, [], "an answer is one");
+    for (number, action, fate, code) in
+        [(19, "nope", Fate::NotSent, Code::ACTION_NOT_FOUND), (21, "boom", Fate::Failed, Code::UNKNOWN)]
+    {
+        let (_, said) = client.say(Frame::Request(call(number, action, &json!([1]))));
+        let (frames, _) = client.hear_recorded(usize::try_from(number).unwrap(), &said[0]["id"]);
+        let [Frame::Response(Response { outcome: Err(error), .. })] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert_eq!((error.fate(), error.code()), (fate, code));
+    }
+
+    // The master calls the branch, publishes to it, and is answered.
+    let asked = request(&client.hear(&line(7).0).0);
+    assert_eq!((&*asked.action, value(&asked.payload)), ("add", json!([5, 6])));
+    let response = Response { callback_id: asked.callback_id, outcome: Ok(packed(&json!(11))) };
+    assert_eq!(matters(&client.say(Frame::Response(response)).1[0]), matters(&line(8).1[0]));
+    let (frames, _) = client.hear(&line(9).0);
+    let [Frame::Publish(event)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*event.topic, value(&event.payload)), ("t/x", json!(["hey", 1.5, [1, 2]])));
+    let event =
+        Publish { topic: "sub/test".into(), payload: packed(&json!(["sub", { "a": 1 }])), ..event.clone() };
+    let news =
+        Broadcast { topic: "note".into(), publisher: "".into(), payload: packed(&json!([{ "x": 1 }])) };
+    for (frame, recorded) in [Frame::Publish(event), Frame::Broadcast(news)].into_iter().zip(&line(10).1) {
+        assert_eq!(all_but_its_id(&client.say(frame).1[0]), all_but_its_id(recorded));
+    }
+    assert_eq!(client.say(Frame::Ping), (vec![Frame::Pong], vec![]));
+}
+
+#[test]
+fn a_master_that_says_no_is_not_asked_again() {
+    let (mut client, said) = Client::branch(bind("branch9", "wrong", &[], vec![]));
+    for number in [13, 24] {
+        let mut message = line(number).1[0].clone();
+        message["id"] = said[0]["id"].clone();
+        let mut said = Said::default();
+        let bytes = batch(&json!([message]));
+        let ended = client.dialect.hear(&mut BytesMut::from(&bytes[..]), client.now, &mut said);
+        assert!(matches!(ended, Err(DialectError::Refused(_))), "{ended:?}");
+        let [Frame::Refused(refused)] = &said.frames[..] else { panic!("{:?}", said.frames) };
+        assert_eq!((refused.code, refused.may_return), (Code::BIND_ERROR, false));
+    }
+}
+
+#[test]
+fn what_node_mesh_cannot_do_is_said_at_once() {
+    for key in [topic("a/*", None), topic("a", Some("group"))] {
+        let mut client = NodeMeshClient::branch("peer");
+        let mut said = Said::default();
+        let bind = Frame::Bind(bind("b", "k", &[], vec![key]));
+        assert!(matches!(client.say(bind, Instant::now(), &mut said), Err(DialectError::Refused(_))));
+        assert!(matches!(&said.frames[..], [Frame::Refused(Refused { may_return: false, .. })]));
+    }
+    let (mut client, said) = Client::branch(bind("b", "k", &[], vec![]));
+    client.hear_recorded(1, &said[0]["id"]);
+    let callback_id = CallbackId(5);
+    let to_one = Request {
+        callback_id,
+        action: "a".into(),
+        node: "n".into(),
+        caller: "".into(),
+        time_left: None,
+        payload: Payload::default(),
+    };
+    let bincode = Request {
+        node: "".into(),
+        payload: Payload::encode(Encoding::Bincode, &1).unwrap(),
+        ..to_one.clone()
+    };
+    for frame in [
+        Frame::Subscribe(Subscribe { callback_id, key: topic("a/*", None) }),
+        Frame::Describe(Describe { callback_id, pattern: Pattern::new("**").unwrap() }),
+        Frame::Request(to_one),
+        Frame::Request(bincode),
+    ] {
+        let (frames, said) = client.say(frame);
+        let [Frame::Response(Response { callback_id: CallbackId(5), outcome: Err(error) })] = &frames[..]
+        else {
+            panic!("{frames:?}")
+        };
+        assert_eq!((error.fate(), said.len()), (Fate::NotSent, 0));
+    }
+    // And what it can is registered.
+    let register = Register { callback_id, offers: bind("b", "k", &["later"], vec![]).offers };
+    let subscribe = Subscribe { callback_id, key: topic("t/y", None) };
+    for (frame, params) in [
+        (Frame::Register(register), json!([["later"], []])),
+        (Frame::Subscribe(subscribe), json!([[], ["t/y"]])),
+    ] {
+        let (frames, said) = client.say(frame);
+        assert!(matches!(&frames[..], [Frame::Response(Response { outcome: Ok(_), .. })]));
+        assert_eq!(said[0]["content"], json!({ "action": "action:register", "params": params }));
+    }
+}
+
+#[test]
+fn a_bridge_asks_an_old_master_for_everything_under_its_prefix() {
+    let now = Instant::now();
+    let (name, shown, token) = ("bridge".into(), Some("k".into()), Some("secret".into()));
+    let dialect = NodeMeshClient::bridge("peer", name, shown, token, "old".into());
+    let mut client = Client { dialect, now };
+    let mut said = Said::default();
+    client.dialect.begin(now, &mut said);
+    let asked = &messages(&said.bytes)[0];
+    assert_eq!(asked["content"]["params"], json!(["bridge", "k", [], []]));
+    let (frames, _) = client.hear_recorded(1, &asked["id"]);
+    let [Frame::Bind(bind)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*bind.offers[0].action, bind.credentials.as_deref()), ("old/**", Some("secret")));
+    client.say(bound());
+    let call = Request {
+        callback_id: CallbackId(1),
+        action: "old/math/add".into(),
+        node: "".into(),
+        caller: "b".into(),
+        time_left: None,
+        payload: packed(&json!([1, 2])),
+    };
+    let (_, said) = client.say(Frame::Request(call));
+    assert_eq!(said[0]["content"], json!({ "action": "math/add", "params": [1, 2] }));
+    assert_eq!(client.hear(&line(9).0).0, [], "what happens there is not told here");
+}
