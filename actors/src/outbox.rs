@@ -241,6 +241,11 @@ impl Outbox {
         queue.state == State::Open && queue.len < OUTBOX_LEN_MAX
     }
 
+    /// Whether it takes anything at all.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().state == State::Open
+    }
+
     /// Whether a request would find room.
     pub(crate) fn has_room_for_requests(&self) -> bool {
         let queue = self.lock();

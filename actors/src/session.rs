@@ -1174,6 +1174,10 @@ impl Provider for SessionHandle {
     fn has_room(&self) -> bool {
         self.in_flight() < self.0.in_flight_max && self.0.outbox.has_room_for_requests()
     }
+
+    fn is_leaving(&self) -> bool {
+        !self.0.outbox.is_open()
+    }
 }
 
 impl AskerAddr {

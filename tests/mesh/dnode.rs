@@ -1,14 +1,16 @@
 //! The original dnode, from npm, on live sockets: as a client of our gateway, and as an old server behind a bridge.
 
+use crate::dialects::Foreign;
 use crate::{Mesh, node, soon};
 use meshwork::prelude::*;
-use meshwork::{Allowed, Bridge, ResultStyle};
+use meshwork::{Address, Allowed, Bridge, ResultStyle};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 fn responders() -> BranchActor {
     #[derive(Serialize, Deserialize)]
@@ -41,17 +43,62 @@ fn responders() -> BranchActor {
         })
 }
 
+/// A client without its library, for what the original cannot be made to do.
+pub(crate) struct Client {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    calls: usize,
+}
+
+impl Foreign for Client {
+    const GARBAGE: &[&[u8]] = &[b"garbage\n", b"{\"method\":", b"\xff\xfe\n", b"17\n{}\n", b"[[[[[[[["];
+
+    async fn gateway(mesh: &Mesh) -> Address {
+        let listen = Listen::dnode("127.0.0.1:0", Allowed::all(), ResultStyle::Result);
+        mesh.master.addr().send(listen).await.expect("it runs").expect("it listens")
+    }
+
+    async fn join(address: &Address, _: &str) -> Self {
+        let (reader, writer) = TcpStream::connect(address.as_str()).await.expect("it listens").into_split();
+        Self { reader: BufReader::new(reader), writer, calls: 0 }
+    }
+
+    async fn ask(&mut self, action: &str, arguments: Value) -> String {
+        let result = self.calls.to_string();
+        self.calls += 1;
+        let mut arguments = arguments.as_array().expect("a list").clone();
+        let callbacks = json!({ &result: [arguments.len().to_string()] });
+        arguments.push(json!("[Function]"));
+        let line = json!({ "method": action, "arguments": arguments, "callbacks": callbacks, "links": [] });
+        // The other end may have gone.
+        let _ = self.writer.write_all(format!("{line}\n").as_bytes()).await;
+        result
+    }
+
+    async fn outcome(&mut self) -> Option<(String, Result<Value, Value>)> {
+        loop {
+            let mut line = String::new();
+            if self.reader.read_line(&mut line).await.ok()? == 0 {
+                return None;
+            }
+            let mut said: Value = serde_json::from_str(&line).expect("JSON");
+            let Some(result) = said["method"].as_u64() else { continue };
+            let outcome = match said["arguments"].as_array_mut().map(Vec::as_mut_slice) {
+                Some([result]) => Ok(result.take()),
+                Some([_, error]) => Err(error.take()),
+                _ => panic!("{said}"),
+            };
+            return Some((result.to_string(), outcome));
+        }
+    }
+}
+
 async fn a_client_is_served(style: ResultStyle, name: &str) {
     let mesh = Mesh::start().await;
     let responders = mesh.bind(responders()).await;
     let listen = Listen::dnode("127.0.0.1:0", Allowed::all(), style);
     let address = mesh.master.addr().send(listen).await.expect("it runs").expect("it listens");
     let port = address.as_str().rsplit(':').next().expect("a port").to_owned();
-    // Garbage of others ends nothing here.
-    for garbage in [&b"garbage\n"[..], b"{\"method\":", b"\xff\xfe\n", b"17\n{}\n"] {
-        let mut other = TcpStream::connect(address.as_str()).await.expect("it listens");
-        other.write_all(garbage).await.expect("it reads");
-    }
     let mut client = node("client.js", &[&port, name]);
     let stdout = client.stdout.take().expect("it is piped");
     let mut said = HashMap::new();

@@ -1,10 +1,10 @@
 //! light_rpc on live sockets: clients of it at our gateway, and an old server behind a bridge.
 
+use crate::dialects::Foreign;
 use crate::{Mesh, soon};
 use meshwork::prelude::*;
 use meshwork::{Address, Allowed, Bridge, BridgeError, Pattern};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ async fn write_packet(writer: &mut OwnedWriteHalf, value: &Value) {
 }
 
 /// A client, as the original one is: it asks what there is, then calls by name.
-struct Client {
+pub(crate) struct Client {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     calls: usize,
@@ -66,6 +66,35 @@ impl Client {
                 Some("__R") => Ok(packet["data"]["args"].take()),
                 _ => Err(packet["data"]["err"].take()),
             };
+        }
+    }
+}
+
+impl Foreign for Client {
+    const GARBAGE: &[&[u8]] =
+        &[b"garbage", b"99999999\n", b"5\nabcde", b"\xff\xfe\x00", b"17\n{\"command\":\"__D\""];
+
+    async fn gateway(mesh: &Mesh) -> Address {
+        gateway(mesh, Allowed::all()).await
+    }
+
+    async fn join(address: &Address, _: &str) -> Self {
+        Self::connect(address).await
+    }
+
+    async fn ask(&mut self, action: &str, arguments: Value) -> String {
+        self.send(action, arguments).await
+    }
+
+    async fn outcome(&mut self) -> Option<(String, Result<Value, Value>)> {
+        loop {
+            let mut packet = read_packet(&mut self.reader).await?;
+            let outcome = match packet["command"].as_str() {
+                Some("__R") => Ok(packet["data"]["args"][0].take()),
+                Some("__E") => Err(packet["data"]["err"].take()),
+                _ => continue,
+            };
+            return Some((packet["data"]["id"].as_str().expect("an id").to_owned(), outcome));
         }
     }
 }
@@ -115,53 +144,6 @@ async fn a_client_calls_the_actions_of_the_mesh() {
     assert_eq!(wrong["name"], "CANNOT_DECODE");
     soon(calculator.drain(Duration::from_secs(1))).await.unwrap();
     soon(async { while client.functions().await.len() > 1 {} }).await;
-}
-
-#[actix::test]
-async fn ten_thousand_calls_with_a_thousand_in_flight_each_get_their_own_result() {
-    const CALLS: usize = 10_000;
-    const IN_FLIGHT: usize = 1_000;
-    let mesh = Mesh::start().await;
-    let _calculator = mesh.bind(calculator("calculator")).await;
-    let mut client = Client::connect(&gateway(&mesh, Allowed::all()).await).await;
-    let mut waiting = HashMap::new();
-    let (mut asked, mut answered) = (0, 0);
-    while answered < CALLS {
-        while asked < CALLS && waiting.len() < IN_FLIGHT {
-            waiting.insert(client.send("combine", json!([asked, 1])).await, asked + 1);
-            asked += 1;
-        }
-        let packet = soon(read_packet(&mut client.reader)).await.expect("an answer");
-        let expected = waiting.remove(packet["data"]["id"].as_str().unwrap()).expect("one that waits");
-        assert_eq!(packet["data"]["args"], json!([expected]));
-        answered += 1;
-    }
-    assert!(waiting.is_empty());
-}
-
-#[actix::test]
-async fn a_provider_that_is_lost_and_garbage_of_others_end_no_other_call() {
-    let mesh = Mesh::start().await;
-    let address = gateway(&mesh, Allowed::all()).await;
-    let _calculator = mesh.bind(calculator("calculator")).await;
-    let silent = BranchActor::new("silent").respond("silent", |(): ()| async {
-        std::future::pending::<()>().await;
-        Ok(())
-    });
-    let silent = mesh.bind(silent).await;
-    let mut client = Client::connect(&address).await;
-    let id = client.send("silent", json!([])).await;
-    for garbage in [&b"garbage"[..], b"99999999\n", b"5\nabcde", b"\xff\xfe\x00", b"17\n{\"command\":\"__D\""]
-    {
-        let mut other = TcpStream::connect(address.as_str()).await.unwrap();
-        other.write_all(garbage).await.unwrap();
-        drop(other);
-    }
-    assert_eq!(client.call("multiply", json!([4])).await, Ok(json!([8])));
-    soon(silent.drain(Duration::ZERO)).await.unwrap();
-    let packet = soon(read_packet(&mut client.reader)).await.expect("an answer");
-    assert_eq!((&packet["command"], &packet["data"]["id"]), (&json!("__E"), &json!(id)));
-    assert_eq!(client.call("multiply", json!([5])).await, Ok(json!([10])));
 }
 
 #[actix::test]

@@ -5,6 +5,7 @@ mod binding;
 mod callbacks;
 mod calls;
 mod cut;
+mod dialects;
 mod dnode;
 mod ends;
 mod events;

@@ -29,6 +29,8 @@ pub(crate) trait Provider: Clone {
     fn is_taking(&self) -> bool;
     /// Whether there is room for one more.
     fn has_room(&self) -> bool;
+    /// Whether there is no room because its link has just ended, which it will say itself.
+    fn is_leaving(&self) -> bool;
 }
 
 /// Who answers one action.
@@ -127,7 +129,7 @@ fn fit<S: Provider>(session: &S) -> Result<&S, NoProvider> {
     if !session.is_taking() {
         Err(NoProvider::Draining)
     } else if !session.has_room() {
-        Err(NoProvider::Overloaded)
+        Err(if session.is_leaving() { NoProvider::Draining } else { NoProvider::Overloaded })
     } else {
         Ok(session)
     }
@@ -168,6 +170,9 @@ pub(super) mod tests {
         }
         fn has_room(&self) -> bool {
             self.room
+        }
+        fn is_leaving(&self) -> bool {
+            false
         }
     }
 
