@@ -147,7 +147,7 @@ async fn values_are_the_same_when_they_come_back<F: Foreign>() {
         let back = program.call("echo", json!([value])).await.expect("it comes back");
         assert!(is_same(&back, &value), "{back} was {value}");
     }
-    let boom = program.call("boom", json!([])).await.unwrap_err();
+    let boom = program.call("boom", json!([])).await.expect_err("it fails");
     assert_eq!(boom, json!({ "name": "Boom", "message": "it went off", "code": 1200 }));
     assert!(program.call("none", json!([])).await.is_err());
     assert!(program.call("add", json!(["a", null])).await.is_err());
