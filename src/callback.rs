@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// A function that can be passed to another node: as an argument, in a reply, or as an argument of another callback; at any depth,
 /// in a `Vec`, an `Option`, an enum. Whoever gets it calls it, any number of times, at once or later, or passes it on to a third
@@ -201,28 +202,34 @@ where
     F: Fn(Payload) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Payload, CallError>> + Send + 'static,
 {
-    fn invoke(&self, Invocation { arguments, within, .. }: Invocation) -> Invoked {
+    fn invoke(&self, Invocation { arguments, within, wants }: Invocation) -> Invoked {
+        let encoding = arguments.encoding;
         let returned = match catch_unwind(AssertUnwindSafe(|| (self.0)(arguments))) {
             Ok(returned) => AssertUnwindSafe(returned).catch_unwind(),
             Err(_) => return Box::pin(std::future::ready(Err(panicked()))),
         };
+        let mut returned = Box::pin(returned);
         Box::pin(async move {
-            let Some(within) = within else {
-                return returned.await.unwrap_or_else(|_| Err(panicked()));
-            };
-            let mut returned = std::pin::pin!(returned);
             // Most are done at once, and no timer is made.
-            if let Poll::Ready(outcome) = futures::poll!(returned.as_mut()) {
-                return outcome.unwrap_or_else(|_| Err(panicked()));
-            }
-            match tokio::time::timeout(within, returned).await {
-                Ok(outcome) => outcome.unwrap_or_else(|_| Err(panicked())),
-                Err(_) => Err(CallError::new(
-                    Code::REQUEST_TIMEOUT,
-                    Fate::Unknown,
-                    "the callback did not end before the deadline",
-                )),
-            }
+            let outcome = match (futures::poll!(returned.as_mut()), wants, within) {
+                (Poll::Ready(outcome), ..) => outcome,
+                (Poll::Pending, Wants::Nothing, _) if Handle::try_current().is_ok() => {
+                    // It goes on by itself, and nobody hears what becomes of it.
+                    tokio::spawn(returned);
+                    return Ok(Payload::default());
+                }
+                (Poll::Pending, _, None) => returned.await,
+                (Poll::Pending, _, Some(within)) => match tokio::time::timeout(within, returned).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Ok(Err(CallError::new(
+                        Code::REQUEST_TIMEOUT,
+                        Fate::Unknown,
+                        "the callback did not end before the deadline",
+                    ))),
+                },
+            };
+            let returned = outcome.unwrap_or_else(|_| Err(panicked()))?;
+            if wants == Wants::Result { Ok(returned) } else { written(encoding, &()) }
         })
     }
 }

@@ -472,3 +472,32 @@ async fn a_hundred_thousand_calls_with_a_callback_leave_nothing() {
     // A leak of one allocation of 64 bytes a call would be 5,600 KiB.
     assert!(more < 4_096, "{more} KiB more than after a tenth of the calls");
 }
+
+#[actix::test]
+async fn whoever_notifies_a_function_of_its_own_process_does_not_wait_either() {
+    let mesh = Mesh::start().await;
+    let (done, waits) = oneshot::channel::<()>();
+    let (called, mut calls) = mpsc::unbounded_channel();
+    let waits = Arc::new(Mutex::new(Some(waits)));
+    let callback: Callback<u64, u64> = Callback::new_async(move |number: u64| {
+        let (waits, called) = (waits.lock().expect("it is free").take(), called.clone());
+        async move {
+            if let Some(waits) = waits {
+                let _ = waits.await;
+            }
+            let _ = called.send(number);
+            Ok(number)
+        }
+    });
+    let own = BranchActor::new("own").respond("own", |callback: Callback<u64, ()>| async move {
+        callback.notify(1).await?;
+        // What it gives is nothing that is waited for.
+        callback.call(2).await?;
+        Ok(())
+    });
+    let own = mesh.bind(own).await;
+    assert_eq!(soon(own.call("own", callback)).await, Ok(()));
+    assert_eq!(soon(calls.recv()).await, Some(2));
+    done.send(()).expect("it waits");
+    assert_eq!(soon(calls.recv()).await, Some(1), "it went on by itself");
+}
