@@ -684,6 +684,8 @@ impl BranchActor {
                 self.own_answering.cancel(callback_id);
             }
             (Way::Link, State::Bound(link)) => link.outbox.push_always(&Frame::Cancel(callback_id)),
+            // What it would have sent is let go, and the functions in it.
+            (Way::Waiting, _) => self.waiting.retain(|ask| ask.callback_id != callback_id),
             _ => {}
         }
     }

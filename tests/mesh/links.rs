@@ -1,7 +1,7 @@
 //! Links that are lost, silent, drained, and how a mesh comes back.
 
 use crate::cut::CutDial;
-use crate::{Mesh, ear, soon, until_known};
+use crate::{Mesh, OnDrop, ear, soon, until_known};
 use meshwork::Status;
 use meshwork::prelude::*;
 use tokio::sync::{mpsc, watch};
@@ -50,6 +50,13 @@ async fn calls_made_while_the_link_is_down_wait_for_it_within_their_deadline() {
     let error =
         branch.call::<i64>("add", (1, 2)).within(Duration::from_millis(30)).await.expect_err("it is down");
     assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::NotSent));
+    // What such a call would have passed is let go with it.
+    let (dropped, gone) = tokio::sync::oneshot::channel();
+    let held = OnDrop(Some(dropped));
+    let function = Callback::new(move |_: u8| _ = &held);
+    let error = branch.call::<()>("add", function).within(Duration::from_millis(30)).await;
+    assert_eq!(error.expect_err("it is down").code(), Code::REQUEST_TIMEOUT);
+    soon(gone).await.expect("it is dropped");
     assert_eq!(branch.publish("t", &1).await.expect_err("it is down").code(), Code::LINK_LOST);
     let waiting = actix_rt::spawn({
         let branch = branch.clone();
