@@ -28,7 +28,7 @@ use meshwork_wire::limits::{
     PROTOCOL_VERSION, READ_BUFFER_LEN_START, ROUTE_CACHE_MAX,
 };
 use meshwork_wire::{
-    Bind, Block, Bound, ByteString, CallError, CallbackId, Code, Describe, Described, Fate, Frame,
+    Bind, Block, Bound, ByteString, CallError, CallbackId, Callbacks, Code, Describe, Described, Fate, Frame,
     FrameCodec, FrameError, Invocation, Pattern, Payload, Refused, Request, Response, SessionId,
     check_action, check_node, check_topic,
 };
@@ -620,14 +620,15 @@ impl SessionActor {
             log::debug!("{} may not publish to {:?}", self.name, publish.topic);
             return;
         }
-        let (topic, payload) = (publish.topic, publish.payload);
+        let (topic, payload) = (publish.topic, without_callbacks(publish.payload));
         if self.turn.events.is_empty() {
             self.turn.events.reserve(1 + self.turn.left);
         }
         self.turn.events.push(Event { topic, publisher: self.name.clone(), payload });
     }
 
-    fn broadcast(&mut self, broadcast: meshwork_wire::Broadcast) {
+    fn broadcast(&mut self, mut broadcast: meshwork_wire::Broadcast) {
+        broadcast.payload = without_callbacks(broadcast.payload);
         if check_topic(&broadcast.topic).is_err() || !allows(self.permit.publish.as_deref(), &broadcast.topic)
         {
             log::debug!("{} may not broadcast {:?}", self.name, broadcast.topic);
@@ -1256,6 +1257,11 @@ fn batch_of<T>(item: T, may_follow: usize) -> Vec<T> {
     let mut batch = Vec::with_capacity(1 + may_follow);
     batch.push(item);
     batch
+}
+
+/// An event: nobody could say who holds a function that came with one, so whoever writes one refuses functions.
+fn without_callbacks(payload: Payload) -> Payload {
+    Payload { callbacks: Callbacks::none(), ..payload }
 }
 
 fn allows(patterns: Option<&[Pattern]>, name: &str) -> bool {
