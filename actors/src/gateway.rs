@@ -9,12 +9,16 @@ pub use dialled::Dialect;
 pub(crate) use dialled::DialectDial;
 
 use crate::link::{Accept, Address, Link};
+use crate::session::too_long;
 use bytes::{Buf, BytesMut};
 use futures::future::BoxFuture;
 use meshwork_wire::limits::{
-    BIND_FRAME_LEN_MAX, FOREIGN_BUFFER_LEN_MAX, FRAME_LEN_MAX, READ_BUFFER_LEN_START,
+    BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN,
+    HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
 };
-use meshwork_wire::{CallError, DialectError, Frame, FrameCodec, Said};
+use meshwork_wire::{
+    Bound, CallError, Callbacks, Code, DialectError, Fate, Frame, FrameCodec, Invoke, Request, Response, Said,
+};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -23,8 +27,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Interval;
 use tokio_util::codec::Decoder;
 
-/// How often a foreign connection says that it is still there, and looks for calls that have taken too long.
+/// How often a foreign connection says that it is still there, or more often if it must, and looks for calls that have taken too long.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// How much may wait to be written to whoever was dialled before it is given up: it reads nothing.
+const OUT_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
 
 /// Frames of ours at one end, another protocol at the other.
 pub(crate) struct DialectLink {
@@ -42,8 +49,13 @@ pub(crate) struct DialectLink {
     codec: FrameCodec,
     said: Said,
     beat: Interval,
-    /// Whether our end has heard, or said, that the bind is done: nothing else may be said before.
+    /// Whether it was dialled. Whoever came in is not heard while it does not read; whoever was dialled always is, since it may do the same.
+    dialled: bool,
+    /// Whether a bind was asked for, and whether our end has heard, or said, that it is done: nothing else may be said before.
+    asked: bool,
     bound: bool,
+    /// The longest frame that our end reads.
+    frame_len_max: usize,
     state: State,
     /// Why our end wants it no more.
     pub(crate) refused: Option<CallError>,
@@ -59,11 +71,29 @@ enum State {
 }
 
 impl DialectLink {
-    /// Speaks a dialect over a link that comes from, or goes to, there.
-    pub(crate) fn new(
+    /// Speaks a dialect over a link that came from there.
+    pub(crate) fn accepted(
+        link: Box<dyn Link>,
+        dialect: Box<dyn meshwork_wire::Dialect>,
+        peer: String,
+    ) -> Self {
+        Self::new(link, dialect, peer, false)
+    }
+
+    /// Speaks a dialect over a link that goes there.
+    pub(crate) fn dialled(
+        link: Box<dyn Link>,
+        dialect: Box<dyn meshwork_wire::Dialect>,
+        peer: String,
+    ) -> Self {
+        Self::new(link, dialect, peer, true)
+    }
+
+    fn new(
         link: Box<dyn Link>,
         mut dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
+        dialled: bool,
     ) -> Self {
         let mut said = Said::default();
         dialect.begin(Instant::now(), &mut said);
@@ -80,7 +110,10 @@ impl DialectLink {
             codec: FrameCodec::new(FRAME_LEN_MAX),
             said,
             beat,
+            dialled,
+            asked: false,
             bound: false,
+            frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
             refused: None,
             reader: None,
@@ -92,15 +125,72 @@ impl DialectLink {
 
     /// What the dialect said goes where it belongs.
     fn pass_on(&mut self) {
-        for frame in self.said.frames.drain(..) {
-            self.bound |= matches!(frame, Frame::Bound(_));
-            frame.encode(&mut self.frames);
+        while !self.said.frames.is_empty() {
+            for frame in std::mem::take(&mut self.said.frames) {
+                self.asked |= matches!(frame, Frame::Bind(_));
+                if let Frame::Bound(bound) = &frame {
+                    self.let_in(bound);
+                }
+                match self.unfit(&frame) {
+                    Some(error) => self.refuse(frame, error),
+                    None => frame.encode(&mut self.frames),
+                }
+            }
         }
         self.out.unsplit(self.said.bytes.split());
         if !self.frames.is_empty()
             && let Some(reader) = self.reader.take()
         {
             reader.wake();
+        }
+    }
+
+    /// The bind is done.
+    fn let_in(&mut self, bound: &Bound) {
+        self.bound = true;
+        self.frame_len_max = usize::try_from(bound.frame_len_max).unwrap_or(FRAME_LEN_MAX).min(FRAME_LEN_MAX);
+        let every = BEAT.min(Duration::from_millis(bound.heartbeat_ms)).max(HEARTBEAT_EVERY_MIN);
+        self.beat = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        self.beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
+
+    /// Why our end would give the link up if it read this.
+    fn unfit(&self, frame: &Frame) -> Option<CallError> {
+        let payload = frame.payload()?;
+        let (len, max) = (payload.len() + HEAD_RESERVE_LEN, self.frame_len_max);
+        let (code, what) = if payload.callbacks.len() > CALLBACKS_PER_REQUEST_MAX {
+            (Code::OVERLOADED, format!("at most {CALLBACKS_PER_REQUEST_MAX} functions are passed at once"))
+        } else if len > max {
+            (Code::FRAME_TOO_LARGE, too_long(len, max))
+        } else {
+            return None;
+        };
+        Some(CallError::new(code, Fate::NotSent, what))
+    }
+
+    /// Does not say this, and tells whoever waits for what becomes of it.
+    fn refuse(&mut self, frame: Frame, error: CallError) {
+        let callbacks = frame.payload().map_or_else(Callbacks::none, |payload| payload.callbacks.clone());
+        let asked = match frame {
+            Frame::Request(Request { callback_id, .. }) => Some(callback_id),
+            Frame::Invoke(Invoke { callback_id, .. }) => callback_id,
+            Frame::Response(Response { callback_id, .. }) => {
+                let outcome = Err(error.clone().with_fate(Fate::Failed));
+                Frame::Response(Response { callback_id, outcome }).encode(&mut self.frames);
+                None
+            }
+            _ => {
+                log::warn!("{}: an event is dropped: {error}", self.peer);
+                None
+            }
+        };
+        let released = callbacks.ids().into_iter().map(Frame::Release);
+        let answered =
+            asked.map(|callback_id| Frame::Response(Response { callback_id, outcome: Err(error) }));
+        for frame in released.chain(answered) {
+            if let Err(error) = self.dialect.say(frame, Instant::now(), &mut self.said) {
+                self.end(&error);
+            }
         }
     }
 
@@ -118,6 +208,9 @@ impl DialectLink {
 
     /// Writes what goes out, as far as the socket takes it.
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         while !self.out.is_empty() {
             let written = ready!(Pin::new(&mut self.link).poll_write(context, &self.out))?;
             if written == 0 {
@@ -125,8 +218,9 @@ impl DialectLink {
             }
             self.out.advance(written);
         }
-        if let Some(writer) = self.writer.take() {
-            writer.wake();
+        // The socket knows one of the two that may wait for it.
+        for waiting in [self.writer.take(), self.reader.take()].into_iter().flatten() {
+            waiting.wake();
         }
         Poll::Ready(Ok(()))
     }
@@ -142,21 +236,44 @@ impl DialectLink {
                 }
                 self.pass_on();
             }
-            if self.state == State::Open {
+            // Whoever asks and does not read is not heard until it does.
+            let unread = self.poll_out(context)?.is_pending();
+            let blocked = unread && !self.dialled && self.out.len() > FOREIGN_BUFFER_LEN_MAX;
+            if unread && self.out.len() > OUT_LEN_MAX {
+                self.end(&over(self.out.len(), OUT_LEN_MAX));
+            }
+            if self.state == State::Open && !blocked {
+                self.said.enough = false;
                 if let Err(error) = self.dialect.hear(&mut self.heard, Instant::now(), &mut self.said) {
                     self.end(&error);
                 }
                 self.pass_on();
             }
-            // Whoever asks and does not read is not heard until it does.
-            let blocked = self.poll_out(context)?.is_pending() && self.out.len() > FOREIGN_BUFFER_LEN_MAX;
             if !self.frames.is_empty() || self.state == State::Ended {
+                // What was said on the way leaves, as far as the socket takes it.
+                _ = self.poll_out(context)?;
                 return Poll::Ready(Ok(()));
             }
-            // A whole message of theirs must fit; of whoever has not been checked, no more than a bind takes.
-            let heard_max = if self.bound { FRAME_LEN_MAX } else { BIND_FRAME_LEN_MAX };
-            if blocked || self.heard.len() > heard_max {
+            if blocked {
                 return Poll::Pending;
+            }
+            if self.said.enough {
+                continue;
+            }
+            if self.poll_out(context)?.is_pending()
+                && self.out.len() > FOREIGN_BUFFER_LEN_MAX
+                && !self.dialled
+            {
+                return Poll::Pending;
+            }
+            // A whole message of theirs must fit; of whoever has not been checked, no more than a bind takes.
+            let heard_max = if self.bound || self.dialled { FRAME_LEN_MAX } else { BIND_FRAME_LEN_MAX };
+            if self.heard.len() > heard_max {
+                if self.bound || self.asked {
+                    return Poll::Pending;
+                }
+                self.end(&over(self.heard.len(), heard_max));
+                continue;
             }
             self.heard.reserve(READ_BUFFER_LEN_START);
             let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.link), context, &mut self.heard);
@@ -171,7 +288,9 @@ impl DialectLink {
         while let Some(block) = self.codec.decode(&mut self.written).map_err(io::Error::other)? {
             for frame in block.frames() {
                 let frame = frame.map_err(io::Error::other)?;
-                self.bound |= matches!(frame, Frame::Bound(_));
+                if let Frame::Bound(bound) = &frame {
+                    self.let_in(bound);
+                }
                 if let Err(error) = self.dialect.say(frame, Instant::now(), &mut self.said) {
                     self.end(&error);
                 }
@@ -239,6 +358,10 @@ impl AsyncWrite for DialectLink {
     }
 }
 
+fn over(claimed: usize, max: usize) -> DialectError {
+    DialectError::TooLong { dialect: "the protocol that is listened for", claimed, max }
+}
+
 /// Makes a dialect for a connection that came from there.
 pub(crate) type MakeDialect = Box<dyn Fn(&str) -> Box<dyn meshwork_wire::Dialect> + Send>;
 
@@ -257,7 +380,7 @@ impl Accept for GatewayAccept {
         Box::pin(async move {
             let (link, peer) = self.accept.accept().await?;
             let dialect = (self.dialect)(&peer);
-            let link: Box<dyn Link> = Box::new(DialectLink::new(link, dialect, peer.clone()));
+            let link: Box<dyn Link> = Box::new(DialectLink::accepted(link, dialect, peer.clone()));
             Ok((link, peer))
         })
     }

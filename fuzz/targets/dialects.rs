@@ -140,6 +140,11 @@ impl Connection {
         self.dialect.expire(self.now, &mut self.said);
     }
 
+    /// How much it has heard and not understood yet.
+    pub(crate) fn left(&self) -> usize {
+        self.heard.len()
+    }
+
     /// Checks all that it has said.
     pub(crate) fn check(&self) {
         (self.end.whole)(&self.said.bytes);
@@ -156,6 +161,12 @@ pub(crate) fn run(bytes: &[u8]) {
     let Some((chosen, bytes)) = bytes.split_first() else { return };
     let mut connection = Connection::open(ENDS[usize::from(*chosen) % ENDS.len()]);
     let _ = connection.hear(bytes);
+    while connection.said.enough && connection.left() > 0 {
+        connection.check();
+        connection.said.bytes.clear();
+        connection.said.enough = false;
+        let _ = connection.hear(&[]);
+    }
     let asked: Vec<_> = connection.said.frames.iter().filter_map(asked).collect();
     for (number, callback_id) in asked.into_iter().enumerate() {
         let outcome = match number % 3 {

@@ -204,3 +204,21 @@ async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
     there(0).await;
     bridging.abort();
 }
+
+#[actix::test]
+async fn too_many_functions_at_once_end_that_call_and_no_other() {
+    let mesh = Mesh::start().await;
+    let _responders = mesh.bind(responders()).await;
+    let mut client = Client::join(&Client::gateway(&mesh).await, "client").await;
+    let many: serde_json::Map<_, _> =
+        (1_000..1_065).map(|number| (number.to_string(), json!(["0", number.to_string()]))).collect();
+    let object: serde_json::Map<_, _> =
+        (1_000..1_065).map(|number| (number.to_string(), json!("[Function]"))).collect();
+    let mut callbacks = many.clone();
+    callbacks.insert("7".to_owned(), json!(["1"]));
+    let line = json!({ "method": "echo", "arguments": [object, "[Function]"], "callbacks": callbacks });
+    client.writer.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
+    let (id, outcome) = soon(client.outcome()).await.expect("it is open");
+    assert_eq!((&*id, &outcome.expect_err("they are too many")["name"]), ("7", &json!("OVERLOADED")));
+    assert_eq!(client.call("add", json!([1, 2])).await, Ok(json!(3)));
+}

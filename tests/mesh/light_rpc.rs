@@ -275,3 +275,24 @@ async fn two_meshes_are_joined_by_a_gateway_and_a_bridge() {
     assert_eq!((boom.name(), boom.message(), boom.code()), ("Boom", "it went off", Code(1200)));
     bridging.abort();
 }
+
+#[actix::test]
+async fn what_is_longer_than_the_master_reads_ends_that_call_and_no_other() {
+    let mesh = Mesh::of(MasterActor::new("master").frame_len_max(100_000)).await;
+    let _calculator = mesh.bind(calculator("calculator")).await;
+    let mut client = Client::connect(&gateway(&mesh, Allowed::all()).await).await;
+    let long = client.call("echo", json!(["x".repeat(200_000)])).await.unwrap_err();
+    assert_eq!(long["name"], "FRAME_TOO_LARGE");
+    assert_eq!(client.call("combine", json!([1, 2])).await, Ok(json!([3])));
+}
+
+#[actix::test]
+async fn a_quiet_client_is_kept_however_often_the_master_wants_a_sign_of_life() {
+    let mesh = Mesh::of(MasterActor::new("master").heartbeat(Duration::from_millis(150))).await;
+    let mut client = Client::connect(&gateway(&mesh, Allowed::all()).await).await;
+    assert!(client.functions().await.is_empty());
+    // Five heartbeats: whoever is silent for three is given up.
+    let said = tokio::time::timeout(Duration::from_millis(800), read_packet(&mut client.reader)).await;
+    assert!(said.is_err(), "it is neither told anything nor closed: {said:?}");
+    assert_eq!(mesh.master.snapshot().await.expect("it runs").sessions.len(), 1);
+}

@@ -10,13 +10,15 @@ pub use dnode::{Dnode, ResultStyle};
 pub use light_rpc::{LightRpcClient, LightRpcServer};
 pub use node_mesh::{NodeMeshClient, NodeMeshServer};
 
-use crate::limits::{FOREIGN_CALL_WITHIN, NAME_LEN_MAX, PROTOCOL_VERSION};
+use crate::limits::{
+    ACTIONS_PER_FRAME_MAX, FOREIGN_BUFFER_LEN_MAX, FOREIGN_CALL_WITHIN, NAME_LEN_MAX, PROTOCOL_VERSION,
+};
 use crate::{
     Bind, ByteString, CallError, CallbackId, Code, Fate, Frame, Invoke, NodeNews, Offer, Passed, Pattern,
-    Payload, Refused, Request, Response, SessionId, SubscriptionKey, is_everything_below,
+    Payload, Refused, Register, Request, Response, SessionId, SubscriptionKey, is_everything_below,
 };
 use bytes::BytesMut;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// A protocol of others, at one connection.
@@ -24,7 +26,7 @@ pub trait Dialect: Send + 'static {
     /// The connection is open: what is to be said first.
     fn begin(&mut self, now: Instant, said: &mut Said);
 
-    /// Takes as much as it can from what came from outside.
+    /// Takes as much as it can from what came from outside, unless it has so much to say that this should leave first.
     ///
     /// # Errors
     ///
@@ -49,9 +51,17 @@ pub struct Said {
     pub frames: Vec<Frame>,
     /// To the outside.
     pub bytes: BytesMut,
+    /// Whether more was heard than has been understood: so much has to be said first.
+    pub enough: bool,
 }
 
 impl Said {
+    /// Whether whoever hears should stop: what is said must leave before there is more of it.
+    pub(crate) fn is_enough(&mut self) -> bool {
+        self.enough = self.bytes.len() > FOREIGN_BUFFER_LEN_MAX;
+        self.enough
+    }
+
     /// What became of a request of ours.
     pub(crate) fn answer(&mut self, callback_id: CallbackId, outcome: Result<Payload, CallError>) {
         self.frames.push(Frame::Response(Response { callback_id, outcome }));
@@ -146,7 +156,7 @@ pub(crate) struct Visible {
     allowed: Allowed,
     /// By action: how many nodes offer it.
     actions: BTreeMap<ByteString, usize>,
-    nodes: HashMap<SessionId, Vec<ByteString>>,
+    nodes: HashMap<SessionId, HashSet<ByteString>>,
 }
 
 /// Calls of a foreign connection that are on their way: each with whatever its protocol knows it by, and its deadline.
@@ -199,11 +209,13 @@ impl Visible {
         let offered = self.nodes.entry(news.session).or_default();
         for (action, _) in news.actions {
             // What stands for others has no name to be called by.
-            if self.allowed.allows(&action) && !is_everything_below(&action) && !offered.contains(&action) {
-                // Names from a frame share its buffer; what is kept must not keep that.
-                let action = ByteString::from(&*action);
-                *self.actions.entry(action.clone()).or_default() += 1;
-                offered.push(action);
+            if !self.allowed.allows(&action) || is_everything_below(&action) {
+                continue;
+            }
+            // Names from a frame share its buffer; what is kept must not keep that.
+            let action = ByteString::from(&*action);
+            if offered.insert(action.clone()) {
+                *self.actions.entry(action).or_default() += 1;
             }
         }
     }
@@ -216,8 +228,7 @@ impl Visible {
             return;
         };
         for (action, _) in &news.actions {
-            if let Some(at) = offered.iter().position(|other| other == action) {
-                offered.swap_remove(at);
+            if offered.remove(action) {
                 one_less(&mut self.actions, action);
             }
         }
@@ -298,14 +309,28 @@ impl<T> Calls<T> {
     }
 }
 
-/// The bind of one that looks like a branch.
+/// The bind of one that looks like a branch, and the offers that it has no room for: they are [registered](registers) when it is bound.
 pub(crate) fn bind(
     name: ByteString,
     credentials: Option<ByteString>,
-    offers: Vec<Offer>,
+    mut offers: Vec<Offer>,
     subscriptions: Vec<SubscriptionKey>,
-) -> Frame {
-    Frame::Bind(Bind { version: PROTOCOL_VERSION, name, credentials, offers, subscriptions })
+) -> (Frame, Vec<Offer>) {
+    let more = offers.split_off(offers.len().min(ACTIONS_PER_FRAME_MAX));
+    (Frame::Bind(Bind { version: PROTOCOL_VERSION, name, credentials, offers, subscriptions }), more)
+}
+
+/// Offers, as many in each frame as it carries.
+pub(crate) fn registers(
+    offers: Vec<Offer>,
+    mut draw: impl FnMut(&[Offer]) -> CallbackId,
+) -> impl Iterator<Item = Frame> {
+    let mut offers = offers.into_iter();
+    std::iter::from_fn(move || {
+        let offers: Vec<_> = offers.by_ref().take(ACTIONS_PER_FRAME_MAX).collect();
+        let callback_id = (!offers.is_empty()).then(|| draw(&offers))?;
+        Some(Frame::Register(Register { callback_id, offers }))
+    })
 }
 
 /// No reply came in time, from a protocol that knows no deadlines.

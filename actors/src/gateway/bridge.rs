@@ -177,7 +177,7 @@ impl Bridge {
         };
         let server = self.dial.dial(&self.server).await.map_err(|error| reached(&self.server, error))?;
         let mut ours = self.dial.dial(master).await.map_err(|error| reached(master, error))?;
-        let mut theirs = DialectLink::new(server, (self.dialect)(self), self.server.to_string());
+        let mut theirs = DialectLink::dialled(server, (self.dialect)(self), self.server.to_string());
         let piped = pipe(&mut theirs, &mut ours).await;
         match theirs.refused.take() {
             Some(refused) => Ok(Some(refused)),

@@ -31,7 +31,7 @@ impl Dial for DialectDial {
             Dialect::NodeMesh => Box::pin(async move {
                 let link = self.dial.dial(address).await?;
                 let dialect = Box::new(NodeMeshClient::branch(address.as_str()));
-                Ok(Box::new(DialectLink::new(link, dialect, address.to_string())) as Box<dyn Link>)
+                Ok(Box::new(DialectLink::dialled(link, dialect, address.to_string())) as Box<dyn Link>)
             }),
         }
     }

@@ -6,13 +6,13 @@
 //! By custom the last argument, if it is a function, takes the result. That is all that there is of a reply: so a call without it is
 //! one that nobody waits for.
 
-use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, too_late};
-use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
+use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, registers, too_late};
+use crate::limits::{DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
 use crate::{
     ByteString, CallError, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Invoke, Offer, Passed,
     Payload, Request, Response, Wants, check_action,
 };
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -23,13 +23,18 @@ const DIALECT: &str = "dnode";
 /// The longest line, in bytes: what fits into a frame of ours.
 const LINE_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
-/// How many functions of ours the other end may hold: it says when it needs one no more, or never.
+/// How many functions that the mesh passed the other end may hold. It says when it needs one no more, or, as the original does on the
+/// Node.js of today, never: then the oldest is taken back for the newest.
 const FUNCTIONS_MAX: usize = 131_072;
 
-/// How many values a line may repeat by links, and how many values those have together: a link takes a few bytes and may name
-/// everything.
+/// How many values a line may repeat by links: a link takes a few bytes and may name everything. Together they have no more bytes than a
+/// line may have.
 const LINKS_MAX: usize = 1_024;
-const LINKED_VALUES_MAX: usize = 100_000;
+
+/// What the values of a line may cost in memory, in units of about 32 bytes: those of a list take one each, an object has room for more
+/// than it holds.
+const COST_MAX: usize = 4 * 1024 * 1024;
+const OBJECT_COST: usize = 20;
 
 /// How long a function of theirs that nobody holds any more is kept before they are told: they use its number again when they
 /// pass the same function again, and that may be on its way.
@@ -57,13 +62,23 @@ pub struct Dnode {
     next_ours: u64,
     /// The number under which a function of the mesh is passed.
     lent: HashMap<CallbackId, u64>,
-    /// How many hold a function of theirs.
-    theirs: HashMap<u64, usize>,
+    /// Functions of theirs.
+    theirs: HashMap<u64, Held>,
+    /// Those that nobody held, from when on.
     unheld: VecDeque<(Instant, u64)>,
+    /// The numbers of functions that the mesh passed, the oldest first.
+    passed: VecDeque<u64>,
     /// Calls of theirs that are on their way: the function that takes the result, if there is one.
     calls: Calls<Option<u64>>,
     /// Ours that wait for a result of theirs.
     results: HashMap<CallbackId, u64>,
+}
+
+/// How many hold a function of theirs, and since when nobody does.
+#[derive(Default, Debug)]
+struct Held {
+    count: usize,
+    since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -80,6 +95,8 @@ enum Role {
         prefix: String,
         /// Their functions by the name of the action; none before they said.
         functions: Option<HashMap<ByteString, u64>>,
+        /// What is offered when it is bound, since the bind has no room for it.
+        more: Vec<Offer>,
     },
 }
 
@@ -127,7 +144,7 @@ impl Dnode {
         style: ResultStyle,
     ) -> Self {
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self::new(Role::Client { name, credentials, prefix, functions: None }, style)
+        Self::new(Role::Client { name, credentials, prefix, functions: None, more: Vec::new() }, style)
     }
 
     fn new(role: Role, style: ResultStyle) -> Self {
@@ -140,6 +157,7 @@ impl Dnode {
             lent: HashMap::new(),
             theirs: HashMap::new(),
             unheld: VecDeque::new(),
+            passed: VecDeque::new(),
             calls: Calls::new(),
             results: HashMap::new(),
         }
@@ -153,13 +171,14 @@ impl Dnode {
     }
 
     fn hold(&mut self, theirs: u64) {
-        *self.theirs.entry(theirs).or_default() += 1;
+        self.theirs.entry(theirs).or_default().count += 1;
     }
 
     fn let_go(&mut self, theirs: u64, now: Instant) {
-        if let Some(count) = self.theirs.get_mut(&theirs) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(held) = self.theirs.get_mut(&theirs).filter(|held| held.count > 0) {
+            held.count -= 1;
+            if held.count == 0 {
+                held.since = Some(now);
                 self.unheld.push_back((now, theirs));
             }
         }
@@ -185,9 +204,20 @@ impl Dnode {
             listed.insert(result.to_string(), json!([arguments.len().to_string()]));
             arguments.push(json!("[Function]"));
         }
-        let line = json!({ "method": method, "arguments": arguments, "callbacks": listed, "links": [] });
-        said.bytes.extend_from_slice(line.to_string().as_bytes());
-        said.bytes.extend_from_slice(b"\n");
+        write_line(&method, &Value::Array(arguments), &listed, said);
+        while self.lent.len() > FUNCTIONS_MAX {
+            let Some(oldest) = self.passed.pop_front() else { break };
+            self.forget(oldest, said);
+        }
+    }
+
+    /// A function that the mesh passed is given back to it.
+    fn forget(&mut self, number: u64, said: &mut Said) {
+        if let Some(Ours::Function(id)) = self.ours.get(&number).cloned() {
+            self.ours.remove(&number);
+            self.lent.remove(&id);
+            said.frames.push(Frame::Release(id));
+        }
     }
 
     /// Puts numbers of ours in the places of the functions that the mesh passes.
@@ -204,6 +234,7 @@ impl Dnode {
                 None => {
                     let number = self.draw(Ours::Function(*id));
                     self.lent.insert(*id, number);
+                    self.passed.push_back(number);
                     number
                 }
             };
@@ -232,8 +263,15 @@ impl Dnode {
 
     fn hear_line(&mut self, line: &[u8], now: Instant, said: &mut Said) -> Result<(), DialectError> {
         let malformed = |what: String| DialectError::Malformed { dialect: DIALECT, what };
+        if cost(line) > COST_MAX {
+            return Err(malformed("a line has too many values".to_owned()));
+        }
+        let read = serde_json::from_slice(line).or_else(|error| {
+            let mended = mend_surrogates(line).ok_or(error)?;
+            serde_json::from_slice(&mended)
+        });
         let Line { method, mut arguments, callbacks, links } =
-            serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
+            read.map_err(|error| malformed(error.to_string()))?;
         let mut functions: Vec<(u64, Vec<String>)> = Vec::new();
         for (number, path) in callbacks.into_iter().flatten() {
             let number =
@@ -246,15 +284,21 @@ impl Dnode {
         }
         if method == "cull" {
             for number in arguments.iter().filter_map(Value::as_u64) {
-                if let Some(Ours::Function(id)) = self.ours.get(&number).cloned() {
-                    self.ours.remove(&number);
-                    self.lent.remove(&id);
-                    said.frames.push(Frame::Release(id));
-                }
+                self.forget(number, said);
+            }
+            if self.passed.len() > 2 * (self.lent.len() + 1) {
+                let ours = &self.ours;
+                self.passed.retain(|number| ours.contains_key(number));
             }
             return Ok(());
         }
-        // By custom the last argument takes the result; the last that is a function, since some say more behind it.
+        let target = match &method {
+            Value::String(name) => Some(Ours::Action(ByteString::from(&**name))),
+            number => number.as_u64().and_then(|number| self.ours.get(&number).cloned()),
+        };
+        // By custom the last argument takes the result; the last that is a function, since some say more behind it. Whoever says a
+        // result waits for none.
+        let takes_result = !matches!(target, Some(Ours::Result(_)));
         let argument = |path: &[String]| match path {
             [at] => at.parse::<usize>().ok().filter(|at| *at < arguments.len()),
             _ => None,
@@ -263,6 +307,7 @@ impl Dnode {
             .iter()
             .enumerate()
             .filter_map(|(index, (_, path))| Some((argument(path)?, index)))
+            .filter(|_| takes_result)
             .max();
         let result = result.map(|(at, index)| (at, functions.remove(index).0));
         for (index, (_, path)) in functions.iter().enumerate() {
@@ -273,10 +318,6 @@ impl Dnode {
             arguments.remove(at);
             number
         });
-        let target = match &method {
-            Value::String(name) => Some(Ours::Action(ByteString::from(&**name))),
-            number => number.as_u64().and_then(|number| self.ours.get(&number).cloned()),
-        };
         if let Some(Ours::Result(callback_id)) = target {
             return self.result_came(callback_id, &method, arguments, &functions, said);
         }
@@ -408,7 +449,7 @@ impl Dnode {
 
     /// The other end says which functions it has.
     fn methods(&mut self, functions: &[(u64, Vec<String>)], said: &mut Said) -> Result<(), DialectError> {
-        let Role::Client { name, credentials, prefix, functions: known } = &mut self.role else {
+        let Role::Client { name, credentials, prefix, functions: known, more } = &mut self.role else {
             // What a client offers is nothing that the mesh could name.
             return Ok(());
         };
@@ -418,13 +459,19 @@ impl Dnode {
             check_action(&action).is_ok().then_some((action, *number))
         });
         let named: HashMap<_, _> = named.collect();
+        // For ever: they pass them under these numbers, too, and none of those may be culled.
+        for number in named.values() {
+            self.theirs.entry(*number).or_default().count += 1;
+        }
         let mut actions: Vec<_> = named.keys().cloned().collect();
         actions.sort_unstable();
         *known = Some(named);
         if first {
             let offer = |action| Offer { action, encoding: Encoding::Json, shape: None };
             let offers = actions.into_iter().map(offer).collect();
-            said.frames.push(bind(name.clone(), credentials.clone(), offers, Vec::new()));
+            let (bind, rest) = bind(name.clone(), credentials.clone(), offers, Vec::new());
+            *more = rest;
+            said.frames.push(bind);
         }
         Ok(())
     }
@@ -452,15 +499,6 @@ impl Dnode {
                 return;
             }
         };
-        if self.ours.len() + payload.callbacks.len() >= FUNCTIONS_MAX {
-            said.give_back(payload);
-            if let Some(callback_id) = callback_id {
-                let what = format!("{FUNCTIONS_MAX} functions are lent to the other end already");
-                let outcome = Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
-                said.answer(callback_id, outcome);
-            }
-            return;
-        }
         let result = callback_id.map(|callback_id| {
             let number = self.draw(Ours::Result(callback_id));
             if wants == Wants::End {
@@ -500,10 +538,46 @@ impl Dnode {
                 numbers.insert(action, number);
             }
         }
-        let line = json!({ "method": "methods", "arguments": [object], "callbacks": listed, "links": [] });
-        said.bytes.extend_from_slice(line.to_string().as_bytes());
-        said.bytes.extend_from_slice(b"\n");
+        write_line(&json!("methods"), &json!([object]), &listed, said);
     }
+}
+
+/// Texts of JavaScript may hold halves of characters, which no other text can: as Node.js itself does when it writes them as bytes, each
+/// becomes U+FFFD. None if there are none.
+fn mend_surrogates(json: &[u8]) -> Option<Vec<u8>> {
+    let escaped = |at: usize| {
+        let digits = json.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
+        u16::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
+    };
+    let (mut mended, mut found, mut at) = (json.to_vec(), false, 0);
+    while at < json.len() {
+        at += match (json[at], escaped(at)) {
+            (b'\\', Some(0xD800..=0xDBFF)) if matches!(escaped(at + 6), Some(0xDC00..=0xDFFF)) => 12,
+            (b'\\', Some(0xD800..=0xDFFF)) => {
+                mended[at + 2..at + 6].copy_from_slice(b"fffd");
+                found = true;
+                6
+            }
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+    }
+    found.then_some(mended)
+}
+
+/// In ASCII: the original makes text of each piece that it reads, and a character that is cut in two is lost.
+fn write_line(method: &Value, arguments: &Value, callbacks: &Map<String, Value>, said: &mut Said) {
+    let line = json!({ "method": method, "arguments": arguments, "callbacks": callbacks, "links": [] });
+    for character in line.to_string().chars() {
+        if character.is_ascii() {
+            said.bytes.put_u8(character as u8);
+            continue;
+        }
+        for half in character.encode_utf16(&mut [0; 2]) {
+            said.bytes.extend_from_slice(format!("\\u{half:04x}").as_bytes());
+        }
+    }
+    said.bytes.put_u8(b'\n');
 }
 
 /// The index of a function that stands here.
@@ -543,7 +617,7 @@ fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), String> {
     if links.len() > LINKS_MAX {
         return Err(format!("{} links, and {LINKS_MAX} are allowed", links.len()));
     }
-    let mut left = LINKED_VALUES_MAX;
+    let mut left = LINE_LEN_MAX;
     for Link { from, to } in links {
         let (from, to) = (path_of(&Value::Array(from)), path_of(&Value::Array(to)));
         let (Some(from), Some(to)) = (from, to) else { return Err("a path is a list of names".to_owned()) };
@@ -551,8 +625,13 @@ fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), String> {
             put(arguments, &to, Value::Null);
             continue;
         }
-        let Some(value) = at(arguments, &from).map(|value| value.clone()) else { continue };
-        left = left.checked_sub(count(&value)).ok_or_else(|| "links repeat too much".to_owned())?;
+        let Some(value) = at(arguments, &from) else { continue };
+        let Size { bytes, depth } = size(value);
+        left = left.checked_sub(bytes).ok_or_else(|| "links repeat too much".to_owned())?;
+        if to.len() + depth > DEPTH_MAX {
+            return Err(format!("links nest deeper than {DEPTH_MAX} levels"));
+        }
+        let value = value.clone();
         match to.split_last() {
             // A place that is not there yet.
             Some((last, parent)) if !parent.is_empty() => match at(arguments, parent) {
@@ -569,12 +648,45 @@ fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), String> {
     Ok(())
 }
 
-fn count(value: &Value) -> usize {
-    match value {
-        Value::Array(values) => 1 + values.iter().map(count).sum::<usize>(),
-        Value::Object(entries) => 1 + entries.values().map(count).sum::<usize>(),
-        _ => 1,
+/// What a value has, with everything in it.
+#[derive(Default)]
+struct Size {
+    /// At least: what its texts have, and some for each value.
+    bytes: usize,
+    depth: usize,
+}
+
+fn size(value: &Value) -> Size {
+    const EACH: usize = 32;
+    let add = |sum: Size, (key, value): (usize, &Value)| {
+        let Size { bytes, depth } = size(value);
+        Size { bytes: sum.bytes + key + bytes, depth: sum.depth.max(depth + 1) }
+    };
+    let within = match value {
+        Value::Array(values) => values.iter().map(|value| (0, value)).fold(Size::default(), add),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, value)| (OBJECT_COST + key.len(), value)).fold(Size::default(), add)
+        }
+        Value::String(text) => Size { bytes: text.len(), depth: 0 },
+        _ => Size::default(),
+    };
+    Size { bytes: within.bytes + EACH, ..within }
+}
+
+/// What the values of a line will cost, before they are made.
+fn cost(json: &[u8]) -> usize {
+    let (mut cost, mut in_text, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'{' if !in_text => cost += OBJECT_COST,
+            b',' | b'[' if !in_text => cost += 1,
+            _ => {}
+        }
     }
+    cost
 }
 
 fn failure(error: &CallError) -> Value {
@@ -598,7 +710,7 @@ impl Dialect for Dnode {
     fn begin(&mut self, _: Instant, said: &mut Said) {
         match &self.role {
             Role::Server { name, .. } => {
-                said.frames.push(bind(name.clone(), None, Vec::new(), Vec::new()));
+                said.frames.push(bind(name.clone(), None, Vec::new(), Vec::new()).0);
             }
             Role::Client { .. } => self.offer(said),
         }
@@ -616,6 +728,9 @@ impl Dialect for Dnode {
                 continue;
             }
             self.hear_line(&line, now, said)?;
+            if said.is_enough() {
+                return Ok(());
+            }
         }
         if bytes.len() > LINE_LEN_MAX {
             return Err(DialectError::TooLong { dialect: DIALECT, claimed: bytes.len(), max: LINE_LEN_MAX });
@@ -625,12 +740,16 @@ impl Dialect for Dnode {
 
     fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         match frame {
-            Frame::Bound(_) => {
-                if let Role::Server { bound, .. } = &mut self.role {
+            Frame::Bound(_) => match &mut self.role {
+                Role::Server { bound, .. } => {
                     *bound = true;
                     self.offer(said);
                 }
-            }
+                Role::Client { more, .. } => {
+                    let (more, calls) = (std::mem::take(more), &mut self.calls);
+                    said.frames.extend(registers(more, |_| calls.open(None, now)));
+                }
+            },
             Frame::Refused(refused) => return Err(refused.into()),
             Frame::Online(news) => {
                 if let Role::Server { visible, .. } = &mut self.role {
@@ -689,8 +808,12 @@ impl Dialect for Dnode {
         let due = |since: &Instant| now.saturating_duration_since(*since) >= CULL_AFTER;
         while self.unheld.front().is_some_and(|(since, _)| due(since)) {
             let Some((_, theirs)) = self.unheld.pop_front() else { break };
-            // It may have been passed again meanwhile.
-            if self.theirs.get(&theirs) == Some(&0) {
+            // It may have been passed again meanwhile, and let go later than this.
+            if self
+                .theirs
+                .get(&theirs)
+                .is_some_and(|held| held.count == 0 && held.since.is_none_or(|since| due(&since)))
+            {
                 self.theirs.remove(&theirs);
                 self.line(json!("cull"), vec![json!(theirs)], &Callbacks::none(), None, said);
             }

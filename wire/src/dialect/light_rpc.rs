@@ -5,7 +5,7 @@
 //! What the original lacks and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
 //! command, and bad JSON ends nobody else's call. Values pass as the text that they are: nothing rounds a number.
 
-use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, too_late};
+use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, registers, too_late};
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
 use crate::{
     ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Offer, Payload, Request, Response,
@@ -27,6 +27,9 @@ const PACKET_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 /// A length has no more digits than the longest.
 const LENGTH_DIGITS_MAX: usize = 8;
 
+/// The longest id of a call, in bytes of JSON: it is kept as long as the call takes.
+const ID_LEN_MAX: usize = 256;
+
 const _: () = assert!(PACKET_LEN_MAX < 100_000_000, "a length has eight digits");
 
 /// What a light_rpc server is to its clients, for one of them: it looks like a branch of the mesh that only calls.
@@ -46,6 +49,8 @@ pub struct LightRpcClient {
     credentials: Option<ByteString>,
     prefix: String,
     described: bool,
+    /// What is offered when it is bound, since the bind has no room for it.
+    more: Vec<Offer>,
     /// Until when each is waited for.
     calls: HashMap<CallbackId, Option<Instant>>,
 }
@@ -172,7 +177,7 @@ impl LightRpcServer {
 
     fn call(&mut self, function: &str, data: Option<&RawValue>, json: &Bytes, now: Instant, said: &mut Said) {
         let call = data.and_then(|data| serde_json::from_str::<CallData<'_>>(data.get()).ok());
-        let Some(CallData { id, args }) = call else {
+        let Some(CallData { id, args }) = call.filter(|call| call.id.get().len() <= ID_LEN_MAX) else {
             return packet("error", Some(r#"{"code":"BAD_CALL"}"#), &mut said.bytes);
         };
         if !self.visible.allows(function) {
@@ -209,12 +214,13 @@ fn failed(id: &RawValue, error: &CallError, said: &mut Said) {
 
 impl Dialect for LightRpcServer {
     fn begin(&mut self, _: Instant, said: &mut Said) {
-        said.frames.push(bind(self.name.clone(), None, Vec::new(), Vec::new()));
+        said.frames.push(bind(self.name.clone(), None, Vec::new(), Vec::new()).0);
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         // Nothing runs before it is bound; what came waits, and the reader stops reading.
         while self.bound
+            && !said.is_enough()
             && let Some(json) = next_packet(bytes)?
         {
             self.packet(&json, now, said);
@@ -270,7 +276,7 @@ impl LightRpcClient {
     #[must_use]
     pub fn new(name: ByteString, credentials: Option<ByteString>, prefix: &str) -> Self {
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { name, credentials, prefix, described: false, calls: HashMap::new() }
+        Self { name, credentials, prefix, described: false, more: Vec::new(), calls: HashMap::new() }
     }
 
     fn described(&mut self, data: Option<&RawValue>, said: &mut Said) -> Result<(), DialectError> {
@@ -290,7 +296,9 @@ impl LightRpcClient {
         actions.sort_unstable();
         let offer = |action| Offer { action, encoding: Encoding::Json, shape: None };
         let offers = actions.into_iter().map(offer).collect();
-        said.frames.push(bind(self.name.clone(), self.credentials.clone(), offers, Vec::new()));
+        let (bind, more) = bind(self.name.clone(), self.credentials.clone(), offers, Vec::new());
+        self.more = more;
+        said.frames.push(bind);
         Ok(())
     }
 
@@ -379,6 +387,10 @@ impl Dialect for LightRpcClient {
 
     fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         match frame {
+            Frame::Bound(_) => {
+                // It asks nothing else, so any number will do; the answers are not waited for.
+                said.frames.extend(registers(std::mem::take(&mut self.more), |_| CallbackId(0)));
+            }
             Frame::Refused(refused) => return Err(refused.into()),
             Frame::Ping => said.frames.push(Frame::Pong),
             Frame::Request(Request { callback_id, action, time_left, payload, .. }) => {

@@ -15,7 +15,7 @@ use super::{Calls, DialectError, Said, too_late};
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
 use crate::{
     Broadcast, ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Payload, Publish, Request,
-    Response, Value,
+    Response, Value, check_topic,
 };
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::HashSet;
@@ -25,6 +25,9 @@ const DIALECT: &str = "node-mesh";
 
 /// The longest `bin`, in bytes: what fits into a frame of ours.
 const BIN_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
+
+/// The longest id of a message, in bytes: it is kept as long as the call takes.
+const ID_LEN_MAX: usize = 256;
 
 const BIND: &str = "action:bindAuth";
 const REGISTER: &str = "action:register";
@@ -37,14 +40,24 @@ struct Talk {
     peer: String,
     /// The name of the branch.
     name: ByteString,
-    /// Requests of the other end, by our id: its own id and the action. None for what we ask of ourselves, such as to register: nobody
-    /// waits for the answers.
-    calls: Calls<Option<(String, ByteString)>>,
+    /// What is asked of ours.
+    calls: Calls<Waiter>,
     /// Requests to the other end.
     asked: HashSet<CallbackId>,
     next_id: u64,
     /// When the other end said what time it is, and what it said: milliseconds since the epoch.
     clock: Option<(Instant, f64)>,
+}
+
+/// Whom an answer of ours concerns.
+#[derive(Debug)]
+enum Waiter {
+    /// The other end asked, under this id, for this action.
+    Request(String, ByteString),
+    /// It offers these.
+    Offers(Vec<ByteString>),
+    /// It listens to this.
+    Topic(ByteString),
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -159,12 +172,117 @@ fn next_bin(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
 /// The messages of the next `bin`, if all of it is there.
 fn next_batch(bytes: &mut BytesMut) -> Result<Option<Vec<Value>>, DialectError> {
     let Some(content) = next_bin(bytes)? else { return Ok(None) };
+    let content = mend_text(content);
     match Payload::new(Encoding::MessagePack, content).decode() {
         Ok(Value::List(messages)) => Ok(Some(messages)),
         Ok(_) => Err(malformed("a bin holds a list of messages".to_owned())),
         Err(error) => Err(malformed(error.reason)),
     }
 }
+
+/// Texts of JavaScript may hold halves of characters, which no other text can and which msgpackr writes all the same: each becomes
+/// U+FFFD, which is as long.
+fn mend_text(content: Bytes) -> Bytes {
+    // A half begins so, and little else does.
+    if !content.windows(2).any(|pair| pair[0] == 0xED && pair[1] >= 0xA0) {
+        return content;
+    }
+    let mut mended = BytesMut::from(&content[..]);
+    let mut at = 0;
+    while let Some(&marker) = mended.get(at) {
+        let number = |len: usize| {
+            let digits = mended.get(at + 1..at + 1 + len)?;
+            Some(digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)))
+        };
+        // How long its head is, how much follows that is no value of its own, and whether that is text.
+        let item = match marker {
+            0xA0..=0xBF => Some((1, usize::from(marker & 0x1F), true)),
+            0xD9..=0xDB => {
+                let len = 1 << (marker - 0xD9);
+                number(len).map(|text| (1 + len, text, true))
+            }
+            0xC4..=0xC6 => {
+                let len = 1 << (marker - 0xC4);
+                number(len).map(|bytes| (1 + len, bytes, false))
+            }
+            0xC7..=0xC9 => {
+                let len = 1 << (marker - 0xC7);
+                number(len).map(|bytes| (2 + len, bytes, false))
+            }
+            0xCA => Some((1, 4, false)),
+            0xCB => Some((1, 8, false)),
+            0xCC..=0xCF => Some((1, 1 << (marker - 0xCC), false)),
+            0xD0..=0xD3 => Some((1, 1 << (marker - 0xD0), false)),
+            0xD4..=0xD8 => Some((2, 1 << (marker - 0xD4), false)),
+            0xDC | 0xDE => Some((3, 0, false)),
+            0xDD | 0xDF => Some((5, 0, false)),
+            _ => Some((1, 0, false)),
+        };
+        // What is cut short is for whoever reads it to say.
+        let Some((head, len, is_text)) = item else { break };
+        let (start, end) = (at + head, (at + head).saturating_add(len));
+        if let Some(text) = mended.get_mut(start..end).filter(|_| is_text) {
+            mend_halves(text);
+        }
+        at = end;
+    }
+    mended.freeze()
+}
+
+fn mend_halves(text: &mut [u8]) {
+    if std::str::from_utf8(text).is_ok() {
+        return;
+    }
+    let mut at = 0;
+    while at + 3 <= text.len() {
+        at += match text[at..at + 3] {
+            [0xED, 0xA0..=0xBF, 0x80..=0xBF] => {
+                text[at..at + 3].copy_from_slice("\u{FFFD}".as_bytes());
+                3
+            }
+            _ => 1,
+        };
+    }
+}
+
+/// Theirs are texts of any form, and ours have segments and no `*`: what would be none of ours is escaped.
+fn topic_of(theirs: ByteString) -> ByteString {
+    if check_topic(&theirs).is_ok() && !theirs.contains('%') {
+        return theirs;
+    }
+    let mut ours = String::new();
+    for (at, character) in theirs.char_indices() {
+        let rest = &theirs[at..];
+        match character {
+            '*' => ours.push_str("%2A"),
+            '%' if ESCAPED.iter().any(|(escape, _)| rest.starts_with(escape)) => ours.push_str("%25"),
+            '/' if rest.len() == 1 || ours.is_empty() || ours.ends_with('/') => ours.push_str("%2F"),
+            other => ours.push(other),
+        }
+    }
+    ours.into()
+}
+
+/// The topic that was escaped.
+fn topic_for(ours: &str) -> String {
+    let mut theirs = String::new();
+    let mut rest = ours;
+    while let Some(character) = rest.chars().next() {
+        match ESCAPED.iter().find(|(escape, _)| rest.starts_with(escape)) {
+            Some((escape, meant)) => {
+                theirs.push(*meant);
+                rest = &rest[escape.len()..];
+            }
+            None => {
+                theirs.push(character);
+                rest = &rest[character.len_utf8()..];
+            }
+        }
+    }
+    theirs
+}
+
+const ESCAPED: [(&str, char); 3] = [("%2F", '/'), ("%2A", '*'), ("%25", '%')];
 
 fn malformed(what: String) -> DialectError {
     DialectError::Malformed { dialect: DIALECT, what }
@@ -245,8 +363,9 @@ fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
 
 /// An error of ours as theirs: codes are texts there, and what one of them threw comes out as it went in.
 fn error_object(error: &CallError) -> Value {
+    // Others have data as well, which are not the error itself.
     if let Some(thrown @ Value::Map(_)) = error.data().and_then(|data| data.decode::<Value>().ok())
-        && error.code() == Code::UNKNOWN
+        && thrown.clone().take("message") == Value::text(error.message())
     {
         return thrown;
     }
@@ -273,7 +392,8 @@ fn thrown(mut error: Value) -> CallError {
         Value::Text(code) => match &*code {
             // Its action may be running.
             "REQUEST_TIMEOUT" => (Code::REQUEST_TIMEOUT, Fate::Unknown),
-            "ACTION_NOT_EXIST" => (Code::ACTION_NOT_FOUND, Fate::NotSent),
+            // It may be one that it called itself.
+            "ACTION_NOT_EXIST" => (Code::ACTION_NOT_FOUND, Fate::Failed),
             _ => (Code::UNKNOWN, Fate::Failed),
         },
         _ => (Code::UNKNOWN, Fate::Failed),
@@ -331,7 +451,7 @@ impl Talk {
         write_bin(&pack(&Value::List(vec![message])).bytes, &mut said.bytes);
     }
 
-    /// A message, if it is of a kind that is known.
+    /// A message, if it is of a kind that is known and its id is one.
     fn read(&mut self, mut message: Value, now: Instant) -> Option<Message> {
         if let Value::Float64(time) = message.take("time")
             && self.clock.is_none()
@@ -342,8 +462,12 @@ impl Talk {
         let (mut content, mut data) = (message.take("content"), message.take("data"));
         let kind = message.take("type").into_text();
         let (kind, _) = KINDS.into_iter().find(|(_, text)| *text == kind)?;
+        let id = message.take("id").into_text();
+        if id.len() > ID_LEN_MAX {
+            return None;
+        }
         Some(Message {
-            id: message.take("id").into_text(),
+            id,
             kind,
             system: message.take("source").into_text() == "system",
             action: content.take("action").into_text().into(),
@@ -359,7 +483,7 @@ impl Talk {
         let payload = || pack(&Value::List(params));
         match kind {
             Kind::Request => {
-                let waiter = Some((id, action.clone()));
+                let waiter = Waiter::Request(id, action.clone());
                 let request = self.calls.request(waiter, action, payload(), now);
                 said.frames.push(request);
             }
@@ -373,14 +497,14 @@ impl Talk {
                 }
             }
             Kind::Publish => said.frames.push(Frame::Publish(Publish {
-                topic: action,
+                topic: topic_of(action),
                 publisher: ByteString::new(),
                 for_all: true,
                 groups: Vec::new(),
                 payload: payload(),
             })),
             Kind::Notification => said.frames.push(Frame::Broadcast(Broadcast {
-                topic: action,
+                topic: topic_of(action),
                 publisher: ByteString::new(),
                 payload: payload(),
             })),
@@ -402,11 +526,8 @@ impl Talk {
                     Err(error) => said.answer(callback_id, Err(error.with_fate(Fate::NotSent))),
                 }
             }
-            Frame::Response(Response { callback_id, outcome }) => {
-                let outcome = said.plain(outcome, DIALECT);
-                if let Some(Some((id, action))) = self.calls.settle(callback_id) {
-                    self.answer(id, action, outcome, now, said);
-                }
+            Frame::Response(response) => {
+                self.settle(response, now, said);
             }
             Frame::Publish(Publish { topic, payload, .. }) => {
                 self.event(Kind::Publish, topic, &payload, now, said);
@@ -422,10 +543,27 @@ impl Talk {
         }
     }
 
+    /// An answer of ours: the other end is told, if it is one that it waits for. Gives whom else a no concerns.
+    fn settle(
+        &mut self,
+        Response { callback_id, outcome }: Response,
+        now: Instant,
+        said: &mut Said,
+    ) -> Option<Waiter> {
+        let outcome = said.plain(outcome, DIALECT);
+        match self.calls.settle(callback_id)? {
+            Waiter::Request(id, action) => {
+                self.answer(id, action, outcome, now, said);
+                None
+            }
+            waiter => outcome.is_err().then_some(waiter),
+        }
+    }
+
     fn event(&mut self, kind: Kind, topic: ByteString, payload: &Payload, now: Instant, said: &mut Said) {
         if let Ok(params) = as_params(payload) {
             let id = self.draw();
-            self.write(Message::custom(kind, id, topic, params), now, said);
+            self.write(Message::custom(kind, id, topic_for(&topic), params), now, said);
         }
     }
 
@@ -450,10 +588,54 @@ impl Talk {
 
     fn expire(&mut self, now: Instant, said: &mut Said) {
         while let Some((callback_id, waiter)) = self.calls.expired(now) {
-            if let Some((id, action)) = waiter {
+            if let Waiter::Request(id, action) = waiter {
                 said.frames.push(Frame::Cancel(callback_id));
                 self.answer(id, action, Err(too_late(self.calls.within())), now, said);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_of_theirs_is_one_of_ours_and_finds_its_way_back() {
+        for (theirs, ours) in [
+            ("sub/test", "sub/test"),
+            ("/user/login", "%2Fuser/login"),
+            ("a//b", "a/%2Fb"),
+            ("a/", "a%2F"),
+            ("/", "%2F"),
+            ("//", "%2F%2F"),
+            ("a/*", "a/%2A"),
+            ("100%", "100%"),
+            ("%2F", "%252F"),
+            ("é*😀//", "é%2A😀/%2F"),
+        ] {
+            let topic = topic_of(theirs.into());
+            assert_eq!(topic, ours);
+            assert!(check_topic(&topic).is_ok(), "{topic}");
+            assert_eq!(topic_for(&topic), theirs);
+        }
+    }
+
+    #[test]
+    fn half_a_character_is_mended_in_text_and_nowhere_else() {
+        let half = [0xED, 0xA0, 0xBD];
+        let bin = [&[0xC4, 3][..], &half].concat();
+        let before = [&[0x93, 0xA3][..], &half, &bin, b"\xA5ab\xED\xBF\x80"].concat();
+        let mended = mend_text(before.into());
+        let value = Payload::new(Encoding::MessagePack, mended).decode::<Value>().unwrap();
+        let text = |text: &str| Value::text(text);
+        assert_eq!(
+            value,
+            Value::List(vec![text("\u{FFFD}"), Value::Bytes(half.to_vec()), text("ab\u{FFFD}")])
+        );
+        // What is cut short, or lies, ends nothing.
+        for cut in [&b"\xDB\xFF\xFF\xFF\xFF\xED\xA0"[..], b"\xD9\xED\xA0", b"\xED\xA0", b"\xC7\xED\xA0"] {
+            assert_eq!(mend_text(Bytes::from_static(cut)), cut);
         }
     }
 }

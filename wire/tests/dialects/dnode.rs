@@ -305,3 +305,121 @@ fn what_is_no_line_ends_the_connection() {
     let heard = server.dialect.hear(&mut endless, server.now, &mut Said::default());
     assert!(matches!(heard, Err(DialectError::TooLong { .. })), "{heard:?}");
 }
+
+#[test]
+fn links_repeat_no_more_than_a_line_may_hold_and_nest_no_deeper_than_it_may() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    // Each takes what the other one has become, so they grow by each other.
+    let chain = |depth: usize| (0..depth).fold(json!(0), |inner, _| json!([inner]));
+    let (mut depths, mut links) = ([100, 100], Vec::new());
+    for step in 0..12 {
+        let (from, to) = (step % 2, 1 - step % 2);
+        let path: Vec<_> = std::iter::once(to).chain(std::iter::repeat_n(0, depths[to])).collect();
+        links.push(json!({ "from": [from], "to": path }));
+        depths[to] += depths[from];
+    }
+    let deep = json!({ "method": "a", "arguments": [chain(100), chain(100)], "links": links });
+    // A long text, a thousand times.
+    let places: Vec<_> = (0..1_000).map(|at| json!({ "from": [0], "to": [1, at] })).collect();
+    let long =
+        json!({ "method": "a", "arguments": ["x".repeat(2_000_000), vec![0; 1_000]], "links": places });
+    let many = format!("{{\"method\":\"a\",\"arguments\":[{}0]}}", "{\"\":0},".repeat(300_000));
+    for line in [deep.to_string(), long.to_string(), many] {
+        let mut said = Said::default();
+        let heard = server.dialect.hear(&mut BytesMut::from(&format!("{line}\n")[..]), server.now, &mut said);
+        assert!(matches!(heard, Err(DialectError::Malformed { .. })), "{heard:?}");
+        assert!(said.frames.is_empty());
+    }
+}
+
+#[test]
+fn a_function_that_is_a_result_is_one() {
+    for (style, arguments) in
+        [(ResultStyle::Result, json!(["[Function]"])), (ResultStyle::ErrorFirst, json!([null, "[Function]"]))]
+    {
+        let (mut server, _) = End::server(&["a"], style);
+        let call = json!({ "method": "a", "arguments": ["[Function]"], "callbacks": { "3": ["0"] } });
+        request(&server.hear(&call).0);
+        let (_, said) = server.say(invoke(3, Some(77), Wants::Result, &json!([7])));
+        let taker: u64 = said[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse().unwrap();
+        let at = (arguments.as_array().unwrap().len() - 1).to_string();
+        let result = json!({ "method": taker, "arguments": arguments, "callbacks": { "9": [at] } });
+        let (frames, _) = server.hear(&result);
+        let [Frame::Response(Response { callback_id: CallbackId(77), outcome: Ok(payload) })] = &frames[..]
+        else {
+            panic!("{frames:?}")
+        };
+        assert_eq!(self::arguments(payload), (json!({ "$callback": 0 }), vec![CallbackId(9)]));
+    }
+}
+
+#[test]
+fn a_function_that_is_used_again_and_again_is_not_culled_in_between() {
+    let (mut server, _) = End::server(&["next"], ResultStyle::Result);
+    let call = json!({ "method": "next", "arguments": ["[Function]"], "callbacks": { "5": ["0"] } });
+    for _ in 0..200 {
+        let asked = request(&server.hear(&call).0);
+        assert_eq!(server.say(reply(asked.callback_id, &json!(1))).1.len(), 1);
+        assert_eq!(server.expire(Duration::from_millis(100)).1, Vec::<Value>::new());
+    }
+    let (_, said) = server.expire(Duration::from_secs(11));
+    assert_eq!((said.len(), &said[0]["arguments"]), (1, &json!([5])));
+}
+
+#[test]
+fn a_function_that_an_old_server_offers_is_never_culled() {
+    let mut end = End {
+        dialect: Dnode::client("bridge".into(), None, "old", ResultStyle::Result),
+        now: Instant::now(),
+    };
+    end.hear(&transcript()[1].1);
+    end.say(bound());
+    let call = Request {
+        callback_id: CallbackId(9),
+        action: "old/each".into(),
+        node: "".into(),
+        caller: "".into(),
+        time_left: None,
+        payload: Payload::new(Encoding::Json, "[]"),
+    };
+    let (_, said) = end.say(Frame::Request(call));
+    let taker: u64 = said[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse().unwrap();
+    // It gives back its own function, under the number that it has.
+    end.hear(&json!({ "method": taker, "arguments": ["[Function]"], "callbacks": { "0": ["0"] } }));
+    end.say(Frame::Release(CallbackId(0)));
+    assert_eq!(end.expire(Duration::from_secs(100)).1, Vec::<Value>::new());
+}
+
+#[test]
+fn text_is_ascii_and_halves_of_characters_are_mended() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    let mut said = Said::default();
+    let line = r#"{"method":"a","arguments":["\ud83d","\\ud83d\ude00\udc00x","\ud83d\ude00"]}"#;
+    server.dialect.hear(&mut BytesMut::from(&format!("{line}\n")[..]), server.now, &mut said).unwrap();
+    let asked = request(&said.frames);
+    let mended = json!(["\u{FFFD}", "\\ud83d\u{FFFD}\u{FFFD}x", "😀"]);
+    assert_eq!(arguments(&asked.payload).0, mended);
+    let call = json!({ "method": "a", "arguments": ["[Function]"], "callbacks": { "3": ["0"] } });
+    let asked = request(&server.hear(&call).0);
+    said.bytes.clear();
+    server.dialect.say(reply(asked.callback_id, &json!("é☃😀 中文")), server.now, &mut said).unwrap();
+    assert!(said.bytes.is_ascii());
+    assert_eq!(lines(&said)[0]["arguments"], json!(["é☃😀 中文"]));
+}
+
+#[test]
+fn the_oldest_function_is_taken_back_for_one_too_many() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    let call =
+        json!({ "method": "a", "arguments": [{ "f": "[Function]" }], "callbacks": { "3": ["0", "f"] } });
+    server.hear(&call);
+    let mut released = Vec::new();
+    for number in 0..131_074 {
+        let Frame::Invoke(mut invoke) = invoke(3, None, Wants::Nothing, &json!([{ "$callback": 0 }])) else {
+            unreachable!()
+        };
+        invoke.payload.callbacks = Callbacks::from_iter([CallbackId(number)]);
+        released.extend(server.say(Frame::Invoke(invoke)).0);
+    }
+    assert_eq!(released, [Frame::Release(CallbackId(0)), Frame::Release(CallbackId(1))]);
+}

@@ -201,6 +201,55 @@ fn functions_are_passed_or_refused_and_never_lost() {
     }
 }
 
+#[test]
+fn offers_that_a_bind_has_no_room_for_follow_it() {
+    let names: Vec<_> = (0..3_000).map(|number| format!("action{number}")).collect();
+    let described: serde_json::Map<_, _> =
+        names.iter().map(|name| (name.clone(), serde_json::json!({}))).collect();
+    let functions: serde_json::Map<_, _> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| (number.to_string(), serde_json::json!(["0", name])))
+        .collect();
+    let packet = serde_json::json!({ "command": "__D", "data": described }).to_string();
+    let methods = serde_json::json!({ "method": "methods", "arguments": [{}], "callbacks": functions });
+    for (name, bytes) in [
+        ("light_rpc client", format!("{}\n{packet}", packet.len()).into_bytes()),
+        ("dnode client", format!("{methods}\n").into_bytes()),
+        ("node-mesh server", node_mesh::bind_with(&names)),
+    ] {
+        let end = ENDS.into_iter().find(|end| end.name == name).unwrap();
+        let mut connection = Connection::open(end);
+        connection.hear(&bytes).unwrap();
+        let offered: Vec<_> = connection
+            .said
+            .frames
+            .iter()
+            .filter_map(|frame| match frame {
+                Frame::Bind(bind) => Some(bind.offers.len()),
+                Frame::Register(register) => Some(register.offers.len()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(offered, [1_024, 1_024, 952], "{name}");
+    }
+}
+
+#[test]
+fn whoever_asks_much_in_few_bytes_is_heard_as_far_as_the_answers_leave() {
+    let end = ENDS[0];
+    let mut connection = whole(end);
+    connection.said.bytes.clear();
+    connection.hear(&b"17\n{\"command\":\"__D\"}".repeat(100_000)).unwrap();
+    assert!(connection.said.enough && connection.said.bytes.len() < 2_000_000);
+    while connection.said.enough {
+        connection.said.bytes.clear();
+        connection.said.enough = false;
+        connection.hear(b"").unwrap();
+    }
+    assert_eq!(connection.left(), 0);
+}
+
 proptest! {
     /// However a stream is cut, the same is heard and said.
     #[test]

@@ -58,6 +58,12 @@ fn said_by_branch(id: &str, kind: &str, source: &str, action: &str, params: &Val
     })
 }
 
+/// The bind of a branch that offers these.
+pub(super) fn bind_with(actions: &[String]) -> Vec<u8> {
+    let params = json!(["b", null, actions, []]);
+    batch(&json!([said_by_branch("1", "request", "system", "action:bindAuth", &params)]))
+}
+
 struct Server {
     dialect: NodeMeshServer,
     now: Instant,
@@ -390,7 +396,7 @@ fn a_branch_of_ours_says_to_a_recorded_master_what_the_recorded_branch_said() {
     assert_eq!(value(payload), json!(4));
     assert_eq!(client.hear_recorded(4, &said[0]["id"]).0, [], "an answer is one");
     for (number, action, fate, code) in
-        [(19, "nope", Fate::NotSent, Code::ACTION_NOT_FOUND), (21, "boom", Fate::Failed, Code::UNKNOWN)]
+        [(19, "nope", Fate::Failed, Code::ACTION_NOT_FOUND), (21, "boom", Fate::Failed, Code::UNKNOWN)]
     {
         let (_, said) = client.say(Frame::Request(call(number, action, &json!([1]))));
         let (frames, _) = client.hear_recorded(usize::try_from(number).unwrap(), &said[0]["id"]);
@@ -509,4 +515,43 @@ fn a_bridge_asks_an_old_master_for_everything_under_its_prefix() {
     let (_, said) = client.say(Frame::Request(call));
     assert_eq!(said[0]["content"], json!({ "action": "math/add", "params": [1, 2] }));
     assert_eq!(client.hear(&line(9).0).0, [], "what happens there is not told here");
+}
+
+#[test]
+fn what_is_refused_is_offered_again_and_what_may_be_is_offered_alone() {
+    let mut server = Server::bound();
+    let register = batch(&json!([said_by_branch(
+        "1",
+        "notification",
+        "system",
+        "action:register",
+        &json!([["good", "bad"], ["t/z"]])
+    )]));
+    let no = |callback_id| {
+        let outcome = Err(CallError::new(Code::NOT_PERMITTED, Fate::NotSent, "no"));
+        Frame::Response(Response { callback_id, outcome })
+    };
+    let (frames, _) = server.hear(&register);
+    let [Frame::Register(both), Frame::Subscribe(topic)] = &frames[..] else { panic!("{frames:?}") };
+    let (frames, _) = server.say(no(both.callback_id));
+    let [Frame::Register(good), Frame::Register(bad)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((&*good.offers[0].action, &*bad.offers[0].action), ("good", "bad"));
+    let yes = Response { callback_id: good.callback_id, outcome: Ok(Payload::default()) };
+    assert_eq!(server.say(Frame::Response(yes)), (vec![], vec![]));
+    assert_eq!(server.say(no(bad.callback_id)), (vec![], vec![]));
+    assert_eq!(server.say(no(topic.callback_id)), (vec![], vec![]));
+    let (frames, _) = server.hear(&register);
+    let [Frame::Register(again), Frame::Subscribe(_)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((again.offers.len(), &*again.offers[0].action), (1, "bad"));
+}
+
+#[test]
+fn an_error_with_data_of_its_own_keeps_what_it_says() {
+    let mut server = Server::bound();
+    let call = request(&server.hear(&line(3).0).0);
+    let data = packed(&json!({ "sku": 5 }));
+    let error = CallError::named(Code::UNKNOWN, Fate::Failed, "OutOfStock", "none left").with_data(data);
+    let response = Response { callback_id: call.callback_id, outcome: Err(error) };
+    let said = &server.say(Frame::Response(response)).1[0]["data"]["error"];
+    assert_eq!(*said, json!({ "code": "NONE", "name": "OutOfStock", "message": "none left" }));
 }

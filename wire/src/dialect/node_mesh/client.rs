@@ -4,7 +4,7 @@
 //! Such a master tells nobody who comes and goes, which actions there are, or that an action is gone; it knows no patterns and no groups. No
 //! heartbeat is sent: it asks for the address that the master sees, and a wrong one ends the original master.
 
-use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, next_batch};
+use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, next_batch, topic_for};
 use crate::dialect::{Dialect, DialectError, Said, bind};
 use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
 use crate::{
@@ -121,7 +121,8 @@ impl NodeMeshClient {
             Role::Bridge { credentials, prefix, .. } => {
                 let action = everything_below(prefix);
                 let offer = Offer { action, encoding: Encoding::MessagePack, shape: None };
-                said.frames.push(bind(self.talk.name.clone(), credentials.clone(), vec![offer], Vec::new()));
+                let name = self.talk.name.clone();
+                said.frames.push(bind(name, credentials.clone(), vec![offer], Vec::new()).0);
                 Default::default()
             }
         };
@@ -174,7 +175,7 @@ fn topic(key: &SubscriptionKey) -> Result<Value, CallError> {
             "node-mesh knows no patterns: {:?} is one, and a topic is a whole name",
             key.pattern.as_str()
         )),
-        None => Ok(Value::text(key.pattern.as_str())),
+        None => Ok(Value::text(topic_for(key.pattern.as_str()))),
     }
 }
 

@@ -1,12 +1,12 @@
 //! The master's end. Whoever is at the other one is a branch of the mesh as any: it binds with what it shows, registers actions and
 //! topics, calls and is called, publishes and broadcasts.
 
-use super::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, malformed, names};
-use super::{next_batch, pack, write_bin};
-use crate::dialect::{Dialect, DialectError, Said, bind};
+use super::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter};
+use super::{malformed, names, next_batch, pack, topic_of, write_bin};
+use crate::dialect::{Dialect, DialectError, Said, bind, registers};
+use crate::limits::{ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, PATTERNS_PER_NODE_MAX};
 use crate::{
-    ByteString, Encoding, Frame, Offer, Pattern, Refused, Register, Subscribe, SubscriptionKey, Value,
-    check_action,
+    ByteString, Encoding, Frame, Offer, Pattern, Refused, Subscribe, SubscriptionKey, Value, check_action,
 };
 use bytes::BytesMut;
 use std::collections::HashSet;
@@ -17,8 +17,12 @@ use std::time::Instant;
 pub struct NodeMeshServer {
     talk: Talk,
     state: State,
+    /// What it offers and listens to, as far as ours have not said no: it says it again and again.
     actions: HashSet<ByteString>,
     topics: HashSet<ByteString>,
+    /// What is registered when it is bound, since the bind has no room for it.
+    more_offers: Vec<Offer>,
+    more_topics: Vec<ByteString>,
 }
 
 impl NodeMeshServer {
@@ -30,6 +34,8 @@ impl NodeMeshServer {
             state: State::Unbound,
             actions: HashSet::new(),
             topics: HashSet::new(),
+            more_offers: Vec::new(),
+            more_topics: Vec::new(),
         }
     }
 
@@ -65,35 +71,56 @@ impl NodeMeshServer {
         };
         let (actions, topics) = (next(), next());
         let offers = self.new_offers(actions);
-        let subscriptions = self.new_keys(topics);
+        let mut topics = self.new_topics(topics);
+        self.more_topics = topics.split_off(topics.len().min(ACTIONS_PER_FRAME_MAX));
+        let subscriptions = topics.into_iter().filter_map(key).collect();
+        let (bind, more) = bind(self.talk.name.clone(), credentials, offers, subscriptions);
+        self.more_offers = more;
         self.state = State::Binding(message.id);
-        said.frames.push(bind(self.talk.name.clone(), credentials, offers, subscriptions));
+        said.frames.push(bind);
     }
 
     /// Those that it did not offer before.
     fn new_offers(&mut self, actions: Value) -> Vec<Offer> {
         names(actions)
-            .filter(|action| check_action(action).is_ok() && self.actions.insert(action.clone()))
-            .map(|action| Offer { action, encoding: Encoding::MessagePack, shape: None })
+            .filter(|action| check_action(action).is_ok())
+            .filter(|action| self.actions.len() < ACTIONS_PER_NODE_MAX && self.actions.insert(action.clone()))
+            .map(offer)
             .collect()
     }
 
-    fn new_keys(&mut self, topics: Value) -> Vec<SubscriptionKey> {
+    fn new_topics(&mut self, topics: Value) -> Vec<ByteString> {
         names(topics)
-            .filter(|topic| self.topics.insert(topic.clone()))
-            .filter_map(|topic| Some(SubscriptionKey { pattern: Pattern::new(&*topic).ok()?, group: None }))
+            .filter(|topic| self.topics.len() < PATTERNS_PER_NODE_MAX && self.topics.insert(topic.clone()))
             .collect()
     }
 
-    fn register(&mut self, actions: Value, topics: Value, now: Instant, said: &mut Said) {
-        let offers = self.new_offers(actions);
-        if !offers.is_empty() {
-            let callback_id = self.talk.calls.open(None, now);
-            said.frames.push(Frame::Register(Register { callback_id, offers }));
+    fn register(&mut self, offers: Vec<Offer>, topics: Vec<ByteString>, now: Instant, said: &mut Said) {
+        let calls = &mut self.talk.calls;
+        said.frames.extend(registers(offers, |offers| {
+            let names = offers.iter().map(|offer| offer.action.clone()).collect();
+            calls.open(Waiter::Offers(names), now)
+        }));
+        for topic in topics {
+            if let Some(key) = key(topic.clone()) {
+                let callback_id = self.talk.calls.open(Waiter::Topic(topic), now);
+                said.frames.push(Frame::Subscribe(Subscribe { callback_id, key }));
+            }
         }
-        for key in self.new_keys(topics) {
-            let callback_id = self.talk.calls.open(None, now);
-            said.frames.push(Frame::Subscribe(Subscribe { callback_id, key }));
+    }
+
+    /// Ours said no to what it registered: it may try again.
+    fn denied(&mut self, waiter: Waiter, now: Instant, said: &mut Said) {
+        match waiter {
+            // One of them is enough for a no to all.
+            Waiter::Offers(names) if names.len() > 1 => {
+                for name in names {
+                    self.register(vec![offer(name)], Vec::new(), now, said);
+                }
+            }
+            Waiter::Offers(names) => names.iter().for_each(|name| _ = self.actions.remove(name)),
+            Waiter::Topic(topic) => _ = self.topics.remove(&topic),
+            Waiter::Request(..) => {}
         }
     }
 
@@ -102,15 +129,15 @@ impl NodeMeshServer {
         match &*message.action {
             REGISTER => {
                 let mut next = || params.next().unwrap_or(Value::Nil);
-                let (actions, topics) = (next(), next());
+                let (actions, topics) = (self.new_offers(next()), self.new_topics(next()));
                 self.register(actions, topics, now, said);
             }
             HEARTBEAT => {
                 // What it believes its address to be does not matter: it is whoever is on this connection.
                 let state = params.next().unwrap_or(Value::Nil);
                 let mut registered = state.clone();
-                let (actions, topics) =
-                    (registered.take("responderEvents"), registered.take("subscribeEvents"));
+                let actions = self.new_offers(registered.take("responderEvents"));
+                let topics = self.new_topics(registered.take("subscribeEvents"));
                 self.register(actions, topics, now, said);
                 let answer = Message::system(Kind::Callback, message.id, HEARTBEAT, vec![state]);
                 self.talk.write(answer, now, said);
@@ -140,6 +167,14 @@ impl NodeMeshServer {
     }
 }
 
+fn offer(action: ByteString) -> Offer {
+    Offer { action, encoding: Encoding::MessagePack, shape: None }
+}
+
+fn key(topic: ByteString) -> Option<SubscriptionKey> {
+    Some(SubscriptionKey { pattern: Pattern::new(&*topic_of(topic)).ok()?, group: None })
+}
+
 impl Dialect for NodeMeshServer {
     fn begin(&mut self, _: Instant, _: &mut Said) {
         // A branch speaks first.
@@ -148,6 +183,7 @@ impl Dialect for NodeMeshServer {
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         // While it is being checked, what it says waits.
         while !matches!(self.state, State::Binding(_))
+            && !said.is_enough()
             && let Some(messages) = next_batch(bytes)?
         {
             let mut messages = messages.into_iter();
@@ -171,6 +207,14 @@ impl Dialect for NodeMeshServer {
             Frame::Bound(_) => {
                 if let State::Binding(id) = std::mem::replace(&mut self.state, State::Bound) {
                     self.talk.write(Message::system(Kind::Callback, id, BIND, Vec::new()), now, said);
+                    let offers = std::mem::take(&mut self.more_offers);
+                    let topics = std::mem::take(&mut self.more_topics);
+                    self.register(offers, topics, now, said);
+                }
+            }
+            Frame::Response(response) => {
+                if let Some(waiter) = self.talk.settle(response, now, said) {
+                    self.denied(waiter, now, said);
                 }
             }
             Frame::Refused(refused) => return Err(self.refused(refused, now, said)),
