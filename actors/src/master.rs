@@ -23,14 +23,14 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
     Recipient, ResponseActFuture, ResponseFuture, SpawnHandle, WrapFuture,
 };
-use futures::future::{BoxFuture, LocalBoxFuture};
+use futures::future::LocalBoxFuture;
 use hashbrown::HashMap;
 use meshwork_wire::limits::{
     BIND_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, IN_FLIGHT_MAX, ROUTE_CACHE_MAX,
     UNBOUND_SESSIONS_MAX,
 };
 use meshwork_wire::{
-    Allowed, Broadcast, ByteString, CallError, CallbackId, Code, Dialect, Dnode, Fate, Frame, LightRpcServer,
+    Allowed, Broadcast, ByteString, CallError, CallbackId, Code, Dnode, Fate, Frame, LightRpcServer,
     NameError, NodeMeshServer, Pattern, ResultStyle, SessionId, SubscriptionKey, check_node,
 };
 use std::cell::RefCell;
@@ -106,9 +106,17 @@ struct Master {
 #[rtype(result = "Result<Address, ListenError>")]
 pub struct Listen {
     asked: Address,
-    /// What those may do who come this way; none if each is checked.
-    admitted: Option<Permit>,
-    open: BoxFuture<'static, io::Result<Box<dyn Accept>>>,
+    on: ListenOn,
+    allowed: Allowed,
+    results: ResultStyle,
+}
+
+enum ListenOn {
+    Tcp,
+    LightRpc,
+    Dnode,
+    NodeMesh,
+    Acceptor(Box<dyn Accept>),
 }
 
 /// An address cannot be listened on.
@@ -135,65 +143,81 @@ impl Listen {
     /// Listens on a TCP address, as `host:port`; port 0 takes a free one.
     #[must_use]
     pub fn tcp(address: impl Into<Address>) -> Self {
-        let asked = address.into();
-        let address = asked.clone();
-        let open = async move { Ok(Box::new(TcpAccept::bind(&address).await?) as Box<dyn Accept>) };
-        Self { asked, admitted: None, open: Box::pin(open) }
+        Self::at(address.into(), ListenOn::Tcp)
     }
 
     /// Listens on a TCP address for clients that speak light_rpc, as `nodejs-light_rpc` 0.2 does: they see the actions of the mesh
-    /// as functions. The protocol has no authentication, so whoever reaches the address may call what is allowed here, whatever
-    /// token branches need.
+    /// as functions. The protocol has no authentication, so whoever reaches the address may call what is [allowed](Self::allow),
+    /// whatever token branches need.
     #[must_use]
-    pub fn light_rpc(address: impl Into<Address>, allowed: Allowed) -> Self {
-        let permit = only_calls(&allowed);
-        let dialect =
-            move |peer: &str| -> Box<dyn Dialect> { Box::new(LightRpcServer::new(peer, allowed.clone())) };
-        Self::gateway(address.into(), Box::new(dialect), Some(permit))
+    pub fn light_rpc(address: impl Into<Address>) -> Self {
+        Self::at(address.into(), ListenOn::LightRpc)
     }
 
     /// Listens on a TCP address for clients that speak dnode, as the npm package `dnode` 1.2.2 does: they see the actions that there
     /// are when they come as functions, and may pass functions themselves. What their result callbacks are called with is up
-    /// to `style`. The protocol has no authentication, so whoever reaches the address may call what is allowed here, whatever
-    /// token branches need.
+    /// to the [style](Self::results). The protocol has no authentication, so whoever reaches the address may call what is
+    /// [allowed](Self::allow), whatever token branches need.
     #[must_use]
-    pub fn dnode(address: impl Into<Address>, allowed: Allowed, style: ResultStyle) -> Self {
-        let permit = only_calls(&allowed);
-        let dialect =
-            move |peer: &str| -> Box<dyn Dialect> { Box::new(Dnode::server(peer, allowed.clone(), style)) };
-        Self::gateway(address.into(), Box::new(dialect), Some(permit))
+    pub fn dnode(address: impl Into<Address>) -> Self {
+        Self::at(address.into(), ListenOn::Dnode)
     }
 
     /// Listens on a TCP address for branches that speak node-mesh, as the npm package `node-mesh` 2.0 does: they bind with what they
     /// show, checked as any branch is, and are branches of the mesh.
     #[must_use]
     pub fn node_mesh(address: impl Into<Address>) -> Self {
-        let dialect = |peer: &str| -> Box<dyn Dialect> { Box::new(NodeMeshServer::new(peer)) };
-        Self::gateway(address.into(), Box::new(dialect), None)
-    }
-
-    fn gateway(asked: Address, dialect: MakeDialect, admitted: Option<Permit>) -> Self {
-        let address = asked.clone();
-        let admitted_without_asking = admitted.is_some();
-        let open = async move {
-            let accept = Box::new(TcpAccept::bind(&address).await?);
-            let listens = accept.address();
-            if admitted_without_asking && !listens.is_loopback() {
-                log::warn!(
-                    "whoever reaches {listens} may call what this gateway allows: its protocol has no authentication"
-                );
-            }
-            Ok(Box::new(GatewayAccept { accept, dialect }) as Box<dyn Accept>)
-        };
-        Self { asked, admitted, open: Box::pin(open) }
+        Self::at(address.into(), ListenOn::NodeMesh)
     }
 
     /// Listens on whatever takes links in: a simulated network, a wrapper that speaks TLS.
     #[must_use]
     pub fn on(acceptor: impl Accept) -> Self {
-        let asked = acceptor.address();
-        let open = Box::pin(async move { Ok(Box::new(acceptor) as Box<dyn Accept>) });
-        Self { asked, admitted: None, open }
+        Self::at(acceptor.address(), ListenOn::Acceptor(Box::new(acceptor)))
+    }
+
+    /// The actions that programs of another protocol may see and call. Default: all. What branches of ours may do is said by their
+    /// [`Permit`].
+    #[must_use]
+    pub fn allow(mut self, allowed: Allowed) -> Self {
+        self.allowed = allowed;
+        self
+    }
+
+    /// What the result callbacks of dnode clients are called with. Default: the result.
+    #[must_use]
+    pub fn results(mut self, style: ResultStyle) -> Self {
+        self.results = style;
+        self
+    }
+
+    fn at(asked: Address, on: ListenOn) -> Self {
+        Self { asked, on, allowed: Allowed::all(), results: ResultStyle::default() }
+    }
+
+    /// What those may do who come this way; none if each is checked.
+    fn admitted(&self) -> Option<Permit> {
+        matches!(self.on, ListenOn::LightRpc | ListenOn::Dnode).then(|| only_calls(&self.allowed))
+    }
+
+    async fn open(self) -> io::Result<Box<dyn Accept>> {
+        let Self { asked, on, allowed, results } = self;
+        let asks_nobody = matches!(on, ListenOn::LightRpc | ListenOn::Dnode);
+        let dialect: MakeDialect = match on {
+            ListenOn::Acceptor(acceptor) => return Ok(acceptor),
+            ListenOn::Tcp => return Ok(Box::new(TcpAccept::bind(&asked).await?)),
+            ListenOn::LightRpc => Box::new(move |peer| Box::new(LightRpcServer::new(peer, allowed.clone()))),
+            ListenOn::Dnode => Box::new(move |peer| Box::new(Dnode::server(peer, allowed.clone(), results))),
+            ListenOn::NodeMesh => Box::new(move |peer| Box::new(NodeMeshServer::new(peer, allowed.clone()))),
+        };
+        let accept = Box::new(TcpAccept::bind(&asked).await?);
+        let listens = accept.address();
+        if asks_nobody && !listens.is_loopback() {
+            log::warn!(
+                "whoever reaches {listens} may call what this gateway allows: its protocol has no authentication"
+            );
+        }
+        Ok(Box::new(GatewayAccept { accept, dialect }))
     }
 }
 
@@ -618,13 +642,14 @@ impl Actor for MasterActor {
 impl Handler<Listen> for MasterActor {
     type Result = ResponseActFuture<Self, Result<Address, ListenError>>;
 
-    fn handle(&mut self, Listen { asked, admitted, open }: Listen, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, listen: Listen, _: &mut Context<Self>) -> Self::Result {
+        let (asked, admitted) = (listen.asked.clone(), listen.admitted());
         let name = check_node(&self.name);
         let opening = async move {
             if let Err(error) = name {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, NameError::to_string(&error)));
             }
-            open.await
+            listen.open().await
         };
         Box::pin(opening.into_actor(self).map(move |opened, this, _| match opened {
             Ok(acceptor) => {

@@ -40,7 +40,11 @@ pub(crate) const ENDS: [End; 7] = [
         open: || Box::new(Dnode::client("bridge".into(), None, "old", ResultStyle::ErrorFirst)),
         whole: lines,
     },
-    End { name: "node-mesh server", open: || Box::new(NodeMeshServer::new("peer")), whole: bins },
+    End {
+        name: "node-mesh server",
+        open: || Box::new(NodeMeshServer::new("peer", Allowed::all())),
+        whole: bins,
+    },
     End { name: "node-mesh branch", open: || Box::new(NodeMeshClient::branch("peer")), whole: bins },
     End {
         name: "node-mesh bridge",

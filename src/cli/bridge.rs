@@ -82,7 +82,7 @@ pub(super) async fn run(options: Options) -> Done {
         options;
     let bridge = match protocol {
         Protocol::LightRpc => Bridge::light_rpc(address.as_str()),
-        Protocol::Dnode => Bridge::dnode(address.as_str(), dnode_results.into()),
+        Protocol::Dnode => Bridge::dnode(address.as_str()).results(dnode_results.into()),
         Protocol::NodeMesh => Bridge::node_mesh(address.as_str()),
     };
     let mut bridge = bridge.prefix(prefix);

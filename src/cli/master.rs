@@ -104,9 +104,9 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
     let native = options.listen.into_iter().map(|address| (Listen::tcp(address), "meshwork"));
     let style = options.dnode_results.into();
     let gateways = options.gateway.into_iter().map(|Foreign { protocol, address }| match protocol {
-        Protocol::LightRpc => (Listen::light_rpc(address, allowed.clone()), "light-rpc"),
-        Protocol::Dnode => (Listen::dnode(address, allowed.clone(), style), "dnode"),
-        Protocol::NodeMesh => (Listen::node_mesh(address), "node-mesh"),
+        Protocol::LightRpc => (Listen::light_rpc(address).allow(allowed.clone()), "light-rpc"),
+        Protocol::Dnode => (Listen::dnode(address).allow(allowed.clone()).results(style), "dnode"),
+        Protocol::NodeMesh => (Listen::node_mesh(address).allow(allowed.clone()), "node-mesh"),
     });
     for (listen, protocol) in native.chain(gateways) {
         let listening = actor.send(listen).await;

@@ -2,7 +2,7 @@
 
 use crate::{Mesh, dnode, light_rpc, node_mesh, soon};
 use meshwork::prelude::*;
-use meshwork::{Address, Bridge, ResultStyle};
+use meshwork::{Address, Bridge};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -288,7 +288,7 @@ async fn all_of_them_in_one_mesh_while_a_branch_is_killed_and_garbage_comes() {
     // The old mesh, three times over.
     let bridges = [
         Bridge::light_rpc(&old_addresses.0).prefix("light"),
-        Bridge::dnode(&old_addresses.1, ResultStyle::Result).prefix("dnode"),
+        Bridge::dnode(&old_addresses.1).prefix("dnode"),
         Bridge::node_mesh(&old_addresses.2).prefix("node"),
     ]
     .map(|bridge| actix_rt::spawn(bridge.run(&mesh.address)));

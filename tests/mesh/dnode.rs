@@ -3,7 +3,7 @@
 use crate::dialects::Foreign;
 use crate::{Mesh, node, soon};
 use meshwork::prelude::*;
-use meshwork::{Address, Allowed, Bridge, ResultStyle};
+use meshwork::{Address, Bridge, ResultStyle};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Foreign for Client {
     const GARBAGE: &[&[u8]] = &[b"garbage\n", b"{\"method\":", b"\xff\xfe\n", b"17\n{}\n", b"[[[[[[[["];
 
     async fn gateway(mesh: &Mesh) -> Address {
-        let listen = Listen::dnode("127.0.0.1:0", Allowed::all(), ResultStyle::Result);
+        let listen = Listen::dnode("127.0.0.1:0");
         mesh.master.addr().send(listen).await.expect("it runs").expect("it listens")
     }
 
@@ -96,7 +96,7 @@ impl Foreign for Client {
 async fn a_client_is_served(style: ResultStyle, name: &str) {
     let mesh = Mesh::start().await;
     let responders = mesh.bind(responders()).await;
-    let listen = Listen::dnode("127.0.0.1:0", Allowed::all(), style);
+    let listen = Listen::dnode("127.0.0.1:0").results(style);
     let address = mesh.master.addr().send(listen).await.expect("it runs").expect("it listens");
     let port = address.as_str().rsplit(':').next().expect("a port").to_owned();
     let mut client = node("client.js", &[&port, name]);
@@ -155,7 +155,7 @@ async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
     let mut line = String::new();
     BufReader::new(server.stdout.take().expect("it is piped")).read_line(&mut line).await.expect("a port");
     let address = format!("127.0.0.1:{}", line.trim());
-    let bridge = Bridge::dnode(address.as_str(), ResultStyle::Result).prefix("old");
+    let bridge = Bridge::dnode(address.as_str()).prefix("old");
     let bridging = actix_rt::spawn(bridge.run(&mesh.address));
     let there = |expected: usize| {
         let master = mesh.master.clone();

@@ -102,7 +102,7 @@ impl Foreign for Client {
 async fn gateway(mesh: &Mesh, allowed: Allowed) -> Address {
     mesh.master
         .addr()
-        .send(Listen::light_rpc("127.0.0.1:0", allowed))
+        .send(Listen::light_rpc("127.0.0.1:0").allow(allowed))
         .await
         .expect("the test has it so")
         .expect("the test has it so")

@@ -25,6 +25,7 @@ pub struct Bridge {
     server_token: Option<ByteString>,
     prefix: String,
     needs_prefix: bool,
+    results: ResultStyle,
     dial: Arc<dyn Dial>,
     dialect: Arc<MakeDialect>,
 }
@@ -60,13 +61,13 @@ impl Bridge {
         })
     }
 
-    /// To a server that speaks dnode, as the npm package `dnode` 1.2.2 does. A callback of it is called with what `style` says.
+    /// To a server that speaks dnode, as the npm package `dnode` 1.2.2 does.
     #[must_use]
-    pub fn dnode(server: impl Into<Address>, style: ResultStyle) -> Self {
-        let dialect = move |bridge: &Self| -> Box<dyn Dialect> {
-            Box::new(Dnode::client(bridge.name.clone(), bridge.token.clone(), &bridge.prefix, style))
-        };
-        Self::to(server.into(), "dnode", dialect)
+    pub fn dnode(server: impl Into<Address>) -> Self {
+        Self::to(server.into(), "dnode", |bridge| {
+            let (name, token) = (bridge.name.clone(), bridge.token.clone());
+            Box::new(Dnode::client(name, token, &bridge.prefix, bridge.results))
+        })
     }
 
     /// To a master that speaks node-mesh, as the npm package `node-mesh` 2.0 does. It does not say which actions there are, so everything
@@ -96,6 +97,7 @@ impl Bridge {
             token: None,
             server_token: None,
             needs_prefix: false,
+            results: ResultStyle::default(),
             prefix: String::new(),
             dial: Arc::new(Tcp),
             dialect: Arc::new(make),
@@ -120,6 +122,13 @@ impl Bridge {
     #[must_use]
     pub fn token(mut self, token: impl Into<ByteString>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// What a dnode server calls result callbacks with. Default: the result.
+    #[must_use]
+    pub fn results(mut self, style: ResultStyle) -> Self {
+        self.results = style;
         self
     }
 

@@ -14,6 +14,7 @@ use crate::{
 };
 use bytes::{BufMut, BytesMut};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -111,10 +112,11 @@ enum Ours {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct Line<'a> {
     method: Value,
-    #[serde(default)]
-    arguments: Vec<Value>,
+    /// Each is read by itself: what one of them holds is no reason to give the line up.
+    #[serde(borrow, default)]
+    arguments: Vec<&'a RawValue>,
     #[serde(default)]
     callbacks: Option<Map<String, Value>>,
     #[serde(default)]
@@ -266,12 +268,16 @@ impl Dnode {
         if cost(line) > COST_MAX {
             return Err(malformed("a line has too many values".to_owned()));
         }
-        let read = serde_json::from_slice(line).or_else(|error| {
-            let mended = mend_surrogates(line).ok_or(error)?;
-            serde_json::from_slice(&mended)
-        });
-        let Line { method, mut arguments, callbacks, links } =
-            read.map_err(|error| malformed(error.to_string()))?;
+        let Line { method, arguments, callbacks, links } =
+            serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
+        let mut unreadable = None;
+        let read = |argument: &RawValue| {
+            read_argument(argument.get()).unwrap_or_else(|error| {
+                unreadable = Some(error);
+                Value::Null
+            })
+        };
+        let mut arguments: Vec<_> = arguments.into_iter().map(read).collect();
         let mut functions: Vec<(u64, Vec<String>)> = Vec::new();
         for (number, path) in callbacks.into_iter().flatten() {
             let number =
@@ -318,6 +324,11 @@ impl Dnode {
             arguments.remove(at);
             number
         });
+        if let Some(error) = unreadable {
+            let what = format!("an argument cannot be read: {error}");
+            let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what);
+            return self.unreadable(target, &method, result, &functions, error, now, said);
+        }
         if let Some(Ours::Result(callback_id)) = target {
             return self.result_came(callback_id, &method, arguments, &functions, said);
         }
@@ -368,6 +379,36 @@ impl Dnode {
         if let Some(result) = result {
             self.tell(result, outcome, now, said);
         }
+    }
+
+    /// A line that cannot be read to its end: whoever waits is told.
+    #[expect(clippy::too_many_arguments, reason = "it is what is known of the line")]
+    fn unreadable(
+        &mut self,
+        target: Option<Ours>,
+        method: &Value,
+        result: Option<u64>,
+        functions: &[(u64, Vec<String>)],
+        error: CallError,
+        now: Instant,
+        said: &mut Said,
+    ) -> Result<(), DialectError> {
+        for (number, _) in functions {
+            self.hold(*number);
+            self.let_go(*number, now);
+        }
+        if let Some(Ours::Result(callback_id)) = target {
+            if let Some(number) = method.as_u64() {
+                self.ours.remove(&number);
+            }
+            if self.results.remove(&callback_id).is_some() {
+                said.answer(callback_id, Err(error.with_fate(Fate::Failed)));
+            }
+        } else if let Some(result) = result {
+            self.hold(result);
+            self.tell(result, Err(error), now, said);
+        }
+        Ok(())
     }
 
     fn called(
@@ -540,6 +581,13 @@ impl Dnode {
         }
         write_line(&json!("methods"), &json!([object]), &listed, said);
     }
+}
+
+fn read_argument(json: &str) -> serde_json::Result<Value> {
+    serde_json::from_str(json).or_else(|error| {
+        let mended = mend_surrogates(json.as_bytes()).ok_or(error)?;
+        serde_json::from_slice(&mended)
+    })
 }
 
 /// Texts of JavaScript may hold halves of characters, which no other text can: as Node.js itself does when it writes them as bytes, each

@@ -19,6 +19,7 @@ use crate::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::time::Instant;
 
 const DIALECT: &str = "node-mesh";
@@ -169,15 +170,124 @@ fn next_bin(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
     Ok(Some(bytes.split_to(claimed).freeze()))
 }
 
+/// A message that cannot be read: what is known of it, and why not.
+struct Unreadable {
+    id: String,
+    kind: String,
+    why: String,
+}
+
 /// The messages of the next `bin`, if all of it is there.
-fn next_batch(bytes: &mut BytesMut) -> Result<Option<Vec<Value>>, DialectError> {
+fn next_batch(bytes: &mut BytesMut) -> Result<Option<Vec<Result<Value, Unreadable>>>, DialectError> {
     let Some(content) = next_bin(bytes)? else { return Ok(None) };
     let content = mend_text(content);
-    match Payload::new(Encoding::MessagePack, content).decode() {
-        Ok(Value::List(messages)) => Ok(Some(messages)),
+    match Payload::new(Encoding::MessagePack, content.clone()).decode() {
+        Ok(Value::List(messages)) => Ok(Some(messages.into_iter().map(Ok).collect())),
         Ok(_) => Err(malformed("a bin holds a list of messages".to_owned())),
-        Err(error) => Err(malformed(error.reason)),
+        // One of them may hold something that is no reason to give the others up.
+        Err(error) => one_by_one(&content).map(Some).ok_or_else(|| malformed(error.reason)),
     }
+}
+
+/// The messages of a batch of which one cannot be read. None if it is not known where they begin and end.
+fn one_by_one(content: &Bytes) -> Option<Vec<Result<Value, Unreadable>>> {
+    let read = |part: Range<usize>| {
+        Payload::new(Encoding::MessagePack, content.slice(part))
+            .decode::<Value>()
+            .map_err(|error| error.reason)
+    };
+    let list = item(content, 0).filter(|_| matches!(content[0], 0x90..=0x9F | 0xDC | 0xDD))?;
+    let mut messages = Vec::new();
+    let mut at = list.head;
+    for _ in 0..list.within {
+        let end = skip(content, at)?;
+        messages.push(read(at..end).map_err(|why| {
+            let mut unreadable = Unreadable { id: String::new(), kind: String::new(), why };
+            let map = item(content, at)?;
+            let mut at = at + map.head;
+            for _ in 0..map.within / 2 {
+                let value = skip(content, at)?;
+                let end = skip(content, value)?;
+                let place = match read(at..value).ok()?.into_text().as_str() {
+                    "id" => &mut unreadable.id,
+                    "type" => &mut unreadable.kind,
+                    _ => {
+                        at = end;
+                        continue;
+                    }
+                };
+                *place = read(value..end).ok()?.into_text();
+                at = end;
+            }
+            Some(unreadable)
+        }));
+        at = end;
+    }
+    if at != content.len() {
+        return None;
+    }
+    let known = |message: Result<Value, Option<Unreadable>>| match message {
+        Ok(message) => Some(Ok(message)),
+        Err(unreadable) => Some(Err(unreadable?)),
+    };
+    messages.into_iter().map(known).collect()
+}
+
+/// How a value of MessagePack lies in the bytes.
+struct Item {
+    /// How long its head is.
+    head: usize,
+    /// How many bytes follow that are no values.
+    len: usize,
+    /// How many values follow.
+    within: usize,
+    is_text: bool,
+}
+
+fn item(bytes: &[u8], at: usize) -> Option<Item> {
+    let marker = *bytes.get(at)?;
+    let number = |len: usize| {
+        let digits = bytes.get(at + 1..at + 1 + len)?;
+        Some(digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)))
+    };
+    let plain = |head, len| Item { head, len, within: 0, is_text: false };
+    Some(match marker {
+        0x80..=0x8F => Item { within: 2 * usize::from(marker & 0x0F), ..plain(1, 0) },
+        0x90..=0x9F => Item { within: usize::from(marker & 0x0F), ..plain(1, 0) },
+        0xA0..=0xBF => Item { is_text: true, ..plain(1, usize::from(marker & 0x1F)) },
+        0xC1 => return None,
+        0xC4..=0xC6 => {
+            let digits = 1 << (marker - 0xC4);
+            plain(1 + digits, number(digits)?)
+        }
+        0xC7..=0xC9 => {
+            let digits = 1 << (marker - 0xC7);
+            plain(2 + digits, number(digits)?)
+        }
+        0xCA => plain(1, 4),
+        0xCB => plain(1, 8),
+        0xCC..=0xCF => plain(1, 1 << (marker - 0xCC)),
+        0xD0..=0xD3 => plain(1, 1 << (marker - 0xD0)),
+        0xD4..=0xD8 => plain(2, 1 << (marker - 0xD4)),
+        0xD9..=0xDB => {
+            let digits = 1 << (marker - 0xD9);
+            Item { is_text: true, ..plain(1 + digits, number(digits)?) }
+        }
+        0xDC | 0xDE => Item { within: number(2)? << (marker == 0xDE) as u8, ..plain(3, 0) },
+        0xDD | 0xDF => Item { within: number(4)? << (marker == 0xDF) as u8, ..plain(5, 0) },
+        _ => plain(1, 0),
+    })
+}
+
+/// Where a value ends, however deep it is.
+fn skip(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut left = 1_usize;
+    while left > 0 {
+        let Item { head, len, within, .. } = item(bytes, at)?;
+        at = at.checked_add(head)?.checked_add(len).filter(|end| *end <= bytes.len())?;
+        left = (left - 1).checked_add(within)?;
+    }
+    Some(at)
 }
 
 /// Texts of JavaScript may hold halves of characters, which no other text can and which msgpackr writes all the same: each becomes
@@ -189,37 +299,8 @@ fn mend_text(content: Bytes) -> Bytes {
     }
     let mut mended = BytesMut::from(&content[..]);
     let mut at = 0;
-    while let Some(&marker) = mended.get(at) {
-        let number = |len: usize| {
-            let digits = mended.get(at + 1..at + 1 + len)?;
-            Some(digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)))
-        };
-        // How long its head is, how much follows that is no value of its own, and whether that is text.
-        let item = match marker {
-            0xA0..=0xBF => Some((1, usize::from(marker & 0x1F), true)),
-            0xD9..=0xDB => {
-                let len = 1 << (marker - 0xD9);
-                number(len).map(|text| (1 + len, text, true))
-            }
-            0xC4..=0xC6 => {
-                let len = 1 << (marker - 0xC4);
-                number(len).map(|bytes| (1 + len, bytes, false))
-            }
-            0xC7..=0xC9 => {
-                let len = 1 << (marker - 0xC7);
-                number(len).map(|bytes| (2 + len, bytes, false))
-            }
-            0xCA => Some((1, 4, false)),
-            0xCB => Some((1, 8, false)),
-            0xCC..=0xCF => Some((1, 1 << (marker - 0xCC), false)),
-            0xD0..=0xD3 => Some((1, 1 << (marker - 0xD0), false)),
-            0xD4..=0xD8 => Some((2, 1 << (marker - 0xD4), false)),
-            0xDC | 0xDE => Some((3, 0, false)),
-            0xDD | 0xDF => Some((5, 0, false)),
-            _ => Some((1, 0, false)),
-        };
-        // What is cut short is for whoever reads it to say.
-        let Some((head, len, is_text)) = item else { break };
+    // What is cut short is for whoever reads it to say.
+    while let Some(Item { head, len, is_text, .. }) = item(&mended, at) {
         let (start, end) = (at + head, (at + head).saturating_add(len));
         if let Some(text) = mended.get_mut(start..end).filter(|_| is_text) {
             mend_halves(text);
@@ -477,6 +558,27 @@ impl Talk {
         })
     }
 
+    /// Hears that something was said, and not what: whoever waits is told.
+    fn hear_unreadable(&mut self, Unreadable { id, kind, why }: Unreadable, now: Instant, said: &mut Said) {
+        let what = format!("a message cannot be read: {why}");
+        let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what);
+        match &*kind {
+            "request" => self.answer(id, ByteString::new(), Err(error), now, said),
+            "callback" => {
+                if let Some(callback_id) = self.take_asked(&id) {
+                    said.answer(callback_id, Err(error.with_fate(Fate::Failed)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The request of ours that is known there by this id.
+    fn take_asked(&mut self, id: &str) -> Option<CallbackId> {
+        let asked = u64::from_str_radix(id, 16).ok().map(CallbackId);
+        asked.filter(|asked| self.asked.remove(asked))
+    }
+
     /// Hears what a user said.
     fn hear(&mut self, message: Message, now: Instant, said: &mut Said) {
         let Message { id, kind, action, params, body, error, .. } = message;
@@ -488,8 +590,7 @@ impl Talk {
                 said.frames.push(request);
             }
             Kind::Callback => {
-                let asked = u64::from_str_radix(&id, 16).ok().map(CallbackId);
-                if let Some(callback_id) = asked.filter(|asked| self.asked.remove(asked)) {
+                if let Some(callback_id) = self.take_asked(&id) {
                     said.answer(
                         callback_id,
                         if error == Value::Nil { Ok(pack(&body)) } else { Err(thrown(error)) },

@@ -423,3 +423,27 @@ fn the_oldest_function_is_taken_back_for_one_too_many() {
     }
     assert_eq!(released, [Frame::Release(CallbackId(0)), Frame::Release(CallbackId(1))]);
 }
+
+#[test]
+fn an_argument_that_cannot_be_read_ends_its_call_alone() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    let deep = ["[".repeat(300), "]".repeat(300)].concat();
+    let line = format!(r#"{{"method":"a","arguments":[{deep},"[Function]"],"callbacks":{{"3":["1"]}}}}"#);
+    let mut said = Said::default();
+    server.dialect.hear(&mut BytesMut::from(&format!("{line}\n")[..]), server.now, &mut said).unwrap();
+    assert!(said.frames.is_empty());
+    assert_eq!(lines(&said)[0]["arguments"][1]["name"], "CANNOT_DECODE");
+    // And as a result.
+    let call = json!({ "method": "a", "arguments": ["[Function]"], "callbacks": { "3": ["0"] } });
+    request(&server.hear(&call).0);
+    let (_, told) = server.say(invoke(3, Some(77), Wants::Result, &json!([7])));
+    let taker = told[0]["callbacks"].as_object().unwrap().keys().next().unwrap();
+    let line = format!("{{\"method\":{taker},\"arguments\":[{deep}]}}\n");
+    said = Said::default();
+    server.dialect.hear(&mut BytesMut::from(&line[..]), server.now, &mut said).unwrap();
+    let [Frame::Response(Response { callback_id: CallbackId(77), outcome: Err(error) })] = &said.frames[..]
+    else {
+        panic!("{:?}", said.frames)
+    };
+    assert_eq!((error.code(), error.fate()), (Code::CANNOT_DECODE, Fate::Failed));
+}

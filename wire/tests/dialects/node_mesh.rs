@@ -3,9 +3,9 @@
 use super::{bound, request};
 use bytes::BytesMut;
 use meshwork_wire::{
-    Bind, Broadcast, CallError, CallbackId, Code, Describe, Dialect, DialectError, Encoding, Fate, Frame,
-    NodeMeshClient, NodeMeshServer, Offer, Pattern, Payload, Publish, Refused, Register, Request, Response,
-    Said, Subscribe, SubscriptionKey,
+    Allowed, Bind, Broadcast, CallError, CallbackId, Code, Describe, Dialect, DialectError, Encoding, Fate,
+    Frame, NodeMeshClient, NodeMeshServer, Offer, Pattern, Payload, Publish, Refused, Register, Request,
+    Response, Said, Subscribe, SubscriptionKey,
 };
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -71,7 +71,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        Self { dialect: NodeMeshServer::new("peer"), now: Instant::now() }
+        Self { dialect: NodeMeshServer::new("peer", Allowed::all()), now: Instant::now() }
     }
 
     /// One that is bound, as the transcript has it.
@@ -554,4 +554,40 @@ fn an_error_with_data_of_its_own_keeps_what_it_says() {
     let response = Response { callback_id: call.callback_id, outcome: Err(error) };
     let said = &server.say(Frame::Response(response)).1[0]["data"]["error"];
     assert_eq!(*said, json!({ "code": "NONE", "name": "OutOfStock", "message": "none left" }));
+}
+
+#[test]
+fn a_value_that_cannot_be_read_ends_its_request_alone() {
+    let mut server = Server::bound();
+    let deep = [&[0x91; 300][..], &[0xC0]].concat();
+    let (frames, said) = server.hear(&raw_request("deep", &deep));
+    assert_eq!((frames.len(), &said[0]["id"]), (0, &json!("deep")));
+    assert_eq!(said[0]["data"]["error"]["code"], "REQUEST_PARAM_ERROR");
+    // And as a reply.
+    let call = request(&server.hear(&raw_request("1", &[0x90])).0);
+    let (_, said) = server.say(Frame::Request(Request { callback_id: CallbackId(4), ..call }));
+    let id = said[0]["id"].as_str().unwrap().to_owned();
+    let mut reply = raw_request(&id, &deep);
+    let at = reply.windows(8).position(|window| window == b"\xA7request").unwrap();
+    reply.splice(at..at + 8, *b"\xA8callback");
+    let len = u16::try_from(reply.len() - 3).unwrap();
+    reply[1..3].copy_from_slice(&len.to_be_bytes());
+    let (frames, _) = server.hear(&reply);
+    let [Frame::Response(Response { callback_id: CallbackId(4), outcome: Err(error) })] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!((error.code(), error.fate()), (Code::CANNOT_DECODE, Fate::Failed));
+    assert_eq!(server.hear(&line(3).0).0.len(), 1, "the connection is as good as before");
+}
+
+#[test]
+fn what_is_not_allowed_does_not_exist() {
+    let allowed = Allowed::only([Pattern::new("public/*").unwrap()]);
+    let mut server = Server { dialect: NodeMeshServer::new("peer", allowed), now: Instant::now() };
+    server.hear(&line(0).0);
+    server.say(bound());
+    let (frames, said) = server.hear(&line(3).0);
+    assert_eq!((frames.len(), &said[0]["data"]["error"]["code"]), (0, &json!("ACTION_NOT_EXIST")));
+    let call = said_by_branch("1", "request", "custom", "public/a", &json!([]));
+    request(&server.hear(&batch(&json!([call]))).0);
 }

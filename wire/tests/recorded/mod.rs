@@ -82,7 +82,7 @@ pub(crate) fn broken_for(end: End) -> Vec<Vec<u8>> {
     let mut broken: Vec<_> = texts.iter().map(|text| text.to_vec()).collect();
     // Nested deeper than anything that is meant.
     broken.push(match end.name.split_once(' ').expect("a protocol and a role").0 {
-        "dnode" => [b"{\"method\":\"a\",\"arguments\":", &[b'['; 300][..], &[b']'; 300], b"}\n"].concat(),
+        "dnode" => [b"{\"method\":\"a\",\"links\":", &[b'['; 300][..], &[b']'; 300], b"}\n"].concat(),
         "node-mesh" => [&[0xC5, 1, 44][..], &[0x91; 300]].concat(),
         _ => b"100000000\n".to_vec(),
     });

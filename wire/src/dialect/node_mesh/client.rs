@@ -196,7 +196,10 @@ impl Dialect for NodeMeshClient {
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         while let Some(messages) = next_batch(bytes)? {
             for message in messages {
-                self.hear_message(message, now, said)?;
+                match message {
+                    Ok(message) => self.hear_message(message, now, said)?,
+                    Err(unreadable) => self.talk.hear_unreadable(unreadable, now, said),
+                }
             }
         }
         Ok(())

@@ -3,10 +3,11 @@
 
 use super::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter};
 use super::{malformed, names, next_batch, pack, topic_of, write_bin};
-use crate::dialect::{Dialect, DialectError, Said, bind, registers};
+use crate::dialect::{Allowed, Dialect, DialectError, Said, bind, registers};
 use crate::limits::{ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, PATTERNS_PER_NODE_MAX};
 use crate::{
-    ByteString, Encoding, Frame, Offer, Pattern, Refused, Subscribe, SubscriptionKey, Value, check_action,
+    ByteString, CallError, Code, Encoding, Fate, Frame, Offer, Pattern, Refused, Subscribe, SubscriptionKey,
+    Value, check_action,
 };
 use bytes::BytesMut;
 use std::collections::HashSet;
@@ -17,6 +18,7 @@ use std::time::Instant;
 pub struct NodeMeshServer {
     talk: Talk,
     state: State,
+    allowed: Allowed,
     /// What it offers and listens to, as far as ours have not said no: it says it again and again.
     actions: HashSet<ByteString>,
     topics: HashSet<ByteString>,
@@ -26,10 +28,11 @@ pub struct NodeMeshServer {
 }
 
 impl NodeMeshServer {
-    /// For a branch that came from there.
+    /// For a branch that came from there, which may call this.
     #[must_use]
-    pub fn new(peer: &str) -> Self {
+    pub fn new(peer: &str, allowed: Allowed) -> Self {
         Self {
+            allowed,
             talk: Talk::new(peer, ByteString::new()),
             state: State::Unbound,
             actions: HashSet::new(),
@@ -44,6 +47,13 @@ impl NodeMeshServer {
         match (&self.state, message) {
             (State::Bound, None) => {}
             (State::Bound, Some(message)) if message.system => self.system(message, now, said),
+            (State::Bound, Some(message))
+                if message.kind == Kind::Request && !self.allowed.allows(&message.action) =>
+            {
+                let what = format!("nobody offers {:?}", message.action);
+                let nobody = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what);
+                self.talk.answer(message.id, message.action, Err(nobody), now, said);
+            }
             (State::Bound, Some(message)) => self.talk.hear(message, now, said),
             (State::Unbound, Some(message))
                 if message.system && message.kind == Kind::Request && *message.action == *BIND =>
@@ -188,11 +198,18 @@ impl Dialect for NodeMeshServer {
         {
             let mut messages = messages.into_iter();
             while let Some(message) = messages.next() {
-                self.hear_message(message, now, said)?;
+                match message {
+                    Ok(message) => self.hear_message(message, now, said)?,
+                    Err(unreadable) if self.state == State::Bound => {
+                        self.talk.hear_unreadable(unreadable, now, said);
+                    }
+                    Err(unreadable) => return Err(malformed(unreadable.why)),
+                }
                 if matches!(self.state, State::Binding(_)) && messages.len() > 0 {
                     // The others of the batch wait, too.
                     let mut rest = BytesMut::new();
-                    write_bin(&pack(&Value::List(messages.collect())).bytes, &mut rest);
+                    let readable = messages.filter_map(Result::ok).collect();
+                    write_bin(&pack(&Value::List(readable)).bytes, &mut rest);
                     rest.unsplit(bytes.split());
                     *bytes = rest;
                     break;
