@@ -4,7 +4,7 @@
 //! Such a master tells nobody who comes and goes, which actions there are, or that an action is gone; it knows no patterns and no groups. No
 //! heartbeat is sent: it asks for the address that the master sees, and a wrong one ends the original master.
 
-use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, next_batch, topic_for};
+use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, batch::next_batch, topic_for};
 use crate::dialect::{Dialect, DialectError, Said, bind};
 use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
 use crate::{

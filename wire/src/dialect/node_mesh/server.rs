@@ -1,8 +1,9 @@
 //! The master's end. Whoever is at the other one is a branch of the mesh as any: it binds with what it shows, registers actions and
 //! topics, calls and is called, publishes and broadcasts.
 
+use super::batch::{malformed, next_batch, write_bin};
 use super::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter};
-use super::{malformed, names, next_batch, pack, topic_of, write_bin};
+use super::{names, pack, topic_of};
 use crate::dialect::{Allowed, Dialect, DialectError, Said, bind, registers};
 use crate::limits::{ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, PATTERNS_PER_NODE_MAX};
 use crate::{
