@@ -414,11 +414,13 @@ fn the_oldest_function_is_taken_back_for_one_too_many() {
         json!({ "method": "a", "arguments": [{ "f": "[Function]" }], "callbacks": { "3": ["0", "f"] } });
     server.hear(&call);
     let mut released = Vec::new();
-    for number in 0..131_074 {
-        let Frame::Invoke(mut invoke) = invoke(3, None, Wants::Nothing, &json!([{ "$callback": 0 }])) else {
+    for call in 0..=16_u64 {
+        let count = if call < 16 { 8_192 } else { 2 };
+        let placeholders: Vec<_> = (0..count).map(|at| json!({ "$callback": at })).collect();
+        let Frame::Invoke(mut invoke) = invoke(3, None, Wants::Nothing, &json!([placeholders])) else {
             unreachable!()
         };
-        invoke.payload.callbacks = Callbacks::from_iter([CallbackId(number)]);
+        invoke.payload.callbacks = (0..count).map(|number| CallbackId(8_192 * call + number)).collect();
         released.extend(server.say(Frame::Invoke(invoke)).0);
     }
     assert_eq!(released, [Frame::Release(CallbackId(0)), Frame::Release(CallbackId(1))]);

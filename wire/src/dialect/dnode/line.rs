@@ -1,0 +1,234 @@
+//! The lines of dnode, and where what lies in them: paths, links, placeholders. What a line may cost is bounded here.
+
+use super::DIALECT;
+use crate::dialect::{DialectError, Said};
+use crate::limits::{DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
+use bytes::BufMut;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+/// The longest line, in bytes: what fits into a frame of ours.
+pub(super) const LINE_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
+
+/// How many values a line may repeat by links: a link takes a few bytes and may name everything. Together they have no more bytes than a
+/// line may have.
+const LINKS_MAX: usize = 1_024;
+
+/// What the values of a line may cost in memory, in units of about 32 bytes: those of a list take one each, an object has room for more
+/// than it holds.
+const COST_MAX: usize = 4 * 1024 * 1024;
+const OBJECT_COST: usize = 20;
+
+/// A line, as far as it can be read.
+pub(super) struct Line {
+    pub(super) method: Value,
+    pub(super) arguments: Vec<Value>,
+    /// The functions in them, by their number, with where they stand.
+    pub(super) functions: Vec<(u64, Vec<String>)>,
+    pub(super) links: Vec<Link>,
+    /// Why one of the arguments is nothing.
+    pub(super) unreadable: Option<serde_json::Error>,
+}
+
+#[derive(Deserialize)]
+struct Parts<'a> {
+    method: Value,
+    /// Each is read by itself: what one of them holds is no reason to give the line up.
+    #[serde(borrow, default)]
+    arguments: Vec<&'a RawValue>,
+    #[serde(default)]
+    callbacks: Option<Map<String, Value>>,
+    #[serde(default)]
+    links: Option<Vec<Link>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Link {
+    from: Vec<Value>,
+    to: Vec<Value>,
+}
+
+/// Reads a line.
+pub(super) fn read_line(line: &[u8]) -> Result<Line, DialectError> {
+    if cost(line) > COST_MAX {
+        return Err(malformed("a line has too many values".to_owned()));
+    }
+    let Parts { method, arguments, callbacks, links } =
+        serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
+    let mut unreadable = None;
+    let read = |argument: &RawValue| {
+        read_argument(argument.get()).unwrap_or_else(|error| {
+            unreadable = Some(error);
+            Value::Null
+        })
+    };
+    let arguments = arguments.into_iter().map(read).collect();
+    let mut functions = Vec::new();
+    for (number, path) in callbacks.into_iter().flatten() {
+        let number = number.parse().map_err(|_| malformed(format!("a function has number {number:?}")))?;
+        functions.push((number, path_of(&path).ok_or_else(|| malformed("a path is a list".to_owned()))?));
+    }
+    functions.sort_unstable();
+    Ok(Line { method, arguments, functions, links: links.unwrap_or_default(), unreadable })
+}
+
+fn malformed(what: String) -> DialectError {
+    DialectError::Malformed { dialect: DIALECT, what }
+}
+
+fn read_argument(json: &str) -> serde_json::Result<Value> {
+    serde_json::from_str(json).or_else(|error| {
+        let mended = mend_surrogates(json.as_bytes()).ok_or(error)?;
+        serde_json::from_slice(&mended)
+    })
+}
+
+/// Texts of JavaScript may hold halves of characters, which no other text can: as Node.js itself does when it writes them as bytes, each
+/// becomes U+FFFD. None if there are none.
+fn mend_surrogates(json: &[u8]) -> Option<Vec<u8>> {
+    let escaped = |at: usize| {
+        let digits = json.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
+        u16::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
+    };
+    let (mut mended, mut found, mut at) = (json.to_vec(), false, 0);
+    while at < json.len() {
+        at += match (json[at], escaped(at)) {
+            (b'\\', Some(0xD800..=0xDBFF)) if matches!(escaped(at + 6), Some(0xDC00..=0xDFFF)) => 12,
+            (b'\\', Some(0xD800..=0xDFFF)) => {
+                mended[at + 2..at + 6].copy_from_slice(b"fffd");
+                found = true;
+                6
+            }
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+    }
+    found.then_some(mended)
+}
+
+/// In ASCII: the original makes text of each piece that it reads, and a character that is cut in two is lost.
+pub(super) fn write_line(method: &Value, arguments: &Value, callbacks: &Map<String, Value>, said: &mut Said) {
+    let line = json!({ "method": method, "arguments": arguments, "callbacks": callbacks, "links": [] });
+    for character in line.to_string().chars() {
+        if character.is_ascii() {
+            said.bytes.put_u8(character as u8);
+            continue;
+        }
+        for half in character.encode_utf16(&mut [0; 2]) {
+            said.bytes.extend_from_slice(format!("\\u{half:04x}").as_bytes());
+        }
+    }
+    said.bytes.put_u8(b'\n');
+}
+
+/// The index of a function that stands here.
+pub(super) fn placeholder(value: &Value) -> Option<usize> {
+    let entries = value.as_object().filter(|entries| entries.len() == 1)?;
+    usize::try_from(entries.get("$callback")?.as_u64()?).ok()
+}
+
+fn path_of(path: &Value) -> Option<Vec<String>> {
+    let step = |step: &Value| match step {
+        Value::String(step) => Some(step.clone()),
+        Value::Number(step) => Some(step.to_string()),
+        _ => None,
+    };
+    path.as_array()?.iter().map(step).collect()
+}
+
+fn at<'v>(arguments: &'v mut [Value], path: &[String]) -> Option<&'v mut Value> {
+    let (first, rest) = path.split_first()?;
+    let first = arguments.get_mut(first.parse::<usize>().ok()?)?;
+    rest.iter().try_fold(first, |value, step| match value {
+        Value::Array(values) => values.get_mut(step.parse::<usize>().ok()?),
+        Value::Object(entries) => entries.get_mut(step),
+        _ => None,
+    })
+}
+
+/// Puts a value where a path leads to, if there is anything.
+pub(super) fn put(arguments: &mut [Value], path: &[String], value: Value) {
+    if let Some(place) = at(arguments, path) {
+        *place = value;
+    }
+}
+
+/// Repeats the values that stand in several places. A cycle has no form in JSON: where it would begin again is nothing.
+pub(super) fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), DialectError> {
+    if links.len() > LINKS_MAX {
+        return Err(malformed(format!("{} links, and {LINKS_MAX} are allowed", links.len())));
+    }
+    let mut left = LINE_LEN_MAX;
+    for Link { from, to } in links {
+        let (from, to) = (path_of(&Value::Array(from)), path_of(&Value::Array(to)));
+        let (Some(from), Some(to)) = (from, to) else {
+            return Err(malformed("a path is a list of names".to_owned()));
+        };
+        if to.starts_with(&from) {
+            put(arguments, &to, Value::Null);
+            continue;
+        }
+        let Some(value) = at(arguments, &from) else { continue };
+        let Size { bytes, depth } = size(value);
+        left = left.checked_sub(bytes).ok_or_else(|| malformed("links repeat too much".to_owned()))?;
+        if to.len() + depth > DEPTH_MAX {
+            return Err(malformed(format!("links nest deeper than {DEPTH_MAX} levels")));
+        }
+        let value = value.clone();
+        match to.split_last() {
+            // A place that is not there yet.
+            Some((last, parent)) if !parent.is_empty() => match at(arguments, parent) {
+                Some(Value::Object(entries)) => _ = entries.insert(last.clone(), value),
+                Some(Value::Array(values)) => match last.parse::<usize>() {
+                    Ok(index) if index < values.len() => values[index] = value,
+                    _ => {}
+                },
+                _ => {}
+            },
+            _ => put(arguments, &to, value),
+        }
+    }
+    Ok(())
+}
+
+/// What a value has, with everything in it.
+#[derive(Default)]
+struct Size {
+    /// At least: what its texts have, and some for each value.
+    bytes: usize,
+    depth: usize,
+}
+
+fn size(value: &Value) -> Size {
+    const EACH: usize = 32;
+    let add = |sum: Size, (key, value): (usize, &Value)| {
+        let Size { bytes, depth } = size(value);
+        Size { bytes: sum.bytes + key + bytes, depth: sum.depth.max(depth + 1) }
+    };
+    let within = match value {
+        Value::Array(values) => values.iter().map(|value| (0, value)).fold(Size::default(), add),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, value)| (OBJECT_COST + key.len(), value)).fold(Size::default(), add)
+        }
+        Value::String(text) => Size { bytes: text.len(), depth: 0 },
+        _ => Size::default(),
+    };
+    Size { bytes: within.bytes + EACH, ..within }
+}
+
+/// What the values of a line will cost, before they are made.
+fn cost(json: &[u8]) -> usize {
+    let (mut cost, mut in_text, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'{' if !in_text => cost += OBJECT_COST,
+            b',' | b'[' if !in_text => cost += 1,
+            _ => {}
+        }
+    }
+    cost
+}
