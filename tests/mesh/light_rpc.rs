@@ -1,7 +1,7 @@
 //! light_rpc on live sockets: clients of it at our gateway, and an old server behind a bridge.
 
 use crate::dialects::Foreign;
-use crate::{Mesh, soon};
+use crate::{Mesh, node, soon};
 use meshwork::prelude::*;
 use meshwork::{Address, Allowed, Bridge, BridgeError, Pattern};
 use serde_json::{Value, json};
@@ -295,4 +295,55 @@ async fn a_quiet_client_is_kept_however_often_the_master_wants_a_sign_of_life() 
     let said = tokio::time::timeout(Duration::from_millis(800), read_packet(&mut client.reader)).await;
     assert!(said.is_err(), "it is neither told anything nor closed: {said:?}");
     assert_eq!(mesh.master.snapshot().await.expect("it runs").sessions.len(), 1);
+}
+
+#[actix::test]
+async fn the_original_of_npm_is_served() {
+    let mesh = Mesh::start().await;
+    let _calculator = mesh.bind(calculator("calculator")).await;
+    let address = gateway(&mesh, Allowed::all()).await;
+    let port = address.as_str().rsplit(':').next().expect("a port").to_owned();
+    let mut client = node("light_rpc.js", &["client", &port]);
+    let mut lines = BufReader::new(client.stdout.take().expect("it is piped")).lines();
+    let mut said = std::collections::HashMap::new();
+    let reading = async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            let (what, value): (String, Value) = serde_json::from_str(&line).expect("JSON");
+            said.insert(what, value);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reading).await.expect("it ends");
+    assert_eq!(said["functions"], json!(["boom", "combine", "echo", "multiply", "nothing"]));
+    assert_eq!(said["boom"], json!([{ "name": "Boom", "message": "it went off", "code": 1200 }]));
+    assert_eq!((&said["echo"], &said["right"]), (&json!(true), &json!(10_000)));
+    assert_eq!(said["half"], json!([["a\u{FFFD}"]]), "no text of ours has half a character");
+}
+
+#[actix::test]
+async fn the_functions_of_the_original_of_npm_are_actions_while_it_is_there() {
+    let mesh = Mesh::start().await;
+    let mut server = node("light_rpc.js", &["server"]);
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().expect("it is piped")).read_line(&mut line).await.expect("a port");
+    let bridge = Bridge::light_rpc(format!("127.0.0.1:{}", line.trim())).prefix("old");
+    let bridging = actix_rt::spawn(bridge.run(&mesh.address));
+    let caller = mesh.branch("caller").await;
+    soon(async { while caller.describe("old/*").await.unwrap().len() != 5 {} }).await;
+    assert_eq!(soon(caller.call("old/add", (2_i64, 3_i64))).await, Ok(5_i64));
+    let values = json!({ "é": ["☃😀", null, [[]], 9_007_199_254_740_991_i64, -0.001] });
+    assert_eq!(soon(caller.call("old/echo", (values.clone(),))).await, Ok(values));
+    assert_eq!(soon(caller.call("old/pair", (7,))).await, Ok((7, "second".to_owned())));
+    assert_eq!(soon(caller.call::<()>("old/boom", ())).await.unwrap_err().fate(), Fate::Failed);
+    let sums = soon(caller.call_many::<i64>("old/add", (0..10_000_i64).map(|number| (number, 1_i64)))).await;
+    assert!(sums.into_iter().zip(1..).all(|(sum, number)| sum == Ok(number)));
+    let waiting = actix_rt::spawn(caller.call::<()>("old/silent", ()));
+    soon(async {
+        let sessions = || async { mesh.master.snapshot().await.expect("it runs").sessions };
+        while sessions().await.iter().all(|session| session.in_flight == 0) {}
+    })
+    .await;
+    server.kill().await.expect("it runs");
+    assert_eq!(soon(waiting).await.unwrap().unwrap_err().code(), Code::PROVIDER_LOST);
+    soon(async { while !caller.describe("old/*").await.unwrap().is_empty() {} }).await;
+    bridging.abort();
 }

@@ -240,12 +240,44 @@ fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, Stri
     // and again for one and the same byte.
     let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     let read = read_within(encoding, bytes, &bounds);
-    if read.is_err() && encoding == Encoding::MessagePack && bounds.met_bytes() {
-        // A type that knows no bytes, as those of JSON do not, takes them as JSON has them.
-        let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX).with_bytes_as_lists();
-        return read_within(encoding, bytes, &bounds).or(read);
+    if read.is_ok() {
+        return read;
     }
-    read
+    let again = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
+    match encoding {
+        // A type that knows no bytes, as those of JSON do not, takes them as JSON has them.
+        Encoding::MessagePack if bounds.met_bytes() => {
+            read_within(encoding, bytes, &again().with_bytes_as_lists()).or(read)
+        }
+        Encoding::Json => match mend_json(bytes) {
+            Some(mended) => read_within(encoding, &mended, &again()).or(read),
+            None => read,
+        },
+        _ => read,
+    }
+}
+
+/// Texts of JavaScript may hold halves of characters, which no other text can: as Node.js itself does when it writes them as bytes, each
+/// becomes U+FFFD. None if there are none.
+pub(crate) fn mend_json(json: &[u8]) -> Option<Vec<u8>> {
+    let escaped = |at: usize| {
+        let digits = json.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
+        u16::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
+    };
+    let (mut mended, mut found, mut at) = (json.to_vec(), false, 0);
+    while at < json.len() {
+        at += match (json[at], escaped(at)) {
+            (b'\\', Some(0xD800..=0xDBFF)) if matches!(escaped(at + 6), Some(0xDC00..=0xDFFF)) => 12,
+            (b'\\', Some(0xD800..=0xDFFF)) => {
+                mended[at + 2..at + 6].copy_from_slice(b"fffd");
+                found = true;
+                6
+            }
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+    }
+    found.then_some(mended)
 }
 
 fn read_within<T: DeserializeOwned>(
@@ -349,6 +381,13 @@ mod tests {
         let within = packed(b"\x92\xC4\x01\x07\x05").decode::<(serde_json::Value, u8)>();
         assert_eq!(within.unwrap(), (serde_json::json!([7]), 5));
         assert!(bytes.decode::<String>().is_err() && bytes.decode::<u8>().is_err());
+    }
+
+    #[test]
+    fn halves_of_characters_are_read_as_what_stands_for_them() {
+        let json = |text: &'static str| Payload::new(Encoding::Json, text).decode::<String>();
+        assert_eq!(json(r#""\ud83d\ude00\ud83d\\ud83d\udc00""#).unwrap(), "😀\u{FFFD}\\ud83d\u{FFFD}");
+        assert!(json(r#""\ud83d"#).is_err() && json(r#""\ud83"#).is_err() && json(r#""\"#).is_err());
     }
 
     #[test]

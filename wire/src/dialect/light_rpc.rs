@@ -1,6 +1,7 @@
 //! light_rpc, as `nodejs-light_rpc` 0.2 speaks it: `<length of the JSON in bytes, decimal>\n<JSON>`, where the JSON is
 //! `{"command": .., "data": ..}`. `__D` describes, the name of a function calls it with `{"id": .., "args": [..]}`, `__R` and `__E` resolve
-//! the id with results or an error. Nothing is bound, nothing beats.
+//! the id with results or an error. Nothing is bound, nothing beats. 0.1 has longer words for the same; whoever begins with them is answered
+//! with them.
 //!
 //! What the original lacks and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
 //! command, and bad JSON ends nobody else's call. Values pass as the text that they are: nothing rounds a number.
@@ -32,12 +33,53 @@ const ID_LEN_MAX: usize = 256;
 
 const _: () = assert!(PACKET_LEN_MAX < 100_000_000, "a length has eight digits");
 
+/// The commands that are no functions.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Words {
+    describe: &'static str,
+    result: &'static str,
+    error: &'static str,
+}
+
+/// Those of 0.2, and those of 0.1.
+const WORDS: [Words; 2] = [
+    Words { describe: "__D", result: "__R", error: "__E" },
+    Words { describe: "__DESCR", result: "__RESULT", error: "__ERROR_CMD" },
+];
+
+/// What says that a command is none, or a packet is none.
+const ERROR: &str = "error";
+
+/// What a command is.
+enum Command {
+    Describe(Words),
+    Result,
+    Failure,
+    Error,
+    Function,
+}
+
+impl Command {
+    fn of(command: &str) -> Self {
+        for words in WORDS {
+            match command {
+                _ if command == words.describe => return Self::Describe(words),
+                _ if command == words.result => return Self::Result,
+                _ if command == words.error => return Self::Failure,
+                _ => {}
+            }
+        }
+        if command == ERROR { Self::Error } else { Self::Function }
+    }
+}
+
 /// What a light_rpc server is to its clients, for one of them: it looks like a branch of the mesh that only calls.
 #[derive(Debug)]
 pub struct LightRpcServer {
     name: ByteString,
     bound: bool,
     visible: Visible,
+    words: Words,
     /// By our id: the client's, as it wrote it.
     calls: Calls<Box<RawValue>>,
 }
@@ -49,6 +91,8 @@ pub struct LightRpcClient {
     credentials: Option<ByteString>,
     prefix: String,
     described: bool,
+    /// Whether it was asked in the words of the other version, or need not be.
+    asked_again: bool,
     /// What is offered when it is bound, since the bind has no room for it.
     more: Vec<Offer>,
     /// Until when each is waited for.
@@ -151,6 +195,7 @@ impl LightRpcServer {
             name: foreign_name(DIALECT, peer),
             bound: false,
             visible: Visible::new(allowed),
+            words: WORDS[0],
             calls: Calls::new(),
         }
     }
@@ -158,35 +203,36 @@ impl LightRpcServer {
     fn packet(&mut self, json: &Bytes, now: Instant, said: &mut Said) {
         let Ok(Packet { command, data }) = serde_json::from_slice::<Packet<'_>>(json) else {
             // Its end is known, so what follows can still be read.
-            return packet("error", Some(r#"{"code":"BAD_JSON"}"#), &mut said.bytes);
+            return packet(ERROR, Some(r#"{"code":"BAD_JSON"}"#), &mut said.bytes);
         };
-        match &*command {
-            "__D" => {
+        match Command::of(&command) {
+            Command::Describe(words) => {
+                self.words = words;
                 let names: Vec<_> = self
                     .visible
                     .actions()
                     .map(|action| format!("{}:{{}}", serde_json::Value::from(&**action)))
                     .collect();
-                packet("__D", Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
+                packet(words.describe, Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
             }
             // They are what we say; a client that says them waits for nothing.
-            "__R" | "__E" | "error" => {}
-            _ => self.call(&command, data, json, now, said),
+            Command::Result | Command::Failure | Command::Error => {}
+            Command::Function => self.call(&command, data, json, now, said),
         }
     }
 
     fn call(&mut self, function: &str, data: Option<&RawValue>, json: &Bytes, now: Instant, said: &mut Said) {
         let call = data.and_then(|data| serde_json::from_str::<CallData<'_>>(data.get()).ok());
         let Some(CallData { id, args }) = call.filter(|call| call.id.get().len() <= ID_LEN_MAX) else {
-            return packet("error", Some(r#"{"code":"BAD_CALL"}"#), &mut said.bytes);
+            return packet(ERROR, Some(r#"{"code":"BAD_CALL"}"#), &mut said.bytes);
         };
         if !self.visible.allows(function) {
-            return unknown_command(id, said);
+            return unknown_command(self.words, id, said);
         }
         let args = args.map_or("[]", RawValue::get);
         if !args.starts_with('[') {
             let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, "args is a list");
-            return failed(id, &error, said);
+            return failed(self.words, id, &error, said);
         }
         // A part of the packet, unless it was left out.
         let bytes = match args {
@@ -199,17 +245,17 @@ impl LightRpcServer {
     }
 }
 
-fn unknown_command(id: &RawValue, said: &mut Said) {
+fn unknown_command(words: Words, id: &RawValue, said: &mut Said) {
     let data = format!(r#"{{"code":"UNKNOWN_COMMAND","id":{}}}"#, id.get());
-    packet("error", Some(&data), &mut said.bytes);
+    packet(ERROR, Some(&data), &mut said.bytes);
     let data = format!(r#"{{"id":{},"err":{{"code":"UNKNOWN_COMMAND"}}}}"#, id.get());
-    packet("__E", Some(&data), &mut said.bytes);
+    packet(words.error, Some(&data), &mut said.bytes);
 }
 
-fn failed(id: &RawValue, error: &CallError, said: &mut Said) {
+fn failed(words: Words, id: &RawValue, error: &CallError, said: &mut Said) {
     let failure = Failure { name: error.name(), message: error.message(), code: error.code().0 };
     let failure = serde_json::to_string(&failure).unwrap_or_else(|_| "{}".to_owned());
-    packet("__E", Some(&format!(r#"{{"id":{},"err":{failure}}}"#, id.get())), &mut said.bytes);
+    packet(words.error, Some(&format!(r#"{{"id":{},"err":{failure}}}"#, id.get())), &mut said.bytes);
 }
 
 impl Dialect for LightRpcServer {
@@ -244,12 +290,12 @@ impl Dialect for LightRpcServer {
                 match replied {
                     Ok(result) => {
                         let data = format!(r#"{{"id":{},"args":[{result}]}}"#, id.get());
-                        packet("__R", Some(&data), &mut said.bytes);
+                        packet(self.words.result, Some(&data), &mut said.bytes);
                     }
                     Err(error) if error.code() == Code::ACTION_NOT_FOUND && error.fate() == Fate::NotSent => {
-                        unknown_command(&id, said);
+                        unknown_command(self.words, &id, said);
                     }
-                    Err(error) => failed(&id, &error, said),
+                    Err(error) => failed(self.words, &id, &error, said),
                 }
             }
             Frame::Request(Request { callback_id, payload, .. }) => {
@@ -265,7 +311,7 @@ impl Dialect for LightRpcServer {
 
     fn expire(&mut self, now: Instant, said: &mut Said) {
         while let Some((callback_id, id)) = self.calls.expired(now) {
-            failed(&id, &too_late(self.calls.within()), said);
+            failed(self.words, &id, &too_late(self.calls.within()), said);
             said.frames.push(Frame::Cancel(callback_id));
         }
     }
@@ -276,10 +322,19 @@ impl LightRpcClient {
     #[must_use]
     pub fn new(name: ByteString, credentials: Option<ByteString>, prefix: &str) -> Self {
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { name, credentials, prefix, described: false, more: Vec::new(), calls: HashMap::new() }
+        Self {
+            name,
+            credentials,
+            prefix,
+            described: false,
+            asked_again: false,
+            more: Vec::new(),
+            calls: HashMap::new(),
+        }
     }
 
     fn described(&mut self, data: Option<&RawValue>, said: &mut Said) -> Result<(), DialectError> {
+        self.asked_again = true;
         if std::mem::replace(&mut self.described, true) {
             return Ok(());
         }
@@ -302,7 +357,7 @@ impl LightRpcClient {
         Ok(())
     }
 
-    fn resolved(&mut self, command: &str, data: &RawValue, said: &mut Said) {
+    fn resolved(&mut self, command: &Command, data: &RawValue, said: &mut Said) {
         let Ok(results) = serde_json::from_str::<Results<'_>>(data.get()) else {
             return;
         };
@@ -310,7 +365,7 @@ impl LightRpcClient {
             return;
         };
         let outcome = match command {
-            "__R" => Ok(Payload::new(
+            Command::Result => Ok(Payload::new(
                 Encoding::Json,
                 match &results.args[..] {
                     [] => "null".to_owned(),
@@ -321,7 +376,7 @@ impl LightRpcClient {
                     }
                 },
             )),
-            "__E" => Err(thrown(results.err)),
+            Command::Failure => Err(thrown(results.err)),
             _ => {
                 Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, "the server has no such function"))
             }
@@ -368,7 +423,7 @@ fn thrown(error: Option<&RawValue>) -> CallError {
 
 impl Dialect for LightRpcClient {
     fn begin(&mut self, _: Instant, said: &mut Said) {
-        packet("__D", None, &mut said.bytes);
+        packet(WORDS[0].describe, None, &mut said.bytes);
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, _: Instant, said: &mut Said) -> Result<(), DialectError> {
@@ -376,10 +431,14 @@ impl Dialect for LightRpcClient {
             let Ok(Packet { command, data }) = serde_json::from_slice::<Packet<'_>>(&json) else {
                 continue;
             };
-            match (&*command, data) {
-                ("__D", data) => self.described(data, said)?,
-                (command @ ("__R" | "__E" | "error"), Some(data)) => self.resolved(command, data, said),
-                _ => {}
+            match (Command::of(&command), data) {
+                (Command::Describe(_), data) => self.described(data, said)?,
+                // It does not know the word, so it is of the other version.
+                (Command::Error, _) if !std::mem::replace(&mut self.asked_again, true) => {
+                    packet(WORDS[1].describe, None, &mut said.bytes);
+                }
+                (Command::Function, _) | (_, None) => {}
+                (command, Some(data)) => self.resolved(&command, data, said),
             }
         }
         Ok(())

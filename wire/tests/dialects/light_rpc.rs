@@ -300,3 +300,36 @@ fn functions_are_given_back() {
         server.say(Frame::Response(Response { callback_id: request.callback_id, outcome: Ok(payload) }));
     assert_eq!(frames, [Frame::Release(CallbackId(9))]);
 }
+
+#[test]
+fn whoever_has_the_words_of_0_1_is_answered_in_them() {
+    let mut server = Server::new(&["a"], Allowed::all());
+    let (_, said) = server.hear(&packet(&json!({ "command": "__DESCR" })));
+    assert_eq!(said, [json!({ "command": "__DESCR", "data": { "a": {} } })]);
+    let call = |id: &str| packet(&json!({ "command": "a", "data": { "id": id, "args": [] } }));
+    for (id, outcome, command) in [
+        ("1", Ok(Payload::new(Encoding::Json, "1")), "__RESULT"),
+        ("2", Err(CallError::new(Code::PANICKED, Fate::Failed, "it broke")), "__ERROR_CMD"),
+    ] {
+        let (frames, _) = server.hear(&call(id));
+        let [Frame::Request(request)] = &frames[..] else { panic!("no request") };
+        let (_, said) = server.say(Frame::Response(Response { callback_id: request.callback_id, outcome }));
+        assert_eq!((&said[0]["command"], &said[0]["data"]["id"]), (&json!(command), &json!(id)));
+    }
+}
+
+#[test]
+fn a_server_that_does_not_know_the_word_is_asked_with_the_other_one_once() {
+    let mut client = LightRpcClient::new("b".into(), None, "");
+    let (mut said, now) = (Said::default(), Instant::now());
+    client.begin(now, &mut said);
+    let unknown = packet(&json!({ "command": "error", "data": { "code": "UNKNOWN_COMMAND" } }));
+    for _ in 0..3 {
+        client.hear(&mut BytesMut::from(&unknown[..]), now, &mut said).unwrap();
+    }
+    let asked = packets(std::str::from_utf8(&said.bytes).unwrap());
+    assert_eq!(asked, [json!({ "command": "__D" }), json!({ "command": "__DESCR" })]);
+    let described = packet(&json!({ "command": "__DESCR", "data": { "a": {} } }));
+    client.hear(&mut BytesMut::from(&described[..]), now, &mut said).unwrap();
+    assert!(matches!(&said.frames[..], [Frame::Bind(bind)] if bind.offers[0].action == "a"));
+}

@@ -3,6 +3,7 @@
 use super::DIALECT;
 use crate::dialect::{DialectError, Said};
 use crate::limits::{DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
+use crate::payload::mend_json;
 use bytes::BufMut;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -79,32 +80,9 @@ fn malformed(what: String) -> DialectError {
 
 fn read_argument(json: &str) -> serde_json::Result<Value> {
     serde_json::from_str(json).or_else(|error| {
-        let mended = mend_surrogates(json.as_bytes()).ok_or(error)?;
+        let mended = mend_json(json.as_bytes()).ok_or(error)?;
         serde_json::from_slice(&mended)
     })
-}
-
-/// Texts of JavaScript may hold halves of characters, which no other text can: as Node.js itself does when it writes them as bytes, each
-/// becomes U+FFFD. None if there are none.
-fn mend_surrogates(json: &[u8]) -> Option<Vec<u8>> {
-    let escaped = |at: usize| {
-        let digits = json.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
-        u16::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
-    };
-    let (mut mended, mut found, mut at) = (json.to_vec(), false, 0);
-    while at < json.len() {
-        at += match (json[at], escaped(at)) {
-            (b'\\', Some(0xD800..=0xDBFF)) if matches!(escaped(at + 6), Some(0xDC00..=0xDFFF)) => 12,
-            (b'\\', Some(0xD800..=0xDFFF)) => {
-                mended[at + 2..at + 6].copy_from_slice(b"fffd");
-                found = true;
-                6
-            }
-            (b'\\', _) => 2,
-            _ => 1,
-        };
-    }
-    found.then_some(mended)
 }
 
 /// In ASCII: the original makes text of each piece that it reads, and a character that is cut in two is lost.
