@@ -3,7 +3,8 @@
 
 use crate::Frame;
 use crate::limits::{
-    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN, READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START,
+    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
+    READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
 };
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
@@ -96,6 +97,8 @@ impl Decoder for FrameCodec {
             self.follow_load(buffer.len());
         }
         let (mut whole, mut count) = (0, 0);
+        // Where a block of few would end, and one of some.
+        let (mut few, mut some) = (0, 0);
         loop {
             // What is left over is the next block: the decoder is asked again before anything is read.
             if count == BLOCK_FRAMES_MAX {
@@ -119,7 +122,17 @@ impl Decoder for FrameCodec {
             }
             whole += len;
             count += 1;
+            match count {
+                BLOCK_OF_FEW => few = whole,
+                BLOCK_OF_SOME => some = whole,
+                _ => {}
+            }
         }
+        (whole, count) = match count {
+            BLOCK_OF_FEW..=FEW_FRAMES => (few, BLOCK_OF_FEW),
+            BLOCK_OF_SOME..=SOME_FRAMES => (some, BLOCK_OF_SOME),
+            _ => (whole, count),
+        };
         if whole > 0 {
             return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
         }
@@ -213,5 +226,31 @@ impl Iterator for Frames {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (0, Some(self.left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many frames each block of a read has.
+    fn blocks(frames: usize) -> Vec<usize> {
+        let mut buffer = BytesMut::new();
+        (0..frames).for_each(|_| Frame::Ping.encode(&mut buffer));
+        let mut codec = FrameCodec::unbound();
+        std::iter::from_fn(|| codec.decode(&mut buffer).unwrap().map(|block| block.frames().count()))
+            .collect()
+    }
+
+    #[test]
+    fn the_fewer_frames_wait_the_fewer_are_taken_at_once() {
+        assert_eq!(blocks(23), [23]);
+        assert_eq!(blocks(64), [24, 24, 16]);
+        assert_eq!(blocks(200), [64, 64, 24, 24, 24]);
+        assert_eq!(blocks(300), [300]);
+        assert_eq!(blocks(1_100), [512, 512, 24, 24, 24, 4]);
+        for frames in 0..600 {
+            assert_eq!(blocks(frames).iter().sum::<usize>(), frames);
+        }
     }
 }
