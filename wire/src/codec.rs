@@ -2,6 +2,7 @@
 //! frame: that is what keeps the cost of a frame low under load.
 
 use crate::Frame;
+use crate::frame::PUBLISH;
 use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
     READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
@@ -128,11 +129,13 @@ impl Decoder for FrameCodec {
                 _ => {}
             }
         }
-        (whole, count) = match count {
-            BLOCK_OF_FEW..=FEW_FRAMES => (few, BLOCK_OF_FEW),
-            BLOCK_OF_SOME..=SOME_FRAMES => (some, BLOCK_OF_SOME),
-            _ => (whole, count),
-        };
+        // Nobody waits for an answer to an event.
+        let is_awaited = buffer.get(LENGTH_PREFIX_LEN) != Some(&PUBLISH);
+        if is_awaited && count > BLOCK_OF_FEW && count <= FEW_FRAMES {
+            (whole, count) = (few, BLOCK_OF_FEW);
+        } else if is_awaited && count > FEW_FRAMES && count <= SOME_FRAMES {
+            (whole, count) = (some, BLOCK_OF_SOME);
+        }
         if whole > 0 {
             return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
         }
@@ -235,8 +238,12 @@ mod tests {
 
     /// How many frames each block of a read has.
     fn blocks(frames: usize) -> Vec<usize> {
+        blocks_of(&Frame::Ping, frames)
+    }
+
+    fn blocks_of(frame: &Frame, frames: usize) -> Vec<usize> {
         let mut buffer = BytesMut::new();
-        (0..frames).for_each(|_| Frame::Ping.encode(&mut buffer));
+        (0..frames).for_each(|_| frame.encode(&mut buffer));
         let mut codec = FrameCodec::unbound();
         std::iter::from_fn(|| codec.decode(&mut buffer).unwrap().map(|block| block.frames().count()))
             .collect()
@@ -249,6 +256,14 @@ mod tests {
         assert_eq!(blocks(200), [64, 64, 24, 24, 24]);
         assert_eq!(blocks(300), [300]);
         assert_eq!(blocks(1_100), [512, 512, 24, 24, 24, 4]);
+        let event = crate::Publish {
+            topic: "t".into(),
+            publisher: "".into(),
+            for_all: true,
+            groups: Vec::new(),
+            payload: crate::Payload::default(),
+        };
+        assert_eq!(blocks_of(&Frame::Publish(event), 64), [64]);
         for frames in 0..600 {
             assert_eq!(blocks(frames).iter().sum::<usize>(), frames);
         }

@@ -6,6 +6,8 @@
 
 mod swift;
 
+pub(crate) use swift::PUBLISH;
+
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};
 use crate::{CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId, Wants};

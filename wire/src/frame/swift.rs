@@ -15,7 +15,7 @@ use std::time::Duration;
 /// The places of variants in [`super::Head`] and its parts. `tests/golden.rs` freezes them.
 const REQUEST: u8 = 9;
 const RESPONSE: u8 = 10;
-const PUBLISH: u8 = 16;
+pub(crate) const PUBLISH: u8 = 16;
 const REPLY: u8 = 0;
 
 /// Integers of bincode's standard configuration: below this one byte, else this and two, the next and four, or eight bytes.
