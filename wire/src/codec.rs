@@ -18,6 +18,8 @@ pub struct FrameCodec {
     /// How much is read at once at the moment, and whether something has been read since room was made for it.
     read_len: usize,
     has_read: bool,
+    /// Whether what is left of a read is the rest of many: that is no few.
+    is_rest: bool,
 }
 
 /// One or more whole frames, as one read brought them. The lengths have been checked, the frames have not been read.
@@ -70,7 +72,7 @@ impl FrameCodec {
     /// For frames of at most so many bytes, the length prefix not counted.
     #[must_use]
     pub fn new(frame_len_max: usize) -> Self {
-        Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false }
+        Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false, is_rest: false }
     }
 
     /// A read that filled its room says that more waits: the next one reads twice as much at once. One that filled little of
@@ -96,6 +98,7 @@ impl Decoder for FrameCodec {
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {
         if std::mem::take(&mut self.has_read) {
             self.follow_load(buffer.len());
+            self.is_rest = false;
         }
         let (mut whole, mut count) = (0, 0);
         // Where a block of few would end, and one of some.
@@ -130,10 +133,11 @@ impl Decoder for FrameCodec {
             }
         }
         // Nobody waits for an answer to an event.
-        let is_awaited = buffer.get(LENGTH_PREFIX_LEN) != Some(&PUBLISH);
-        if is_awaited && count > BLOCK_OF_FEW && count <= FEW_FRAMES {
+        let in_parts = !self.is_rest && buffer.get(LENGTH_PREFIX_LEN) != Some(&PUBLISH);
+        self.is_rest |= count > SOME_FRAMES;
+        if in_parts && count > BLOCK_OF_FEW && count <= FEW_FRAMES {
             (whole, count) = (few, BLOCK_OF_FEW);
-        } else if is_awaited && count > FEW_FRAMES && count <= SOME_FRAMES {
+        } else if in_parts && count > FEW_FRAMES && count <= SOME_FRAMES {
             (whole, count) = (some, BLOCK_OF_SOME);
         }
         if whole > 0 {
@@ -255,7 +259,7 @@ mod tests {
         assert_eq!(blocks(64), [24, 24, 16]);
         assert_eq!(blocks(200), [64, 64, 24, 24, 24]);
         assert_eq!(blocks(300), [300]);
-        assert_eq!(blocks(1_100), [512, 512, 24, 24, 24, 4]);
+        assert_eq!(blocks(1_100), [512, 512, 76], "the rest of many");
         let event = crate::Publish {
             topic: "t".into(),
             publisher: "".into(),
