@@ -5,7 +5,7 @@ use crate::{ActionError, CallError, Code, Encoding, Fate, Payload};
 use actix::{Message, Recipient};
 use futures::FutureExt;
 use futures::stream::{Stream, StreamExt, TryStreamExt};
-use meshwork_wire::limits::CALL_WITHIN;
+use meshwork_wire::limits::{CALL_WITHIN, IN_FLIGHT_MAX};
 use meshwork_wire::{Callable, Function, Invocation, Invoked, Wants};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use std::any::TypeId;
@@ -13,6 +13,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -72,7 +74,7 @@ where
     /// A closure. It is called on the arbiter of the branch, or of the session at a master, that passed it; so it must not take
     /// long. A panic in it is an error of that call only.
     pub fn new(function: impl Fn(Args) -> Ret + Send + Sync + 'static) -> Self {
-        Self::of(Local(move |arguments: Payload| {
+        Self::of(Local::new(move |arguments: Payload| {
             let encoding = arguments.encoding;
             let returned = arguments.decode_arguments().map(&function);
             std::future::ready(returned.map_err(CallError::from).and_then(|value| written(encoding, &value)))
@@ -84,7 +86,7 @@ where
     where
         Fut: Future<Output = Result<Ret, ActionError>> + Send + 'static,
     {
-        Self::of(Local(move |arguments: Payload| {
+        Self::of(Local::new(move |arguments: Payload| {
             let encoding = arguments.encoding;
             let returned = arguments.decode_arguments().map(&function);
             async move { written(encoding, &returned?.await?) }
@@ -195,7 +197,38 @@ impl<Ret: DeserializeOwned + 'static> Future for Invoking<Ret> {
 impl<Ret> Unpin for Invoking<Ret> {}
 
 /// A function of this process.
-struct Local<F>(F);
+struct Local<F> {
+    function: F,
+    /// How many calls that nobody waits for are not done.
+    unwatched: Arc<AtomicUsize>,
+}
+
+impl<F> Local<F> {
+    fn new(function: F) -> Self {
+        Self { function, unwatched: Arc::default() }
+    }
+}
+
+/// One of the calls that nobody waits for; it is done when this is dropped.
+struct Unwatched(Arc<AtomicUsize>);
+
+impl Unwatched {
+    fn begin(unwatched: &Arc<AtomicUsize>) -> Result<Self, CallError> {
+        // Dropped at once if it is one too many.
+        let this = Self(Arc::clone(unwatched));
+        if this.0.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT_MAX {
+            return Ok(this);
+        }
+        let what = format!("{IN_FLIGHT_MAX} calls of this callback are not done");
+        Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what))
+    }
+}
+
+impl Drop for Unwatched {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl<F, Fut> Callable for Local<F>
 where
@@ -204,7 +237,15 @@ where
 {
     fn invoke(&self, Invocation { arguments, within, wants }: Invocation) -> Invoked {
         let encoding = arguments.encoding;
-        let returned = match catch_unwind(AssertUnwindSafe(|| (self.0)(arguments))) {
+        let unwatched = match wants {
+            Wants::Nothing => Some(Unwatched::begin(&self.unwatched)),
+            Wants::End | Wants::Result => None,
+        };
+        let unwatched = match unwatched.transpose() {
+            Ok(unwatched) => unwatched,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let returned = match catch_unwind(AssertUnwindSafe(|| (self.function)(arguments))) {
             Ok(returned) => AssertUnwindSafe(returned).catch_unwind(),
             Err(_) => return Box::pin(std::future::ready(Err(panicked()))),
         };
@@ -215,7 +256,10 @@ where
                 (Poll::Ready(outcome), ..) => outcome,
                 (Poll::Pending, Wants::Nothing, _) if Handle::try_current().is_ok() => {
                     // It goes on by itself, and nobody hears what becomes of it.
-                    tokio::spawn(returned);
+                    tokio::spawn(async move {
+                        let _unwatched = unwatched;
+                        let _ = returned.await;
+                    });
                     return Ok(Payload::default());
                 }
                 (Poll::Pending, _, None) => returned.await,
