@@ -146,7 +146,7 @@ impl Listen {
         Self::at(address.into(), ListenOn::Tcp)
     }
 
-    /// Listens on a TCP address for clients that speak light_rpc, as `nodejs-light_rpc` 0.2 does: they see the actions of the mesh
+    /// Listens on a TCP address for clients that speak light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do: they see the actions of the mesh
     /// as functions. The protocol has no authentication, so whoever reaches the address may call what is [allowed](Self::allow),
     /// whatever token branches need.
     #[must_use]

@@ -53,7 +53,7 @@ pub enum BridgeError {
 const WELL_AFTER: Duration = Duration::from_secs(5);
 
 impl Bridge {
-    /// To a server that speaks light_rpc, as `nodejs-light_rpc` 0.2 does.
+    /// To a server that speaks light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do.
     #[must_use]
     pub fn light_rpc(server: impl Into<Address>) -> Self {
         Self::to(server.into(), "light_rpc", |bridge| {
