@@ -13,8 +13,8 @@ use crate::session::too_long;
 use bytes::{Buf, BytesMut};
 use futures::future::BoxFuture;
 use meshwork_wire::limits::{
-    BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN,
-    HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
+    BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FOREIGN_OUT_LEN_MAX,
+    FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bound, CallError, Callbacks, Code, DialectError, Fate, Frame, FrameCodec, Invoke, Request, Response, Said,
@@ -29,9 +29,6 @@ use tokio_util::codec::Decoder;
 
 /// How often a foreign connection says that it is still there, or more often if it must, and looks for calls that have taken too long.
 const BEAT: Duration = Duration::from_secs(1);
-
-/// How much may wait to be written to whoever was dialled before it is given up: it reads nothing.
-const OUT_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
 
 /// Frames of ours at one end, another protocol at the other.
 pub(crate) struct DialectLink {
@@ -51,9 +48,7 @@ pub(crate) struct DialectLink {
     beat: Interval,
     /// Whether it was dialled. Whoever came in is not heard while it does not read; whoever was dialled always is, since it may do the same.
     dialled: bool,
-    /// Whether a bind was asked for, and whether our end has heard, or said, that it is done: nothing else may be said before.
-    asked: bool,
-    bound: bool,
+    bind: Bind,
     /// The longest frame that our end reads.
     frame_len_max: usize,
     state: State,
@@ -61,6 +56,14 @@ pub(crate) struct DialectLink {
     pub(crate) refused: Option<CallError>,
     reader: Option<Waker>,
     writer: Option<Waker>,
+}
+
+/// How far the bind is: nothing else may be said before it is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bind {
+    No,
+    Asked,
+    Done,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,8 +100,6 @@ impl DialectLink {
     ) -> Self {
         let mut said = Said::default();
         dialect.begin(Instant::now(), &mut said);
-        let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut this = Self {
             link,
             dialect,
@@ -109,10 +110,9 @@ impl DialectLink {
             written: BytesMut::new(),
             codec: FrameCodec::new(FRAME_LEN_MAX),
             said,
-            beat,
+            beat: every(BEAT),
             dialled,
-            asked: false,
-            bound: false,
+            bind: Bind::No,
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
             refused: None,
@@ -127,9 +127,10 @@ impl DialectLink {
     fn pass_on(&mut self) {
         while !self.said.frames.is_empty() {
             for frame in std::mem::take(&mut self.said.frames) {
-                self.asked |= matches!(frame, Frame::Bind(_));
-                if let Frame::Bound(bound) = &frame {
-                    self.let_in(bound);
+                match &frame {
+                    Frame::Bind(_) => self.bind = Bind::Asked,
+                    Frame::Bound(bound) => self.let_in(bound),
+                    _ => {}
                 }
                 match self.unfit(&frame) {
                     Some(error) => self.refuse(frame, error),
@@ -147,11 +148,9 @@ impl DialectLink {
 
     /// The bind is done.
     fn let_in(&mut self, bound: &Bound) {
-        self.bound = true;
+        self.bind = Bind::Done;
         self.frame_len_max = usize::try_from(bound.frame_len_max).unwrap_or(FRAME_LEN_MAX).min(FRAME_LEN_MAX);
-        let every = BEAT.min(Duration::from_millis(bound.heartbeat_ms)).max(HEARTBEAT_EVERY_MIN);
-        self.beat = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
-        self.beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.beat = every(BEAT.min(Duration::from_millis(bound.heartbeat_ms)).max(HEARTBEAT_EVERY_MIN));
     }
 
     /// Why our end would give the link up if it read this.
@@ -230,7 +229,7 @@ impl DialectLink {
         loop {
             while self.beat.poll_tick(context).is_ready() {
                 self.dialect.expire(Instant::now(), &mut self.said);
-                if self.bound {
+                if self.bind == Bind::Done {
                     // Its other end knows no heartbeat of ours; while the socket is open, it is there.
                     self.said.frames.push(Frame::Ping);
                 }
@@ -239,8 +238,9 @@ impl DialectLink {
             // Whoever asks and does not read is not heard until it does.
             let unread = self.poll_out(context)?.is_pending();
             let blocked = unread && !self.dialled && self.out.len() > FOREIGN_BUFFER_LEN_MAX;
-            if unread && self.out.len() > OUT_LEN_MAX {
-                self.end(&over(self.out.len(), OUT_LEN_MAX));
+            if unread && self.out.len() > FOREIGN_OUT_LEN_MAX {
+                let what = format!("{} bytes wait for it, and it reads none", self.out.len());
+                self.end(&DialectError::Closed(CallError::new(Code::OVERLOADED, Fate::Unknown, what)));
             }
             if self.state == State::Open && !blocked {
                 self.said.enough = false;
@@ -267,12 +267,16 @@ impl DialectLink {
                 return Poll::Pending;
             }
             // A whole message of theirs must fit; of whoever has not been checked, no more than a bind takes.
-            let heard_max = if self.bound || self.dialled { FRAME_LEN_MAX } else { BIND_FRAME_LEN_MAX };
-            if self.heard.len() > heard_max {
-                if self.bound || self.asked {
+            let is_known = self.bind == Bind::Done || self.dialled;
+            let (claimed, max) =
+                (self.heard.len(), if is_known { FRAME_LEN_MAX } else { BIND_FRAME_LEN_MAX });
+            if claimed > max {
+                // What comes behind a bind waits for it.
+                if self.bind != Bind::No {
                     return Poll::Pending;
                 }
-                self.end(&over(self.heard.len(), heard_max));
+                let dialect = "the protocol that is listened for";
+                self.end(&DialectError::TooLong { dialect, claimed, max });
                 continue;
             }
             self.heard.reserve(READ_BUFFER_LEN_START);
@@ -286,12 +290,13 @@ impl DialectLink {
     /// Takes the frames that our end has written.
     fn take_written(&mut self) -> io::Result<()> {
         while let Some(block) = self.codec.decode(&mut self.written).map_err(io::Error::other)? {
+            let now = Instant::now();
             for frame in block.frames() {
                 let frame = frame.map_err(io::Error::other)?;
                 if let Frame::Bound(bound) = &frame {
                     self.let_in(bound);
                 }
-                if let Err(error) = self.dialect.say(frame, Instant::now(), &mut self.said) {
+                if let Err(error) = self.dialect.say(frame, now, &mut self.said) {
                     self.end(&error);
                 }
             }
@@ -358,8 +363,10 @@ impl AsyncWrite for DialectLink {
     }
 }
 
-fn over(claimed: usize, max: usize) -> DialectError {
-    DialectError::TooLong { dialect: "the protocol that is listened for", claimed, max }
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
 }
 
 /// Makes a dialect for a connection that came from there.

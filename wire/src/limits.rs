@@ -142,6 +142,10 @@ pub const FOREIGN_CALL_WITHIN: Duration = Duration::from_secs(60);
 /// How many bytes may wait to be written to a foreign connection before it is heard no more: what it asks it must read.
 pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
 
+/// How many bytes may wait for a server that a bridge or a branch dialled before it is given up: it is heard even while it does not read,
+/// since it may wait for us as we wait for it.
+pub const FOREIGN_OUT_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
+
 /// How long a TCP connection is silent before the operating system asks whether the other end is there, and how often it asks again.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// See [`KEEPALIVE_AFTER`].
