@@ -1,7 +1,7 @@
 //! The original dnode, from npm, on live sockets: as a client of our gateway, and as an old server behind a bridge.
 
 use crate::dialects::Foreign;
-use crate::{Mesh, node, soon};
+use crate::{Mesh, node, soon, until_asked};
 use meshwork::prelude::*;
 use meshwork::{Address, Bridge, ResultStyle};
 use serde_json::{Value, json};
@@ -193,11 +193,7 @@ async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
     let silent = soon(caller.call::<()>("old/silent", ()).within(Duration::from_millis(50))).await;
     assert_eq!(silent.unwrap_err().code(), Code::REQUEST_TIMEOUT);
     let waiting = actix_rt::spawn(caller.call::<()>("old/silent", ()));
-    soon(async {
-        let sessions = || async { mesh.master.snapshot().await.expect("it runs").sessions };
-        while sessions().await.iter().all(|session| session.in_flight == 0) {}
-    })
-    .await;
+    until_asked(&mesh.master).await;
     server.kill().await.expect("it runs");
     let lost = soon(waiting).await.unwrap().unwrap_err();
     assert_eq!((lost.code(), lost.fate()), (Code::PROVIDER_LOST, Fate::Unknown));

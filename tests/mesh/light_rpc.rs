@@ -1,7 +1,7 @@
 //! light_rpc on live sockets: clients of it at our gateway, and an old server behind a bridge.
 
 use crate::dialects::Foreign;
-use crate::{Mesh, node, soon};
+use crate::{Mesh, node, soon, until_asked};
 use meshwork::prelude::*;
 use meshwork::{Address, Allowed, Bridge, BridgeError, Pattern};
 use serde_json::{Value, json};
@@ -229,11 +229,7 @@ async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
     }
     // It goes in the middle of a call, and comes back.
     let waiting = actix_rt::spawn(caller.call::<()>("legacy/silent", ()));
-    soon(async {
-        let in_flight = || async { mesh.master.snapshot().await.unwrap().sessions };
-        while in_flight().await.iter().all(|session| session.in_flight == 0) {}
-    })
-    .await;
+    until_asked(&mesh.master).await;
     running.abort();
     let lost = soon(waiting).await.unwrap().unwrap_err();
     assert_eq!((lost.code(), lost.fate()), (Code::PROVIDER_LOST, Fate::Unknown));
@@ -337,11 +333,7 @@ async fn the_functions_of_the_original_of_npm_are_actions_while_it_is_there() {
     let sums = soon(caller.call_many::<i64>("old/add", (0..10_000_i64).map(|number| (number, 1_i64)))).await;
     assert!(sums.into_iter().zip(1..).all(|(sum, number)| sum == Ok(number)));
     let waiting = actix_rt::spawn(caller.call::<()>("old/silent", ()));
-    soon(async {
-        let sessions = || async { mesh.master.snapshot().await.expect("it runs").sessions };
-        while sessions().await.iter().all(|session| session.in_flight == 0) {}
-    })
-    .await;
+    until_asked(&mesh.master).await;
     server.kill().await.expect("it runs");
     assert_eq!(soon(waiting).await.unwrap().unwrap_err().code(), Code::PROVIDER_LOST);
     soon(async { while !caller.describe("old/*").await.unwrap().is_empty() {} }).await;

@@ -82,6 +82,15 @@ pub(crate) async fn until_known(node: &Node, name: &'static str, known: bool) {
     .await;
 }
 
+/// Waits until someone in the mesh has been asked something and has not answered.
+pub(crate) async fn until_asked(master: &Master) {
+    soon(async {
+        let sessions = || async { master.snapshot().await.expect("it runs").sessions };
+        while sessions().await.iter().all(|session| session.in_flight == 0) {}
+    })
+    .await;
+}
+
 /// A script of `tests/node`, whose packages `cargo xtask test` installs.
 pub(crate) fn node(script: &str, arguments: &[&str]) -> Child {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node");

@@ -1,7 +1,7 @@
 //! node-mesh on live sockets: branches that speak it, made here byte for byte as the original ones are.
 
 use crate::dialects::Foreign;
-use crate::{Mesh, ear, node, soon};
+use crate::{Mesh, ear, node, soon, until_asked};
 use meshwork::prelude::*;
 use meshwork::{Address, BindError, Bridge, BridgeError, ByteBuf, Encoding, Payload};
 use serde_json::{Value, json};
@@ -281,11 +281,7 @@ async fn a_branch_that_goes_ends_what_it_was_asked() {
     let caller = mesh.branch("caller").await;
     assert_eq!(soon(NodeRequester::new(&caller).add(1, 2)).await, Ok(3));
     let waiting = actix_rt::spawn(caller.call::<()>("node/silent", ()));
-    soon(async {
-        let sessions = || async { mesh.master.snapshot().await.expect("it runs").sessions };
-        while sessions().await.iter().all(|session| session.in_flight == 0) {}
-    })
-    .await;
+    until_asked(&mesh.master).await;
     answering.abort();
     let lost = soon(waiting).await.unwrap().unwrap_err();
     assert_eq!((lost.code(), lost.fate()), (Code::PROVIDER_LOST, Fate::Unknown));

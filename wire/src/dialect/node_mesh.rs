@@ -105,6 +105,12 @@ impl Message {
 }
 
 impl Value {
+    fn get(&self, key: &str) -> Option<&Value> {
+        let Value::Map(entries) = self else { return None };
+        let found = entries.iter().find(|(name, _)| matches!(name, Value::Text(name) if name == key));
+        found.map(|(_, value)| value)
+    }
+
     fn take(&mut self, key: &str) -> Value {
         let Value::Map(entries) = self else { return Value::Nil };
         let found = entries.iter_mut().find(|(name, _)| matches!(name, Value::Text(name) if name == key));
@@ -243,8 +249,8 @@ fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
 /// An error of ours as theirs: codes are texts there, and what one of them threw comes out as it went in.
 fn error_object(error: &CallError) -> Value {
     // Others have data as well, which are not the error itself.
-    if let Some(thrown @ Value::Map(_)) = error.data().and_then(|data| data.decode::<Value>().ok())
-        && thrown.clone().take("message") == Value::text(error.message())
+    if let Some(thrown) = error.data().and_then(|data| data.decode::<Value>().ok())
+        && matches!(thrown.get("message"), Some(Value::Text(message)) if message == error.message())
     {
         return thrown;
     }

@@ -64,14 +64,36 @@ pub(super) fn bind_with(actions: &[String]) -> Vec<u8> {
     batch(&json!([said_by_branch("1", "request", "system", "action:bindAuth", &params)]))
 }
 
-struct Server {
-    dialect: NodeMeshServer,
+/// An end of a connection, and what it makes of the messages of the other one.
+struct End<D> {
+    dialect: D,
     now: Instant,
 }
 
+impl<D: Dialect> End<D> {
+    fn of(dialect: D) -> Self {
+        Self { dialect, now: Instant::now() }
+    }
+
+    fn hear(&mut self, bytes: &[u8]) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.hear(&mut BytesMut::from(bytes), self.now, &mut said).expect("it is understood");
+        (said.frames, messages(&said.bytes))
+    }
+
+    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
+        let mut said = Said::default();
+        self.dialect.say(frame, self.now, &mut said).expect("it goes on");
+        (said.frames, messages(&said.bytes))
+    }
+}
+
+/// A master's end.
+type Server = End<NodeMeshServer>;
+
 impl Server {
     fn new() -> Self {
-        Self { dialect: NodeMeshServer::new("peer", Allowed::all()), now: Instant::now() }
+        Self::of(NodeMeshServer::new("peer", Allowed::all()))
     }
 
     /// One that is bound, as the transcript has it.
@@ -81,18 +103,6 @@ impl Server {
         server.say(bound());
         server.hear(&line(2).0);
         server
-    }
-
-    fn hear(&mut self, bytes: &[u8]) -> (Vec<Frame>, Vec<Value>) {
-        let mut said = Said::default();
-        self.dialect.hear(&mut BytesMut::from(bytes), self.now, &mut said).expect("it is understood");
-        (std::mem::take(&mut said.frames), messages(&said.bytes))
-    }
-
-    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
-        let mut said = Said::default();
-        self.dialect.say(frame, self.now, &mut said).expect("it goes on");
-        (std::mem::take(&mut said.frames), messages(&said.bytes))
     }
 }
 
@@ -318,33 +328,18 @@ fn nothing_runs_before_the_bind_was_checked() {
     assert_eq!(called, [json!(["2"]), json!(["3"]), json!(["4"])]);
 }
 
-/// A client at the end of a branch of ours, or of a bridge.
-struct Client {
-    dialect: NodeMeshClient,
-    now: Instant,
-}
+/// The end of a branch of ours, or of a bridge.
+type Client = End<NodeMeshClient>;
 
 impl Client {
     /// A branch, and what it says first.
     fn branch(bind: Bind) -> (Self, Vec<Value>) {
-        let mut client = Self { dialect: NodeMeshClient::branch("peer"), now: Instant::now() };
+        let mut client = Self::of(NodeMeshClient::branch("peer"));
         let mut said = Said::default();
         client.dialect.begin(client.now, &mut said);
         assert_eq!((said.frames.len(), said.bytes.len()), (0, 0), "it has nothing to say by itself");
         let (_, said) = client.say(Frame::Bind(bind));
         (client, said)
-    }
-
-    fn hear(&mut self, bytes: &[u8]) -> (Vec<Frame>, Vec<Value>) {
-        let mut said = Said::default();
-        self.dialect.hear(&mut BytesMut::from(bytes), self.now, &mut said).expect("it is understood");
-        (std::mem::take(&mut said.frames), messages(&said.bytes))
-    }
-
-    fn say(&mut self, frame: Frame) -> (Vec<Frame>, Vec<Value>) {
-        let mut said = Said::default();
-        self.dialect.say(frame, self.now, &mut said).expect("it goes on");
-        (std::mem::take(&mut said.frames), messages(&said.bytes))
     }
 
     /// What it hears from a recorded master, with the id that stands for the one that was recorded.
@@ -492,12 +487,10 @@ fn what_node_mesh_cannot_do_is_said_at_once() {
 
 #[test]
 fn a_bridge_asks_an_old_master_for_everything_under_its_prefix() {
-    let now = Instant::now();
     let (name, shown, token) = ("bridge".into(), Some("k".into()), Some("secret".into()));
-    let dialect = NodeMeshClient::bridge("peer", name, shown, token, "old".into());
-    let mut client = Client { dialect, now };
+    let mut client = Client::of(NodeMeshClient::bridge("peer", name, shown, token, "old".into()));
     let mut said = Said::default();
-    client.dialect.begin(now, &mut said);
+    client.dialect.begin(client.now, &mut said);
     let asked = &messages(&said.bytes)[0];
     assert_eq!(asked["content"]["params"], json!(["bridge", "k", [], []]));
     let (frames, _) = client.hear_recorded(1, &asked["id"]);
@@ -583,7 +576,7 @@ fn a_value_that_cannot_be_read_ends_its_request_alone() {
 #[test]
 fn what_is_not_allowed_does_not_exist() {
     let allowed = Allowed::only([Pattern::new("public/*").unwrap()]);
-    let mut server = Server { dialect: NodeMeshServer::new("peer", allowed), now: Instant::now() };
+    let mut server = Server::of(NodeMeshServer::new("peer", allowed));
     server.hear(&line(0).0);
     server.say(bound());
     let (frames, said) = server.hear(&line(3).0);
