@@ -153,16 +153,23 @@ impl Callbacks {
         /// Goes back to what was being written around it, whatever happens.
         struct Around(Option<Vec<Function>>);
 
-        impl Drop for Around {
-            fn drop(&mut self) {
+        impl Around {
+            fn go_back(&mut self) -> Option<Vec<Function>> {
                 // A thread that ends has no place for it any more, and writes nothing more.
-                let _ = NOTED.try_with(|noted| noted.set(self.0.take()));
+                NOTED.try_with(|noted| noted.replace(self.0.take())).ok().flatten()
             }
         }
 
-        let _around = Around(NOTED.try_with(|noted| noted.replace(Some(Vec::new()))).unwrap_or_default());
+        impl Drop for Around {
+            fn drop(&mut self) {
+                self.go_back();
+            }
+        }
+
+        let mut around = Around(NOTED.try_with(|noted| noted.replace(Some(Vec::new()))).unwrap_or_default());
         let written = write();
-        let noted = NOTED.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        let noted = around.go_back().unwrap_or_default();
+        std::mem::forget(around);
         if noted.len() > CALLBACKS_PER_REQUEST_MAX {
             let count = noted.len();
             return (

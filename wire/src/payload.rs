@@ -11,7 +11,7 @@ use crate::{CallError, Callbacks, Code, Fate, error::cut_len};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
-use std::{cell::Cell, fmt};
+use std::{cell::Cell, fmt, io};
 
 /// How a payload was written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
@@ -93,13 +93,16 @@ impl From<DecodeError> for CallError {
 const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
 
 thread_local! {
-    /// Payloads are written one behind the other into one buffer and share it, so that a small one costs no allocation.
+    /// Payloads that are not small are written one behind the other into one buffer and share it, so that one costs no allocation.
     static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
-/// How much of the shared buffer is made at once. A small payload that is kept keeps this much, or twice that when it made
-/// the buffer grow.
+/// How much of the shared buffer is made at once. A payload in it that is kept keeps this much, or twice that when it made the
+/// buffer grow.
 const SCRATCH_LEN: usize = 4 * 1024;
+
+/// Payloads of so many bytes are small: they are gathered on the stack and have their bytes for themselves.
+const SMALL_LEN_MAX: usize = 64;
 
 impl Payload {
     /// Bytes that were written elsewhere.
@@ -108,25 +111,15 @@ impl Payload {
         Self { encoding, bytes: bytes.into(), callbacks: Callbacks::none() }
     }
 
-    /// Writes a value. Costs a pass over the value; small ones share a buffer and allocate nothing.
+    /// Writes a value. Costs a pass over the value, and one allocation if it is small; larger ones share a buffer.
     ///
     /// # Errors
     ///
     /// When the encoding has no form for the value, such as a map with keys that are not text in JSON.
     pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
-        // Taken, not borrowed: a `Serialize` that itself encodes a payload finds an empty buffer instead of a panic.
-        // It is gone when the thread ends, and whoever says goodbye then makes a buffer of their own.
-        let mut buffer = SCRATCH.try_with(Cell::take).unwrap_or_default();
-        buffer.reserve(SCRATCH_LEN / 8);
-        if buffer.capacity() < SCRATCH_LEN / 4 {
-            buffer.reserve(SCRATCH_LEN);
-        }
-        let (written, callbacks) = Callbacks::noted(|| write(encoding, value, &mut buffer));
-        let bytes = buffer.split().freeze();
-        // What is left of a buffer that grew is part of a long allocation, which the next small payload would keep.
-        if bytes.len() <= SCRATCH_LEN {
-            _ = SCRATCH.try_with(|scratch| scratch.set(buffer));
-        }
+        let mut writer = Writer::default();
+        let (written, callbacks) = Callbacks::noted(|| write(encoding, value, &mut writer));
+        let bytes = writer.finish();
         match written.and(callbacks) {
             Ok(callbacks) => Ok(Self { encoding, bytes, callbacks }),
             Err(reason) => Err(EncodeError { encoding, reason }),
@@ -219,19 +212,99 @@ impl Payload {
     }
 }
 
-fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, buffer: &mut BytesMut) -> Result<(), String> {
-    let mut writer = buffer.writer();
+fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, writer: &mut Writer) -> Result<(), String> {
     match encoding {
-        Encoding::Bincode => {
-            bincode::serde::encode_into_std_write(value, &mut writer, bincode::config::standard())
-                .map(drop)
-                .map_err(|error| error.to_string())
-        }
+        Encoding::Bincode => bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
+            .map_err(|error| error.to_string()),
         Encoding::MessagePack => {
             let mut writer = rmp_serde::Serializer::new(writer).with_struct_map();
             value.serialize(&mut writer).map_err(|error| error.to_string())
         }
         Encoding::Json => serde_json::to_writer(writer, value).map_err(|error| error.to_string()),
+    }
+}
+
+/// A payload in the making. Codecs write byte after byte, so they are gathered before they go into the buffer, which a small
+/// payload does not need at all.
+struct Writer {
+    gathered: [u8; SMALL_LEN_MAX],
+    len: usize,
+    /// What was gathered before.
+    buffer: Option<BytesMut>,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self { gathered: [0; SMALL_LEN_MAX], len: 0, buffer: None }
+    }
+}
+
+impl Writer {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(room) = self.gathered[self.len..].get_mut(..bytes.len()) {
+            room.copy_from_slice(bytes);
+            self.len += bytes.len();
+        } else {
+            self.spill(bytes);
+        }
+    }
+
+    #[cold]
+    fn spill(&mut self, bytes: &[u8]) {
+        let buffer = self.buffer.get_or_insert_with(|| {
+            // Taken, not borrowed: a `Serialize` that itself encodes a payload finds an empty buffer instead of a panic.
+            // It is gone when the thread ends, and whoever says goodbye then makes a buffer of their own.
+            let mut buffer = SCRATCH.try_with(Cell::take).unwrap_or_default();
+            buffer.reserve(SCRATCH_LEN / 8);
+            if buffer.capacity() < SCRATCH_LEN / 4 {
+                buffer.reserve(SCRATCH_LEN);
+            }
+            buffer
+        });
+        buffer.extend_from_slice(&self.gathered[..self.len]);
+        buffer.extend_from_slice(bytes);
+        self.len = 0;
+    }
+
+    fn finish(self) -> Bytes {
+        let gathered = &self.gathered[..self.len];
+        let Some(mut buffer) = self.buffer else {
+            return Bytes::copy_from_slice(gathered);
+        };
+        buffer.extend_from_slice(gathered);
+        let bytes = buffer.split().freeze();
+        // What is left of a buffer that grew is part of a long allocation, which the next payload would keep.
+        if bytes.len() <= SCRATCH_LEN {
+            _ = SCRATCH.try_with(|scratch| scratch.set(buffer));
+        }
+        bytes
+    }
+}
+
+impl bincode::enc::write::Writer for &mut Writer {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.put(bytes);
+        Ok(())
+    }
+}
+
+impl io::Write for Writer {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.put(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -210,16 +210,20 @@ fn a_frame_is_written_into_an_outbox_with_room_without_an_allocation() {
 }
 
 #[test]
-fn small_payloads_share_their_allocations() {
-    drop(Payload::encode(Encoding::Bincode, &(2, 3)));
+fn a_small_payload_takes_one_allocation_of_its_length_and_a_larger_one_shares() {
     for encoding in [Encoding::Bincode, Encoding::MessagePack, Encoding::Json] {
-        let mut kept = Vec::with_capacity(1_000);
-        let cost = measure(|| {
-            for number in 0..1_000 {
-                kept.push(Payload::encode(encoding, &(number, 3)).expect("an encoding"));
-            }
-        });
-        assert!(cost.count_total < 20, "{encoding}: {cost:?}");
+        let keep = |value: &str| {
+            let mut kept = Vec::with_capacity(1_000);
+            let cost = measure(|| {
+                kept.extend((0..1_000).map(|_| Payload::encode(encoding, value).expect("an encoding")));
+            });
+            (cost, kept[0].len())
+        };
+        let (cost, len) = keep("small");
+        assert!(cost.count_total <= 1_000, "{encoding}: {cost:?}");
+        assert!(cost.bytes_current <= i64::try_from(1_000 * len).expect("few"), "{encoding}: {cost:?}");
+        let (cost, _) = keep(&"x".repeat(100));
+        assert!(cost.count_total <= 100, "{encoding}: {cost:?}");
     }
 }
 
