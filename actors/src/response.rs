@@ -10,14 +10,19 @@ use crate::callbacks::CallbackTable;
 use crate::node::Node;
 use crate::responder::Outcome;
 use crate::session::SessionHandle;
-use actix::{Actor, Addr, Context, Handler, Message};
+use actix::dev::ContextFut;
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use futures::FutureExt;
 use meshwork_wire::limits::RESPONSE_POOL_MAX;
 use meshwork_wire::{ActionDescription, CallError, CallbackId, Code, Fate};
 use std::sync::Arc;
+use std::task;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Hands the outcome of one request to its caller. It lives on the arbiter of the branch or master that made the request.
+/// Hands the outcome of one request to its caller. It lives on the arbiter of the branch or master that made the request, which
+/// also gives it its turn: right after it has sent it something, and not as a task of its own, whose way through the queue of
+/// the arbiter cost more than all that the actor does.
 #[derive(Debug, Default)]
 pub struct ResponseActor {
     resolved: u64,
@@ -111,8 +116,32 @@ pub(crate) struct Requests {
     node: Arc<Node>,
     table: CallbackTable<InFlight>,
     /// Response actors, each free or with one request; `free` holds the indexes of the free ones.
-    responses: Vec<Addr<ResponseActor>>,
+    responses: Vec<Response>,
     free: Vec<u32>,
+}
+
+/// A response actor, and the context that it runs in.
+struct Response {
+    address: Addr<ResponseActor>,
+    context: ContextFut<ResponseActor, Context<ResponseActor>>,
+}
+
+impl Response {
+    fn new() -> Self {
+        let context = Context::new();
+        Self { address: context.address(), context: context.into_future(ResponseActor::default()) }
+    }
+
+    /// Sends it this, and lets it handle it.
+    fn resolve(&mut self, resolve: Resolve) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded to one: it is handled before the next is sent"
+        )]
+        self.address.do_send(resolve);
+        // It has nothing to wait for: nobody else knows it, and it does not end while its address lives.
+        let _ = self.context.poll_unpin(&mut task::Context::from_waker(task::Waker::noop()));
+    }
 }
 
 impl Requests {
@@ -130,7 +159,7 @@ impl Requests {
     ) {
         let response = (!matches!(reply, Reply::Batch(_))).then(|| {
             self.free.pop().unwrap_or_else(|| {
-                self.responses.push(ResponseActor::default().start());
+                self.responses.push(Response::new());
                 u32::try_from(self.responses.len() - 1).expect("what is in flight is bounded far below")
             })
         });
@@ -225,11 +254,7 @@ impl Requests {
         let InFlight { reply, response, .. } = in_flight;
         match (response, reply) {
             (Some(response), reply) => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "bounded by the requests in flight: one message each"
-                )]
-                self.responses[response as usize].do_send(Resolve { callback_id, outcome, reply });
+                self.responses[response as usize].resolve(Resolve { callback_id, outcome, reply });
             }
             (None, Reply::Batch(seat)) => seat.resolve(outcome),
             (None, reply) => reply.send(outcome),
@@ -237,7 +262,6 @@ impl Requests {
         self.release(response);
     }
 
-    /// The actor may take the next request at once: what it was sent before comes first in its mailbox.
     fn release(&mut self, response: Option<u32>) {
         self.free.extend(response);
         self.node.settled();
