@@ -63,23 +63,23 @@ impl<R> Calling<R> {
 
     /// Waits at most so long; `Duration::MAX` for ever. Default: 10 s. The responder is told how long is left.
     pub fn within(self, within: Duration) -> Self {
-        self.with(|call| call.within = (within != Duration::MAX).then_some(within))
+        self.with(|call| call.set_within((within != Duration::MAX).then_some(within)))
     }
 
     /// Asks this node and no other, whoever else offers the action.
     pub fn on(self, node: impl Into<ByteString>) -> Self {
         let node = node.into();
-        self.with(|call| call.node = node)
+        self.with(|call| call.set_node(node))
     }
 
     /// Fails at once, instead of waiting for it, when the link to the master is down.
     pub fn fail_when_down(self) -> Self {
-        self.with(|call| call.when_down = WhenDown::Fail)
+        self.with(|call| call.set_when_down(WhenDown::Fail))
     }
 
-    fn with(mut self, change: impl FnOnce(&mut ActorCall)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut Prepared)) -> Self {
         if let State::New { call, .. } = &mut self.state {
-            change(call.call());
+            change(call);
         }
         self
     }
@@ -115,9 +115,9 @@ impl Calling<Payload> {
 
 fn in_wanted_encoding(node: &ActorNode, mut call: Prepared, instead: Option<Box<Payload>>) -> Prepared {
     if let Some(arguments) = instead
-        && node.encoding_for(&call.call().action).is_self_describing()
+        && node.encoding_for(call.action()).is_self_describing()
     {
-        call.call().arguments = *arguments;
+        call.set_arguments(*arguments);
     }
     call
 }

@@ -44,7 +44,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
-    FrameError, Invocation, Invoke, Publish, Refused, Request, Response, SubscriptionKey, Unregister,
+    FrameError, Invocation, Invoke, Payload, Publish, Refused, Request, Response, SubscriptionKey,
+    Unregister,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -306,12 +307,13 @@ impl BranchActor {
         }
         for ask in std::mem::take(&mut self.waiting) {
             // Those whose deadline passed have been told.
-            let Some(deadline) = self.requests.borrow_mut().goes(ask.callback_id, Way::Link) else {
+            let Some(deadline) = self.requests.borrow_mut().goes(ask.callback_id(), Way::Link) else {
                 continue;
             };
-            let time_left =
+            let Ask { mut request, .. } = *ask;
+            request.time_left =
                 deadline.map(|deadline| Instant::from_std(deadline).saturating_duration_since(now));
-            self.send(ask.callback_id, ask.call, time_left);
+            self.send(&request);
         }
         if matches!(self.state, State::Bound(_)) {
             self.node.set_status(Status::Bound);
@@ -533,7 +535,7 @@ impl BranchActor {
     }
 
     /// Sends a call on its way: own responders first, then the link.
-    fn ask(&mut self, ask: Box<Ask>, now: Instant) {
+    fn ask(&mut self, mut ask: Box<Ask>, now: Instant) {
         let draining = match &self.state {
             State::Bound(link) => link.draining,
             State::Leaving { .. } => true,
@@ -543,24 +545,19 @@ impl BranchActor {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "this branch is draining");
             return ask.refuse(&self.node, error);
         }
-        let here = ask.call.node.is_empty() || ask.call.node == self.name;
-        let deadline = ask.call.within.and_then(|within| now.checked_add(within));
+        let here = ask.request.node.is_empty() || ask.request.node == self.name;
+        let deadline = ask.request.time_left.and_then(|within| now.checked_add(within));
         let until = deadline.map(Instant::into_std);
-        if let (Some(own), true) = (self.actions.get(&ask.call.action), here) {
-            let Ask { callback_id, call, reply } = *ask;
+        if let (Some(own), true) = (self.actions.get(&ask.request.action), here) {
+            let Ask { request: Request { callback_id, action, payload, .. }, reply, .. } = *ask;
             self.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
-            let context = RequestContext::new(call.action, self.name.clone(), deadline);
-            return self.own_answering.start(own, call.arguments, context, callback_id, &self.requests);
+            let context = RequestContext::new(action, self.name.clone(), deadline);
+            return self.own_answering.start(own, payload, context, callback_id, &self.requests);
         }
         match &self.state {
             State::Bound(link) if !link.master_drains => {
-                let Ask { callback_id, call, reply } = *ask;
-                self.requests.borrow_mut().open(callback_id, Way::Link, reply, until);
-                self.send(
-                    callback_id,
-                    call,
-                    deadline.map(|deadline| deadline.saturating_duration_since(now)),
-                );
+                self.requests.borrow_mut().open(ask.callback_id(), Way::Link, ask.take_reply(), until);
+                self.send(&ask.request);
             }
             State::Closed => {
                 ask.refuse(
@@ -584,22 +581,21 @@ impl BranchActor {
         let AskMany { call, each } = many;
         let until = call.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
         let mut requests = self.requests.borrow_mut();
-        let mut ids = Vec::with_capacity(each.len());
-        let frames = each.into_iter().map(|(callback_id, seat, payload)| {
-            ids.push(callback_id);
+        let mut request = Request {
+            callback_id: CallbackId(0),
+            action: call.action,
+            node: call.node,
+            caller: ByteString::new(),
+            time_left: call.within,
+            payload: Payload::default(),
+        };
+        let mut held = link.outbox.hold();
+        for (callback_id, seat, payload) in each {
             requests.open(callback_id, Way::Link, Reply::Batch(seat), until);
-            Frame::Request(Request {
-                callback_id,
-                action: call.action.clone(),
-                node: call.node.clone(),
-                caller: ByteString::new(),
-                time_left: call.within,
-                payload,
-            })
-        });
-        let refused = link.outbox.push_all(frames);
-        for (index, refusal) in refused {
-            requests.resolve(ids[index], Err(not_said(refusal)));
+            (request.callback_id, request.payload) = (callback_id, payload);
+            if let Err(refusal) = held.push(&request) {
+                requests.resolve(callback_id, Err(not_said(refusal)));
+            }
         }
     }
 
@@ -633,40 +629,32 @@ impl BranchActor {
 
     /// Lets a call wait for the link.
     fn wait(&mut self, mut ask: Box<Ask>, until: Option<std::time::Instant>) {
-        if ask.call.when_down == WhenDown::Fail {
+        if ask.when_down == WhenDown::Fail {
             let error = CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down");
             return ask.refuse(&self.node, error);
         }
         let requests = Rc::clone(&self.requests);
         // Those whose callers gave up or were told meanwhile make room.
         if self.waiting.len() >= WAITING_MAX {
-            self.waiting.retain(|ask| requests.borrow().contains(ask.callback_id));
+            self.waiting.retain(|ask| requests.borrow().contains(ask.callback_id()));
         }
         if self.waiting.len() >= WAITING_MAX {
             let what = format!("{WAITING_MAX} calls wait for the link already");
             return ask.refuse(&self.node, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
         }
         // The entry takes the caller over; what is kept is what to send.
-        let reply = std::mem::replace(&mut ask.reply, Reply::Nobody);
-        self.requests.borrow_mut().open(ask.callback_id, Way::Waiting, reply, until);
+        let reply = ask.take_reply();
+        self.requests.borrow_mut().open(ask.callback_id(), Way::Waiting, reply, until);
         self.waiting.push_back(ask);
     }
 
     /// Writes a request whose entry is open.
-    fn send(&mut self, callback_id: CallbackId, call: crate::node::Call, time_left: Option<Duration>) {
+    fn send(&mut self, request: &Request) {
         let State::Bound(link) = &self.state else {
             return;
         };
-        let frame = Frame::Request(Request {
-            callback_id,
-            action: call.action,
-            node: call.node,
-            caller: ByteString::new(),
-            time_left,
-            payload: call.arguments,
-        });
-        if let Err(refusal) = link.outbox.push(&frame) {
-            self.requests.borrow_mut().resolve(callback_id, Err(not_said(refusal)));
+        if let Err(refusal) = link.outbox.push(request) {
+            self.requests.borrow_mut().resolve(request.callback_id, Err(not_said(refusal)));
         }
     }
 
@@ -685,12 +673,12 @@ impl BranchActor {
             }
             (Way::Link, State::Bound(link)) => link.outbox.push_always(&Frame::Cancel(callback_id)),
             // What it would have sent is let go, and the functions in it.
-            (Way::Waiting, _) => self.waiting.retain(|ask| ask.callback_id != callback_id),
+            (Way::Waiting, _) => self.waiting.retain(|ask| ask.callback_id() != callback_id),
             _ => {}
         }
     }
 
-    fn publish(&mut self, topic: ByteString, payload: meshwork_wire::Payload) {
+    fn publish(&mut self, topic: ByteString, payload: Payload) {
         let event = Event { topic, publisher: self.name.clone(), payload };
         self.subscribers.deliver(&event);
         let Event { topic, payload, .. } = event;
@@ -818,13 +806,21 @@ impl StreamHandler<FromLink> for BranchActor {
             Inbound::Block(block) => {
                 let now = Instant::now();
                 link.heard = now;
-                for frame in block.frames() {
-                    match frame {
-                        Ok(frame) => self.take(frame, now, context),
-                        Err(error) => {
-                            self.lost(&error.to_string(), context);
-                            break;
-                        }
+                let mut frames = block.frames();
+                while matches!(self.state, State::Bound(_)) {
+                    // Replies and requests are nearly all there is.
+                    if let Some((callback_id, payload)) = frames.next_reply() {
+                        self.requests.borrow_mut().resolve(callback_id, Ok(payload));
+                        continue;
+                    }
+                    if let Some(request) = frames.next_request() {
+                        self.request(request, now);
+                        continue;
+                    }
+                    match frames.next() {
+                        Some(Ok(frame)) => self.take(frame, now, context),
+                        Some(Err(error)) => self.lost(&error.to_string(), context),
+                        None => break,
                     }
                 }
             }
@@ -1023,7 +1019,7 @@ impl Handler<TakeSnapshot> for BranchActor {
             calls_waiting: self
                 .waiting
                 .iter()
-                .filter(|ask| self.requests.borrow().contains(ask.callback_id))
+                .filter(|ask| self.requests.borrow().contains(ask.callback_id()))
                 .count(),
             answering: answering + self.own_answering.len(),
             own_actions: self.actions.len(),

@@ -9,7 +9,7 @@ use crate::node::{
     Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
     SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, WayOut, Withdraw,
 };
-use crate::registry::{self, Balance, Found, NoProvider, OnNameTaken, RegistryActor, Route};
+use crate::registry::{self, Balance, Found, NoProvider, OnNameTaken, RegistryActor, Route, Ways};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext};
 use crate::response::{Requests, Way};
 use crate::router::{self, Event, RouterActor};
@@ -31,7 +31,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Allowed, Broadcast, ByteString, CallError, CallbackId, Code, Dnode, Fate, Frame, LightRpcServer,
-    NameError, NodeMeshServer, Pattern, ResultStyle, SessionId, SubscriptionKey, check_node,
+    NameError, NodeMeshServer, Pattern, Request, ResultStyle, SessionId, SubscriptionKey, check_node,
 };
 use std::cell::RefCell;
 use std::io;
@@ -346,42 +346,39 @@ impl MasterActor {
 
     /// Sends a call of the master's own on its way: its own responders first, then the branches.
     fn ask(&mut self, ask: Ask, now: Instant, unrouted: &mut Vec<Routing>) {
-        let own = self.actions.get(&ask.call.action);
-        let here = ask.call.node.is_empty() || ask.call.node == self.name;
+        let own = self.actions.get(&ask.request.action);
+        let here = ask.request.node.is_empty() || ask.request.node == self.name;
         let this = self.running.as_mut().expect("it is made in `started`, before anything else");
         if this.draining {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
             return ask.refuse(&self.node, error);
         }
-        let Ask { callback_id, call, reply } = ask;
-        let deadline = call.within.and_then(|within| now.checked_add(within));
+        let Ask { request, reply, .. } = ask;
+        let callback_id = request.callback_id;
+        let deadline = request.time_left.and_then(|within| now.checked_add(within));
         let until = deadline.map(Instant::into_std);
         if let (Some(action), true) = (own, here) {
             this.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
-            let context = RequestContext::new(call.action, self.name.clone(), deadline);
-            return this.answering.start(action, call.arguments, context, callback_id, &this.requests);
+            let context = RequestContext::new(request.action, self.name.clone(), deadline);
+            return this.answering.start(action, request.payload, context, callback_id, &this.requests);
         }
         this.requests.borrow_mut().open(callback_id, Way::Waiting, reply, until);
-        let routing = Routing { callback_id, call, deadline };
-        match this.routes.get(&routing.call.action).filter(|route| !route.is_empty()) {
-            Some(route) => {
-                let route = Arc::clone(route);
-                this.dispatch(routing, &route);
-            }
-            None => unrouted.push(routing),
+        match this.routes.get(&request.action).map(|route| route.now()) {
+            Some(ways) if !ways.is_empty() => this.dispatch(Routing { request, deadline }, &ways),
+            _ => unrouted.push(Routing { request, deadline }),
         }
     }
 
     /// Asks the registry about all new actions of the turn, then sends their calls on their way.
     fn look_up(&mut self, unrouted: Vec<Routing>, context: &mut Context<Self>) {
-        let actions: Vec<_> = unrouted.iter().map(|routing| routing.call.action.clone()).collect();
+        let actions: Vec<_> = unrouted.iter().map(|routing| routing.request.action.clone()).collect();
         let asking = self.running().shared.registry.send(registry::Lookup { actions });
         context.spawn(asking.into_actor(self).map(move |found, this, context| {
             let running = this.running();
             let found = found.unwrap_or_default().into_iter().chain(std::iter::repeat(Found::Nowhere));
             for (routing, found) in unrouted.into_iter().zip(found) {
                 // The caller may have given up meanwhile.
-                if !running.requests.borrow().contains(routing.callback_id) {
+                if !running.requests.borrow().contains(routing.request.callback_id) {
                     continue;
                 }
                 match found {
@@ -389,13 +386,14 @@ impl MasterActor {
                         if running.routes.len() >= ROUTE_CACHE_MAX {
                             running.routes.clear();
                         }
-                        running.routes.insert(routing.call.action.clone(), Arc::clone(&route));
-                        running.dispatch(routing, &route);
+                        running.routes.insert(routing.request.action.clone(), Arc::clone(&route));
+                        running.dispatch(routing, &route.now());
                     }
-                    Found::Wide(route) => running.dispatch(routing, &route),
+                    Found::Wide(route) => running.dispatch(routing, &route.now()),
                     Found::Nowhere => {
-                        let error = no_provider(NoProvider::None, &routing.call.action, &routing.call.node);
-                        running.requests.borrow_mut().resolve(routing.callback_id, Err(error));
+                        let Request { callback_id, action, node, .. } = routing.request;
+                        let error = no_provider(NoProvider::None, &action, &node);
+                        running.requests.borrow_mut().resolve(callback_id, Err(error));
                     }
                 }
             }
@@ -418,7 +416,8 @@ impl MasterActor {
     fn end_turn(&mut self, context: &mut Context<Self>) {
         let this = self.running();
         for (to, requests) in this.forwards.drain(..) {
-            to.addr().do_send(Forward { asker: AskerAddr::Master(this.shared.address.clone()), requests });
+            let (asker, caller) = (AskerAddr::Master(this.shared.address.clone()), this.shared.name.clone());
+            to.addr().do_send(Forward { asker, caller, requests });
         }
         self.set_alarm(context);
     }
@@ -459,38 +458,31 @@ impl MasterActor {
 
 /// A call of the master's own whose way is not known yet.
 struct Routing {
-    callback_id: CallbackId,
-    call: crate::node::Call,
+    request: Request,
     deadline: Option<Instant>,
 }
 
 impl Master {
-    fn dispatch(&mut self, routing: Routing, route: &Route) {
-        let Routing { callback_id, call, deadline } = routing;
+    fn dispatch(&mut self, Routing { request, deadline }: Routing, ways: &Ways) {
+        let Request { callback_id, action, node, payload, .. } = request;
         // Its own actions are tried first, those that stand for everything below a name only now.
-        if (call.node.is_empty() || call.node == self.shared.name)
-            && let Some(own) = &*route.own()
+        if (node.is_empty() || node == self.shared.name)
+            && let Some(own) = ways.own()
         {
             self.requests.borrow_mut().goes(callback_id, Way::Here);
-            let context = RequestContext::new(call.action, self.shared.name.clone(), deadline);
-            return self.answering.start(own, call.arguments, context, callback_id, &self.requests);
+            let context = RequestContext::new(action, self.shared.name.clone(), deadline);
+            return self.answering.start(own, payload, context, callback_id, &self.requests);
         }
-        match route.pick(self.shared.config.balance, &call.node) {
+        match ways.pick(self.shared.config.balance, &node) {
             Ok(session) => {
                 let drawn = session.next_id();
                 self.requests.borrow_mut().goes(callback_id, Way::Session(session.clone(), drawn));
-                let forwarded = Forwarded {
-                    asked_as: callback_id,
-                    callback_id: drawn,
-                    action: call.action,
-                    caller: self.shared.name.clone(),
-                    deadline,
-                    payload: call.arguments,
-                };
+                let forwarded =
+                    Forwarded { asked_as: callback_id, callback_id: drawn, action, deadline, payload };
                 session::push_to(&mut self.forwards, &session, forwarded, 0);
             }
             Err(reason) => {
-                let error = no_provider(reason, &call.action, &call.node);
+                let error = no_provider(reason, &action, &node);
                 self.requests.borrow_mut().resolve(callback_id, Err(error));
             }
         }

@@ -15,7 +15,7 @@ use actix::{Actor, Addr, Handler, Message, Recipient};
 use meshwork_wire::limits::{CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, IN_FLIGHT_MAX, NAME_LEN_MAX};
 use meshwork_wire::{
     ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Invocation, NodeNews,
-    Pattern, Payload, SubscriptionKey, Wants, check_topic,
+    Pattern, Payload, Request, SubscriptionKey, Wants, check_topic,
 };
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,8 +87,9 @@ pub(crate) enum Submission {
 /// A call on its way to the actor.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    pub(crate) callback_id: CallbackId,
-    pub(crate) call: Call,
+    /// What is sent, as it is. Until then `time_left` is how long the caller waits in all.
+    pub(crate) request: Request,
+    pub(crate) when_down: WhenDown,
     pub(crate) reply: Reply,
 }
 
@@ -324,7 +325,7 @@ impl Node {
             return Err(error);
         }
         let callback_id = queue.next_id();
-        ask.callback_id = callback_id;
+        ask.request.callback_id = callback_id;
         queue.submissions.push(Submission::Ask(ask));
         let was_empty = queue.submissions.len() == 1;
         drop(queue);
@@ -741,12 +742,33 @@ impl Prepared {
     /// Makes room for a call and for whoever waits for it.
     #[must_use]
     pub fn new(call: Call) -> Self {
-        Self(Box::new(Ask { callback_id: CallbackId(0), call, reply: Reply::Nobody }))
+        Self(Box::new(Ask::new(CallbackId(0), call, Reply::Nobody)))
     }
 
-    /// The call, as long as it is not submitted.
-    pub fn call(&mut self) -> &mut Call {
-        &mut self.0.call
+    /// The action.
+    #[must_use]
+    pub fn action(&self) -> &str {
+        &self.0.request.action
+    }
+
+    /// Writes other arguments.
+    pub fn set_arguments(&mut self, arguments: Payload) {
+        self.0.request.payload = arguments;
+    }
+
+    /// How long the caller waits; `None` for ever.
+    pub fn set_within(&mut self, within: Option<Duration>) {
+        self.0.request.time_left = within;
+    }
+
+    /// The node that is to run it.
+    pub fn set_node(&mut self, node: ByteString) {
+        self.0.request.node = node;
+    }
+
+    /// What happens while the link is down.
+    pub fn set_when_down(&mut self, when_down: WhenDown) {
+        self.0.when_down = when_down;
     }
 }
 
@@ -754,10 +776,8 @@ impl AskMany {
     /// The same calls one by one, for whatever is not the straight way.
     pub(crate) fn into_single(self) -> impl Iterator<Item = Ask> {
         let Self { call, each } = self;
-        each.into_iter().map(move |(callback_id, seat, arguments)| Ask {
-            callback_id,
-            call: Call { arguments, ..call.clone() },
-            reply: Reply::Batch(seat),
+        each.into_iter().map(move |(callback_id, seat, arguments)| {
+            Ask::new(callback_id, Call { arguments, ..call.clone() }, Reply::Batch(seat))
         })
     }
 }
@@ -773,6 +793,21 @@ impl Invoking {
 }
 
 impl Ask {
+    fn new(callback_id: CallbackId, call: Call, reply: Reply) -> Self {
+        let Call { action, node, arguments: payload, within: time_left, when_down } = call;
+        let caller = ByteString::new();
+        Self { request: Request { callback_id, action, node, caller, time_left, payload }, when_down, reply }
+    }
+
+    pub(crate) fn callback_id(&self) -> CallbackId {
+        self.request.callback_id
+    }
+
+    /// Takes out where the caller waits.
+    pub(crate) fn take_reply(&mut self) -> Reply {
+        std::mem::replace(&mut self.reply, Reply::Nobody)
+    }
+
     /// Ends a call that did not get as far as a response actor.
     pub(crate) fn refuse(self, node: &Node, error: CallError) {
         node.settled();

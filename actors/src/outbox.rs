@@ -9,12 +9,14 @@ use meshwork_wire::limits::{
     CALLBACKS_PER_CONNECTION_MAX, LENGTH_PREFIX_LEN, LINGER, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
     OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
-use meshwork_wire::{CallError, Code, Fate, Frame, Payload, Response};
+use meshwork_wire::{CallError, Code, Fate, Frame, FrameRef, Payload, Response};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::AtomicUsize, atomic::Ordering,
+};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
@@ -22,6 +24,12 @@ use tokio::sync::Notify;
 /// A handle on the way out of one link. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Outbox(Arc<Shared>);
+
+/// An outbox to which several frames are appended in one go; its writer is woken when this is dropped.
+pub(crate) struct Held<'a> {
+    outbox: &'a Outbox,
+    queue: Option<MutexGuard<'a, Queue>>,
+}
 
 /// Why something did not go in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +47,8 @@ pub(crate) enum Refusal {
 struct Shared {
     frame_len_max: usize,
     queue: Mutex<Queue>,
+    /// How many bytes stand in the queue, for whoever only looks; [`NOT_OPEN`] when it takes nothing.
+    standing: AtomicUsize,
     writer: AtomicWaker,
     dropped: AtomicU64,
     room: Notify,
@@ -82,6 +92,9 @@ const FOR_ALL_SHARED_LEN_MIN: usize = 256;
 /// A buffer of this length or a little more is kept, whatever left.
 const BUFFER_LEN_MIN: usize = 64;
 
+/// See [`Shared::standing`].
+const NOT_OPEN: usize = usize::MAX;
+
 /// How many pieces one system call takes at most.
 const PIECES_MAX: usize = 64;
 
@@ -91,6 +104,7 @@ impl Outbox {
         Self(Arc::new(Shared {
             frame_len_max,
             queue: Mutex::default(),
+            standing: AtomicUsize::new(0),
             writer: AtomicWaker::new(),
             dropped: AtomicU64::new(0),
             room: Notify::new(),
@@ -99,13 +113,13 @@ impl Outbox {
     }
 
     /// Appends a request, or anything else that may be refused.
-    pub(crate) fn push(&self, frame: &Frame) -> Result<(), Refusal> {
-        self.append(frame, OUTBOX_REQUEST_LEN_MAX)
+    pub(crate) fn push<'a>(&self, frame: impl Into<FrameRef<'a>>) -> Result<(), Refusal> {
+        self.append(frame.into(), OUTBOX_REQUEST_LEN_MAX)
     }
 
     /// Appends an event; one that finds no room is counted.
     pub(crate) fn push_event(&self, frame: &Frame) -> Result<(), Refusal> {
-        self.append(frame, OUTBOX_LEN_MAX).inspect_err(|_| self.count_drop())
+        self.append(frame.into(), OUTBOX_LEN_MAX).inspect_err(|_| self.count_drop())
     }
 
     /// Appends so many events that were encoded once for all who get them. They find room together, or none does and all are
@@ -147,65 +161,47 @@ impl Outbox {
     /// Appends what the protocol cannot do without: the other end has room for it, since it asked. What is in flight bounds
     /// it; where even that is too much for a peer that never reads, a reply becomes an error of a few bytes.
     pub(crate) fn push_always(&self, frame: &Frame) {
-        let Err(refusal) = self.append(frame, OUTBOX_REPLY_LEN_MAX) else {
-            return;
-        };
-        let Frame::Response(Response { callback_id, .. }) = frame else {
-            return;
-        };
-        let (code, what) = match refusal {
-            Refusal::Closed => return,
-            Refusal::Full => {
-                (Code::OVERLOADED, "the reply found no room: its caller does not read".to_owned())
-            }
-            Refusal::TooMuchLent => (Code::OVERLOADED, too_much_lent()),
-            Refusal::TooLong { len, max } => (
-                Code::FRAME_TOO_LARGE,
-                format!("the reply takes a frame of {len} bytes, and the caller's link allows {max}"),
-            ),
-        };
-        let outcome = Err(CallError::new(code, Fate::Failed, what));
-        // Bounded by what is in flight.
-        let _ = self.append(&Frame::Response(Response { callback_id: *callback_id, outcome }), usize::MAX);
-    }
-
-    /// Appends requests, or anything else that may be refused. Gives the indexes of those that were.
-    pub(crate) fn push_all(&self, frames: impl Iterator<Item = Frame>) -> Vec<(usize, Refusal)> {
-        let mut refused = Vec::new();
-        let mut queue = self.lock();
-        for (index, frame) in frames.enumerate() {
-            if let Err(refusal) = self.append_locked(&mut queue, &frame, OUTBOX_REQUEST_LEN_MAX) {
-                refused.push((index, refusal));
-            }
+        match frame {
+            Frame::Response(response) => self.push_response(response),
+            // Nobody waits for what a link that is full does not take.
+            frame => drop(self.append(frame.into(), OUTBOX_REPLY_LEN_MAX)),
         }
-        self.wake(queue);
-        refused
     }
 
-    fn append(&self, frame: &Frame, len_max: usize) -> Result<(), Refusal> {
+    /// The same for a response.
+    pub(crate) fn push_response(&self, response: &Response) {
+        self.hold().push_response(response);
+    }
+
+    /// Holds it while several frames are appended: nobody else gets a word in, so nothing but appending may be done meanwhile.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held { outbox: self, queue: Some(self.lock()) }
+    }
+
+    fn append(&self, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
         let mut queue = self.lock();
         self.append_locked(&mut queue, frame, len_max)?;
         self.wake(queue);
         Ok(())
     }
 
-    fn append_locked(&self, queue: &mut Queue, frame: &Frame, len_max: usize) -> Result<(), Refusal> {
+    fn append_locked(&self, queue: &mut Queue, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
         queue.admit(len_max)?;
         if frame.payload().is_none_or(|payload| payload.callbacks.is_empty()) {
             return self.append_admitted(queue, frame);
         }
         // It passes functions: they are lent from now on, unless it does not leave.
-        let mut lending = frame.clone();
+        let mut lending = frame.to_frame();
         let Some(payload) = lending.payload_mut() else {
             return self.append_admitted(queue, frame);
         };
         payload.callbacks =
             self.0.lent.lend(&payload.callbacks).map_err(|TooMuchLent| Refusal::TooMuchLent)?;
         let lent = payload.callbacks.clone();
-        self.append_admitted(queue, &lending).inspect_err(|_| self.0.lent.take_back(&lent))
+        self.append_admitted(queue, (&lending).into()).inspect_err(|_| self.0.lent.take_back(&lent))
     }
 
-    fn append_admitted(&self, queue: &mut Queue, frame: &Frame) -> Result<(), Refusal> {
+    fn append_admitted(&self, queue: &mut Queue, frame: FrameRef<'_>) -> Result<(), Refusal> {
         let start = queue.small.len();
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
         match aside {
@@ -237,19 +233,17 @@ impl Outbox {
 
     /// Whether an event would find room.
     pub(crate) fn has_room(&self) -> bool {
-        let queue = self.lock();
-        queue.state == State::Open && queue.len < OUTBOX_LEN_MAX
+        self.standing() < OUTBOX_LEN_MAX
     }
 
     /// Whether it takes anything at all.
     pub(crate) fn is_open(&self) -> bool {
-        self.lock().state == State::Open
+        self.standing() != NOT_OPEN
     }
 
     /// Whether a request would find room.
     pub(crate) fn has_room_for_requests(&self) -> bool {
-        let queue = self.lock();
-        queue.state == State::Open && queue.len < OUTBOX_REQUEST_LEN_MAX
+        self.standing() < OUTBOX_REQUEST_LEN_MAX
     }
 
     /// Waits until half of it is free, or it is closed.
@@ -315,7 +309,18 @@ impl Outbox {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn standing(&self) -> usize {
+        self.0.standing.load(Ordering::Acquire)
+    }
+
+    /// Tells those who only look. To be called before the queue is let go whenever it has changed.
+    fn note(&self, queue: &Queue) {
+        let standing = if queue.state == State::Open { queue.len } else { NOT_OPEN };
+        self.0.standing.store(standing, Ordering::Release);
+    }
+
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        self.note(&queue);
         let waits = std::mem::take(&mut queue.writer_waits);
         drop(queue);
         if waits {
@@ -354,6 +359,7 @@ impl Outbox {
             small.clear();
             let mut queue = self.lock();
             queue.len = queue.len.saturating_sub(len);
+            self.note(&queue);
             let roomy = queue.len <= OUTBOX_LEN_MAX / 2;
             drop(queue);
             if roomy {
@@ -394,6 +400,53 @@ impl Outbox {
         std::mem::swap(&mut queue.small, small);
         Poll::Ready((len, queue.state))
     }
+}
+
+impl Held<'_> {
+    /// As [`Outbox::push`].
+    pub(crate) fn push<'f>(&mut self, frame: impl Into<FrameRef<'f>>) -> Result<(), Refusal> {
+        self.append(frame.into(), OUTBOX_REQUEST_LEN_MAX)
+    }
+
+    /// As [`Outbox::push_response`].
+    pub(crate) fn push_response(&mut self, response: &Response) {
+        if let Err(refusal) = self.append(response.into(), OUTBOX_REPLY_LEN_MAX)
+            && let Some(error) = refused_response(refusal)
+        {
+            let instead = Response { callback_id: response.callback_id, outcome: Err(error) };
+            // Bounded by what is in flight.
+            let _ = self.append((&instead).into(), usize::MAX);
+        }
+    }
+
+    fn append(&mut self, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
+        match &mut self.queue {
+            Some(queue) => self.outbox.append_locked(queue, frame, len_max),
+            None => Err(Refusal::Closed),
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            self.outbox.wake(queue);
+        }
+    }
+}
+
+/// What is said instead of a response that was refused.
+fn refused_response(refusal: Refusal) -> Option<CallError> {
+    let (code, what) = match refusal {
+        Refusal::Closed => return None,
+        Refusal::Full => (Code::OVERLOADED, "the reply found no room: its caller does not read".to_owned()),
+        Refusal::TooMuchLent => (Code::OVERLOADED, too_much_lent()),
+        Refusal::TooLong { len, max } => (
+            Code::FRAME_TOO_LARGE,
+            format!("the reply takes a frame of {len} bytes, and the caller's link allows {max}"),
+        ),
+    };
+    Some(CallError::new(code, Fate::Failed, what))
 }
 
 /// Why functions are not passed, as whoever passes them is told.

@@ -26,6 +26,7 @@ use table::{Departed, Table};
 use tokio::time::Instant;
 
 pub(crate) type Route = route::Route<SessionHandle>;
+pub(crate) type Ways = route::Ways<SessionHandle>;
 
 /// The registry of one master.
 pub struct RegistryActor {

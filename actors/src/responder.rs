@@ -8,8 +8,8 @@ use futures::future::LocalBoxFuture;
 use hashbrown::HashMap;
 use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Frame, Function, Invocation, NameError, Offer, Payload,
-    Response, check_action, everything_above,
+    ByteString, CallError, CallbackId, Code, Fate, Function, Invocation, NameError, Offer, Payload, Response,
+    check_action, everything_above,
 };
 use std::any::Any;
 use std::cell::RefCell;
@@ -239,7 +239,7 @@ pub(crate) trait ReplyTo: Clone + 'static {
 
 impl ReplyTo for Outbox {
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
-        self.push_always(&Frame::Response(Response { callback_id, outcome }));
+        self.push_response(&Response { callback_id, outcome });
     }
 }
 

@@ -13,8 +13,8 @@ use crate::functions::{Lender, borrow, borrow_outcome, gone, invoked};
 use crate::link::{Link, Paced};
 use crate::master::{HeardBroadcasts, MasterActor, MasterShared};
 use crate::node::Drained;
-use crate::outbox::{Outbox, Refusal, too_much_lent};
-use crate::registry::{self, Found, NoProvider, Provider, Route};
+use crate::outbox::{Held, Outbox, Refusal, too_much_lent};
+use crate::registry::{self, Found, NoProvider, Provider, Route, Ways};
 use crate::responder::{Answering, Context as RequestContext, Outcome};
 use crate::router::{self, Event};
 use actix::{
@@ -146,6 +146,8 @@ struct Shared {
 #[rtype(result = "()")]
 pub(crate) struct Forward {
     pub(crate) asker: AskerAddr,
+    /// The name of the node that asks.
+    pub(crate) caller: ByteString,
     pub(crate) requests: Vec<Forwarded>,
 }
 
@@ -156,7 +158,6 @@ pub(crate) struct Forwarded {
     /// The id that was drawn at the receiver.
     pub(crate) callback_id: CallbackId,
     pub(crate) action: ByteString,
-    pub(crate) caller: ByteString,
     pub(crate) deadline: Option<Instant>,
     pub(crate) payload: Payload,
 }
@@ -284,8 +285,24 @@ impl SessionActor {
         let now = Instant::now();
         self.heard = now;
         let mut frames = block.frames();
-        while let Some(frame) = frames.next() {
-            self.turn.left = frames.size_hint().1.unwrap_or(0);
+        loop {
+            // Requests and replies are nearly all there is.
+            if self.phase.is_calling() {
+                if let Some(request) = frames.next_request() {
+                    self.turn.left = frames.left();
+                    self.request(request, now, context);
+                    continue;
+                }
+                if let Some((callback_id, payload)) = frames.next_reply() {
+                    self.turn.left = frames.left();
+                    self.response(callback_id, Ok(payload));
+                    continue;
+                }
+            }
+            let Some(frame) = frames.next() else {
+                break;
+            };
+            self.turn.left = frames.left();
             match frame {
                 Ok(frame) => match self.phase.judge(&frame) {
                     Verdict::Take => self.take(frame, now, context),
@@ -308,7 +325,11 @@ impl SessionActor {
         match frame {
             Frame::Bind(bind) => self.bind(bind, context),
             Frame::Request(request) => self.request(request, now, context),
-            Frame::Response(response) => self.response(response),
+            Frame::Response(Response { callback_id, outcome }) => {
+                let lender = || Lender::Branch(self.me().clone());
+                let outcome = borrow_outcome(outcome, self.outbox(), lender);
+                self.response(callback_id, outcome);
+            }
             Frame::Invoke(invoke) => self.invoked(invoke, context),
             Frame::Release(function) => self.outbox().lent().release(function),
             Frame::Cancel(callback_id) => self.cancel(callback_id),
@@ -500,9 +521,10 @@ impl SessionActor {
             self.asked.insert(callback_id, Asked::Routing);
             return waiting.push((request, deadline));
         }
-        if let Some(route) = self.routes.get(&request.action).filter(|route| !route.is_empty()) {
-            let route = Arc::clone(route);
-            return self.dispatch(request, deadline, &route);
+        if let Some(ways) = self.routes.get(&request.action).map(|route| route.now())
+            && !ways.is_empty()
+        {
+            return self.dispatch(request, deadline, &ways);
         }
         // Names from a frame share its buffer: what is kept in the route cache must not keep that.
         let action = ByteString::from(&*request.action);
@@ -512,25 +534,19 @@ impl SessionActor {
     }
 
     /// Sends a request on its way: to the master itself, which wins, or to the session of a branch.
-    fn dispatch(&mut self, request: Request, deadline: Option<Instant>, route: &Route) {
+    fn dispatch(&mut self, request: Request, deadline: Option<Instant>, ways: &Ways) {
         let Request { callback_id, action, node, payload, .. } = request;
         if (node.is_empty() || node == self.master.name)
-            && let Some(own) = &*route.own()
+            && let Some(own) = ways.own()
         {
             let context = RequestContext::new(action, self.name.clone(), deadline);
             return self.answering.start(own, payload, context, callback_id, self.outbox());
         }
-        match route.pick(self.master.config.balance, &node) {
+        match ways.pick(self.master.config.balance, &node) {
             Ok(provider) => {
                 let drawn = provider.next_id();
-                let forwarded = Forwarded {
-                    asked_as: callback_id,
-                    callback_id: drawn,
-                    action,
-                    caller: self.name.clone(),
-                    deadline,
-                    payload,
-                };
+                let forwarded =
+                    Forwarded { asked_as: callback_id, callback_id: drawn, action, deadline, payload };
                 push_to(&mut self.turn.forwards, &provider, forwarded, self.turn.left);
                 self.asked.insert(callback_id, Asked::Relayed { to: provider, callback_id: drawn });
             }
@@ -551,7 +567,7 @@ impl SessionActor {
                         continue;
                     }
                     match found.route() {
-                        Some(route) => this.dispatch(request, deadline, route),
+                        Some(route) => this.dispatch(request, deadline, &route.now()),
                         None => {
                             let error = no_provider(NoProvider::None, &request.action, &request.node);
                             this.reply(request.callback_id, Err(error));
@@ -573,8 +589,7 @@ impl SessionActor {
         self.routes.insert(action, route);
     }
 
-    fn response(&mut self, Response { callback_id, outcome }: Response) {
-        let outcome = borrow_outcome(outcome, self.outbox(), || Lender::Branch(self.me().clone()));
+    fn response(&mut self, callback_id: CallbackId, outcome: Outcome) {
         match self.relayed.settle(callback_id) {
             Some(Asker::Here(reply)) => {
                 // Whoever called may have given up meanwhile.
@@ -708,7 +723,7 @@ impl SessionActor {
     }
 
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
-        self.outbox().push_always(&Frame::Response(Response { callback_id, outcome }));
+        self.outbox().push_response(&Response { callback_id, outcome });
     }
 
     /// Says to the others what the turn made: one message each.
@@ -723,7 +738,8 @@ impl SessionActor {
         }
         let asker = self.me().clone();
         for (to, requests) in self.turn.forwards.drain(..) {
-            to.addr().do_send(Forward { asker: AskerAddr::Session(asker.clone()), requests });
+            let caller = self.name.clone();
+            to.addr().do_send(Forward { asker: AskerAddr::Session(asker.clone()), caller, requests });
         }
         for (to, replies) in self.turn.replies.drain(..) {
             to.send(replies);
@@ -928,20 +944,29 @@ impl SessionActor {
     fn forward(&mut self, mut forward: Forward) {
         let now = Instant::now();
         let mut refused = Vec::new();
+        let outbox = self.outbox().clone();
+        let mut held = outbox.hold();
         for request in std::mem::take(&mut forward.requests) {
             let asked_as = request.asked_as;
-            if let Err(error) = self.relay(request, &forward.asker, now) {
+            if let Err(error) = self.relay(request, &forward, &mut held, now) {
                 refused.push((asked_as, Err(error)));
             }
         }
+        drop(held);
         if !refused.is_empty() {
             forward.asker.send(refused);
         }
         self.note_load();
     }
 
-    fn relay(&mut self, request: Forwarded, asker: &AskerAddr, now: Instant) -> Result<(), CallError> {
-        let Forwarded { asked_as, callback_id, action, caller, deadline, payload } = request;
+    fn relay(
+        &mut self,
+        request: Forwarded,
+        Forward { asker, caller, .. }: &Forward,
+        held: &mut Held<'_>,
+        now: Instant,
+    ) -> Result<(), CallError> {
+        let Forwarded { asked_as, callback_id, action, deadline, payload } = request;
         let not_sent = |code, why: String| Err(CallError::new(code, Fate::NotSent, why));
         if self.phase != Phase::Bound {
             return match self.phase {
@@ -959,15 +984,9 @@ impl SessionActor {
             let what = format!("{max} requests to {} are in flight already", self.name);
             return not_sent(Code::OVERLOADED, what);
         }
-        let frame = Frame::Request(Request {
-            callback_id,
-            action,
-            node: ByteString::new(),
-            caller,
-            time_left,
-            payload,
-        });
-        match self.outbox().push(&frame) {
+        let (node, caller) = (ByteString::new(), caller.clone());
+        let request = Request { callback_id, action, node, caller, time_left, payload };
+        match held.push(&request) {
             Ok(()) => {
                 self.relayed.insert(
                     callback_id,
@@ -988,11 +1007,14 @@ impl Handler<Replies> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, Replies(replies): Replies, _: &mut Context<Self>) {
+        let outbox = self.outbox().clone();
+        let mut held = outbox.hold();
         for (callback_id, outcome) in replies {
             if self.asked.remove(callback_id).is_some() {
-                self.reply(callback_id, outcome);
+                held.push_response(&Response { callback_id, outcome });
             }
         }
+        drop(held);
         self.note_load();
     }
 }

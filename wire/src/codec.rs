@@ -1,14 +1,14 @@
 //! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
 //! frame: that is what keeps the cost of a frame low under load.
 
-use crate::Frame;
 use crate::frame::PUBLISH;
 use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
     READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
 };
+use crate::{CallbackId, Frame, Payload, Request};
 use bytes::{Buf, Bytes, BytesMut};
-use std::io;
+use std::{io, ops::Range};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Cuts a byte stream into [`Block`]s and writes [`Frame`]s.
@@ -198,6 +198,45 @@ impl Block {
 }
 
 impl Frames {
+    /// The next frame if it is a usual request. Else it is left to the iterator, as most frames are: this spares the way through
+    /// a [`Frame`].
+    pub fn next_request(&mut self) -> Option<Request> {
+        let part = self.part()?;
+        let request = Frame::decode_request(&self.block, part.clone())?;
+        self.step_to(part.end);
+        Some(request)
+    }
+
+    /// The next frame if it is a usual reply, likewise.
+    pub fn next_reply(&mut self) -> Option<(CallbackId, Payload)> {
+        let part = self.part()?;
+        let reply = Frame::decode_reply(&self.block, part.clone())?;
+        self.step_to(part.end);
+        Some(reply)
+    }
+
+    /// How many frames are left: as many as the decoder counted, less those that were read.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Where the next frame stands, its prefix taken off. None if there is none: the decoder has checked the lengths, but a block
+    /// may be of another origin.
+    #[inline]
+    fn part(&self) -> Option<Range<usize>> {
+        let rest = &self.block[self.at..];
+        let len = u32::from_le_bytes(*rest.first_chunk::<LENGTH_PREFIX_LEN>()?) as usize;
+        let start = self.at + LENGTH_PREFIX_LEN;
+        (rest.len() - LENGTH_PREFIX_LEN >= len).then_some(start..start + len)
+    }
+
+    #[inline]
+    fn step_to(&mut self, at: usize) {
+        self.at = at;
+        self.left = self.left.saturating_sub(1);
+    }
+
     /// What has not been read yet, for whoever goes on with it.
     #[must_use]
     pub fn rest(mut self) -> Option<Block> {
@@ -210,20 +249,15 @@ impl Iterator for Frames {
     type Item = Result<Frame, FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = &self.block[self.at..];
-        if rest.is_empty() {
+        if self.at == self.block.len() {
             return None;
         }
-        // The decoder has checked the lengths; a block of another origin ends here.
-        let len = rest.first_chunk::<LENGTH_PREFIX_LEN>().map(|prefix| u32::from_le_bytes(*prefix) as usize);
-        let frame = match len {
-            Some(len) if rest.len() - LENGTH_PREFIX_LEN >= len => {
-                let start = self.at + LENGTH_PREFIX_LEN;
-                self.at = start + len;
-                self.left = self.left.saturating_sub(1);
-                Frame::decode_part(&self.block, start..start + len)
+        let frame = match self.part() {
+            Some(part) => {
+                self.step_to(part.end);
+                Frame::decode_part(&self.block, part)
             }
-            _ => Err(FrameError::Cut),
+            None => Err(FrameError::Cut),
         };
         if frame.is_err() {
             self.at = self.block.len();

@@ -383,42 +383,13 @@ struct BroadcastHead<'a> {
 impl Frame {
     /// Appends the whole frame: length, head, payload.
     pub fn encode(&self, buffer: &mut BytesMut) {
-        let payload = self.payload();
-        let bytes = payload.map_or(&[][..], |payload| &payload.bytes);
-        self.encode_head(buffer, bytes.len());
-        buffer.extend_from_slice(bytes);
-    }
-
-    /// Appends length and head only: the payload, of [`Frame::payload`], must follow.
-    pub fn encode_without_payload(&self, buffer: &mut BytesMut) {
-        self.encode_head(buffer, self.payload().map_or(0, Payload::len));
-    }
-
-    fn encode_head(&self, buffer: &mut BytesMut, payload_len: usize) {
-        if swift::write(self, payload_len, buffer) {
-            return;
-        }
-        let start = buffer.len();
-        buffer.put_u32_le(0);
-        write_head(&self.head(), buffer);
-        let len = buffer.len() - start - LENGTH_PREFIX_LEN + payload_len;
-        // Whoever makes a frame checks it against the frame limit, which the limits assert to fit.
-        let prefix = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
-        buffer[start..start + LENGTH_PREFIX_LEN].copy_from_slice(&prefix);
+        FrameRef::from(self).encode(buffer);
     }
 
     /// The bytes that follow the head, for the frames that carry a user's value.
     #[must_use]
     pub fn payload(&self) -> Option<&Payload> {
-        match self {
-            Frame::Request(Request { payload, .. })
-            | Frame::Response(Response { outcome: Ok(payload), .. })
-            | Frame::Invoke(Invoke { payload, .. })
-            | Frame::Publish(Publish { payload, .. })
-            | Frame::Broadcast(Broadcast { payload, .. }) => Some(payload),
-            Frame::Response(Response { outcome: Err(error), .. }) => error.data(),
-            _ => None,
-        }
+        FrameRef::from(self).payload()
     }
 
     /// The same, to be changed; none for an error.
@@ -449,6 +420,16 @@ impl Frame {
             Some(frame) => Ok(frame),
             None => Self::decode_any(&block.slice(part)),
         }
+    }
+
+    /// The same, if it is a usual request.
+    pub(crate) fn decode_request(block: &Bytes, part: Range<usize>) -> Option<Request> {
+        swift::read_request(block, part)
+    }
+
+    /// The same, if it is a usual reply.
+    pub(crate) fn decode_reply(block: &Bytes, part: Range<usize>) -> Option<(CallbackId, Payload)> {
+        swift::read_reply(block, part)
     }
 
     fn decode_any(bytes: &Bytes) -> Result<Frame, FrameError> {
@@ -506,9 +487,105 @@ impl Frame {
         };
         Ok(frame)
     }
+}
 
-    fn head(&self) -> Head<'_> {
-        match self {
+/// A frame to be written, borrowed: whoever holds a request or a response writes it without making a [`Frame`] of it.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameRef<'a>(Borrowed<'a>);
+
+#[derive(Clone, Copy, Debug)]
+enum Borrowed<'a> {
+    Request(&'a Request),
+    Response(&'a Response),
+    Other(&'a Frame),
+}
+
+impl<'a> From<&'a Frame> for FrameRef<'a> {
+    fn from(frame: &'a Frame) -> Self {
+        match frame {
+            Frame::Request(request) => request.into(),
+            Frame::Response(response) => response.into(),
+            other => Self(Borrowed::Other(other)),
+        }
+    }
+}
+
+impl<'a> From<&'a Request> for FrameRef<'a> {
+    fn from(request: &'a Request) -> Self {
+        Self(Borrowed::Request(request))
+    }
+}
+
+impl<'a> From<&'a Response> for FrameRef<'a> {
+    fn from(response: &'a Response) -> Self {
+        Self(Borrowed::Response(response))
+    }
+}
+
+impl<'a> FrameRef<'a> {
+    /// Appends the whole frame: length, head, payload.
+    pub fn encode(self, buffer: &mut BytesMut) {
+        let bytes = self.payload().map_or(&[][..], |payload| &payload.bytes);
+        self.encode_head(buffer, bytes.len());
+        buffer.extend_from_slice(bytes);
+    }
+
+    /// Appends length and head only: the payload, of [`FrameRef::payload`], must follow.
+    pub fn encode_without_payload(self, buffer: &mut BytesMut) {
+        self.encode_head(buffer, self.payload().map_or(0, Payload::len));
+    }
+
+    /// The bytes that follow the head, for the frames that carry a user's value.
+    #[must_use]
+    pub fn payload(self) -> Option<&'a Payload> {
+        match self.0 {
+            Borrowed::Request(Request { payload, .. })
+            | Borrowed::Response(Response { outcome: Ok(payload), .. })
+            | Borrowed::Other(
+                Frame::Invoke(Invoke { payload, .. })
+                | Frame::Publish(Publish { payload, .. })
+                | Frame::Broadcast(Broadcast { payload, .. }),
+            ) => Some(payload),
+            Borrowed::Response(Response { outcome: Err(error), .. }) => error.data(),
+            Borrowed::Other(_) => None,
+        }
+    }
+
+    /// The frame itself. Copies names and shares the payload.
+    #[must_use]
+    pub fn to_frame(self) -> Frame {
+        match self.0 {
+            Borrowed::Request(request) => Frame::Request(request.clone()),
+            Borrowed::Response(response) => Frame::Response(response.clone()),
+            Borrowed::Other(frame) => frame.clone(),
+        }
+    }
+
+    fn encode_head(self, buffer: &mut BytesMut, payload_len: usize) {
+        if swift::write(self.0, payload_len, buffer) {
+            return;
+        }
+        let start = buffer.len();
+        buffer.put_u32_le(0);
+        write_head(&self.head(), buffer);
+        let len = buffer.len() - start - LENGTH_PREFIX_LEN + payload_len;
+        // Whoever makes a frame checks it against the frame limit, which the limits assert to fit.
+        let prefix = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+        buffer[start..start + LENGTH_PREFIX_LEN].copy_from_slice(&prefix);
+    }
+
+    fn head(self) -> Head<'a> {
+        match self.0 {
+            Borrowed::Request(request) => Head::of_request(request),
+            Borrowed::Response(response) => Head::of_response(response),
+            Borrowed::Other(frame) => Head::of(frame),
+        }
+    }
+}
+
+impl<'a> Head<'a> {
+    fn of(frame: &'a Frame) -> Self {
+        match frame {
             Frame::Bind(bind) => Head::Bind(Cow::Borrowed(bind)),
             Frame::Bound(bound) => Head::Bound(Cow::Borrowed(bound)),
             Frame::Refused(refused) => Head::Refused(Cow::Borrowed(refused)),
@@ -518,27 +595,8 @@ impl Frame {
             Frame::Offline(news) => Head::Offline(Cow::Borrowed(news)),
             Frame::Describe(describe) => Head::Describe(Cow::Borrowed(describe)),
             Frame::Described(described) => Head::Described(Cow::Borrowed(described)),
-            Frame::Request(request) => Head::Request(RequestHead {
-                callback_id: request.callback_id,
-                action: &request.action,
-                node: &request.node,
-                caller: &request.caller,
-                time_left_us: request.time_left.map(as_micros),
-                payload: PayloadHead::of(&request.payload),
-            }),
-            Frame::Response(response) => Head::Response(ResponseHead {
-                callback_id: response.callback_id,
-                outcome: match &response.outcome {
-                    Ok(payload) => OutcomeHead::Reply(PayloadHead::of(payload)),
-                    Err(error) => OutcomeHead::Error {
-                        code: error.code(),
-                        fate: error.fate(),
-                        name: error.name(),
-                        message: error.message(),
-                        data: error.data().map(PayloadHead::of),
-                    },
-                },
-            }),
+            Frame::Request(request) => Self::of_request(request),
+            Frame::Response(response) => Self::of_response(response),
             Frame::Cancel(callback_id) => Head::Cancel(*callback_id),
             Frame::Invoke(invoke) => {
                 let head = InvokeHead {
@@ -572,9 +630,34 @@ impl Frame {
             Frame::Drain => Head::Drain,
         }
     }
-}
 
-impl Head<'_> {
+    fn of_request(request: &'a Request) -> Self {
+        Head::Request(RequestHead {
+            callback_id: request.callback_id,
+            action: &request.action,
+            node: &request.node,
+            caller: &request.caller,
+            time_left_us: request.time_left.map(as_micros),
+            payload: PayloadHead::of(&request.payload),
+        })
+    }
+
+    fn of_response(response: &'a Response) -> Self {
+        Head::Response(ResponseHead {
+            callback_id: response.callback_id,
+            outcome: match &response.outcome {
+                Ok(payload) => OutcomeHead::Reply(PayloadHead::of(payload)),
+                Err(error) => OutcomeHead::Error {
+                    code: error.code(),
+                    fate: error.fate(),
+                    name: error.name(),
+                    message: error.message(),
+                    data: error.data().map(PayloadHead::of),
+                },
+            },
+        })
+    }
+
     fn into_frame_without_payload(self) -> Frame {
         match self {
             Head::Bind(bind) => Frame::Bind(bind.into_owned()),

@@ -2,7 +2,7 @@
 //! with its next request: no request needs a message to the registry, and nobody who left is chosen again.
 
 use crate::responder::Action;
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use meshwork_wire::SessionId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,9 +34,12 @@ pub(crate) trait Provider: Clone {
 }
 
 /// Who answers one action.
-pub(crate) struct Route<S> {
-    own: ArcSwapOption<Action>,
-    providers: ArcSwap<Vec<S>>,
+pub(crate) struct Route<S>(ArcSwap<Ways<S>>);
+
+/// Who answers one action at the moment.
+pub(crate) struct Ways<S> {
+    own: Option<Action>,
+    providers: Vec<S>,
     turn: AtomicUsize,
 }
 
@@ -53,44 +56,58 @@ pub(crate) enum NoProvider {
 
 impl<S: Provider> Route<S> {
     pub(crate) fn new() -> Self {
-        Self { own: ArcSwapOption::empty(), providers: ArcSwap::default(), turn: AtomicUsize::new(0) }
+        Self(ArcSwap::from_pointee(Ways { own: None, providers: Vec::new(), turn: AtomicUsize::new(0) }))
     }
 
-    /// The master's own answer, which wins over those of branches.
-    pub(crate) fn own(&self) -> arc_swap::Guard<Option<Arc<Action>>> {
-        self.own.load()
+    /// Who answers now. It is looked at once a request.
+    pub(crate) fn now(&self) -> arc_swap::Guard<Arc<Ways<S>>> {
+        self.0.load()
     }
 
     pub(crate) fn set_own(&self, action: Option<Action>) {
-        self.own.store(action.map(Arc::new));
+        self.change(|ways| ways.own = action);
     }
 
-    /// Whether nobody answers any more: whoever kept it looks the action up again.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.own.load().is_none() && self.providers.load().is_empty()
+    pub(crate) fn has_providers(&self) -> bool {
+        !self.now().providers.is_empty()
     }
 
-    pub(crate) fn providers(&self) -> Arc<Vec<S>> {
-        self.providers.load_full()
+    pub(crate) fn add(&self, session: S) {
+        self.change(|ways| ways.providers.push(session));
+    }
+
+    pub(crate) fn remove(&self, id: SessionId) {
+        self.change(|ways| ways.providers.retain(|session| session.id() != id));
     }
 
     /// Called by the registry only, so two changes never meet.
-    pub(crate) fn add(&self, session: S) {
-        let mut providers = Vec::clone(&self.providers.load());
-        providers.push(session);
-        self.providers.store(Arc::new(providers));
+    fn change(&self, change: impl FnOnce(&mut Ways<S>)) {
+        let now = self.now();
+        let turn = AtomicUsize::new(now.turn.load(Ordering::Relaxed));
+        let mut ways = Ways { own: now.own.clone(), providers: now.providers.clone(), turn };
+        change(&mut ways);
+        self.0.store(Arc::new(ways));
+    }
+}
+
+impl<S: Provider> Ways<S> {
+    /// The master's own answer, which wins over those of branches.
+    pub(crate) fn own(&self) -> Option<&Action> {
+        self.own.as_ref()
     }
 
-    /// Called by the registry only.
-    pub(crate) fn remove(&self, id: SessionId) {
-        let mut providers = Vec::clone(&self.providers.load());
-        providers.retain(|session| session.id() != id);
-        self.providers.store(Arc::new(providers));
+    pub(crate) fn providers(&self) -> &[S] {
+        &self.providers
+    }
+
+    /// Whether nobody answers any more: whoever kept the route looks the action up again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.own.is_none() && self.providers.is_empty()
     }
 
     /// Chooses a provider; `node` names the one that it must be, if it is not empty. Costs a step per provider.
     pub(crate) fn pick(&self, balance: Balance, node: &str) -> Result<S, NoProvider> {
-        let providers = self.providers.load();
+        let providers = &self.providers;
         if let ([only], true) = (&providers[..], node.is_empty()) {
             return fit(only).cloned();
         }
@@ -191,7 +208,7 @@ pub(super) mod tests {
         let route = route(vec![Fake::new(1, "a"), second, Fake::new(3, "c")]);
         let mut counts = HashMap::new();
         for _ in 0..300 {
-            *counts.entry(route.pick(Balance::RoundRobin, "").unwrap().id).or_insert(0) += 1;
+            *counts.entry(route.now().pick(Balance::RoundRobin, "").unwrap().id).or_insert(0) += 1;
         }
         assert_eq!(counts.get(&2), None);
         assert!(counts[&1] >= 100 && counts[&3] >= 100);
@@ -203,7 +220,7 @@ pub(super) mod tests {
         busy.in_flight = 5;
         let route = route(vec![busy, Fake::new(2, "b")]);
         for _ in 0..20 {
-            assert_eq!(route.pick(Balance::LeastInFlight, "").unwrap().id, 2);
+            assert_eq!(route.now().pick(Balance::LeastInFlight, "").unwrap().id, 2);
         }
     }
 
@@ -211,7 +228,7 @@ pub(super) mod tests {
     fn random_reaches_everyone() {
         let route = route(vec![Fake::new(1, "a"), Fake::new(2, "b")]);
         let seen: std::collections::HashSet<_> =
-            (0..200).map(|_| route.pick(Balance::Random, "").unwrap().id).collect();
+            (0..200).map(|_| route.now().pick(Balance::Random, "").unwrap().id).collect();
         assert_eq!(seen.len(), 2);
     }
 
@@ -219,9 +236,9 @@ pub(super) mod tests {
     fn a_named_node_is_the_only_choice() {
         let route = route(vec![Fake::new(1, "a"), Fake::new(2, "b")]);
         for _ in 0..5 {
-            assert_eq!(route.pick(Balance::RoundRobin, "b").unwrap().id, 2);
+            assert_eq!(route.now().pick(Balance::RoundRobin, "b").unwrap().id, 2);
         }
-        assert_eq!(route.pick(Balance::RoundRobin, "c"), Err(NoProvider::None));
+        assert_eq!(route.now().pick(Balance::RoundRobin, "c"), Err(NoProvider::None));
     }
 
     #[test]
@@ -230,9 +247,15 @@ pub(super) mod tests {
         draining.taking = false;
         let mut full = Fake::new(2, "b");
         full.room = false;
-        assert_eq!(route(vec![]).pick(Balance::Random, ""), Err(NoProvider::None));
-        assert_eq!(route(vec![draining.clone()]).pick(Balance::Random, ""), Err(NoProvider::Draining));
-        assert_eq!(route(vec![full.clone()]).pick(Balance::RoundRobin, "b"), Err(NoProvider::Overloaded));
-        assert_eq!(route(vec![draining, full]).pick(Balance::LeastInFlight, ""), Err(NoProvider::Overloaded));
+        assert_eq!(route(vec![]).now().pick(Balance::Random, ""), Err(NoProvider::None));
+        assert_eq!(route(vec![draining.clone()]).now().pick(Balance::Random, ""), Err(NoProvider::Draining));
+        assert_eq!(
+            route(vec![full.clone()]).now().pick(Balance::RoundRobin, "b"),
+            Err(NoProvider::Overloaded)
+        );
+        assert_eq!(
+            route(vec![draining, full]).now().pick(Balance::LeastInFlight, ""),
+            Err(NoProvider::Overloaded)
+        );
     }
 }

@@ -151,7 +151,7 @@ impl<S: Provider> Table<S> {
     pub(crate) fn withdraw_own(&mut self, action: &ByteString) {
         if let Some(listed) = self.actions.get_mut(action) {
             listed.own = None;
-            if listed.route.providers().is_empty() {
+            if !listed.route.has_providers() {
                 self.actions.remove(action);
                 self.wide -= usize::from(is_everything_below(action));
             }
@@ -198,7 +198,8 @@ impl<S: Provider> Table<S> {
     }
 
     fn description(&self, action: &ByteString, listed: &Listed<S>) -> ActionDescription {
-        let of_branches = listed.route.providers();
+        let ways = listed.route.now();
+        let of_branches = ways.providers();
         let named: HashSet<_> = of_branches
             .iter()
             .filter_map(|session| self.nodes.get(&session.id()))
@@ -257,7 +258,7 @@ fn unlist<S: Provider>(
 ) {
     if let Some(listed) = actions.get_mut(action) {
         listed.route.remove(id);
-        if listed.own.is_none() && listed.route.providers().is_empty() {
+        if listed.own.is_none() && !listed.route.has_providers() {
             actions.remove(action);
             *wide -= usize::from(is_everything_below(action));
         }
@@ -310,10 +311,10 @@ mod tests {
         assert_eq!(departed.name, "a");
         assert!(table.route("sub").is_none());
         for _ in 0..4 {
-            assert_eq!(kept.pick(Balance::RoundRobin, "").unwrap().id(), SessionId(2));
+            assert_eq!(kept.now().pick(Balance::RoundRobin, "").unwrap().id(), SessionId(2));
         }
         table.leave(SessionId(2)).unwrap();
-        assert!(matches!(kept.pick(Balance::RoundRobin, ""), Err(NoProvider::None)));
+        assert!(matches!(kept.now().pick(Balance::RoundRobin, ""), Err(NoProvider::None)));
         assert!(table.leave(SessionId(2)).is_none());
         assert_eq!(table.action_count(), 0);
     }
@@ -360,7 +361,7 @@ mod tests {
         table.offer_own(&"m".into(), &offer("own/**"));
         let who = |table: &Table<Fake>, action: &str| {
             let route = table.wide_route(action)?;
-            route.pick(Balance::RoundRobin, "").ok().map(|provider| provider.id().0)
+            route.now().pick(Balance::RoundRobin, "").ok().map(|provider| provider.id().0)
         };
         assert_eq!(who(&table, "a/x"), Some(1));
         assert_eq!(who(&table, "a/b/c/d"), Some(2), "the nearest");

@@ -49,6 +49,11 @@ impl Phase {
         }
     }
 
+    /// Whether requests and responses are legal.
+    pub(crate) fn is_calling(self) -> bool {
+        matches!(self, Phase::Bound | Phase::Draining)
+    }
+
     /// Whether the bind deadline still counts.
     pub(crate) fn is_before_bound(self) -> bool {
         matches!(self, Phase::Unbound | Phase::Binding)

@@ -5,9 +5,10 @@
 //! Only what is well-formed and usual is read here. Anything else (functions among the arguments, an error, a number in an
 //! unusual form, bytes that are no head) is left to the reader that knows everything and explains what is wrong.
 
-use super::{Frame, Publish, Request, Response, as_micros};
+use super::{Borrowed, Frame, Publish, Request, Response, as_micros};
+use crate::limits::LENGTH_PREFIX_LEN;
 use crate::{CallbackId, Callbacks, Encoding, Payload};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use std::ops::Range;
 use std::time::Duration;
@@ -23,141 +24,171 @@ const TWO_BYTES: u8 = 251;
 const FOUR_BYTES: u8 = 252;
 const EIGHT_BYTES: u8 = 253;
 
-/// Longer heads, which only long names make, are written by the writer that knows everything.
-const HEAD_LEN_MAX: usize = 192;
+/// What a head takes at most, its prefix counted and its texts not: a number takes nine bytes.
+const HEAD_LEN_MAX: usize = 64;
 
-/// A head in the making. It is written here and copied once, so that room is made for it once.
-struct Writer {
-    bytes: [u8; HEAD_LEN_MAX],
-    len: usize,
+/// A head in the making, in the room that was made for it.
+struct Writer<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
 }
 
 /// What is left of a head to read.
 struct Reader<'a> {
     block: &'a Bytes,
+    /// The block up to the end of the frame.
+    bytes: &'a [u8],
     at: usize,
-    end: usize,
 }
 
 /// Writes a frame that it knows, without the bytes of its payload; says whether it did.
-pub(super) fn write(frame: &Frame, payload_len: usize, buffer: &mut BytesMut) -> bool {
-    let mut head = Writer { bytes: [0; HEAD_LEN_MAX], len: 4 };
-    let written = match frame {
-        Frame::Request(request) => head.request(request),
-        Frame::Response(Response { callback_id, outcome: Ok(payload) }) => head.reply(*callback_id, payload),
-        Frame::Publish(publish) => head.publish(publish),
-        _ => None,
+pub(super) fn write(frame: Borrowed<'_>, payload_len: usize, buffer: &mut BytesMut) -> bool {
+    let (payload, texts_len) = match frame {
+        Borrowed::Request(Request { action, node, caller, payload, .. }) => {
+            (payload, action.len() + node.len() + caller.len())
+        }
+        Borrowed::Response(Response { outcome: Ok(payload), .. }) => (payload, 0),
+        Borrowed::Other(Frame::Publish(Publish { topic, publisher, groups, payload, .. }))
+            if groups.is_empty() =>
+        {
+            (payload, topic.len() + publisher.len())
+        }
+        Borrowed::Response(_) | Borrowed::Other(_) => return false,
     };
-    let Ok(len) = u32::try_from(head.len - 4 + payload_len) else {
-        return false;
-    };
-    if written.is_none() {
+    if !payload.callbacks.is_empty() {
         return false;
     }
-    head.bytes[..4].copy_from_slice(&len.to_le_bytes());
-    buffer.reserve(head.len + payload_len);
-    buffer.put_slice(&head.bytes[..head.len]);
+    let start = buffer.len();
+    buffer.reserve(HEAD_LEN_MAX + texts_len + payload_len);
+    buffer.resize(start + HEAD_LEN_MAX + texts_len, 0);
+    let mut head = Writer { bytes: &mut buffer[start..], at: LENGTH_PREFIX_LEN };
+    match frame {
+        Borrowed::Request(request) => head.request(request),
+        Borrowed::Response(Response { callback_id, .. }) => head.reply(*callback_id),
+        Borrowed::Other(Frame::Publish(publish)) => head.publish(publish),
+        Borrowed::Other(_) => {}
+    }
+    head.encoding(payload.encoding);
+    let len = head.at;
+    let Ok(claimed) = u32::try_from(len - LENGTH_PREFIX_LEN + payload_len) else {
+        buffer.truncate(start);
+        return false;
+    };
+    head.bytes[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
+    buffer.truncate(start + len);
     true
 }
 
-impl Writer {
-    fn request(&mut self, request: &Request) -> Option<()> {
-        self.byte(REQUEST)?;
-        self.number(request.callback_id.0)?;
-        self.text(&request.action)?;
-        self.text(&request.node)?;
-        self.text(&request.caller)?;
+impl Writer<'_> {
+    fn request(&mut self, request: &Request) {
+        self.byte(REQUEST);
+        self.number(request.callback_id.0);
+        self.text(&request.action);
+        self.text(&request.node);
+        self.text(&request.caller);
         match request.time_left {
             Some(time_left) => {
-                self.byte(1)?;
-                self.number(as_micros(time_left))?;
+                self.byte(1);
+                self.number(as_micros(time_left));
             }
-            None => self.byte(0)?,
+            None => self.byte(0),
         }
-        self.payload(&request.payload)
     }
 
-    fn reply(&mut self, callback_id: CallbackId, payload: &Payload) -> Option<()> {
-        self.byte(RESPONSE)?;
-        self.number(callback_id.0)?;
-        self.byte(REPLY)?;
-        self.payload(payload)
+    fn reply(&mut self, callback_id: CallbackId) {
+        self.byte(RESPONSE);
+        self.number(callback_id.0);
+        self.byte(REPLY);
     }
 
-    fn publish(&mut self, publish: &Publish) -> Option<()> {
-        if !publish.groups.is_empty() {
-            return None;
-        }
-        self.byte(PUBLISH)?;
-        self.text(&publish.topic)?;
-        self.text(&publish.publisher)?;
-        self.byte(u8::from(publish.for_all))?;
-        self.byte(0)?;
-        self.payload(&publish.payload)
+    fn publish(&mut self, publish: &Publish) {
+        self.byte(PUBLISH);
+        self.text(&publish.topic);
+        self.text(&publish.publisher);
+        self.byte(u8::from(publish.for_all));
+        self.byte(0);
     }
 
-    fn payload(&mut self, payload: &Payload) -> Option<()> {
-        if !payload.callbacks.is_empty() {
-            return None;
-        }
-        self.byte(match payload.encoding {
+    /// The head's last part: what the payload is, and that no functions are in it.
+    fn encoding(&mut self, encoding: Encoding) {
+        self.byte(match encoding {
             Encoding::Bincode => 0,
             Encoding::MessagePack => 1,
             Encoding::Json => 2,
-        })?;
-        self.byte(0)
+        });
+        self.byte(0);
     }
 
-    fn text(&mut self, text: &str) -> Option<()> {
-        self.number(text.len() as u64)?;
-        self.slice(text.as_bytes())
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        if !text.is_empty() {
+            self.slice(text.as_bytes());
+        }
     }
 
-    fn number(&mut self, number: u64) -> Option<()> {
+    #[inline]
+    fn number(&mut self, number: u64) {
         match number {
             0..=250 => self.byte(number as u8),
             251..=0xFFFF => {
-                self.byte(TWO_BYTES)?;
-                self.slice(&(number as u16).to_le_bytes())
+                self.byte(TWO_BYTES);
+                self.slice(&(number as u16).to_le_bytes());
             }
             0x1_0000..=0xFFFF_FFFF => {
-                self.byte(FOUR_BYTES)?;
-                self.slice(&(number as u32).to_le_bytes())
+                self.byte(FOUR_BYTES);
+                self.slice(&(number as u32).to_le_bytes());
             }
             _ => {
-                self.byte(EIGHT_BYTES)?;
-                self.slice(&number.to_le_bytes())
+                self.byte(EIGHT_BYTES);
+                self.slice(&number.to_le_bytes());
             }
         }
     }
 
     #[inline]
-    fn byte(&mut self, byte: u8) -> Option<()> {
-        *self.bytes.get_mut(self.len)? = byte;
-        self.len += 1;
-        Some(())
+    fn byte(&mut self, byte: u8) {
+        self.bytes[self.at] = byte;
+        self.at += 1;
     }
 
     #[inline]
-    fn slice(&mut self, slice: &[u8]) -> Option<()> {
-        self.bytes.get_mut(self.len..self.len + slice.len())?.copy_from_slice(slice);
-        self.len += slice.len();
-        Some(())
+    fn slice(&mut self, slice: &[u8]) {
+        self.bytes[self.at..][..slice.len()].copy_from_slice(slice);
+        self.at += slice.len();
     }
 }
 
 /// Reads the frame that stands in this part of a block, if it is one of those that are read here.
 pub(super) fn read(block: &Bytes, part: Range<usize>) -> Option<Frame> {
-    let mut reader = Reader { block, at: part.start, end: part.end };
+    let mut reader = Reader::new(block, part)?;
     match reader.byte()? {
         REQUEST => reader.request().map(Frame::Request),
-        RESPONSE => reader.response().map(Frame::Response),
+        RESPONSE => {
+            let (callback_id, payload) = reader.reply()?;
+            Some(Frame::Response(Response { callback_id, outcome: Ok(payload) }))
+        }
         PUBLISH => reader.publish().map(Frame::Publish),
         _ => None,
     }
 }
 
-impl Reader<'_> {
+/// The same for a request alone.
+pub(super) fn read_request(block: &Bytes, part: Range<usize>) -> Option<Request> {
+    let mut reader = Reader::new(block, part)?;
+    if reader.byte()? == REQUEST { reader.request() } else { None }
+}
+
+/// The same for a reply alone.
+pub(super) fn read_reply(block: &Bytes, part: Range<usize>) -> Option<(CallbackId, Payload)> {
+    let mut reader = Reader::new(block, part)?;
+    if reader.byte()? == RESPONSE { reader.reply() } else { None }
+}
+
+impl<'a> Reader<'a> {
+    fn new(block: &'a Bytes, part: Range<usize>) -> Option<Self> {
+        Some(Self { block, bytes: block.get(..part.end)?, at: part.start })
+    }
+
     fn request(&mut self) -> Option<Request> {
         let callback_id = CallbackId(self.number()?);
         let action = self.text()?;
@@ -171,12 +202,12 @@ impl Reader<'_> {
         Some(Request { callback_id, action, node, caller, time_left, payload: self.payload()? })
     }
 
-    fn response(&mut self) -> Option<Response> {
+    fn reply(&mut self) -> Option<(CallbackId, Payload)> {
         let callback_id = CallbackId(self.number()?);
         if self.byte()? != REPLY {
             return None;
         }
-        Some(Response { callback_id, outcome: Ok(self.payload()?) })
+        Some((callback_id, self.payload()?))
     }
 
     fn publish(&mut self) -> Option<Publish> {
@@ -204,7 +235,11 @@ impl Reader<'_> {
         if self.byte()? != 0 {
             return None;
         }
-        Some(Payload { encoding, bytes: self.block.slice(self.at..self.end), callbacks: Callbacks::none() })
+        Some(Payload {
+            encoding,
+            bytes: self.block.slice(self.at..self.bytes.len()),
+            callbacks: Callbacks::none(),
+        })
     }
 
     fn text(&mut self) -> Option<ByteString> {
@@ -213,7 +248,7 @@ impl Reader<'_> {
             return Some(ByteString::new());
         }
         let start = self.at;
-        self.at = start.checked_add(len).filter(|at| *at <= self.end)?;
+        self.at = start.checked_add(len).filter(|at| *at <= self.bytes.len())?;
         ByteString::try_from(self.block.slice(start..self.at)).ok()
     }
 
@@ -230,14 +265,14 @@ impl Reader<'_> {
 
     #[inline]
     fn byte(&mut self) -> Option<u8> {
-        let byte = *self.block.get(self.at..self.end)?.first()?;
+        let byte = *self.bytes.get(self.at)?;
         self.at += 1;
         Some(byte)
     }
 
     #[inline]
     fn array<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
-        let array = *self.block.get(self.at..self.end)?.first_chunk()?;
+        let array = *self.bytes.get(self.at..)?.first_chunk()?;
         self.at += LEN;
         Some(array)
     }
@@ -246,6 +281,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FrameRef;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -289,7 +325,7 @@ mod tests {
     /// What the writer that knows everything writes, the length prefix taken off.
     fn written_slowly(frame: &Frame) -> BytesMut {
         let mut bytes = BytesMut::new();
-        crate::payload::write_head(&frame.head(), &mut bytes);
+        crate::payload::write_head(&FrameRef::from(frame).head(), &mut bytes);
         bytes.extend_from_slice(frame.payload().map_or(&[][..], |payload| &payload.bytes));
         bytes
     }
@@ -298,7 +334,7 @@ mod tests {
         #[test]
         fn what_is_written_here_is_what_the_other_writer_writes(frame in frame()) {
             let mut bytes = BytesMut::new();
-            if write(&frame, frame.payload().map_or(0, Payload::len), &mut bytes) {
+            if write(FrameRef::from(&frame).0, frame.payload().map_or(0, Payload::len), &mut bytes) {
                 bytes.extend_from_slice(frame.payload().map_or(&[][..], |payload| &payload.bytes));
                 let slowly = written_slowly(&frame);
                 prop_assert_eq!(&bytes[..4], &(slowly.len() as u32).to_le_bytes()[..]);
@@ -314,7 +350,13 @@ mod tests {
             // Read out of the middle of a block.
             bytes.extend_from_slice(b"next");
             let block = Bytes::from([b"prev", &bytes[..]].concat());
-            let read = read(&block, 4..block.len() - 4);
+            let part = 4..block.len() - 4;
+            let request = read_request(&block, part.clone()).map(Frame::Request);
+            let reply = read_reply(&block, part.clone())
+                .map(|(callback_id, payload)| Frame::Response(Response { callback_id, outcome: Ok(payload) }));
+            let read = read(&block, part);
+            prop_assert_eq!(request, read.clone().filter(|frame| matches!(frame, Frame::Request(_))));
+            prop_assert_eq!(reply, read.clone().filter(|frame| matches!(frame, Frame::Response(_))));
             prop_assert_eq!(read, usual.then_some(frame));
         }
 
