@@ -25,7 +25,7 @@ use crate::node::{
     Ask, AskMany, Change, Describe, Door, Drain, Drained, Flush, Invoking, Node, Respond, Status, Submission,
     Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
 };
-use crate::outbox::{Outbox, Refusal, too_much_lent};
+use crate::outbox::{Held, Outbox, Refusal, too_much_lent};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
 use crate::response::{Reply, Requests, Way};
 use crate::router::Event;
@@ -534,8 +534,31 @@ impl BranchActor {
         );
     }
 
+    /// Whether it answers a request of its own itself.
+    fn answers(&self, request: &Request) -> bool {
+        (request.node.is_empty() || request.node == self.name) && self.actions.get(&request.action).is_some()
+    }
+
+    /// What calls over the link leave through, while they can.
+    fn way_for_calls(&self) -> Option<&Outbox> {
+        match &self.state {
+            State::Bound(link) if !link.draining && !link.master_drains => Some(&link.outbox),
+            _ => None,
+        }
+    }
+
+    /// Sends a call over the link.
+    fn ask_over(&self, mut ask: Box<Ask>, held: &mut Held<'_>, now: Instant) {
+        let until = ask.request.time_left.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        let mut requests = self.requests.borrow_mut();
+        requests.open(ask.callback_id(), Way::Link, ask.take_reply(), until);
+        if let Err(refusal) = held.push(&ask.request) {
+            requests.resolve(ask.callback_id(), Err(not_said(refusal)));
+        }
+    }
+
     /// Sends a call on its way: own responders first, then the link.
-    fn ask(&mut self, mut ask: Box<Ask>, now: Instant) {
+    fn ask(&mut self, ask: Box<Ask>, now: Instant) {
         let draining = match &self.state {
             State::Bound(link) => link.draining,
             State::Leaving { .. } => true,
@@ -545,20 +568,18 @@ impl BranchActor {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "this branch is draining");
             return ask.refuse(&self.node, error);
         }
-        let here = ask.request.node.is_empty() || ask.request.node == self.name;
         let deadline = ask.request.time_left.and_then(|within| now.checked_add(within));
         let until = deadline.map(Instant::into_std);
-        if let (Some(own), true) = (self.actions.get(&ask.request.action), here) {
+        if self.answers(&ask.request)
+            && let Some(own) = self.actions.get(&ask.request.action)
+        {
             let Ask { request: Request { callback_id, action, payload, .. }, reply, .. } = *ask;
             self.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
             let context = RequestContext::new(action, self.name.clone(), deadline);
             return self.own_answering.start(own, payload, context, callback_id, &self.requests);
         }
         match &self.state {
-            State::Bound(link) if !link.master_drains => {
-                self.requests.borrow_mut().open(ask.callback_id(), Way::Link, ask.take_reply(), until);
-                self.send(&ask.request);
-            }
+            State::Bound(link) if !link.master_drains => self.ask_over(ask, &mut link.outbox.hold(), now),
             State::Closed => {
                 ask.refuse(
                     &self.node,
@@ -574,9 +595,8 @@ impl BranchActor {
     /// Sends calls on their way that differ in their arguments alone: all at once if they go over the link.
     fn ask_many(&mut self, many: AskMany, now: Instant) {
         let here = self.actions.get(&many.call.action).is_some();
-        let link = match &self.state {
-            State::Bound(link) if !link.draining && !link.master_drains && !here => link,
-            _ => return many.into_single().for_each(|ask| self.ask(Box::new(ask), now)),
+        let Some(outbox) = self.way_for_calls().filter(|_| !here) else {
+            return many.into_single().for_each(|ask| self.ask(Box::new(ask), now));
         };
         let AskMany { call, each } = many;
         let until = call.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
@@ -589,7 +609,7 @@ impl BranchActor {
             time_left: call.within,
             payload: Payload::default(),
         };
-        let mut held = link.outbox.hold();
+        let mut held = outbox.hold();
         for (callback_id, seat, payload) in each {
             requests.open(callback_id, Way::Link, Reply::Batch(seat), until);
             (request.callback_id, request.payload) = (callback_id, payload);
@@ -841,7 +861,18 @@ impl Handler<Flush> for BranchActor {
         let now = Instant::now();
         let mut submissions = std::mem::take(&mut self.submissions);
         self.node.take_submissions(&mut submissions);
+        let outbox = self.way_for_calls().cloned();
+        // Most of what is submitted are calls over the link: its outbox is held for as many as follow each other.
+        let mut held = None;
         for submission in submissions.drain(..) {
+            let submission = match (submission, &outbox) {
+                (Submission::Ask(ask), Some(outbox)) if !self.answers(&ask.request) => {
+                    self.ask_over(ask, held.get_or_insert_with(|| outbox.hold()), now);
+                    continue;
+                }
+                (submission, _) => submission,
+            };
+            held = None;
             match submission {
                 Submission::Ask(ask) => self.ask(ask, now),
                 Submission::AskMany(many) => self.ask_many(*many, now),
@@ -858,6 +889,7 @@ impl Handler<Flush> for BranchActor {
                 }
             }
         }
+        drop(held);
         self.submissions = submissions;
         self.set_alarm(context);
     }

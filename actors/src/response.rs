@@ -11,12 +11,15 @@ use crate::node::Node;
 use crate::responder::Outcome;
 use crate::session::SessionHandle;
 use actix::dev::ContextFut;
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use futures::FutureExt;
+use actix::{Actor, AsyncContext, Context, Handler, StreamHandler};
+use futures::{FutureExt, Stream};
 use meshwork_wire::limits::RESPONSE_POOL_MAX;
 use meshwork_wire::{ActionDescription, CallError, CallbackId, Code, Fate};
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::task;
+use std::task::{self, Poll};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -28,10 +31,8 @@ pub struct ResponseActor {
     resolved: u64,
 }
 
-/// The callback of a request is resolved. Sent by the branch or master that made it, once; the receiver hands the outcome to
-/// the caller, if that still waits.
-#[derive(Message)]
-#[rtype(result = "()")]
+/// The callback of a request is resolved. Put by the branch or master that made it into the stream of the response actor, once;
+/// the actor hands the outcome to the caller, if that still waits.
 pub struct Resolve {
     callback_id: CallbackId,
     outcome: Outcome,
@@ -53,9 +54,7 @@ impl Actor for ResponseActor {
     type Context = Context<Self>;
 }
 
-impl Handler<Resolve> for ResponseActor {
-    type Result = ();
-
+impl StreamHandler<Resolve> for ResponseActor {
     fn handle(&mut self, Resolve { callback_id, outcome, reply }: Resolve, _: &mut Context<Self>) {
         self.resolved += 1;
         log::trace!("{callback_id} is resolved; {} by this actor", self.resolved);
@@ -120,27 +119,37 @@ pub(crate) struct Requests {
     free: Vec<u32>,
 }
 
-/// A response actor, and the context that it runs in.
+/// A response actor in the context that it runs in, and the way to it.
 struct Response {
-    address: Addr<ResponseActor>,
-    context: ContextFut<ResponseActor, Context<ResponseActor>>,
+    inbox: Inbox,
+    actor: ContextFut<ResponseActor, Context<ResponseActor>>,
 }
+
+/// What a response actor is told: one thing at a time. Nobody else tells it anything, so this is all that a mailbox is for.
+#[derive(Clone, Default)]
+struct Inbox(Rc<Cell<Option<Resolve>>>);
 
 impl Response {
     fn new() -> Self {
-        let context = Context::new();
-        Self { address: context.address(), context: context.into_future(ResponseActor::default()) }
+        let inbox = Inbox::default();
+        let mut context = Context::new();
+        context.add_stream(inbox.clone());
+        Self { inbox, actor: context.into_future(ResponseActor::default()) }
     }
 
-    /// Sends it this, and lets it handle it.
+    /// Tells the actor, and gives it its turn.
     fn resolve(&mut self, resolve: Resolve) {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "bounded to one: it is handled before the next is sent"
-        )]
-        self.address.do_send(resolve);
-        // It has nothing to wait for: nobody else knows it, and it does not end while its address lives.
-        let _ = self.context.poll_unpin(&mut task::Context::from_waker(task::Waker::noop()));
+        self.inbox.0.set(Some(resolve));
+        // It has nothing else to wait for, so nobody needs to wake it; and it does not end while its stream does not.
+        let _ = self.actor.poll_unpin(&mut task::Context::from_waker(task::Waker::noop()));
+    }
+}
+
+impl Stream for Inbox {
+    type Item = Resolve;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Option<Resolve>> {
+        self.0.take().map_or(Poll::Pending, |resolve| Poll::Ready(Some(resolve)))
     }
 }
 
