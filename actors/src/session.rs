@@ -83,6 +83,8 @@ struct Turn {
     cancels: Vec<(SessionHandle, Vec<CallbackId>)>,
     unknown: Vec<ByteString>,
     events: Vec<Event>,
+    /// Who answers the action of the last request.
+    last_route: Option<(ByteString, arc_swap::Guard<Arc<Ways>>)>,
     /// How many frames of the block are not taken yet: the most that a batch may still grow by.
     left: usize,
 }
@@ -521,10 +523,17 @@ impl SessionActor {
             self.asked.insert(callback_id, Asked::Routing);
             return waiting.push((request, deadline));
         }
-        if let Some(ways) = self.routes.get(&request.action).map(|route| route.now())
+        // Requests that come together are of one action more often than not.
+        let last = self.turn.last_route.take().filter(|(action, _)| *action == request.action);
+        let route = last.or_else(|| {
+            self.routes.get_key_value(&request.action).map(|(action, route)| (action.clone(), route.now()))
+        });
+        if let Some((action, ways)) = route
             && !ways.is_empty()
         {
-            return self.dispatch(request, deadline, &ways);
+            self.dispatch(request, deadline, &ways);
+            self.turn.last_route = Some((action, ways));
+            return;
         }
         // Names from a frame share its buffer: what is kept in the route cache must not keep that.
         let action = ByteString::from(&*request.action);
@@ -732,6 +741,8 @@ impl SessionActor {
         reason = "bounded by what is in flight: one message a block and receiver"
     )]
     fn end_turn(&mut self, context: &mut Context<Self>) {
+        // It is looked at anew in the next turn.
+        self.turn.last_route = None;
         let unknown = std::mem::take(&mut self.turn.unknown);
         if !unknown.is_empty() {
             self.look_up(unknown, context);

@@ -525,6 +525,11 @@ impl<'a> From<&'a Response> for FrameRef<'a> {
 impl<'a> FrameRef<'a> {
     /// Appends the whole frame: length, head, payload.
     pub fn encode(self, buffer: &mut BytesMut) {
+        if let Borrowed::Response(Response { callback_id, outcome: Ok(payload) }) = self.0
+            && swift::write_small_reply(*callback_id, payload, buffer)
+        {
+            return;
+        }
         let bytes = self.payload().map_or(&[][..], |payload| &payload.bytes);
         self.encode_head(buffer, bytes.len());
         buffer.extend_from_slice(bytes);
@@ -717,7 +722,7 @@ impl PayloadHead<'_> {
 
 /// Microseconds, as a deadline travels. A wait longer than 500,000 years is cut to that.
 fn as_micros(time_left: Duration) -> u64 {
-    u64::try_from(time_left.as_micros()).unwrap_or(u64::MAX)
+    time_left.as_secs().saturating_mul(1_000_000).saturating_add(time_left.subsec_micros().into())
 }
 
 fn shared_text(bytes: &Bytes, text: &str) -> Result<ByteString, FrameError> {

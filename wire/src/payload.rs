@@ -267,9 +267,10 @@ impl Writer {
         self.len = 0;
     }
 
-    fn finish(self) -> Bytes {
+    #[inline]
+    fn finish(&mut self) -> Bytes {
         let gathered = &self.gathered[..self.len];
-        let Some(mut buffer) = self.buffer else {
+        let Some(mut buffer) = self.buffer.take() else {
             return Bytes::copy_from_slice(gathered);
         };
         buffer.extend_from_slice(gathered);

@@ -79,6 +79,27 @@ pub(super) fn write(frame: Borrowed<'_>, payload_len: usize, buffer: &mut BytesM
     true
 }
 
+/// What a reply and its payload may take together to be written in one go.
+const SMALL_REPLY_LEN_MAX: usize = 96;
+
+/// Writes a reply with its payload if both are small; says whether it did. Most are: this is half of what a responder sends.
+pub(super) fn write_small_reply(callback_id: CallbackId, payload: &Payload, buffer: &mut BytesMut) -> bool {
+    let mut bytes = [0; SMALL_REPLY_LEN_MAX];
+    let mut head = Writer { bytes: &mut bytes, at: LENGTH_PREFIX_LEN };
+    head.reply(callback_id);
+    head.encoding(payload.encoding);
+    let len = head.at + payload.len();
+    let Some(rest) = bytes.get_mut(len - payload.len()..len).filter(|_| payload.callbacks.is_empty()) else {
+        return false;
+    };
+    rest.copy_from_slice(&payload.bytes);
+    // No more than the array has.
+    let claimed = (len - LENGTH_PREFIX_LEN) as u32;
+    bytes[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
+    buffer.extend_from_slice(&bytes[..len]);
+    true
+}
+
 impl Writer<'_> {
     fn request(&mut self, request: &Request) {
         self.byte(REQUEST);
@@ -333,6 +354,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_here_is_what_the_other_writer_writes(frame in frame()) {
+            if let Frame::Response(Response { callback_id, outcome: Ok(payload) }) = &frame {
+                let mut bytes = BytesMut::new();
+                if write_small_reply(*callback_id, payload, &mut bytes) {
+                    prop_assert_eq!(&bytes[LENGTH_PREFIX_LEN..], &written_slowly(&frame)[..]);
+                    prop_assert_eq!(&bytes[..4], &(bytes.len() as u32 - 4).to_le_bytes()[..]);
+                }
+            }
             let mut bytes = BytesMut::new();
             if write(FrameRef::from(&frame).0, frame.payload().map_or(0, Payload::len), &mut bytes) {
                 bytes.extend_from_slice(frame.payload().map_or(&[][..], |payload| &payload.bytes));
