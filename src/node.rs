@@ -10,7 +10,7 @@ use actix::Addr;
 use bytes::Bytes;
 use meshwork_actors::master::{Attach, MasterActor};
 use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, SubscribeTo};
-use meshwork_wire::{ByteString, SubscriptionKey};
+use meshwork_wire::{ByteString, SubscriptionKey, limits::SOME_FRAMES};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -22,8 +22,9 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Node(Inner);
 
-/// How many calls of many are written before the first of them leave.
-const CALLS_AT_ONCE: usize = 128;
+/// How many calls of many are written before the first of them leave: more than the far end takes in parts, which is for calls that
+/// nobody is writing more of.
+const CALLS_AT_ONCE: usize = SOME_FRAMES + 64;
 
 #[derive(Clone)]
 enum Inner {

@@ -525,9 +525,7 @@ impl<'a> From<&'a Response> for FrameRef<'a> {
 impl<'a> FrameRef<'a> {
     /// Appends the whole frame: length, head, payload.
     pub fn encode(self, buffer: &mut BytesMut) {
-        if let Borrowed::Response(Response { callback_id, outcome: Ok(payload) }) = self.0
-            && swift::write_small_reply(*callback_id, payload, buffer)
-        {
+        if swift::write_small(self.0, buffer) {
             return;
         }
         let bytes = self.payload().map_or(&[][..], |payload| &payload.bytes);

@@ -79,20 +79,33 @@ pub(super) fn write(frame: Borrowed<'_>, payload_len: usize, buffer: &mut BytesM
     true
 }
 
-/// What a reply and its payload may take together to be written in one go.
-const SMALL_REPLY_LEN_MAX: usize = 96;
+/// What a small frame takes at most, and what its texts and its payload do, each together.
+const SMALL_FRAME_LEN_MAX: usize = HEAD_LEN_MAX + 2 * SMALL_PART_LEN_MAX;
+const SMALL_PART_LEN_MAX: usize = 64;
 
-/// Writes a reply with its payload if both are small; says whether it did. Most are: this is half of what a responder sends.
-pub(super) fn write_small_reply(callback_id: CallbackId, payload: &Payload, buffer: &mut BytesMut) -> bool {
-    let mut bytes = [0; SMALL_REPLY_LEN_MAX];
+/// Writes a small request or reply with its payload, in one go; says whether it did. Most are small.
+pub(super) fn write_small(frame: Borrowed<'_>, buffer: &mut BytesMut) -> bool {
+    let mut bytes = [0; SMALL_FRAME_LEN_MAX];
     let mut head = Writer { bytes: &mut bytes, at: LENGTH_PREFIX_LEN };
-    head.reply(callback_id);
-    head.encoding(payload.encoding);
-    let len = head.at + payload.len();
-    let Some(rest) = bytes.get_mut(len - payload.len()..len).filter(|_| payload.callbacks.is_empty()) else {
-        return false;
+    let payload = match frame {
+        Borrowed::Request(request)
+            if request.action.len() + request.node.len() + request.caller.len() <= SMALL_PART_LEN_MAX =>
+        {
+            head.request(request);
+            &request.payload
+        }
+        Borrowed::Response(Response { callback_id, outcome: Ok(payload) }) => {
+            head.reply(*callback_id);
+            payload
+        }
+        _ => return false,
     };
-    rest.copy_from_slice(&payload.bytes);
+    if payload.len() > SMALL_PART_LEN_MAX || !payload.callbacks.is_empty() {
+        return false;
+    }
+    head.encoding(payload.encoding);
+    head.slice(&payload.bytes);
+    let len = head.at;
     // No more than the array has.
     let claimed = (len - LENGTH_PREFIX_LEN) as u32;
     bytes[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
@@ -151,7 +164,13 @@ impl Writer<'_> {
     fn number(&mut self, number: u64) {
         match number {
             0..=250 => self.byte(number as u8),
-            251..=0xFFFF => {
+            _ => self.long_number(number),
+        }
+    }
+
+    fn long_number(&mut self, number: u64) {
+        match number {
+            0..=0xFFFF => {
                 self.byte(TWO_BYTES);
                 self.slice(&(number as u16).to_le_bytes());
             }
@@ -354,12 +373,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_here_is_what_the_other_writer_writes(frame in frame()) {
-            if let Frame::Response(Response { callback_id, outcome: Ok(payload) }) = &frame {
-                let mut bytes = BytesMut::new();
-                if write_small_reply(*callback_id, payload, &mut bytes) {
-                    prop_assert_eq!(&bytes[LENGTH_PREFIX_LEN..], &written_slowly(&frame)[..]);
-                    prop_assert_eq!(&bytes[..4], &(bytes.len() as u32 - 4).to_le_bytes()[..]);
-                }
+            let mut bytes = BytesMut::new();
+            if write_small(FrameRef::from(&frame).0, &mut bytes) {
+                prop_assert_eq!(&bytes[LENGTH_PREFIX_LEN..], &written_slowly(&frame)[..]);
+                prop_assert_eq!(&bytes[..4], &(bytes.len() as u32 - 4).to_le_bytes()[..]);
             }
             let mut bytes = BytesMut::new();
             if write(FrameRef::from(&frame).0, frame.payload().map_or(0, Payload::len), &mut bytes) {
