@@ -110,11 +110,10 @@ where
     T: DeserializeOwned + 'static,
 {
     fn deliver(&self, event: &RawEvent) -> Result<(), Dropped> {
-        let event = read(event, None)?;
-        let topic = event.topic.clone();
+        let said = read(event, None)?;
         // A panic in a handler must not end the node.
-        if catch_unwind(AssertUnwindSafe(|| (self.closure)(event))).is_err() {
-            log::error!("the handler of {topic} panicked");
+        if catch_unwind(AssertUnwindSafe(|| (self.closure)(said))).is_err() {
+            log::error!("the handler of {} panicked", event.topic);
         }
         Ok(())
     }

@@ -460,16 +460,7 @@ impl BranchActor {
             Frame::Cancel(callback_id) => {
                 link.answering.cancel(callback_id);
             }
-            Frame::Publish(publish) => {
-                let event =
-                    Event { topic: publish.topic, publisher: publish.publisher, payload: publish.payload };
-                if publish.for_all {
-                    self.subscribers.deliver(&event);
-                }
-                for group in &publish.groups {
-                    self.subscribers.deliver_to_group(group, &event);
-                }
-            }
+            Frame::Publish(publish) => self.event(publish),
             Frame::Broadcast(Broadcast { topic, publisher, payload }) => {
                 self.broadcasts.deliver(&Event { topic, publisher, payload });
             }
@@ -497,6 +488,16 @@ impl BranchActor {
             | Frame::Describe(_)
             | Frame::Subscribe(_)
             | Frame::Unsubscribe(_) => self.lost("the master sent what only a branch may", context),
+        }
+    }
+
+    fn event(&self, Publish { topic, publisher, for_all, groups, payload }: Publish) {
+        let event = Event { topic, publisher, payload };
+        if for_all {
+            self.subscribers.deliver(&event);
+        }
+        for group in &groups {
+            self.subscribers.deliver_to_group(group, &event);
         }
     }
 
@@ -828,13 +829,17 @@ impl StreamHandler<FromLink> for BranchActor {
                 link.heard = now;
                 let mut frames = block.frames();
                 while matches!(self.state, State::Bound(_)) {
-                    // Replies and requests are nearly all there is.
+                    // Replies, requests and events are nearly all there is.
                     if let Some((callback_id, payload)) = frames.next_reply() {
                         self.requests.borrow_mut().resolve(callback_id, Ok(payload));
                         continue;
                     }
                     if let Some(request) = frames.next_request() {
                         self.request(request, now);
+                        continue;
+                    }
+                    if let Some(event) = frames.next_event() {
+                        self.event(event);
                         continue;
                     }
                     match frames.next() {

@@ -288,7 +288,7 @@ impl SessionActor {
         self.heard = now;
         let mut frames = block.frames();
         loop {
-            // Requests and replies are nearly all there is.
+            // Requests, replies and events are nearly all there is.
             if self.phase.is_calling() {
                 if let Some(request) = frames.next_request() {
                     self.turn.left = frames.left();
@@ -298,6 +298,11 @@ impl SessionActor {
                 if let Some((callback_id, payload)) = frames.next_reply() {
                     self.turn.left = frames.left();
                     self.response(callback_id, Ok(payload));
+                    continue;
+                }
+                if let Some(event) = frames.next_event() {
+                    self.turn.left = frames.left();
+                    self.publish(event);
                     continue;
                 }
             }

@@ -6,7 +6,7 @@ use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
     READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
 };
-use crate::{CallbackId, Frame, Payload, Request};
+use crate::{CallbackId, Frame, Payload, Publish, Request};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{io, ops::Range};
 use tokio_util::codec::{Decoder, Encoder};
@@ -213,6 +213,14 @@ impl Frames {
         let reply = Frame::decode_reply(&self.block, part.clone())?;
         self.step_to(part.end);
         Some(reply)
+    }
+
+    /// The next frame if it is a usual event, likewise.
+    pub fn next_event(&mut self) -> Option<Publish> {
+        let part = self.part()?;
+        let event = Frame::decode_event(&self.block, part.clone())?;
+        self.step_to(part.end);
+        Some(event)
     }
 
     /// How many frames are left: as many as the decoder counted, less those that were read.

@@ -432,6 +432,11 @@ impl Frame {
         swift::read_reply(block, part)
     }
 
+    /// The same, if it is a usual event.
+    pub(crate) fn decode_event(block: &Bytes, part: Range<usize>) -> Option<Publish> {
+        swift::read_event(block, part)
+    }
+
     fn decode_any(bytes: &Bytes) -> Result<Frame, FrameError> {
         let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
         let rest = || bytes.slice(head_len..);

@@ -224,6 +224,12 @@ pub(super) fn read_reply(block: &Bytes, part: Range<usize>) -> Option<(CallbackI
     if reader.byte()? == RESPONSE { reader.reply() } else { None }
 }
 
+/// The same for an event alone.
+pub(super) fn read_event(block: &Bytes, part: Range<usize>) -> Option<Publish> {
+    let mut reader = Reader::new(block, part)?;
+    if reader.byte()? == PUBLISH { reader.publish() } else { None }
+}
+
 impl<'a> Reader<'a> {
     fn new(block: &'a Bytes, part: Range<usize>) -> Option<Self> {
         Some(Self { block, bytes: block.get(..part.end)?, at: part.start })
@@ -399,7 +405,9 @@ mod tests {
             let request = read_request(&block, part.clone()).map(Frame::Request);
             let reply = read_reply(&block, part.clone())
                 .map(|(callback_id, payload)| Frame::Response(Response { callback_id, outcome: Ok(payload) }));
+            let event = read_event(&block, part.clone()).map(Frame::Publish);
             let read = read(&block, part);
+            prop_assert_eq!(event, read.clone().filter(|frame| matches!(frame, Frame::Publish(_))));
             prop_assert_eq!(request, read.clone().filter(|frame| matches!(frame, Frame::Request(_))));
             prop_assert_eq!(reply, read.clone().filter(|frame| matches!(frame, Frame::Response(_))));
             prop_assert_eq!(read, usual.then_some(frame));
