@@ -56,8 +56,10 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> anyhow::Result<()> {
-    // Paths and cargo's choice of packages depend on the folder, so every task runs in the same one.
-    std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
+    // Paths and cargo's choice of packages depend on the folder, so every task runs in the same one: that of the project that cargo
+    // runs, which need not be the one that this program was built in when two clones share a target folder.
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    std::env::set_current_dir(std::path::Path::new(&xtask).join(".."))?;
     match task {
         Task::Test => test::run(),
         Task::Bench { options } => bench::run(&options),
