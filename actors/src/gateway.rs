@@ -392,3 +392,53 @@ impl Accept for GatewayAccept {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Says a MiB for each byte that it hears.
+    struct Verbose;
+
+    impl meshwork_wire::Dialect for Verbose {
+        fn begin(&mut self, _: Instant, _: &mut Said) {}
+
+        fn hear(&mut self, bytes: &mut BytesMut, _: Instant, said: &mut Said) -> Result<(), DialectError> {
+            said.bytes.resize(said.bytes.len() + bytes.len() * 1024 * 1024, b'.');
+            bytes.clear();
+            Ok(())
+        }
+
+        fn say(&mut self, _: Frame, _: Instant, _: &mut Said) -> Result<(), DialectError> {
+            Ok(())
+        }
+
+        fn expire(&mut self, _: Instant, _: &mut Said) {}
+    }
+
+    #[actix_rt::test]
+    async fn whoever_was_dialled_and_reads_nothing_is_given_up() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let mut link = DialectLink::dialled(Box::new(near), Box::new(Verbose), "far".to_owned());
+        let asking = async {
+            let mut asked = 0;
+            // It ends with the link.
+            while far.write_all(b"?").await.is_ok() {
+                asked += 1;
+                tokio::task::yield_now().await;
+            }
+            asked
+        };
+        let hearing = async {
+            let ended = link.read(&mut [0; 8]).await.expect("it is no failure of the socket");
+            drop(link);
+            ended
+        };
+        let (asked, ended) = futures::join!(asking, hearing);
+        assert_eq!(ended, 0);
+        // The last ones, 1,024 at most, stood in the socket.
+        let limit = FOREIGN_OUT_LEN_MAX / (1024 * 1024);
+        assert!((limit..limit + 1_030).contains(&asked), "{asked} MiB");
+    }
+}
