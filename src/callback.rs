@@ -137,7 +137,8 @@ impl<Args: Serialize, Ret: DeserializeOwned + 'static> Callback<Args, Ret> {
     ///
     /// # Errors
     ///
-    /// When the arguments cannot be written, or too much waits to be sent already.
+    /// When the arguments cannot be written, or too much waits to be sent already; of a function of this process, when
+    /// [`IN_FLIGHT_MAX`] of its notifications are not done.
     pub async fn notify(&self, arguments: Args) -> Result<(), CallError> {
         let arguments = Payload::encode(self.function.encoding(), &arguments)?;
         self.function.invoke(Invocation { arguments, within: None, wants: Wants::Nothing }).await.map(drop)
@@ -237,14 +238,13 @@ where
 {
     fn invoke(&self, Invocation { arguments, within, wants }: Invocation) -> Invoked {
         let encoding = arguments.encoding;
-        let unwatched = match wants {
-            Wants::Nothing => Some(Unwatched::begin(&self.unwatched)),
-            Wants::End | Wants::Result => None,
-        };
-        let unwatched = match unwatched.transpose() {
-            Ok(unwatched) => unwatched,
-            Err(error) => return Box::pin(std::future::ready(Err(error))),
-        };
+        let mut unwatched = None;
+        if wants == Wants::Nothing {
+            match Unwatched::begin(&self.unwatched) {
+                Ok(begun) => unwatched = Some(begun),
+                Err(error) => return Box::pin(std::future::ready(Err(error))),
+            }
+        }
         let returned = match catch_unwind(AssertUnwindSafe(|| (self.function)(arguments))) {
             Ok(returned) => AssertUnwindSafe(returned).catch_unwind(),
             Err(_) => return Box::pin(std::future::ready(Err(panicked()))),

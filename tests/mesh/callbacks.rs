@@ -3,13 +3,13 @@
 use crate::cut::CutDial;
 use crate::{Mesh, OnDrop, soon, until_known};
 use futures::StreamExt;
-use meshwork::limits::{CALLBACKS_PER_CONNECTION_MAX, CALLBACKS_PER_REQUEST_MAX};
+use meshwork::limits::{CALLBACKS_PER_CONNECTION_MAX, CALLBACKS_PER_REQUEST_MAX, IN_FLIGHT_MAX};
 use meshwork::prelude::*;
 use meshwork::{Encoding, Payload};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 type Twice = Callback<u64, u64>;
 
@@ -500,4 +500,28 @@ async fn whoever_notifies_a_function_of_its_own_process_does_not_wait_either() {
     assert_eq!(soon(calls.recv()).await, Some(2));
     done.send(()).expect("it waits");
     assert_eq!(soon(calls.recv()).await, Some(1), "it went on by itself");
+}
+
+#[actix::test]
+async fn notifications_of_a_function_of_its_own_process_that_are_not_done_are_bounded() {
+    let (open, opened) = watch::channel(false);
+    let callback: Callback<(), ()> = Callback::new_async(move |()| {
+        let mut opened = opened.clone();
+        async move {
+            let _ = opened.wait_for(|open| *open).await;
+            Ok(())
+        }
+    });
+    for _ in 0..IN_FLIGHT_MAX {
+        assert_eq!(callback.notify(()).await, Ok(()));
+    }
+    let refused = callback.notify(()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.fate()), (Code::OVERLOADED, Fate::NotSent));
+    open.send(true).expect("they wait for it");
+    soon(async {
+        while callback.notify(()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
