@@ -115,12 +115,12 @@ pub(crate) struct Requests {
     node: Arc<Node>,
     table: CallbackTable<InFlight>,
     /// Response actors, each free or with one request; `free` holds the indexes of the free ones.
-    responses: Vec<Response>,
+    responses: Vec<Pooled>,
     free: Vec<u32>,
 }
 
 /// A response actor in the context that it runs in, and the way to it.
-struct Response {
+struct Pooled {
     inbox: Inbox,
     actor: ContextFut<ResponseActor, Context<ResponseActor>>,
 }
@@ -129,7 +129,7 @@ struct Response {
 #[derive(Clone, Default)]
 struct Inbox(Rc<Cell<Option<Resolve>>>);
 
-impl Response {
+impl Pooled {
     fn new() -> Self {
         let inbox = Inbox::default();
         let mut context = Context::new();
@@ -140,8 +140,12 @@ impl Response {
     /// Tells the actor, and gives it its turn.
     fn resolve(&mut self, resolve: Resolve) {
         self.inbox.0.set(Some(resolve));
-        // It has nothing else to wait for, so nobody needs to wake it; and it does not end while its stream does not.
+        // It has nothing else to wait for, so nobody needs to wake it.
         let _ = self.actor.poll_unpin(&mut task::Context::from_waker(task::Waker::noop()));
+        // An actor does not end while its stream does not. If one did, its caller would still hear.
+        if let Some(Resolve { outcome, reply, .. }) = self.inbox.0.take() {
+            reply.send(outcome);
+        }
     }
 }
 
@@ -168,7 +172,7 @@ impl Requests {
     ) {
         let response = (!matches!(reply, Reply::Batch(_))).then(|| {
             self.free.pop().unwrap_or_else(|| {
-                self.responses.push(Response::new());
+                self.responses.push(Pooled::new());
                 u32::try_from(self.responses.len() - 1).expect("what is in flight is bounded far below")
             })
         });
@@ -278,5 +282,29 @@ impl Requests {
             self.responses.truncate(RESPONSE_POOL_MAX);
             self.free.retain(|free| (*free as usize) < RESPONSE_POOL_MAX);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix::ActorContext;
+    use meshwork_wire::Payload;
+
+    fn resolved_by(pooled: &mut Pooled) -> Option<Result<Outcome, oneshot::error::RecvError>> {
+        let (reply, outcome) = oneshot::channel();
+        let reply = Reply::Call(reply);
+        pooled.resolve(Resolve { callback_id: CallbackId(1), outcome: Ok(Payload::default()), reply });
+        outcome.now_or_never()
+    }
+
+    #[actix_rt::test]
+    async fn a_caller_hears_at_once_and_even_of_an_actor_that_has_ended() {
+        let mut pooled = Pooled::new();
+        for _ in 0..40 {
+            assert_eq!(resolved_by(&mut pooled), Some(Ok(Ok(Payload::default()))));
+        }
+        pooled.actor.ctx().terminate();
+        assert_eq!(resolved_by(&mut pooled), Some(Ok(Ok(Payload::default()))));
     }
 }
