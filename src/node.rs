@@ -22,8 +22,8 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Node(Inner);
 
-/// How many calls of many are written before the first of them leave: more than the far end takes in parts, which is for calls that
-/// nobody is writing more of.
+/// How many calls of many are written before the first of them leave. The far end takes as many in one turn: it takes fewer in parts, so that
+/// their caller need not wait for all, and this caller has more to write.
 const CALLS_AT_ONCE: usize = SOME_FRAMES + 64;
 
 #[derive(Clone)]

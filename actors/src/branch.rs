@@ -44,7 +44,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
-    FrameError, Invocation, Invoke, Payload, Publish, Refused, Request, Response, SubscriptionKey,
+    FrameError, FrameRef, Invocation, Invoke, Payload, Publish, Refused, Request, Response, SubscriptionKey,
     Unregister,
 };
 use std::cell::RefCell;
@@ -305,15 +305,14 @@ impl BranchActor {
         for frame in early {
             self.take(frame, now, context);
         }
-        for ask in std::mem::take(&mut self.waiting) {
+        for mut ask in std::mem::take(&mut self.waiting) {
             // Those whose deadline passed have been told.
             let Some(deadline) = self.requests.borrow_mut().goes(ask.callback_id(), Way::Link) else {
                 continue;
             };
-            let Ask { mut request, .. } = *ask;
-            request.time_left =
+            ask.request.time_left =
                 deadline.map(|deadline| Instant::from_std(deadline).saturating_duration_since(now));
-            self.send(&request);
+            self.send(&ask.request);
         }
         if matches!(self.state, State::Bound(_)) {
             self.node.set_status(Status::Bound);
@@ -535,9 +534,10 @@ impl BranchActor {
         );
     }
 
-    /// Whether it answers a request of its own itself.
-    fn answers(&self, request: &Request) -> bool {
-        (request.node.is_empty() || request.node == self.name) && self.actions.get(&request.action).is_some()
+    /// What answers a request of its own at this node.
+    fn own(&self, request: &Request) -> Option<&Action> {
+        let is_here = request.node.is_empty() || request.node == self.name;
+        self.actions.get(&request.action).filter(|_| is_here)
     }
 
     /// What calls over the link leave through, while they can.
@@ -571,9 +571,7 @@ impl BranchActor {
         }
         let deadline = ask.request.time_left.and_then(|within| now.checked_add(within));
         let until = deadline.map(Instant::into_std);
-        if self.answers(&ask.request)
-            && let Some(own) = self.actions.get(&ask.request.action)
-        {
+        if let Some(own) = self.own(&ask.request) {
             let Ask { request: Request { callback_id, action, payload, .. }, reply, .. } = *ask;
             self.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
             let context = RequestContext::new(action, self.name.clone(), deadline);
@@ -703,17 +701,11 @@ impl BranchActor {
         let event = Event { topic, publisher: self.name.clone(), payload };
         self.subscribers.deliver(&event);
         let Event { topic, payload, .. } = event;
-        let frame = Frame::Publish(Publish {
-            topic,
-            publisher: ByteString::new(),
-            for_all: true,
-            groups: Vec::new(),
-            payload,
-        });
-        self.push_event(&frame);
+        let (publisher, groups) = (ByteString::new(), Vec::new());
+        self.push_event(&Publish { topic, publisher, for_all: true, groups, payload });
     }
 
-    fn push_event(&self, frame: &Frame) {
+    fn push_event<'a>(&self, frame: impl Into<FrameRef<'a>>) {
         if let State::Bound(link) = &self.state {
             // What finds no room is counted; the handle waits for room before it comes here.
             let _ = link.outbox.push_event(frame);
@@ -871,7 +863,7 @@ impl Handler<Flush> for BranchActor {
         let mut held = None;
         for submission in submissions.drain(..) {
             let submission = match (submission, &outbox) {
-                (Submission::Ask(ask), Some(outbox)) if !self.answers(&ask.request) => {
+                (Submission::Ask(ask), Some(outbox)) if self.own(&ask.request).is_none() => {
                     self.ask_over(ask, held.get_or_insert_with(|| outbox.hold()), now);
                     continue;
                 }

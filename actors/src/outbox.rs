@@ -28,7 +28,7 @@ pub(crate) struct Outbox(Arc<Shared>);
 /// An outbox to which several frames are appended in one go; its writer is woken when this is dropped.
 pub(crate) struct Held<'a> {
     outbox: &'a Outbox,
-    queue: Option<MutexGuard<'a, Queue>>,
+    queue: MutexGuard<'a, Queue>,
 }
 
 /// Why something did not go in.
@@ -118,7 +118,7 @@ impl Outbox {
     }
 
     /// Appends an event; one that finds no room is counted.
-    pub(crate) fn push_event(&self, frame: &Frame) -> Result<(), Refusal> {
+    pub(crate) fn push_event<'a>(&self, frame: impl Into<FrameRef<'a>>) -> Result<(), Refusal> {
         self.append(frame.into(), OUTBOX_LEN_MAX).inspect_err(|_| self.count_drop())
     }
 
@@ -141,9 +141,9 @@ impl Outbox {
         len_max: usize,
         shared_len_min: usize,
     ) -> Result<(), Refusal> {
-        let mut queue = self.lock();
+        let mut held = self.hold();
+        let queue = &mut *held.queue;
         if let Err(refusal) = queue.admit(len_max) {
-            drop(queue);
             self.0.dropped.fetch_add(count as u64, Ordering::Relaxed);
             return Err(refusal);
         }
@@ -154,7 +154,6 @@ impl Outbox {
             queue.set_small_aside();
             queue.ready.push_back(frames.clone());
         }
-        self.wake(queue);
         Ok(())
     }
 
@@ -175,14 +174,11 @@ impl Outbox {
 
     /// Holds it while several frames are appended: nobody else gets a word in, so nothing but appending may be done meanwhile.
     pub(crate) fn hold(&self) -> Held<'_> {
-        Held { outbox: self, queue: Some(self.lock()) }
+        Held { outbox: self, queue: self.lock() }
     }
 
     fn append(&self, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
-        let mut queue = self.lock();
-        self.append_locked(&mut queue, frame, len_max)?;
-        self.wake(queue);
-        Ok(())
+        self.hold().append(frame, len_max)
     }
 
     fn append_locked(&self, queue: &mut Queue, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
@@ -262,21 +258,20 @@ impl Outbox {
 
     /// Takes nothing more, writes what stands in it, then shuts the link down.
     pub(crate) fn close(&self) {
-        let mut queue = self.lock();
-        if queue.state == State::Open {
-            queue.state = State::Closing;
+        let mut held = self.hold();
+        if held.queue.state == State::Open {
+            held.queue.state = State::Closing;
         }
-        self.wake(queue);
     }
 
     /// Takes nothing more and forgets what stands in it.
     pub(crate) fn close_now(&self) {
-        let mut queue = self.lock();
-        queue.state = State::Closed;
-        queue.ready.clear();
-        queue.small = BytesMut::new();
-        queue.len = 0;
-        self.wake(queue);
+        let mut held = self.hold();
+        held.queue.state = State::Closed;
+        held.queue.ready.clear();
+        held.queue.small = BytesMut::new();
+        held.queue.len = 0;
+        drop(held);
         self.0.room.notify_waiters();
         self.0.lent.release_all();
     }
@@ -317,15 +312,6 @@ impl Outbox {
     fn note(&self, queue: &Queue) {
         let standing = if queue.state == State::Open { queue.len } else { NOT_OPEN };
         self.0.standing.store(standing, Ordering::Release);
-    }
-
-    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
-        self.note(&queue);
-        let waits = std::mem::take(&mut queue.writer_waits);
-        drop(queue);
-        if waits {
-            self.0.writer.wake();
-        }
     }
 
     /// Writes until the link fails or is closed. Ends with the reason.
@@ -420,17 +406,15 @@ impl Held<'_> {
     }
 
     fn append(&mut self, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
-        match &mut self.queue {
-            Some(queue) => self.outbox.append_locked(queue, frame, len_max),
-            None => Err(Refusal::Closed),
-        }
+        self.outbox.append_locked(&mut self.queue, frame, len_max)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(queue) = self.queue.take() {
-            self.outbox.wake(queue);
+        self.outbox.note(&self.queue);
+        if std::mem::take(&mut self.queue.writer_waits) {
+            self.outbox.0.writer.wake();
         }
     }
 }

@@ -12,7 +12,7 @@ use actix::{Actor, Context, Handler, Message};
 use bytes::BytesMut;
 use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::PATTERNS_PER_NODE_MAX;
-use meshwork_wire::{ByteString, CallError, Code, Fate, Frame, Payload, SessionId, SubscriptionKey};
+use meshwork_wire::{ByteString, CallError, Code, Fate, FrameRef, Payload, SessionId, SubscriptionKey};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -159,7 +159,11 @@ impl RouterActor {
                 }
                 Who::Session(id) => {
                     let bytes = once.get_or_insert_with(|| {
-                        events.iter().for_each(|event| frame(event, true, Vec::new()).encode(encoded));
+                        let mut publish = published(first, true, Vec::new());
+                        for event in events {
+                            publish.payload = event.payload.clone();
+                            FrameRef::from(&publish).encode(encoded);
+                        }
                         encoded.split().freeze()
                     });
                     if let Some((session, _)) = self.sessions.get(&id) {
@@ -198,7 +202,7 @@ impl RouterActor {
                     let last = step + 1 == members.len();
                     let fits = session.filter(|session| last || session.outbox().has_room());
                     if let Some(session) = fits {
-                        let _ = session.outbox().push_event(&frame(event, false, vec![group.clone()]));
+                        let _ = session.outbox().push_event(&published(event, false, vec![group.clone()]));
                         return;
                     }
                 }
@@ -207,14 +211,9 @@ impl RouterActor {
     }
 }
 
-fn frame(event: &Event, for_all: bool, groups: Vec<ByteString>) -> Frame {
-    Frame::Publish(meshwork_wire::Publish {
-        topic: event.topic.clone(),
-        publisher: event.publisher.clone(),
-        for_all,
-        groups,
-        payload: event.payload.clone(),
-    })
+fn published(event: &Event, for_all: bool, groups: Vec<ByteString>) -> meshwork_wire::Publish {
+    let Event { topic, publisher, payload } = event.clone();
+    meshwork_wire::Publish { topic, publisher, for_all, groups, payload }
 }
 
 fn deliver(

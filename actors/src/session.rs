@@ -288,20 +288,18 @@ impl SessionActor {
         self.heard = now;
         let mut frames = block.frames();
         loop {
+            self.turn.left = frames.left().saturating_sub(1);
             // Requests, replies and events are nearly all there is.
             if self.phase.is_calling() {
                 if let Some(request) = frames.next_request() {
-                    self.turn.left = frames.left();
                     self.request(request, now, context);
                     continue;
                 }
                 if let Some((callback_id, payload)) = frames.next_reply() {
-                    self.turn.left = frames.left();
                     self.response(callback_id, Ok(payload));
                     continue;
                 }
                 if let Some(event) = frames.next_event() {
-                    self.turn.left = frames.left();
                     self.publish(event);
                     continue;
                 }
@@ -309,7 +307,6 @@ impl SessionActor {
             let Some(frame) = frames.next() else {
                 break;
             };
-            self.turn.left = frames.left();
             match frame {
                 Ok(frame) => match self.phase.judge(&frame) {
                     Verdict::Take => self.take(frame, now, context),

@@ -1,7 +1,7 @@
 //! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
 //! frame: that is what keeps the cost of a frame low under load.
 
-use crate::frame::PUBLISH;
+use crate::frame::{PUBLISH, read_event, read_reply, read_request};
 use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
     READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
@@ -198,29 +198,28 @@ impl Block {
 }
 
 impl Frames {
-    /// The next frame if it is a usual request. Else it is left to the iterator, as most frames are: this spares the way through
-    /// a [`Frame`].
+    /// The next frame, if it is a usual request; any other is left to the iterator. This spares the way through a [`Frame`].
     pub fn next_request(&mut self) -> Option<Request> {
-        let part = self.part()?;
-        let request = Frame::decode_request(&self.block, part.clone())?;
-        self.step_to(part.end);
-        Some(request)
+        self.next_as(read_request)
     }
 
-    /// The next frame if it is a usual reply, likewise.
+    /// The next frame, if it is a usual reply, likewise.
     pub fn next_reply(&mut self) -> Option<(CallbackId, Payload)> {
-        let part = self.part()?;
-        let reply = Frame::decode_reply(&self.block, part.clone())?;
-        self.step_to(part.end);
-        Some(reply)
+        self.next_as(read_reply)
     }
 
-    /// The next frame if it is a usual event, likewise.
+    /// The next frame, if it is a usual event, likewise.
     pub fn next_event(&mut self) -> Option<Publish> {
+        self.next_as(read_event)
+    }
+
+    #[inline]
+    fn next_as<T>(&mut self, read: impl FnOnce(&Bytes, Range<usize>) -> Option<T>) -> Option<T> {
         let part = self.part()?;
-        let event = Frame::decode_event(&self.block, part.clone())?;
-        self.step_to(part.end);
-        Some(event)
+        let end = part.end;
+        let read = read(&self.block, part)?;
+        self.step_to(end);
+        Some(read)
     }
 
     /// How many frames are left: as many as the decoder counted, less those that were read.

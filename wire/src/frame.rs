@@ -6,7 +6,7 @@
 
 mod swift;
 
-pub(crate) use swift::PUBLISH;
+pub(crate) use swift::{PUBLISH, read_event, read_reply, read_request};
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};
@@ -422,21 +422,6 @@ impl Frame {
         }
     }
 
-    /// The same, if it is a usual request.
-    pub(crate) fn decode_request(block: &Bytes, part: Range<usize>) -> Option<Request> {
-        swift::read_request(block, part)
-    }
-
-    /// The same, if it is a usual reply.
-    pub(crate) fn decode_reply(block: &Bytes, part: Range<usize>) -> Option<(CallbackId, Payload)> {
-        swift::read_reply(block, part)
-    }
-
-    /// The same, if it is a usual event.
-    pub(crate) fn decode_event(block: &Bytes, part: Range<usize>) -> Option<Publish> {
-        swift::read_event(block, part)
-    }
-
     fn decode_any(bytes: &Bytes) -> Result<Frame, FrameError> {
         let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
         let rest = || bytes.slice(head_len..);
@@ -502,6 +487,7 @@ pub struct FrameRef<'a>(Borrowed<'a>);
 enum Borrowed<'a> {
     Request(&'a Request),
     Response(&'a Response),
+    Publish(&'a Publish),
     Other(&'a Frame),
 }
 
@@ -510,6 +496,7 @@ impl<'a> From<&'a Frame> for FrameRef<'a> {
         match frame {
             Frame::Request(request) => request.into(),
             Frame::Response(response) => response.into(),
+            Frame::Publish(publish) => publish.into(),
             other => Self(Borrowed::Other(other)),
         }
     }
@@ -527,20 +514,21 @@ impl<'a> From<&'a Response> for FrameRef<'a> {
     }
 }
 
+impl<'a> From<&'a Publish> for FrameRef<'a> {
+    fn from(publish: &'a Publish) -> Self {
+        Self(Borrowed::Publish(publish))
+    }
+}
+
 impl<'a> FrameRef<'a> {
     /// Appends the whole frame: length, head, payload.
     pub fn encode(self, buffer: &mut BytesMut) {
-        if swift::write_small(self.0, buffer) {
-            return;
-        }
-        let bytes = self.payload().map_or(&[][..], |payload| &payload.bytes);
-        self.encode_head(buffer, bytes.len());
-        buffer.extend_from_slice(bytes);
+        self.write(self.payload().map_or(&[][..], |payload| &payload.bytes), buffer);
     }
 
     /// Appends length and head only: the payload, of [`FrameRef::payload`], must follow.
     pub fn encode_without_payload(self, buffer: &mut BytesMut) {
-        self.encode_head(buffer, self.payload().map_or(0, Payload::len));
+        self.write(&[], buffer);
     }
 
     /// The bytes that follow the head, for the frames that carry a user's value.
@@ -549,10 +537,9 @@ impl<'a> FrameRef<'a> {
         match self.0 {
             Borrowed::Request(Request { payload, .. })
             | Borrowed::Response(Response { outcome: Ok(payload), .. })
+            | Borrowed::Publish(Publish { payload, .. })
             | Borrowed::Other(
-                Frame::Invoke(Invoke { payload, .. })
-                | Frame::Publish(Publish { payload, .. })
-                | Frame::Broadcast(Broadcast { payload, .. }),
+                Frame::Invoke(Invoke { payload, .. }) | Frame::Broadcast(Broadcast { payload, .. }),
             ) => Some(payload),
             Borrowed::Response(Response { outcome: Err(error), .. }) => error.data(),
             Borrowed::Other(_) => None,
@@ -565,14 +552,17 @@ impl<'a> FrameRef<'a> {
         match self.0 {
             Borrowed::Request(request) => Frame::Request(request.clone()),
             Borrowed::Response(response) => Frame::Response(response.clone()),
+            Borrowed::Publish(publish) => Frame::Publish(publish.clone()),
             Borrowed::Other(frame) => frame.clone(),
         }
     }
 
-    fn encode_head(self, buffer: &mut BytesMut, payload_len: usize) {
-        if swift::write(self.0, payload_len, buffer) {
+    /// Appends the head and behind it this, which is the payload or nothing.
+    fn write(self, behind: &[u8], buffer: &mut BytesMut) {
+        if swift::write(self.0, behind, buffer) {
             return;
         }
+        let payload_len = self.payload().map_or(0, Payload::len);
         let start = buffer.len();
         buffer.put_u32_le(0);
         write_head(&self.head(), buffer);
@@ -580,12 +570,14 @@ impl<'a> FrameRef<'a> {
         // Whoever makes a frame checks it against the frame limit, which the limits assert to fit.
         let prefix = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
         buffer[start..start + LENGTH_PREFIX_LEN].copy_from_slice(&prefix);
+        buffer.extend_from_slice(behind);
     }
 
     fn head(self) -> Head<'a> {
         match self.0 {
             Borrowed::Request(request) => Head::of_request(request),
             Borrowed::Response(response) => Head::of_response(response),
+            Borrowed::Publish(publish) => Head::of_publish(publish),
             Borrowed::Other(frame) => Head::of(frame),
         }
     }
@@ -621,13 +613,7 @@ impl<'a> Head<'a> {
             Frame::Release(function) => Head::Release(*function),
             Frame::Subscribe(subscribe) => Head::Subscribe(Cow::Borrowed(subscribe)),
             Frame::Unsubscribe(key) => Head::Unsubscribe(Cow::Borrowed(key)),
-            Frame::Publish(publish) => Head::Publish(PublishHead {
-                topic: &publish.topic,
-                publisher: &publish.publisher,
-                for_all: publish.for_all,
-                groups: Cow::Borrowed(&publish.groups),
-                payload: PayloadHead::of(&publish.payload),
-            }),
+            Frame::Publish(publish) => Self::of_publish(publish),
             Frame::Broadcast(broadcast) => Head::Broadcast(BroadcastHead {
                 topic: &broadcast.topic,
                 publisher: &broadcast.publisher,
@@ -647,6 +633,16 @@ impl<'a> Head<'a> {
             caller: &request.caller,
             time_left_us: request.time_left.map(as_micros),
             payload: PayloadHead::of(&request.payload),
+        })
+    }
+
+    fn of_publish(publish: &'a Publish) -> Self {
+        Head::Publish(PublishHead {
+            topic: &publish.topic,
+            publisher: &publish.publisher,
+            for_all: publish.for_all,
+            groups: Cow::Borrowed(&publish.groups),
+            payload: PayloadHead::of(&publish.payload),
         })
     }
 

@@ -250,7 +250,7 @@ impl Writer {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn spill(&mut self, bytes: &[u8]) {
         let buffer = self.buffer.get_or_insert_with(|| {
             // Taken, not borrowed: a `Serialize` that itself encodes a payload finds an empty buffer instead of a panic.

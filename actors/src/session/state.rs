@@ -49,7 +49,7 @@ impl Phase {
         }
     }
 
-    /// Whether requests and responses are legal.
+    /// Whether requests, replies and events are legal: those are read without asking the judge about each.
     pub(crate) fn is_calling(self) -> bool {
         matches!(self, Phase::Bound | Phase::Draining)
     }
@@ -109,5 +109,12 @@ mod tests {
     #[test]
     fn nothing_is_heard_when_closing() {
         assert_eq!(Phase::Closing.judge(&request()), Verdict::Ignore);
+    }
+
+    #[test]
+    fn requests_are_read_past_the_judge_only_where_it_takes_them() {
+        for phase in [Phase::Unbound, Phase::Binding, Phase::Bound, Phase::Draining, Phase::Closing] {
+            assert_eq!(phase.is_calling(), phase.judge(&request()) == Verdict::Take, "{phase:?}");
+        }
     }
 }

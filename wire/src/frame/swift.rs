@@ -27,9 +27,15 @@ const EIGHT_BYTES: u8 = 253;
 /// What a head takes at most, its prefix counted and its texts not: a number takes nine bytes.
 const HEAD_LEN_MAX: usize = 64;
 
-/// A head in the making, in the room that was made for it.
-struct Writer<'a> {
-    bytes: &'a mut [u8],
+/// Texts that are longer together, which only long names make, are left to the writer that knows everything.
+const TEXTS_LEN_MAX: usize = 128;
+
+/// A payload of so many bytes is gathered with its head, so that both go into the buffer in one piece.
+const SMALL_PAYLOAD_LEN_MAX: usize = 64;
+
+/// A frame in the making.
+struct Writer {
+    bytes: [u8; HEAD_LEN_MAX + TEXTS_LEN_MAX + SMALL_PAYLOAD_LEN_MAX],
     at: usize,
 }
 
@@ -41,79 +47,51 @@ struct Reader<'a> {
     at: usize,
 }
 
-/// Writes a frame that it knows, without the bytes of its payload; says whether it did.
-pub(super) fn write(frame: Borrowed<'_>, payload_len: usize, buffer: &mut BytesMut) -> bool {
+/// Writes a frame that it knows, and behind its head this, which is its payload or nothing; says whether it did.
+pub(super) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut BytesMut) -> bool {
     let (payload, texts_len) = match frame {
         Borrowed::Request(Request { action, node, caller, payload, .. }) => {
             (payload, action.len() + node.len() + caller.len())
         }
         Borrowed::Response(Response { outcome: Ok(payload), .. }) => (payload, 0),
-        Borrowed::Other(Frame::Publish(Publish { topic, publisher, groups, payload, .. }))
-            if groups.is_empty() =>
-        {
+        Borrowed::Publish(Publish { topic, publisher, groups, payload, .. }) if groups.is_empty() => {
             (payload, topic.len() + publisher.len())
-        }
-        Borrowed::Response(_) | Borrowed::Other(_) => return false,
-    };
-    if !payload.callbacks.is_empty() {
-        return false;
-    }
-    let start = buffer.len();
-    buffer.reserve(HEAD_LEN_MAX + texts_len + payload_len);
-    buffer.resize(start + HEAD_LEN_MAX + texts_len, 0);
-    let mut head = Writer { bytes: &mut buffer[start..], at: LENGTH_PREFIX_LEN };
-    match frame {
-        Borrowed::Request(request) => head.request(request),
-        Borrowed::Response(Response { callback_id, .. }) => head.reply(*callback_id),
-        Borrowed::Other(Frame::Publish(publish)) => head.publish(publish),
-        Borrowed::Other(_) => {}
-    }
-    head.encoding(payload.encoding);
-    let len = head.at;
-    let Ok(claimed) = u32::try_from(len - LENGTH_PREFIX_LEN + payload_len) else {
-        buffer.truncate(start);
-        return false;
-    };
-    head.bytes[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
-    buffer.truncate(start + len);
-    true
-}
-
-/// What a small frame takes at most, and what its texts and its payload do, each together.
-const SMALL_FRAME_LEN_MAX: usize = HEAD_LEN_MAX + 2 * SMALL_PART_LEN_MAX;
-const SMALL_PART_LEN_MAX: usize = 64;
-
-/// Writes a small request or reply with its payload, in one go; says whether it did. Most are small.
-pub(super) fn write_small(frame: Borrowed<'_>, buffer: &mut BytesMut) -> bool {
-    let mut bytes = [0; SMALL_FRAME_LEN_MAX];
-    let mut head = Writer { bytes: &mut bytes, at: LENGTH_PREFIX_LEN };
-    let payload = match frame {
-        Borrowed::Request(request)
-            if request.action.len() + request.node.len() + request.caller.len() <= SMALL_PART_LEN_MAX =>
-        {
-            head.request(request);
-            &request.payload
-        }
-        Borrowed::Response(Response { callback_id, outcome: Ok(payload) }) => {
-            head.reply(*callback_id);
-            payload
         }
         _ => return false,
     };
-    if payload.len() > SMALL_PART_LEN_MAX || !payload.callbacks.is_empty() {
+    if texts_len > TEXTS_LEN_MAX || !payload.callbacks.is_empty() {
         return false;
     }
+    let mut head = Writer::new();
+    match frame {
+        Borrowed::Request(request) => head.request(request),
+        Borrowed::Response(Response { callback_id, .. }) => head.reply(*callback_id),
+        Borrowed::Publish(publish) => head.publish(publish),
+        Borrowed::Other(_) => return false,
+    }
     head.encoding(payload.encoding);
-    head.slice(&payload.bytes);
-    let len = head.at;
-    // No more than the array has.
-    let claimed = (len - LENGTH_PREFIX_LEN) as u32;
-    bytes[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
-    buffer.extend_from_slice(&bytes[..len]);
+    let Ok(claimed) = u32::try_from(head.at - LENGTH_PREFIX_LEN + payload.len()) else {
+        return false;
+    };
+    head.bytes[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
+    let is_small = behind.len() <= SMALL_PAYLOAD_LEN_MAX;
+    if is_small {
+        head.slice(behind);
+    } else {
+        buffer.reserve(head.at + behind.len());
+    }
+    buffer.extend_from_slice(&head.bytes[..head.at]);
+    if !is_small {
+        buffer.extend_from_slice(behind);
+    }
     true
 }
 
-impl Writer<'_> {
+impl Writer {
+    fn new() -> Self {
+        Self { bytes: [0; HEAD_LEN_MAX + TEXTS_LEN_MAX + SMALL_PAYLOAD_LEN_MAX], at: LENGTH_PREFIX_LEN }
+    }
+
     fn request(&mut self, request: &Request) {
         self.byte(REQUEST);
         self.number(request.callback_id.0);
@@ -213,19 +191,19 @@ pub(super) fn read(block: &Bytes, part: Range<usize>) -> Option<Frame> {
 }
 
 /// The same for a request alone.
-pub(super) fn read_request(block: &Bytes, part: Range<usize>) -> Option<Request> {
+pub(crate) fn read_request(block: &Bytes, part: Range<usize>) -> Option<Request> {
     let mut reader = Reader::new(block, part)?;
     if reader.byte()? == REQUEST { reader.request() } else { None }
 }
 
 /// The same for a reply alone.
-pub(super) fn read_reply(block: &Bytes, part: Range<usize>) -> Option<(CallbackId, Payload)> {
+pub(crate) fn read_reply(block: &Bytes, part: Range<usize>) -> Option<(CallbackId, Payload)> {
     let mut reader = Reader::new(block, part)?;
     if reader.byte()? == RESPONSE { reader.reply() } else { None }
 }
 
 /// The same for an event alone.
-pub(super) fn read_event(block: &Bytes, part: Range<usize>) -> Option<Publish> {
+pub(crate) fn read_event(block: &Bytes, part: Range<usize>) -> Option<Publish> {
     let mut reader = Reader::new(block, part)?;
     if reader.byte()? == PUBLISH { reader.publish() } else { None }
 }
@@ -343,10 +321,12 @@ mod tests {
         let encoding =
             prop_oneof![Just(Encoding::Bincode), Just(Encoding::MessagePack), Just(Encoding::Json)];
         let callbacks = prop_oneof![4 => vec(number(), 0..1), 1 => vec(number(), 1..4)];
-        (encoding, vec(any::<u8>(), 0..40), callbacks).prop_map(|(encoding, bytes, callbacks)| Payload {
-            callbacks: callbacks.into_iter().map(CallbackId).collect(),
-            ..Payload::new(encoding, bytes)
-        })
+        (encoding, prop_oneof![vec(any::<u8>(), 0..40), vec(any::<u8>(), 60..70)], callbacks).prop_map(
+            |(encoding, bytes, callbacks)| Payload {
+                callbacks: callbacks.into_iter().map(CallbackId).collect(),
+                ..Payload::new(encoding, bytes)
+            },
+        )
     }
 
     fn frame() -> impl Strategy<Value = Frame> {
@@ -379,17 +359,16 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_here_is_what_the_other_writer_writes(frame in frame()) {
-            let mut bytes = BytesMut::new();
-            if write_small(FrameRef::from(&frame).0, &mut bytes) {
-                prop_assert_eq!(&bytes[LENGTH_PREFIX_LEN..], &written_slowly(&frame)[..]);
-                prop_assert_eq!(&bytes[..4], &(bytes.len() as u32 - 4).to_le_bytes()[..]);
-            }
-            let mut bytes = BytesMut::new();
-            if write(FrameRef::from(&frame).0, frame.payload().map_or(0, Payload::len), &mut bytes) {
-                bytes.extend_from_slice(frame.payload().map_or(&[][..], |payload| &payload.bytes));
-                let slowly = written_slowly(&frame);
-                prop_assert_eq!(&bytes[..4], &(slowly.len() as u32).to_le_bytes()[..]);
-                prop_assert_eq!(&bytes[4..], &slowly[..]);
+            let slowly = written_slowly(&frame);
+            let payload = frame.payload().map_or(&[][..], |payload| &payload.bytes);
+            // With its payload, and without: then it follows.
+            for behind in [payload, &[]] {
+                let mut bytes = BytesMut::new();
+                if write(FrameRef::from(&frame).0, behind, &mut bytes) {
+                    bytes.extend_from_slice(&payload[behind.len()..]);
+                    prop_assert_eq!(&bytes[..4], &(slowly.len() as u32).to_le_bytes()[..]);
+                    prop_assert_eq!(&bytes[4..], &slowly[..]);
+                }
             }
         }
 
