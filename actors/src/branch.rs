@@ -25,6 +25,7 @@ use crate::node::{
     Ask, AskMany, Change, Describe, Door, Drain, Drained, Flush, Invoking, Node, Respond, Status, Submission,
     Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
 };
+use crate::on_wake::{OnWake, run_interval, run_later};
 use crate::outbox::{Held, Outbox, Refusal, too_much_lent};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
 use crate::response::{Reply, Requests, Way};
@@ -264,7 +265,7 @@ impl BranchActor {
         self.epoch += 1;
         let epoch = self.epoch;
         // Two turns: one for the response actors, one for the callers, who read their replies.
-        let inbound = Paced::new(reader, 2)
+        let inbound = OnWake::new(Paced::new(reader, 2))
             .map(|block| match block {
                 Ok(block) => Inbound::Block(block),
                 Err(error) => Inbound::Lost(Some(error)),
@@ -282,7 +283,8 @@ impl BranchActor {
             }
         });
         let heartbeat = Duration::from_millis(bound.heartbeat_ms).max(HEARTBEAT_EVERY_MIN);
-        let beat = context.run_interval(heartbeat, move |this, context| this.beat(epoch, context));
+        let beat =
+            run_interval(context, heartbeat, move |this: &mut Self, context| this.beat(epoch, context));
         log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.node.set_in_flight_max(self.in_flight_max.min(in_flight_max));
@@ -757,7 +759,7 @@ impl BranchActor {
             context.cancel_future(*alarm);
         }
         let after = next.saturating_duration_since(Instant::now());
-        let alarm = context.run_later(after, |this, context| {
+        let alarm = run_later(context, after, |this: &mut Self, context| {
             this.alarm = None;
             let now = Instant::now().into_std();
             loop {

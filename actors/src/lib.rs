@@ -20,6 +20,7 @@ pub mod gateway;
 pub mod link;
 pub mod master;
 pub mod node;
+mod on_wake;
 mod outbox;
 pub mod registry;
 pub mod responder;

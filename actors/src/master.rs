@@ -9,6 +9,7 @@ use crate::node::{
     Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
     SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, WayOut, Withdraw,
 };
+use crate::on_wake::run_later;
 use crate::registry::{self, Balance, Found, NoProvider, OnNameTaken, RegistryActor, Route, Ways};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext};
 use crate::response::{Requests, Way};
@@ -435,7 +436,7 @@ impl MasterActor {
             context.cancel_future(*alarm);
         }
         let after = next.saturating_duration_since(Instant::now());
-        let alarm = context.run_later(after, |this, context| {
+        let alarm = run_later(context, after, |this: &mut Self, context| {
             this.running().alarm = None;
             this.expire();
             this.set_alarm(context);

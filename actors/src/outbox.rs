@@ -65,6 +65,8 @@ struct Queue {
     len: usize,
     /// Whether the writer waits to be woken.
     writer_waits: bool,
+    /// Whether someone waits for room.
+    room_wanted: bool,
     /// The most bytes that left at once since the last heartbeat.
     taken_max: usize,
     state: State,
@@ -247,10 +249,11 @@ impl Outbox {
         loop {
             let notified = self.0.room.notified();
             {
-                let queue = self.lock();
+                let mut queue = self.lock();
                 if queue.state != State::Open || queue.len <= OUTBOX_LEN_MAX / 2 {
                     return;
                 }
+                queue.room_wanted = true;
             }
             notified.await;
         }
@@ -346,9 +349,9 @@ impl Outbox {
             let mut queue = self.lock();
             queue.len = queue.len.saturating_sub(len);
             self.note(&queue);
-            let roomy = queue.len <= OUTBOX_LEN_MAX / 2;
+            let there_is_room = queue.len <= OUTBOX_LEN_MAX / 2 && std::mem::take(&mut queue.room_wanted);
             drop(queue);
-            if roomy {
+            if there_is_room {
                 self.0.room.notify_waiters();
             }
         }

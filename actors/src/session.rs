@@ -13,13 +13,14 @@ use crate::functions::{Lender, borrow, borrow_outcome, gone, invoked};
 use crate::link::{Link, Paced};
 use crate::master::{HeardBroadcasts, MasterActor, MasterShared};
 use crate::node::Drained;
+use crate::on_wake::{OnWake, run_interval};
 use crate::outbox::{Held, Outbox, Refusal, too_much_lent};
 use crate::registry::{self, Found, NoProvider, Provider, Route, Ways};
 use crate::responder::{Answering, Context as RequestContext, Outcome};
 use crate::router::{self, Event};
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture,
-    StreamHandler, WrapFuture,
+    SpawnHandle, StreamHandler, WrapFuture,
 };
 use bytes::BytesMut;
 use hashbrown::HashMap;
@@ -57,6 +58,8 @@ pub struct SessionActor {
     /// Tells the reader that longer frames are allowed from now on.
     raise_frame_len: Rc<Cell<bool>>,
     heard: Instant,
+    /// Ends what does not bind in time.
+    bind_alarm: SpawnHandle,
     routes: HashMap<ByteString, Arc<Route>>,
     /// Requests of this branch that someone else answers.
     asked: Slots<Asked>,
@@ -262,6 +265,7 @@ impl SessionActor {
             permit: Permit::default(),
             raise_frame_len: Rc::default(),
             heard: Instant::now(),
+            bind_alarm: SpawnHandle::default(),
             routes: HashMap::new(),
             asked: Slots::new(),
             routing: HashMap::new(),
@@ -430,7 +434,7 @@ impl SessionActor {
         context.spawn(binding.into_actor(self).map(|bound, this, context| match bound {
             // The bind deadline may have passed meanwhile.
             _ if this.phase != Phase::Binding => {}
-            Ok(permit) => this.bound(permit),
+            Ok(permit) => this.bound(permit, context),
             Err((code, why, may_return)) => this.refuse(code, &why, may_return, context),
         }));
     }
@@ -478,8 +482,9 @@ impl SessionActor {
         }
     }
 
-    fn bound(&mut self, permit: Permit) {
+    fn bound(&mut self, permit: Permit, context: &mut Context<Self>) {
         self.phase = Phase::Bound;
+        context.cancel_future(self.bind_alarm);
         self.permit = permit;
         self.master.unbound.fetch_sub(1, Ordering::Relaxed);
         self.raise_frame_len.set(true);
@@ -884,19 +889,19 @@ impl Actor for SessionActor {
         };
         // One turn: other sessions copy what is forwarded to them into their outboxes.
         let blocks = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
-        context.add_stream(Paced::new(blocks, 1));
+        context.add_stream(OnWake::new(Paced::new(blocks, 1)));
         self.writer = Some(actix_rt::spawn(async move {
             if let Err(error) = outbox.write_to(write).await {
                 log::debug!("a link cannot be written to: {error}");
             }
         }));
-        context.run_later(config.bind_within, |this, context| {
+        self.bind_alarm = context.run_later(config.bind_within, |this, context| {
             if this.phase.is_before_bound() {
                 this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
             }
         });
         let heartbeat = config.heartbeat;
-        context.run_interval(heartbeat, move |this, context| {
+        run_interval(context, heartbeat, move |this: &mut Self, context| {
             if this.heard.elapsed() >= heartbeat * HEARTBEATS_MISSED_MAX && this.phase != Phase::Closing {
                 log::warn!("{} is silent: the link is given up", this.title());
                 this.outbox().close_now();
