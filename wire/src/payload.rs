@@ -369,12 +369,15 @@ fn read_within<T: DeserializeOwned>(
             Ok(value)
         }
         Encoding::MessagePack => {
-            // Not `from_read_ref`, which copies less: it does not tell where it ended.
-            let mut reader = rmp_serde::Deserializer::new(bytes);
+            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
             reader.set_max_depth(DEPTH_MAX);
             let value = seed.deserialize(&mut reader).map_err(|error| error.to_string())?;
-            check_all_read(bytes.len() - reader.get_ref().len(), bytes.len())?;
-            Ok(value)
+            // It does not tell where it ended, only that it finds no byte more: any byte would be a marker to a `bool`, or another
+            // error.
+            match bool::deserialize(&mut reader) {
+                Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+                _ => Err("bytes are left over".to_owned()),
+            }
         }
         Encoding::Json => {
             let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -432,6 +435,25 @@ mod tests {
         let outer = Payload::encode(Encoding::Bincode, &(Letter("one"), Letter("two"))).unwrap();
         assert_eq!(&outer.bytes[..], b"\x05\"one\"\x05\"two\"");
         assert_eq!(&Payload::encode(Encoding::Json, &3).unwrap().bytes[..], b"3");
+    }
+
+    #[test]
+    fn a_payload_is_read_to_its_end() {
+        for encoding in [Encoding::Bincode, Encoding::MessagePack, Encoding::Json] {
+            let written = Payload::encode(encoding, &(Some("text"), vec![1_u8, 2], None::<i32>)).unwrap();
+            let read = |bytes: Vec<u8>| {
+                Payload::new(encoding, bytes).decode::<(Option<String>, Vec<u8>, Option<i32>)>()
+            };
+            assert_eq!(read(written.bytes.to_vec()).unwrap(), (Some("text".to_owned()), vec![1, 2], None));
+            for byte in 0..=u8::MAX {
+                let more = [&written.bytes[..], &[byte]].concat();
+                let blank = encoding == Encoding::Json && byte.is_ascii_whitespace() && byte != b'\x0c';
+                assert_eq!(read(more).is_ok(), blank, "{encoding:?} and {byte:#x}");
+            }
+            for len in 0..written.len() {
+                assert!(read(written.bytes[..len].to_vec()).is_err(), "{encoding:?} cut after {len}");
+            }
+        }
     }
 
     /// Says goodbye when its thread ends.
