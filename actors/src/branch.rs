@@ -307,6 +307,7 @@ impl BranchActor {
         for frame in early {
             self.take(frame, now, context);
         }
+        self.subscribers.end_run();
         for mut ask in std::mem::take(&mut self.waiting) {
             // Those whose deadline passed have been told.
             let Some(deadline) = self.requests.borrow_mut().goes(ask.callback_id(), Way::Link) else {
@@ -492,10 +493,10 @@ impl BranchActor {
         }
     }
 
-    fn event(&self, Publish { topic, publisher, for_all, groups, payload }: Publish) {
+    fn event(&mut self, Publish { topic, publisher, for_all, groups, payload }: Publish) {
         let event = Event { topic, publisher, payload };
         if for_all {
-            self.subscribers.deliver(&event);
+            self.subscribers.deliver_next(&event);
         }
         for group in &groups {
             self.subscribers.deliver_to_group(group, &event);
@@ -842,6 +843,7 @@ impl StreamHandler<FromLink> for BranchActor {
                         None => break,
                     }
                 }
+                self.subscribers.end_run();
             }
             Inbound::Lost(Some(error)) => self.lost(&error.to_string(), context),
             Inbound::Lost(None) => self.lost("the master closed it", context),

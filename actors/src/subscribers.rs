@@ -14,6 +14,9 @@ pub(crate) struct Subscribers {
     handlers: HashMap<SubscriberId, (SubscriptionKey, Arc<dyn Deliver>)>,
     /// How many handlers share a key: the master is told of the first and of the last.
     keys: HashMap<SubscriptionKey, usize>,
+    /// The topic of the events that are being delivered, and who gets them.
+    run_topic: Option<ByteString>,
+    run_handlers: Vec<Arc<dyn Deliver>>,
     turn: Cell<usize>,
     dropped: AtomicU64,
 }
@@ -30,6 +33,8 @@ impl Subscribers {
             trie: Trie::new(),
             handlers: HashMap::new(),
             keys: HashMap::new(),
+            run_topic: None,
+            run_handlers: Vec::new(),
             turn: Cell::new(0),
             dropped: AtomicU64::new(0),
         }
@@ -42,6 +47,7 @@ impl Subscribers {
         key: SubscriptionKey,
         handler: Arc<dyn Deliver>,
     ) -> bool {
+        self.end_run();
         self.trie.insert(&key.pattern, Member { id, group: key.group.clone() });
         let count = self.keys.entry(key.clone()).or_default();
         *count += 1;
@@ -52,6 +58,7 @@ impl Subscribers {
 
     /// Takes a handler out; gives its key if it was the last one of it.
     pub(crate) fn remove(&mut self, id: SubscriberId) -> Option<SubscriptionKey> {
+        self.end_run();
         let (key, _) = self.handlers.remove(&id)?;
         self.trie.remove(&key.pattern, &Member { id, group: key.group.clone() });
         let count = self.keys.get_mut(&key)?;
@@ -69,12 +76,37 @@ impl Subscribers {
     }
 
     /// Hands an event to every matching handler that is in no group.
-    pub(crate) fn deliver(&self, event: &Event) {
+    pub(crate) fn deliver(&mut self, event: &Event) {
+        self.deliver_next(event);
+        self.end_run();
+    }
+
+    /// The same for one of several events. The topic is kept until [`Subscribers::end_run`], since the next event is of the
+    /// same one more often than not.
+    pub(crate) fn deliver_next(&mut self, event: &Event) {
+        if self.run_topic.as_ref() != Some(&event.topic) {
+            self.find(&event.topic);
+        }
+        for handler in &self.run_handlers {
+            hand_over(&**handler, event, &self.dropped);
+        }
+    }
+
+    /// Lets go of the topic: one from a link keeps all that was read with it.
+    pub(crate) fn end_run(&mut self) {
+        self.run_topic = None;
+        self.run_handlers.clear();
+    }
+
+    fn find(&mut self, topic: &ByteString) {
+        self.run_topic = Some(topic.clone());
+        let (handlers, found) = (&self.handlers, &mut self.run_handlers);
+        found.clear();
         let mut before = None;
-        self.trie.for_each_match(&event.topic, &mut |member| {
+        self.trie.for_each_match(topic, &mut |member| {
             if member.group.is_none() && before != Some(member.id) {
                 before = Some(member.id);
-                self.hand_over(member.id, event);
+                found.extend(handlers.get(&member.id).map(|(_, handler)| Arc::clone(handler)));
             }
         });
     }
@@ -148,6 +180,28 @@ mod tests {
         assert_eq!(subscribers.remove(SubscriberId(2)), Some(key("a/*", None)));
         assert_eq!(subscribers.remove(SubscriberId(2)), None);
         assert_eq!(subscribers.keys().count(), 1);
+    }
+
+    #[test]
+    fn events_of_one_topic_after_another_go_where_each_belongs() {
+        let mut subscribers = Subscribers::new();
+        let (a, all, late) =
+            (Arc::new(Heard::default()), Arc::new(Heard::default()), Arc::new(Heard::default()));
+        subscribers.insert(SubscriberId(1), key("a", None), a.clone());
+        subscribers.insert(SubscriberId(2), key("**", None), all.clone());
+        for topic in ["a", "a", "b", "b", "a"] {
+            subscribers.deliver_next(&event(topic));
+        }
+        subscribers.insert(SubscriberId(3), key("a", None), late.clone());
+        subscribers.deliver_next(&event("a"));
+        subscribers.remove(SubscriberId(1));
+        subscribers.deliver_next(&event("a"));
+        let heard = |by: &Heard| by.0.lock().unwrap().concat();
+        assert_eq!((&*heard(&a), &*heard(&all), &*heard(&late)), ("aaaa", "aabbaaa", "aa"));
+        let weak = Arc::downgrade(&all);
+        subscribers.remove(SubscriberId(2));
+        drop(all);
+        assert!(weak.upgrade().is_none(), "nothing keeps a handler that was taken out");
     }
 
     #[test]
