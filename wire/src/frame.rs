@@ -6,7 +6,7 @@
 
 mod swift;
 
-pub(crate) use swift::{PUBLISH, read_event, read_reply, read_request};
+pub(crate) use swift::{EventHead, PUBLISH, read_event, read_reply, read_request};
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};

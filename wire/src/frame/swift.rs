@@ -202,10 +202,58 @@ pub(crate) fn read_reply(block: &Bytes, part: Range<usize>) -> Option<(CallbackI
     if reader.byte()? == RESPONSE { reader.reply() } else { None }
 }
 
-/// The same for an event alone.
-pub(crate) fn read_event(block: &Bytes, part: Range<usize>) -> Option<Publish> {
+/// The head of an event as it was read, for those behind it that have the same one.
+#[derive(Debug)]
+pub(crate) struct EventHead {
+    bytes: Range<usize>,
+    topic: ByteString,
+    publisher: ByteString,
+    for_all: bool,
+    encoding: Encoding,
+}
+
+/// The same for an event alone. The head is kept if others are behind it.
+pub(crate) fn read_event(
+    block: &Bytes,
+    part: Range<usize>,
+    kept: &mut Option<EventHead>,
+    is_last: bool,
+) -> Option<Publish> {
+    if let Some(head) = kept
+        && let Some(event) = head.read_same(block, &part)
+    {
+        return Some(event);
+    }
+    let start = part.start;
     let mut reader = Reader::new(block, part)?;
-    if reader.byte()? == PUBLISH { reader.publish() } else { None }
+    if reader.byte()? != PUBLISH {
+        return None;
+    }
+    let event = reader.publish()?;
+    if !is_last {
+        *kept = Some(EventHead {
+            bytes: start..reader.at,
+            topic: event.topic.clone(),
+            publisher: event.publisher.clone(),
+            for_all: event.for_all,
+            encoding: event.payload.encoding,
+        });
+    }
+    Some(event)
+}
+
+impl EventHead {
+    /// Reads an event whose head has the same bytes: then it says the same.
+    fn read_same(&self, block: &Bytes, part: &Range<usize>) -> Option<Publish> {
+        let bytes = block.get(part.clone())?.strip_prefix(block.get(self.bytes.clone())?)?;
+        let payload = Payload {
+            encoding: self.encoding,
+            bytes: block.slice(part.end - bytes.len()..part.end),
+            callbacks: Callbacks::none(),
+        };
+        let (topic, publisher) = (self.topic.clone(), self.publisher.clone());
+        Some(Publish { topic, publisher, for_all: self.for_all, groups: Vec::new(), payload })
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -384,12 +432,42 @@ mod tests {
             let request = read_request(&block, part.clone()).map(Frame::Request);
             let reply = read_reply(&block, part.clone())
                 .map(|(callback_id, payload)| Frame::Response(Response { callback_id, outcome: Ok(payload) }));
-            let event = read_event(&block, part.clone()).map(Frame::Publish);
+            let event = read_event(&block, part.clone(), &mut None, true).map(Frame::Publish);
             let read = read(&block, part);
             prop_assert_eq!(event, read.clone().filter(|frame| matches!(frame, Frame::Publish(_))));
             prop_assert_eq!(request, read.clone().filter(|frame| matches!(frame, Frame::Request(_))));
             prop_assert_eq!(reply, read.clone().filter(|frame| matches!(frame, Frame::Response(_))));
             prop_assert_eq!(read, usual.then_some(frame));
+        }
+
+        #[test]
+        fn events_are_read_alike_whatever_is_before_them(
+            events in vec((prop_oneof!["a", "b"], prop_oneof!["", "p"], any::<bool>(), vec(any::<u8>(), 0..9)), 1..9),
+        ) {
+            let mut block = BytesMut::new();
+            let frames = events.into_iter().map(|(topic, publisher, for_all, bytes)| {
+                let payload = Payload::new(if for_all { Encoding::Json } else { Encoding::MessagePack }, bytes);
+                let (topic, publisher) = (topic.into(), publisher.into());
+                Publish { topic, publisher, for_all, groups: Vec::new(), payload }
+            });
+            let frames: Vec<_> = frames.collect();
+            let parts: Vec<_> = frames
+                .iter()
+                .map(|event| {
+                    let start = block.len();
+                    block.extend_from_slice(&written_slowly(&Frame::Publish(event.clone())));
+                    start..block.len()
+                })
+                .collect();
+            let (block, mut kept) = (block.freeze(), None);
+            for (number, part) in parts.iter().enumerate() {
+                let event = read_event(&block, part.clone(), &mut kept, number + 1 == parts.len());
+                prop_assert_eq!(event.as_ref(), Some(&frames[number]));
+                let mut cut = part.clone();
+                cut.end -= frames[number].payload.len() + 1;
+                let read = read_event(&block, cut, &mut kept, true);
+                prop_assert!(read.is_none(), "a head that is cut is none, whatever was before it");
+            }
         }
 
         #[test]
