@@ -685,6 +685,10 @@ impl Node {
                 }
                 WayOut::Router => return Ok(()),
                 WayOut::Link(outbox) if outbox.has_room() => return Ok(()),
+                // It never has room again; the node is told what follows it, if anything does.
+                WayOut::Link(outbox) if !outbox.is_open() => {
+                    return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"));
+                }
                 WayOut::Link(outbox) => outbox.clone(),
             };
             full.room().await;
@@ -966,5 +970,53 @@ impl fmt::Debug for Node {
 impl fmt::Debug for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asked").field("callback_id", &self.callback_id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Refusal;
+    use futures::poll;
+    use meshwork_wire::Frame;
+    use meshwork_wire::limits::OUTBOX_LEN_MAX;
+
+    async fn publish(node: &Node) -> Result<(), CallError> {
+        node.publish("topic".into(), Payload::default()).await
+    }
+
+    fn node_with(outbox: &Outbox) -> Arc<Node> {
+        let node = Node::new("node".into());
+        node.set_way_out(WayOut::Link(outbox.clone()));
+        node
+    }
+
+    #[actix_rt::test]
+    async fn an_event_is_refused_when_the_link_closes_and_is_never_waited_for() {
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        let node = node_with(&outbox);
+        outbox.close();
+        let error = publish(&node).await.expect_err("it takes no more");
+        assert_eq!((error.code(), error.fate()), (Code::LINK_LOST, Fate::NotSent));
+    }
+
+    #[actix_rt::test]
+    async fn an_event_that_waits_for_room_is_refused_when_the_link_is_lost() {
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        let node = node_with(&outbox);
+        let large = Payload::new(Encoding::Json, vec![b'1'; OUTBOX_LEN_MAX / 4]);
+        let large = Frame::Publish(meshwork_wire::Publish {
+            topic: "topic".into(),
+            publisher: ByteString::new(),
+            for_all: true,
+            groups: Vec::new(),
+            payload: large,
+        });
+        while outbox.push_event(&large).is_ok() {}
+        assert_eq!(outbox.push_event(&large), Err(Refusal::Full));
+        let mut waits = std::pin::pin!(publish(&node));
+        assert!(poll!(waits.as_mut()).is_pending());
+        outbox.close_now();
+        assert_eq!(waits.await.expect_err("nothing leaves any more").code(), Code::LINK_LOST);
     }
 }

@@ -123,6 +123,34 @@ async fn a_branch_with_nothing_in_flight_drains_at_once_and_only_once() {
     until_known(&mesh.master, "one", false).await;
 }
 
+/// A publisher that found the link closing asked again and again for room, and kept its arbiter from everything else.
+#[actix::test]
+async fn whoever_publishes_while_a_branch_drains_is_told_that_the_link_closes() {
+    let mesh = Mesh::start().await;
+    for _ in 0..10 {
+        let branch = mesh.branch("one").await;
+        let publishers: Vec<_> = (0..4)
+            .map(|_| {
+                let branch = branch.clone();
+                actix_rt::spawn(async move {
+                    loop {
+                        if let Err(error) = branch.publish("t", &1).await {
+                            return error;
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        soon(branch.drain(Duration::MAX)).await.unwrap();
+        for publisher in publishers {
+            let error = soon(publisher).await.unwrap();
+            assert!([Code::LINK_LOST, Code::DRAINING].contains(&error.code()), "{error}");
+        }
+        until_known(&mesh.master, "one", false).await;
+    }
+}
+
 #[actix::test]
 async fn a_drain_ends_when_the_link_is_lost_meanwhile() {
     let (mesh, cut) = (Mesh::start().await, CutDial::default());
