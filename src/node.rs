@@ -140,7 +140,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// Not sent: when the topic is none, the event is too large, or the link is down or stays full for 10 s.
+    /// Not sent: when the topic is none, the event is too large, or the link is down, closes, or stays full for 10 s.
     pub async fn publish<T: Serialize + ?Sized>(
         &self,
         topic: impl Into<ByteString>,

@@ -374,7 +374,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// Not sent: when the link is down, or the outbox stays full.
+    /// Not sent: when the link is down or closing, or the outbox stays full.
     pub async fn publish(&self, topic: ByteString, payload: Payload) -> Result<(), CallError> {
         self.check_event(&topic, &payload)?;
         self.wait_for_room().await?;
