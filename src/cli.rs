@@ -244,10 +244,11 @@ fn check(name: Result<(), NameError>) -> Done {
 }
 
 fn read_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration: write 500ms, 10s or 2m");
+    let wrong = || format!("{text:?} is no duration: write 100us, 500ms, 10s or 2m");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits.parse().map_err(|_| wrong())?;
     let seconds = match &text[digits.len()..] {
+        "us" => number / 1_000_000.0,
         "ms" => number / 1000.0,
         "s" => number,
         "m" => number * 60.0,

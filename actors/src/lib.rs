@@ -14,6 +14,7 @@
 #![deny(missing_docs)]
 
 pub mod branch;
+mod busy_poll;
 mod callbacks;
 mod functions;
 pub mod gateway;

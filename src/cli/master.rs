@@ -42,6 +42,9 @@ pub(super) struct Options {
     /// Over how many arbiters, each with a thread, its sessions are spread.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     arbiters: u16,
+    /// How long a thread stays awake for what comes next, where something nearly always has come that soon. 0s lets it sleep.
+    #[arg(long, value_parser = read_duration, default_value = "100us")]
+    busy_poll: Duration,
     /// How often a branch must say something; after three silent beats it is given up.
     #[arg(long, value_parser = read_duration, default_value = "5s")]
     heartbeat: Duration,
@@ -82,6 +85,7 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
     let mut signals = Signals::new()?;
     let mut master = MasterActor::new(options.name)
         .arbiters(usize::from(options.arbiters))
+        .busy_poll(options.busy_poll)
         .heartbeat(options.heartbeat)
         .on_name_taken(match options.on_name_taken {
             Taken::Replace => OnNameTaken::Replace,

@@ -120,6 +120,13 @@ pub const DEPTH_MAX: usize = 128;
 /// could claim by the million.
 pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
 
+/// How long a thread stays awake for what comes next, where something nearly always has come that soon: about as long as two
+/// processors take to wake each other, which is what it spares.
+pub const BUSY_POLL_WITHIN: Duration = Duration::from_micros(100);
+
+/// The longest that a thread stays awake in vain, whatever it is told.
+pub const BUSY_POLL_WITHIN_MAX: Duration = Duration::from_millis(10);
+
 /// How often the others are told who came and went, at most: what happens meanwhile travels together.
 pub const NEWS_EVERY: Duration = Duration::from_millis(10);
 
