@@ -326,7 +326,7 @@ impl MasterActor {
     }
 
     /// How long a thread of its sessions stays awake for what comes next, where something nearly always has come that soon.
-    /// It gives way to everything else that wants the processor. Default: 100 us; at most 10 ms;
+    /// It gives way to everything else that wants the processor. Default: 200 us; at most 10 ms;
     /// zero lets it sleep whenever there is nothing to do.
     #[must_use]
     pub fn busy_poll(mut self, within: Duration) -> Self {

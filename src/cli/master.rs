@@ -43,7 +43,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     arbiters: u16,
     /// How long a thread stays awake for what comes next, where something nearly always has come that soon. 0s lets it sleep.
-    #[arg(long, value_parser = read_duration, default_value = "100us")]
+    #[arg(long, value_parser = read_duration, default_value = "200us")]
     busy_poll: Duration,
     /// How often a branch must say something; after three silent beats it is given up.
     #[arg(long, value_parser = read_duration, default_value = "5s")]

@@ -122,7 +122,7 @@ pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
 
 /// How long a thread stays awake for what comes next, where something nearly always has come that soon: about as long as two
 /// processors take to wake each other, which is what it spares.
-pub const BUSY_POLL_WITHIN: Duration = Duration::from_micros(100);
+pub const BUSY_POLL_WITHIN: Duration = Duration::from_micros(200);
 
 /// The longest that a thread stays awake in vain, whatever it is told.
 pub const BUSY_POLL_WITHIN_MAX: Duration = Duration::from_millis(10);
