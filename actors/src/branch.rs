@@ -27,7 +27,7 @@ use crate::node::{
     Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
 };
 use crate::on_wake::{OnWake, run_interval, run_later};
-use crate::outbox::{Held, Outbox, Refusal, too_much_lent};
+use crate::outbox::{Gathered, Held, Outbox, Refusal, too_much_lent};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
 use crate::response::{Reply, Requests, Way};
 use crate::router::Event;
@@ -117,6 +117,8 @@ struct BoundLink {
     writer: JoinHandle<()>,
     /// Requests of the master that were not answered at once.
     answering: Answering,
+    /// Replies of one turn.
+    replies: Gathered,
     /// The master takes no more: calls wait for the next link.
     master_drains: bool,
     /// We take no more.
@@ -312,6 +314,7 @@ impl BranchActor {
             beat,
             writer,
             answering: Answering::new(),
+            replies: Gathered::default(),
             master_drains: false,
             draining: false,
         }));
@@ -462,7 +465,7 @@ impl BranchActor {
             return;
         };
         match frame {
-            Frame::Request(request) => self.request(request, now),
+            Frame::Request(request) => self.request(request, now, 0),
             Frame::Response(Response { callback_id, outcome }) => {
                 let lender = || Lender::Master { node: Arc::clone(&self.node), epoch: self.epoch };
                 let outcome = borrow_outcome(outcome, &link.outbox, lender);
@@ -520,7 +523,8 @@ impl BranchActor {
         self.tell_watchers(&change);
     }
 
-    fn request(&mut self, request: Request, now: Instant) {
+    /// Answers a request, of a turn that has so many frames left.
+    fn request(&mut self, request: Request, now: Instant, left: usize) {
         let State::Bound(link) = &self.state else {
             return;
         };
@@ -545,7 +549,7 @@ impl BranchActor {
             payload,
             RequestContext::new(action, caller, deadline),
             callback_id,
-            &link.outbox,
+            &link.replies.to(&link.outbox, left),
         );
     }
 
@@ -843,7 +847,7 @@ impl StreamHandler<FromLink> for BranchActor {
                         continue;
                     }
                     if let Some(request) = frames.next_request() {
-                        self.request(request, now);
+                        self.request(request, now, frames.left());
                         continue;
                     }
                     if let Some(event) = frames.next_event() {
@@ -857,6 +861,9 @@ impl StreamHandler<FromLink> for BranchActor {
                     }
                 }
                 self.subscribers.end_run();
+                if let State::Bound(link) = &self.state {
+                    link.replies.leave(&link.outbox);
+                }
             }
             Inbound::Lost(Some(error)) => self.lost(&error.to_string(), context),
             Inbound::Lost(None) => self.lost("the master closed it", context),

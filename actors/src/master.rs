@@ -16,8 +16,8 @@ use crate::responder::{Action, Actions, Answering, Context as RequestContext};
 use crate::response::{Requests, Way};
 use crate::router::{self, Event, RouterActor};
 use crate::session::{
-    self, AskerAddr, Authenticate, Cancel, Forward, Forwarded, Permit, Replies, SessionActor, SessionHandle,
-    no_provider,
+    self, AskerAddr, Authenticate, Batches, Cancel, Forward, Forwarded, Permit, Replies, SessionActor,
+    SessionHandle, no_provider,
 };
 use crate::snapshot::Snapshot;
 use crate::subscribers::Subscribers;
@@ -98,7 +98,7 @@ struct Master {
     subscriptions: HashMap<SubscriberId, bool>,
     listeners: Vec<AbortHandle>,
     submissions: Vec<Submission>,
-    forwards: Vec<(SessionHandle, Vec<Forwarded>)>,
+    forwards: Batches<SessionHandle, Forwarded>,
     alarm: Option<(Instant, SpawnHandle)>,
     draining: bool,
 }
@@ -492,7 +492,7 @@ impl Master {
                 self.requests.borrow_mut().goes(callback_id, Way::Session(session.clone(), drawn));
                 let forwarded =
                     Forwarded { asked_as: callback_id, callback_id: drawn, action, deadline, payload };
-                session::push_to(&mut self.forwards, &session, forwarded, 0);
+                session::push_to(&mut self.forwards, session, forwarded, 0);
             }
             Err(reason) => {
                 let error = no_provider(reason, &action, &node);

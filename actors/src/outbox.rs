@@ -3,13 +3,15 @@
 //! `OUTBOX_REPLY_LEN_MAX`.
 
 use crate::functions::{Lent, TooMuchLent};
+use crate::responder::{Outcome, ReplyTo};
 use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
     CALLBACKS_PER_CONNECTION_MAX, LENGTH_PREFIX_LEN, LINGER, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
     OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
-use meshwork_wire::{CallError, Code, Fate, Frame, FrameRef, Payload, Response};
+use meshwork_wire::{CallError, CallbackId, Code, Fate, Frame, FrameRef, LikeBefore, Payload, Response};
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -29,6 +31,18 @@ pub(crate) struct Outbox(Arc<Shared>);
 pub(crate) struct Held<'a> {
     outbox: &'a Outbox,
     queue: MutexGuard<'a, Queue>,
+    before: LikeBefore,
+}
+
+/// Small replies of one turn, which leave in one go. The outbox is not held for them: responders run meanwhile, and may have
+/// something to say themselves.
+#[derive(Default)]
+pub(crate) struct Gathered(RefCell<BytesMut>);
+
+/// Where the replies of one turn go.
+pub(crate) struct InTurn<'a> {
+    outbox: &'a Outbox,
+    gathered: Option<&'a Gathered>,
 }
 
 /// Why something did not go in.
@@ -93,6 +107,17 @@ const FOR_ALL_SHARED_LEN_MIN: usize = 256;
 
 /// A buffer of this length or a little more is kept, whatever left.
 const BUFFER_LEN_MIN: usize = 64;
+
+/// A reply of so many bytes is small: no longer than the error that would replace it if there were no room.
+const GATHERED_LEN_MAX: usize = 64;
+
+/// How long a frame of that may be. Links that allow less have each of them checked.
+const GATHERED_FRAME_LEN_MAX: usize = 128;
+
+thread_local! {
+    /// What replies are gathered in: a turn takes it, and gives it back.
+    static GATHERED: Cell<BytesMut> = Cell::new(BytesMut::new());
+}
 
 /// See [`Shared::standing`].
 const NOT_OPEN: usize = usize::MAX;
@@ -176,35 +201,46 @@ impl Outbox {
 
     /// Holds it while several frames are appended: nobody else gets a word in, so nothing but appending may be done meanwhile.
     pub(crate) fn hold(&self) -> Held<'_> {
-        Held { outbox: self, queue: self.lock() }
+        Held { outbox: self, queue: self.lock(), before: LikeBefore::default() }
     }
 
     fn append(&self, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
         self.hold().append(frame, len_max)
     }
 
-    fn append_locked(&self, queue: &mut Queue, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
+    fn append_locked(
+        &self,
+        queue: &mut Queue,
+        frame: FrameRef<'_>,
+        before: &mut LikeBefore,
+        len_max: usize,
+    ) -> Result<(), Refusal> {
         queue.admit(len_max)?;
         if frame.payload().is_none_or(|payload| payload.callbacks.is_empty()) {
-            return self.append_admitted(queue, frame);
+            return self.append_admitted(queue, frame, before);
         }
         // It passes functions: they are lent from now on, unless it does not leave.
         let mut lending = frame.to_frame();
         let Some(payload) = lending.payload_mut() else {
-            return self.append_admitted(queue, frame);
+            return self.append_admitted(queue, frame, before);
         };
         payload.callbacks =
             self.0.lent.lend(&payload.callbacks).map_err(|TooMuchLent| Refusal::TooMuchLent)?;
         let lent = payload.callbacks.clone();
-        self.append_admitted(queue, (&lending).into()).inspect_err(|_| self.0.lent.take_back(&lent))
+        self.append_admitted(queue, (&lending).into(), before).inspect_err(|_| self.0.lent.take_back(&lent))
     }
 
-    fn append_admitted(&self, queue: &mut Queue, frame: FrameRef<'_>) -> Result<(), Refusal> {
+    fn append_admitted(
+        &self,
+        queue: &mut Queue,
+        frame: FrameRef<'_>,
+        before: &mut LikeBefore,
+    ) -> Result<(), Refusal> {
         let start = queue.small.len();
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
         match aside {
             Some(_) => frame.encode_without_payload(&mut queue.small),
-            None => frame.encode(&mut queue.small),
+            None => frame.encode_after(before, &mut queue.small),
         }
         let len = queue.small.len() - start + aside.map_or(0, Payload::len);
         if len - LENGTH_PREFIX_LEN > self.0.frame_len_max {
@@ -391,6 +427,62 @@ impl Outbox {
     }
 }
 
+impl Gathered {
+    /// The way out for a reply of a turn that has so many frames left. A turn of one frame gathers nothing.
+    pub(crate) fn to<'a>(&'a self, outbox: &'a Outbox, left: usize) -> InTurn<'a> {
+        let many = left > 0 || !self.0.borrow().is_empty();
+        let fits = outbox.frame_len_max() >= GATHERED_FRAME_LEN_MAX;
+        InTurn { outbox, gathered: (many && fits).then_some(self) }
+    }
+
+    fn push(&self, response: &Response) {
+        let mut bytes = self.0.borrow_mut();
+        if bytes.capacity() == 0 {
+            // It is gone when the thread ends.
+            *bytes = GATHERED.try_with(Cell::take).unwrap_or_default();
+        }
+        FrameRef::from(response).encode(&mut bytes);
+    }
+
+    /// Appends what has been gathered.
+    pub(crate) fn leave(&self, outbox: &Outbox) {
+        if self.0.borrow().is_empty() {
+            return;
+        }
+        let mut bytes = self.0.take();
+        let mut held = outbox.hold();
+        if held.queue.admit(usize::MAX).is_ok() {
+            held.queue.small.extend_from_slice(&bytes);
+            held.queue.len += bytes.len();
+        }
+        drop(held);
+        bytes.clear();
+        if bytes.capacity() <= IDLE_BUFFER_LEN_MAX {
+            _ = GATHERED.try_with(|gathered| gathered.set(bytes));
+        }
+    }
+}
+
+impl ReplyTo for InTurn<'_> {
+    type Later = Outbox;
+
+    fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
+        let response = Response { callback_id, outcome };
+        match (self.gathered, &response.outcome) {
+            (Some(gathered), Ok(payload))
+                if payload.len() <= GATHERED_LEN_MAX && payload.callbacks.is_empty() =>
+            {
+                gathered.push(&response);
+            }
+            _ => self.outbox.push_response(&response),
+        }
+    }
+
+    fn later(&self) -> Outbox {
+        self.outbox.clone()
+    }
+}
+
 impl Held<'_> {
     /// As [`Outbox::push`].
     pub(crate) fn push<'f>(&mut self, frame: impl Into<FrameRef<'f>>) -> Result<(), Refusal> {
@@ -409,7 +501,7 @@ impl Held<'_> {
     }
 
     fn append(&mut self, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
-        self.outbox.append_locked(&mut self.queue, frame, len_max)
+        self.outbox.append_locked(&mut self.queue, frame, &mut self.before, len_max)
     }
 }
 
@@ -501,7 +593,7 @@ async fn write_pieces<W: AsyncWrite + Unpin>(
 mod tests {
     use super::*;
     use meshwork_wire::limits::FRAME_LEN_MAX;
-    use meshwork_wire::{CallbackId, Encoding, FrameCodec};
+    use meshwork_wire::{Encoding, FrameCodec};
     use tokio_util::codec::FramedRead;
 
     fn reply(id: u64, payload_len: usize) -> Frame {
@@ -582,6 +674,33 @@ mod tests {
             panic!("one error: {read:?}");
         };
         assert_eq!(error.code(), Code::FRAME_TOO_LARGE);
+    }
+
+    #[actix_rt::test]
+    async fn small_replies_of_a_turn_leave_together_and_the_others_at_once() {
+        let (near, far) = tokio::io::duplex(1024);
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        let gathered = Gathered::default();
+        let say = |id, len, left| {
+            let Frame::Response(Response { callback_id, outcome }) = reply(id, len) else {
+                unreachable!("it is a response")
+            };
+            gathered.to(&outbox, left).reply(callback_id, outcome);
+        };
+        say(1, 10, 2);
+        say(2, GATHERED_LEN_MAX + 1, 1);
+        say(3, GATHERED_LEN_MAX, 0);
+        gathered.leave(&outbox);
+        say(4, 10, 0);
+        assert!(gathered.0.borrow().is_empty(), "a turn of one gathers nothing");
+        let len = outbox.len();
+        outbox.close();
+        say(5, 10, 1);
+        gathered.leave(&outbox);
+        assert_eq!((outbox.len(), gathered.0.borrow().len()), (len, 0), "nobody waits for it any more");
+        let (written, read) = futures::join!(outbox.write_to(near), read_all(far));
+        written.expect("written");
+        assert_eq!(read, [reply(2, 65), reply(1, 10), reply(3, 64), reply(4, 10)]);
     }
 
     #[actix_rt::test]

@@ -231,33 +231,54 @@ impl IntoIterator for Actions {
     }
 }
 
-/// Where the replies to requests go: over a link, or to calls of this node's own. It is cloned only for those that are not
-/// answered at once.
-pub(crate) trait ReplyTo: Clone + 'static {
+/// Where the replies to requests go: over a link, or to calls of this node's own.
+pub(crate) trait ReplyTo {
+    /// Where those go that do not come at once.
+    type Later: ReplyTo + 'static;
+
     fn reply(&self, callback_id: CallbackId, outcome: Outcome);
+
+    fn later(&self) -> Self::Later;
 }
 
 impl ReplyTo for Outbox {
+    type Later = Self;
+
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
         self.push_response(&Response { callback_id, outcome });
+    }
+
+    fn later(&self) -> Self {
+        self.clone()
     }
 }
 
 /// Nobody waits for it.
-#[derive(Clone)]
 struct Nobody;
 
 impl ReplyTo for Nobody {
+    type Later = Self;
+
     fn reply(&self, _: CallbackId, outcome: Outcome) {
         if let Err(error) = outcome {
             log::debug!("a callback failed, and nobody waited for it: {error}");
         }
     }
+
+    fn later(&self) -> Self {
+        Self
+    }
 }
 
 impl ReplyTo for Rc<RefCell<Requests>> {
+    type Later = Self;
+
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
         self.borrow_mut().resolve(callback_id, outcome);
+    }
+
+    fn later(&self) -> Self {
+        Rc::clone(self)
     }
 }
 
@@ -338,7 +359,7 @@ impl Answering {
         }));
         match polled {
             Ok(Ok(outcome)) => reply_to.reply(callback_id, outcome),
-            Ok(Err(answer)) => self.spawn(answer, callback_id, reply_to.clone(), permit),
+            Ok(Err(answer)) => self.spawn(answer, callback_id, reply_to.later(), permit),
             Err(panic) => reply_to.reply(callback_id, Err(panicked(what, &*panic))),
         }
     }
@@ -347,7 +368,7 @@ impl Answering {
         &self,
         answer: LocalBoxFuture<'static, Outcome>,
         callback_id: CallbackId,
-        reply_to: impl ReplyTo,
+        reply_to: impl ReplyTo + 'static,
         permit: Permit,
     ) {
         let running = Rc::downgrade(&self.0);

@@ -14,7 +14,7 @@ use crate::link::{Link, Paced};
 use crate::master::{HeardBroadcasts, MasterActor, MasterShared};
 use crate::node::Drained;
 use crate::on_wake::{OnWake, run_interval};
-use crate::outbox::{Held, Outbox, Refusal, too_much_lent};
+use crate::outbox::{Gathered, Held, Outbox, Refusal, too_much_lent};
 use crate::registry::{self, Found, NoProvider, Provider, Route, Ways};
 use crate::responder::{Answering, Context as RequestContext, Outcome};
 use crate::router::{self, Event};
@@ -81,9 +81,11 @@ pub struct SessionActor {
 /// What one block of frames makes this session say to others: one message each when the block has been read.
 #[derive(Default)]
 struct Turn {
-    forwards: Vec<(SessionHandle, Vec<Forwarded>)>,
-    replies: Vec<(AskerAddr, Vec<(CallbackId, Outcome)>)>,
-    cancels: Vec<(SessionHandle, Vec<CallbackId>)>,
+    forwards: Batches<SessionHandle, Forwarded>,
+    replies: Batches<AskerAddr, (CallbackId, Outcome)>,
+    cancels: Batches<SessionHandle, CallbackId>,
+    /// Replies of the master's own actions.
+    own_replies: Gathered,
     unknown: Vec<ByteString>,
     events: Vec<Event>,
     /// Who answers the action of the last request.
@@ -92,11 +94,14 @@ struct Turn {
     left: usize,
 }
 
+/// What is said to others, each with a batch. Those who are told of them share their handles.
+pub(crate) type Batches<To, T> = Vec<(Rc<To>, Vec<T>)>;
+
 enum Asked {
     /// The registry is asked where it goes.
     Routing,
     /// Relayed, under the id that was drawn at the other session.
-    Relayed { to: SessionHandle, callback_id: CallbackId },
+    Relayed { to: Rc<SessionHandle>, callback_id: CallbackId },
 }
 
 /// Whoever waits for the branch.
@@ -108,7 +113,7 @@ enum Asker {
 }
 
 struct AskerOf {
-    address: AskerAddr,
+    address: Rc<AskerAddr>,
     callback_id: CallbackId,
 }
 
@@ -557,15 +562,16 @@ impl SessionActor {
             && let Some(own) = ways.own()
         {
             let context = RequestContext::new(action, self.name.clone(), deadline);
-            return self.answering.start(own, payload, context, callback_id, self.outbox());
+            let replies = self.turn.own_replies.to(self.outbox(), self.turn.left);
+            return self.answering.start(own, payload, context, callback_id, &replies);
         }
         match ways.pick(self.master.config.balance, &node) {
             Ok(provider) => {
                 let drawn = provider.next_id();
                 let forwarded =
                     Forwarded { asked_as: callback_id, callback_id: drawn, action, deadline, payload };
-                push_to(&mut self.turn.forwards, &provider, forwarded, self.turn.left);
-                self.asked.insert(callback_id, Asked::Relayed { to: provider, callback_id: drawn });
+                let to = push_to(&mut self.turn.forwards, provider, forwarded, self.turn.left);
+                self.asked.insert(callback_id, Asked::Relayed { to: Rc::clone(to), callback_id: drawn });
             }
             Err(reason) => self.reply(callback_id, Err(no_provider(reason, &action, &node))),
         }
@@ -639,7 +645,9 @@ impl SessionActor {
 
     fn cancel(&mut self, callback_id: CallbackId) {
         match self.asked.remove(callback_id) {
-            Some(Asked::Relayed { to, callback_id }) => push_to(&mut self.turn.cancels, &to, callback_id, 0),
+            Some(Asked::Relayed { to, callback_id }) => {
+                push_to(&mut self.turn.cancels, &to, callback_id, 0);
+            }
             Some(Asked::Routing) => {}
             None => {
                 self.answering.cancel(callback_id);
@@ -749,6 +757,7 @@ impl SessionActor {
         reason = "bounded by what is in flight: one message a block and receiver"
     )]
     fn end_turn(&mut self, context: &mut Context<Self>) {
+        self.turn.own_replies.leave(self.outbox());
         // It is looked at anew in the next turn.
         self.turn.last_route = None;
         let unknown = std::mem::take(&mut self.turn.unknown);
@@ -789,6 +798,7 @@ impl SessionActor {
             return;
         }
         log::warn!("{} is refused: {why}", self.title());
+        self.turn.own_replies.leave(self.outbox());
         self.outbox().push_always(&Frame::Refused(Refused { code, message: why.into(), may_return }));
         self.close(context);
     }
@@ -965,9 +975,19 @@ impl SessionActor {
         let mut refused = Vec::new();
         let outbox = self.outbox().clone();
         let mut held = outbox.hold();
-        for request in std::mem::take(&mut forward.requests) {
-            let asked_as = request.asked_as;
-            if let Err(error) = self.relay(request, &forward, &mut held, now) {
+        let asker = Rc::new(forward.asker.clone());
+        // What each of them changes, and what they have in common.
+        let mut request = Request {
+            callback_id: CallbackId(0),
+            action: ByteString::new(),
+            node: ByteString::new(),
+            caller: forward.caller.clone(),
+            time_left: None,
+            payload: Payload::default(),
+        };
+        for forwarded in std::mem::take(&mut forward.requests) {
+            let asked_as = forwarded.asked_as;
+            if let Err(error) = self.relay(forwarded, &asker, &mut request, &mut held, now) {
                 refused.push((asked_as, Err(error)));
             }
         }
@@ -980,12 +1000,13 @@ impl SessionActor {
 
     fn relay(
         &mut self,
-        request: Forwarded,
-        Forward { asker, caller, .. }: &Forward,
+        forwarded: Forwarded,
+        asker: &Rc<AskerAddr>,
+        request: &mut Request,
         held: &mut Held<'_>,
         now: Instant,
     ) -> Result<(), CallError> {
-        let Forwarded { asked_as, callback_id, action, deadline, payload } = request;
+        let Forwarded { asked_as, callback_id, action, deadline, payload } = forwarded;
         let not_sent = |code, why: String| Err(CallError::new(code, Fate::NotSent, why));
         if self.phase != Phase::Bound {
             return match self.phase {
@@ -1003,13 +1024,13 @@ impl SessionActor {
             let what = format!("{max} requests to {} are in flight already", self.name);
             return not_sent(Code::OVERLOADED, what);
         }
-        let (node, caller) = (ByteString::new(), caller.clone());
-        let request = Request { callback_id, action, node, caller, time_left, payload };
-        match held.push(&request) {
+        (request.callback_id, request.action) = (callback_id, action);
+        (request.time_left, request.payload) = (time_left, payload);
+        match held.push(&*request) {
             Ok(()) => {
                 self.relayed.insert(
                     callback_id,
-                    Asker::There(AskerOf { address: asker.clone(), callback_id: asked_as }),
+                    Asker::There(AskerOf { address: Rc::clone(asker), callback_id: asked_as }),
                     None,
                 );
                 Ok(())
@@ -1278,20 +1299,22 @@ impl Drop for PendingPlace {
     }
 }
 
-/// Adds to the batch for a session. A batch that begins makes room for as many items as may follow, so that it never grows.
-pub(crate) fn push_to<T>(
-    batches: &mut Vec<(SessionHandle, Vec<T>)>,
+/// Adds to the batch for a session; gives its handle as those share it who are told of it. A batch that begins makes room for as many items as may follow, so that it never grows.
+pub(crate) fn push_to<'b, T>(
+    batches: &'b mut Batches<SessionHandle, T>,
     to: &SessionHandle,
     item: T,
     may_follow: usize,
-) {
-    match batches.iter_mut().find(|(session, _)| session.id() == to.id()) {
-        Some((_, batch)) => batch.push(item),
-        None => {
-            let may_follow = may_follow / (1 + batches.len());
-            batches.push((to.clone(), batch_of(item, may_follow)));
-        }
-    }
+) -> &'b Rc<SessionHandle> {
+    let there = batches.iter().position(|(session, _)| session.id() == to.id());
+    let index = there.unwrap_or_else(|| {
+        let batch = Vec::with_capacity(1 + may_follow / (1 + batches.len()));
+        batches.push((Rc::new(to.clone()), batch));
+        batches.len() - 1
+    });
+    let (session, batch) = &mut batches[index];
+    batch.push(item);
+    session
 }
 
 fn batch_of<T>(item: T, may_follow: usize) -> Vec<T> {

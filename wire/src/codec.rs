@@ -1,7 +1,7 @@
 //! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
 //! frame: that is what keeps the cost of a frame low under load.
 
-use crate::frame::{EventHead, PUBLISH, read_event, read_reply, read_request};
+use crate::frame::{EventHead, PUBLISH, SharedHead, read_event, read_reply, read_request};
 use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
     READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
@@ -37,6 +37,8 @@ pub struct Frames {
     left: usize,
     /// Of the last event that had one of its own: events that follow each other are of one topic more often than not.
     event_head: Option<EventHead>,
+    /// The same of the last request: those that follow each other are of one action.
+    request_head: Option<SharedHead>,
 }
 
 /// Why bytes are not frames. The link that brought them is closed: what follows cannot be told apart.
@@ -177,7 +179,7 @@ impl Block {
     /// Reads its frames.
     #[must_use]
     pub fn frames(self) -> Frames {
-        Frames { block: self.bytes, at: 0, left: self.count, event_head: None }
+        Frames { block: self.bytes, at: 0, left: self.count, event_head: None, request_head: None }
     }
 
     /// How many bytes it has, prefixes counted.
@@ -202,12 +204,20 @@ impl Block {
 impl Frames {
     /// The next frame, if it is a usual request; any other is left to the iterator. This spares the way through a [`Frame`].
     pub fn next_request(&mut self) -> Option<Request> {
-        self.next_as(read_request)
+        let (part, is_last) = (self.part()?, self.left <= 1);
+        let end = part.end;
+        let request = read_request(&self.block, part, &mut self.request_head, is_last)?;
+        self.step_to(end);
+        Some(request)
     }
 
     /// The next frame, if it is a usual reply, likewise.
     pub fn next_reply(&mut self) -> Option<(CallbackId, Payload)> {
-        self.next_as(read_reply)
+        let part = self.part()?;
+        let end = part.end;
+        let reply = read_reply(&self.block, part)?;
+        self.step_to(end);
+        Some(reply)
     }
 
     /// The next frame, if it is a usual event, likewise.
@@ -217,15 +227,6 @@ impl Frames {
         let event = read_event(&self.block, part, &mut self.event_head, is_last)?;
         self.step_to(end);
         Some(event)
-    }
-
-    #[inline]
-    fn next_as<T>(&mut self, read: impl FnOnce(&Bytes, Range<usize>) -> Option<T>) -> Option<T> {
-        let part = self.part()?;
-        let end = part.end;
-        let read = read(&self.block, part)?;
-        self.step_to(end);
-        Some(read)
     }
 
     /// How many frames are left: as many as the decoder counted, less those that were read.

@@ -6,7 +6,8 @@
 
 mod swift;
 
-pub(crate) use swift::{EventHead, PUBLISH, read_event, read_reply, read_request};
+pub use swift::LikeBefore;
+pub(crate) use swift::{EventHead, PUBLISH, SharedHead, read_event, read_reply, read_request};
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};
@@ -524,6 +525,15 @@ impl<'a> FrameRef<'a> {
     /// Appends the whole frame: length, head, payload.
     pub fn encode(self, buffer: &mut BytesMut) {
         self.write(self.payload().map_or(&[][..], |payload| &payload.bytes), buffer);
+    }
+
+    /// As [`FrameRef::encode`]; a request that says the same as the one before it, but for its id and its payload, takes a third less.
+    pub fn encode_after(self, before: &mut LikeBefore, buffer: &mut BytesMut) {
+        let behind = self.payload().map_or(&[][..], |payload| &payload.bytes);
+        match self.0 {
+            Borrowed::Request(request) if before.write(request, behind, buffer) => {}
+            _ => self.write(behind, buffer),
+        }
     }
 
     /// Appends length and head only: the payload, of [`FrameRef::payload`], must follow.

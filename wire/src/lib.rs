@@ -24,8 +24,9 @@ pub use dialect::{
 };
 pub use error::{CallError, Code, Fate};
 pub use frame::{
-    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, FrameRef, Invoke, NodeNews, Offer,
-    Publish, Refused, Register, Request, Response, Shape, Subscribe, SubscriptionKey, Unregister,
+    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, FrameRef, Invoke, LikeBefore,
+    NodeNews, Offer, Publish, Refused, Register, Request, Response, Shape, Subscribe, SubscriptionKey,
+    Unregister,
 };
 pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};

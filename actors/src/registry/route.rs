@@ -106,10 +106,10 @@ impl<S: Provider> Ways<S> {
     }
 
     /// Chooses a provider; `node` names the one that it must be, if it is not empty. Costs a step per provider.
-    pub(crate) fn pick(&self, balance: Balance, node: &str) -> Result<S, NoProvider> {
+    pub(crate) fn pick(&self, balance: Balance, node: &str) -> Result<&S, NoProvider> {
         let providers = &self.providers;
         if let ([only], true) = (&providers[..], node.is_empty()) {
-            return fit(only).cloned();
+            return fit(only);
         }
         let count = providers.len();
         let start = match balance {
@@ -135,10 +135,10 @@ impl<S: Provider> Ways<S> {
                         best = Some(session);
                     }
                 }
-                Ok(session) => return Ok(session.clone()),
+                Ok(session) => return Ok(session),
             }
         }
-        best.cloned().ok_or(reason)
+        best.ok_or(reason)
     }
 }
 

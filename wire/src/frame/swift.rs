@@ -24,6 +24,9 @@ const TWO_BYTES: u8 = 251;
 const FOUR_BYTES: u8 = 252;
 const EIGHT_BYTES: u8 = 253;
 
+/// A number takes so many bytes at most.
+const NUMBER_LEN_MAX: usize = 9;
+
 /// What a head takes at most, its prefix counted and its texts not: a number takes nine bytes.
 const HEAD_LEN_MAX: usize = 64;
 
@@ -32,6 +35,26 @@ const TEXTS_LEN_MAX: usize = 128;
 
 /// A payload of so many bytes is gathered with its head, so that both go into the buffer in one piece.
 const SMALL_PAYLOAD_LEN_MAX: usize = 64;
+
+/// What requests that are written one behind the other have in common, found once.
+#[derive(Debug, Default)]
+pub struct LikeBefore {
+    /// Whether there was one before.
+    is_second: bool,
+    head: Option<WrittenHead>,
+}
+
+/// What stands between the id and the payload of a request that was written.
+#[derive(Debug)]
+struct WrittenHead {
+    bytes: [u8; HEAD_LEN_MAX + TEXTS_LEN_MAX],
+    len: usize,
+    action: ByteString,
+    node: ByteString,
+    caller: ByteString,
+    time_left: Option<Duration>,
+    encoding: Encoding,
+}
 
 /// A frame in the making.
 struct Writer {
@@ -87,6 +110,89 @@ pub(super) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut BytesMut) -
     true
 }
 
+impl LikeBefore {
+    /// Writes a request, and behind its head this, if one like it was written before; says whether it did.
+    pub(super) fn write(&mut self, request: &Request, behind: &[u8], buffer: &mut BytesMut) -> bool {
+        if !request.payload.callbacks.is_empty() {
+            return false;
+        }
+        let head = match &mut self.head {
+            Some(head) if head.is_of(request) => head,
+            kept => {
+                // One that has none behind it is not worth it.
+                if !std::mem::replace(&mut self.is_second, true) {
+                    return false;
+                }
+                let Some(head) = WrittenHead::of(request) else {
+                    return false;
+                };
+                kept.insert(head)
+            }
+        };
+        let mut start = [0; LENGTH_PREFIX_LEN + 1 + NUMBER_LEN_MAX];
+        start[LENGTH_PREFIX_LEN] = REQUEST;
+        let at =
+            LENGTH_PREFIX_LEN + 1 + put_number(&mut start[LENGTH_PREFIX_LEN + 1..], request.callback_id.0);
+        let Ok(claimed) = u32::try_from(at - LENGTH_PREFIX_LEN + head.len + request.payload.len()) else {
+            return false;
+        };
+        start[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
+        buffer.reserve(at + head.len + behind.len());
+        buffer.extend_from_slice(&start[..at]);
+        buffer.extend_from_slice(&head.bytes[..head.len]);
+        buffer.extend_from_slice(behind);
+        true
+    }
+}
+
+impl WrittenHead {
+    fn of(request: &Request) -> Option<Self> {
+        let Request { action, node, caller, time_left, payload, .. } = request;
+        if action.len() + node.len() + caller.len() > TEXTS_LEN_MAX {
+            return None;
+        }
+        let mut head = Writer::new();
+        let start = head.at;
+        head.behind_id(request);
+        head.encoding(payload.encoding);
+        let len = head.at - start;
+        let mut bytes = [0; HEAD_LEN_MAX + TEXTS_LEN_MAX];
+        bytes[..len].copy_from_slice(&head.bytes[start..head.at]);
+        let (action, node, caller) = (action.clone(), node.clone(), caller.clone());
+        Some(Self { bytes, len, action, node, caller, time_left: *time_left, encoding: payload.encoding })
+    }
+
+    fn is_of(&self, request: &Request) -> bool {
+        self.action == request.action
+            && self.time_left == request.time_left
+            && self.encoding == request.payload.encoding
+            && is_same(&self.node, &request.node)
+            && is_same(&self.caller, &request.caller)
+    }
+}
+
+/// Most of them are empty.
+#[inline]
+fn is_same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && (one.is_empty() || one == other)
+}
+
+/// Writes a number at the start of this; gives its length.
+#[inline]
+fn put_number(room: &mut [u8], number: u64) -> usize {
+    let mut put = |first: u8, rest: &[u8]| {
+        room[0] = first;
+        room[1..=rest.len()].copy_from_slice(rest);
+        1 + rest.len()
+    };
+    match number {
+        0..=250 => put(number as u8, &[]),
+        251..=0xFFFF => put(TWO_BYTES, &(number as u16).to_le_bytes()),
+        0x1_0000..=0xFFFF_FFFF => put(FOUR_BYTES, &(number as u32).to_le_bytes()),
+        _ => put(EIGHT_BYTES, &number.to_le_bytes()),
+    }
+}
+
 impl Writer {
     fn new() -> Self {
         Self { bytes: [0; HEAD_LEN_MAX + TEXTS_LEN_MAX + SMALL_PAYLOAD_LEN_MAX], at: LENGTH_PREFIX_LEN }
@@ -95,6 +201,10 @@ impl Writer {
     fn request(&mut self, request: &Request) {
         self.byte(REQUEST);
         self.number(request.callback_id.0);
+        self.behind_id(request);
+    }
+
+    fn behind_id(&mut self, request: &Request) {
         self.text(&request.action);
         self.text(&request.node);
         self.text(&request.caller);
@@ -147,20 +257,7 @@ impl Writer {
     }
 
     fn long_number(&mut self, number: u64) {
-        match number {
-            0..=0xFFFF => {
-                self.byte(TWO_BYTES);
-                self.slice(&(number as u16).to_le_bytes());
-            }
-            0x1_0000..=0xFFFF_FFFF => {
-                self.byte(FOUR_BYTES);
-                self.slice(&(number as u32).to_le_bytes());
-            }
-            _ => {
-                self.byte(EIGHT_BYTES);
-                self.slice(&number.to_le_bytes());
-            }
-        }
+        self.at += put_number(&mut self.bytes[self.at..], number);
     }
 
     #[inline]
@@ -180,7 +277,10 @@ impl Writer {
 pub(super) fn read(block: &Bytes, part: Range<usize>) -> Option<Frame> {
     let mut reader = Reader::new(block, part)?;
     match reader.byte()? {
-        REQUEST => reader.request().map(Frame::Request),
+        REQUEST => {
+            let callback_id = CallbackId(reader.number()?);
+            reader.request(callback_id).map(Frame::Request)
+        }
         RESPONSE => {
             let (callback_id, payload) = reader.reply()?;
             Some(Frame::Response(Response { callback_id, outcome: Ok(payload) }))
@@ -190,10 +290,62 @@ pub(super) fn read(block: &Bytes, part: Range<usize>) -> Option<Frame> {
     }
 }
 
-/// The same for a request alone.
-pub(crate) fn read_request(block: &Bytes, part: Range<usize>) -> Option<Request> {
+/// The head of a request as it was read, its id taken off, for those behind it that have the same one.
+#[derive(Debug)]
+pub(crate) struct SharedHead {
+    bytes: Range<usize>,
+    action: ByteString,
+    node: ByteString,
+    caller: ByteString,
+    time_left: Option<Duration>,
+    encoding: Encoding,
+}
+
+/// The same for a request alone. The head is kept if others are behind it.
+pub(crate) fn read_request(
+    block: &Bytes,
+    part: Range<usize>,
+    kept: &mut Option<SharedHead>,
+    is_last: bool,
+) -> Option<Request> {
     let mut reader = Reader::new(block, part)?;
-    if reader.byte()? == REQUEST { reader.request() } else { None }
+    if reader.byte()? != REQUEST {
+        return None;
+    }
+    let callback_id = CallbackId(reader.number()?);
+    if let Some(head) = kept
+        && let Some(request) = head.read_same(callback_id, &reader)
+    {
+        return Some(request);
+    }
+    let start = reader.at;
+    let request = reader.request(callback_id)?;
+    if !is_last {
+        *kept = Some(SharedHead {
+            bytes: start..reader.at,
+            action: request.action.clone(),
+            node: request.node.clone(),
+            caller: request.caller.clone(),
+            time_left: request.time_left,
+            encoding: request.payload.encoding,
+        });
+    }
+    Some(request)
+}
+
+impl SharedHead {
+    /// Reads a request whose head has the same bytes behind its id: then it says the same.
+    fn read_same(&self, callback_id: CallbackId, reader: &Reader<'_>) -> Option<Request> {
+        let bytes = reader.bytes.get(reader.at..)?.strip_prefix(reader.block.get(self.bytes.clone())?)?;
+        let end = reader.bytes.len();
+        let payload = Payload {
+            encoding: self.encoding,
+            bytes: reader.block.slice(end - bytes.len()..end),
+            callbacks: Callbacks::none(),
+        };
+        let (action, node, caller) = (self.action.clone(), self.node.clone(), self.caller.clone());
+        Some(Request { callback_id, action, node, caller, time_left: self.time_left, payload })
+    }
 }
 
 /// The same for a reply alone.
@@ -261,8 +413,8 @@ impl<'a> Reader<'a> {
         Some(Self { block, bytes: block.get(..part.end)?, at: part.start })
     }
 
-    fn request(&mut self) -> Option<Request> {
-        let callback_id = CallbackId(self.number()?);
+    /// What follows the id of a request.
+    fn request(&mut self, callback_id: CallbackId) -> Option<Request> {
         let action = self.text()?;
         let node = self.text()?;
         let caller = self.text()?;
@@ -421,6 +573,21 @@ mod tests {
         }
 
         #[test]
+        fn requests_are_written_alike_whatever_was_before_them(frames in vec((0..3_usize, number(), payload()), 1..9), like in vec(frame(), 3)) {
+            let mut before = LikeBefore::default();
+            for (which, callback_id, payload) in frames {
+                let mut frame = like[which].clone();
+                if let Frame::Request(request) = &mut frame {
+                    (request.callback_id, request.payload) = (CallbackId(callback_id), payload);
+                }
+                let (mut after, mut alone) = (BytesMut::new(), BytesMut::new());
+                FrameRef::from(&frame).encode_after(&mut before, &mut after);
+                frame.encode(&mut alone);
+                prop_assert_eq!(after, alone);
+            }
+        }
+
+        #[test]
         fn what_is_read_here_is_what_the_other_reader_reads(frame in frame()) {
             let mut bytes = written_slowly(&frame);
             let usual = frame.payload().is_some_and(|payload| payload.callbacks.is_empty())
@@ -429,7 +596,7 @@ mod tests {
             bytes.extend_from_slice(b"next");
             let block = Bytes::from([b"prev", &bytes[..]].concat());
             let part = 4..block.len() - 4;
-            let request = read_request(&block, part.clone()).map(Frame::Request);
+            let request = read_request(&block, part.clone(), &mut None, true).map(Frame::Request);
             let reply = read_reply(&block, part.clone())
                 .map(|(callback_id, payload)| Frame::Response(Response { callback_id, outcome: Ok(payload) }));
             let event = read_event(&block, part.clone(), &mut None, true).map(Frame::Publish);
@@ -438,6 +605,37 @@ mod tests {
             prop_assert_eq!(request, read.clone().filter(|frame| matches!(frame, Frame::Request(_))));
             prop_assert_eq!(reply, read.clone().filter(|frame| matches!(frame, Frame::Response(_))));
             prop_assert_eq!(read, usual.then_some(frame));
+        }
+
+        #[test]
+        fn requests_are_read_alike_whatever_is_before_them(
+            requests in vec((number(), prop_oneof!["a", "b"], prop_oneof!["", "n"], any::<bool>(), vec(any::<u8>(), 0..9)), 1..9),
+        ) {
+            let mut block = BytesMut::new();
+            let requests = requests.into_iter().map(|(callback_id, action, node, waits, bytes)| {
+                let payload = Payload::new(if waits { Encoding::Json } else { Encoding::Bincode }, bytes);
+                let time_left = waits.then(|| Duration::from_micros(callback_id / 2));
+                let (action, node, caller) = (action.into(), node.into(), ByteString::from_static("c"));
+                Request { callback_id: CallbackId(callback_id), action, node, caller, time_left, payload }
+            });
+            let requests: Vec<_> = requests.collect();
+            let parts: Vec<_> = requests
+                .iter()
+                .map(|request| {
+                    let start = block.len();
+                    block.extend_from_slice(&written_slowly(&Frame::Request(request.clone())));
+                    start..block.len()
+                })
+                .collect();
+            let (block, mut kept) = (block.freeze(), None);
+            for (number, part) in parts.iter().enumerate() {
+                let request = read_request(&block, part.clone(), &mut kept, number + 1 == parts.len());
+                prop_assert_eq!(request.as_ref(), Some(&requests[number]));
+                let mut cut = part.clone();
+                cut.end -= requests[number].payload.len() + 1;
+                let read = read_request(&block, cut, &mut kept, true);
+                prop_assert!(read.is_none(), "a head that is cut is none, whatever was before it");
+            }
         }
 
         #[test]
