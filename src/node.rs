@@ -10,7 +10,10 @@ use actix::Addr;
 use bytes::Bytes;
 use meshwork_actors::master::{Attach, MasterActor};
 use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, SubscribeTo};
-use meshwork_wire::{ByteString, SubscriptionKey, limits::SOME_FRAMES};
+use meshwork_wire::{
+    ByteString, SubscriptionKey,
+    limits::{BLOCK_OF_FEW, SOME_FRAMES},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -22,8 +25,11 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Node(Inner);
 
-/// How many calls of many are written before the first of them leave. The far end takes as many in one turn: it takes fewer in parts, so that
-/// their caller need not wait for all, and this caller has more to write.
+/// How many calls of many are written before the first of them leave: as few as the far end takes in one turn, so that it begins at once.
+const CALLS_AT_FIRST: usize = BLOCK_OF_FEW;
+
+/// How many leave together then. The far end takes as many in one turn: it takes fewer in parts, so that their caller need not wait
+/// for all, and this caller has more to write.
 const CALLS_AT_ONCE: usize = SOME_FRAMES + 64;
 
 #[derive(Clone)]
@@ -123,16 +129,27 @@ impl Node {
         let mut asked = node.ask_many(ActorCall::new(action, Payload::new(encoding, Bytes::new())));
         let arguments = arguments.into_iter();
         asked.reserve(arguments.size_hint().0);
+        let mut part = CALLS_AT_FIRST;
         for arguments in arguments {
             asked.add(Payload::encode(encoding, &arguments).map_err(CallError::from));
-            if asked.unsent() == CALLS_AT_ONCE {
+            if asked.unsent() == part {
                 asked.submit();
+                part = CALLS_AT_ONCE;
                 // They leave, and are worked on, while the next ones are written.
                 tokio::task::yield_now().await;
             }
         }
-        let decode = |outcome: Result<Payload, CallError>| Ok(outcome?.decode()?);
-        asked.outcomes().await.into_iter().map(decode).collect()
+        asked.submit();
+        let mut results = Vec::new();
+        results.resize_with(asked.count(), || None);
+        // Those that come first are read while the others are worked on.
+        while let Some(outcomes) = asked.next().await {
+            for (place, outcome) in outcomes {
+                results[place] = Some(outcome.and_then(|payload: Payload| Ok(payload.decode()?)));
+            }
+        }
+        let lost = || Err(CallError::new(Code::UNKNOWN, Fate::Unknown, "a call has no outcome"));
+        results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
     }
 
     /// Publishes an event to the subscribers of its topic: at most once to each, in the order of this publisher. It travels

@@ -269,7 +269,7 @@ pub struct Asked {
 }
 
 /// Many calls that are awaited as one: [`AskedMany::add`] them, [`AskedMany::submit`] them, all at once or a part at a time,
-/// then [`AskedMany::outcomes`]. Dropping it cancels those that have no outcome yet.
+/// then take their outcomes as they come with [`AskedMany::next`]. Dropping it cancels those that have no outcome yet.
 pub struct AskedMany {
     node: Arc<Node>,
     batch: Arc<Batch>,
@@ -277,6 +277,9 @@ pub struct AskedMany {
     call: Call,
     /// The ids of those that were submitted, with their places.
     ids: Vec<(CallbackId, usize)>,
+    /// Which of those that were added have been given their outcomes, and how many that are.
+    given: Vec<bool>,
+    given_count: usize,
     ready: Vec<(CallbackId, Seat, Payload)>,
 }
 
@@ -284,7 +287,15 @@ impl Node {
     /// The beginning of many calls that are awaited as one. They are all like this one, but for their arguments.
     #[must_use]
     pub fn ask_many(self: &Arc<Self>, call: Call) -> AskedMany {
-        AskedMany { node: Arc::clone(self), batch: Arc::default(), call, ids: Vec::new(), ready: Vec::new() }
+        AskedMany {
+            node: Arc::clone(self),
+            batch: Arc::default(),
+            call,
+            ids: Vec::new(),
+            given: Vec::new(),
+            given_count: 0,
+            ready: Vec::new(),
+        }
     }
 
     pub(crate) fn new(name: ByteString) -> Arc<Self> {
@@ -879,16 +890,17 @@ impl AskedMany {
     pub fn reserve(&mut self, more: usize) {
         // A count that comes from outside makes us hold little before there is anything.
         let more = more.min(IN_FLIGHT_MAX);
-        self.batch.reserve(more);
+        self.given.reserve(more);
         self.ids.reserve(more);
     }
 
     /// Adds a call with these arguments; or the reason why it is none, which is its outcome then.
     pub fn add(&mut self, arguments: Result<Payload, CallError>) {
-        let seat = self.batch.seat();
+        let place = self.given.len();
+        self.given.push(false);
         match arguments.and_then(|arguments| self.node.take_place().map(|()| arguments)) {
-            Ok(arguments) => self.ready.push((CallbackId(0), seat, arguments)),
-            Err(error) => seat.tell(Err(error)),
+            Ok(arguments) => self.ready.push((CallbackId(0), self.batch.seat(place), arguments)),
+            Err(error) => self.batch.tell(place, Err(error)),
         }
     }
 
@@ -916,7 +928,7 @@ impl AskedMany {
         }
         for (callback_id, seat, _) in &mut each {
             *callback_id = queue.next_id();
-            self.ids.push((*callback_id, seat.index()));
+            self.ids.push((*callback_id, seat.place()));
         }
         queue.submissions.push(Submission::AskMany(Box::new(AskMany { call: self.call.clone(), each })));
         let was_empty = queue.submissions.len() == 1;
@@ -926,25 +938,43 @@ impl AskedMany {
         }
     }
 
-    /// Submits what is left and waits for all; the outcomes come in the order in which the calls were added.
-    pub async fn outcomes(mut self) -> Vec<Outcome> {
-        self.submit();
+    /// How many were added.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.given.len()
+    }
+
+    /// Waits for some of those that were submitted; gives their outcomes, each with the place at which its call was added. None
+    /// when all have been given.
+    pub async fn next(&mut self) -> Option<Vec<(usize, Outcome)>> {
+        if self.given_count == self.given.len() - self.ready.len() {
+            return None;
+        }
         let outcomes = std::future::poll_fn(|context| self.batch.poll(context)).await;
-        self.ids.clear();
-        outcomes
+        for (place, _) in &outcomes {
+            self.given[*place] = true;
+        }
+        self.given_count += outcomes.len();
+        Some(outcomes)
     }
 }
 
 impl Drop for AskedMany {
     fn drop(&mut self) {
+        for _ in self.ready.drain(..) {
+            self.node.settled();
+        }
+        if self.given_count == self.given.len() {
+            return;
+        }
+        for place in self.batch.settled() {
+            self.given[place] = true;
+        }
         for (callback_id, place) in std::mem::take(&mut self.ids) {
-            if !self.batch.is_settled(place) {
+            if !self.given[place] {
                 // A node that has ended has nothing to cancel.
                 let _ = self.node.submit(Submission::Cancel(callback_id));
             }
-        }
-        for _ in self.ready.drain(..) {
-            self.node.settled();
         }
     }
 }

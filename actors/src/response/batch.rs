@@ -13,23 +13,18 @@ use std::task::{Context, Poll};
 /// Where the outcomes of many calls gather.
 #[derive(Default)]
 pub(crate) struct Batch {
-    outcomes: Mutex<Outcomes>,
+    /// What the caller is told, and has not taken yet.
+    told: Mutex<Vec<(usize, Outcome)>>,
     caller: AtomicWaker,
     response: OnceLock<Addr<ResponseActor>>,
     /// Calls that are resolved, for the response actor: it is told of the first and takes all that are there by then.
-    resolved: Mutex<Vec<(Seat, Outcome)>>,
-}
-
-#[derive(Default)]
-struct Outcomes {
-    of_calls: Vec<Option<Outcome>>,
-    left: usize,
+    resolved: Mutex<Vec<(usize, Outcome)>>,
 }
 
 /// The place of one call in its batch. Whatever becomes of it, the call has an outcome when it is gone.
 pub(crate) struct Seat {
     batch: Arc<Batch>,
-    index: usize,
+    place: usize,
     told: bool,
 }
 
@@ -40,59 +35,37 @@ pub(crate) struct Seat {
 pub struct ResolveMany(Arc<Batch>);
 
 impl Batch {
-    /// Makes room for so many places more.
-    pub(crate) fn reserve(&self, more: usize) {
-        self.lock().of_calls.reserve(more);
+    /// The place of one call. Each is given once.
+    pub(crate) fn seat(self: &Arc<Self>, place: usize) -> Seat {
+        Seat { batch: Arc::clone(self), place, told: false }
     }
 
-    /// Makes a place for one more call.
-    pub(crate) fn seat(self: &Arc<Self>) -> Seat {
-        let mut outcomes = self.lock();
-        outcomes.of_calls.push(None);
-        outcomes.left += 1;
-        Seat { batch: Arc::clone(self), index: outcomes.of_calls.len() - 1, told: false }
-    }
-
-    /// Whether the call at this place has its outcome.
-    pub(crate) fn is_settled(&self, place: usize) -> bool {
-        self.lock().of_calls.get(place).is_none_or(Option::is_some)
-    }
-
-    /// All outcomes, in the order of the places, when all are there.
-    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Vec<Outcome>> {
+    /// Some outcomes, each with its place, as soon as there are any.
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Vec<(usize, Outcome)>> {
         self.caller.register(context.waker());
-        let mut outcomes = self.lock();
-        if outcomes.left > 0 {
-            return Poll::Pending;
-        }
-        Poll::Ready(
-            outcomes.of_calls.drain(..).map(|outcome| outcome.unwrap_or_else(|| Err(lost()))).collect(),
-        )
+        let told = std::mem::take(&mut *self.told());
+        if told.is_empty() { Poll::Pending } else { Poll::Ready(told) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outcomes> {
+    /// The places of the calls that have an outcome which the caller has not taken.
+    pub(crate) fn settled(&self) -> Vec<usize> {
+        let (resolved, told) = (self.resolved(), self.told());
+        resolved.iter().chain(told.iter()).map(|(place, _)| *place).collect()
+    }
+
+    /// Tells the caller.
+    pub(crate) fn tell(&self, place: usize, outcome: Outcome) {
+        self.told().push((place, outcome));
+        self.caller.wake();
+    }
+
+    fn told(&self) -> MutexGuard<'_, Vec<(usize, Outcome)>> {
         // Nothing in here leaves the outcomes half-changed when it panics.
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn resolved(&self) -> MutexGuard<'_, Vec<(Seat, Outcome)>> {
+    fn resolved(&self) -> MutexGuard<'_, Vec<(usize, Outcome)>> {
         self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts outcomes in their places.
-    fn settle(&self, settled: impl Iterator<Item = (usize, Outcome)>) {
-        let mut outcomes = self.lock();
-        for (place, outcome) in settled {
-            if let Some(empty) = outcomes.of_calls.get_mut(place) {
-                *empty = Some(outcome);
-                outcomes.left -= 1;
-            }
-        }
-        let all = outcomes.left == 0;
-        drop(outcomes);
-        if all {
-            self.caller.wake();
-        }
     }
 }
 
@@ -101,13 +74,20 @@ impl ResolveMany {
     pub(crate) fn settle(&self) -> usize {
         let mut waiting = self.0.resolved();
         let count = waiting.len();
+        if count == 0 {
+            return 0;
+        }
         // As many may follow.
-        let resolved = std::mem::replace(&mut *waiting, Vec::with_capacity(count));
+        let mut resolved = std::mem::replace(&mut *waiting, Vec::with_capacity(count));
+        let mut told = self.0.told();
         drop(waiting);
-        self.0.settle(resolved.into_iter().map(|(mut seat, outcome)| {
-            seat.told = true;
-            (seat.index, outcome)
-        }));
+        if told.is_empty() {
+            *told = resolved;
+        } else {
+            told.append(&mut resolved);
+        }
+        drop(told);
+        self.0.caller.wake();
         count
     }
 }
@@ -121,42 +101,38 @@ impl Drop for ResolveMany {
 
 impl Seat {
     /// Which place it is.
-    pub(crate) fn index(&self) -> usize {
-        self.index
+    pub(crate) fn place(&self) -> usize {
+        self.place
     }
 
     /// Lets the actor that resolves the calls of this batch hand the outcome over. It is started on the arbiter that asks
     /// first: that of the node.
-    pub(crate) fn resolve(self, outcome: Outcome) {
-        let batch = Arc::clone(&self.batch);
-        let mut resolved = batch.resolved();
-        resolved.push((self, outcome));
+    pub(crate) fn resolve(mut self, outcome: Outcome) {
+        let mut resolved = self.batch.resolved();
+        resolved.push((self.place, outcome));
         let first = resolved.len() == 1;
         drop(resolved);
+        self.told = true;
         if first {
-            let response = batch.response.get_or_init(|| ResponseActor::default().start());
+            let response = self.batch.response.get_or_init(|| ResponseActor::default().start());
             #[expect(
                 clippy::disallowed_methods,
                 reason = "bounded to one: sent only when nothing was there"
             )]
-            response.do_send(ResolveMany(Arc::clone(&batch)));
+            response.do_send(ResolveMany(Arc::clone(&self.batch)));
         }
     }
 
     pub(crate) fn tell(mut self, outcome: Outcome) {
-        self.settle(outcome);
-    }
-
-    fn settle(&mut self, outcome: Outcome) {
         self.told = true;
-        self.batch.settle(std::iter::once((self.index, outcome)));
+        self.batch.tell(self.place, outcome);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         if !self.told {
-            self.settle(Err(lost()));
+            self.batch.tell(self.place, Err(lost()));
         }
     }
 }
@@ -167,6 +143,6 @@ fn lost() -> CallError {
 
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Seat").field(&self.index).finish()
+        f.debug_tuple("Seat").field(&self.place).finish()
     }
 }
