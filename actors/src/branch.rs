@@ -863,6 +863,9 @@ impl StreamHandler<FromLink> for BranchActor {
                 self.subscribers.end_run();
                 if let State::Bound(link) = &self.state {
                     link.replies.leave(&link.outbox);
+                    if link.outbox.is_overfull() {
+                        self.lost("the master asks and does not read", context);
+                    }
                 }
             }
             Inbound::Lost(Some(error)) => self.lost(&error.to_string(), context),

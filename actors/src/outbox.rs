@@ -1,14 +1,14 @@
 //! A link's bounded way out. Whoever has something to say appends it; one task writes what has gathered when the turn of the
-//! actors ends, so many frames cost one system call. Its bounds: see `OUTBOX_LEN_MAX`, `OUTBOX_REQUEST_LEN_MAX` and
-//! `OUTBOX_REPLY_LEN_MAX`.
+//! actors ends, so many frames cost one system call. Its bounds: see `OUTBOX_LEN_MAX`, `OUTBOX_REQUEST_LEN_MAX`,
+//! `OUTBOX_REPLY_LEN_MAX` and `OUTBOX_OVERFULL_LEN`.
 
 use crate::functions::{Lent, TooMuchLent};
 use crate::responder::{Outcome, ReplyTo};
 use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
-    CALLBACKS_PER_CONNECTION_MAX, LENGTH_PREFIX_LEN, LINGER, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
-    OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
+    CALLBACKS_PER_CONNECTION_MAX, LENGTH_PREFIX_LEN, LINGER, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN,
+    OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
 use meshwork_wire::{CallError, CallbackId, Code, Fate, Frame, FrameRef, LikeBefore, Payload, Response};
 use std::cell::{Cell, RefCell};
@@ -108,7 +108,7 @@ const FOR_ALL_SHARED_LEN_MIN: usize = 256;
 /// A buffer of this length or a little more is kept, whatever left.
 const BUFFER_LEN_MIN: usize = 64;
 
-/// A reply of so many bytes is small: no longer than the error that would replace it if there were no room.
+/// A reply of so many bytes is small: about as long as the error that would replace it if there were no room.
 const GATHERED_LEN_MAX: usize = 64;
 
 /// How long a frame of that may be. Links that allow less have each of them checked.
@@ -268,6 +268,11 @@ impl Outbox {
     /// Whether an event would find room.
     pub(crate) fn has_room(&self) -> bool {
         self.standing() < OUTBOX_LEN_MAX
+    }
+
+    /// Whether more stands in it than a peer that reads at all would leave there. Its link is given up then.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.is_open() && self.standing() > OUTBOX_OVERFULL_LEN
     }
 
     /// Whether it takes anything at all.
@@ -495,7 +500,7 @@ impl Held<'_> {
             && let Some(error) = refused_response(refusal)
         {
             let instead = Response { callback_id: response.callback_id, outcome: Err(error) };
-            // Bounded by what is in flight.
+            // Bounded by what is in flight, and by `OUTBOX_OVERFULL_LEN`.
             let _ = self.append((&instead).into(), usize::MAX);
         }
     }

@@ -758,6 +758,11 @@ impl SessionActor {
     )]
     fn end_turn(&mut self, context: &mut Context<Self>) {
         self.turn.own_replies.leave(self.outbox());
+        if self.outbox().is_overfull() {
+            log::warn!("{} asks and does not read: the link is given up", self.title());
+            self.outbox().close_now();
+            context.stop();
+        }
         // It is looked at anew in the next turn.
         self.turn.last_route = None;
         let unknown = std::mem::take(&mut self.turn.unknown);
@@ -845,6 +850,8 @@ impl SessionActor {
             format!("{} went away before it replied", self.name),
         );
         self.early.clear();
+        // Nobody waits for what has not left yet.
+        self.turn.forwards.clear();
         for (_, asker) in self.relayed.take_all() {
             match asker {
                 Asker::There(asker) => asker.address.send(vec![(asker.callback_id, Err(lost.clone()))]),

@@ -2,7 +2,7 @@
 
 use crate::{Mesh, ear, soon, until_known};
 use bytes::{Bytes, BytesMut};
-use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, PROTOCOL_VERSION};
+use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, PROTOCOL_VERSION};
 use meshwork::prelude::*;
 use meshwork::{ByteBuf, Encoding, Pattern, Payload};
 use meshwork_wire::{
@@ -303,6 +303,31 @@ async fn a_subscriber_that_does_not_read_loses_events_and_slows_nobody() {
     let dropped = |name| sessions.iter().find(|it| it.name == name).expect("it is bound").events_dropped;
     assert_eq!(dropped("reading"), 0);
     assert!((1..u64::from(count)).contains(&dropped("deaf")), "{sessions:?}");
+}
+
+#[actix::test]
+async fn a_branch_that_asks_and_never_reads_is_given_up() {
+    let large = |(): ()| async { Ok(ByteBuf::from(vec![7; OUTBOX_LEN_MAX - 1024])) };
+    let small = |(): ()| async { Ok(()) };
+    let master = MasterActor::new("master").respond("large", large).respond("small", small);
+    let mesh = Mesh::of(master).await;
+    let mut branch = RawBranch::bound(&mesh, "deaf", &[]).await;
+    // What replies may take, and then as many small ones as it takes.
+    let count = (OUTBOX_REPLY_LEN_MAX / OUTBOX_LEN_MAX) as u64 + 2;
+    for id in 0..count {
+        branch.say(&request(id, "large")).await;
+    }
+    let asking = async {
+        for id in (count..).step_by(1000) {
+            let mut bytes = BytesMut::new();
+            (id..id + 1000).for_each(|id| request(id, "small").encode(&mut bytes));
+            if branch.0.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+    };
+    soon(asking).await;
+    until_known(&mesh.master, "deaf", false).await;
 }
 
 #[actix::test]

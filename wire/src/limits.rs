@@ -100,6 +100,10 @@ pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 /// peer that asks and never reads can make us hold.
 pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 
+/// How many bytes may stand in an outbox before its link is given up: even the errors that replace replies gather there when a peer asks on
+/// and never reads.
+pub const OUTBOX_OVERFULL_LEN: usize = OUTBOX_REPLY_LEN_MAX + 1024 * 1024;
+
 /// How many events may be handed to one subscriber and not be handled yet. The next one is dropped and counted.
 pub const EVENTS_PENDING_MAX: usize = 16_384;
 
