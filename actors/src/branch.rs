@@ -216,8 +216,8 @@ impl BranchActor {
     }
 
     /// How long the thread of this branch stays awake for what comes next, where something nearly always has come that soon.
-    /// It gives way to everything else that wants the processor. Default: 200 us; at most 10 ms;
-    /// zero lets it sleep whenever there is nothing to do.
+    /// It gives way to whatever else the thread has to do, and once a round to whoever wants its processor. Default: 200 us; at most
+    /// 10 ms; zero lets it sleep whenever there is nothing to do.
     #[must_use]
     pub fn busy_poll(mut self, within: Duration) -> Self {
         self.busy_poll = BusyPoll::new(within);
@@ -885,6 +885,7 @@ impl Handler<Flush> for BranchActor {
         let now = Instant::now();
         let mut submissions = std::mem::take(&mut self.submissions);
         self.node.take_submissions(&mut submissions);
+        let asks = submissions.iter().any(Submission::asks);
         let outbox = self.way_for_calls().cloned();
         // Most of what is submitted are calls over the link: its outbox is held for as many as follow each other.
         let mut held = None;
@@ -914,7 +915,9 @@ impl Handler<Flush> for BranchActor {
             }
         }
         drop(held);
-        self.busy_poll.said();
+        if asks {
+            self.busy_poll.asked();
+        }
         self.submissions = submissions;
         self.set_alarm(context);
     }

@@ -16,7 +16,7 @@ pub(crate) struct BusyPoll {
 thread_local! {
     static THREAD: Thread = const {
         Thread {
-            waits: RefCell::new(Waits { score: 0, last: None, gave_up: false, not_before: None }),
+            waits: RefCell::new(Waits { score: 0, since: None, asked: false, gave_up: false, not_before: None }),
             within: Cell::new(Duration::ZERO),
             is_polling: Cell::new(false),
             has_moved: Cell::new(false),
@@ -26,10 +26,10 @@ thread_local! {
 
 struct Thread {
     waits: RefCell<Waits>,
-    /// How long whoever heard or said something last lets it stay awake.
+    /// How long whoever heard or asked something last lets it stay awake.
     within: Cell<Duration>,
     is_polling: Cell<bool>,
-    /// Whether something was heard or said since the task looked last.
+    /// Whether something was heard or asked since the task looked last.
     has_moved: Cell<bool>,
 }
 
@@ -37,8 +37,10 @@ struct Thread {
 #[derive(Default)]
 struct Waits {
     score: u8,
-    /// When something was heard or said last.
-    last: Option<Instant>,
+    /// Since when it waits: since it heard something, or asked the first thing after that.
+    since: Option<Instant>,
+    /// Whether it has asked something and heard nothing since.
+    asked: bool,
     /// Whether it was polled for since then, in vain.
     gave_up: bool,
     /// Others need the processor: until then they have it.
@@ -63,6 +65,9 @@ const TAKEN_MAX: u32 = 5;
 /// And are left alone for so many times as long as they took it.
 const LEFT_ALONE: u32 = 100;
 
+/// What was longer was no other's work: the process was stopped, or the machine.
+const TAKEN_LONGEST: Duration = Duration::from_millis(100);
+
 impl BusyPoll {
     /// At most [`BUSY_POLL_WITHIN_MAX`]; zero does not poll at all.
     pub(crate) fn new(within: Duration) -> Self {
@@ -74,9 +79,9 @@ impl BusyPoll {
         self.note(Waits::heard);
     }
 
-    /// Something was said that others may answer.
-    pub(crate) fn said(self) {
-        self.note(|waits, now, _| waits.said(now));
+    /// Something was asked that others answer.
+    pub(crate) fn asked(self) {
+        self.note(|waits, now, _| waits.asked(now));
     }
 
     fn note(self, note: impl FnOnce(&mut Waits, Instant, Duration)) {
@@ -124,7 +129,7 @@ impl Thread {
         }
         let (before, within) = (Instant::now(), self.within.get());
         let mut waits = self.waits.borrow_mut();
-        if waits.last.is_none_or(|last| before.saturating_duration_since(last) > within) {
+        if waits.since.is_none_or(|since| before.saturating_duration_since(since) > within) {
             waits.give_up();
             return false;
         }
@@ -136,21 +141,23 @@ impl Thread {
 
 impl Waits {
     fn heard(&mut self, now: Instant, within: Duration) {
-        if let Some(last) = self.last
+        if let Some(since) = self.since
             && !self.gave_up
         {
-            if now.saturating_duration_since(last) <= within * ASLEEP {
+            if now.saturating_duration_since(since) <= within * ASLEEP {
                 self.score = (self.score + 1).min(SCORE_MAX);
             } else {
                 self.score = self.score.saturating_sub(LONG_COSTS);
             }
         }
-        self.said(now);
+        (self.since, self.asked, self.gave_up) = (Some(now), false, false);
     }
 
-    fn said(&mut self, now: Instant) {
-        self.last = Some(now);
-        self.gave_up = false;
+    /// What is asked later does not make the wait for an answer begin anew.
+    fn asked(&mut self, now: Instant) {
+        if !self.asked {
+            (self.since, self.asked, self.gave_up) = (Some(now), true, false);
+        }
     }
 
     fn give_up(&mut self) {
@@ -164,7 +171,7 @@ impl Waits {
         if taken <= within * TAKEN_MAX {
             return true;
         }
-        self.not_before = now.checked_add(taken * LEFT_ALONE);
+        self.not_before = now.checked_add(taken.min(TAKEN_LONGEST) * LEFT_ALONE);
         self.give_up();
         false
     }
@@ -221,6 +228,21 @@ mod tests {
     }
 
     #[test]
+    fn whoever_asks_and_hears_nothing_sleeps() {
+        let (mut waits, start) = (Waits::default(), Instant::now());
+        (0..20).for_each(|_| waits.heard(start, WITHIN));
+        waits.asked(start);
+        waits.asked(start + WITHIN);
+        assert_eq!(waits.since, Some(start), "the first one is waited for");
+        (0..2).for_each(|_| waits.give_up());
+        waits.asked(start + 2 * WITHIN);
+        assert!(!waits.are_short(start + 2 * WITHIN));
+        waits.heard(start + 3 * WITHIN, WITHIN);
+        waits.asked(start + 4 * WITHIN);
+        assert_eq!(waits.since, Some(start + 4 * WITHIN));
+    }
+
+    #[test]
     fn whoever_needs_the_processor_is_left_alone() {
         let (mut waits, start) = (Waits::default(), Instant::now());
         (0..20).for_each(|_| waits.heard(start, WITHIN));
@@ -230,6 +252,8 @@ mod tests {
         (0..20).for_each(|_| waits.heard(back, WITHIN));
         assert!(!waits.are_short(back + Duration::from_millis(299)));
         assert!(waits.are_short(back + Duration::from_millis(300)));
+        waits.gave_way(back, back + Duration::from_secs(3600), WITHIN);
+        assert!(waits.not_before < Some(back + Duration::from_secs(3611)), "it was the machine that stopped");
     }
 
     fn is_polling() -> bool {
@@ -261,7 +285,7 @@ mod tests {
     async fn zero_lets_a_thread_sleep() {
         let poll = BusyPoll::new(Duration::ZERO);
         (0..20).for_each(|_| poll.heard());
-        poll.said();
+        poll.asked();
         assert!(!is_polling());
     }
 }

@@ -326,8 +326,8 @@ impl MasterActor {
     }
 
     /// How long a thread of its sessions stays awake for what comes next, where something nearly always has come that soon.
-    /// It gives way to everything else that wants the processor. Default: 200 us; at most 10 ms;
-    /// zero lets it sleep whenever there is nothing to do.
+    /// It gives way to whatever else the thread has to do, and once a round to whoever wants its processor. Default: 200 us; at most
+    /// 10 ms; zero lets it sleep whenever there is nothing to do.
     #[must_use]
     pub fn busy_poll(mut self, within: Duration) -> Self {
         self.config.busy_poll = BusyPoll::new(within);
@@ -685,6 +685,7 @@ impl Handler<Flush> for MasterActor {
         let now = Instant::now();
         let mut submissions = std::mem::take(&mut self.running().submissions);
         self.node.take_submissions(&mut submissions);
+        let asks = submissions.iter().any(Submission::asks);
         let (mut unrouted, mut events) = (Vec::new(), Vec::new());
         for submission in submissions.drain(..) {
             match submission {
@@ -717,7 +718,9 @@ impl Handler<Flush> for MasterActor {
             self.look_up(unrouted, context);
         }
         self.running().submissions = submissions;
-        self.config.busy_poll.said();
+        if asks {
+            self.config.busy_poll.asked();
+        }
         self.end_turn(context);
     }
 }

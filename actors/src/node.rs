@@ -787,6 +787,20 @@ impl Prepared {
     }
 }
 
+impl Submission {
+    /// Whether it is answered.
+    pub(crate) fn asks(&self) -> bool {
+        match self {
+            Submission::Ask(_) | Submission::AskMany(_) => true,
+            Submission::Invoke(invoking) => invoking.waiter.is_some(),
+            Submission::Cancel(_)
+            | Submission::Release { .. }
+            | Submission::Publish { .. }
+            | Submission::Broadcast { .. } => false,
+        }
+    }
+}
+
 impl AskMany {
     /// The same calls one by one, for whatever is not the straight way.
     pub(crate) fn into_single(self) -> impl Iterator<Item = Ask> {

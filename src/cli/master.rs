@@ -3,6 +3,7 @@
 use super::bridge::{Foreign, Protocol, Results};
 use super::{Done, Failure, Output, Signals, drain, read_duration, read_token};
 use clap::{Args, ValueEnum};
+use meshwork::limits::BUSY_POLL_WITHIN_MAX;
 use meshwork::prelude::*;
 use meshwork::{Allowed, Balance, OnNameTaken, Pattern};
 use serde_json::json;
@@ -42,8 +43,9 @@ pub(super) struct Options {
     /// Over how many arbiters, each with a thread, its sessions are spread.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     arbiters: u16,
-    /// How long a thread stays awake for what comes next, where something nearly always has come that soon. 0s lets it sleep.
-    #[arg(long, value_parser = read_duration, default_value = "200us")]
+    /// How long a thread stays awake for what comes next, where something nearly always has come that soon: at most 10ms. 0s lets it
+    /// sleep.
+    #[arg(long, value_parser = read_busy_poll, default_value = "200us")]
     busy_poll: Duration,
     /// How often a branch must say something; after three silent beats it is given up.
     #[arg(long, value_parser = read_duration, default_value = "5s")]
@@ -51,6 +53,14 @@ pub(super) struct Options {
     /// How long to finish what is in flight when asked to end. A second signal ends at once.
     #[arg(long, value_parser = read_duration, default_value = "10s")]
     drain_within: Duration,
+}
+
+fn read_busy_poll(text: &str) -> Result<Duration, String> {
+    let longest = BUSY_POLL_WITHIN_MAX;
+    match read_duration(text)? {
+        within if within <= longest => Ok(within),
+        _ => Err(format!("a thread stays awake for at most {longest:?}")),
+    }
 }
 
 #[derive(Clone)]
