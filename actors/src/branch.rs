@@ -838,7 +838,9 @@ impl StreamHandler<FromLink> for BranchActor {
             Inbound::Block(block) => {
                 let now = Instant::now();
                 link.heard = now;
-                self.busy_poll.heard();
+                if !block.is_beat() {
+                    self.busy_poll.heard();
+                }
                 let mut frames = block.frames();
                 while matches!(self.state, State::Bound(_)) {
                     // Replies, requests and events are nearly all there is.

@@ -295,7 +295,9 @@ impl SessionActor {
     fn inbound(&mut self, block: Block, context: &mut Context<Self>) {
         let now = Instant::now();
         self.heard = now;
-        self.master.config.busy_poll.heard();
+        if !block.is_beat() {
+            self.master.config.busy_poll.heard();
+        }
         let mut frames = block.frames();
         loop {
             self.turn.left = frames.left().saturating_sub(1);

@@ -194,6 +194,12 @@ impl Block {
         self.count
     }
 
+    /// Whether it is one frame that says nothing but what it is, as a heartbeat does.
+    #[must_use]
+    pub fn is_beat(&self) -> bool {
+        self.count == 1 && self.bytes.len() == LENGTH_PREFIX_LEN + 1
+    }
+
     /// Whether it has none. A decoder makes no empty blocks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -316,6 +322,13 @@ mod tests {
             payload: crate::Payload::default(),
         };
         assert_eq!(blocks_of(&Frame::Publish(event), 64), [64]);
+        let is_beat = |frames: &[Frame]| {
+            let mut buffer = BytesMut::new();
+            frames.iter().for_each(|frame| frame.encode(&mut buffer));
+            FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap().is_beat()
+        };
+        assert!(is_beat(&[Frame::Ping]) && is_beat(&[Frame::Pong]));
+        assert!(!is_beat(&[Frame::Ping, Frame::Ping]) && !is_beat(&[Frame::Cancel(CallbackId(1))]));
         for frames in 0..600 {
             assert_eq!(blocks(frames).iter().sum::<usize>(), frames);
         }
