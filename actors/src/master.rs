@@ -492,7 +492,8 @@ impl Master {
                 self.requests.borrow_mut().goes(callback_id, Way::Session(session.clone(), drawn));
                 let forwarded =
                     Forwarded { asked_as: callback_id, callback_id: drawn, action, deadline, payload };
-                session::push_to(&mut self.forwards, session, forwarded, 0);
+                let is = |to: &SessionHandle| to.id() == session.id();
+                session::push_to(&mut self.forwards, is, || Rc::new(session.clone()), forwarded, 0);
             }
             Err(reason) => {
                 let error = no_provider(reason, &action, &node);

@@ -572,7 +572,9 @@ impl SessionActor {
                 let drawn = provider.next_id();
                 let forwarded =
                     Forwarded { asked_as: callback_id, callback_id: drawn, action, deadline, payload };
-                let to = push_to(&mut self.turn.forwards, provider, forwarded, self.turn.left);
+                let is = |to: &SessionHandle| to.id() == provider.id();
+                let share = || Rc::new(provider.clone());
+                let to = push_to(&mut self.turn.forwards, is, share, forwarded, self.turn.left);
                 self.asked.insert(callback_id, Asked::Relayed { to: Rc::clone(to), callback_id: drawn });
             }
             Err(reason) => self.reply(callback_id, Err(no_provider(reason, &action, &node))),
@@ -622,13 +624,9 @@ impl SessionActor {
             }
             Some(Asker::There(asker)) => {
                 let reply = (asker.callback_id, outcome);
-                match self.turn.replies.iter_mut().find(|(address, _)| address.is(&asker.address)) {
-                    Some((_, replies)) => replies.push(reply),
-                    None => {
-                        let may_follow = self.turn.left / (1 + self.turn.replies.len());
-                        self.turn.replies.push((asker.address, batch_of(reply, may_follow)));
-                    }
-                }
+                let is = |address: &AskerAddr| address.is(&asker.address);
+                let share = || Rc::clone(&asker.address);
+                push_to(&mut self.turn.replies, is, share, reply, self.turn.left);
             }
             None => log::debug!("{}: a reply to {callback_id} came too late", self.name),
         }
@@ -648,7 +646,8 @@ impl SessionActor {
     fn cancel(&mut self, callback_id: CallbackId) {
         match self.asked.remove(callback_id) {
             Some(Asked::Relayed { to, callback_id }) => {
-                push_to(&mut self.turn.cancels, &to, callback_id, 0);
+                let is = |other: &SessionHandle| other.id() == to.id();
+                push_to(&mut self.turn.cancels, is, || Rc::clone(&to), callback_id, 0);
             }
             Some(Asked::Routing) => {}
             None => {
@@ -1308,28 +1307,24 @@ impl Drop for PendingPlace {
     }
 }
 
-/// Adds to the batch for a session; gives its handle as those share it who are told of it. A batch that begins makes room for as many items as may follow, so that it never grows.
-pub(crate) fn push_to<'b, T>(
-    batches: &'b mut Batches<SessionHandle, T>,
-    to: &SessionHandle,
+/// Adds to the batch of whoever `is` it, which begins with the handle that `share` gives; gives that handle. A batch that
+/// begins makes room for as many items as may follow, so that it never grows.
+pub(crate) fn push_to<To, T>(
+    batches: &mut Batches<To, T>,
+    is: impl Fn(&To) -> bool,
+    share: impl FnOnce() -> Rc<To>,
     item: T,
     may_follow: usize,
-) -> &'b Rc<SessionHandle> {
-    let there = batches.iter().position(|(session, _)| session.id() == to.id());
+) -> &Rc<To> {
+    let there = batches.iter().position(|(to, _)| is(to));
     let index = there.unwrap_or_else(|| {
         let batch = Vec::with_capacity(1 + may_follow / (1 + batches.len()));
-        batches.push((Rc::new(to.clone()), batch));
+        batches.push((share(), batch));
         batches.len() - 1
     });
-    let (session, batch) = &mut batches[index];
+    let (to, batch) = &mut batches[index];
     batch.push(item);
-    session
-}
-
-fn batch_of<T>(item: T, may_follow: usize) -> Vec<T> {
-    let mut batch = Vec::with_capacity(1 + may_follow);
-    batch.push(item);
-    batch
+    to
 }
 
 /// An event: nobody could say who holds a function that came with one, so whoever writes one refuses functions.

@@ -527,7 +527,7 @@ impl<'a> FrameRef<'a> {
         self.write(self.payload().map_or(&[][..], |payload| &payload.bytes), buffer);
     }
 
-    /// As [`FrameRef::encode`]; a request that says the same as the one before it, but for its id and its payload, takes a third less.
+    /// As [`FrameRef::encode`]; a request that says the same as the one before it, but for its id and its payload, takes a quarter less.
     pub fn encode_after(self, before: &mut LikeBefore, buffer: &mut BytesMut) {
         let behind = self.payload().map_or(&[][..], |payload| &payload.bytes);
         match self.0 {

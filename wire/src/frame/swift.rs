@@ -556,6 +556,18 @@ mod tests {
         bytes
     }
 
+    /// These frames one behind the other, and where each stands.
+    fn block_of(frames: impl Iterator<Item = Frame>) -> (Bytes, Vec<Range<usize>>) {
+        let mut block = BytesMut::new();
+        let parts = frames.map(|frame| {
+            let start = block.len();
+            block.extend_from_slice(&written_slowly(&frame));
+            start..block.len()
+        });
+        let parts = parts.collect();
+        (block.freeze(), parts)
+    }
+
     proptest! {
         #[test]
         fn what_is_written_here_is_what_the_other_writer_writes(frame in frame()) {
@@ -611,7 +623,6 @@ mod tests {
         fn requests_are_read_alike_whatever_is_before_them(
             requests in vec((number(), prop_oneof!["a", "b"], prop_oneof!["", "n"], any::<bool>(), vec(any::<u8>(), 0..9)), 1..9),
         ) {
-            let mut block = BytesMut::new();
             let requests = requests.into_iter().map(|(callback_id, action, node, waits, bytes)| {
                 let payload = Payload::new(if waits { Encoding::Json } else { Encoding::Bincode }, bytes);
                 let time_left = waits.then(|| Duration::from_micros(callback_id / 2));
@@ -619,15 +630,8 @@ mod tests {
                 Request { callback_id: CallbackId(callback_id), action, node, caller, time_left, payload }
             });
             let requests: Vec<_> = requests.collect();
-            let parts: Vec<_> = requests
-                .iter()
-                .map(|request| {
-                    let start = block.len();
-                    block.extend_from_slice(&written_slowly(&Frame::Request(request.clone())));
-                    start..block.len()
-                })
-                .collect();
-            let (block, mut kept) = (block.freeze(), None);
+            let (block, parts) = block_of(requests.iter().cloned().map(Frame::Request));
+            let mut kept = None;
             for (number, part) in parts.iter().enumerate() {
                 let request = read_request(&block, part.clone(), &mut kept, number + 1 == parts.len());
                 prop_assert_eq!(request.as_ref(), Some(&requests[number]));
@@ -642,22 +646,14 @@ mod tests {
         fn events_are_read_alike_whatever_is_before_them(
             events in vec((prop_oneof!["a", "b"], prop_oneof!["", "p"], any::<bool>(), vec(any::<u8>(), 0..9)), 1..9),
         ) {
-            let mut block = BytesMut::new();
             let frames = events.into_iter().map(|(topic, publisher, for_all, bytes)| {
                 let payload = Payload::new(if for_all { Encoding::Json } else { Encoding::MessagePack }, bytes);
                 let (topic, publisher) = (topic.into(), publisher.into());
                 Publish { topic, publisher, for_all, groups: Vec::new(), payload }
             });
             let frames: Vec<_> = frames.collect();
-            let parts: Vec<_> = frames
-                .iter()
-                .map(|event| {
-                    let start = block.len();
-                    block.extend_from_slice(&written_slowly(&Frame::Publish(event.clone())));
-                    start..block.len()
-                })
-                .collect();
-            let (block, mut kept) = (block.freeze(), None);
+            let (block, parts) = block_of(frames.iter().cloned().map(Frame::Publish));
+            let mut kept = None;
             for (number, part) in parts.iter().enumerate() {
                 let event = read_event(&block, part.clone(), &mut kept, number + 1 == parts.len());
                 prop_assert_eq!(event.as_ref(), Some(&frames[number]));
