@@ -204,6 +204,25 @@ async fn a_callback_id_in_flight_may_not_be_used_again() {
 }
 
 #[actix::test]
+async fn what_a_refused_branch_asked_last_is_run_by_nobody() {
+    let mesh = Mesh::start().await;
+    let mut provider = RawBranch::bound(&mesh, "provider", &["last"]).await;
+    let mut branch = RawBranch::bound(&mesh, "branch", &[]).await;
+    // From now on its session knows the way.
+    branch.say(&request(1, "last")).await;
+    let first = provider.hear_request().await;
+    provider.reply(first.callback_id, 1).await;
+    assert!(matches!(branch.hear_answer().await, Some(Frame::Response(_))));
+    let mut bytes = BytesMut::new();
+    [request(2, "last"), request(2, "last")].iter().for_each(|frame| frame.encode(&mut bytes));
+    branch.write(&bytes).await;
+    branch.is_refused().await;
+    let mut other = RawBranch::bound(&mesh, "other", &[]).await;
+    other.say(&request(1, "last")).await;
+    assert_eq!(provider.hear_request().await.caller, "other");
+}
+
+#[actix::test]
 async fn nobody_speaks_in_the_name_of_another() {
     let mesh = Mesh::of(who_calls()).await;
     let (heard, mut publishers) = tokio::sync::mpsc::unbounded_channel();
