@@ -78,10 +78,24 @@ struct Placeholder {
 }
 
 thread_local! {
-    /// The functions of the value that is being written on this thread; none when no payload is.
-    static NOTED: Cell<Option<Vec<Function>>> = const { Cell::new(None) };
-    /// The functions of the value that is being read on this thread.
+    /// Whether a value is being written on this thread, and whether it has functions: most have none, and then this is all that
+    /// is looked at.
+    static NOTING: Cell<Noting> = const { Cell::new(Noting::No) };
+    /// Its functions.
+    static NOTED: Cell<Vec<Function>> = const { Cell::new(Vec::new()) };
+    /// Whether functions are handed out to the value that is being read on this thread.
+    static HANDING_OUT: Cell<bool> = const { Cell::new(false) };
+    /// Those.
     static HANDED_OUT: Cell<Callbacks> = const { Cell::new(Callbacks(None)) };
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Noting {
+    /// No value is being written.
+    No,
+    /// One that has no functions so far.
+    None,
+    Some,
 }
 
 impl Function {
@@ -149,27 +163,32 @@ impl Callbacks {
     /// # Errors
     ///
     /// When there are more than [`CALLBACKS_PER_REQUEST_MAX`].
+    #[inline]
     pub(crate) fn noted<T>(write: impl FnOnce() -> T) -> (T, Result<Self, String>) {
         /// Goes back to what was being written around it, whatever happens.
-        struct Around(Option<Vec<Function>>);
-
-        impl Around {
-            fn go_back(&mut self) -> Option<Vec<Function>> {
-                // A thread that ends has no place for it any more, and writes nothing more.
-                NOTED.try_with(|noted| noted.replace(self.0.take())).ok().flatten()
-            }
+        struct Around {
+            noting: Noting,
+            noted: Vec<Function>,
         }
 
         impl Drop for Around {
             fn drop(&mut self) {
-                self.go_back();
+                let was = NOTING.replace(self.noting);
+                if was == Noting::Some || self.noting == Noting::Some {
+                    // A thread that ends has no place for it any more, and writes nothing more.
+                    let _ = NOTED.try_with(|noted| noted.set(std::mem::take(&mut self.noted)));
+                }
             }
         }
 
-        let mut around = Around(NOTED.try_with(|noted| noted.replace(Some(Vec::new()))).unwrap_or_default());
+        let take = || NOTED.try_with(Cell::take).unwrap_or_default();
+        let noting = NOTING.replace(Noting::None);
+        let _around = Around { noting, noted: if noting == Noting::Some { take() } else { Vec::new() } };
         let written = write();
-        let noted = around.go_back().unwrap_or_default();
-        std::mem::forget(around);
+        if NOTING.get() != Noting::Some {
+            return (written, Ok(Self::none()));
+        }
+        let noted = take();
         if noted.len() > CALLBACKS_PER_REQUEST_MAX {
             let count = noted.len();
             return (
@@ -177,26 +196,34 @@ impl Callbacks {
                 Err(format!("{count} functions are passed, and {CALLBACKS_PER_REQUEST_MAX} may be")),
             );
         }
-        if noted.is_empty() {
-            return (written, Ok(Self::none()));
-        }
         (written, Ok(Self::new(noted.into_iter().map(Passed::Here))))
     }
 
     /// Hands these functions out to the value that `read` reads.
     #[inline]
     pub(crate) fn hand_out<T>(&self, read: impl FnOnce() -> T) -> T {
+        if self.is_empty() && !HANDING_OUT.get() { read() } else { self.hand_out_some(read) }
+    }
+
+    #[inline(never)]
+    fn hand_out_some<T>(&self, read: impl FnOnce() -> T) -> T {
         /// Goes back to what was being read around it, whatever happens.
-        struct Around(Callbacks);
+        struct Around {
+            handing_out: bool,
+            handed_out: Callbacks,
+        }
 
         impl Drop for Around {
             fn drop(&mut self) {
-                let _ = HANDED_OUT.try_with(|handed_out| handed_out.set(std::mem::take(&mut self.0)));
+                HANDING_OUT.set(self.handing_out);
+                let _ =
+                    HANDED_OUT.try_with(|handed_out| handed_out.set(std::mem::take(&mut self.handed_out)));
             }
         }
 
-        let around = HANDED_OUT.try_with(|handed_out| handed_out.replace(self.clone())).unwrap_or_default();
-        let _around = Around(around);
+        let handed_out = HANDED_OUT.try_with(|handed_out| handed_out.replace(self.clone()));
+        let _around =
+            Around { handing_out: HANDING_OUT.replace(true), handed_out: handed_out.unwrap_or_default() };
         read()
     }
 }
@@ -219,10 +246,14 @@ impl<'a> IntoIterator for &'a Callbacks {
 impl Serialize for Function {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let noted = NOTED.try_with(|noted| {
-            let mut functions = noted.take()?;
+            if NOTING.get() == Noting::No {
+                return None;
+            }
+            NOTING.set(Noting::Some);
+            let mut functions = noted.take();
             functions.push(self.clone());
             let index = u32::try_from(functions.len() - 1).ok()?;
-            noted.set(Some(functions));
+            noted.set(functions);
             Some(index)
         });
         match noted {
