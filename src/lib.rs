@@ -78,8 +78,8 @@ pub use meshwork_actors::snapshot::{SessionSnapshot, Snapshot};
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
     ActionDescription, Allowed, ByteString, CallError, Code, DecodeError, EncodeError, Encoding, Fate,
-    NameError, NodeNews, Pattern, PatternError, Payload, ResultStyle, SessionId, Shape, Value, check_action,
-    check_node, check_topic, limits,
+    NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId, Shape, Value,
+    check_action, check_node, check_topic, limits,
 };
 pub use node::Node;
 pub use respond::{ActionError, IntoResponder, Respond, Responders};

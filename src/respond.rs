@@ -4,16 +4,16 @@
 //! one after the other, with its own state; `#[meshwork::actions]` when callers and responders share a trait. All of them may
 //! be mixed.
 
-use crate::{CallContext, CallError, Code, Encoding, Fate, Payload, Shape};
+use crate::{CallContext, CallError, Code, Encoding, Fate, Payload, PayloadRef, Shape};
 use actix::{Message, Recipient};
-use futures::future::LocalBoxFuture;
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::responder::{Action, Actions, Outcome, Responder};
+use meshwork_actors::responder::{self, Action, Actions, Answer, Reply, Responder, poll_once};
 use meshwork_wire::{ByteString, Offer};
 use serde::{Serialize, de::DeserializeOwned};
 use std::any::Any;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// Why an action failed, as its responder says it. The caller gets it as a [`CallError`] with [`Fate::Failed`]: code, name,
@@ -128,11 +128,7 @@ where
     R: Serialize + 'static,
 {
     fn into_responder(self) -> Arc<dyn Responder> {
-        Arc::new(Answer(move |arguments: Payload, _| {
-            let encoding = arguments.encoding;
-            let answer = arguments.decode_arguments().map(&self);
-            async move { reply(encoding, answer?.await) }
-        }))
+        Arc::new(Closure::new(move |arguments, _: &CallContext| self(arguments)))
     }
 }
 
@@ -144,29 +140,40 @@ where
     R: Serialize + 'static,
 {
     fn into_responder(self) -> Arc<dyn Responder> {
-        Arc::new(Answer(move |arguments: Payload, context| {
-            let encoding = arguments.encoding;
-            let answer = arguments.decode_arguments().map(|arguments| self(arguments, context));
-            async move { reply(encoding, answer?.await) }
-        }))
+        Arc::new(Closure::new(move |arguments, context: &CallContext| self(arguments, context.clone())))
     }
 }
 
-fn reply<R: Serialize>(encoding: Encoding, answer: Result<R, ActionError>) -> Outcome {
-    let reply = answer?;
-    // The action ran, so the error must not say that it was not sent.
-    Payload::encode(encoding, &reply).map_err(|error| CallError::from(error).with_fate(Fate::Failed))
+/// A closure that answers, and what it takes.
+struct Closure<F, A> {
+    answer: F,
+    takes: PhantomData<fn(A)>,
 }
 
-struct Answer<F>(F);
+impl<F, A> Closure<F, A> {
+    fn new(answer: F) -> Self {
+        Self { answer, takes: PhantomData }
+    }
+}
 
-impl<F, Fut> Responder for Answer<F>
+impl<F, A, Fut, R> Responder for Closure<F, A>
 where
-    F: Fn(Payload, CallContext) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Outcome> + 'static,
+    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    Fut: Future<Output = Result<R, ActionError>> + 'static,
+    R: Serialize + 'static,
 {
-    fn respond(&self, arguments: Payload, context: CallContext) -> LocalBoxFuture<'static, Outcome> {
-        Box::pin((self.0)(arguments, context))
+    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Reply<'_>) -> Answer {
+        let encoding = arguments.encoding;
+        let answer = match arguments.decode_arguments() {
+            Ok(arguments) => (self.answer)(arguments, context),
+            Err(error) => return Answer::Now(Err(error.into())),
+        };
+        match poll_once(answer, move |answer| responder::reply(encoding, &answer?)) {
+            Ok(Ok(answer)) => reply.say(encoding, &answer),
+            Ok(Err(error)) => Answer::Now(Err(error.into())),
+            Err(later) => Answer::Later(later),
+        }
     }
 }
 
@@ -175,19 +182,12 @@ where
     M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
     R: Serialize + Send + 'static,
 {
-    Arc::new(Answer(move |arguments: Payload, _| {
-        let encoding = arguments.encoding;
-        let answer = arguments.decode_arguments::<M>().map(|message| recipient.send(message));
-        async move {
-            let answered = answer?.await.map_err(|_| {
-                CallError::new(
-                    Code::PROVIDER_LOST,
-                    Fate::Unknown,
-                    "the actor that answers the action has stopped",
-                )
-            })?;
-            reply(encoding, answered)
-        }
+    let stopped = || {
+        CallError::new(Code::PROVIDER_LOST, Fate::Unknown, "the actor that answers the action has stopped")
+    };
+    Arc::new(Closure::new(move |message: M, _: &CallContext| {
+        let asking = recipient.send(message);
+        async move { asking.await.unwrap_or_else(|_| Err(ActionError(stopped()))) }
     }))
 }
 

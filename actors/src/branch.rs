@@ -46,8 +46,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
-    FrameError, FrameRef, Invocation, Invoke, Payload, Publish, Refused, Request, Response, SubscriptionKey,
-    Unregister,
+    FrameError, FrameRef, Frames, Invocation, Invoke, Payload, Publish, Refused, Request, Response,
+    SubscriptionKey, Unregister,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -465,7 +465,7 @@ impl BranchActor {
             return;
         };
         match frame {
-            Frame::Request(request) => self.request(request, now, 0),
+            Frame::Request(request) => self.request(request, now, None),
             Frame::Response(Response { callback_id, outcome }) => {
                 let lender = || Lender::Master { node: Arc::clone(&self.node), epoch: self.epoch };
                 let outcome = borrow_outcome(outcome, &link.outbox, lender);
@@ -523,8 +523,8 @@ impl BranchActor {
         self.tell_watchers(&change);
     }
 
-    /// Answers a request, of a turn that has so many frames left.
-    fn request(&mut self, request: Request, now: Instant, left: usize) {
+    /// Answers a request, and those of the same turn that follow it and are like it.
+    fn request(&mut self, request: Request, now: Instant, frames: Option<&mut Frames>) {
         let State::Bound(link) = &self.state else {
             return;
         };
@@ -544,13 +544,21 @@ impl BranchActor {
             return link.outbox.reply(callback_id, Err(error));
         };
         let deadline = time_left.and_then(|time_left| now.checked_add(time_left));
-        link.answering.start(
-            own,
-            payload,
-            RequestContext::new(action, caller, deadline),
-            callback_id,
-            &link.replies.to(&link.outbox, left),
-        );
+        let context = RequestContext::new(action, caller, deadline);
+        let replies = |left| link.replies.to(&link.outbox, left);
+        let left = frames.as_ref().map_or(0, |frames| frames.left());
+        link.answering.start(own, (&payload).into(), &context, callback_id, &replies(left));
+        let Some(frames) = frames else {
+            return;
+        };
+        // Requests that come together are alike more often than not.
+        loop {
+            let left = frames.left().saturating_sub(1);
+            let Some((callback_id, arguments)) = frames.next_same_request() else {
+                return;
+            };
+            link.answering.start(own, arguments, &context, callback_id, &replies(left));
+        }
     }
 
     /// What answers a request of its own at this node.
@@ -594,7 +602,7 @@ impl BranchActor {
             let Ask { request: Request { callback_id, action, payload, .. }, reply, .. } = *ask;
             self.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
             let context = RequestContext::new(action, self.name.clone(), deadline);
-            return self.own_answering.start(own, payload, context, callback_id, &self.requests);
+            return self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
         }
         match &self.state {
             State::Bound(link) if !link.master_drains => self.ask_over(ask, &mut link.outbox.hold(), now),
@@ -849,7 +857,7 @@ impl StreamHandler<FromLink> for BranchActor {
                         continue;
                     }
                     if let Some(request) = frames.next_request() {
-                        self.request(request, now, frames.left());
+                        self.request(request, now, Some(&mut frames));
                         continue;
                     }
                     if let Some(event) = frames.next_event() {

@@ -373,7 +373,8 @@ impl MasterActor {
         if let (Some(action), true) = (own, here) {
             this.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
             let context = RequestContext::new(request.action, self.name.clone(), deadline);
-            return this.answering.start(action, request.payload, context, callback_id, &this.requests);
+            let arguments = (&request.payload).into();
+            return this.answering.start(action, arguments, &context, callback_id, &this.requests);
         }
         this.requests.borrow_mut().open(callback_id, Way::Waiting, reply, until);
         match this.routes.get(&request.action).map(|route| route.now()) {
@@ -484,7 +485,7 @@ impl Master {
         {
             self.requests.borrow_mut().goes(callback_id, Way::Here);
             let context = RequestContext::new(action, self.shared.name.clone(), deadline);
-            return self.answering.start(own, payload, context, callback_id, &self.requests);
+            return self.answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
         }
         match ways.pick(self.shared.config.balance, &node) {
             Ok(session) => {

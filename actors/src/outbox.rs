@@ -10,8 +10,11 @@ use meshwork_wire::limits::{
     CALLBACKS_PER_CONNECTION_MAX, LENGTH_PREFIX_LEN, LINGER, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN,
     OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
-use meshwork_wire::{CallError, CallbackId, Code, Fate, Frame, FrameRef, LikeBefore, Payload, Response};
-use std::cell::{Cell, RefCell};
+use meshwork_wire::{
+    CallError, CallbackId, Code, Encoding, Fate, Frame, FrameRef, LikeBefore, Payload, Response,
+    SMALL_REPLY_LEN_MAX, write_small_reply,
+};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -109,7 +112,7 @@ const FOR_ALL_SHARED_LEN_MIN: usize = 256;
 const BUFFER_LEN_MIN: usize = 64;
 
 /// A reply of so many bytes is small: about as long as the error that would replace it if there were no room.
-const GATHERED_LEN_MAX: usize = 64;
+const GATHERED_LEN_MAX: usize = SMALL_REPLY_LEN_MAX;
 
 /// How long a frame of that may be. Links that allow less have each of them checked.
 const GATHERED_FRAME_LEN_MAX: usize = 128;
@@ -441,12 +444,23 @@ impl Gathered {
     }
 
     fn push(&self, response: &Response) {
+        FrameRef::from(response).encode(&mut self.begun());
+    }
+
+    /// Adds a reply of at most [`GATHERED_LEN_MAX`] bytes.
+    #[inline]
+    pub(crate) fn push_small(&self, callback_id: CallbackId, encoding: Encoding, bytes: &[u8]) {
+        write_small_reply(callback_id, encoding, bytes, &mut self.begun());
+    }
+
+    #[inline]
+    fn begun(&self) -> RefMut<'_, BytesMut> {
         let mut bytes = self.0.borrow_mut();
         if bytes.capacity() == 0 {
             // It is gone when the thread ends.
             *bytes = GATHERED.try_with(Cell::take).unwrap_or_default();
         }
-        FrameRef::from(response).encode(&mut bytes);
+        bytes
     }
 
     /// Appends what has been gathered.
@@ -481,6 +495,10 @@ impl ReplyTo for InTurn<'_> {
             }
             _ => self.outbox.push_response(&response),
         }
+    }
+
+    fn gathered(&self) -> Option<&Gathered> {
+        self.gathered
     }
 
     fn later(&self) -> Outbox {

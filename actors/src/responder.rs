@@ -1,19 +1,21 @@
 //! What answers requests at a node, and the requests that it is answering. A responder is user code: it may take its time,
 //! fail, or panic, and none of that may reach the actor that runs it.
 
-use crate::outbox::Outbox;
+use crate::outbox::{Gathered, Outbox};
 use crate::response::Requests;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use hashbrown::HashMap;
 use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Function, Invocation, NameError, Offer, Payload, Response,
-    check_action, everything_above,
+    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Function, Invocation, NameError,
+    Offer, Payload, PayloadRef, Response, check_action, everything_above,
 };
+use serde::Serialize;
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,8 +30,134 @@ pub type Outcome = Result<Payload, CallError>;
 /// Answers the requests for one action. It is asked on the arbiter of the session or branch that the request came in on, and
 /// its future stays there; so it is `Send + Sync` and its future need not be `Send`.
 pub trait Responder: Send + Sync + 'static {
-    /// Answers one request. The future is dropped when the caller gives up.
-    fn respond(&self, arguments: Payload, context: Context) -> LocalBoxFuture<'static, Outcome>;
+    /// Answers one request: at once, or with a future, which is dropped when the caller gives up. [`poll_once`] tells the one from the
+    /// other.
+    fn respond(&self, arguments: PayloadRef<'_>, context: &Context, reply: Reply<'_>) -> Answer;
+}
+
+/// How a responder answers.
+pub enum Answer {
+    /// With what it said through [`Reply::say`].
+    Said,
+    /// At once.
+    Now(Outcome),
+    /// When this is ready.
+    Later(LocalBoxFuture<'static, Outcome>),
+}
+
+/// Where a responder that answers at once may say so.
+#[derive(Clone, Copy)]
+pub struct Reply<'a> {
+    callback_id: CallbackId,
+    /// None where replies are not gathered.
+    gathered: Option<&'a Gathered>,
+}
+
+impl<'a> Reply<'a> {
+    pub(crate) fn new(callback_id: CallbackId, gathered: Option<&'a Gathered>) -> Self {
+        Self { callback_id, gathered }
+    }
+
+    /// Answers with this value. Where small replies of a turn are gathered this costs no allocation.
+    #[inline]
+    pub fn say<T: Serialize + ?Sized>(self, encoding: Encoding, value: &T) -> Answer {
+        let written = match self.gathered {
+            Some(gathered) => Payload::encode_unless_small(encoding, value, |bytes| {
+                gathered.push_small(self.callback_id, encoding, bytes);
+            }),
+            None => Payload::encode(encoding, value).map(Some),
+        };
+        match written {
+            Ok(None) => Answer::Said,
+            Ok(Some(payload)) => Answer::Now(Ok(payload)),
+            Err(error) => Answer::Now(Err(not_written(error))),
+        }
+    }
+}
+
+/// The action ran, so the error must not say that it was not sent.
+fn not_written(error: EncodeError) -> CallError {
+    CallError::from(error).with_fate(Fate::Failed)
+}
+
+/// A reply that is written as a payload.
+///
+/// # Errors
+///
+/// When the encoding has no form for the value.
+pub fn reply<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Outcome {
+    Payload::encode(encoding, value).map_err(not_written)
+}
+
+/// Polls a future once, and gives what it is ready with; else the future of what `outcome` makes of that. The task that awaits this
+/// polls it again, with a waker of its own. A future that is ready costs no allocation: one is kept on each thread for the next
+/// future of the same type.
+///
+/// # Errors
+///
+/// The future, when it is not ready.
+#[inline]
+pub fn poll_once<F, M>(future: F, outcome: M) -> Result<F::Output, LocalBoxFuture<'static, Outcome>>
+where
+    F: Future + 'static,
+    M: FnOnce(F::Output) -> Outcome + 'static,
+{
+    /// Of a future that was ready, if it is of the type.
+    type Spare<F, M> = Option<Pin<Box<Polled<F, M>>>>;
+    // Taken, not borrowed: a future may itself ask a responder. Whoever says goodbye when the thread ends finds nothing.
+    let mut spare = SPARE.try_with(Cell::take).ok().flatten();
+    let kept =
+        spare.as_deref_mut().and_then(|spare| spare.downcast_mut::<Spare<F, M>>()).and_then(Option::take);
+    let mut polled = kept.unwrap_or_else(|| Box::pin(Polled { future: None, outcome: None }));
+    polled.as_mut().project().future.set(Some(future));
+    let ready = match polled.as_mut().project().future.as_pin_mut() {
+        Some(future) => future.poll(&mut std::task::Context::from_waker(Waker::noop())),
+        None => Poll::Pending,
+    };
+    let Poll::Ready(ready) = ready else {
+        *polled.as_mut().project().outcome = Some(outcome);
+        return Err(polled);
+    };
+    polled.as_mut().project().future.set(None);
+    if size_of::<Polled<F, M>>() <= SPARE_LEN_MAX {
+        match spare.as_deref_mut().and_then(|spare| spare.downcast_mut::<Spare<F, M>>()) {
+            Some(spare) => *spare = Some(polled),
+            None => spare = Some(Box::new(Some(polled) as Spare<F, M>)),
+        }
+        let _ = SPARE.try_with(|place| place.set(spare));
+    }
+    Ok(ready)
+}
+
+/// A future that is larger than this is not kept room for.
+const SPARE_LEN_MAX: usize = 4096;
+
+thread_local! {
+    static SPARE: Cell<Option<Box<dyn Any>>> = const { Cell::new(None) };
+}
+
+pin_project_lite::pin_project! {
+    /// A future that was polled, and what its outcome is made with.
+    struct Polled<F, M> {
+        #[pin]
+        future: Option<F>,
+        outcome: Option<M>,
+    }
+}
+
+impl<F: Future, M: FnOnce(F::Output) -> Outcome> Future for Polled<F, M> {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Outcome> {
+        let this = self.project();
+        match this.future.as_pin_mut().map(|future| future.poll(context)) {
+            Some(Poll::Ready(ready)) => match this.outcome.take() {
+                Some(outcome) => Poll::Ready(outcome(ready)),
+                None => Poll::Pending,
+            },
+            _ => Poll::Pending,
+        }
+    }
 }
 
 /// What a responder may know of a request besides its arguments.
@@ -238,6 +366,11 @@ pub(crate) trait ReplyTo {
 
     fn reply(&self, callback_id: CallbackId, outcome: Outcome);
 
+    /// What small replies are gathered in, if they are.
+    fn gathered(&self) -> Option<&Gathered> {
+        None
+    }
+
     fn later(&self) -> Self::Later;
 }
 
@@ -308,8 +441,8 @@ impl Answering {
     pub(crate) fn start(
         &self,
         action: &Action,
-        arguments: Payload,
-        context: Context,
+        arguments: PayloadRef<'_>,
+        context: &Context,
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
     ) {
@@ -317,7 +450,8 @@ impl Answering {
             Ok(permit) => permit,
             Err(error) => return reply_to.reply(callback_id, Err(error)),
         };
-        let respond = || action.responder.respond(arguments, context);
+        let reply = Reply::new(callback_id, reply_to.gathered());
+        let respond = || action.responder.respond(arguments, context, reply);
         self.run(respond, &action.offer.action, callback_id, reply_to, permit);
     }
 
@@ -329,7 +463,13 @@ impl Answering {
         callback_id: Option<CallbackId>,
         reply_to: &Outbox,
     ) {
-        let invoke = || -> LocalBoxFuture<'static, Outcome> { function.invoke(invocation) };
+        let invoke = || {
+            let mut answer: LocalBoxFuture<'static, Outcome> = function.invoke(invocation);
+            match answer.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
+                Poll::Ready(outcome) => Answer::Now(outcome),
+                Poll::Pending => Answer::Later(answer),
+            }
+        };
         match callback_id {
             Some(callback_id) => self.run(invoke, "a callback", callback_id, reply_to, Permit(None)),
             None => {
@@ -341,25 +481,19 @@ impl Answering {
         }
     }
 
+    #[inline]
     fn run(
         &self,
-        respond: impl FnOnce() -> LocalBoxFuture<'static, Outcome>,
+        respond: impl FnOnce() -> Answer,
         what: &str,
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
         permit: Permit,
     ) {
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            let mut answer = respond();
-            // Most are ready at once, so no task is made before it is needed. The task polls again with a waker of its own.
-            match answer.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
-                Poll::Ready(outcome) => Ok(outcome),
-                Poll::Pending => Err(answer),
-            }
-        }));
-        match polled {
-            Ok(Ok(outcome)) => reply_to.reply(callback_id, outcome),
-            Ok(Err(answer)) => self.spawn(answer, callback_id, reply_to.later(), permit),
+        match catch_unwind(AssertUnwindSafe(respond)) {
+            Ok(Answer::Said) => {}
+            Ok(Answer::Now(outcome)) => reply_to.reply(callback_id, outcome),
+            Ok(Answer::Later(answer)) => self.spawn(answer, callback_id, reply_to.later(), permit),
             Err(panic) => reply_to.reply(callback_id, Err(panicked(what, &*panic))),
         }
     }
@@ -459,4 +593,84 @@ fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {
         .unwrap_or("no reason given");
     log::error!("the responder of {action} panicked: {reason}");
     CallError::new(Code::PANICKED, Fate::Failed, format!("the responder panicked: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    fn none(_: u32) -> Outcome {
+        Ok(Payload::default())
+    }
+
+    /// Where the future stood that was ready last on this thread.
+    fn spare() -> Option<*const ()> {
+        let spare = SPARE.take();
+        let at = spare.as_deref().map(|spare| std::ptr::from_ref(spare).cast());
+        SPARE.set(spare);
+        at
+    }
+
+    #[test]
+    fn room_is_kept_for_the_next_future_of_the_type() {
+        assert_eq!(poll_once(ready(1), none).ok(), Some(1));
+        let first = spare();
+        assert!(first.is_some());
+        assert_eq!(poll_once(ready(2), none).ok(), Some(2));
+        assert_eq!(spare(), first);
+        assert_eq!(
+            poll_once(async { 3 }, |_| Ok(Payload::default())).ok(),
+            Some(3),
+            "and another type has its own"
+        );
+        let large = [0_u8; SPARE_LEN_MAX];
+        let later = async move {
+            std::future::ready(()).await;
+            large.len()
+        };
+        assert_eq!(poll_once(later, |_| Ok(Payload::default())).ok(), Some(SPARE_LEN_MAX));
+        assert_eq!(spare(), None, "a large one keeps nothing");
+    }
+
+    #[test]
+    fn a_future_that_asks_a_responder_itself_finds_room_of_its_own() {
+        let inner = || poll_once(ready(1), none).ok();
+        assert_eq!(poll_once(async move { inner() }, |_| Ok(Payload::default())).ok(), Some(Some(1)));
+        assert_eq!(inner(), Some(1));
+    }
+
+    #[actix_rt::test]
+    async fn a_future_that_is_not_ready_goes_on_where_it_was() {
+        let (tell, told) = tokio::sync::oneshot::channel::<u32>();
+        let future = async move { told.await.unwrap_or_default() };
+        let Err(later) =
+            poll_once(future, |number| Payload::encode(Encoding::Json, &number).map_err(not_written))
+        else {
+            panic!("nobody has told it yet");
+        };
+        let meanwhile = poll_once(ready(1), none);
+        assert!(meanwhile.is_ok());
+        tell.send(7).expect("it waits");
+        assert_eq!(later.await.expect("a number").decode::<u32>(), Ok(7));
+    }
+
+    #[test]
+    fn a_future_that_panics_is_dropped_and_so_is_one_that_nobody_awaits() {
+        let held = Rc::new(());
+        let panics = |held: Rc<()>| async move {
+            let _held = held;
+            panic!("no");
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            poll_once(panics(Rc::clone(&held)), |(): ()| Ok(Payload::default())).is_ok()
+        }));
+        assert!(polled.is_err());
+        let waits = |held: Rc<()>| async move {
+            let _held = held;
+            pending::<u32>().await
+        };
+        drop(poll_once(waits(Rc::clone(&held)), none));
+        assert_eq!(Rc::strong_count(&held), 1);
+    }
 }

@@ -30,7 +30,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, Bound, ByteString, CallError, CallbackId, Callbacks, Code, Describe, Described, Fate, Frame,
-    FrameCodec, FrameError, Invocation, Pattern, Payload, Refused, Request, Response, SessionId,
+    FrameCodec, FrameError, Frames, Invocation, Pattern, Payload, Refused, Request, Response, SessionId,
     check_action, check_node, check_topic,
 };
 use state::{Phase, Verdict};
@@ -88,6 +88,8 @@ struct Turn {
     own_replies: Gathered,
     unknown: Vec<ByteString>,
     events: Vec<Event>,
+    /// What the last request said, if the master itself was asked.
+    answered: Option<RequestContext>,
     /// Who answers the action of the last request.
     last_route: Option<(ByteString, arc_swap::Guard<Arc<Ways>>)>,
     /// How many frames of the block are not taken yet: the most that a batch may still grow by.
@@ -304,7 +306,11 @@ impl SessionActor {
             // Requests, replies and events are nearly all there is.
             if self.phase.is_calling() {
                 if let Some(request) = frames.next_request() {
+                    self.turn.answered = None;
                     self.request(request, now, context);
+                    if let Some(like) = self.turn.answered.take() {
+                        self.answer_alike(&like, &mut frames, context);
+                    }
                     continue;
                 }
                 if let Some((callback_id, payload)) = frames.next_reply() {
@@ -511,8 +517,8 @@ impl SessionActor {
 
     fn request(&mut self, mut request: Request, now: Instant, context: &mut Context<Self>) {
         let callback_id = request.callback_id;
-        if self.asked.contains(callback_id) || self.answering.contains(callback_id) {
-            return self.refuse(Code::UNKNOWN, "a callback id was used twice", false, context);
+        if self.is_used(callback_id) {
+            return self.refuse_used(context);
         }
         // Also when it is refused: what came with it is given back.
         if let Err(error) = borrow(&mut request.payload, self.outbox(), || Lender::Branch(self.me().clone()))
@@ -523,10 +529,8 @@ impl SessionActor {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
             return self.reply(callback_id, Err(error));
         }
-        let max = self.master.config.in_flight_max;
-        if self.asked.len() + self.answering.len() >= max {
-            let what = format!("{max} requests of this branch are in flight already");
-            return self.reply(callback_id, Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what)));
+        if self.is_full() {
+            return self.reply(callback_id, Err(self.full()));
         }
         if !allows(self.permit.call.as_deref(), &request.action) {
             return self.reply(callback_id, Err(not_permitted("call", &request.action)));
@@ -557,6 +561,48 @@ impl SessionActor {
         self.routing.insert(action, vec![(request, deadline)]);
     }
 
+    /// Answers the requests that follow and are like the last one, which the master itself was asked: what that one was asked for and may do
+    /// has been looked up.
+    fn answer_alike(&mut self, like: &RequestContext, frames: &mut Frames, context: &mut Context<Self>) {
+        let Some((action, ways)) = self.turn.last_route.take() else {
+            return;
+        };
+        while let Some(own) = ways.own() {
+            let left = frames.left().saturating_sub(1);
+            let Some((callback_id, arguments)) = frames.next_same_request() else {
+                break;
+            };
+            if self.is_used(callback_id) {
+                return self.refuse_used(context);
+            }
+            if self.is_full() {
+                self.reply(callback_id, Err(self.full()));
+                continue;
+            }
+            let replies = self.turn.own_replies.to(self.outbox(), left);
+            self.answering.start(own, arguments, like, callback_id, &replies);
+        }
+        self.turn.last_route = Some((action, ways));
+    }
+
+    fn is_used(&self, callback_id: CallbackId) -> bool {
+        self.asked.contains(callback_id) || self.answering.contains(callback_id)
+    }
+
+    fn refuse_used(&mut self, context: &mut Context<Self>) {
+        self.refuse(Code::UNKNOWN, "a callback id was used twice", false, context);
+    }
+
+    fn is_full(&self) -> bool {
+        self.asked.len() + self.answering.len() >= self.master.config.in_flight_max
+    }
+
+    fn full(&self) -> CallError {
+        let max = self.master.config.in_flight_max;
+        let what = format!("{max} requests of this branch are in flight already");
+        CallError::new(Code::OVERLOADED, Fate::NotSent, what)
+    }
+
     /// Sends a request on its way: to the master itself, which wins, or to the session of a branch.
     fn dispatch(&mut self, request: Request, deadline: Option<Instant>, ways: &Ways) {
         let Request { callback_id, action, node, payload, .. } = request;
@@ -565,7 +611,9 @@ impl SessionActor {
         {
             let context = RequestContext::new(action, self.name.clone(), deadline);
             let replies = self.turn.own_replies.to(self.outbox(), self.turn.left);
-            return self.answering.start(own, payload, context, callback_id, &replies);
+            self.answering.start(own, (&payload).into(), &context, callback_id, &replies);
+            self.turn.answered = Some(context);
+            return;
         }
         match ways.pick(self.master.config.balance, &node) {
             Ok(provider) => {
@@ -635,9 +683,9 @@ impl SessionActor {
     /// The branch calls a function that was lent to it.
     fn invoked(&mut self, invoke: meshwork_wire::Invoke, context: &mut Context<Self>) {
         if let Some(callback_id) = invoke.callback_id
-            && (self.asked.contains(callback_id) || self.answering.contains(callback_id))
+            && self.is_used(callback_id)
         {
-            return self.refuse(Code::UNKNOWN, "a callback id was used twice", false, context);
+            return self.refuse_used(context);
         }
         let lender = || Lender::Branch(self.me().clone());
         invoked(invoke, self.outbox(), lender, &self.answering, self.master.config.in_flight_max);

@@ -8,6 +8,7 @@ use meshwork::{ByteBuf, Encoding, Pattern, Payload};
 use meshwork_wire::{
     Bind, Bound, CallbackId, Frame, NodeNews, Offer, Refused, Request, Response, SessionId, SubscriptionKey,
 };
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -92,13 +93,17 @@ fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
 }
 
 fn request(id: u64, action: &'static str) -> Frame {
+    request_with(id, action, &())
+}
+
+fn request_with<T: Serialize>(id: u64, action: &'static str, arguments: &T) -> Frame {
     Frame::Request(Request {
         callback_id: CallbackId(id),
         action: action.into(),
         node: "".into(),
         caller: "boss".into(),
         time_left: None,
-        payload: Payload::encode(Encoding::Bincode, &()).expect("nothing"),
+        payload: Payload::encode(Encoding::Bincode, arguments).expect("the test has it so"),
     })
 }
 
@@ -220,6 +225,60 @@ async fn what_a_refused_branch_asked_last_is_run_by_nobody() {
     let mut other = RawBranch::bound(&mesh, "other", &[]).await;
     other.say(&request(1, "last")).await;
     assert_eq!(provider.hear_request().await.caller, "other");
+}
+
+/// They come in one block, and all but the first take a shorter way.
+#[actix::test]
+async fn requests_that_are_alike_are_answered_each_and_held_to_the_rules_each() {
+    let half = |number: u64| async move {
+        match number {
+            0 => std::future::pending().await,
+            1 => panic!("there is no half of it"),
+            2 => Err(ActionError::new("TooSmall", "2 is too small")),
+            // Longer than what is gathered.
+            3 => Ok("long".repeat(100)),
+            _ => Ok((number / 2).to_string()),
+        }
+    };
+    let mesh = Mesh::of(MasterActor::new("master").in_flight_max(3).respond("half", half)).await;
+    let mut branch = RawBranch::bound(&mesh, "branch", &[]).await;
+    // From now on its session knows the way.
+    branch.say(&request_with(1, "half", &8_u64)).await;
+    assert!(matches!(branch.hear_answer().await, Some(Frame::Response(_))));
+    let mut bytes = BytesMut::new();
+    let numbers = [10_u64, 0, 12, 1, 0, 2, 14, 3, 0, 16, 18, 20];
+    for (id, number) in (10..).zip(&numbers) {
+        request_with(id, "half", number).encode(&mut bytes);
+    }
+    branch.write(&bytes).await;
+    let mut outcomes = std::collections::BTreeMap::new();
+    while outcomes.len() < numbers.len() - 3 {
+        let Some(Frame::Response(Response { callback_id, outcome })) = branch.hear_answer().await else {
+            panic!("it is an outcome");
+        };
+        let outcome = outcome.map(|payload| payload.decode::<String>().expect("a text"));
+        outcomes.insert(callback_id.0, outcome.map_err(|error| error.code()));
+    }
+    let overloaded = || Err(Code::OVERLOADED);
+    let half_of = |number: u64| Ok((number / 2).to_string());
+    let expected = [
+        (10, half_of(10)),
+        (12, half_of(12)),
+        (13, Err(Code::PANICKED)),
+        (15, Err(Code::UNKNOWN)),
+        (16, half_of(14)),
+        (17, Ok("long".repeat(100))),
+        // Three are in flight.
+        (19, overloaded()),
+        (20, overloaded()),
+        (21, overloaded()),
+    ];
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), expected);
+    let mut bytes = BytesMut::new();
+    [30, 18].iter().for_each(|id| request_with(*id, "half", &22_u64).encode(&mut bytes));
+    branch.write(&bytes).await;
+    assert!(matches!(branch.hear_answer().await, Some(Frame::Response(_))), "30 is one too many");
+    branch.is_refused().await;
 }
 
 #[actix::test]

@@ -1,12 +1,12 @@
 //! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
 //! frame: that is what keeps the cost of a frame low under load.
 
-use crate::frame::{EventHead, PUBLISH, SharedHead, read_event, read_reply, read_request};
+use crate::frame::{EventHead, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_request};
 use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
     READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
 };
-use crate::{CallbackId, Frame, Payload, Publish, Request};
+use crate::{CallbackId, Frame, Payload, PayloadRef, Publish, Request};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{io, ops::Range};
 use tokio_util::codec::{Decoder, Encoder};
@@ -215,6 +215,19 @@ impl Frames {
         let request = read_request(&self.block, part, &mut self.request_head, is_last)?;
         self.step_to(end);
         Some(request)
+    }
+
+    /// What differs in the next frame, if it is a request that says the same as the last one of [`Frames::next_request`], but for its id and its
+    /// payload.
+    #[inline]
+    pub fn next_same_request(&mut self) -> Option<(CallbackId, PayloadRef<'_>)> {
+        let kept = self.request_head.as_ref()?;
+        let part = self.part()?;
+        let end = part.end;
+        let same = read_same_request(&self.block, part, kept)?;
+        self.at = end;
+        self.left = self.left.saturating_sub(1);
+        Some(same)
     }
 
     /// The next frame, if it is a usual reply, likewise.

@@ -25,8 +25,8 @@ pub use dialect::{
 pub use error::{CallError, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, FrameRef, Invoke, LikeBefore,
-    NodeNews, Offer, Publish, Refused, Register, Request, Response, Shape, Subscribe, SubscriptionKey,
-    Unregister,
+    NodeNews, Offer, Publish, Refused, Register, Request, Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe,
+    SubscriptionKey, Unregister, write_small_reply,
 };
 pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};
@@ -34,4 +34,4 @@ pub use name::{
     NameError, check_action, check_node, check_topic, everything_above, everything_below, is_everything_below,
 };
 pub use pattern::{Pattern, PatternError};
-pub use payload::{DecodeError, EncodeError, Encoding, Payload, Value};
+pub use payload::{DecodeError, EncodeError, Encoding, Payload, PayloadRef, Value};

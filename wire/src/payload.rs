@@ -55,6 +55,17 @@ pub struct Payload {
     pub callbacks: Callbacks,
 }
 
+/// A [`Payload`] that is read where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct PayloadRef<'a> {
+    /// How the bytes were written.
+    pub encoding: Encoding,
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// The functions in the value.
+    pub callbacks: &'a Callbacks,
+}
+
 /// A value cannot be written in the encoding.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("cannot be written as {encoding}: {reason}")]
@@ -116,13 +127,31 @@ impl Payload {
     /// # Errors
     ///
     /// When the encoding has no form for the value, such as a map with keys that are not text in JSON.
+    #[inline]
     pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
-        let mut writer = Writer::default();
-        let (written, callbacks) = Callbacks::noted(|| write(encoding, value, &mut writer));
-        let bytes = writer.finish();
-        match written.and(callbacks) {
-            Ok(callbacks) => Ok(Self { encoding, bytes, callbacks }),
-            Err(reason) => Err(EncodeError { encoding, reason }),
+        let (writer, callbacks) = written(encoding, value)?;
+        Ok(Self { encoding, bytes: writer.finish(), callbacks })
+    }
+
+    /// Writes a value, as [`Payload::encode`] does. One of at most 64 bytes without functions becomes no payload: its bytes are handed to
+    /// `small`, which spares the allocation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Payload::encode`].
+    #[inline]
+    pub fn encode_unless_small<T: Serialize + ?Sized>(
+        encoding: Encoding,
+        value: &T,
+        small: impl FnOnce(&[u8]),
+    ) -> Result<Option<Self>, EncodeError> {
+        let (writer, callbacks) = written(encoding, value)?;
+        match writer.small() {
+            Some(bytes) if callbacks.is_empty() => {
+                small(bytes);
+                Ok(None)
+            }
+            _ => Ok(Some(Self { encoding, bytes: writer.finish(), callbacks })),
         }
     }
 
@@ -131,52 +160,18 @@ impl Payload {
     /// # Errors
     ///
     /// When the bytes are not a `T`.
+    #[inline]
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        self.callbacks.hand_out(|| read(self.encoding, &self.bytes)).map_err(|mut reason| {
-            // Codecs quote what they do not understand, however long that is.
-            reason.truncate(cut_len(&reason));
-            reason.shrink_to_fit();
-            DecodeError { encoding: self.encoding, expected: std::any::type_name::<T>(), reason }
-        })
+        PayloadRef::from(self).decode()
     }
 
-    /// Reads the arguments of a call. Callers that write lists of arguments send one even if there is one argument, or none: where a
-    /// list is not what is expected, its only element is looked at, and an empty one is nothing.
+    /// Reads the arguments of a call: see [`PayloadRef::decode_arguments`].
     ///
     /// # Errors
     ///
-    /// When the bytes are not a `T`, and neither is such an element.
+    /// As there.
     pub fn decode_arguments<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        match self.decode() {
-            Err(error) => {
-                let only = self.only_argument().ok_or_else(|| error.clone())?;
-                only.decode().map_err(|_| error)
-            }
-            read => read,
-        }
-    }
-
-    /// The only element of a list.
-    fn only_argument(&self) -> Option<Self> {
-        let bytes = match self.encoding {
-            Encoding::Bincode => return None,
-            Encoding::MessagePack => match &self.bytes[..] {
-                [0x90] | [0xDC, 0, 0] | [0xDD, 0, 0, 0, 0] => Bytes::from_static(&[0xC0]),
-                [0x91, ..] => self.bytes.slice(1..),
-                [0xDC, 0, 1, ..] => self.bytes.slice(3..),
-                [0xDD, 0, 0, 0, 1, ..] => self.bytes.slice(5..),
-                _ => return None,
-            },
-            Encoding::Json => {
-                let list: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&self.bytes).ok()?;
-                match list[..] {
-                    [] => Bytes::from_static(b"null"),
-                    [only] => self.bytes.slice_ref(only.get().as_bytes()),
-                    _ => return None,
-                }
-            }
-        };
-        Some(Self { encoding: self.encoding, bytes, callbacks: self.callbacks.clone() })
+        PayloadRef::from(self).decode_arguments()
     }
 
     /// The same value in another encoding. Both must describe themselves: what is bincode cannot be read without its type. Byte
@@ -212,6 +207,90 @@ impl Payload {
     }
 }
 
+impl<'a> From<&'a Payload> for PayloadRef<'a> {
+    #[inline]
+    fn from(Payload { encoding, bytes, callbacks }: &'a Payload) -> Self {
+        Self { encoding: *encoding, bytes, callbacks }
+    }
+}
+
+impl PayloadRef<'_> {
+    /// Reads the value, all of it: bytes left over are an error. Nesting and claimed lengths are bounded.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a `T`.
+    #[inline]
+    pub fn decode<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
+        let Self { encoding, bytes, callbacks } = self;
+        callbacks.hand_out(|| read(encoding, bytes)).map_err(|reason| not_read::<T>(encoding, reason))
+    }
+
+    /// Reads the arguments of a call. Callers that write lists of arguments send one even if there is one argument, or none: where a
+    /// list is not what is expected, its only element is looked at, and an empty one is nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a `T`, and neither is such an element.
+    #[inline]
+    pub fn decode_arguments<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
+        self.decode().or_else(|error| self.decode_only_argument(error))
+    }
+
+    #[cold]
+    fn decode_only_argument<T: DeserializeOwned>(self, error: DecodeError) -> Result<T, DecodeError> {
+        match self.only_argument() {
+            Some(only) => only.decode().map_err(|_| error),
+            None => Err(error),
+        }
+    }
+
+    /// The only element of a list.
+    fn only_argument(self) -> Option<Self> {
+        let bytes = match self.encoding {
+            Encoding::Bincode => return None,
+            Encoding::MessagePack => match self.bytes {
+                [0x90] | [0xDC, 0, 0] | [0xDD, 0, 0, 0, 0] => &[0xC0],
+                [0x91, only @ ..] | [0xDC, 0, 1, only @ ..] | [0xDD, 0, 0, 0, 1, only @ ..] => only,
+                _ => return None,
+            },
+            Encoding::Json => {
+                let list: Vec<&serde_json::value::RawValue> = serde_json::from_slice(self.bytes).ok()?;
+                match list[..] {
+                    [] => b"null",
+                    [only] => only.get().as_bytes(),
+                    _ => return None,
+                }
+            }
+        };
+        Some(Self { bytes, ..self })
+    }
+}
+
+#[cold]
+fn not_read<T>(encoding: Encoding, mut reason: String) -> DecodeError {
+    // Codecs quote what they do not understand, however long that is.
+    reason.truncate(cut_len(&reason));
+    reason.shrink_to_fit();
+    DecodeError { encoding, expected: std::any::type_name::<T>(), reason }
+}
+
+/// A value that is written, and its functions.
+#[inline]
+fn written<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<(Writer, Callbacks), EncodeError> {
+    let mut writer = Writer::default();
+    let (written, callbacks) = Callbacks::noted(|| write(encoding, value, &mut writer));
+    match written.and(callbacks) {
+        Ok(callbacks) => Ok((writer, callbacks)),
+        Err(reason) => {
+            // What it was gathered in is used again.
+            writer.finish();
+            Err(EncodeError { encoding, reason })
+        }
+    }
+}
+
+#[inline]
 fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, writer: &mut Writer) -> Result<(), String> {
     match encoding {
         Encoding::Bincode => bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
@@ -267,8 +346,14 @@ impl Writer {
         self.len = 0;
     }
 
+    /// All of it, if it is small.
     #[inline]
-    fn finish(&mut self) -> Bytes {
+    fn small(&self) -> Option<&[u8]> {
+        if self.buffer.is_none() { Some(&self.gathered[..self.len]) } else { None }
+    }
+
+    #[inline]
+    fn finish(mut self) -> Bytes {
         let gathered = &self.gathered[..self.len];
         let Some(mut buffer) = self.buffer.take() else {
             return Bytes::copy_from_slice(gathered);
@@ -309,11 +394,23 @@ impl io::Write for Writer {
     }
 }
 
+#[inline]
 fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, String> {
     // The self-describing ones need it too: they ask a type that holds nothing but itself, in newtypes and options, again
     // and again for one and the same byte.
     let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    let read = read_within(encoding, bytes, &bounds);
+    if encoding == Encoding::Bincode {
+        return read_bincode(bytes, &bounds);
+    }
+    read_self_describing(encoding, bytes, &bounds)
+}
+
+fn read_self_describing<T: DeserializeOwned>(
+    encoding: Encoding,
+    bytes: &[u8],
+    bounds: &bounded::Bounds,
+) -> Result<T, String> {
+    let read = read_within(encoding, bytes, bounds);
     if read.is_ok() {
         return read;
     }
@@ -359,19 +456,14 @@ fn read_within<T: DeserializeOwned>(
     bytes: &[u8],
     bounds: &bounded::Bounds,
 ) -> Result<T, String> {
-    let seed = bounded::BoundedSeed::new(bounds);
     match encoding {
-        Encoding::Bincode => {
-            let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
-            let (value, read) = bincode::serde::seed_decode_from_slice(seed, bytes, config)
-                .map_err(|error| error.to_string())?;
-            check_all_read(read, bytes.len())?;
-            Ok(value)
-        }
+        Encoding::Bincode => read_bincode(bytes, bounds),
         Encoding::MessagePack => {
             let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
             reader.set_max_depth(DEPTH_MAX);
-            let value = seed.deserialize(&mut reader).map_err(|error| error.to_string())?;
+            let value = bounded::BoundedSeed::new(bounds)
+                .deserialize(&mut reader)
+                .map_err(|error| error.to_string())?;
             // It does not tell where it ended, only that it finds no byte more: any byte would be a marker to a `bool`, or another
             // error.
             match bool::deserialize(&mut reader) {
@@ -381,13 +473,29 @@ fn read_within<T: DeserializeOwned>(
         }
         Encoding::Json => {
             let mut reader = serde_json::Deserializer::from_slice(bytes);
-            let value = seed.deserialize(&mut reader).map_err(|error| error.to_string())?;
+            let value = bounded::BoundedSeed::new(bounds)
+                .deserialize(&mut reader)
+                .map_err(|error| error.to_string())?;
             reader.end().map_err(|error| error.to_string())?;
             Ok(value)
         }
     }
 }
 
+#[inline]
+fn read_bincode<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
+    let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
+    let seed = bounded::BoundedSeed::new(bounds);
+    match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
+        Ok((value, read)) => {
+            check_all_read(read, bytes.len())?;
+            Ok(value)
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[inline]
 fn check_all_read(read: usize, len: usize) -> Result<(), String> {
     if read == len { Ok(()) } else { Err(format!("{} bytes are left over", len - read)) }
 }

@@ -7,7 +7,7 @@
 
 use super::{Borrowed, Frame, Publish, Request, Response, as_micros};
 use crate::limits::LENGTH_PREFIX_LEN;
-use crate::{CallbackId, Callbacks, Encoding, Payload};
+use crate::{CallbackId, Callbacks, Encoding, Payload, PayloadRef};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use std::ops::Range;
@@ -35,6 +35,12 @@ const TEXTS_LEN_MAX: usize = 128;
 
 /// A payload of so many bytes is gathered with its head, so that both go into the buffer in one piece.
 const SMALL_PAYLOAD_LEN_MAX: usize = 64;
+
+/// What [`write_small_reply`] takes.
+pub const SMALL_REPLY_LEN_MAX: usize = SMALL_PAYLOAD_LEN_MAX;
+
+/// No functions.
+static NO_CALLBACKS: Callbacks = Callbacks::none();
 
 /// What requests that are written one behind the other have in common, found once.
 #[derive(Debug, Default)]
@@ -110,6 +116,30 @@ pub(super) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut BytesMut) -
     true
 }
 
+/// Appends the whole frame of a reply to a request whose value is small and has no functions: as that of a [`Response`] with a [`Payload`]
+/// of these bytes.
+///
+/// # Panics
+///
+/// When there are more than [`SMALL_REPLY_LEN_MAX`].
+#[inline]
+pub fn write_small_reply(callback_id: CallbackId, encoding: Encoding, bytes: &[u8], buffer: &mut BytesMut) {
+    const LEN_MAX: usize = LENGTH_PREFIX_LEN + 1 + NUMBER_LEN_MAX + 3 + SMALL_REPLY_LEN_MAX;
+    let mut frame = [0; LEN_MAX];
+    let mut at = LENGTH_PREFIX_LEN;
+    frame[at] = RESPONSE;
+    at += 1;
+    at += put_number(&mut frame[at..], callback_id.0);
+    frame[at..at + 3].copy_from_slice(&[REPLY, number_of(encoding), 0]);
+    at += 3;
+    frame[at..at + bytes.len()].copy_from_slice(bytes);
+    at += bytes.len();
+    #[expect(clippy::cast_possible_truncation, reason = "it is bounded by the length of the array")]
+    let claimed = (at - LENGTH_PREFIX_LEN) as u32;
+    frame[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
+    buffer.extend_from_slice(&frame[..at]);
+}
+
 impl LikeBefore {
     /// Writes a request, and behind its head this, if one like it was written before; says whether it did.
     pub(super) fn write(&mut self, request: &Request, behind: &[u8], buffer: &mut BytesMut) -> bool {
@@ -177,6 +207,16 @@ fn is_same(one: &str, other: &str) -> bool {
     one.len() == other.len() && (one.is_empty() || one == other)
 }
 
+/// The place of an encoding among its like.
+#[inline]
+fn number_of(encoding: Encoding) -> u8 {
+    match encoding {
+        Encoding::Bincode => 0,
+        Encoding::MessagePack => 1,
+        Encoding::Json => 2,
+    }
+}
+
 /// Writes a number at the start of this; gives its length.
 #[inline]
 fn put_number(room: &mut [u8], number: u64) -> usize {
@@ -233,11 +273,7 @@ impl Writer {
 
     /// The head's last part: what the payload is, and that no functions are in it.
     fn encoding(&mut self, encoding: Encoding) {
-        self.byte(match encoding {
-            Encoding::Bincode => 0,
-            Encoding::MessagePack => 1,
-            Encoding::Json => 2,
-        });
+        self.byte(number_of(encoding));
         self.byte(0);
     }
 
@@ -320,17 +356,31 @@ pub(crate) fn read_request(
     }
     let start = reader.at;
     let request = reader.request(callback_id)?;
-    if !is_last {
-        *kept = Some(SharedHead {
-            bytes: start..reader.at,
-            action: request.action.clone(),
-            node: request.node.clone(),
-            caller: request.caller.clone(),
-            time_left: request.time_left,
-            encoding: request.payload.encoding,
-        });
-    }
+    *kept = (!is_last).then(|| SharedHead {
+        bytes: start..reader.at,
+        action: request.action.clone(),
+        node: request.node.clone(),
+        caller: request.caller.clone(),
+        time_left: request.time_left,
+        encoding: request.payload.encoding,
+    });
     Some(request)
+}
+
+/// A request alone whose head is the one that was kept: what differs.
+#[inline]
+pub(crate) fn read_same_request<'a>(
+    block: &'a Bytes,
+    part: Range<usize>,
+    kept: &SharedHead,
+) -> Option<(CallbackId, PayloadRef<'a>)> {
+    let mut reader = Reader::new(block, part)?;
+    if reader.byte()? != REQUEST {
+        return None;
+    }
+    let callback_id = CallbackId(reader.number()?);
+    let bytes = reader.bytes.get(reader.at..)?.strip_prefix(block.get(kept.bytes.clone())?)?;
+    Some((callback_id, PayloadRef { encoding: kept.encoding, bytes, callbacks: &NO_CALLBACKS }))
 }
 
 impl SharedHead {
@@ -585,6 +635,17 @@ mod tests {
         }
 
         #[test]
+        fn a_small_reply_is_written_as_any_other(callback_id in number(), payload in payload()) {
+            let (mut small, mut usual) = (BytesMut::new(), BytesMut::new());
+            let bytes = payload.bytes.slice(..payload.len().min(SMALL_REPLY_LEN_MAX));
+            let callback_id = CallbackId(callback_id);
+            write_small_reply(callback_id, payload.encoding, &bytes, &mut small);
+            let outcome = Ok(Payload::new(payload.encoding, bytes));
+            Frame::Response(Response { callback_id, outcome }).encode(&mut usual);
+            prop_assert_eq!(small, usual);
+        }
+
+        #[test]
         fn requests_are_written_alike_whatever_was_before_them(frames in vec((0..3_usize, number(), payload()), 1..9), like in vec(frame(), 3)) {
             let mut before = LikeBefore::default();
             for (which, callback_id, payload) in frames {
@@ -633,10 +694,22 @@ mod tests {
             let (block, parts) = block_of(requests.iter().cloned().map(Frame::Request));
             let mut kept = None;
             for (number, part) in parts.iter().enumerate() {
+                let same = kept.as_ref().and_then(|kept| read_same_request(&block, part.clone(), kept));
+                let is_same = number > 0 && {
+                    let (one, other) = (&requests[number - 1], &requests[number]);
+                    one.action == other.action
+                        && one.node == other.node
+                        && one.time_left == other.time_left
+                        && one.payload.encoding == other.payload.encoding
+                };
+                let expected = is_same.then(|| (requests[number].callback_id, &requests[number].payload.bytes[..]));
+                prop_assert_eq!(same.map(|(callback_id, payload)| (callback_id, payload.bytes)), expected);
+                prop_assert!(same.is_none_or(|(_, payload)| payload.encoding == requests[number].payload.encoding));
                 let request = read_request(&block, part.clone(), &mut kept, number + 1 == parts.len());
                 prop_assert_eq!(request.as_ref(), Some(&requests[number]));
                 let mut cut = part.clone();
                 cut.end -= requests[number].payload.len() + 1;
+                prop_assert!(kept.as_ref().and_then(|kept| read_same_request(&block, cut.clone(), kept)).is_none());
                 let read = read_request(&block, cut, &mut kept, true);
                 prop_assert!(read.is_none(), "a head that is cut is none, whatever was before it");
             }
