@@ -10,10 +10,7 @@ use actix::Addr;
 use bytes::Bytes;
 use meshwork_actors::master::{Attach, MasterActor};
 use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, SubscribeTo};
-use meshwork_wire::{
-    ByteString, SubscriptionKey,
-    limits::{BLOCK_OF_FEW, SOME_FRAMES},
-};
+use meshwork_wire::{ByteString, SubscriptionKey, limits::BLOCK_OF_FEW};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -27,10 +24,6 @@ pub struct Node(Inner);
 
 /// How many calls of many are written before the first of them leave: as few as the far end takes in one turn, so that it begins at once.
 const CALLS_AT_FIRST: usize = BLOCK_OF_FEW;
-
-/// How many leave together then. The far end takes as many in one turn: it takes fewer in parts, so that their caller need not wait
-/// for all, and this caller has more to write.
-const CALLS_AT_ONCE: usize = SOME_FRAMES + 64;
 
 #[derive(Clone)]
 enum Inner {
@@ -131,10 +124,10 @@ impl Node {
         asked.reserve(arguments.size_hint().0);
         let mut part = CALLS_AT_FIRST;
         for arguments in arguments {
-            asked.add(Payload::encode(encoding, &arguments).map_err(CallError::from));
-            if asked.unsent() == part {
+            asked.add(&arguments);
+            if asked.unsent() == part || asked.is_full() {
                 asked.submit();
-                part = CALLS_AT_ONCE;
+                part = usize::MAX;
                 // They leave, and are worked on, while the next ones are written.
                 tokio::task::yield_now().await;
             }

@@ -621,23 +621,33 @@ impl BranchActor {
     /// Sends calls on their way that differ in their arguments alone: all at once if they go over the link.
     fn ask_many(&mut self, many: AskMany, now: Instant) {
         let here = self.actions.get(&many.call.action).is_some();
-        let Some(outbox) = self.way_for_calls().filter(|_| !here) else {
+        let fits = |outbox: &&Outbox| !here && many.frame_len <= outbox.frame_len_max();
+        let Some(outbox) = self.way_for_calls().filter(fits) else {
             return many.into_single().for_each(|ask| self.ask(Box::new(ask), now));
         };
-        let AskMany { call, each } = many;
+        let AskMany { call, first, seats, frames, others, .. } = many;
         let until = call.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
         let mut requests = self.requests.borrow_mut();
+        let count = seats.count() as u64;
+        requests.open_part(first, seats, until);
+        let mut held = outbox.hold();
+        if let Err(refusal) = held.push_requests(&frames) {
+            drop(held);
+            let error = not_said(refusal);
+            (0..count).for_each(|number| {
+                requests.resolve_in_turn(CallbackId(first.0 + number), Err(error.clone()), 0);
+            });
+            return requests.end_turn();
+        }
         let mut request = Request {
-            callback_id: CallbackId(0),
+            callback_id: first,
             action: call.action,
             node: call.node,
             caller: ByteString::new(),
             time_left: call.within,
             payload: Payload::default(),
         };
-        let mut held = outbox.hold();
-        for (callback_id, seat, payload) in each {
-            requests.open(callback_id, Way::Link, Reply::Batch(seat), until);
+        for (callback_id, payload) in others {
             (request.callback_id, request.payload) = (callback_id, payload);
             if let Err(refusal) = held.push(&request) {
                 requests.resolve(callback_id, Err(not_said(refusal)));
@@ -853,7 +863,8 @@ impl StreamHandler<FromLink> for BranchActor {
                 while matches!(self.state, State::Bound(_)) {
                     // Replies, requests and events are nearly all there is.
                     if let Some((callback_id, payload)) = frames.next_reply() {
-                        self.requests.borrow_mut().resolve(callback_id, Ok(payload));
+                        let mut requests = self.requests.borrow_mut();
+                        requests.resolve_in_turn(callback_id, Ok(payload), frames.left());
                         continue;
                     }
                     if let Some(request) = frames.next_request() {
@@ -870,6 +881,7 @@ impl StreamHandler<FromLink> for BranchActor {
                         None => break,
                     }
                 }
+                self.requests.borrow_mut().end_turn();
                 self.subscribers.end_run();
                 if let State::Bound(link) = &self.state {
                     link.replies.leave(&link.outbox);

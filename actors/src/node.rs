@@ -8,15 +8,20 @@
 use crate::branch::ActionCache;
 use crate::outbox::Outbox;
 use crate::responder::{Actions, Outcome};
-use crate::response::{Batch, Reply, Seat};
+use crate::response::{Batch, Reply, Seats};
 use crate::router::Deliver;
 use crate::snapshot::Snapshot;
 use actix::{Actor, Addr, Handler, Message, Recipient};
-use meshwork_wire::limits::{CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, IN_FLIGHT_MAX, NAME_LEN_MAX};
-use meshwork_wire::{
-    ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Invocation, NodeNews,
-    Pattern, Payload, Request, SubscriptionKey, Wants, check_topic,
+use bytes::{Bytes, BytesMut};
+use meshwork_wire::limits::{
+    CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
+    PAYLOAD_SHARED_LEN_MIN, SOME_FRAMES,
 };
+use meshwork_wire::{
+    ActionDescription, ByteString, CallError, CallbackId, Code, CommonHead, Encoding, Fate, Frame,
+    FrameCodec, Invocation, NodeNews, Pattern, Payload, Request, SubscriptionKey, Wants, check_topic,
+};
+use serde::Serialize;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -25,6 +30,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::codec::Decoder;
 
 /// What handles on a node and its actor share.
 pub struct Node {
@@ -93,12 +99,21 @@ pub(crate) struct Ask {
     pub(crate) reply: Reply,
 }
 
-/// Calls that differ in their arguments alone, on their way to the actor.
+/// Calls that differ in their arguments alone, on their way to the actor: a part of those that are awaited as one. Each has a place
+/// among those in flight.
 pub(crate) struct AskMany {
     /// Without its arguments.
     pub(crate) call: Call,
-    /// The arguments of each, with its id and where its caller waits.
-    pub(crate) each: Vec<(CallbackId, Seat, Payload)>,
+    /// The id of the first; those of the others follow it.
+    pub(crate) first: CallbackId,
+    /// Where the caller of each waits.
+    pub(crate) seats: Seats,
+    /// The frames of most of them.
+    pub(crate) frames: Bytes,
+    /// How long the longest of these is.
+    pub(crate) frame_len: usize,
+    /// Those that are long, or pass functions: their arguments.
+    pub(crate) others: Vec<(CallbackId, Payload)>,
 }
 
 /// A call of a function on its way to the actor.
@@ -268,33 +283,47 @@ pub struct Asked {
     settled: bool,
 }
 
-/// Many calls that are awaited as one: [`AskedMany::add`] them, [`AskedMany::submit`] them, all at once or a part at a time,
-/// then take their outcomes as they come with [`AskedMany::next`]. Dropping it cancels those that have no outcome yet.
+/// Many calls that are awaited as one: [`AskedMany::add`] them, [`AskedMany::submit`] them a part at a time, then take their
+/// outcomes as they come with [`AskedMany::next`]. Dropping it cancels those that have no outcome yet.
 pub struct AskedMany {
     node: Arc<Node>,
     batch: Arc<Batch>,
     /// What all of them have in common.
     call: Call,
-    /// The ids of those that were submitted, with their places.
-    ids: Vec<(CallbackId, usize)>,
+    /// The same as their frames have it, unless their names are too long.
+    head: Option<CommonHead>,
+    /// Those that are not submitted yet.
+    writing: Option<Writing>,
+    /// The first ids and places of the parts that were submitted, and how many calls each has.
+    parts: Vec<(CallbackId, usize, usize)>,
     /// Which of those that were added have been given their outcomes, and how many that are.
     given: Vec<bool>,
     given_count: usize,
-    ready: Vec<(CallbackId, Seat, Payload)>,
+}
+
+/// A part that is being written.
+struct Writing {
+    first: CallbackId,
+    seats: Seats,
+    frames: BytesMut,
+    frame_len: usize,
+    others: Vec<(CallbackId, Payload)>,
 }
 
 impl Node {
     /// The beginning of many calls that are awaited as one. They are all like this one, but for their arguments.
     #[must_use]
     pub fn ask_many(self: &Arc<Self>, call: Call) -> AskedMany {
+        let Ask { request, .. } = Ask::new(CallbackId(0), call.clone(), Reply::Nobody);
         AskedMany {
             node: Arc::clone(self),
             batch: Arc::default(),
+            head: CommonHead::of(&request),
             call,
-            ids: Vec::new(),
+            writing: None,
+            parts: Vec::new(),
             given: Vec::new(),
             given_count: 0,
-            ready: Vec::new(),
         }
     }
 
@@ -544,8 +573,22 @@ impl Node {
         Err(CallError::new(Code::OVERLOADED, Fate::NotSent, format!("{max} calls are in flight already")))
     }
 
+    /// Takes the places of so many, or none.
+    fn take_places(&self, count: usize) -> bool {
+        let max = self.in_flight_max.load(Ordering::Relaxed);
+        let fit = self.in_flight.fetch_add(count, Ordering::Relaxed) + count <= max;
+        if !fit {
+            self.settled_many(count);
+        }
+        fit
+    }
+
     pub(crate) fn settled(&self) {
-        if self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+        self.settled_many(1);
+    }
+
+    pub(crate) fn settled_many(&self, count: usize) {
+        if count > 0 && self.in_flight.fetch_sub(count, Ordering::AcqRel) == count {
             self.idle.notify_waiters();
         }
     }
@@ -590,19 +633,7 @@ impl Node {
             std::mem::take(&mut queue.submissions)
         };
         for submission in left {
-            match submission {
-                Submission::Ask(ask) => ask.refuse(self, error.clone()),
-                Submission::AskMany(many) => {
-                    for ask in many.into_single() {
-                        ask.refuse(self, error.clone());
-                    }
-                }
-                Submission::Invoke(invoking) => invoking.refuse(self, error.clone()),
-                Submission::Cancel(_)
-                | Submission::Release { .. }
-                | Submission::Publish { .. }
-                | Submission::Broadcast { .. } => {}
-            }
+            submission.refuse(self, &error);
         }
         if !matches!(*self.status.borrow(), Status::Closed(_)) {
             self.set_status(Status::Closed(error));
@@ -611,10 +642,15 @@ impl Node {
     }
 
     fn submit(&self, submission: Submission) -> Result<(), CallError> {
+        self.push(submission).map_err(|(_, error)| error)
+    }
+
+    /// The same; gives back what a node that has ended does not take.
+    fn push(&self, submission: Submission) -> Result<(), (Submission, CallError)> {
         let was_empty = {
             let mut queue = self.lock();
             if let Some(error) = &queue.closed {
-                return Err(error.clone());
+                return Err((submission, error.clone()));
             }
             queue.submissions.push(submission);
             queue.submissions.len() == 1
@@ -623,6 +659,25 @@ impl Node {
             self.flush();
         }
         Ok(())
+    }
+
+    /// Submits a part of the calls that are awaited as one: together, or, if there are not places for all, as many as there are.
+    fn ask_part(&self, many: AskMany) {
+        let single = |ask: Ask| match self.take_place() {
+            Ok(()) => self.submit_ask(Submission::Ask(Box::new(ask))),
+            Err(error) => ask.reply.send(Err(error)),
+        };
+        if self.take_places(many.seats.left()) {
+            self.submit_ask(Submission::AskMany(Box::new(many)));
+        } else {
+            many.into_single().for_each(single);
+        }
+    }
+
+    fn submit_ask(&self, submission: Submission) {
+        if let Err((submission, error)) = self.push(submission) {
+            submission.refuse(self, &error);
+        }
     }
 
     fn flush(&self) {
@@ -723,6 +778,17 @@ impl Node {
     }
 }
 
+/// How many calls that are awaited as one are submitted together at most. The far end takes as many in one turn: it takes fewer in parts, so
+/// that their caller need not wait for all, and this caller has more to write.
+const CALLS_PER_PART_MAX: usize = SOME_FRAMES + 64;
+
+/// A part that is as long is submitted as it is.
+const PART_LEN_MAX: usize = 64 * 1024;
+
+/// About as much room do the first part and one of the others take.
+const FIRST_PART_LEN: usize = 1024;
+const PART_LEN: usize = 32 * CALLS_PER_PART_MAX;
+
 /// What the head of an event takes at most, its names and that of one group included.
 const EVENT_HEAD_LEN_MAX: usize = 4 * NAME_LEN_MAX;
 
@@ -747,8 +813,13 @@ impl Change {
 
 impl Queue {
     fn next_id(&mut self) -> CallbackId {
+        self.next_ids(1)
+    }
+
+    /// The first of so many.
+    fn next_ids(&mut self, count: usize) -> CallbackId {
         let id = CallbackId(self.next_id);
-        self.next_id += 1;
+        self.next_id += count as u64;
         id
     }
 }
@@ -799,14 +870,40 @@ impl Submission {
             | Submission::Broadcast { .. } => false,
         }
     }
+
+    /// Ends what did not get as far as the actor.
+    fn refuse(self, node: &Node, error: &CallError) {
+        match self {
+            Submission::Ask(ask) => ask.refuse(node, error.clone()),
+            Submission::AskMany(many) => many.into_single().for_each(|ask| ask.refuse(node, error.clone())),
+            Submission::Invoke(invoking) => invoking.refuse(node, error.clone()),
+            Submission::Cancel(_)
+            | Submission::Release { .. }
+            | Submission::Publish { .. }
+            | Submission::Broadcast { .. } => {}
+        }
+    }
 }
 
 impl AskMany {
     /// The same calls one by one, for whatever is not the straight way.
     pub(crate) fn into_single(self) -> impl Iterator<Item = Ask> {
-        let Self { call, each } = self;
-        each.into_iter().map(move |(callback_id, seat, arguments)| {
-            Ask::new(callback_id, Call { arguments, ..call.clone() }, Reply::Batch(seat))
+        let Self { call, first, mut seats, frames, mut others, .. } = self;
+        let mut frames = BytesMut::from(frames);
+        let mut codec = FrameCodec::new(usize::MAX);
+        // They were written here, so they can be read.
+        while let Ok(Some(block)) = codec.decode(&mut frames) {
+            let requests = block.frames().filter_map(|frame| match frame {
+                Ok(Frame::Request(request)) => Some((request.callback_id, request.payload)),
+                _ => None,
+            });
+            others.extend(requests);
+        }
+        others.sort_unstable_by_key(|(callback_id, _)| *callback_id);
+        others.into_iter().filter_map(move |(callback_id, arguments)| {
+            let number = usize::try_from(callback_id.0 - first.0).ok()?;
+            let seat = seats.take_seat(number)?;
+            Some(Ask::new(callback_id, Call { arguments, ..call.clone() }, Reply::Batch(seat)))
         })
     }
 }
@@ -903,53 +1000,76 @@ impl AskedMany {
     /// Makes room for about so many calls more.
     pub fn reserve(&mut self, more: usize) {
         // A count that comes from outside makes us hold little before there is anything.
-        let more = more.min(IN_FLIGHT_MAX);
-        self.given.reserve(more);
-        self.ids.reserve(more);
+        self.given.reserve(more.min(IN_FLIGHT_MAX));
     }
 
-    /// Adds a call with these arguments; or the reason why it is none, which is its outcome then.
-    pub fn add(&mut self, arguments: Result<Payload, CallError>) {
+    /// Adds a call with these arguments. One that cannot be written has that as its outcome.
+    #[inline]
+    pub fn add<T: Serialize + ?Sized>(&mut self, arguments: &T) {
         let place = self.given.len();
         self.given.push(false);
-        match arguments.and_then(|arguments| self.node.take_place().map(|()| arguments)) {
-            Ok(arguments) => self.ready.push((CallbackId(0), self.batch.seat(place), arguments)),
-            Err(error) => self.batch.tell(place, Err(error)),
+        let writing = self.writing.get_or_insert_with(|| Writing {
+            first: self.node.lock().next_ids(CALLS_PER_PART_MAX),
+            seats: Seats::new(Arc::clone(&self.batch), place),
+            frames: BytesMut::with_capacity(if self.parts.is_empty() { FIRST_PART_LEN } else { PART_LEN }),
+            frame_len: 0,
+            others: Vec::new(),
+        });
+        let number = writing.seats.count();
+        writing.seats.push();
+        let callback_id = CallbackId(writing.first.0 + number as u64);
+        let (head, frames) = (self.head.as_ref(), &mut writing.frames);
+        let start = frames.len();
+        let mut write = |bytes: &[u8]| {
+            if let Some(head) = head {
+                head.encode(callback_id, bytes, frames);
+            }
+        };
+        let encoding = self.call.arguments.encoding;
+        let written = match head {
+            Some(_) => Payload::encode_unless_small(encoding, arguments, &mut write),
+            None => Payload::encode(encoding, arguments).map(Some),
+        };
+        match written {
+            Ok(None) => {}
+            Ok(Some(payload))
+                if head.is_some()
+                    && payload.callbacks.is_empty()
+                    && payload.len() < PAYLOAD_SHARED_LEN_MIN =>
+            {
+                write(&payload.bytes);
+            }
+            Ok(Some(payload)) => writing.others.push((callback_id, payload)),
+            Err(error) => {
+                writing.seats.take(number);
+                self.batch.tell(place, Err(error.into()));
+            }
         }
+        writing.frame_len = writing.frame_len.max(frames.len().saturating_sub(start + LENGTH_PREFIX_LEN));
     }
 
     /// How many were added and not submitted yet.
     #[must_use]
     pub fn unsent(&self) -> usize {
-        self.ready.len()
+        self.writing.as_ref().map_or(0, |writing| writing.seats.count())
+    }
+
+    /// Whether what was added and not submitted yet must be, before more is added.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| {
+            writing.seats.count() >= CALLS_PER_PART_MAX || writing.frames.len() >= PART_LEN_MAX
+        })
     }
 
     /// Submits what was added.
     pub fn submit(&mut self) {
-        if self.ready.is_empty() {
+        let Some(Writing { first, seats, frames, frame_len, others }) = self.writing.take() else {
             return;
-        }
-        // Those that were refused have their outcome: their places are not among the ids.
-        let count = self.ready.len();
-        let mut each = std::mem::replace(&mut self.ready, Vec::with_capacity(count));
-        let mut queue = self.node.lock();
-        if let Some(error) = queue.closed.clone() {
-            drop(queue);
-            return each.into_iter().for_each(|(_, seat, _)| {
-                self.node.settled();
-                seat.tell(Err(error.clone()));
-            });
-        }
-        for (callback_id, seat, _) in &mut each {
-            *callback_id = queue.next_id();
-            self.ids.push((*callback_id, seat.place()));
-        }
-        queue.submissions.push(Submission::AskMany(Box::new(AskMany { call: self.call.clone(), each })));
-        let was_empty = queue.submissions.len() == 1;
-        drop(queue);
-        if was_empty {
-            self.node.flush();
-        }
+        };
+        self.parts.push((first, seats.place(), seats.count()));
+        let (call, frames) = (self.call.clone(), frames.freeze());
+        self.node.ask_part(AskMany { call, first, seats, frames, frame_len, others });
     }
 
     /// How many were added.
@@ -961,7 +1081,8 @@ impl AskedMany {
     /// Waits for some of those that were submitted; gives their outcomes, each with the place at which its call was added. None
     /// when all have been given.
     pub async fn next(&mut self) -> Option<Vec<(usize, Outcome)>> {
-        if self.given_count == self.given.len() - self.ready.len() {
+        let waiting = self.writing.as_ref().map_or(0, |writing| writing.seats.left());
+        if self.given_count >= self.given.len() - waiting {
             return None;
         }
         let outcomes = std::future::poll_fn(|context| self.batch.poll(context)).await;
@@ -975,19 +1096,16 @@ impl AskedMany {
 
 impl Drop for AskedMany {
     fn drop(&mut self) {
-        for _ in self.ready.drain(..) {
-            self.node.settled();
-        }
         if self.given_count == self.given.len() {
             return;
         }
         for place in self.batch.settled() {
             self.given[place] = true;
         }
-        for (callback_id, place) in std::mem::take(&mut self.ids) {
-            if !self.given[place] {
+        for (first, place, count) in std::mem::take(&mut self.parts) {
+            for number in (0..count).filter(|number| !self.given[place + number]) {
                 // A node that has ended has nothing to cancel.
-                let _ = self.node.submit(Submission::Cancel(callback_id));
+                let _ = self.node.submit(Submission::Cancel(CallbackId(first.0 + number as u64)));
             }
         }
     }

@@ -512,6 +512,14 @@ impl Held<'_> {
         self.append(frame.into(), OUTBOX_REQUEST_LEN_MAX)
     }
 
+    /// Appends requests that were encoded together: all of them, or none.
+    pub(crate) fn push_requests(&mut self, frames: &[u8]) -> Result<(), Refusal> {
+        self.queue.admit(OUTBOX_REQUEST_LEN_MAX)?;
+        self.queue.small.extend_from_slice(frames);
+        self.queue.len += frames.len();
+        Ok(())
+    }
+
     /// As [`Outbox::push_response`].
     pub(crate) fn push_response(&mut self, response: &Response) {
         if let Err(refusal) = self.append(response.into(), OUTBOX_REPLY_LEN_MAX)

@@ -3,8 +3,9 @@
 //! actor; who settles first is decided in `callbacks.rs`.
 
 mod batch;
+mod parts;
 
-pub(crate) use batch::{Batch, ResolveMany, Seat};
+pub(crate) use batch::{Batch, ResolveMany, Seat, Seats};
 
 use crate::callbacks::CallbackTable;
 use crate::node::Node;
@@ -15,6 +16,7 @@ use actix::{Actor, AsyncContext, Context, Handler, StreamHandler};
 use futures::{FutureExt, Stream};
 use meshwork_wire::limits::RESPONSE_POOL_MAX;
 use meshwork_wire::{ActionDescription, CallError, CallbackId, Code, Fate};
+use parts::Parts;
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -117,6 +119,16 @@ pub(crate) struct Requests {
     /// Response actors, each free or with one request; `free` holds the indexes of the free ones.
     responses: Vec<Pooled>,
     free: Vec<u32>,
+    /// Those that are awaited as one and go over the link.
+    parts: Parts,
+    turn: Turn,
+}
+
+/// Calls of one batch that are resolved in this turn.
+#[derive(Default)]
+struct Turn {
+    batch: Option<Arc<Batch>>,
+    outcomes: Vec<(usize, Outcome)>,
 }
 
 /// A response actor in the context that it runs in, and the way to it.
@@ -159,7 +171,14 @@ impl Stream for Inbox {
 
 impl Requests {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node, table: CallbackTable::new(), responses: Vec::new(), free: Vec::new() }
+        Self {
+            node,
+            table: CallbackTable::new(),
+            responses: Vec::new(),
+            free: Vec::new(),
+            parts: Parts::default(),
+            turn: Turn::default(),
+        }
     }
 
     /// Opens a request: from now on `callback_id` has a response actor that waits for it.
@@ -185,11 +204,42 @@ impl Requests {
         }
     }
 
+    /// Opens requests that go over the link and are awaited as one, with the ids from `first` on.
+    pub(crate) fn open_part(&mut self, first: CallbackId, seats: Seats, deadline: Option<Instant>) {
+        self.parts.insert(first, seats, deadline);
+    }
+
     /// Resolves a request. A late or unknown reply misses.
     pub(crate) fn resolve(&mut self, callback_id: CallbackId, outcome: Outcome) {
+        self.resolve_in_turn(callback_id, outcome, 0);
+        self.end_turn();
+    }
+
+    /// Resolves a request of a turn in which so many more may follow; [`Requests::end_turn`] must.
+    #[inline]
+    pub(crate) fn resolve_in_turn(&mut self, callback_id: CallbackId, outcome: Outcome, left: usize) {
+        if !self.parts.is_empty()
+            && let Some((batch, place)) = self.parts.settle(callback_id)
+        {
+            if !self.turn.batch.as_ref().is_some_and(|same| Arc::ptr_eq(same, batch)) {
+                let batch = Arc::clone(batch);
+                self.turn.leave(&self.node);
+                self.turn.batch = Some(batch);
+                self.turn.outcomes.reserve(1 + left);
+            }
+            return self.turn.outcomes.push((place, outcome));
+        }
         match self.table.settle(callback_id) {
             Some(in_flight) => self.hand_over(callback_id, in_flight, outcome),
             None => log::debug!("a reply to {callback_id} came too late"),
+        }
+    }
+
+    /// Hands over what was resolved in this turn.
+    pub(crate) fn end_turn(&mut self) {
+        if self.turn.batch.is_some() {
+            self.turn.leave(&self.node);
+            self.parts.sweep();
         }
     }
 
@@ -213,6 +263,11 @@ impl Requests {
 
     /// Forgets a request whose caller gave up; gives the way that it went.
     pub(crate) fn cancel(&mut self, callback_id: CallbackId) -> Option<Way> {
+        if self.parts.settle(callback_id).is_some() {
+            self.parts.sweep();
+            self.node.settled();
+            return Some(Way::Link);
+        }
         let in_flight = self.table.settle(callback_id)?;
         self.release(in_flight.response);
         Some(in_flight.way)
@@ -220,11 +275,17 @@ impl Requests {
 
     /// Ends the next request whose deadline has passed; gives the way that it went.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<(CallbackId, Way)> {
+        const NO_REPLY: (Fate, &str) = (Fate::Unknown, "no reply came before the deadline");
+        if let Some(callback_id) = self.parts.expired(now) {
+            let (fate, what) = NO_REPLY;
+            self.resolve(callback_id, Err(CallError::new(Code::REQUEST_TIMEOUT, fate, what)));
+            return Some((callback_id, Way::Link));
+        }
         let (callback_id, in_flight) = self.table.expired(now)?;
         let way = in_flight.way.clone();
         let (fate, what) = match way {
             Way::Waiting => (Fate::NotSent, "the link did not come back before the deadline"),
-            Way::Here | Way::Link | Way::Session(..) => (Fate::Unknown, "no reply came before the deadline"),
+            Way::Here | Way::Link | Way::Session(..) => NO_REPLY,
         };
         self.hand_over(callback_id, in_flight, Err(CallError::new(Code::REQUEST_TIMEOUT, fate, what)));
         Some((callback_id, way))
@@ -232,8 +293,13 @@ impl Requests {
 
     /// Ends every request that went a certain way.
     pub(crate) fn fail_if(&mut self, mut gone: impl FnMut(&Way) -> bool, error: &CallError) -> usize {
+        let of_parts = if gone(&Way::Link) { self.parts.ids() } else { Vec::new() };
         let lost = self.table.take_if(|in_flight| gone(&in_flight.way));
-        let count = lost.len();
+        let count = lost.len() + of_parts.len();
+        for callback_id in of_parts {
+            self.resolve_in_turn(callback_id, Err(error.clone()), 0);
+        }
+        self.end_turn();
         for (callback_id, in_flight) in lost {
             self.hand_over(callback_id, in_flight, Err(error.clone()));
         }
@@ -252,15 +318,16 @@ impl Requests {
     }
 
     pub(crate) fn contains(&self, callback_id: CallbackId) -> bool {
-        self.table.contains(callback_id)
+        self.table.contains(callback_id) || self.parts.contains(callback_id)
     }
 
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
-        self.table.next_deadline()
+        let (single, parts) = (self.table.next_deadline(), self.parts.next_deadline());
+        single.into_iter().chain(parts).min()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.parts.len()
     }
 
     fn hand_over(&mut self, callback_id: CallbackId, in_flight: InFlight, outcome: Outcome) {
@@ -281,6 +348,17 @@ impl Requests {
         if self.table.len() == 0 && self.responses.len() > RESPONSE_POOL_MAX {
             self.responses.truncate(RESPONSE_POOL_MAX);
             self.free.retain(|free| (*free as usize) < RESPONSE_POOL_MAX);
+        }
+    }
+}
+
+impl Turn {
+    fn leave(&mut self, node: &Node) {
+        let outcomes = std::mem::take(&mut self.outcomes);
+        let count = outcomes.len();
+        if let Some(batch) = self.batch.take() {
+            batch.resolve(outcomes);
+            node.settled_many(count);
         }
     }
 }
@@ -306,5 +384,48 @@ mod tests {
         }
         pooled.actor.ctx().terminate();
         assert_eq!(resolved_by(&mut pooled), Some(Ok(Ok(Payload::default()))));
+    }
+
+    #[actix_rt::test]
+    async fn calls_of_a_batch_end_with_their_reply_their_deadline_or_their_link() {
+        let node = Node::new("node".into());
+        let batch = Arc::<Batch>::default();
+        let mut requests = Requests::new(Arc::clone(&node));
+        let part = |place| {
+            let mut seats = Seats::new(Arc::clone(&batch), place);
+            (0..3).for_each(|_| {
+                seats.push();
+                node.take_place().expect("a place");
+            });
+            seats
+        };
+        let now = Instant::now();
+        requests.open_part(CallbackId(10), part(0), Some(now));
+        requests.open_part(CallbackId(20), part(3), None);
+        requests.resolve(CallbackId(11), Ok(Payload::default()));
+        requests.resolve(CallbackId(11), Ok(Payload::default()));
+        assert_eq!((requests.len(), node.in_flight()), (5, 5));
+        assert!(matches!(requests.cancel(CallbackId(20)), Some(Way::Link)));
+        assert_eq!(requests.next_deadline(), Some(now));
+        let mut expired = Vec::new();
+        while let Some((callback_id, way)) = requests.expire(now) {
+            assert!(matches!(way, Way::Link));
+            expired.push(callback_id.0);
+        }
+        assert_eq!((expired, requests.next_deadline()), (vec![10, 12], None));
+        let lost = CallError::new(Code::LINK_LOST, Fate::Unknown, "lost");
+        assert_eq!(requests.fail_if(|way| matches!(way, Way::Here), &lost), 0);
+        assert_eq!(requests.fail_if(|way| matches!(way, Way::Link), &lost), 2);
+        assert_eq!((requests.len(), node.in_flight()), (0, 0));
+        let mut told = Vec::new();
+        while told.len() < 5 {
+            told.extend(std::future::poll_fn(|context| batch.poll(context)).await);
+        }
+        let told: Vec<_> = told
+            .into_iter()
+            .map(|(place, outcome)| (place, outcome.err().map(|error| error.code())))
+            .collect();
+        let (late, lost) = (Some(Code::REQUEST_TIMEOUT), Some(Code::LINK_LOST));
+        assert_eq!(told, [(1, None), (0, late), (2, late), (4, lost), (5, lost)]);
     }
 }

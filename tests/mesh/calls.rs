@@ -165,6 +165,84 @@ async fn many_calls_at_once_have_each_their_own_outcome() {
     }
 }
 
+/// Bytes that are written as such; none at all cannot be.
+struct Maybe(usize);
+
+impl Serialize for Maybe {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            0 => Err(serde::ser::Error::custom("nothing there")),
+            len => serializer.serialize_bytes(&vec![7; len]),
+        }
+    }
+}
+
+#[actix::test]
+async fn many_calls_at_once_may_be_of_any_length_and_some_of_none() {
+    let master = MasterActor::new("master")
+        .frame_len_max(100_000)
+        .respond("len", |bytes: meshwork::ByteBuf| async move { Ok(bytes.len()) });
+    let mesh = Mesh::of(master).await;
+    let branch = mesh.branch("one").await;
+    // Gathered, copied, shared, refused by the link, refused by the encoding.
+    let lengths = [5, 64, 65, 16_000, 20_000, 90_000, 100_000, 0, 1, 0, 7].repeat(100);
+    for (node, over_a_link) in [(Node::from(&mesh.master), false), (Node::from(&branch), true)] {
+        let outcomes: Vec<Result<usize, CallError>> =
+            soon(node.call_many("len", lengths.iter().map(|len| Maybe(*len)))).await;
+        assert_eq!(outcomes.len(), lengths.len());
+        for (outcome, len) in outcomes.into_iter().zip(&lengths) {
+            match outcome {
+                Err(error) if *len == 0 => {
+                    assert_eq!((error.code(), error.fate()), (Code::CANNOT_ENCODE, Fate::NotSent));
+                }
+                Err(error) if *len == 100_000 && over_a_link => {
+                    assert_eq!((error.code(), error.fate()), (Code::FRAME_TOO_LARGE, Fate::NotSent));
+                }
+                outcome => assert_eq!(outcome, Ok(*len)),
+            }
+        }
+    }
+    // Even a short frame may be too long for a link.
+    let mesh = Mesh::of(
+        MasterActor::new("master")
+            .frame_len_max(100)
+            .respond("twice", |text: String| async move { Ok(text.repeat(2)) }),
+    )
+    .await;
+    let branch = mesh.branch("one").await;
+    let texts = ["a", &"b".repeat(90), "c"];
+    let codes = soon(branch.call_many::<String>("twice", texts)).await;
+    let codes = codes.into_iter().map(|outcome| outcome.map_err(|error| error.code()));
+    let expected = [Ok("aa".to_owned()), Err(Code::FRAME_TOO_LARGE), Ok("cc".to_owned())];
+    assert_eq!(codes.collect::<Vec<_>>(), expected);
+}
+
+#[actix::test]
+async fn as_many_calls_of_many_go_as_there_are_places() {
+    let mesh = Mesh::of(MasterActor::new("master").respond("twice", |n: u32| async move {
+        // Nobody is answered before all were asked.
+        tokio::task::yield_now().await;
+        Ok(n * 2)
+    }))
+    .await;
+    let branch = mesh.bind(BranchActor::new("one").in_flight_max(100)).await;
+    let outcomes = soon(branch.call_many::<u32>("twice", vec![21_u32; 90])).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Ok(42)), "there is room for all");
+    let stuck = [(); 2].map(|()| branch.call_many::<u32>("twice", vec![21_u32; 150]));
+    let [one, other] = stuck;
+    for outcomes in <[_; 2]>::from(soon(futures::future::join(one, other)).await) {
+        let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        assert!((1..150).contains(&refused), "{refused} of 150");
+        for outcome in outcomes {
+            match outcome {
+                Ok(twice) => assert_eq!(twice, 42),
+                Err(error) => assert_eq!((error.code(), error.fate()), (Code::OVERLOADED, Fate::NotSent)),
+            }
+        }
+    }
+    assert_eq!(branch.snapshot().await.unwrap().calls_in_flight, 0);
+}
+
 #[derive(Serialize, Deserialize)]
 struct Add {
     a: i64,

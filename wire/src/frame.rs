@@ -6,10 +6,10 @@
 
 mod swift;
 
+pub use swift::{CommonHead, LikeBefore, SMALL_REPLY_LEN_MAX, write_small_reply};
 pub(crate) use swift::{
     EventHead, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_request,
 };
-pub use swift::{LikeBefore, SMALL_REPLY_LEN_MAX, write_small_reply};
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};

@@ -28,6 +28,19 @@ pub(crate) struct Seat {
     told: bool,
 }
 
+/// The places of calls of a batch that follow each other. Each is taken once, by whoever tells its caller what became of it; whatever becomes
+/// of them, each call has an outcome when they are gone.
+pub(crate) struct Seats {
+    batch: Arc<Batch>,
+    place: usize,
+    count: usize,
+    left: usize,
+    /// A bit for each.
+    taken: Vec<u64>,
+}
+
+const SEATS_PER_WORD: usize = u64::BITS as usize;
+
 /// Calls of a batch are resolved. Sent by the branch or master that made them, for all that one block of frames resolved; the
 /// receiver hands their outcomes to the caller, if that still waits.
 #[derive(Message)]
@@ -35,11 +48,6 @@ pub(crate) struct Seat {
 pub struct ResolveMany(Arc<Batch>);
 
 impl Batch {
-    /// The place of one call. Each is given once.
-    pub(crate) fn seat(self: &Arc<Self>, place: usize) -> Seat {
-        Seat { batch: Arc::clone(self), place, told: false }
-    }
-
     /// Some outcomes, each with its place, as soon as there are any.
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Vec<(usize, Outcome)>> {
         self.caller.register(context.waker());
@@ -57,6 +65,27 @@ impl Batch {
     pub(crate) fn tell(&self, place: usize, outcome: Outcome) {
         self.told().push((place, outcome));
         self.caller.wake();
+    }
+
+    /// Lets the actor that resolves the calls of this batch hand these outcomes over. It is started on the arbiter that asks
+    /// first: that of the node.
+    pub(crate) fn resolve(self: &Arc<Self>, mut outcomes: Vec<(usize, Outcome)>) {
+        let mut resolved = self.resolved();
+        let first = resolved.is_empty();
+        if first {
+            *resolved = outcomes;
+        } else {
+            resolved.append(&mut outcomes);
+        }
+        drop(resolved);
+        if first {
+            let response = self.response.get_or_init(|| ResponseActor::default().start());
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "bounded to one: sent only when nothing was there"
+            )]
+            response.do_send(ResolveMany(Arc::clone(self)));
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Vec<(usize, Outcome)>> {
@@ -77,8 +106,7 @@ impl ResolveMany {
         if count == 0 {
             return 0;
         }
-        // As many may follow.
-        let mut resolved = std::mem::replace(&mut *waiting, Vec::with_capacity(count));
+        let mut resolved = std::mem::take(&mut *waiting);
         let mut told = self.0.told();
         drop(waiting);
         if told.is_empty() {
@@ -99,28 +127,83 @@ impl Drop for ResolveMany {
     }
 }
 
-impl Seat {
-    /// Which place it is.
+impl Seats {
+    /// No seats yet, the first of which is at `place`.
+    pub(crate) fn new(batch: Arc<Batch>, place: usize) -> Self {
+        Self { batch, place, count: 0, left: 0, taken: Vec::new() }
+    }
+
+    /// One more.
+    #[inline]
+    pub(crate) fn push(&mut self) {
+        if self.count.is_multiple_of(SEATS_PER_WORD) {
+            self.taken.push(0);
+        }
+        self.count += 1;
+        self.left += 1;
+    }
+
+    /// The place of the first.
     pub(crate) fn place(&self) -> usize {
         self.place
     }
 
-    /// Lets the actor that resolves the calls of this batch hand the outcome over. It is started on the arbiter that asks
-    /// first: that of the node.
-    pub(crate) fn resolve(mut self, outcome: Outcome) {
-        let mut resolved = self.batch.resolved();
-        resolved.push((self.place, outcome));
-        let first = resolved.len() == 1;
-        drop(resolved);
-        self.told = true;
-        if first {
-            let response = self.batch.response.get_or_init(|| ResponseActor::default().start());
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "bounded to one: sent only when nothing was there"
-            )]
-            response.do_send(ResolveMany(Arc::clone(&self.batch)));
+    /// How many there are.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How many are not taken.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    pub(crate) fn batch(&self) -> &Arc<Batch> {
+        &self.batch
+    }
+
+    pub(crate) fn is_taken(&self, number: usize) -> bool {
+        self.taken[number / SEATS_PER_WORD] & (1 << (number % SEATS_PER_WORD)) != 0
+    }
+
+    /// Takes one; gives its place. None if it is taken. Whoever takes it tells the caller.
+    #[inline]
+    pub(crate) fn take(&mut self, number: usize) -> Option<usize> {
+        let (word, bit) = (self.taken.get_mut(number / SEATS_PER_WORD)?, 1 << (number % SEATS_PER_WORD));
+        if *word & bit != 0 {
+            return None;
         }
+        *word |= bit;
+        self.left -= 1;
+        Some(self.place + number)
+    }
+
+    /// Takes one, to be handed on by itself.
+    pub(crate) fn take_seat(&mut self, number: usize) -> Option<Seat> {
+        let place = self.take(number)?;
+        Some(Seat { batch: Arc::clone(&self.batch), place, told: false })
+    }
+
+    /// Those that are not taken.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = usize> {
+        (0..self.count).filter(|number| !self.is_taken(*number))
+    }
+}
+
+impl Drop for Seats {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.waiting().for_each(|number| self.batch.tell(self.place + number, Err(lost())));
+        }
+    }
+}
+
+impl Seat {
+    pub(crate) fn resolve(mut self, outcome: Outcome) {
+        self.told = true;
+        self.batch.resolve(vec![(self.place, outcome)]);
     }
 
     pub(crate) fn tell(mut self, outcome: Outcome) {

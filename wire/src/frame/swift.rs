@@ -50,11 +50,17 @@ pub struct LikeBefore {
     head: Option<WrittenHead>,
 }
 
-/// What stands between the id and the payload of a request that was written.
+/// What stands between the id and the payload of requests that are alike: written once, it stands in each of them.
 #[derive(Debug)]
-struct WrittenHead {
+pub struct CommonHead {
     bytes: [u8; HEAD_LEN_MAX + TEXTS_LEN_MAX],
     len: usize,
+}
+
+/// The head of a request that was written, and what it says.
+#[derive(Debug)]
+struct WrittenHead {
+    head: CommonHead,
     action: ByteString,
     node: ByteString,
     caller: ByteString,
@@ -159,25 +165,15 @@ impl LikeBefore {
                 kept.insert(head)
             }
         };
-        let mut start = [0; LENGTH_PREFIX_LEN + 1 + NUMBER_LEN_MAX];
-        start[LENGTH_PREFIX_LEN] = REQUEST;
-        let at =
-            LENGTH_PREFIX_LEN + 1 + put_number(&mut start[LENGTH_PREFIX_LEN + 1..], request.callback_id.0);
-        let Ok(claimed) = u32::try_from(at - LENGTH_PREFIX_LEN + head.len + request.payload.len()) else {
-            return false;
-        };
-        start[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
-        buffer.reserve(at + head.len + behind.len());
-        buffer.extend_from_slice(&start[..at]);
-        buffer.extend_from_slice(&head.bytes[..head.len]);
-        buffer.extend_from_slice(behind);
-        true
+        head.head.write(request.callback_id, request.payload.len(), behind, buffer)
     }
 }
 
-impl WrittenHead {
-    fn of(request: &Request) -> Option<Self> {
-        let Request { action, node, caller, time_left, payload, .. } = request;
+impl CommonHead {
+    /// That of this request; none if its names are too long to be worth it.
+    #[must_use]
+    pub fn of(request: &Request) -> Option<Self> {
+        let Request { action, node, caller, payload, .. } = request;
         if action.len() + node.len() + caller.len() > TEXTS_LEN_MAX {
             return None;
         }
@@ -188,8 +184,49 @@ impl WrittenHead {
         let len = head.at - start;
         let mut bytes = [0; HEAD_LEN_MAX + TEXTS_LEN_MAX];
         bytes[..len].copy_from_slice(&head.bytes[start..head.at]);
+        Some(Self { bytes, len })
+    }
+
+    /// Appends the whole frame of a request that is like it, with this id and a payload of these bytes, without functions.
+    ///
+    /// # Panics
+    ///
+    /// When it has 4 GiB or more.
+    #[inline]
+    pub fn encode(&self, callback_id: CallbackId, payload: &[u8], buffer: &mut BytesMut) {
+        assert!(self.write(callback_id, payload.len(), payload, buffer), "a frame has less than 4 GiB");
+    }
+
+    /// Appends a frame whose payload is so long, and this behind its head; says whether it did.
+    #[inline]
+    fn write(
+        &self,
+        callback_id: CallbackId,
+        payload_len: usize,
+        behind: &[u8],
+        buffer: &mut BytesMut,
+    ) -> bool {
+        let mut start = [0; LENGTH_PREFIX_LEN + 1 + NUMBER_LEN_MAX];
+        start[LENGTH_PREFIX_LEN] = REQUEST;
+        let at = LENGTH_PREFIX_LEN + 1 + put_number(&mut start[LENGTH_PREFIX_LEN + 1..], callback_id.0);
+        let Ok(claimed) = u32::try_from(at - LENGTH_PREFIX_LEN + self.len + payload_len) else {
+            return false;
+        };
+        start[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
+        buffer.reserve(at + self.len + behind.len());
+        buffer.extend_from_slice(&start[..at]);
+        buffer.extend_from_slice(&self.bytes[..self.len]);
+        buffer.extend_from_slice(behind);
+        true
+    }
+}
+
+impl WrittenHead {
+    fn of(request: &Request) -> Option<Self> {
+        let head = CommonHead::of(request)?;
+        let Request { action, node, caller, time_left, payload, .. } = request;
         let (action, node, caller) = (action.clone(), node.clone(), caller.clone());
-        Some(Self { bytes, len, action, node, caller, time_left: *time_left, encoding: payload.encoding })
+        Some(Self { head, action, node, caller, time_left: *time_left, encoding: payload.encoding })
     }
 
     fn is_of(&self, request: &Request) -> bool {
