@@ -84,6 +84,8 @@ struct Queue {
     writer_waits: bool,
     /// Whether someone waits for room.
     room_wanted: bool,
+    /// Whether `small` was long when the link was last idle.
+    was_long: bool,
     /// The most bytes that left at once since the last heartbeat.
     taken_max: usize,
     state: State,
@@ -98,8 +100,8 @@ enum State {
     Closed,
 }
 
-/// A buffer that a burst made longer than this is given back as soon as the link is idle; a shorter one after a heartbeat that
-/// did without.
+/// A buffer that one burst made longer than this is given back as soon as the link is idle; a shorter one, and one that is needed
+/// again and again, after a heartbeat that did without.
 const IDLE_BUFFER_LEN_MAX: usize = 128 * 1024;
 
 /// The same for the lists of large pieces.
@@ -418,9 +420,11 @@ impl Outbox {
                 std::mem::swap(&mut queue.small, small);
             }
             *small = BytesMut::new();
-            if queue.small.capacity() > IDLE_BUFFER_LEN_MAX {
+            let is_long = queue.small.capacity() > IDLE_BUFFER_LEN_MAX;
+            if is_long && !queue.was_long {
                 queue.small = BytesMut::new();
             }
+            queue.was_long = is_long;
             for pieces in [&mut queue.ready, pieces] {
                 if pieces.capacity() > IDLE_PIECES_MAX {
                     *pieces = VecDeque::new();
@@ -658,6 +662,29 @@ mod tests {
         let (written, read) = futures::join!(outbox.write_to(near), read_all(far));
         written.expect("written");
         assert_eq!(read, frames);
+    }
+
+    #[actix_rt::test]
+    async fn a_long_buffer_is_kept_by_a_link_that_needs_it_again() {
+        let (near, far) = tokio::io::duplex(IDLE_BUFFER_LEN_MAX * 4);
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        actix_rt::spawn(outbox.clone().write_to(near));
+        let capacity = async |len: usize| {
+            (0..len.div_ceil(1000)).for_each(|id| outbox.push_always(&reply(id as u64, 1000)));
+            while !outbox.lock().writer_waits {
+                tokio::task::yield_now().await;
+            }
+            outbox.lock().small.capacity()
+        };
+        let burst = IDLE_BUFFER_LEN_MAX + 10_000;
+        assert!(capacity(1).await <= IDLE_BUFFER_LEN_MAX);
+        assert_eq!(capacity(burst).await, 0, "one burst is given back");
+        assert!(capacity(burst).await > IDLE_BUFFER_LEN_MAX, "and not the next one");
+        outbox.shrink();
+        assert!(outbox.lock().small.capacity() > IDLE_BUFFER_LEN_MAX);
+        outbox.shrink();
+        assert_eq!(outbox.lock().small.capacity(), 0, "a heartbeat did without it");
+        drop(far);
     }
 
     #[actix_rt::test]
