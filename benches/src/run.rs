@@ -139,7 +139,8 @@ impl Machine {
     }
 }
 
-/// All rounds of all candidates of all cells, and what failed: one that fails is left out, the others go on.
+/// All rounds of all candidates of all cells, and what failed: one that fails twice is left out, the others go on. Once it may be the
+/// machine: a stall of the network that is as long as the measurement.
 fn measure(cells: &[Cell], rounds: u32, seconds: f64) -> (Vec<Vec<Vec<Figures>>>, Vec<String>) {
     let mut failures = Vec::new();
     let mut all: Vec<Vec<Vec<Figures>>> =
@@ -148,12 +149,17 @@ fn measure(cells: &[Cell], rounds: u32, seconds: f64) -> (Vec<Vec<Vec<Figures>>>
         for (cell, of_candidates) in cells.iter().zip(&mut all) {
             eprintln!("round {round} of {rounds}: {}", cell.job);
             for (candidate, figures) in cell.candidates.iter().zip(of_candidates) {
-                match one(*candidate, cell.job, seconds) {
+                let failure =
+                    |error: &anyhow::Error| format!("round {round}: {}: {candidate}: {error:#}", cell.job);
+                let measured = one(*candidate, cell.job, seconds).or_else(|error| {
+                    eprintln!("{}\nround {round}: it is tried once more", failure(&error));
+                    one(*candidate, cell.job, seconds)
+                });
+                match measured {
                     Ok(measured) => figures.push(measured),
                     Err(error) => {
-                        let failure = format!("round {round}: {}: {candidate}: {error:#}", cell.job);
-                        eprintln!("{failure}");
-                        failures.push(failure);
+                        eprintln!("{}", failure(&error));
+                        failures.push(failure(&error));
                     }
                 }
             }
