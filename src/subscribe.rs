@@ -9,7 +9,7 @@ use actix::{Handler, Message, Recipient, ResponseFuture};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::{Node as ActorNode, SubscriberId};
-use meshwork_actors::router::{Deliver, Dropped, Event as RawEvent};
+use meshwork_actors::router::{Deliver, Dropped, EventRef};
 use meshwork_wire::ByteString;
 use meshwork_wire::limits::EVENTS_PENDING_MAX;
 use serde::{Serialize, de::DeserializeOwned};
@@ -88,7 +88,7 @@ where
 }
 
 impl<T: DeserializeOwned + Send + 'static> Deliver for ToRecipient<T> {
-    fn deliver(&self, event: &RawEvent) -> Result<(), Dropped> {
+    fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
         if !self.recipient.connected() {
             return Err(Dropped::Gone);
         }
@@ -109,7 +109,7 @@ where
     F: Fn(Event<T>) + Send + Sync + 'static,
     T: DeserializeOwned + 'static,
 {
-    fn deliver(&self, event: &RawEvent) -> Result<(), Dropped> {
+    fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
         let said = read(event, None)?;
         // A panic in a handler must not end the node.
         if catch_unwind(AssertUnwindSafe(|| (self.closure)(said))).is_err() {
@@ -119,7 +119,7 @@ where
     }
 }
 
-fn read<T: DeserializeOwned>(event: &RawEvent, place: Option<Place>) -> Result<Event<T>, Dropped> {
+fn read<T: DeserializeOwned>(event: EventRef<'_>, place: Option<Place>) -> Result<Event<T>, Dropped> {
     let value = event.payload.decode_arguments()?;
     Ok(Event { topic: event.topic.clone(), publisher: event.publisher.clone(), value, _place: place })
 }

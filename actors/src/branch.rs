@@ -30,7 +30,7 @@ use crate::on_wake::{OnWake, run_interval, run_later};
 use crate::outbox::{Gathered, Held, Outbox, Refusal, too_much_lent};
 use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
 use crate::response::{Reply, Requests, Way};
-use crate::router::Event;
+use crate::router::{Event, EventRef};
 use crate::session::too_long;
 use crate::snapshot::Snapshot;
 use crate::subscribers::Subscribers;
@@ -477,7 +477,7 @@ impl BranchActor {
             Frame::Cancel(callback_id) => {
                 link.answering.cancel(callback_id);
             }
-            Frame::Publish(publish) => self.event(publish),
+            Frame::Publish(publish) => self.event(publish, None),
             Frame::Broadcast(Broadcast { topic, publisher, payload }) => {
                 self.broadcasts.deliver(&Event { topic, publisher, payload });
             }
@@ -508,13 +508,24 @@ impl BranchActor {
         }
     }
 
-    fn event(&mut self, Publish { topic, publisher, for_all, groups, payload }: Publish) {
+    /// Hands an event to its handlers, and those of the same turn that follow it and are like it.
+    fn event(&mut self, publish: Publish, frames: Option<&mut Frames>) {
+        let Publish { topic, publisher, for_all, groups, payload } = publish;
         let event = Event { topic, publisher, payload };
         if for_all {
-            self.subscribers.deliver_next(&event);
+            self.subscribers.deliver_next((&event).into());
         }
         for group in &groups {
             self.subscribers.deliver_to_group(group, &event);
+        }
+        if let Some(frames) = frames
+            && for_all
+            && groups.is_empty()
+        {
+            while let Some(payload) = frames.next_same_event() {
+                let (topic, publisher) = (&event.topic, &event.publisher);
+                self.subscribers.deliver_alike(EventRef { topic, publisher, payload });
+            }
         }
     }
 
@@ -872,7 +883,7 @@ impl StreamHandler<FromLink> for BranchActor {
                         continue;
                     }
                     if let Some(event) = frames.next_event() {
-                        self.event(event);
+                        self.event(event, Some(&mut frames));
                         continue;
                     }
                     match frames.next() {

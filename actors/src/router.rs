@@ -12,7 +12,10 @@ use actix::{Actor, Context, Handler, Message};
 use bytes::BytesMut;
 use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::PATTERNS_PER_NODE_MAX;
-use meshwork_wire::{ByteString, CallError, Code, Fate, FrameRef, Payload, SessionId, SubscriptionKey};
+use meshwork_wire::{
+    ByteString, CallError, Code, CommonEventHead, Encoding, Fate, FrameRef, Payload, PayloadRef, SessionId,
+    SubscriptionKey,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,7 +26,7 @@ pub trait Deliver: Send + Sync + 'static {
     /// # Errors
     ///
     /// When the handler has too many events before it, is gone, or cannot read this one: it is dropped and counted.
-    fn deliver(&self, event: &Event) -> Result<(), Dropped>;
+    fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped>;
 }
 
 /// An event on its way to a handler.
@@ -35,6 +38,23 @@ pub struct Event {
     pub publisher: ByteString,
     /// What happened.
     pub payload: Payload,
+}
+
+/// An [`Event`] that is read where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRef<'a> {
+    /// Its topic.
+    pub topic: &'a ByteString,
+    /// The name of the node that published it.
+    pub publisher: &'a ByteString,
+    /// What happened.
+    pub payload: PayloadRef<'a>,
+}
+
+impl<'a> From<&'a Event> for EventRef<'a> {
+    fn from(Event { topic, publisher, payload }: &'a Event) -> Self {
+        Self { topic, publisher, payload: payload.into() }
+    }
 }
 
 /// Why a handler did not take an event.
@@ -159,11 +179,7 @@ impl RouterActor {
                 }
                 Who::Session(id) => {
                     let bytes = once.get_or_insert_with(|| {
-                        let mut publish = published(first, true, Vec::new());
-                        for event in events {
-                            publish.payload = event.payload.clone();
-                            FrameRef::from(&publish).encode(encoded);
-                        }
+                        encode_for_all(events, encoded);
                         encoded.split().freeze()
                     });
                     if let Some((session, _)) = self.sessions.get(&id) {
@@ -211,6 +227,25 @@ impl RouterActor {
     }
 }
 
+/// Writes events of one topic and publisher.
+fn encode_for_all(events: &[Event], encoded: &mut BytesMut) {
+    // About as much as they take, so that it grows once.
+    let frame_len = |event: &Event| 32 + event.topic.len() + event.publisher.len() + event.payload.len();
+    encoded.reserve(events.iter().map(frame_len).sum());
+    let mut common: Option<(Encoding, CommonEventHead)> = None;
+    for event in events {
+        let Payload { encoding, bytes, callbacks } = &event.payload;
+        if !common.as_ref().is_some_and(|(written, _)| written == encoding) {
+            let head = CommonEventHead::of(&published(event, true, Vec::new()));
+            common = head.map(|head| (*encoding, head));
+        }
+        match &common {
+            Some((_, head)) if callbacks.is_empty() => head.encode(bytes, encoded),
+            _ => FrameRef::from(&published(event, true, Vec::new())).encode(encoded),
+        }
+    }
+}
+
 fn published(event: &Event, for_all: bool, groups: Vec<ByteString>) -> meshwork_wire::Publish {
     let Event { topic, publisher, payload } = event.clone();
     meshwork_wire::Publish { topic, publisher, for_all, groups, payload }
@@ -223,12 +258,13 @@ fn deliver(
     dropped: &AtomicU64,
 ) {
     if let Some((subscriber, _)) = local.get(&id) {
-        hand_over(&**subscriber, event, dropped);
+        hand_over(&**subscriber, event.into(), dropped);
     }
 }
 
 /// Hands an event to a handler of this node; what it does not take is counted.
-pub(crate) fn hand_over(subscriber: &dyn Deliver, event: &Event, dropped: &AtomicU64) {
+#[inline]
+pub(crate) fn hand_over(subscriber: &dyn Deliver, event: EventRef<'_>, dropped: &AtomicU64) {
     if let Err(reason) = subscriber.deliver(event) {
         dropped.fetch_add(1, Ordering::Relaxed);
         log::debug!("an event of {} was dropped: {reason}", event.topic);

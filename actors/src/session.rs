@@ -318,7 +318,7 @@ impl SessionActor {
                     continue;
                 }
                 if let Some(event) = frames.next_event() {
-                    self.publish(event);
+                    self.publish(event, Some(&mut frames));
                     continue;
                 }
             }
@@ -355,7 +355,7 @@ impl SessionActor {
             Frame::Invoke(invoke) => self.invoked(invoke, context),
             Frame::Release(function) => self.outbox().lent().release(function),
             Frame::Cancel(callback_id) => self.cancel(callback_id),
-            Frame::Publish(publish) => self.publish(publish),
+            Frame::Publish(publish) => self.publish(publish, None),
             Frame::Broadcast(broadcast) => self.broadcast(broadcast),
             Frame::Subscribe(subscribe) => {
                 let allowed = self.may_subscribe(&subscribe.key.pattern);
@@ -704,7 +704,8 @@ impl SessionActor {
         }
     }
 
-    fn publish(&mut self, publish: meshwork_wire::Publish) {
+    /// Takes an event, and those of the same turn that follow it and are like it.
+    fn publish(&mut self, publish: meshwork_wire::Publish, frames: Option<&mut Frames>) {
         if check_topic(&publish.topic).is_err() || !allows(self.permit.publish.as_deref(), &publish.topic) {
             log::debug!("{} may not publish to {:?}", self.name, publish.topic);
             return;
@@ -713,7 +714,12 @@ impl SessionActor {
         if self.turn.events.is_empty() {
             self.turn.events.reserve(1 + self.turn.left);
         }
-        self.turn.events.push(Event { topic, publisher: self.name.clone(), payload });
+        let publisher = &self.name;
+        let event = |payload| Event { topic: topic.clone(), publisher: publisher.clone(), payload };
+        self.turn.events.push(event(payload));
+        if let Some(frames) = frames {
+            self.turn.events.extend(std::iter::from_fn(|| frames.next_same_payload()).map(event));
+        }
     }
 
     fn broadcast(&mut self, mut broadcast: meshwork_wire::Broadcast) {

@@ -1,7 +1,7 @@
 //! The handlers of one node, by pattern: who at this node gets an event that came to it.
 
 use crate::node::SubscriberId;
-use crate::router::{Deliver, Event, Trie, hand_over};
+use crate::router::{Deliver, Event, EventRef, Trie, hand_over};
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SubscriptionKey};
 use std::cell::Cell;
@@ -77,16 +77,22 @@ impl Subscribers {
 
     /// Hands an event to every matching handler that is in no group.
     pub(crate) fn deliver(&mut self, event: &Event) {
-        self.deliver_next(event);
+        self.deliver_next(event.into());
         self.end_run();
     }
 
     /// The same for one of several events. The topic is kept until [`Subscribers::end_run`], since the next event is of the
     /// same one more often than not.
-    pub(crate) fn deliver_next(&mut self, event: &Event) {
-        if self.run_topic.as_ref() != Some(&event.topic) {
-            self.find(&event.topic);
+    pub(crate) fn deliver_next(&mut self, event: EventRef<'_>) {
+        if self.run_topic.as_ref() != Some(event.topic) {
+            self.find(event.topic);
         }
+        self.deliver_alike(event);
+    }
+
+    /// The same for one whose topic is that of the last one.
+    #[inline]
+    pub(crate) fn deliver_alike(&self, event: EventRef<'_>) {
         for handler in &self.run_handlers {
             hand_over(&**handler, event, &self.dropped);
         }
@@ -137,7 +143,7 @@ impl Subscribers {
 
     fn hand_over(&self, id: SubscriberId, event: &Event) {
         if let Some((_, handler)) = self.handlers.get(&id) {
-            hand_over(&**handler, event, &self.dropped);
+            hand_over(&**handler, event.into(), &self.dropped);
         }
     }
 }
@@ -153,7 +159,7 @@ mod tests {
     struct Heard(Mutex<Vec<String>>);
 
     impl Deliver for Heard {
-        fn deliver(&self, event: &Event) -> Result<(), Dropped> {
+        fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
             self.0.lock().unwrap().push(event.topic.to_string());
             Ok(())
         }
@@ -190,12 +196,12 @@ mod tests {
         subscribers.insert(SubscriberId(1), key("a", None), a.clone());
         subscribers.insert(SubscriberId(2), key("**", None), all.clone());
         for topic in ["a", "a", "b", "b", "a"] {
-            subscribers.deliver_next(&event(topic));
+            subscribers.deliver_next((&event(topic)).into());
         }
         subscribers.insert(SubscriberId(3), key("a", None), late.clone());
-        subscribers.deliver_next(&event("a"));
+        subscribers.deliver_next((&event("a")).into());
         subscribers.remove(SubscriberId(1));
-        subscribers.deliver_next(&event("a"));
+        subscribers.deliver_next((&event("a")).into());
         let heard = |by: &Heard| by.0.lock().unwrap().concat();
         assert_eq!((&*heard(&a), &*heard(&all), &*heard(&late)), ("aaaa", "aabbaaa", "aa"));
         let weak = Arc::downgrade(&all);

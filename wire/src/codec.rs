@@ -1,12 +1,15 @@
 //! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
 //! frame: that is what keeps the cost of a frame low under load.
 
-use crate::frame::{EventHead, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_request};
+use crate::frame::{
+    EventHead, NO_CALLBACKS, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_event,
+    read_same_request,
+};
 use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
     READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
 };
-use crate::{CallbackId, Frame, Payload, PayloadRef, Publish, Request};
+use crate::{CallbackId, Encoding, Frame, Payload, PayloadRef, Publish, Request};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{io, ops::Range};
 use tokio_util::codec::{Decoder, Encoder};
@@ -246,6 +249,29 @@ impl Frames {
         let event = read_event(&self.block, part, &mut self.event_head, is_last)?;
         self.step_to(end);
         Some(event)
+    }
+
+    /// The payload of the next frame, if it is an event that says the same as the last one of [`Frames::next_event`], but for its payload.
+    #[inline]
+    pub fn next_same_event(&mut self) -> Option<PayloadRef<'_>> {
+        let (at, encoding) = self.same_event()?;
+        Some(PayloadRef { encoding, bytes: &self.block[at], callbacks: &NO_CALLBACKS })
+    }
+
+    /// The same, for whoever keeps it: it shares the block.
+    #[inline]
+    pub fn next_same_payload(&mut self) -> Option<Payload> {
+        let (at, encoding) = self.same_event()?;
+        Some(Payload::new(encoding, self.block.slice(at)))
+    }
+
+    #[inline]
+    fn same_event(&mut self) -> Option<(Range<usize>, Encoding)> {
+        let part = self.part()?;
+        let end = part.end;
+        let same = read_same_event(&self.block, part, self.event_head.as_ref()?)?;
+        self.step_to(end);
+        Some(same)
     }
 
     /// How many frames are left: as many as the decoder counted, less those that were read.

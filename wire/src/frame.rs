@@ -6,9 +6,10 @@
 
 mod swift;
 
-pub use swift::{CommonHead, LikeBefore, SMALL_REPLY_LEN_MAX, write_small_reply};
+pub use swift::{CommonEventHead, CommonHead, LikeBefore, SMALL_REPLY_LEN_MAX, write_small_reply};
 pub(crate) use swift::{
-    EventHead, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_request,
+    EventHead, NO_CALLBACKS, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_event,
+    read_same_request,
 };
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};

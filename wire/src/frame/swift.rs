@@ -40,7 +40,7 @@ const SMALL_PAYLOAD_LEN_MAX: usize = 64;
 pub const SMALL_REPLY_LEN_MAX: usize = SMALL_PAYLOAD_LEN_MAX;
 
 /// No functions.
-static NO_CALLBACKS: Callbacks = Callbacks::none();
+pub(crate) static NO_CALLBACKS: Callbacks = Callbacks::none();
 
 /// What requests that are written one behind the other have in common, found once.
 #[derive(Debug, Default)]
@@ -218,6 +218,49 @@ impl CommonHead {
         buffer.extend_from_slice(&self.bytes[..self.len]);
         buffer.extend_from_slice(behind);
         true
+    }
+}
+
+/// What stands before the payload of events that are alike: written once, it stands in each of them.
+#[derive(Debug)]
+pub struct CommonEventHead {
+    /// With room for the prefix.
+    bytes: [u8; HEAD_LEN_MAX + TEXTS_LEN_MAX],
+    len: usize,
+}
+
+impl CommonEventHead {
+    /// That of this event; none if its names are too long to be worth it, or it is for groups or has functions.
+    #[must_use]
+    pub fn of(publish: &Publish) -> Option<Self> {
+        let Publish { topic, publisher, groups, payload, .. } = publish;
+        if topic.len() + publisher.len() > TEXTS_LEN_MAX
+            || !groups.is_empty()
+            || !payload.callbacks.is_empty()
+        {
+            return None;
+        }
+        let mut head = Writer::new();
+        head.publish(publish);
+        head.encoding(payload.encoding);
+        let mut bytes = [0; HEAD_LEN_MAX + TEXTS_LEN_MAX];
+        bytes[..head.at].copy_from_slice(&head.bytes[..head.at]);
+        Some(Self { bytes, len: head.at })
+    }
+
+    /// Appends the whole frame of an event that is like it, with a payload of these bytes.
+    ///
+    /// # Panics
+    ///
+    /// When it has 4 GiB or more.
+    #[inline]
+    pub fn encode(&self, payload: &[u8], buffer: &mut BytesMut) {
+        let claimed = u32::try_from(self.len - LENGTH_PREFIX_LEN + payload.len());
+        let claimed = claimed.expect("a frame has less than 4 GiB");
+        buffer.reserve(self.len + payload.len());
+        buffer.extend_from_slice(&claimed.to_le_bytes());
+        buffer.extend_from_slice(&self.bytes[LENGTH_PREFIX_LEN..self.len]);
+        buffer.extend_from_slice(payload);
     }
 }
 
@@ -469,16 +512,26 @@ pub(crate) fn read_event(
         return None;
     }
     let event = reader.publish()?;
-    if !is_last {
-        *kept = Some(EventHead {
-            bytes: start..reader.at,
-            topic: event.topic.clone(),
-            publisher: event.publisher.clone(),
-            for_all: event.for_all,
-            encoding: event.payload.encoding,
-        });
-    }
+    *kept = (!is_last).then(|| EventHead {
+        bytes: start..reader.at,
+        topic: event.topic.clone(),
+        publisher: event.publisher.clone(),
+        for_all: event.for_all,
+        encoding: event.payload.encoding,
+    });
     Some(event)
+}
+
+/// An event alone whose head is the one that was kept: where its payload stands in the block, and its encoding.
+#[inline]
+pub(crate) fn read_same_event(
+    block: &Bytes,
+    part: Range<usize>,
+    kept: &EventHead,
+) -> Option<(Range<usize>, Encoding)> {
+    let end = part.end;
+    let bytes = block.get(part)?.strip_prefix(block.get(kept.bytes.clone())?)?;
+    Some((end - bytes.len()..end, kept.encoding))
 }
 
 impl EventHead {
@@ -683,6 +736,23 @@ mod tests {
         }
 
         #[test]
+        fn events_are_written_alike(like in frame(), payloads in vec(vec(any::<u8>(), 0..200), 1..5)) {
+            let Frame::Publish(mut publish) = like else { return Ok(()) };
+            let Some(head) = CommonEventHead::of(&publish) else {
+                let texts_len = publish.topic.len() + publish.publisher.len();
+                prop_assert!(texts_len > TEXTS_LEN_MAX || !publish.groups.is_empty() || !publish.payload.callbacks.is_empty());
+                return Ok(());
+            };
+            for payload in payloads {
+                let (mut alike, mut alone) = (BytesMut::new(), BytesMut::new());
+                head.encode(&payload, &mut alike);
+                publish.payload.bytes = payload.into();
+                FrameRef::from(&publish).encode(&mut alone);
+                prop_assert_eq!(alike, alone);
+            }
+        }
+
+        #[test]
         fn requests_are_written_alike_whatever_was_before_them(frames in vec((0..3_usize, number(), payload()), 1..9), like in vec(frame(), 3)) {
             let mut before = LikeBefore::default();
             for (which, callback_id, payload) in frames {
@@ -765,10 +835,18 @@ mod tests {
             let (block, parts) = block_of(frames.iter().cloned().map(Frame::Publish));
             let mut kept = None;
             for (number, part) in parts.iter().enumerate() {
+                let same = kept.as_ref().and_then(|kept| read_same_event(&block, part.clone(), kept));
+                let is_same = number > 0 && {
+                    let (one, other) = (&frames[number - 1], &frames[number]);
+                    one.topic == other.topic && one.publisher == other.publisher && one.for_all == other.for_all
+                };
+                let same = same.map(|(at, encoding)| Payload::new(encoding, block.slice(at)));
+                prop_assert_eq!(same.as_ref(), is_same.then_some(&frames[number].payload));
                 let event = read_event(&block, part.clone(), &mut kept, number + 1 == parts.len());
                 prop_assert_eq!(event.as_ref(), Some(&frames[number]));
                 let mut cut = part.clone();
                 cut.end -= frames[number].payload.len() + 1;
+                prop_assert!(kept.as_ref().and_then(|kept| read_same_event(&block, cut.clone(), kept)).is_none());
                 let read = read_event(&block, cut, &mut kept, true);
                 prop_assert!(read.is_none(), "a head that is cut is none, whatever was before it");
             }
