@@ -12,7 +12,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     CallError, CallbackId, Code, Encoding, Fate, Frame, FrameRef, LikeBefore, Payload, Response,
-    SMALL_REPLY_LEN_MAX, write_small_reply,
+    SMALL_REPLY_LEN_MAX, append, write_small_reply,
 };
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
@@ -181,7 +181,7 @@ impl Outbox {
         }
         queue.len += frames.len();
         if frames.len() < shared_len_min {
-            queue.small.extend_from_slice(frames);
+            append(&mut queue.small, frames);
         } else {
             queue.set_small_aside();
             queue.ready.push_back(frames.clone());
@@ -475,7 +475,7 @@ impl Gathered {
         let mut bytes = self.0.take();
         let mut held = outbox.hold();
         if held.queue.admit(usize::MAX).is_ok() {
-            held.queue.small.extend_from_slice(&bytes);
+            append(&mut held.queue.small, &bytes);
             held.queue.len += bytes.len();
         }
         drop(held);
@@ -519,7 +519,7 @@ impl Held<'_> {
     /// Appends requests that were encoded together: all of them, or none.
     pub(crate) fn push_requests(&mut self, frames: &[u8]) -> Result<(), Refusal> {
         self.queue.admit(OUTBOX_REQUEST_LEN_MAX)?;
-        self.queue.small.extend_from_slice(frames);
+        append(&mut self.queue.small, frames);
         self.queue.len += frames.len();
         Ok(())
     }

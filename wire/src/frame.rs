@@ -14,7 +14,9 @@ pub(crate) use swift::{
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};
-use crate::{CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId, Wants};
+use crate::{
+    CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId, Wants, append,
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
@@ -583,7 +585,7 @@ impl<'a> FrameRef<'a> {
         // Whoever makes a frame checks it against the frame limit, which the limits assert to fit.
         let prefix = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
         buffer[start..start + LENGTH_PREFIX_LEN].copy_from_slice(&prefix);
-        buffer.extend_from_slice(behind);
+        append(buffer, behind);
     }
 
     fn head(self) -> Head<'a> {

@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod codec;
+mod copy;
 mod dialect;
 mod error;
 mod frame;
@@ -18,6 +19,7 @@ mod payload;
 
 pub use bytestring::ByteString;
 pub use codec::{Block, FrameCodec, FrameError, Frames};
+pub use copy::append;
 pub use dialect::{
     Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer,
     ResultStyle, Said, foreign_name,

@@ -7,7 +7,7 @@ mod value;
 pub use value::Value;
 
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
-use crate::{CallError, Callbacks, Code, Fate, error::cut_len};
+use crate::{CallError, Callbacks, Code, Fate, append, error::cut_len};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -342,7 +342,7 @@ impl Writer {
             buffer
         });
         buffer.extend_from_slice(&self.gathered[..self.len]);
-        buffer.extend_from_slice(bytes);
+        append(buffer, bytes);
         self.len = 0;
     }
 

@@ -7,7 +7,7 @@
 
 use super::{Borrowed, Frame, Publish, Request, Response, as_micros};
 use crate::limits::LENGTH_PREFIX_LEN;
-use crate::{CallbackId, Callbacks, Encoding, Payload, PayloadRef};
+use crate::{CallbackId, Callbacks, Encoding, Payload, PayloadRef, append};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use std::ops::Range;
@@ -117,7 +117,7 @@ pub(super) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut BytesMut) -
     }
     buffer.extend_from_slice(&head.bytes[..head.at]);
     if !is_small {
-        buffer.extend_from_slice(behind);
+        append(buffer, behind);
     }
     true
 }
@@ -216,7 +216,7 @@ impl CommonHead {
         buffer.reserve(at + self.len + behind.len());
         buffer.extend_from_slice(&start[..at]);
         buffer.extend_from_slice(&self.bytes[..self.len]);
-        buffer.extend_from_slice(behind);
+        append(buffer, behind);
         true
     }
 }
@@ -260,7 +260,7 @@ impl CommonEventHead {
         buffer.reserve(self.len + payload.len());
         buffer.extend_from_slice(&claimed.to_le_bytes());
         buffer.extend_from_slice(&self.bytes[LENGTH_PREFIX_LEN..self.len]);
-        buffer.extend_from_slice(payload);
+        append(buffer, payload);
     }
 }
 

@@ -3,6 +3,7 @@
 //! a text as they claim. [`Bounded`] stands between it and the type, at every depth, and ends all three early. How long the
 //! bytes may be is the caller's business.
 
+use crate::copy::copy_of;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
     value::SeqDeserializer,
@@ -179,10 +180,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         self.deserialize_str(visitor)
     }
 
-    /// Asks for borrowed bytes, for the same reason.
+    /// Asks for borrowed bytes, for the same reason, and copies them itself.
     #[inline]
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.deserialize_bytes(visitor)
+        let visitor = BoundedVisitor { inner: visitor, length: Length::Owned, bounds: self.bounds };
+        self.inner.deserialize_bytes(visitor)
     }
 
     #[inline]
@@ -198,6 +200,8 @@ enum Length {
     InBytes,
     /// The same, and it is a list that the type asks for.
     List,
+    /// The same, and the type is to own the bytes.
+    Owned,
     /// The type, as of a tuple.
     OfType,
 }
@@ -264,12 +268,20 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
 
     #[inline]
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
-        if self.takes_lists() { self.visit_list(bytes) } else { self.inner.visit_bytes(bytes) }
+        match self.length {
+            _ if self.takes_lists() => self.visit_list(bytes),
+            Length::Owned => self.inner.visit_byte_buf(copy_of(bytes)),
+            _ => self.inner.visit_bytes(bytes),
+        }
     }
 
     #[inline]
     fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<V::Value, E> {
-        if self.takes_lists() { self.visit_list(bytes) } else { self.inner.visit_borrowed_bytes(bytes) }
+        match self.length {
+            _ if self.takes_lists() => self.visit_list(bytes),
+            Length::Owned => self.inner.visit_byte_buf(copy_of(bytes)),
+            _ => self.inner.visit_borrowed_bytes(bytes),
+        }
     }
 
     #[inline]
@@ -326,7 +338,7 @@ impl Length {
     #[inline]
     fn pay<E: Error>(self, claimed: Option<usize>, bounds: &Bounds) -> Result<usize, E> {
         match self {
-            Length::InBytes | Length::List => {
+            Length::InBytes | Length::List | Length::Owned => {
                 let claimed = claimed.unwrap_or(0);
                 bounds.pay(claimed)?;
                 Ok(claimed)
