@@ -820,6 +820,8 @@ impl SessionActor {
         }
         // It is looked at anew in the next turn.
         self.turn.last_route = None;
+        // It was read out of a block, which it would keep.
+        self.turn.answered = None;
         let unknown = std::mem::take(&mut self.turn.unknown);
         if !unknown.is_empty() {
             self.look_up(unknown, context);
