@@ -1003,9 +1003,13 @@ impl AskedMany {
         self.given.reserve(more.min(IN_FLIGHT_MAX));
     }
 
-    /// Adds a call with these arguments. One that cannot be written has that as its outcome.
+    /// Adds a call with these arguments. One that cannot be written has that as its outcome. Submits those before it if they are as many
+    /// as go together.
     #[inline]
     pub fn add<T: Serialize + ?Sized>(&mut self, arguments: &T) {
+        if self.is_full() {
+            self.submit();
+        }
         let place = self.given.len();
         self.given.push(false);
         let writing = self.writing.get_or_insert_with(|| Writing {
@@ -1054,7 +1058,7 @@ impl AskedMany {
         self.writing.as_ref().map_or(0, |writing| writing.seats.count())
     }
 
-    /// Whether what was added and not submitted yet must be, before more is added.
+    /// Whether what was added and not submitted yet is as much as goes together.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| {
@@ -1151,6 +1155,34 @@ mod tests {
         let node = Node::new("node".into());
         node.set_way_out(WayOut::Link(outbox.clone()));
         node
+    }
+
+    #[test]
+    fn many_calls_have_each_an_id_of_their_own_however_they_are_submitted() {
+        let node = Node::new("node".into());
+        let mut one = node.ask_many(Call::new("add", Payload::default()));
+        let mut other = node.ask_many(Call::new("add", Payload::default()));
+        for number in 0..1000_u32 {
+            one.add(&number);
+            if number % 7 == 0 {
+                other.add(&number);
+                other.submit();
+            }
+        }
+        one.submit();
+        let mut submissions = Vec::new();
+        node.take_submissions(&mut submissions);
+        let mut ids = std::collections::HashSet::new();
+        let mut count = 0;
+        for submission in submissions {
+            let Submission::AskMany(many) = submission else { panic!("all go together") };
+            assert!(many.seats.count() <= CALLS_PER_PART_MAX);
+            for ask in many.into_single() {
+                count += 1;
+                ids.insert(ask.callback_id());
+            }
+        }
+        assert_eq!((count, ids.len()), (1143, 1143));
     }
 
     #[actix_rt::test]
