@@ -399,32 +399,18 @@ fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, Stri
     // The self-describing ones need it too: they ask a type that holds nothing but itself, in newtypes and options, again
     // and again for one and the same byte.
     let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    if encoding == Encoding::Bincode {
-        return read_bincode(bytes, &bounds);
-    }
-    read_self_describing(encoding, bytes, &bounds)
-}
-
-fn read_self_describing<T: DeserializeOwned>(
-    encoding: Encoding,
-    bytes: &[u8],
-    bounds: &bounded::Bounds,
-) -> Result<T, String> {
-    let read = read_within(encoding, bytes, bounds);
-    if read.is_ok() {
-        return read;
-    }
     let again = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     match encoding {
-        // A type that knows no bytes, as those of JSON do not, takes them as JSON has them.
-        Encoding::MessagePack if bounds.met_bytes() => {
-            read_within(encoding, bytes, &again().with_bytes_as_lists()).or(read)
-        }
-        Encoding::Json => match mend_json(bytes) {
-            Some(mended) => read_within(encoding, &mended, &again()).or(read),
-            None => read,
-        },
-        _ => read,
+        Encoding::Bincode => read_bincode(bytes, &bounds),
+        Encoding::MessagePack => read_packed(bytes, &bounds).or_else(|error| {
+            // A type that knows no bytes, as those of JSON do not, takes them as JSON has them.
+            let as_lists = bounds.met_bytes().then(|| read_packed(bytes, &again().with_bytes_as_lists()));
+            as_lists.and_then(Result::ok).ok_or(error)
+        }),
+        Encoding::Json => read_json(bytes, &bounds).or_else(|error| {
+            let mended = mend_json(bytes).map(|mended| read_json(&mended, &again()));
+            mended.and_then(Result::ok).ok_or(error)
+        }),
     }
 }
 
@@ -451,35 +437,25 @@ pub(crate) fn mend_json(json: &[u8]) -> Option<Vec<u8>> {
     found.then_some(mended)
 }
 
-fn read_within<T: DeserializeOwned>(
-    encoding: Encoding,
-    bytes: &[u8],
-    bounds: &bounded::Bounds,
-) -> Result<T, String> {
-    match encoding {
-        Encoding::Bincode => read_bincode(bytes, bounds),
-        Encoding::MessagePack => {
-            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
-            reader.set_max_depth(DEPTH_MAX);
-            let value = bounded::BoundedSeed::new(bounds)
-                .deserialize(&mut reader)
-                .map_err(|error| error.to_string())?;
-            // It does not tell where it ended, only that it finds no byte more: any byte would be a marker to a `bool`, or another
-            // error.
-            match bool::deserialize(&mut reader) {
-                Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
-                _ => Err("bytes are left over".to_owned()),
-            }
-        }
-        Encoding::Json => {
-            let mut reader = serde_json::Deserializer::from_slice(bytes);
-            let value = bounded::BoundedSeed::new(bounds)
-                .deserialize(&mut reader)
-                .map_err(|error| error.to_string())?;
-            reader.end().map_err(|error| error.to_string())?;
-            Ok(value)
-        }
+fn read_packed<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(DEPTH_MAX);
+    let value =
+        bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
+    // It does not tell where it ended, only that it finds no byte more: any byte would be a marker to a `bool`, or another
+    // error.
+    match bool::deserialize(&mut reader) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err("bytes are left over".to_owned()),
     }
+}
+
+fn read_json<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value =
+        bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
+    reader.end().map_err(|error| error.to_string())?;
+    Ok(value)
 }
 
 #[inline]
