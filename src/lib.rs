@@ -64,16 +64,17 @@ pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
 pub use master::{Master, SpreadMaster};
+pub use meshwork_actors::answers::CallContext;
 pub use meshwork_actors::branch::{BindError, BranchActor};
 pub use meshwork_actors::gateway::Dialect;
 pub use meshwork_actors::gateway::bridge::{Bridge, BridgeError};
 pub use meshwork_actors::link::{self, Address, AddressError};
-pub use meshwork_actors::master::{Listen, ListenError, MasterActor};
-pub use meshwork_actors::node::{Change, Describe, Drain, Drained, Status, TakeSnapshot};
-pub use meshwork_actors::registry::{Balance, OnNameTaken};
-pub use meshwork_actors::responder::Context as CallContext;
-pub use meshwork_actors::session::{Authenticate, Permit};
-pub use meshwork_actors::snapshot::{SessionSnapshot, Snapshot};
+pub use meshwork_actors::master::{
+    Authenticate, Balance, Listen, ListenError, MasterActor, OnNameTaken, Permissions,
+};
+pub use meshwork_actors::node::{
+    Change, Describe, Drain, Drained, SessionSnapshot, Snapshot, Status, TakeSnapshot,
+};
 /// Both ends of a set of actions from one trait: see the crate's documentation.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{

@@ -2,7 +2,7 @@
 
 use crate::{MasterActor, Node};
 use actix::{Addr, Arbiter};
-use meshwork_actors::master::Place;
+use meshwork_actors::master::SessionSpawner;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -51,7 +51,7 @@ impl SpreadMaster for MasterActor {
             return self;
         }
         let others = (1..count).map(|_| Arbiter::new()).collect();
-        self.place(Arbiters { others, next: AtomicUsize::new(0) })
+        self.session_spawner(Arbiters { others, next: AtomicUsize::new(0) })
     }
 }
 
@@ -61,8 +61,8 @@ struct Arbiters {
     next: AtomicUsize,
 }
 
-impl Place for Arbiters {
-    fn run(&self, start: Box<dyn FnOnce() + Send>) {
+impl SessionSpawner for Arbiters {
+    fn spawn(&self, start: Box<dyn FnOnce() + Send>) {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
         match self.others.get(next) {
             // One that has ended drops the connection: the system ends.

@@ -6,9 +6,9 @@
 
 use crate::{CallContext, CallError, Code, Encoding, Fate, Payload, PayloadRef, Shape};
 use actix::{Message, Recipient};
+use meshwork_actors::answers::{self, Action, Actions, Answer, Replier, Responder, poll_once};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::responder::{self, Action, Actions, Answer, Reply, Responder, poll_once};
 use meshwork_wire::{ByteString, Offer};
 use serde::{Serialize, de::DeserializeOwned};
 use std::any::Any;
@@ -163,13 +163,13 @@ where
     Fut: Future<Output = Result<R, ActionError>> + 'static,
     R: Serialize + 'static,
 {
-    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Reply<'_>) -> Answer {
+    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer {
         let encoding = arguments.encoding;
         let answer = match arguments.decode_arguments() {
             Ok(arguments) => (self.answer)(arguments, context),
             Err(error) => return Answer::Now(Err(error.into())),
         };
-        match poll_once(answer, move |answer| responder::reply(encoding, &answer?)) {
+        match poll_once(answer, move |answer| answers::reply(encoding, &answer?)) {
             Ok(Ok(answer)) => reply.say(encoding, &answer),
             Ok(Err(error)) => Answer::Now(Err(error.into())),
             Err(later) => Answer::Later(later),

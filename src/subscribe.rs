@@ -7,9 +7,9 @@
 use crate::{CallError, Encoding, Node, Payload};
 use actix::{Handler, Message, Recipient, ResponseFuture};
 use meshwork_actors::branch::BranchActor;
+use meshwork_actors::events::{Deliver, Dropped, EventRef, SubscriberId};
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::node::{Node as ActorNode, SubscriberId};
-use meshwork_actors::router::{Deliver, Dropped, EventRef};
+use meshwork_actors::node::Node as ActorNode;
 use meshwork_wire::ByteString;
 use meshwork_wire::limits::EVENTS_PENDING_MAX;
 use serde::{Serialize, de::DeserializeOwned};

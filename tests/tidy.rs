@@ -17,11 +17,11 @@ const TESTS: [&str; 4] = ["tests", "wire/tests", "actors/tests", "macros/tests"]
 
 /// The files that decide and leave sending, receiving and waiting to the actors beside them. All of `wire/src` is added.
 const PURE_HALVES: [&str; 5] = [
-    "actors/src/registry/table.rs",
-    "actors/src/router/trie.rs",
-    "actors/src/callbacks.rs",
-    "actors/src/session/state.rs",
-    "actors/src/branch/cache.rs",
+    "actors/src/master/registry/table.rs",
+    "actors/src/events/trie.rs",
+    "actors/src/calls/table.rs",
+    "actors/src/master/session/state.rs",
+    "actors/src/node/known.rs",
 ];
 
 /// The one file that knows which codecs there are.

@@ -10,36 +10,43 @@
 //!                                                            Closed   (also: drained, by way of Leaving without a link)
 //! ```
 
-mod backoff;
-mod cache;
 mod establish;
+mod lender;
 
-pub(crate) use backoff::Backoff;
-pub use cache::ActionCache;
 pub use establish::BindError;
 
-use crate::busy_poll::BusyPoll;
-use crate::functions::{Lender, borrow, borrow_outcome, gone, invoked};
-use crate::gateway::{Dialect, DialectDial};
-use crate::link::{Address, Dial, Paced, Tcp};
-use crate::node::{
-    Ask, AskMany, Change, Describe, Door, Drain, Drained, Flush, Invoking, Node, Respond, Status, Submission,
-    Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Watcher, WayOut, WhenDown, Withdraw, tell,
+use crate::answers::answering::Answering;
+use crate::answers::invoked::invoked;
+use crate::answers::reply_to::{Replies, ReplyTo as _};
+use crate::answers::{Action, Actions, CallContext};
+use crate::calls::response::{Reply, Requests};
+use crate::events::event::{Event, EventRef};
+use crate::events::subscribers::Subscribers;
+use crate::gateway::Dialect;
+use crate::gateway::dialled::DialectDial;
+use crate::link::backoff::Backoff;
+use crate::link::borrowed::{borrow, borrow_outcome};
+use crate::link::gathered::Gathered;
+use crate::link::outbox::{Encoded, Kind, Outbox, OutboxGuard};
+use crate::link::refusal::{Receiver, Refusal, gone};
+use crate::link::{Address, Dial, Tcp, writer};
+use crate::node::change::{Change, Status, Watcher, tell};
+use crate::node::mailboxes::{
+    Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe,
+    Watch, Withdraw,
 };
-use crate::on_wake::{OnWake, run_interval, run_later};
-use crate::outbox::{Gathered, Held, Outbox, Refusal, too_much_lent};
-use crate::responder::{Action, Actions, Answering, Context as RequestContext, ReplyTo};
-use crate::response::{Reply, Requests, Way};
-use crate::router::{Event, EventRef};
-use crate::session::too_long;
-use crate::snapshot::Snapshot;
-use crate::subscribers::Subscribers;
+use crate::node::shared::{Ask, AskMany, EventPath, Invoking, Node, Submission, WhenDown};
+use crate::node::snapshot::Snapshot;
+use crate::turns::busy_poll::BusyPoll;
+use crate::turns::on_wake::{OnWake, run_interval, run_later};
+use crate::turns::paced::Paced;
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult,
     ResponseActFuture, ResponseFuture, SpawnHandle, StreamHandler, WrapFuture,
 };
 use establish::{Entry, Established, establish, registers};
 use futures::StreamExt;
+use lender::MasterLender;
 use meshwork_wire::limits::{
     BIND_WITHIN, BUSY_POLL_WITHIN, CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY_MIN,
     HEARTBEATS_MISSED_MAX, IN_FLIGHT_MAX, LINGER, PROTOCOL_VERSION, WAITING_MAX,
@@ -51,6 +58,7 @@ use meshwork_wire::{
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +83,7 @@ pub struct BranchActor {
     state: State,
     /// Which link a block came over: what a lost one still brings is not heard.
     epoch: u64,
-    requests: Rc<RefCell<Requests>>,
+    requests: Rc<RefCell<Requests<Infallible>>>,
     /// Calls of this branch to itself that were not answered at once. They outlive the link.
     own_answering: Answering,
     /// Calls that wait for the link, at most [`WAITING_MAX`].
@@ -87,6 +95,9 @@ pub struct BranchActor {
     alarm: Option<(Instant, SpawnHandle)>,
     busy_poll: BusyPoll,
 }
+
+/// Which way a request of this branch went.
+type Way = crate::calls::response::Way<Infallible>;
 
 enum State {
     /// Not bound yet.
@@ -145,7 +156,7 @@ impl BranchActor {
         let name = name.into();
         let node = Node::new(name.clone());
         Self {
-            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&node)))),
+            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(node.load())))),
             node,
             name,
             credentials: None,
@@ -211,7 +222,7 @@ impl BranchActor {
     #[must_use]
     pub fn in_flight_max(mut self, max: usize) -> Self {
         self.in_flight_max = max;
-        self.node.set_in_flight_max(max);
+        self.node.load().set_in_flight_max(max);
         self
     }
 
@@ -255,7 +266,7 @@ impl BranchActor {
         let established = establish(&*self.dial, &self.address, entry, DIAL_WITHIN, self.bind_within).await?;
         // The link is taken over before anyone has the address, so whoever has it finds a branch that is bound.
         Ok(Self::create(|context| {
-            self.node.open_door(Door::of(&context.address()));
+            self.node.open(Mailboxes::of(&context.address()));
             self.bound(established, Vec::new(), context);
             self
         }))
@@ -275,7 +286,7 @@ impl BranchActor {
     }
 
     fn bound(&mut self, established: Established, unsaid: Vec<Frame>, context: &mut Context<Self>) {
-        let Established { reader, writer, bound, early } = established;
+        let Established { reader, writer: write, bound, early } = established;
         self.epoch += 1;
         let epoch = self.epoch;
         // Two turns: one for the response actors, one for the callers, who read their replies.
@@ -290,7 +301,7 @@ impl BranchActor {
         let outbox = Outbox::new(
             usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX)),
         );
-        let writing = outbox.clone().write_to(writer);
+        let writing = writer::write_all(outbox.clone(), write);
         let writer = actix_rt::spawn(async move {
             if let Err(error) = writing.await {
                 log::debug!("the link cannot be written to: {error}");
@@ -301,12 +312,12 @@ impl BranchActor {
             run_interval(context, heartbeat, move |this: &mut Self, context| this.beat(epoch, context));
         log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
-        self.node.set_in_flight_max(self.in_flight_max.min(in_flight_max));
+        self.node.load().set_in_flight_max(self.in_flight_max.min(in_flight_max));
         self.backoff.reset();
         for frame in unsaid {
-            outbox.push_always(&frame);
+            outbox.say(&frame);
         }
-        self.node.set_way_out(WayOut::Link(outbox.clone()));
+        self.node.set_event_path(EventPath::Link(outbox.clone()));
         self.state = State::Bound(Box::new(BoundLink {
             outbox,
             heard: Instant::now(),
@@ -350,7 +361,7 @@ impl BranchActor {
             self.lost("the master was silent for three heartbeats", context);
         } else {
             link.outbox.shrink();
-            link.outbox.push_always(&Frame::Ping);
+            link.outbox.say(&Frame::Ping);
         }
     }
 
@@ -372,7 +383,7 @@ impl BranchActor {
             format!("the link was lost before the reply came: {why}"),
         );
         let failed = self.requests.borrow_mut().fail_if(|way| matches!(way, Way::Link), &gone) as u64;
-        self.node.set_way_out(WayOut::Down);
+        self.node.set_event_path(EventPath::Down);
         self.forget_others();
         if draining {
             // Whoever drains it hears what became of it, so it ends when that has been said.
@@ -439,7 +450,7 @@ impl BranchActor {
             requests.fail_all(&why.clone().with_fate(Fate::Unknown));
         }
         self.own_answering.cancel_all();
-        self.node.set_way_out(WayOut::Down);
+        self.node.set_event_path(EventPath::Down);
         self.forget_others();
         self.node.close(why);
         context.stop();
@@ -467,7 +478,7 @@ impl BranchActor {
         match frame {
             Frame::Request(request) => self.request(request, now, None),
             Frame::Response(Response { callback_id, outcome }) => {
-                let lender = || Lender::Master { node: Arc::clone(&self.node), epoch: self.epoch };
+                let lender = || MasterLender { node: Arc::clone(&self.node), epoch: self.epoch };
                 let outcome = borrow_outcome(outcome, &link.outbox, lender);
                 self.requests.borrow_mut().resolve(callback_id, outcome);
             }
@@ -483,11 +494,11 @@ impl BranchActor {
             }
             Frame::Online(news) => self.news(Change::Online(news)),
             Frame::Offline(news) => self.news(Change::Offline(news)),
-            Frame::Ping => link.outbox.push_always(&Frame::Pong),
+            Frame::Ping => link.outbox.say(&Frame::Pong),
             Frame::Pong => {}
             Frame::Release(function) => link.outbox.lent().release(function),
             Frame::Invoke(invoke) => {
-                let lender = || Lender::Master { node: Arc::clone(&self.node), epoch: self.epoch };
+                let lender = || MasterLender { node: Arc::clone(&self.node), epoch: self.epoch };
                 invoked(invoke, &link.outbox, lender, &link.answering, self.in_flight_max);
             }
             Frame::Drain => {
@@ -540,7 +551,7 @@ impl BranchActor {
             return;
         };
         let Request { callback_id, action, caller, time_left, mut payload, .. } = request;
-        let lender = || Lender::Master { node: Arc::clone(&self.node), epoch: self.epoch };
+        let lender = || MasterLender { node: Arc::clone(&self.node), epoch: self.epoch };
         // Also when it is refused: what came with it is given back.
         if let Err(error) = borrow(&mut payload, &link.outbox, lender) {
             return link.outbox.reply(callback_id, Err(error));
@@ -555,8 +566,8 @@ impl BranchActor {
             return link.outbox.reply(callback_id, Err(error));
         };
         let deadline = time_left.and_then(|time_left| now.checked_add(time_left));
-        let context = RequestContext::new(action, caller, deadline);
-        let replies = |left| link.replies.to(&link.outbox, left);
+        let context = CallContext::new(action, caller, deadline);
+        let replies = |left| Replies::new(&link.outbox, &link.replies, left);
         let left = frames.as_ref().map_or(0, |frames| frames.left());
         link.answering.start(own, (&payload).into(), &context, callback_id, &replies(left));
         let Some(frames) = frames else {
@@ -587,11 +598,11 @@ impl BranchActor {
     }
 
     /// Sends a call over the link.
-    fn ask_over(&self, mut ask: Box<Ask>, held: &mut Held<'_>, now: Instant) {
+    fn ask_over(&self, mut ask: Box<Ask>, held: &mut OutboxGuard<'_>, now: Instant) {
         let until = ask.request.time_left.and_then(|within| now.checked_add(within)).map(Instant::into_std);
         let mut requests = self.requests.borrow_mut();
         requests.open(ask.callback_id(), Way::Link, ask.take_reply(), until);
-        if let Err(refusal) = held.push(&ask.request) {
+        if let Err(refusal) = held.push(&ask.request, Kind::Request) {
             requests.resolve(ask.callback_id(), Err(not_said(refusal)));
         }
     }
@@ -612,7 +623,7 @@ impl BranchActor {
         if let Some(own) = self.own(&ask.request) {
             let Ask { request: Request { callback_id, action, payload, .. }, reply, .. } = *ask;
             self.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
-            let context = RequestContext::new(action, self.name.clone(), deadline);
+            let context = CallContext::new(action, self.name.clone(), deadline);
             return self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
         }
         match &self.state {
@@ -642,7 +653,7 @@ impl BranchActor {
         let count = seats.count() as u64;
         requests.open_part(first, seats, until);
         let mut held = outbox.hold();
-        if let Err(refusal) = held.push_requests(&frames) {
+        if let Err(refusal) = held.push_encoded(Encoded::copied(&frames, 0, 0), Kind::Request) {
             drop(held);
             let error = not_said(refusal);
             (0..count).for_each(|number| {
@@ -660,7 +671,7 @@ impl BranchActor {
         };
         for (callback_id, payload) in others {
             (request.callback_id, request.payload) = (callback_id, payload);
-            if let Err(refusal) = held.push(&request) {
+            if let Err(refusal) = held.push(&request, Kind::Request) {
                 requests.resolve(callback_id, Err(not_said(refusal)));
             }
         }
@@ -680,7 +691,7 @@ impl BranchActor {
         });
         let frame =
             Frame::Invoke(Invoke { function, callback_id, time_left: within, wants, payload: arguments });
-        if let (Err(refusal), Some(callback_id)) = (link.outbox.push(&frame), callback_id) {
+        if let (Err(refusal), Some(callback_id)) = (link.outbox.push(&frame, Kind::Request), callback_id) {
             self.requests.borrow_mut().resolve(callback_id, Err(not_said(refusal)));
         }
     }
@@ -690,7 +701,7 @@ impl BranchActor {
         if let State::Bound(link) = &self.state
             && epoch == self.epoch
         {
-            link.outbox.push_always(&Frame::Release(function));
+            link.outbox.say(&Frame::Release(function));
         }
     }
 
@@ -720,7 +731,7 @@ impl BranchActor {
         let State::Bound(link) = &self.state else {
             return;
         };
-        if let Err(refusal) = link.outbox.push(request) {
+        if let Err(refusal) = link.outbox.push(request, Kind::Request) {
             self.requests.borrow_mut().resolve(request.callback_id, Err(not_said(refusal)));
         }
     }
@@ -738,7 +749,7 @@ impl BranchActor {
             (Way::Here, _) => {
                 self.own_answering.cancel(callback_id);
             }
-            (Way::Link, State::Bound(link)) => link.outbox.push_always(&Frame::Cancel(callback_id)),
+            (Way::Link, State::Bound(link)) => link.outbox.say(&Frame::Cancel(callback_id)),
             // What it would have sent is let go, and the functions in it.
             (Way::Waiting, _) => self.waiting.retain(|ask| ask.callback_id() != callback_id),
             _ => {}
@@ -756,7 +767,7 @@ impl BranchActor {
     fn push_event<'a>(&self, frame: impl Into<FrameRef<'a>>) {
         if let State::Bound(link) = &self.state {
             // What finds no room is counted; the handle waits for room before it comes here.
-            let _ = link.outbox.push_event(frame);
+            let _ = link.outbox.push(frame, Kind::Event);
         }
     }
 
@@ -769,13 +780,13 @@ impl BranchActor {
         let callback_id = self.node.next_id();
         match &mut self.state {
             State::Bound(link) => {
-                if let Err(error) = self.node.take_place() {
+                if let Err(error) = self.node.load().take_place() {
                     return Box::pin(async move { Err(error) });
                 }
                 let (caller, answer) = oneshot::channel();
                 let deadline = Instant::now() + CALL_WITHIN;
-                if let Err(refusal) = link.outbox.push(&frame(callback_id)) {
-                    self.node.settled();
+                if let Err(refusal) = link.outbox.push(&frame(callback_id), Kind::Request) {
+                    self.node.load().settled();
                     return Box::pin(async move { Err(not_said(refusal)) });
                 }
                 let mut requests = self.requests.borrow_mut();
@@ -821,16 +832,9 @@ impl BranchActor {
     }
 }
 
-/// Why something did not go over the link.
+/// Why a request did not go over the link.
 fn not_said(refusal: Refusal) -> CallError {
-    match refusal {
-        Refusal::Full => CallError::new(Code::OVERLOADED, Fate::NotSent, "the outbox is full"),
-        Refusal::Closed => CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"),
-        Refusal::TooMuchLent => CallError::new(Code::OVERLOADED, Fate::NotSent, too_much_lent()),
-        Refusal::TooLong { len, max } => {
-            CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, too_long(len, max))
-        }
-    }
+    refusal.into_error(Receiver::Master)
 }
 
 fn ended() -> CallError {
@@ -895,7 +899,7 @@ impl StreamHandler<FromLink> for BranchActor {
                 self.requests.borrow_mut().end_turn();
                 self.subscribers.end_run();
                 if let State::Bound(link) = &self.state {
-                    link.replies.leave(&link.outbox);
+                    link.outbox.push_gathered(&link.replies);
                     if link.outbox.is_overfull() {
                         self.lost("the master asks and does not read", context);
                     }
@@ -1002,7 +1006,7 @@ impl Handler<Unsubscribe> for BranchActor {
         if let Some(key) = self.subscribers.remove(id) {
             let frame = Frame::Unsubscribe(key);
             match &mut self.state {
-                State::Bound(link) => link.outbox.push_always(&frame),
+                State::Bound(link) => link.outbox.say(&frame),
                 State::Rebinding { unsaid } => unsaid.push(frame),
                 State::New | State::Leaving { .. } | State::Closed => {}
             }
@@ -1072,13 +1076,13 @@ impl Handler<Describe> for BranchActor {
             let down = CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down");
             return Box::pin(async move { Err(down) });
         };
-        if let Err(error) = self.node.take_place() {
+        if let Err(error) = self.node.load().take_place() {
             return Box::pin(async move { Err(error) });
         }
         let callback_id = self.node.next_id();
         let (caller, answer) = oneshot::channel();
         let deadline = Instant::now() + within;
-        link.outbox.push_always(&Frame::Describe(meshwork_wire::Describe { callback_id, pattern }));
+        link.outbox.say(&Frame::Describe(meshwork_wire::Describe { callback_id, pattern }));
         let mut requests = self.requests.borrow_mut();
         requests.open(callback_id, Way::Link, Reply::Describe(caller), Some(deadline.into_std()));
         drop(requests);
@@ -1144,7 +1148,7 @@ impl Handler<Drain> for BranchActor {
         let requested = match &mut self.state {
             State::Bound(link) => {
                 link.draining = true;
-                link.outbox.push_always(&Frame::Drain);
+                link.outbox.say(&Frame::Drain);
                 Some(link.answering.idle())
             }
             _ => None,
@@ -1154,7 +1158,7 @@ impl Handler<Drain> for BranchActor {
             if let Some(requested) = requested {
                 requested.await;
             }
-            node.idle().await;
+            node.load().idle().await;
         };
         let waiting = async move {
             // Whether they settled in time shows in what is left.

@@ -13,22 +13,14 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod answers;
 pub mod branch;
-mod busy_poll;
-mod callbacks;
-mod functions;
+pub mod calls;
+pub mod events;
 pub mod gateway;
 pub mod link;
 pub mod master;
 pub mod node;
-mod on_wake;
-mod outbox;
-pub mod registry;
-pub mod responder;
-pub mod response;
-pub mod router;
-pub mod session;
-pub mod snapshot;
-mod subscribers;
+mod turns;
 
 pub use meshwork_wire as wire;

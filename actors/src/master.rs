@@ -1,47 +1,64 @@
 //! The process that branches bind to. It listens, starts a session for each connection, and is itself a node: it calls,
-//! responds, subscribes, publishes. It takes [`Listen`], [`Flush`] and the other messages of
-//! [`crate::node`], [`session::Replies`](crate::session) from sessions that it asked, and [`Drain`].
+//! responds, subscribes, publishes. It takes [`Listen`], [`Flush`] and the other messages of `node/mailboxes.rs`, [`Replies`] from
+//! sessions that it asked, and [`Drain`].
 
-use crate::busy_poll::BusyPoll;
-use crate::functions::gone;
-use crate::gateway::{GatewayAccept, MakeDialect};
-use crate::link::{Accept, Address, Link, TcpAccept};
-use crate::node::{
-    Ask, Change, Describe, Door, Drain, Drained, Flush, Node, Respond, Status, Submission, Subscribe,
-    SubscribeTo, SubscriberId, TakeSnapshot, Unsubscribe, Watch, WayOut, Withdraw,
+mod accept;
+mod admission;
+mod batches;
+pub(crate) mod handle;
+mod listen;
+mod permissions;
+pub(crate) mod registry;
+mod router;
+mod session;
+mod surroundings;
+
+pub use listen::{Listen, ListenError};
+pub use permissions::{Authenticate, Permissions};
+pub use registry::RegistryActor;
+pub use registry::route::Balance;
+pub use registry::table::OnNameTaken;
+pub use router::RouterActor;
+pub use session::SessionActor;
+pub use surroundings::SessionSpawner;
+
+use crate::answers::answering::Answering;
+use crate::answers::{Action, Actions, CallContext};
+use crate::calls::response::{Requests, Way};
+use crate::events::Event;
+use crate::link::Address;
+use crate::link::refusal::gone;
+use crate::node::mailboxes::{
+    Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe, Watch,
+    Withdraw,
 };
-use crate::on_wake::run_later;
-use crate::registry::{self, Balance, Found, NoProvider, OnNameTaken, RegistryActor, Route, Ways};
-use crate::responder::{Action, Actions, Answering, Context as RequestContext};
-use crate::response::{Requests, Way};
-use crate::router::{self, Event, RouterActor};
-use crate::session::{
-    self, AskerAddr, Authenticate, Batches, Cancel, Forward, Forwarded, Permit, Replies, SessionActor,
-    SessionHandle, no_provider,
-};
-use crate::snapshot::Snapshot;
-use crate::subscribers::Subscribers;
+use crate::node::shared::{Ask, EventPath, Node, Submission};
+use crate::node::{Change, Snapshot, Status};
+use crate::turns::busy_poll::BusyPoll;
+use crate::turns::on_wake::run_later;
+use accept::accept;
 use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
-    Recipient, ResponseActFuture, ResponseFuture, SpawnHandle, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
+    ResponseActFuture, ResponseFuture, SpawnHandle, WrapFuture,
 };
+use batches::{Batches, push_to};
 use futures::future::LocalBoxFuture;
+use handle::{Asker, Cancel, Forward, Forwarded, Replies, SessionHandle};
 use hashbrown::HashMap;
 use meshwork_wire::limits::{
     BIND_WITHIN, BUSY_POLL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, IN_FLIGHT_MAX,
-    ROUTE_CACHE_MAX, UNBOUND_SESSIONS_MAX,
+    ROUTE_CACHE_MAX,
 };
-use meshwork_wire::{
-    Allowed, Broadcast, ByteString, CallError, CallbackId, Code, Dnode, Fate, Frame, LightRpcServer,
-    NameError, NodeMeshServer, Pattern, Request, ResultStyle, SessionId, SubscriptionKey, check_node,
-};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, NameError, Pattern, Request, check_node};
+use registry::route::{NoProvider, no_provider};
+use registry::{Found, Providers, Route};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
-use subtle::ConstantTimeEq;
+use surroundings::{Config, MasterShared};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -54,48 +71,15 @@ pub struct MasterActor {
     running: Option<Master>,
 }
 
-/// What a master was told when it was built.
-#[derive(Clone)]
-pub(crate) struct Config {
-    pub(crate) heartbeat: Duration,
-    pub(crate) bind_within: Duration,
-    pub(crate) frame_len_max: usize,
-    pub(crate) in_flight_max: usize,
-    pub(crate) on_taken: OnNameTaken,
-    pub(crate) balance: Balance,
-    pub(crate) busy_poll: BusyPoll,
-    token: Option<ByteString>,
-    authenticate: Option<Recipient<Authenticate>>,
-    place: Option<Arc<dyn Place>>,
-}
-
-/// Where the sessions of a master live. Threads are the business of whoever starts the master, so they are handed in.
-pub trait Place: Send + Sync + 'static {
-    /// Runs this on the arbiter that the next session is to live on.
-    fn run(&self, start: Box<dyn FnOnce() + Send>);
-}
-
-/// What the sessions of a master share.
-pub(crate) struct MasterShared {
-    pub(crate) name: ByteString,
-    pub(crate) config: Config,
-    pub(crate) address: Addr<MasterActor>,
-    pub(crate) registry: Addr<RegistryActor>,
-    pub(crate) router: Addr<RouterActor>,
-    /// How many connections have not bound yet.
-    pub(crate) unbound: AtomicUsize,
-    sessions: AtomicU64,
-}
-
 /// A master that runs.
 struct Master {
     shared: Arc<MasterShared>,
-    requests: Rc<RefCell<Requests>>,
+    /// The master as the asker of requests that it forwards.
+    asker: Asker,
+    requests: Rc<RefCell<Requests<SessionHandle>>>,
     /// Calls of the master to itself that were not answered at once.
     answering: Answering,
     routes: HashMap<ByteString, Arc<Route>>,
-    broadcasts: Subscribers,
-    subscriptions: HashMap<SubscriberId, bool>,
     listeners: Vec<AbortHandle>,
     submissions: Vec<Submission>,
     forwards: Batches<SessionHandle, Forwarded>,
@@ -103,136 +87,10 @@ struct Master {
     draining: bool,
 }
 
-/// Takes connections in from now on. Sent by your code, as often as there are addresses; answered with the address that is
-/// listened on, which tells the port if 0 was asked for.
-#[derive(Message)]
-#[rtype(result = "Result<Address, ListenError>")]
-pub struct Listen {
-    asked: Address,
-    on: ListenOn,
-    allowed: Allowed,
-    results: ResultStyle,
-}
-
-enum ListenOn {
-    Tcp,
-    LightRpc,
-    Dnode,
-    NodeMesh,
-    Acceptor(Box<dyn Accept>),
-}
-
-/// An address cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
-pub struct ListenError {
-    /// The address that was asked for.
-    pub address: Address,
-    /// What the operating system says.
-    pub source: io::Error,
-}
-
 /// What handles share with this master. Sent by a handle that was made from its address.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "Arc<Node>")]
 pub struct Attach;
-
-/// Events that a branch broadcast. Sent by its session.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct HeardBroadcasts(pub(crate) Vec<Event>);
-
-impl Listen {
-    /// Listens on a TCP address, as `host:port`; port 0 takes a free one.
-    #[must_use]
-    pub fn tcp(address: impl Into<Address>) -> Self {
-        Self::at(address.into(), ListenOn::Tcp)
-    }
-
-    /// Listens on a TCP address for clients that speak light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do: they see the actions of the mesh
-    /// as functions. The protocol has no authentication, so whoever reaches the address may call what is [allowed](Self::allow),
-    /// whatever token branches need.
-    #[must_use]
-    pub fn light_rpc(address: impl Into<Address>) -> Self {
-        Self::at(address.into(), ListenOn::LightRpc)
-    }
-
-    /// Listens on a TCP address for clients that speak dnode, as the npm package `dnode` 1.2.2 does: they see the actions that there
-    /// are when they come as functions, and may pass functions themselves. What their result callbacks are called with is up
-    /// to the [style](Self::results). The protocol has no authentication, so whoever reaches the address may call what is
-    /// [allowed](Self::allow), whatever token branches need.
-    #[must_use]
-    pub fn dnode(address: impl Into<Address>) -> Self {
-        Self::at(address.into(), ListenOn::Dnode)
-    }
-
-    /// Listens on a TCP address for branches that speak node-mesh, as the npm package `node-mesh` 2.0 does: they bind with what they
-    /// show, checked as any branch is, and are branches of the mesh.
-    #[must_use]
-    pub fn node_mesh(address: impl Into<Address>) -> Self {
-        Self::at(address.into(), ListenOn::NodeMesh)
-    }
-
-    /// Listens on whatever takes links in: a simulated network, a wrapper that speaks TLS.
-    #[must_use]
-    pub fn on(acceptor: impl Accept) -> Self {
-        Self::at(acceptor.address(), ListenOn::Acceptor(Box::new(acceptor)))
-    }
-
-    /// The actions that programs of another protocol may see and call. Default: all. What branches of ours may do is said by their
-    /// [`Permit`].
-    #[must_use]
-    pub fn allow(mut self, allowed: Allowed) -> Self {
-        self.allowed = allowed;
-        self
-    }
-
-    /// What the result callbacks of dnode clients are called with. Default: the result.
-    #[must_use]
-    pub fn results(mut self, style: ResultStyle) -> Self {
-        self.results = style;
-        self
-    }
-
-    fn at(asked: Address, on: ListenOn) -> Self {
-        Self { asked, on, allowed: Allowed::all(), results: ResultStyle::default() }
-    }
-
-    /// What those may do who come this way; none if each is checked.
-    fn admitted(&self) -> Option<Permit> {
-        matches!(self.on, ListenOn::LightRpc | ListenOn::Dnode).then(|| only_calls(&self.allowed))
-    }
-
-    async fn open(self) -> io::Result<Box<dyn Accept>> {
-        let Self { asked, on, allowed, results } = self;
-        let asks_nobody = matches!(on, ListenOn::LightRpc | ListenOn::Dnode);
-        let dialect: MakeDialect = match on {
-            ListenOn::Acceptor(acceptor) => return Ok(acceptor),
-            ListenOn::Tcp => return Ok(Box::new(TcpAccept::bind(&asked).await?)),
-            ListenOn::LightRpc => Box::new(move |peer| Box::new(LightRpcServer::new(peer, allowed.clone()))),
-            ListenOn::Dnode => Box::new(move |peer| Box::new(Dnode::server(peer, allowed.clone(), results))),
-            ListenOn::NodeMesh => Box::new(move |peer| Box::new(NodeMeshServer::new(peer, allowed.clone()))),
-        };
-        let accept = Box::new(TcpAccept::bind(&asked).await?);
-        let listens = accept.address();
-        if asks_nobody && !listens.is_loopback() {
-            log::warn!(
-                "whoever reaches {listens} may call what this gateway allows: its protocol has no authentication"
-            );
-        }
-        Ok(Box::new(GatewayAccept { accept, dialect }))
-    }
-}
-
-/// What a client may do that was not asked who it is.
-fn only_calls(allowed: &Allowed) -> Permit {
-    Permit {
-        call: allowed.patterns().map(<[_]>::to_vec),
-        respond: Some(Vec::new()),
-        publish: Some(Vec::new()),
-        subscribe: Some(Vec::new()),
-    }
-}
 
 impl MasterActor {
     /// A master that lets everyone bind, listens nowhere and answers nothing yet.
@@ -252,7 +110,7 @@ impl MasterActor {
                 busy_poll: BusyPoll::new(BUSY_POLL_WITHIN),
                 token: None,
                 authenticate: None,
-                place: None,
+                spawner: None,
             },
             actions: Actions::default(),
             running: None,
@@ -266,7 +124,7 @@ impl MasterActor {
         self
     }
 
-    /// Lets in only whom this recipient lets in; its [`Permit`] says what each may do. It has the rest of the bind deadline
+    /// Lets in only whom this recipient lets in; its [`Permissions`] says what each may do. It has the rest of the bind deadline
     /// to answer. With a token too, the token is checked first.
     #[must_use]
     pub fn authenticate(mut self, recipient: Recipient<Authenticate>) -> Self {
@@ -276,8 +134,8 @@ impl MasterActor {
 
     /// Lets its sessions live elsewhere. Default: on its own arbiter.
     #[must_use]
-    pub fn place(mut self, place: impl Place) -> Self {
-        self.config.place = Some(Arc::new(place));
+    pub fn session_spawner(mut self, spawner: impl SessionSpawner) -> Self {
+        self.config.spawner = Some(Arc::new(spawner));
         self
     }
 
@@ -321,7 +179,7 @@ impl MasterActor {
     #[must_use]
     pub fn in_flight_max(mut self, max: usize) -> Self {
         self.config.in_flight_max = max;
-        self.node.set_in_flight_max(max);
+        self.node.load().set_in_flight_max(max);
         self
     }
 
@@ -372,13 +230,15 @@ impl MasterActor {
         let until = deadline.map(Instant::into_std);
         if let (Some(action), true) = (own, here) {
             this.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
-            let context = RequestContext::new(request.action, self.name.clone(), deadline);
+            let context = CallContext::new(request.action, self.name.clone(), deadline);
             let arguments = (&request.payload).into();
             return this.answering.start(action, arguments, &context, callback_id, &this.requests);
         }
         this.requests.borrow_mut().open(callback_id, Way::Waiting, reply, until);
         match this.routes.get(&request.action).map(|route| route.now()) {
-            Some(ways) if !ways.is_empty() => this.dispatch(Routing { request, deadline }, &ways),
+            Some(providers) if !providers.is_empty() => {
+                this.dispatch(Routing { request, deadline }, &providers)
+            }
             _ => unrouted.push(Routing { request, deadline }),
         }
     }
@@ -430,8 +290,7 @@ impl MasterActor {
     fn end_turn(&mut self, context: &mut Context<Self>) {
         let this = self.running();
         for (to, requests) in this.forwards.drain(..) {
-            let (asker, caller) = (AskerAddr::Master(this.shared.address.clone()), this.shared.name.clone());
-            to.addr().do_send(Forward { asker, caller, requests });
+            to.mailboxes().forward.do_send(Forward { asker: this.asker.clone(), requests });
         }
         self.set_alarm(context);
     }
@@ -477,24 +336,24 @@ struct Routing {
 }
 
 impl Master {
-    fn dispatch(&mut self, Routing { request, deadline }: Routing, ways: &Ways) {
+    fn dispatch(&mut self, Routing { request, deadline }: Routing, providers: &Providers) {
         let Request { callback_id, action, node, payload, .. } = request;
         // Its own actions are tried first, those that stand for everything below a name only now.
         if (node.is_empty() || node == self.shared.name)
-            && let Some(own) = ways.own()
+            && let Some(own) = providers.own()
         {
             self.requests.borrow_mut().goes(callback_id, Way::Here);
-            let context = RequestContext::new(action, self.shared.name.clone(), deadline);
+            let context = CallContext::new(action, self.shared.name.clone(), deadline);
             return self.answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
         }
-        match ways.pick(self.shared.config.balance, &node) {
+        match providers.pick(self.shared.config.balance, &node) {
             Ok(session) => {
                 let drawn = session.next_id();
                 self.requests.borrow_mut().goes(callback_id, Way::Session(session.clone(), drawn));
                 let forwarded =
                     Forwarded { asked_as: callback_id, callback_id: drawn, action, deadline, payload };
                 let is = |to: &SessionHandle| to.id() == session.id();
-                session::push_to(&mut self.forwards, is, || Rc::new(session.clone()), forwarded, 0);
+                push_to(&mut self.forwards, is, || Rc::new(session.clone()), forwarded, 0);
             }
             Err(reason) => {
                 let error = no_provider(reason, &action, &node);
@@ -504,85 +363,17 @@ impl Master {
     }
 
     /// Nobody waits for it any more: whoever runs it is told.
-    fn stop(&mut self, callback_id: CallbackId, way: Way) {
+    fn stop(&mut self, callback_id: CallbackId, way: Way<SessionHandle>) {
         match way {
             Way::Here => {
                 self.answering.cancel(callback_id);
             }
             Way::Session(session, callback_id) => {
                 #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight")]
-                session.addr().do_send(Cancel(vec![callback_id]));
+                session.mailboxes().cancel.do_send(Cancel(vec![callback_id]));
             }
             Way::Waiting | Way::Link => {}
         }
-    }
-}
-
-impl MasterShared {
-    pub(crate) fn next_session(&self) -> SessionId {
-        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Whether a branch may bind, and what it may do then.
-    pub(crate) fn authenticate(
-        &self,
-        asked: Authenticate,
-    ) -> LocalBoxFuture<'static, Result<Permit, String>> {
-        if let Some(token) = &self.config.token {
-            let shown = asked.credentials.as_deref().unwrap_or_default();
-            if !bool::from(shown.as_bytes().ct_eq(token.as_bytes())) {
-                let why = match asked.credentials {
-                    Some(_) => "the token is wrong",
-                    None => "a token is needed, and the branch shows none",
-                };
-                return Box::pin(async move { Err(why.to_owned()) });
-            }
-        }
-        match &self.config.authenticate {
-            Some(recipient) => {
-                let asking = recipient.send(asked);
-                Box::pin(async move {
-                    asking.await.unwrap_or_else(|_| Err("nobody checks binds any more".to_owned()))
-                })
-            }
-            None => Box::pin(async { Ok(Permit::default()) }),
-        }
-    }
-}
-
-/// Starts a session for every connection.
-async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>, admitted: Option<Permit>) {
-    loop {
-        match acceptor.accept().await {
-            Ok((link, peer)) => {
-                if master.unbound.load(Ordering::Relaxed) >= UNBOUND_SESSIONS_MAX {
-                    log::warn!(
-                        "{peer} is turned away: {UNBOUND_SESSIONS_MAX} connections have not bound yet"
-                    );
-                    continue;
-                }
-                start_session(&master, link, peer, admitted.clone());
-            }
-            Err(error) => {
-                // Out of file descriptors, or a peer that was gone before it was taken in: neither ends the listener.
-                log::warn!("a connection could not be taken in at {}: {error}", acceptor.address());
-                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
-            }
-        }
-    }
-}
-
-/// How long a listener rests after it could not take a connection in: long enough not to spin, short enough not to be felt.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
-
-fn start_session(master: &Arc<MasterShared>, link: Box<dyn Link>, peer: String, admitted: Option<Permit>) {
-    let shared = Arc::clone(master);
-    let start = move || {
-        SessionActor::new(shared, link, peer, admitted).start();
-    };
-    match &master.config.place {
-        Some(place) => place.run(Box::new(start)),
-        None => start(),
     }
 }
 
@@ -601,7 +392,6 @@ impl Actor for MasterActor {
         let shared = Arc::new(MasterShared {
             name: self.name.clone(),
             config: self.config.clone(),
-            address: address.clone(),
             registry,
             router,
             unbound: AtomicUsize::new(0),
@@ -609,11 +399,14 @@ impl Actor for MasterActor {
         });
         self.running = Some(Master {
             shared,
-            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&self.node)))),
+            asker: Asker {
+                id: registry::MASTER,
+                name: self.name.clone(),
+                replies: address.clone().recipient(),
+            },
+            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(self.node.load())))),
             answering: Answering::new(),
             routes: HashMap::new(),
-            broadcasts: Subscribers::new(),
-            subscriptions: HashMap::new(),
             listeners: Vec::new(),
             submissions: Vec::new(),
             forwards: Vec::new(),
@@ -629,9 +422,9 @@ impl Actor for MasterActor {
         };
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         self.running().shared.registry.do_send(registry::Watch(Box::new(follow)));
-        self.node.set_way_out(WayOut::Router);
+        self.node.set_event_path(EventPath::Router);
         self.node.set_status(Status::Bound);
-        self.node.open_door(Door::of(&address));
+        self.node.open(Mailboxes::of(&address));
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
@@ -703,9 +496,9 @@ impl Handler<Flush> for MasterActor {
                     events.push(Event { topic, publisher: self.name.clone(), payload });
                 }
                 Submission::Broadcast { topic, payload } => {
-                    let frame = Frame::Broadcast(Broadcast { topic, publisher: self.name.clone(), payload });
+                    let event = Event { topic, publisher: self.name.clone(), payload };
                     #[expect(clippy::disallowed_methods, reason = "bounded by the queue of the node")]
-                    self.running().shared.registry.do_send(registry::Broadcast { from: None, frame });
+                    self.running().shared.router.do_send(router::Broadcast { from: None, event });
                 }
             }
         }
@@ -738,33 +531,12 @@ impl Handler<Replies> for MasterActor {
     }
 }
 
-impl Handler<HeardBroadcasts> for MasterActor {
-    type Result = ();
-
-    fn handle(&mut self, HeardBroadcasts(events): HeardBroadcasts, _: &mut Context<Self>) {
-        for event in &events {
-            self.running().broadcasts.deliver(event);
-        }
-    }
-}
-
 impl Handler<Subscribe> for MasterActor {
     type Result = ResponseFuture<Result<(), CallError>>;
 
     fn handle(&mut self, Subscribe { id, to, subscriber }: Subscribe, _: &mut Context<Self>) -> Self::Result {
-        let this = self.running();
-        this.subscriptions.insert(id, matches!(to, SubscribeTo::Topics(_)));
-        match to {
-            SubscribeTo::Broadcasts(pattern) => {
-                this.broadcasts.insert(id, SubscriptionKey { pattern, group: None }, subscriber);
-                Box::pin(async { Ok(()) })
-            }
-            SubscribeTo::Topics(key) => {
-                let subscriber = router::Subscriber::Local(id, subscriber);
-                let asking = this.shared.router.send(router::Subscribe { subscriber, keys: vec![key] });
-                Box::pin(async move { asking.await.map_err(|_| ending())? })
-            }
-        }
+        let asking = self.running().shared.router.send(router::SubscribeOwn { id, to, subscriber });
+        Box::pin(async move { asking.await.map_err(|_| ending()) })
     }
 }
 
@@ -772,20 +544,8 @@ impl Handler<Unsubscribe> for MasterActor {
     type Result = ();
 
     fn handle(&mut self, Unsubscribe(id): Unsubscribe, _: &mut Context<Self>) {
-        let this = self.running();
-        match this.subscriptions.remove(&id) {
-            Some(true) => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "bounded by the subscriptions: one message each"
-                )]
-                this.shared.router.do_send(router::UnsubscribeLocal(id));
-            }
-            Some(false) => {
-                this.broadcasts.remove(id);
-            }
-            None => {}
-        }
+        #[expect(clippy::disallowed_methods, reason = "bounded by the subscriptions: one message each")]
+        self.running().shared.router.do_send(router::UnsubscribeOwn(id));
     }
 }
 
@@ -865,8 +625,8 @@ impl Handler<TakeSnapshot> for MasterActor {
                 calls_in_flight,
                 calls_waiting: 0,
                 answering: running.answering.len(),
-                subscriptions: subscriptions + running.broadcasts.len(),
-                events_dropped: dropped_here + dropped_on_the_way + running.broadcasts.dropped(),
+                subscriptions,
+                events_dropped: dropped_here + dropped_on_the_way,
                 callbacks_lent: sessions.iter().map(|session| session.callbacks_lent).sum(),
                 callbacks_borrowed: sessions.iter().map(|session| session.callbacks_borrowed).sum(),
                 actions,
@@ -894,17 +654,20 @@ impl Handler<Drain> for MasterActor {
         let draining = async move {
             let sessions =
                 shared.registry.send(registry::List).await.map_or(Vec::new(), |listing| listing.sessions);
-            let draining = sessions.iter().map(|session| session.addr().send(session::Drain { within }));
+            let draining =
+                sessions.iter().map(|session| session.mailboxes().drain.send(handle::Drain { within }));
             let mut drained = Drained::default();
             // The master's own calls and those of its branches have the same time.
-            let own_calls = tokio::time::timeout(within, node.idle());
+            let own_calls = tokio::time::timeout(within, node.load().idle());
             let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
             for of_session in of_sessions.into_iter().flatten() {
                 drained.finished += of_session.finished;
                 drained.abandoned += of_session.abandoned;
             }
-            futures::future::join_all(sessions.iter().map(|session| session.addr().send(session::Close)))
-                .await;
+            futures::future::join_all(
+                sessions.iter().map(|session| session.mailboxes().close.send(handle::Close)),
+            )
+            .await;
             drained
         };
         Box::pin(draining.into_actor(self).map(move |mut drained, this, context| {

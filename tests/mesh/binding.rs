@@ -2,7 +2,7 @@
 
 use crate::{Mesh, soon, until_known};
 use meshwork::prelude::*;
-use meshwork::{Authenticate, BindError, OnNameTaken, Pattern, Permit, Status};
+use meshwork::{Authenticate, BindError, OnNameTaken, Pattern, Permissions, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -110,7 +110,7 @@ impl Actor for Ponderer {
 }
 
 impl Handler<Authenticate> for Ponderer {
-    type Result = actix::ResponseFuture<Result<Permit, String>>;
+    type Result = actix::ResponseFuture<Result<Permissions, String>>;
 
     fn handle(&mut self, _: Authenticate, _: &mut Context<Self>) -> Self::Result {
         Box::pin(std::future::pending())
@@ -136,14 +136,14 @@ impl Actor for Guard {
 }
 
 impl Handler<Authenticate> for Guard {
-    type Result = Result<Permit, String>;
+    type Result = Result<Permissions, String>;
 
     fn handle(&mut self, asked: Authenticate, _: &mut Context<Self>) -> Self::Result {
         if asked.name != "guest" {
             return Err(format!("{} is not on the list", asked.name));
         }
         let only = |pattern| Some(vec![Pattern::new(pattern).expect("a pattern")]);
-        Ok(Permit {
+        Ok(Permissions {
             call: only("open/*"),
             respond: only("guest/*"),
             publish: only("open/*"),

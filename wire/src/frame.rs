@@ -207,6 +207,9 @@ pub struct Request {
     pub payload: Payload,
 }
 
+/// What became of a request: its reply, or why there is none.
+pub type Outcome = Result<Payload, CallError>;
+
 /// What became of a request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Response {
@@ -558,6 +561,15 @@ impl<'a> FrameRef<'a> {
             ) => Some(payload),
             Borrowed::Response(Response { outcome: Err(error), .. }) => error.data(),
             Borrowed::Other(_) => None,
+        }
+    }
+
+    /// The request that it answers, if it is a response.
+    #[must_use]
+    pub fn callback_id_of_response(self) -> Option<CallbackId> {
+        match self.0 {
+            Borrowed::Response(response) => Some(response.callback_id),
+            Borrowed::Request(_) | Borrowed::Publish(_) | Borrowed::Other(_) => None,
         }
     }
 

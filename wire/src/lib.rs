@@ -27,7 +27,7 @@ pub use dialect::{
 pub use error::{CallError, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, Bound, Broadcast, CommonEventHead, CommonHead, Describe, Described, Frame,
-    FrameRef, Invoke, LikeBefore, NodeNews, Offer, Publish, Refused, Register, Request, Response,
+    FrameRef, Invoke, LikeBefore, NodeNews, Offer, Outcome, Publish, Refused, Register, Request, Response,
     SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
 };
 pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};

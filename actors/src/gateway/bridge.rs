@@ -1,8 +1,8 @@
 //! A bridge: an old server of another protocol becomes a branch. Its functions are actions while it is there; when it goes,
 //! they go, and the bridge dials again.
 
-use super::DialectLink;
-use crate::branch::Backoff;
+use super::dialect_link::DialectLink;
+use crate::link::backoff::Backoff;
 use crate::link::{Address, AddressError, Dial, Link, Tcp};
 use futures::future::BoxFuture;
 use meshwork_wire::{

@@ -1,6 +1,6 @@
 //! The other way round: a branch of ours at a master of others.
 
-use super::DialectLink;
+use super::dialect_link::DialectLink;
 use crate::link::{Address, Dial, Link};
 use futures::future::BoxFuture;
 use meshwork_wire::NodeMeshClient;

@@ -1,0 +1,12 @@
+//! Answers: what a node does with the requests that come to it.
+
+pub(crate) mod action;
+pub(crate) mod answering;
+pub(crate) mod invoked;
+mod poll_once;
+pub(crate) mod reply_to;
+pub(crate) mod responder;
+
+pub use action::{Action, ActionRefused, Actions};
+pub use poll_once::poll_once;
+pub use responder::{Answer, CallContext, Replier, Responder, reply};

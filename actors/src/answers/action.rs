@@ -1,0 +1,176 @@
+//! The actions that a node answers, by name, and how many requests of each at once.
+
+use super::responder::Responder;
+use hashbrown::HashMap;
+use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
+use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Offer, check_action, everything_above};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// An action that a node answers, and how many of it at once.
+#[derive(Clone)]
+pub struct Action {
+    /// What the others are told.
+    pub offer: Offer,
+    /// Who answers.
+    pub responder: Arc<dyn Responder>,
+    permits: Option<Arc<Permits>>,
+}
+
+struct Permits {
+    left: AtomicUsize,
+    max: usize,
+}
+
+/// One request of an action that is being answered; its end gives the permit back.
+pub(super) struct Permit(Option<Arc<Permits>>);
+
+impl Action {
+    /// An action that may be answered any number of times at once, within what the connection allows.
+    pub fn new(offer: Offer, responder: Arc<dyn Responder>) -> Self {
+        Self { offer, responder, permits: None }
+    }
+
+    /// Answers at most so many requests at once; the next one is refused with [`Code::OVERLOADED`].
+    #[must_use]
+    pub fn with_permits(mut self, max: usize) -> Self {
+        self.permits = Some(Arc::new(Permits { left: AtomicUsize::new(max), max }));
+        self
+    }
+
+    pub(super) fn permit(&self) -> Result<Permit, CallError> {
+        let Some(permits) = &self.permits else {
+            return Ok(Permit(None));
+        };
+        let taken =
+            permits.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+        match taken {
+            Ok(_) => Ok(Permit(Some(Arc::clone(permits)))),
+            Err(_) => Err(CallError::new(
+                Code::OVERLOADED,
+                Fate::NotSent,
+                format!("{} has {} permits, and all are taken", self.offer.action, permits.max),
+            )),
+        }
+    }
+}
+
+impl Permit {
+    /// That of a request that needs none.
+    pub(super) fn unbounded() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(permits) = &self.0 {
+            permits.left.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// The actions that a node answers, by name.
+#[derive(Clone, Default)]
+pub struct Actions(HashMap<ByteString, Action>);
+
+/// Why an action cannot be added.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ActionRefused {
+    /// Its name is none.
+    #[error("an action cannot be named so: {0}")]
+    Name(#[from] NameError),
+    /// The node answers it already. Withdraw the old one first.
+    #[error("this node answers {0:?} already")]
+    Twice(ByteString),
+    /// The node answers [`ACTIONS_PER_NODE_MAX`] actions already.
+    #[error("a node answers at most {ACTIONS_PER_NODE_MAX} actions")]
+    TooMany,
+}
+
+impl Actions {
+    /// Adds an action.
+    ///
+    /// # Errors
+    ///
+    /// When its name is none or is taken, or there are too many.
+    pub fn insert(&mut self, action: Action) -> Result<(), ActionRefused> {
+        check_action(&action.offer.action)?;
+        if self.0.contains_key(&action.offer.action) {
+            return Err(ActionRefused::Twice(action.offer.action));
+        }
+        if self.0.len() >= ACTIONS_PER_NODE_MAX {
+            return Err(ActionRefused::TooMany);
+        }
+        self.0.insert(action.offer.action.clone(), action);
+        Ok(())
+    }
+
+    /// Adds all of them, or none.
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be added.
+    pub fn extend(&mut self, others: Actions) -> Result<(), ActionRefused> {
+        if let Some(twice) = others.0.keys().find(|action| self.0.contains_key(*action)) {
+            return Err(ActionRefused::Twice(twice.clone()));
+        }
+        if self.0.len() + others.0.len() > ACTIONS_PER_NODE_MAX {
+            return Err(ActionRefused::TooMany);
+        }
+        self.0.extend(others.0);
+        Ok(())
+    }
+
+    /// Takes an action out.
+    pub fn remove(&mut self, action: &str) -> Option<Action> {
+        self.0.remove(action)
+    }
+
+    /// The action of that name.
+    #[must_use]
+    pub fn get(&self, action: &str) -> Option<&Action> {
+        self.0.get(action)
+    }
+
+    /// The action of that name, or else the one that answers everything below a part of it.
+    #[must_use]
+    pub fn find(&self, action: &str) -> Option<&Action> {
+        self.get(action).or_else(|| everything_above(action).find_map(|above| self.get(&above)))
+    }
+
+    /// What the others are told, sorted by name.
+    #[must_use]
+    pub fn offers(&self) -> Vec<Offer> {
+        let mut offers: Vec<_> = self.0.values().map(|action| action.offer.clone()).collect();
+        offers.sort_unstable_by(|one, other| one.action.cmp(&other.action));
+        offers
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<ActionRefused> for CallError {
+    fn from(refused: ActionRefused) -> Self {
+        CallError::new(Code::BAD_NAME, Fate::NotSent, refused.to_string())
+    }
+}
+
+impl IntoIterator for Actions {
+    type Item = Action;
+    type IntoIter = hashbrown::hash_map::IntoValues<ByteString, Action>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_values()
+    }
+}

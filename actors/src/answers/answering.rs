@@ -1,0 +1,196 @@
+//! The requests that a node is answering.
+
+use super::action::{Action, Permit};
+use super::reply_to::{Nobody, ReplyTo};
+use super::responder::{Answer, CallContext, Replier};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use hashbrown::HashMap;
+use meshwork_wire::{CallError, CallbackId, Code, Fate, Function, Invocation, Outcome, PayloadRef};
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// The requests that a node is answering and that were not answered at once. Dropping it drops their futures.
+pub(crate) struct Answering(Rc<Running>);
+
+struct Running {
+    tasks: RefCell<HashMap<CallbackId, AbortHandle>>,
+    finished: Cell<u64>,
+    /// How many were started that nobody waits for.
+    quiet: Cell<u64>,
+    /// Told whenever the last one ended, for whoever drains.
+    idle: Notify,
+}
+
+impl Answering {
+    pub(crate) fn new() -> Self {
+        Self(Rc::new(Running {
+            tasks: RefCell::default(),
+            finished: Cell::new(0),
+            quiet: Cell::new(0),
+            idle: Notify::new(),
+        }))
+    }
+
+    /// Answers a request: at once if its future is ready, else as a task of its own until [`Answering::cancel`].
+    pub(crate) fn start(
+        &self,
+        action: &Action,
+        arguments: PayloadRef<'_>,
+        context: &CallContext,
+        callback_id: CallbackId,
+        reply_to: &impl ReplyTo,
+    ) {
+        let permit = match action.permit() {
+            Ok(permit) => permit,
+            Err(error) => return reply_to.reply(callback_id, Err(error)),
+        };
+        let reply = Replier::new(callback_id, reply_to.gathered());
+        let respond = || action.responder.respond(arguments, context, reply);
+        self.run(respond, &action.offer.action, callback_id, reply_to, permit);
+    }
+
+    /// Calls a function that was lent, as [`Answering::start`] answers a request. Without a callback id nobody waits.
+    pub(crate) fn invoke(
+        &self,
+        function: &Function,
+        invocation: Invocation,
+        callback_id: Option<CallbackId>,
+        reply_to: &impl ReplyTo,
+    ) {
+        let invoke = || {
+            let mut answer: LocalBoxFuture<'static, Outcome> = function.invoke(invocation);
+            match answer.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
+                Poll::Ready(outcome) => Answer::Now(outcome),
+                Poll::Pending => Answer::Later(answer),
+            }
+        };
+        match callback_id {
+            Some(callback_id) => self.run(invoke, "a callback", callback_id, reply_to, Permit::unbounded()),
+            None => {
+                // Ids are drawn from zero on, so nobody else has this one.
+                let quiet = self.0.quiet.get() + 1;
+                self.0.quiet.set(quiet);
+                self.run(invoke, "a callback", CallbackId(u64::MAX - quiet), &Nobody, Permit::unbounded());
+            }
+        }
+    }
+
+    #[inline]
+    fn run(
+        &self,
+        respond: impl FnOnce() -> Answer,
+        what: &str,
+        callback_id: CallbackId,
+        reply_to: &impl ReplyTo,
+        permit: Permit,
+    ) {
+        match catch_unwind(AssertUnwindSafe(respond)) {
+            Ok(Answer::Said) => {}
+            Ok(Answer::Now(outcome)) => reply_to.reply(callback_id, outcome),
+            Ok(Answer::Later(answer)) => self.spawn(answer, callback_id, reply_to.later(), permit),
+            Err(panic) => reply_to.reply(callback_id, Err(panicked(what, &*panic))),
+        }
+    }
+
+    fn spawn(
+        &self,
+        answer: LocalBoxFuture<'static, Outcome>,
+        callback_id: CallbackId,
+        reply_to: impl ReplyTo + 'static,
+        permit: Permit,
+    ) {
+        let running = Rc::downgrade(&self.0);
+        let task = actix_rt::spawn(async move {
+            let outcome = AssertUnwindSafe(answer).catch_unwind().await;
+            drop(permit);
+            let outcome = outcome.unwrap_or_else(|panic| Err(panicked("the action", &*panic)));
+            if let Some(running) = running.upgrade() {
+                running.ended(callback_id);
+            }
+            reply_to.reply(callback_id, outcome);
+        });
+        self.0.tasks.borrow_mut().insert(callback_id, task.abort_handle());
+    }
+
+    /// Drops the future of a request whose caller gave up.
+    pub(crate) fn cancel(&self, callback_id: CallbackId) -> bool {
+        let task = self.0.tasks.borrow_mut().remove(&callback_id);
+        if let Some(task) = &task {
+            task.abort();
+            self.0.tell_if_idle();
+        }
+        task.is_some()
+    }
+
+    pub(crate) fn contains(&self, callback_id: CallbackId) -> bool {
+        self.0.tasks.borrow().contains_key(&callback_id)
+    }
+
+    /// How many are being answered.
+    pub(crate) fn len(&self) -> usize {
+        self.0.tasks.borrow().len()
+    }
+
+    /// How many were not answered at once and have ended.
+    pub(crate) fn finished(&self) -> u64 {
+        self.0.finished.get()
+    }
+
+    /// Waits until none is being answered.
+    pub(crate) fn idle(&self) -> impl Future<Output = ()> + use<> {
+        let running = Rc::clone(&self.0);
+        async move {
+            loop {
+                let notified = running.idle.notified();
+                if running.tasks.borrow().is_empty() {
+                    return;
+                }
+                notified.await;
+            }
+        }
+    }
+
+    /// Drops the futures of all of them.
+    pub(crate) fn cancel_all(&self) {
+        for (_, task) in self.0.tasks.borrow_mut().drain() {
+            task.abort();
+        }
+        self.0.tell_if_idle();
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.cancel_all();
+    }
+}
+
+impl Running {
+    fn ended(&self, callback_id: CallbackId) {
+        self.tasks.borrow_mut().remove(&callback_id);
+        self.finished.set(self.finished.get() + 1);
+        self.tell_if_idle();
+    }
+
+    fn tell_if_idle(&self) {
+        if self.tasks.borrow().is_empty() {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {
+    let reason = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no reason given");
+    log::error!("the responder of {action} panicked: {reason}");
+    CallError::new(Code::PANICKED, Fate::Failed, format!("the responder panicked: {reason}"))
+}

@@ -1,0 +1,78 @@
+//! Deadlines in order.
+
+use meshwork_wire::CallbackId;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Instant;
+
+/// Deadlines in order. Most calls of a connection have the same time, so their deadlines come in order already and go into a
+/// queue; the others go into a heap. Settled ids are swept out when they are the majority.
+#[derive(Default)]
+pub(crate) struct Deadlines {
+    in_order: VecDeque<(Instant, CallbackId)>,
+    others: BinaryHeap<Reverse<(Instant, CallbackId)>>,
+}
+
+/// Below this many deadlines a sweep is not worth it.
+const SWEEP_LEN_MIN: usize = 64;
+
+impl Deadlines {
+    pub(crate) fn push(&mut self, deadline: Instant, id: CallbackId) {
+        match self.in_order.back() {
+            Some((last, _)) if *last > deadline => self.others.push(Reverse((deadline, id))),
+            _ => self.in_order.push_back((deadline, id)),
+        }
+    }
+
+    pub(crate) fn settled(&mut self, id: CallbackId, waits: impl Fn(CallbackId) -> bool, waiting: usize) {
+        // Replies come in order more often than not.
+        if self.in_order.front().is_some_and(|(_, first)| *first == id) {
+            self.in_order.pop_front();
+        } else if self.in_order.len() + self.others.len() > SWEEP_LEN_MIN + 2 * waiting {
+            self.sweep(waits);
+        }
+    }
+
+    pub(crate) fn sweep(&mut self, waits: impl Fn(CallbackId) -> bool) {
+        self.in_order.retain(|(_, id)| waits(*id));
+        self.others.retain(|Reverse((_, id))| waits(*id));
+    }
+
+    pub(crate) fn drop_settled(&mut self, waits: impl Fn(CallbackId) -> bool) {
+        while self.in_order.front().is_some_and(|(_, id)| !waits(*id)) {
+            self.in_order.pop_front();
+        }
+        while self.others.peek().is_some_and(|Reverse((_, id))| !waits(*id)) {
+            self.others.pop();
+        }
+    }
+
+    pub(crate) fn first(&self) -> Option<Instant> {
+        let in_order = self.in_order.front().map(|(deadline, _)| *deadline);
+        let others = self.others.peek().map(|Reverse((deadline, _))| *deadline);
+        match (in_order, others) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.in_order.len() + self.others.len()
+    }
+
+    /// Whose deadline is the first one.
+    pub(crate) fn first_id(&self) -> Option<CallbackId> {
+        let others = self.others.peek().map(|Reverse(first)| first);
+        self.in_order.front().into_iter().chain(others).min().map(|(_, id)| *id)
+    }
+
+    pub(super) fn pop(&mut self, now: Instant) -> Option<CallbackId> {
+        let first = self.first().filter(|first| *first <= now)?;
+        if self.in_order.front().is_some_and(|(deadline, _)| *deadline == first) {
+            self.in_order.pop_front().map(|(_, id)| id)
+        } else {
+            self.others.pop().map(|Reverse((_, id))| id)
+        }
+    }
+}

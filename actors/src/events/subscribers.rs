@@ -1,0 +1,225 @@
+//! The handlers of one node, by pattern: who at this node gets an event that came to it.
+
+use super::event::{Deliver, Event, EventRef, SubscriberId, hand_over};
+use super::trie::Trie;
+use hashbrown::HashMap;
+use meshwork_wire::{ByteString, SubscriptionKey};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// The handlers of one node.
+pub(crate) struct Subscribers {
+    trie: Trie<Member>,
+    handlers: HashMap<SubscriberId, (SubscriptionKey, Arc<dyn Deliver>)>,
+    /// How many handlers share a key: the master is told of the first and of the last.
+    keys: HashMap<SubscriptionKey, usize>,
+    /// The topic of the events that are being delivered, and who gets them.
+    run_topic: Option<ByteString>,
+    run_handlers: Vec<Arc<dyn Deliver>>,
+    turn: Cell<usize>,
+    dropped: AtomicU64,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct Member {
+    id: SubscriberId,
+    group: Option<ByteString>,
+}
+
+impl Subscribers {
+    pub(crate) fn new() -> Self {
+        Self {
+            trie: Trie::new(),
+            handlers: HashMap::new(),
+            keys: HashMap::new(),
+            run_topic: None,
+            run_handlers: Vec::new(),
+            turn: Cell::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds a handler; `true` if it is the first of its key.
+    pub(crate) fn insert(
+        &mut self,
+        id: SubscriberId,
+        key: SubscriptionKey,
+        handler: Arc<dyn Deliver>,
+    ) -> bool {
+        self.end_run();
+        self.trie.insert(&key.pattern, Member { id, group: key.group.clone() });
+        let count = self.keys.entry(key.clone()).or_default();
+        *count += 1;
+        let first = *count == 1;
+        self.handlers.insert(id, (key, handler));
+        first
+    }
+
+    /// Takes a handler out; gives its key if it was the last one of it.
+    pub(crate) fn remove(&mut self, id: SubscriberId) -> Option<SubscriptionKey> {
+        self.end_run();
+        let (key, _) = self.handlers.remove(&id)?;
+        self.trie.remove(&key.pattern, &Member { id, group: key.group.clone() });
+        let count = self.keys.get_mut(&key)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
+        }
+        self.keys.remove(&key);
+        Some(key)
+    }
+
+    /// What the master must know.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &SubscriptionKey> {
+        self.keys.keys()
+    }
+
+    /// Hands an event to every matching handler that is in no group.
+    pub(crate) fn deliver(&mut self, event: &Event) {
+        self.deliver_next(event.into());
+        self.end_run();
+    }
+
+    /// The same for one of several events. The topic is kept until [`Subscribers::end_run`], since the next event is of the
+    /// same one more often than not.
+    pub(crate) fn deliver_next(&mut self, event: EventRef<'_>) {
+        if self.run_topic.as_ref() != Some(event.topic) {
+            self.find(event.topic);
+        }
+        self.deliver_alike(event);
+    }
+
+    /// The same for one whose topic is that of the last one.
+    #[inline]
+    pub(crate) fn deliver_alike(&self, event: EventRef<'_>) {
+        for handler in &self.run_handlers {
+            hand_over(&**handler, event, &self.dropped);
+        }
+    }
+
+    /// Lets go of the topic: one from a link keeps all that was read with it.
+    pub(crate) fn end_run(&mut self) {
+        self.run_topic = None;
+        self.run_handlers.clear();
+    }
+
+    fn find(&mut self, topic: &ByteString) {
+        self.run_topic = Some(topic.clone());
+        let (handlers, found) = (&self.handlers, &mut self.run_handlers);
+        found.clear();
+        let mut before = None;
+        self.trie.for_each_match(topic, &mut |member| {
+            if member.group.is_none() && before != Some(member.id) {
+                before = Some(member.id);
+                found.extend(handlers.get(&member.id).map(|(_, handler)| Arc::clone(handler)));
+            }
+        });
+    }
+
+    /// Hands an event to one of the handlers of a group.
+    pub(crate) fn deliver_to_group(&self, group: &ByteString, event: &Event) {
+        let mut members = Vec::new();
+        self.trie.for_each_match(&event.topic, &mut |member| {
+            if member.group.as_ref() == Some(group) {
+                members.push(member.id);
+            }
+        });
+        if !members.is_empty() {
+            self.turn.set(self.turn.get().wrapping_add(1));
+            self.hand_over(members[self.turn.get() % members.len()], event);
+        }
+    }
+
+    /// How many handlers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.handlers.len()
+    }
+
+    /// How many events were not taken.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn hand_over(&self, id: SubscriberId, event: &Event) {
+        if let Some((_, handler)) = self.handlers.get(&id) {
+            hand_over(&**handler, event.into(), &self.dropped);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::event::Dropped;
+    use meshwork_wire::{Pattern, Payload};
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Deliver for Heard {
+        fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
+            self.0.lock().unwrap().push(event.topic.to_string());
+            Ok(())
+        }
+    }
+
+    fn key(pattern: &str, group: Option<&str>) -> SubscriptionKey {
+        SubscriptionKey { pattern: Pattern::new(pattern).unwrap(), group: group.map(ByteString::from) }
+    }
+
+    fn event(topic: &str) -> Event {
+        Event { topic: topic.into(), publisher: "p".into(), payload: Payload::default() }
+    }
+
+    #[test]
+    fn the_master_is_told_of_the_first_handler_of_a_key_and_of_the_last() {
+        let mut subscribers = Subscribers::new();
+        let heard = Arc::new(Heard::default());
+        assert!(subscribers.insert(SubscriberId(1), key("a/*", None), heard.clone()));
+        assert!(!subscribers.insert(SubscriberId(2), key("a/*", None), heard.clone()));
+        assert!(subscribers.insert(SubscriberId(3), key("a/*", Some("g")), heard.clone()));
+        subscribers.deliver(&event("a/b"));
+        assert_eq!(heard.0.lock().unwrap().len(), 2, "each handler once, groups apart");
+        assert_eq!(subscribers.remove(SubscriberId(1)), None);
+        assert_eq!(subscribers.remove(SubscriberId(2)), Some(key("a/*", None)));
+        assert_eq!(subscribers.remove(SubscriberId(2)), None);
+        assert_eq!(subscribers.keys().count(), 1);
+    }
+
+    #[test]
+    fn events_of_one_topic_after_another_go_where_each_belongs() {
+        let mut subscribers = Subscribers::new();
+        let (a, all, late) =
+            (Arc::new(Heard::default()), Arc::new(Heard::default()), Arc::new(Heard::default()));
+        subscribers.insert(SubscriberId(1), key("a", None), a.clone());
+        subscribers.insert(SubscriberId(2), key("**", None), all.clone());
+        for topic in ["a", "a", "b", "b", "a"] {
+            subscribers.deliver_next((&event(topic)).into());
+        }
+        subscribers.insert(SubscriberId(3), key("a", None), late.clone());
+        subscribers.deliver_next((&event("a")).into());
+        subscribers.remove(SubscriberId(1));
+        subscribers.deliver_next((&event("a")).into());
+        let heard = |by: &Heard| by.0.lock().unwrap().concat();
+        assert_eq!((&*heard(&a), &*heard(&all), &*heard(&late)), ("aaaa", "aabbaaa", "aa"));
+        let weak = Arc::downgrade(&all);
+        subscribers.remove(SubscriberId(2));
+        drop(all);
+        assert!(weak.upgrade().is_none(), "nothing keeps a handler that was taken out");
+    }
+
+    #[test]
+    fn a_group_gets_an_event_once_and_its_members_take_turns() {
+        let mut subscribers = Subscribers::new();
+        let (one, two) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
+        subscribers.insert(SubscriberId(1), key("a", Some("g")), one.clone());
+        subscribers.insert(SubscriberId(2), key("a", Some("g")), two.clone());
+        for _ in 0..10 {
+            subscribers.deliver_to_group(&"g".into(), &event("a"));
+        }
+        subscribers.deliver_to_group(&"other".into(), &event("a"));
+        assert_eq!((one.0.lock().unwrap().len(), two.0.lock().unwrap().len()), (5, 5));
+    }
+}

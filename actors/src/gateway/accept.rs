@@ -1,0 +1,30 @@
+//! A listener of a foreign protocol: what it accepts becomes links that carry frames.
+
+use super::dialect_link::DialectLink;
+use crate::link::{Accept, Address, Link};
+use futures::future::BoxFuture;
+use std::io;
+
+/// Makes a dialect for a connection that came from there.
+pub(crate) type MakeDialect = Box<dyn Fn(&str) -> Box<dyn meshwork_wire::Dialect> + Send>;
+
+/// Takes foreign connections in.
+pub(crate) struct GatewayAccept {
+    pub(crate) accept: Box<dyn Accept>,
+    pub(crate) dialect: MakeDialect,
+}
+
+impl Accept for GatewayAccept {
+    fn address(&self) -> Address {
+        self.accept.address()
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+        Box::pin(async move {
+            let (link, peer) = self.accept.accept().await?;
+            let dialect = (self.dialect)(&peer);
+            let link: Box<dyn Link> = Box::new(DialectLink::accepted(link, dialect, peer.clone()));
+            Ok((link, peer))
+        })
+    }
+}

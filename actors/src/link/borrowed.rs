@@ -1,0 +1,94 @@
+//! Functions that are passed as arguments. A node *lends* a function over a link: it draws a number for it, which travels with
+//! the payload, and calls it when the other end sends an `Invoke` of that number, until that end sends a `Release`. What came
+//! with a number is *borrowed*: it can be called, kept, and lent on over other links, and its last handle sends the `Release`.
+//! So a master relays functions without knowing what they are: what one session borrows, another one lends.
+//!
+//! Both end with the link. A function that is lent twice has two numbers, and no counts.
+
+use super::outbox::{Kind, Outbox};
+use meshwork_wire::limits::CALLBACKS_PER_CONNECTION_MAX;
+use meshwork_wire::{
+    CallError, Callable, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Function, Invocation, Invoked,
+    Outcome, Passed, Payload,
+};
+use std::sync::Arc;
+
+/// The other end of a link, as functions that it lent know it. Implemented by a branch for its master, and by a session for its
+/// branch.
+pub(crate) trait Lender: Send + Sync + 'static {
+    /// Calls a function that the other end lent.
+    fn invoke(&self, function: CallbackId, invocation: Invocation) -> Invoked;
+
+    /// Tells the other end that a function of it is held no more.
+    fn release(&self, function: CallbackId);
+}
+
+/// A function at the other end of a link.
+struct Borrowed {
+    id: CallbackId,
+    encoding: Encoding,
+    lender: Arc<dyn Lender>,
+    /// Where it is counted.
+    outbox: Outbox,
+}
+
+/// Makes the functions of a payload that came over a link ones that can be called.
+///
+/// # Errors
+///
+/// When this end holds as many functions of the link as it may. All of the payload are given back then.
+pub(crate) fn borrow<L: Lender>(
+    payload: &mut Payload,
+    outbox: &Outbox,
+    lender: impl FnOnce() -> L,
+) -> Result<(), CallError> {
+    if payload.callbacks.is_empty() {
+        return Ok(());
+    }
+    let callbacks = std::mem::take(&mut payload.callbacks);
+    if !outbox.lent().borrow(callbacks.len()) {
+        for id in callbacks.ids() {
+            let _ = outbox.push(&Frame::Release(id), Kind::Protocol);
+        }
+        return Err(CallError::new(
+            Code::OVERLOADED,
+            Fate::NotSent,
+            format!("{CALLBACKS_PER_CONNECTION_MAX} callbacks of this connection are held already"),
+        ));
+    }
+    let encoding = payload.encoding;
+    let lender: Arc<dyn Lender> = Arc::new(lender());
+    payload.callbacks = Callbacks::new(callbacks.ids().into_iter().map(|id| {
+        let (lender, outbox) = (Arc::clone(&lender), outbox.clone());
+        Passed::Here(Function::new(Borrowed { id, encoding, lender, outbox }))
+    }));
+    Ok(())
+}
+
+/// The outcome of a reply that came over a link, with its functions ready to be called.
+pub(crate) fn borrow_outcome<L: Lender>(
+    outcome: Outcome,
+    outbox: &Outbox,
+    lender: impl FnOnce() -> L,
+) -> Outcome {
+    let mut payload = outcome?;
+    borrow(&mut payload, outbox, lender).map_err(|error| error.with_fate(Fate::Failed))?;
+    Ok(payload)
+}
+
+impl Callable for Borrowed {
+    fn invoke(&self, invocation: Invocation) -> Invoked {
+        self.lender.invoke(self.id, invocation)
+    }
+
+    fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.outbox.lent().give_back(1);
+        self.lender.release(self.id);
+    }
+}

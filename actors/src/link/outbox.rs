@@ -1,0 +1,472 @@
+//! A link's bounded way out. Whichever actor has something to say to the other end appends its frames here; one task writes
+//! what has gathered when the actors have had their turns (`writer.rs`), so many frames cost one system call. How full it may be
+//! is up to the [`Kind`] of the frame.
+
+use super::gathered::Gathered;
+use super::lent::{Lent, TooMuchLent};
+use super::refusal::{Receiver, Refusal};
+use bytes::{Bytes, BytesMut};
+use futures::task::AtomicWaker;
+use meshwork_wire::limits::{
+    LENGTH_PREFIX_LEN, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    PAYLOAD_SHARED_LEN_MIN,
+};
+use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, LikeBefore, Payload, Response, append};
+use std::collections::VecDeque;
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::AtomicUsize, atomic::Ordering,
+};
+use std::task::{Context, Poll};
+use tokio::sync::Notify;
+
+/// A handle on the way out of one link. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Outbox(Arc<Shared>);
+
+/// What a frame is to the outbox: it decides how many bytes may stand there before the frame is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A request, or anything else that somebody waits for and that can be refused: `OUTBOX_REQUEST_LEN_MAX`.
+    Request,
+    /// An event: `OUTBOX_LEN_MAX`. One that is refused is counted.
+    Event,
+    /// What the protocol cannot do without, so that the other end has room for it: `OUTBOX_REPLY_LEN_MAX`. A response that is refused is replaced by
+    /// an error of a few bytes.
+    Protocol,
+    /// Replies that are no longer than the error which would replace them. They are bounded by what is in flight, and by
+    /// `OUTBOX_OVERFULL_LEN`.
+    SmallReply,
+}
+
+/// Frames that are written already: an outbox takes all of them or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encoded<'a> {
+    bytes: EncodedBytes<'a>,
+    /// How many frames there are.
+    count: usize,
+    /// How many bytes the longest of them has, its prefix not counted.
+    longest: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum EncodedBytes<'a> {
+    Copied(&'a [u8]),
+    /// Shared from so many bytes on, copied below.
+    Shared(&'a Bytes, usize),
+}
+
+/// An outbox to which several frames are appended in one go: nobody else gets a word in, so nothing but appending may be done meanwhile. Its
+/// writer is woken when this is dropped.
+pub(crate) struct OutboxGuard<'a> {
+    outbox: &'a Outbox,
+    queue: MutexGuard<'a, Queue>,
+    before: LikeBefore,
+}
+
+struct Shared {
+    frame_len_max: usize,
+    queue: Mutex<Queue>,
+    /// How many bytes stand in the queue, for readers that do not take the lock; [`NOT_OPEN`] when it takes nothing.
+    standing: AtomicUsize,
+    writer: AtomicWaker,
+    dropped: AtomicU64,
+    room: Notify,
+    lent: Lent,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// What was said before `small`, in order: large payloads stand here as they are.
+    ready: VecDeque<Bytes>,
+    /// Small frames, one behind the other.
+    small: BytesMut,
+    /// How many bytes stand in here or are just being written.
+    len: usize,
+    /// Whether the writer waits to be woken.
+    writer_waits: bool,
+    /// Whether a publisher waits for room.
+    room_wanted: bool,
+    /// Whether `small` was long when the link was last idle.
+    was_long: bool,
+    /// The most bytes that left at once since the last heartbeat.
+    taken_max: usize,
+    state: State,
+}
+
+/// Whether an outbox takes frames, and whether they are written.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    #[default]
+    Open,
+    /// What stands in here is still written, then the link is shut down.
+    Closing,
+    Closed,
+}
+
+/// A buffer that one burst made longer than this is given back as soon as the link is idle; a shorter one, and one that is needed
+/// again and again, after a heartbeat that did without.
+const IDLE_BUFFER_LEN_MAX: usize = 128 * 1024;
+
+/// A list of large pieces that has room for more is given back when the link is idle.
+const IDLE_PIECES_MAX: usize = 8;
+
+/// Frames for a crowd are shared from so many bytes on: a copy for each would cost more than one more piece to write.
+const CROWD_SHARED_LEN_MIN: usize = 256;
+
+/// A buffer of this length or a little more is kept, whatever left.
+const BUFFER_LEN_MIN: usize = 64;
+
+/// See [`Shared::standing`].
+const NOT_OPEN: usize = usize::MAX;
+
+impl Kind {
+    /// How many bytes may stand in an outbox before a frame of this kind is refused.
+    fn len_max(self) -> usize {
+        match self {
+            Kind::Request => OUTBOX_REQUEST_LEN_MAX,
+            Kind::Event => OUTBOX_LEN_MAX,
+            Kind::Protocol => OUTBOX_REPLY_LEN_MAX,
+            Kind::SmallReply => usize::MAX,
+        }
+    }
+}
+
+impl<'a> Encoded<'a> {
+    /// So many frames for this link alone; `longest` is the length of the longest, its prefix not counted.
+    pub(crate) fn copied(bytes: &'a [u8], count: usize, longest: usize) -> Self {
+        Self { bytes: EncodedBytes::Copied(bytes), count, longest }
+    }
+
+    /// So many frames that one or two links get.
+    pub(crate) fn shared(bytes: &'a Bytes, count: usize, longest: usize) -> Self {
+        Self { bytes: EncodedBytes::Shared(bytes, PAYLOAD_SHARED_LEN_MIN), count, longest }
+    }
+
+    /// So many frames that many links get.
+    pub(crate) fn for_crowd(bytes: &'a Bytes, count: usize, longest: usize) -> Self {
+        Self { bytes: EncodedBytes::Shared(bytes, CROWD_SHARED_LEN_MIN), count, longest }
+    }
+}
+
+impl Outbox {
+    /// The way out to an end that reads frames of at most so many bytes, prefix not counted.
+    pub(crate) fn new(frame_len_max: usize) -> Self {
+        Self(Arc::new(Shared {
+            frame_len_max,
+            queue: Mutex::default(),
+            standing: AtomicUsize::new(0),
+            writer: AtomicWaker::new(),
+            dropped: AtomicU64::new(0),
+            room: Notify::new(),
+            lent: Lent::default(),
+        }))
+    }
+
+    /// Appends one frame.
+    pub(crate) fn push<'a>(&self, frame: impl Into<FrameRef<'a>>, kind: Kind) -> Result<(), Refusal> {
+        self.hold().push(frame, kind)
+    }
+
+    /// Appends a frame that the protocol cannot do without. A link that is full or closed loses it, and that is all that can be done.
+    pub(crate) fn say(&self, frame: &Frame) {
+        let _ = self.push(frame, Kind::Protocol);
+    }
+
+    /// Appends the response to a request, or an error of a few bytes in its place.
+    pub(crate) fn respond(&self, callback_id: CallbackId, outcome: Result<Payload, CallError>) {
+        let _ = self.push(&Response { callback_id, outcome }, Kind::Protocol);
+    }
+
+    /// Appends frames that are written already: all of them, or none.
+    pub(crate) fn push_encoded(&self, frames: Encoded<'_>, kind: Kind) -> Result<(), Refusal> {
+        self.hold().push_encoded(frames, kind)
+    }
+
+    /// Appends the small replies that a block has gathered.
+    pub(crate) fn push_gathered(&self, gathered: &Gathered) {
+        if gathered.is_empty() {
+            return;
+        }
+        let bytes = gathered.take();
+        // Nobody reads the replies of a link that is closed. Their lengths were checked before they were gathered.
+        let _ = self.push_encoded(Encoded::copied(&bytes, 1, 0), Kind::SmallReply);
+        Gathered::give_back(bytes);
+    }
+
+    /// Holds it while several frames are appended.
+    pub(crate) fn hold(&self) -> OutboxGuard<'_> {
+        OutboxGuard { outbox: self, queue: self.lock(), before: LikeBefore::default() }
+    }
+
+    /// The functions that are lent to the other end.
+    pub(crate) fn lent(&self) -> &Lent {
+        &self.0.lent
+    }
+
+    /// The longest frame that the other end reads, prefix not counted.
+    pub(crate) fn frame_len_max(&self) -> usize {
+        self.0.frame_len_max
+    }
+
+    /// Whether a frame of this kind would find room.
+    pub(crate) fn has_room(&self, kind: Kind) -> bool {
+        self.standing() < kind.len_max()
+    }
+
+    /// Whether more stands in it than a peer that reads at all would leave there. Its link is given up then.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.is_open() && self.standing() > OUTBOX_OVERFULL_LEN
+    }
+
+    /// Whether it takes anything at all.
+    pub(crate) fn is_open(&self) -> bool {
+        self.standing() != NOT_OPEN
+    }
+
+    /// Waits until half of what events may take is free, or it is closed.
+    pub(crate) async fn room(&self) {
+        loop {
+            let notified = self.0.room.notified();
+            {
+                let mut queue = self.lock();
+                if queue.state != State::Open || queue.len <= OUTBOX_LEN_MAX / 2 {
+                    return;
+                }
+                queue.room_wanted = true;
+            }
+            notified.await;
+        }
+    }
+
+    /// Takes nothing more, writes what stands in it, then shuts the link down.
+    pub(crate) fn close(&self) {
+        let mut guard = self.hold();
+        if guard.queue.state == State::Open {
+            guard.queue.state = State::Closing;
+        }
+    }
+
+    /// Takes nothing more and forgets what stands in it.
+    pub(crate) fn close_now(&self) {
+        let mut guard = self.hold();
+        guard.queue.state = State::Closed;
+        guard.queue.ready.clear();
+        guard.queue.small = BytesMut::new();
+        guard.queue.len = 0;
+        drop(guard);
+        self.0.room.notify_waiters();
+        self.0.lent.release_all();
+    }
+
+    /// Gives back a buffer that is much longer than what left at once since the last heartbeat.
+    pub(crate) fn shrink(&self) {
+        let mut queue = self.lock();
+        let needed = std::mem::take(&mut queue.taken_max).max(BUFFER_LEN_MIN);
+        if queue.small.is_empty() && queue.small.capacity() > 4 * needed {
+            queue.small = BytesMut::new();
+        }
+    }
+
+    /// How many bytes stand in it.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len
+    }
+
+    /// How many events it had no room for.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing in here leaves the queue half-changed when it panics.
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self) -> usize {
+        self.0.standing.load(Ordering::Acquire)
+    }
+
+    /// Tells the readers that do not take the lock. To be called before the queue is let go whenever it has changed.
+    fn note(&self, queue: &Queue) {
+        let standing = if queue.state == State::Open { queue.len } else { NOT_OPEN };
+        self.0.standing.store(standing, Ordering::Release);
+    }
+
+    /// Takes all that stands in it, for its writer. `small` must be empty, its capacity is used for what comes next.
+    pub(super) fn poll_take(
+        &self,
+        context: &mut Context<'_>,
+        pieces: &mut VecDeque<Bytes>,
+        small: &mut BytesMut,
+    ) -> Poll<(usize, State)> {
+        self.0.writer.register(context.waker());
+        let mut queue = self.lock();
+        let len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
+        if len == 0 && queue.state == State::Open {
+            queue.writer_waits = true;
+            // One buffer is enough for a link that keeps up: the writer is done with its own before the next is begun.
+            if queue.small.capacity() < small.capacity() {
+                std::mem::swap(&mut queue.small, small);
+            }
+            *small = BytesMut::new();
+            let is_long = queue.small.capacity() > IDLE_BUFFER_LEN_MAX;
+            if is_long && !queue.was_long {
+                queue.small = BytesMut::new();
+            }
+            queue.was_long = is_long;
+            for pieces in [&mut queue.ready, pieces] {
+                if pieces.capacity() > IDLE_PIECES_MAX {
+                    *pieces = VecDeque::new();
+                }
+            }
+            return Poll::Pending;
+        }
+        queue.taken_max = queue.taken_max.max(len);
+        std::mem::swap(&mut queue.ready, pieces);
+        std::mem::swap(&mut queue.small, small);
+        Poll::Ready((len, queue.state))
+    }
+
+    /// So many bytes have been written: there is room for as many.
+    pub(super) fn written(&self, len: usize) {
+        let mut queue = self.lock();
+        queue.len = queue.len.saturating_sub(len);
+        self.note(&queue);
+        let there_is_room = queue.len <= OUTBOX_LEN_MAX / 2 && std::mem::take(&mut queue.room_wanted);
+        drop(queue);
+        if there_is_room {
+            self.0.room.notify_waiters();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().writer_waits
+    }
+
+    #[cfg(test)]
+    pub(super) fn small_capacity(&self) -> usize {
+        self.lock().small.capacity()
+    }
+}
+
+impl OutboxGuard<'_> {
+    /// Appends one frame.
+    pub(crate) fn push<'f>(&mut self, frame: impl Into<FrameRef<'f>>, kind: Kind) -> Result<(), Refusal> {
+        let frame = frame.into();
+        let refused = match self.append(frame, kind) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        match (kind, frame.callback_id_of_response()) {
+            (Kind::Event, _) => self.count_drops(1),
+            (Kind::Protocol, Some(callback_id)) if refused != Refusal::Closed => {
+                let outcome = Err(refused.into_error(Receiver::Caller));
+                return self.append((&Response { callback_id, outcome }).into(), Kind::SmallReply);
+            }
+            _ => {}
+        }
+        Err(refused)
+    }
+
+    /// Appends frames that are written already: all of them, or none.
+    pub(crate) fn push_encoded(&mut self, frames: Encoded<'_>, kind: Kind) -> Result<(), Refusal> {
+        let Encoded { bytes, count, longest } = frames;
+        let admitted = self.queue.admit(kind).and_then(|()| self.outbox.check_len(longest));
+        if let Err(refused) = admitted {
+            if kind == Kind::Event {
+                self.count_drops(count);
+            }
+            return Err(refused);
+        }
+        match bytes {
+            EncodedBytes::Shared(bytes, shared_len_min) if bytes.len() >= shared_len_min => {
+                self.queue.len += bytes.len();
+                self.queue.set_small_aside();
+                self.queue.ready.push_back(bytes.clone());
+            }
+            EncodedBytes::Shared(bytes, _) => self.queue.copy_in(bytes),
+            EncodedBytes::Copied(bytes) => self.queue.copy_in(bytes),
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, frame: FrameRef<'_>, kind: Kind) -> Result<(), Refusal> {
+        self.queue.admit(kind)?;
+        if frame.payload().is_none_or(|payload| payload.callbacks.is_empty()) {
+            return self.append_admitted(frame);
+        }
+        // It passes functions: they are lent from now on, unless it does not leave.
+        let mut lending = frame.to_frame();
+        let Some(payload) = lending.payload_mut() else {
+            return self.append_admitted(frame);
+        };
+        let lent = self.outbox.lent();
+        payload.callbacks = lent.lend(&payload.callbacks).map_err(|TooMuchLent| Refusal::TooMuchLent)?;
+        let callbacks = payload.callbacks.clone();
+        self.append_admitted((&lending).into()).inspect_err(|_| lent.take_back(&callbacks))
+    }
+
+    fn append_admitted(&mut self, frame: FrameRef<'_>) -> Result<(), Refusal> {
+        let queue = &mut *self.queue;
+        let start = queue.small.len();
+        let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
+        match aside {
+            Some(_) => frame.encode_without_payload(&mut queue.small),
+            None => frame.encode_after(&mut self.before, &mut queue.small),
+        }
+        let len = queue.small.len() - start + aside.map_or(0, Payload::len);
+        if let Err(too_long) = self.outbox.check_len(len - LENGTH_PREFIX_LEN) {
+            queue.small.truncate(start);
+            return Err(too_long);
+        }
+        queue.len += len;
+        if let Some(payload) = aside {
+            queue.set_small_aside();
+            queue.ready.push_back(payload.bytes.clone());
+        }
+        Ok(())
+    }
+
+    fn count_drops(&self, count: usize) {
+        self.outbox.0.dropped.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+impl Outbox {
+    fn check_len(&self, len: usize) -> Result<(), Refusal> {
+        let max = self.0.frame_len_max;
+        if len > max { Err(Refusal::TooLong { len, max }) } else { Ok(()) }
+    }
+}
+
+impl Drop for OutboxGuard<'_> {
+    fn drop(&mut self) {
+        self.outbox.note(&self.queue);
+        if std::mem::take(&mut self.queue.writer_waits) {
+            self.outbox.0.writer.wake();
+        }
+    }
+}
+
+impl Queue {
+    fn admit(&self, kind: Kind) -> Result<(), Refusal> {
+        match self.state {
+            State::Open if self.len < kind.len_max() => Ok(()),
+            State::Open => Err(Refusal::Full),
+            State::Closing | State::Closed => Err(Refusal::Closed),
+        }
+    }
+
+    fn copy_in(&mut self, frames: &[u8]) {
+        append(&mut self.small, frames);
+        self.len += frames.len();
+    }
+
+    fn set_small_aside(&mut self) {
+        if !self.small.is_empty() {
+            let small = self.small.split().freeze();
+            self.ready.push_back(small);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Why an outbox refused a frame, and what the sender of the frame is told. This is the one place that makes an error of a
+//! refusal.
+
+use meshwork_wire::limits::CALLBACKS_PER_CONNECTION_MAX;
+use meshwork_wire::{CallError, Code, Fate};
+
+/// Why an outbox did not take a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// It is full.
+    Full,
+    /// The link is gone, or closes.
+    Closed,
+    /// The other end does not read frames of so many bytes, but of so many at most.
+    TooLong { len: usize, max: usize },
+    /// The frame passes functions, and as many are lent over the link as may be.
+    TooMuchLent,
+}
+
+/// Who would have read the frame that was refused: it decides the code, the fate and the words of the error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Receiver<'a> {
+    /// The master, a request of its branch.
+    Master,
+    /// The branch of that name, a request that a master relays to it.
+    Provider(&'a str),
+    /// The node that lent a function, a call of that function.
+    Lender,
+    /// The caller of an action, the reply: the action ran.
+    Caller,
+}
+
+impl Refusal {
+    /// What the sender of the frame is told.
+    pub(crate) fn into_error(self, receiver: Receiver<'_>) -> CallError {
+        let fate = if matches!(receiver, Receiver::Caller) { Fate::Failed } else { Fate::NotSent };
+        let (code, what) = match (self, receiver) {
+            (Refusal::Full, Receiver::Caller) => {
+                (Code::OVERLOADED, "the reply found no room: its caller does not read".to_owned())
+            }
+            (Refusal::Full, Receiver::Provider(name)) => {
+                (Code::OVERLOADED, format!("the outbox of {name} is full"))
+            }
+            (Refusal::Full, Receiver::Master | Receiver::Lender) => {
+                (Code::OVERLOADED, "the outbox is full".to_owned())
+            }
+            (Refusal::Closed, Receiver::Provider(name)) => (Code::PROVIDER_LOST, format!("{name} went away")),
+            (Refusal::Closed, Receiver::Lender) => return gone("the node that lent it went away"),
+            (Refusal::Closed, Receiver::Master | Receiver::Caller) => {
+                (Code::LINK_LOST, "the link is closing".to_owned())
+            }
+            (Refusal::TooMuchLent, _) => (
+                Code::OVERLOADED,
+                format!("{CALLBACKS_PER_CONNECTION_MAX} callbacks are lent over this link already"),
+            ),
+            (Refusal::TooLong { len, max }, Receiver::Caller) => (
+                Code::FRAME_TOO_LARGE,
+                format!("the reply takes a frame of {len} bytes, and the caller's link allows {max}"),
+            ),
+            (Refusal::TooLong { len, max }, _) => (Code::FRAME_TOO_LARGE, too_long(len, max)),
+        };
+        CallError::new(code, fate, what)
+    }
+}
+
+/// Why a request is too long, as its caller is told.
+pub(crate) fn too_long(len: usize, max: usize) -> String {
+    format!("the request takes a frame of {len} bytes, and the link allows {max}")
+}
+
+/// Why a function that was passed as an argument cannot be called.
+pub(crate) fn gone(why: &str) -> CallError {
+    CallError::new(Code::CALLBACK_GONE, Fate::NotSent, format!("the callback is gone: {why}"))
+}

@@ -1,0 +1,155 @@
+//! Links over TCP.
+
+use super::address::Address;
+use super::dial::{Accept, Dial, Link};
+use futures::future::BoxFuture;
+use meshwork_wire::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY};
+use socket2::{SockRef, TcpKeepalive};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::{io, io::IoSlice, net::SocketAddr};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+
+/// TCP, as the operating system offers it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl Dial for Tcp {
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address.as_str()).await?;
+            // Frames are small and someone waits for each.
+            stream.set_nodelay(true)?;
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
+            Ok(Box::new(stream) as Box<dyn Link>)
+        })
+    }
+}
+
+/// A TCP port that is listened on.
+#[derive(Debug)]
+pub struct TcpAccept {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// How many connections the operating system may hold before they are accepted: a mesh that comes back all at once must not
+/// be turned away.
+const TCP_BACKLOG: i32 = 4096;
+
+impl TcpAccept {
+    /// Listens on an address; port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub async fn bind(address: &Address) -> io::Result<Self> {
+        address.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
+        for socket_address in lookup_host(address.as_str()).await? {
+            match listen(socket_address) {
+                Ok(listener) => {
+                    let address = listener.local_addr()?;
+                    return Ok(Self { listener, address });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    // On Windows this would let two processes share the port; elsewhere it lets a master come back at once on its own.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    // What it accepts is kept alive as it is.
+    socket.set_tcp_keepalive(&keepalive())?;
+    socket.bind(&address.into())?;
+    socket.listen(TCP_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Other protocols have no heartbeat, or a slow one: then the operating system finds out that the other end is gone.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY)
+}
+
+impl Accept for TcpAccept {
+    fn address(&self) -> Address {
+        self.address.into()
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+        Box::pin(async move {
+            let (stream, peer) = self.listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let link = Accepted { stream: None, fresh: Some(stream.into_std()?) };
+            Ok((Box::new(link) as Box<dyn Link>, peer.to_string()))
+        })
+    }
+}
+
+/// A connection that was taken in. It belongs to the arbiter that first reads or writes it, which need not be the listener's:
+/// the arbiter whose reactor it is registered with is woken for it.
+struct Accepted {
+    stream: Option<TcpStream>,
+    fresh: Option<std::net::TcpStream>,
+}
+
+impl Accepted {
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        if let Some(fresh) = self.fresh.take() {
+            self.stream = Some(TcpStream::from_std(fresh)?);
+        }
+        // Gone when it could not be registered: that has been said to whoever asked first.
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}

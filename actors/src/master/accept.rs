@@ -1,0 +1,56 @@
+//! A listener of a master: it takes connections in, and starts a session for each.
+
+use super::permissions::Permissions;
+use super::session::SessionActor;
+use super::surroundings::MasterShared;
+use crate::link::{Accept, Link};
+use actix::Actor;
+use meshwork_wire::limits::UNBOUND_SESSIONS_MAX;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Starts a session for every connection.
+pub(super) async fn accept(
+    mut acceptor: Box<dyn Accept>,
+    master: Arc<MasterShared>,
+    admitted: Option<Permissions>,
+) {
+    loop {
+        match acceptor.accept().await {
+            Ok((link, peer)) => {
+                if master.unbound.load(Ordering::Relaxed) >= UNBOUND_SESSIONS_MAX {
+                    log::warn!(
+                        "{peer} is turned away: {UNBOUND_SESSIONS_MAX} connections have not bound yet"
+                    );
+                    continue;
+                }
+                start_session(&master, link, peer, admitted.clone());
+            }
+            Err(error) => {
+                // Out of file descriptors, or a peer that was gone before it was taken in: neither ends the listener.
+                log::warn!("a connection could not be taken in at {}: {error}", acceptor.address());
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+}
+
+/// How long a listener rests after it could not take a connection in: long enough not to spin, short enough not to be felt.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+fn start_session(
+    master: &Arc<MasterShared>,
+    link: Box<dyn Link>,
+    peer: String,
+    admitted: Option<Permissions>,
+) {
+    let shared = Arc::clone(master);
+    let start = move || {
+        SessionActor::new(shared, link, peer, admitted).start();
+    };
+    match &master.config.spawner {
+        Some(spawner) => spawner.spawn(Box::new(start)),
+        None => start(),
+    }
+}

@@ -1,0 +1,129 @@
+//! Where a master listens, and for which protocol.
+
+use super::permissions::Permissions;
+use crate::gateway::accept::{GatewayAccept, MakeDialect};
+use crate::link::{Accept, Address, TcpAccept};
+use actix::Message;
+use meshwork_wire::{Allowed, Dnode, LightRpcServer, NodeMeshServer, ResultStyle};
+use std::io;
+
+/// Takes connections in from now on. Sent by your code, as often as there are addresses; answered with the address that is
+/// listened on, which tells the port if 0 was asked for.
+#[derive(Message)]
+#[rtype(result = "Result<Address, ListenError>")]
+pub struct Listen {
+    pub(super) asked: Address,
+    on: ListenOn,
+    allowed: Allowed,
+    results: ResultStyle,
+}
+
+enum ListenOn {
+    Tcp,
+    LightRpc,
+    Dnode,
+    NodeMesh,
+    Acceptor(Box<dyn Accept>),
+}
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct ListenError {
+    /// The address that was asked for.
+    pub address: Address,
+    /// What the operating system says.
+    pub source: io::Error,
+}
+
+impl Listen {
+    /// Listens on a TCP address, as `host:port`; port 0 takes a free one.
+    #[must_use]
+    pub fn tcp(address: impl Into<Address>) -> Self {
+        Self::at(address.into(), ListenOn::Tcp)
+    }
+
+    /// Listens on a TCP address for clients that speak light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do: they see the actions of the mesh
+    /// as functions. The protocol has no authentication, so whoever reaches the address may call what is [allowed](Self::allow),
+    /// whatever token branches need.
+    #[must_use]
+    pub fn light_rpc(address: impl Into<Address>) -> Self {
+        Self::at(address.into(), ListenOn::LightRpc)
+    }
+
+    /// Listens on a TCP address for clients that speak dnode, as the npm package `dnode` 1.2.2 does: they see the actions that there
+    /// are when they come as functions, and may pass functions themselves. What their result callbacks are called with is up
+    /// to the [style](Self::results). The protocol has no authentication, so whoever reaches the address may call what is
+    /// [allowed](Self::allow), whatever token branches need.
+    #[must_use]
+    pub fn dnode(address: impl Into<Address>) -> Self {
+        Self::at(address.into(), ListenOn::Dnode)
+    }
+
+    /// Listens on a TCP address for branches that speak node-mesh, as the npm package `node-mesh` 2.0 does: they bind with what they
+    /// show, checked as any branch is, and are branches of the mesh.
+    #[must_use]
+    pub fn node_mesh(address: impl Into<Address>) -> Self {
+        Self::at(address.into(), ListenOn::NodeMesh)
+    }
+
+    /// Listens on whatever takes links in: a simulated network, a wrapper that speaks TLS.
+    #[must_use]
+    pub fn on(acceptor: impl Accept) -> Self {
+        Self::at(acceptor.address(), ListenOn::Acceptor(Box::new(acceptor)))
+    }
+
+    /// The actions that programs of another protocol may see and call. Default: all. What branches of ours may do is said by their
+    /// [`Permissions`].
+    #[must_use]
+    pub fn allow(mut self, allowed: Allowed) -> Self {
+        self.allowed = allowed;
+        self
+    }
+
+    /// What the result callbacks of dnode clients are called with. Default: the result.
+    #[must_use]
+    pub fn results(mut self, style: ResultStyle) -> Self {
+        self.results = style;
+        self
+    }
+
+    fn at(asked: Address, on: ListenOn) -> Self {
+        Self { asked, on, allowed: Allowed::all(), results: ResultStyle::default() }
+    }
+
+    /// What those may do who come this way; none if each is checked.
+    pub(super) fn admitted(&self) -> Option<Permissions> {
+        matches!(self.on, ListenOn::LightRpc | ListenOn::Dnode).then(|| only_calls(&self.allowed))
+    }
+
+    pub(super) async fn open(self) -> io::Result<Box<dyn Accept>> {
+        let Self { asked, on, allowed, results } = self;
+        let asks_nobody = matches!(on, ListenOn::LightRpc | ListenOn::Dnode);
+        let dialect: MakeDialect = match on {
+            ListenOn::Acceptor(acceptor) => return Ok(acceptor),
+            ListenOn::Tcp => return Ok(Box::new(TcpAccept::bind(&asked).await?)),
+            ListenOn::LightRpc => Box::new(move |peer| Box::new(LightRpcServer::new(peer, allowed.clone()))),
+            ListenOn::Dnode => Box::new(move |peer| Box::new(Dnode::server(peer, allowed.clone(), results))),
+            ListenOn::NodeMesh => Box::new(move |peer| Box::new(NodeMeshServer::new(peer, allowed.clone()))),
+        };
+        let accept = Box::new(TcpAccept::bind(&asked).await?);
+        let listens = accept.address();
+        if asks_nobody && !listens.is_loopback() {
+            log::warn!(
+                "whoever reaches {listens} may call what this gateway allows: its protocol has no authentication"
+            );
+        }
+        Ok(Box::new(GatewayAccept { accept, dialect }))
+    }
+}
+
+/// What a client may do that was not asked who it is.
+fn only_calls(allowed: &Allowed) -> Permissions {
+    Permissions {
+        call: allowed.patterns().map(<[_]>::to_vec),
+        respond: Some(Vec::new()),
+        publish: Some(Vec::new()),
+        subscribe: Some(Vec::new()),
+    }
+}

@@ -1,0 +1,388 @@
+//! Who is bound under which name, and who offers which action. It decides; `registry.rs` receives and sends. Nothing in here
+//! is an actor, so it is generic over what a session is to whoever asks.
+
+use super::route::{Provider, Route};
+use hashbrown::{HashMap, HashSet};
+use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, DESCRIBED_MAX, HEAD_ELEMENTS_MAX};
+use meshwork_wire::{
+    ActionDescription, ByteString, Encoding, Offer, Pattern, SessionId, Shape, everything_above,
+    is_everything_below,
+};
+use std::sync::Arc;
+
+/// What happens when a branch binds under a name that is bound already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnNameTaken {
+    /// The old one is told, closes, and does not come back. node-mesh does so, and so does meshwork.
+    #[default]
+    Replace,
+    /// The new one is refused.
+    Refuse,
+    /// Both stay: several instances under one name, which share its calls.
+    Share,
+}
+
+/// The registry's knowledge.
+pub(crate) struct Table<S> {
+    nodes: HashMap<SessionId, Member<S>>,
+    names: HashMap<ByteString, Vec<SessionId>>,
+    actions: HashMap<ByteString, Listed<S>>,
+    /// How many of the actions stand for everything below a name.
+    wide: usize,
+}
+
+struct Member<S> {
+    name: ByteString,
+    session: S,
+    actions: HashMap<ByteString, Encoding>,
+}
+
+struct Listed<S> {
+    route: Arc<Route<S>>,
+    /// The shape that the first of its providers gave.
+    shape: Option<Shape>,
+    /// The master itself, if it answers this action.
+    own: Option<ByteString>,
+}
+
+/// A session that is no longer in the registry.
+pub(crate) struct Departed<S> {
+    pub(crate) id: SessionId,
+    pub(crate) name: ByteString,
+    pub(crate) session: S,
+}
+
+/// Why a session or its actions were not taken in.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Denied {
+    /// The name is bound, and the policy refuses a second one.
+    #[error("the name {0:?} is bound already")]
+    NameTaken(ByteString),
+    /// The session left meanwhile.
+    #[error("the session is gone")]
+    Gone,
+    /// The node would offer more than [`ACTIONS_PER_NODE_MAX`] actions.
+    #[error("a node offers at most {ACTIONS_PER_NODE_MAX} actions")]
+    TooMany,
+}
+
+impl<S: Provider> Table<S> {
+    pub(crate) fn new() -> Self {
+        Self { nodes: HashMap::new(), names: HashMap::new(), actions: HashMap::new(), wide: 0 }
+    }
+
+    /// Takes a session in; gives those that it replaces, which are out from now on.
+    pub(crate) fn bind(
+        &mut self,
+        id: SessionId,
+        name: &ByteString,
+        session: S,
+        on_taken: OnNameTaken,
+    ) -> Result<Vec<Departed<S>>, Denied> {
+        let there = self.names.get(name).cloned().unwrap_or_default();
+        let replaced = match on_taken {
+            OnNameTaken::Refuse if !there.is_empty() => return Err(Denied::NameTaken(name.clone())),
+            OnNameTaken::Replace => there.into_iter().filter_map(|old| self.leave(old)).collect(),
+            OnNameTaken::Refuse | OnNameTaken::Share => Vec::new(),
+        };
+        self.names.entry(name.clone()).or_default().push(id);
+        self.nodes.insert(id, Member { name: name.clone(), session, actions: HashMap::new() });
+        Ok(replaced)
+    }
+
+    /// Adds actions to a session; gives those that it did not offer before.
+    pub(crate) fn offer(
+        &mut self,
+        id: SessionId,
+        offers: Vec<Offer>,
+    ) -> Result<Vec<(ByteString, Encoding)>, Denied> {
+        let member = self.nodes.get_mut(&id).ok_or(Denied::Gone)?;
+        if member.actions.len() + offers.len() > ACTIONS_PER_NODE_MAX {
+            return Err(Denied::TooMany);
+        }
+        let mut new = Vec::with_capacity(offers.len());
+        for Offer { action, encoding, shape } in offers {
+            if member.actions.insert(action.clone(), encoding).is_none() {
+                let listed = list(&mut self.actions, &mut self.wide, &action);
+                listed.shape = listed.shape.take().or(shape);
+                listed.route.add(member.session.clone());
+                new.push((action, encoding));
+            }
+        }
+        Ok(new)
+    }
+
+    /// Takes actions from a session; gives those that it did offer.
+    pub(crate) fn withdraw(&mut self, id: SessionId, actions: &[ByteString]) -> Vec<(ByteString, Encoding)> {
+        let Some(member) = self.nodes.get_mut(&id) else {
+            return Vec::new();
+        };
+        let gone: Vec<_> = actions.iter().filter_map(|action| member.actions.remove_entry(action)).collect();
+        for (action, _) in &gone {
+            unlist(&mut self.actions, &mut self.wide, action, id);
+        }
+        gone
+    }
+
+    /// Takes a session out, with everything that it offers.
+    pub(crate) fn leave(&mut self, id: SessionId) -> Option<Departed<S>> {
+        let member = self.nodes.remove(&id)?;
+        for action in member.actions.keys() {
+            unlist(&mut self.actions, &mut self.wide, action, id);
+        }
+        if let Some(ids) = self.names.get_mut(&member.name) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.names.remove(&member.name);
+            }
+        }
+        Some(Departed { id, name: member.name, session: member.session })
+    }
+
+    /// The master itself answers an action from now on, before any branch.
+    pub(crate) fn offer_own(&mut self, master: &ByteString, offer: &Offer) -> Arc<Route<S>> {
+        let listed = list(&mut self.actions, &mut self.wide, &offer.action);
+        listed.shape = offer.shape.clone().or(listed.shape.take());
+        listed.own = Some(master.clone());
+        Arc::clone(&listed.route)
+    }
+
+    /// The master itself answers it no longer.
+    pub(crate) fn withdraw_own(&mut self, action: &ByteString) {
+        if let Some(listed) = self.actions.get_mut(action) {
+            listed.own = None;
+            if !listed.route.has_providers() {
+                self.actions.remove(action);
+                self.wide -= usize::from(is_everything_below(action));
+            }
+        }
+    }
+
+    /// Where requests for an action go. The route stays true by itself as providers come and go, so it may be kept.
+    pub(crate) fn route(&self, action: &str) -> Option<Arc<Route<S>>> {
+        self.actions.get(action).map(|listed| Arc::clone(&listed.route))
+    }
+
+    /// Where requests for an action go that nobody offers by its name: to those who answer everything below a part of it. Not to be
+    /// kept: somebody may offer it by its name.
+    pub(crate) fn wide_route(&self, action: &str) -> Option<Arc<Route<S>>> {
+        if self.wide == 0 {
+            return None;
+        }
+        everything_above(action).find_map(|above| self.route(&above))
+    }
+
+    /// Whose names match, sorted by name.
+    pub(crate) fn describe(&self, pattern: &Pattern) -> Vec<ActionDescription> {
+        let mut described: Vec<_> = if pattern.is_literal() {
+            self.actions
+                .get_key_value(pattern.as_str())
+                .map(|(name, listed)| self.description(name, listed))
+                .into_iter()
+                .collect()
+        } else {
+            let matching = self.actions.iter().filter(|(name, _)| pattern.matches(name));
+            matching.map(|(name, listed)| self.description(name, listed)).collect()
+        };
+        described.sort_unstable_by(|one, other| one.action.cmp(&other.action));
+        described.truncate(DESCRIBED_MAX);
+        // A frame carries so many list elements at most, the nodes of each action among them.
+        let mut elements = 0;
+        let fitting = described.iter().take_while(|one| {
+            elements += 1 + one.nodes.len();
+            elements <= HEAD_ELEMENTS_MAX
+        });
+        let fitting = fitting.count();
+        described.truncate(fitting);
+        described
+    }
+
+    fn description(&self, action: &ByteString, listed: &Listed<S>) -> ActionDescription {
+        let providers = listed.route.now();
+        let of_branches = providers.branches();
+        let named: HashSet<_> = of_branches
+            .iter()
+            .filter_map(|session| self.nodes.get(&session.id()))
+            .map(|member| member.name.clone())
+            .chain(listed.own.clone())
+            .collect();
+        let mut nodes: Vec<_> = named.into_iter().collect();
+        nodes.sort_unstable();
+        ActionDescription { action: action.clone(), nodes, shape: listed.shape.clone() }
+    }
+
+    /// Everyone who is bound, with what it offers.
+    pub(crate) fn members(
+        &self,
+    ) -> impl Iterator<Item = (SessionId, &ByteString, &S, &HashMap<ByteString, Encoding>)> {
+        self.nodes.iter().map(|(id, member)| (*id, &member.name, &member.session, &member.actions))
+    }
+
+    /// How many are bound.
+    pub(crate) fn member_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(crate) fn name(&self, id: SessionId) -> Option<&ByteString> {
+        self.nodes.get(&id).map(|member| &member.name)
+    }
+
+    /// How many actions there are.
+    pub(crate) fn action_count(&self) -> usize {
+        self.actions.len()
+    }
+}
+
+impl<S: Provider> Listed<S> {
+    fn new() -> Self {
+        Self { route: Arc::new(Route::new()), shape: None, own: None }
+    }
+}
+
+fn list<'a, S: Provider>(
+    actions: &'a mut HashMap<ByteString, Listed<S>>,
+    wide: &mut usize,
+    action: &ByteString,
+) -> &'a mut Listed<S> {
+    actions.entry(action.clone()).or_insert_with(|| {
+        *wide += usize::from(is_everything_below(action));
+        Listed::new()
+    })
+}
+
+fn unlist<S: Provider>(
+    actions: &mut HashMap<ByteString, Listed<S>>,
+    wide: &mut usize,
+    action: &ByteString,
+    id: SessionId,
+) {
+    if let Some(listed) = actions.get_mut(action) {
+        listed.route.remove(id);
+        if listed.own.is_none() && !listed.route.has_providers() {
+            actions.remove(action);
+            *wide -= usize::from(is_everything_below(action));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::route::{Balance, NoProvider, tests::Fake};
+    use super::*;
+
+    fn offer(action: &'static str) -> Offer {
+        Offer { action: ByteString::from_static(action), encoding: Encoding::Bincode, shape: None }
+    }
+
+    fn bind(
+        table: &mut Table<Fake>,
+        id: u64,
+        name: &'static str,
+        on_taken: OnNameTaken,
+    ) -> Result<Vec<u64>, Denied> {
+        let replaced =
+            table.bind(SessionId(id), &ByteString::from_static(name), Fake::new(id, name), on_taken)?;
+        Ok(replaced.into_iter().map(|departed| departed.id.0).collect())
+    }
+
+    #[test]
+    fn a_name_bound_twice_replaces_refuses_or_shares() {
+        let mut table = Table::new();
+        assert_eq!(bind(&mut table, 1, "a", OnNameTaken::Replace), Ok(vec![]));
+        table.offer(SessionId(1), vec![offer("add")]).unwrap();
+        assert_eq!(bind(&mut table, 2, "a", OnNameTaken::Refuse), Err(Denied::NameTaken("a".into())));
+        assert_eq!(bind(&mut table, 3, "a", OnNameTaken::Share), Ok(vec![]));
+        assert_eq!(table.members().count(), 2);
+        let mut replaced = bind(&mut table, 4, "a", OnNameTaken::Replace).unwrap();
+        replaced.sort_unstable();
+        assert_eq!(replaced, [1, 3]);
+        assert!(table.route("add").is_none(), "what the replaced one offered is gone");
+    }
+
+    #[test]
+    fn a_session_that_leaves_is_out_of_every_route_at_once() {
+        let mut table = Table::new();
+        bind(&mut table, 1, "a", OnNameTaken::Replace).unwrap();
+        bind(&mut table, 2, "b", OnNameTaken::Replace).unwrap();
+        table.offer(SessionId(1), vec![offer("add"), offer("sub")]).unwrap();
+        table.offer(SessionId(2), vec![offer("add")]).unwrap();
+        let kept = table.route("add").unwrap();
+        let departed = table.leave(SessionId(1)).unwrap();
+        assert_eq!(departed.name, "a");
+        assert!(table.route("sub").is_none());
+        for _ in 0..4 {
+            assert_eq!(kept.now().pick(Balance::RoundRobin, "").unwrap().id(), SessionId(2));
+        }
+        table.leave(SessionId(2)).unwrap();
+        assert!(matches!(kept.now().pick(Balance::RoundRobin, ""), Err(NoProvider::None)));
+        assert!(table.leave(SessionId(2)).is_none());
+        assert_eq!(table.action_count(), 0);
+    }
+
+    #[test]
+    fn an_action_offered_twice_by_one_session_is_news_once() {
+        let mut table = Table::new();
+        bind(&mut table, 1, "a", OnNameTaken::Replace).unwrap();
+        assert_eq!(table.offer(SessionId(1), vec![offer("add"), offer("add")]).unwrap().len(), 1);
+        assert_eq!(table.offer(SessionId(1), vec![offer("add")]).unwrap().len(), 0);
+        assert_eq!(table.withdraw(SessionId(1), &["add".into(), "none".into()]).len(), 1);
+        assert!(table.route("add").is_none());
+        assert_eq!(table.offer(SessionId(9), vec![offer("add")]), Err(Denied::Gone));
+    }
+
+    #[test]
+    fn describe_lists_by_name_who_offers_what() {
+        let mut table = Table::new();
+        bind(&mut table, 1, "b", OnNameTaken::Share).unwrap();
+        bind(&mut table, 2, "a", OnNameTaken::Share).unwrap();
+        bind(&mut table, 3, "a", OnNameTaken::Share).unwrap();
+        for id in 1..=3 {
+            table.offer(SessionId(id), vec![offer("math/add")]).unwrap();
+        }
+        table.offer(SessionId(1), vec![offer("math/deep/sub"), offer("other")]).unwrap();
+        table.offer_own(&"m".into(), &offer("math/add"));
+        let described = table.describe(&Pattern::new("math/**").unwrap());
+        let names: Vec<_> = described.iter().map(|one| &*one.action).collect();
+        assert_eq!(names, ["math/add", "math/deep/sub"]);
+        assert_eq!(described[0].nodes, ["a", "b", "m"]);
+        assert_eq!(table.describe(&Pattern::new("other").unwrap()).len(), 1);
+        assert_eq!(table.describe(&Pattern::new("none").unwrap()).len(), 0);
+        assert_eq!(table.describe(&Pattern::new("**").unwrap()).len(), 3);
+    }
+
+    #[test]
+    fn what_stands_for_others_answers_those_that_nobody_offers_by_name() {
+        let mut table = Table::new();
+        assert!(table.wide_route("a/b").is_none());
+        bind(&mut table, 1, "one", OnNameTaken::Share).unwrap();
+        bind(&mut table, 2, "two", OnNameTaken::Share).unwrap();
+        table.offer(SessionId(1), vec![offer("a/**"), offer("a/b")]).unwrap();
+        table.offer(SessionId(2), vec![offer("a/b/**")]).unwrap();
+        table.offer_own(&"m".into(), &offer("own/**"));
+        let who = |table: &Table<Fake>, action: &str| {
+            let route = table.wide_route(action)?;
+            route.now().pick(Balance::RoundRobin, "").ok().map(|provider| provider.id().0)
+        };
+        assert_eq!(who(&table, "a/x"), Some(1));
+        assert_eq!(who(&table, "a/b/c/d"), Some(2), "the nearest");
+        assert_eq!(who(&table, "a"), None);
+        assert!(table.wide_route("own/x").is_some());
+        table.leave(SessionId(2)).unwrap();
+        assert_eq!(who(&table, "a/b/c/d"), Some(1));
+        table.withdraw(SessionId(1), &["a/**".into()]);
+        table.withdraw_own(&"own/**".into());
+        assert!(who(&table, "a/x").is_none() && table.wide == 0 && table.route("a/b").is_some());
+    }
+
+    #[test]
+    fn an_action_of_the_master_outlives_its_branches() {
+        let mut table = Table::new();
+        table.offer_own(&"m".into(), &offer("add"));
+        bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
+        table.offer(SessionId(1), vec![offer("add")]).unwrap();
+        table.leave(SessionId(1)).unwrap();
+        assert!(table.route("add").is_some());
+        table.withdraw_own(&"add".into());
+        assert!(table.route("add").is_none());
+    }
+}

@@ -1,0 +1,350 @@
+//! The router: which events go to whom. It takes [`Subscribe`], [`Unsubscribe`] and [`Leave`] from sessions, [`SubscribeOwn`] and
+//! [`UnsubscribeOwn`] from the master, and from both [`Publish`] and [`Broadcast`], with all events of one socket read. It writes
+//! straight into the outboxes, past the sessions' mailboxes, each event encoded once; a full outbox drops it and counts, so a slow
+//! subscriber slows nobody.
+
+use super::handle::SessionHandle;
+use crate::events::event::{Deliver, Event, SubscriberId};
+use crate::events::subscribers::Subscribers;
+use crate::events::trie::Trie;
+use crate::link::outbox::{Encoded, Kind};
+use crate::node::mailboxes::SubscribeTo;
+use actix::{Actor, Context, Handler, Message, MessageResult};
+use bytes::BytesMut;
+use hashbrown::{HashMap, HashSet};
+use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PATTERNS_PER_NODE_MAX};
+use meshwork_wire::{
+    ByteString, CallError, Code, CommonEventHead, Encoding, Fate, Frame, FrameRef, Payload, SessionId,
+    SubscriptionKey,
+};
+use std::sync::Arc;
+
+/// The router of one master.
+pub struct RouterActor {
+    trie: Trie<Member>,
+    groups: HashMap<ByteString, usize>,
+    sessions: HashMap<SessionId, (SessionHandle, HashSet<SubscriptionKey>)>,
+    /// The handlers of the master. It is served as a branch is: once for all its handlers of a key.
+    own: Subscribers,
+    /// Its handlers of what branches broadcast.
+    own_broadcasts: Subscribers,
+}
+
+/// One subscription of a node.
+#[derive(Clone, PartialEq, Debug)]
+struct Member {
+    node: Node,
+    group: Option<ByteString>,
+}
+
+/// A node that is subscribed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+enum Node {
+    /// The master of this router.
+    Own,
+    Branch(SessionId),
+}
+
+/// Sends the matching events to a branch from now on. Sent by its session.
+#[derive(Message)]
+#[rtype(result = "Result<(), CallError>")]
+pub(crate) struct Subscribe {
+    pub(crate) session: SessionHandle,
+    pub(crate) keys: Vec<SubscriptionKey>,
+}
+
+/// A branch is subscribed no longer. Sent by its session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Unsubscribe {
+    pub(crate) session: SessionId,
+    pub(crate) key: SubscriptionKey,
+}
+
+/// Hands the matching events to a handler of the master from now on. Sent by the master.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SubscribeOwn {
+    pub(crate) id: SubscriberId,
+    pub(crate) to: SubscribeTo,
+    pub(crate) subscriber: Arc<dyn Deliver>,
+}
+
+/// A handler of the master is subscribed no longer. Sent by the master.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct UnsubscribeOwn(pub(crate) SubscriberId);
+
+/// The session ended. Sent by it, last of all.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Leave(pub(crate) SessionId);
+
+/// Events, in the order in which one node published them. Sent by its session, a read at a time, or by the master.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Publish {
+    /// The session of the publisher, which has served its own handlers already; `None` for the master.
+    pub(crate) from: Option<SessionId>,
+    pub(crate) events: Vec<Event>,
+}
+
+/// An event for every node. Sent by the session of the node that broadcasts it, or by the master.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Broadcast {
+    /// The session of the node that broadcasts it, which does not hear it; `None` for the master.
+    pub(crate) from: Option<SessionId>,
+    pub(crate) event: Event,
+}
+
+/// How many subscriptions there are, and how many events the master's own handlers did not take.
+#[derive(Message)]
+#[rtype(result = "(usize, u64)")]
+pub(crate) struct Count;
+
+impl RouterActor {
+    pub(crate) fn new() -> Self {
+        Self {
+            trie: Trie::new(),
+            groups: HashMap::new(),
+            sessions: HashMap::new(),
+            own: Subscribers::new(),
+            own_broadcasts: Subscribers::new(),
+        }
+    }
+
+    /// Publishes events of one topic and publisher, in their order. Who gets them is found once, and each outbox takes them all
+    /// at once.
+    fn publish(&mut self, from: Option<SessionId>, events: &[Event], encoded: &mut BytesMut) {
+        let Some(first) = events.first() else {
+            return;
+        };
+        let mut plain: Vec<Node> = Vec::new();
+        let mut grouped: HashMap<&ByteString, Vec<Node>> = HashMap::new();
+        self.trie.for_each_match(&first.topic, &mut |member| match &member.group {
+            None => plain.push(member.node),
+            Some(group) => grouped.entry(group).or_default().push(member.node),
+        });
+        if events.len() > 1 && !grouped.is_empty() {
+            drop(grouped);
+            // A node that is served for itself and for a group hears of one event after the other.
+            return events.iter().for_each(|event| self.publish(from, std::slice::from_ref(event), encoded));
+        }
+        plain.sort_unstable();
+        plain.dedup();
+        // The publisher has served its own handlers, but not its groups: those are chosen here, once for all nodes.
+        plain.retain(|node| from.is_none_or(|from| *node != Node::Branch(from)));
+        let mut once = None;
+        for node in plain {
+            match node {
+                Node::Own => {
+                    events.iter().for_each(|event| self.own.deliver_next(event.into()));
+                    self.own.end_run();
+                }
+                Node::Branch(id) => {
+                    let (bytes, longest) = once.get_or_insert_with(|| {
+                        let longest = encode_run(events, encoded);
+                        (encoded.split().freeze(), longest)
+                    });
+                    if let Some((session, _)) = self.sessions.get(&id) {
+                        let frames = Encoded::shared(bytes, events.len(), *longest);
+                        // A full outbox has counted them.
+                        let _ = session.outbox().push_encoded(frames, Kind::Event);
+                    }
+                }
+            }
+        }
+        let mut turns = Vec::new();
+        for (group, mut members) in grouped {
+            members.sort_unstable();
+            members.dedup();
+            let turn = self.groups.entry(group.clone()).or_default();
+            let first_turn = turn.wrapping_add(1);
+            *turn = turn.wrapping_add(events.len());
+            turns.push((group.clone(), members, first_turn));
+        }
+        for (group, members, first_turn) in turns {
+            for (number, event) in events.iter().enumerate() {
+                self.publish_to_group(first_turn.wrapping_add(number), &group, &members, event);
+            }
+        }
+    }
+
+    /// One member of a group gets the event: whose turn it is, or the next one that has room.
+    fn publish_to_group(&self, turn: usize, group: &ByteString, members: &[Node], event: &Event) {
+        // A member that has no room is passed over: the group is served as long as one of it can be.
+        for step in 0..members.len() {
+            match members[turn.wrapping_add(step) % members.len()] {
+                Node::Own => return self.own.deliver_to_group(group, event),
+                Node::Branch(id) => {
+                    let session = self.sessions.get(&id).map(|(session, _)| session);
+                    let last = step + 1 == members.len();
+                    let fits = session.filter(|session| last || session.outbox().has_room(Kind::Event));
+                    if let Some(session) = fits {
+                        let frame = published(event, false, vec![group.clone()]);
+                        let _ = session.outbox().push(&frame, Kind::Event);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes events of one topic and publisher; gives the length of the longest frame, its prefix not counted.
+fn encode_run(events: &[Event], encoded: &mut BytesMut) -> usize {
+    // About as much as they take, so that it grows once.
+    let frame_len = |event: &Event| 32 + event.topic.len() + event.publisher.len() + event.payload.len();
+    encoded.reserve(events.iter().map(frame_len).sum());
+    let mut common: Option<(Encoding, CommonEventHead)> = None;
+    let mut longest = 0;
+    for event in events {
+        let start = encoded.len();
+        let Payload { encoding, bytes, callbacks } = &event.payload;
+        if !common.as_ref().is_some_and(|(written, _)| written == encoding) {
+            let head = CommonEventHead::of(&published(event, true, Vec::new()));
+            common = head.map(|head| (*encoding, head));
+        }
+        match &common {
+            Some((_, head)) if callbacks.is_empty() => head.encode(bytes, encoded),
+            _ => FrameRef::from(&published(event, true, Vec::new())).encode(encoded),
+        }
+        longest = longest.max(encoded.len() - start - LENGTH_PREFIX_LEN);
+    }
+    longest
+}
+
+fn published(event: &Event, for_all: bool, groups: Vec<ByteString>) -> meshwork_wire::Publish {
+    let Event { topic, publisher, payload } = event.clone();
+    meshwork_wire::Publish { topic, publisher, for_all, groups, payload }
+}
+
+impl Actor for RouterActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        // Unbounded, so that messages keep their order whichever way they are sent; each sender is bounded by its own link.
+        context.set_mailbox_capacity(0);
+    }
+}
+
+impl Handler<Subscribe> for RouterActor {
+    type Result = Result<(), CallError>;
+
+    fn handle(&mut self, Subscribe { session, keys }: Subscribe, _: &mut Context<Self>) -> Self::Result {
+        if session.is_gone() {
+            return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the session is gone"));
+        }
+        let id = session.id();
+        let (_, there) = self.sessions.entry(id).or_insert_with(|| (session, HashSet::new()));
+        if there.len() + keys.len() > PATTERNS_PER_NODE_MAX {
+            let what = format!("a node has at most {PATTERNS_PER_NODE_MAX} subscriptions");
+            return Err(CallError::new(Code::OVERLOADED, Fate::Failed, what));
+        }
+        for key in keys {
+            if !there.contains(&key) {
+                let member = Member { node: Node::Branch(id), group: key.group.clone() };
+                self.trie.insert(&key.pattern, member);
+                there.insert(key);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Handler<Unsubscribe> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Unsubscribe { session, key }: Unsubscribe, _: &mut Context<Self>) {
+        let Some((_, there)) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if there.remove(&key) {
+            self.trie.remove(&key.pattern, &Member { node: Node::Branch(session), group: key.group });
+        }
+    }
+}
+
+impl Handler<SubscribeOwn> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, SubscribeOwn { id, to, subscriber }: SubscribeOwn, _: &mut Context<Self>) {
+        match to {
+            SubscribeTo::Broadcasts(pattern) => {
+                self.own_broadcasts.insert(id, SubscriptionKey { pattern, group: None }, subscriber);
+            }
+            SubscribeTo::Topics(key) => {
+                if self.own.insert(id, key.clone(), subscriber) {
+                    self.trie.insert(&key.pattern, Member { node: Node::Own, group: key.group });
+                }
+            }
+        }
+    }
+}
+
+impl Handler<UnsubscribeOwn> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, UnsubscribeOwn(id): UnsubscribeOwn, _: &mut Context<Self>) {
+        self.own_broadcasts.remove(id);
+        if let Some(key) = self.own.remove(id) {
+            self.trie.remove(&key.pattern, &Member { node: Node::Own, group: key.group });
+        }
+    }
+}
+
+impl Handler<Leave> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
+        let Some((_, keys)) = self.sessions.remove(&session) else {
+            return;
+        };
+        for key in keys {
+            self.trie.remove(&key.pattern, &Member { node: Node::Branch(session), group: key.group });
+        }
+    }
+}
+
+impl Handler<Publish> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Publish { from, events }: Publish, _: &mut Context<Self>) {
+        let mut encoded = BytesMut::new();
+        for run in events.chunk_by(|one, other| one.topic == other.topic && one.publisher == other.publisher)
+        {
+            self.publish(from, run, &mut encoded);
+        }
+    }
+}
+
+impl Handler<Broadcast> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Broadcast { from, event }: Broadcast, _: &mut Context<Self>) {
+        if from.is_some() {
+            self.own_broadcasts.deliver(&event);
+        }
+        let Event { topic, publisher, payload } = event;
+        let mut buffer = BytesMut::new();
+        Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }).encode(&mut buffer);
+        let encoded = buffer.freeze();
+        let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
+        for (id, (session, _)) in &self.sessions {
+            if Some(*id) != from {
+                let _ = session.outbox().push_encoded(frame, Kind::Event);
+            }
+        }
+    }
+}
+
+impl Handler<Count> for RouterActor {
+    type Result = MessageResult<Count>;
+
+    fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
+        let of_branches: usize = self.sessions.values().map(|(_, keys)| keys.len()).sum();
+        let subscriptions = of_branches + self.own.len() + self.own_broadcasts.len();
+        MessageResult((subscriptions, self.own.dropped() + self.own_broadcasts.dropped()))
+    }
+}

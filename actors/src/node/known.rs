@@ -1,0 +1,196 @@
+//! What a branch knows of the others: who is there, what they offer, in which encoding they read best. It follows the
+//! master's `Online` and `Offline`. It is never asked whether an action exists: its news travel behind the bind of a
+//! newcomer, so only the master can say no.
+
+use super::change::Change;
+use hashbrown::HashMap;
+use meshwork_wire::{ByteString, Encoding, NodeNews, SessionId};
+
+/// The other nodes and their actions.
+#[derive(Default, Debug)]
+pub struct ActionCache {
+    nodes: HashMap<SessionId, Known>,
+    /// How many nodes offer an action, and how many of those do not read bincode.
+    actions: HashMap<ByteString, Providers>,
+}
+
+#[derive(Debug)]
+struct Known {
+    node: ByteString,
+    actions: HashMap<ByteString, Encoding>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Providers {
+    count: usize,
+    foreign: usize,
+}
+
+impl ActionCache {
+    /// Takes the news in.
+    pub(crate) fn follow(&mut self, change: &Change) {
+        match change {
+            Change::Online(news) => self.online(news),
+            Change::Offline(news) => self.offline(news),
+        }
+    }
+
+    /// A node came, or offers more.
+    pub(crate) fn online(&mut self, news: &NodeNews) {
+        if news.whole {
+            self.remove_node(news.session);
+        }
+        let known = self
+            .nodes
+            .entry(news.session)
+            .or_insert_with(|| Known { node: news.node.clone(), actions: HashMap::new() });
+        for (action, encoding) in &news.actions {
+            // Names from a frame share its buffer; what is kept must not keep that.
+            let action = ByteString::from(&**action);
+            if known.actions.insert(action.clone(), *encoding).is_none() {
+                let providers = self.actions.entry(action).or_default();
+                providers.count += 1;
+                if encoding.is_self_describing() {
+                    providers.foreign += 1;
+                }
+            }
+        }
+    }
+
+    /// A node went, or offers less.
+    pub(crate) fn offline(&mut self, news: &NodeNews) {
+        if news.whole {
+            self.remove_node(news.session);
+            return;
+        }
+        for (action, _) in &news.actions {
+            let gone = self.nodes.get_mut(&news.session).and_then(|known| known.actions.remove(action));
+            if let Some(encoding) = gone {
+                self.forget(action, encoding);
+            }
+        }
+    }
+
+    /// Everyone is gone: the link is lost.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(crate) fn knows(&self, action: &str) -> bool {
+        self.actions.contains_key(action)
+    }
+
+    pub(crate) fn action_count(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Bincode when all who offer the action read it. Of whom nothing is known yet, everybody reads MessagePack.
+    pub(crate) fn encoding_for(&self, action: &str) -> Encoding {
+        match self.actions.get(action) {
+            Some(providers) if providers.foreign == 0 => Encoding::Bincode,
+            _ => Encoding::MessagePack,
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<NodeNews> {
+        let mut nodes: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|(session, known)| {
+                let mut actions: Vec<_> =
+                    known.actions.iter().map(|(action, encoding)| (action.clone(), *encoding)).collect();
+                actions.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+                NodeNews { node: known.node.clone(), session: *session, whole: true, actions }
+            })
+            .collect();
+        nodes.sort_unstable_by(|one, other| (&one.node, one.session).cmp(&(&other.node, other.session)));
+        nodes
+    }
+
+    fn remove_node(&mut self, session: SessionId) {
+        if let Some(known) = self.nodes.remove(&session) {
+            for (action, encoding) in known.actions {
+                self.forget(&action, encoding);
+            }
+        }
+    }
+
+    fn forget(&mut self, action: &str, encoding: Encoding) {
+        let Some(providers) = self.actions.get_mut(action) else {
+            return;
+        };
+        providers.count -= 1;
+        if encoding.is_self_describing() {
+            providers.foreign -= 1;
+        }
+        if providers.count == 0 {
+            self.actions.remove(action);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn news(session: u64, whole: bool, actions: &[(&'static str, Encoding)]) -> NodeNews {
+        NodeNews {
+            node: ByteString::from(format!("node{session}")),
+            session: SessionId(session),
+            whole,
+            actions: actions
+                .iter()
+                .map(|(name, encoding)| (ByteString::from_static(name), *encoding))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn an_action_is_known_as_long_as_someone_offers_it() {
+        let mut cache = ActionCache::default();
+        cache.online(&news(1, true, &[("add", Encoding::Bincode)]));
+        cache.online(&news(2, true, &[("add", Encoding::Bincode)]));
+        cache.online(&news(2, false, &[("sub", Encoding::Bincode)]));
+        cache.offline(&news(1, true, &[]));
+        assert!(cache.knows("add") && cache.knows("sub"));
+        cache.offline(&news(2, false, &[("add", Encoding::Bincode)]));
+        assert!(!cache.knows("add") && cache.knows("sub"));
+        cache.offline(&news(2, true, &[]));
+        assert!(!cache.knows("sub") && cache.nodes().is_empty());
+    }
+
+    #[test]
+    fn an_action_of_a_foreign_node_is_called_in_an_encoding_that_describes_itself() {
+        let mut cache = ActionCache::default();
+        cache.online(&news(1, true, &[("add", Encoding::Bincode)]));
+        cache.online(&news(2, true, &[("add", Encoding::Json)]));
+        assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
+        cache.offline(&news(2, true, &[]));
+        assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
+    }
+
+    #[test]
+    fn of_whom_nothing_is_known_everybody_reads_what_describes_itself() {
+        let mut cache = ActionCache::default();
+        assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
+        cache.online(&news(1, true, &[("add", Encoding::Bincode)]));
+        assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
+        cache.clear();
+        assert!(!cache.knows("add") && cache.nodes().is_empty());
+        assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
+    }
+
+    #[test]
+    fn news_that_repeat_or_contradict_do_no_harm() {
+        let mut cache = ActionCache::default();
+        cache.offline(&news(9, true, &[]));
+        cache.offline(&news(9, false, &[("add", Encoding::Json)]));
+        for _ in 0..3 {
+            cache.online(&news(1, true, &[("add", Encoding::Json), ("add", Encoding::Json)]));
+        }
+        cache.offline(&news(1, true, &[]));
+        assert!(!cache.knows("add"));
+        cache.online(&news(2, true, &[("add", Encoding::Bincode)]));
+        assert_eq!(cache.encoding_for("add"), Encoding::Bincode);
+    }
+}
