@@ -84,9 +84,12 @@ fn imports_run_one_way() {
         let right = "the command line, examples and tests import what any user could: `meshwork`";
         found.extend(names(&file, &["meshwork_wire", "meshwork_actors", "meshwork_macros"], right));
     }
-    for (manifest, may_use) in
-        [("wire/Cargo.toml", &[][..]), ("actors/Cargo.toml", &["meshwork-wire"]), ("macros/Cargo.toml", &[])]
-    {
+    for (manifest, may_use) in [
+        ("wire/Cargo.toml", &[][..]),
+        ("actors/Cargo.toml", &["meshwork-wire"]),
+        ("macros/Cargo.toml", &[]),
+        ("cli/Cargo.toml", &["meshwork"]),
+    ] {
         found.extend(depends_on_ours(&File::read(manifest), may_use));
     }
     verdict(found, IMPORTS_ALLOWED);
@@ -239,7 +242,7 @@ fn depends_on_ours(manifest: &File, may_use: &[&str]) -> Vec<Finding> {
             found.push(manifest.finding(
                 line,
                 name,
-                "dependencies run src -> actors -> wire; macros needs none of them",
+                "dependencies run cli -> src -> actors -> wire; macros needs none of them",
             ));
         }
     }
