@@ -1,6 +1,6 @@
 //! The binary, as scripts use it. Every process listens on port 0 and is waited for by what it says, never by the clock; a wait
 //! that would not end fails.
-#![cfg(all(unix, feature = "cli"))]
+#![cfg(unix)]
 
 use meshwork::prelude::*;
 use serde_json::{Value, json};
