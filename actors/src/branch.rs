@@ -11,7 +11,6 @@
 //! ```
 
 mod establish;
-mod lender;
 
 pub use establish::BindError;
 
@@ -31,6 +30,7 @@ use crate::link::outbox::{Encoded, Kind, Outbox, OutboxGuard};
 use crate::link::refusal::{Receiver, Refusal, gone};
 use crate::link::{Address, Dial, Tcp, writer};
 use crate::node::change::{Change, Status, Watcher, tell};
+use crate::node::lender::NodeLender;
 use crate::node::mailboxes::{
     Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe,
     Watch, Withdraw,
@@ -46,7 +46,6 @@ use actix::{
 };
 use establish::{Entry, Established, establish, registers};
 use futures::StreamExt;
-use lender::MasterLender;
 use meshwork_wire::limits::{
     BIND_WITHIN, BUSY_POLL_WITHIN, CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY_MIN,
     HEARTBEATS_MISSED_MAX, IN_FLIGHT_MAX, LINGER, PROTOCOL_VERSION, WAITING_MAX,
@@ -478,7 +477,7 @@ impl BranchActor {
         match frame {
             Frame::Request(request) => self.request(request, now, None),
             Frame::Response(Response { callback_id, outcome }) => {
-                let lender = || MasterLender { node: Arc::clone(&self.node), epoch: self.epoch };
+                let lender = || NodeLender { node: Arc::clone(&self.node), link: self.epoch };
                 let outcome = borrow_outcome(outcome, &link.outbox, lender);
                 self.requests.borrow_mut().resolve(callback_id, outcome);
             }
@@ -498,7 +497,7 @@ impl BranchActor {
             Frame::Pong => {}
             Frame::Release(function) => link.outbox.lent().release(function),
             Frame::Invoke(invoke) => {
-                let lender = || MasterLender { node: Arc::clone(&self.node), epoch: self.epoch };
+                let lender = || NodeLender { node: Arc::clone(&self.node), link: self.epoch };
                 invoked(invoke, &link.outbox, lender, &link.answering, self.in_flight_max);
             }
             Frame::Drain => {
@@ -551,7 +550,7 @@ impl BranchActor {
             return;
         };
         let Request { callback_id, action, caller, time_left, mut payload, .. } = request;
-        let lender = || MasterLender { node: Arc::clone(&self.node), epoch: self.epoch };
+        let lender = || NodeLender { node: Arc::clone(&self.node), link: self.epoch };
         // Also when it is refused: what came with it is given back.
         if let Err(error) = borrow(&mut payload, &link.outbox, lender) {
             return link.outbox.reply(callback_id, Err(error));

@@ -2,6 +2,7 @@
 
 pub(crate) mod change;
 pub(crate) mod known;
+pub(crate) mod lender;
 pub(crate) mod mailboxes;
 pub(crate) mod shared;
 pub(crate) mod snapshot;

@@ -66,12 +66,6 @@ impl<W> CallbackTable<W> {
         self.deadlines.sweep(|id| self.waiters.contains(id));
         taken
     }
-
-    /// Everyone, to be told.
-    pub(crate) fn take_all(&mut self) -> Vec<(CallbackId, W)> {
-        self.deadlines = Deadlines::default();
-        self.waiters.take_all()
-    }
 }
 
 #[cfg(test)]
@@ -133,6 +127,6 @@ mod tests {
         table.insert(CallbackId(2), "here", None);
         assert_eq!(table.take_if(|waiter| *waiter == "link"), [(CallbackId(1), "link")]);
         assert!(table.contains(CallbackId(2)));
-        assert_eq!(table.take_all(), [(CallbackId(2), "here")]);
+        assert_eq!(table.take_if(|_| true), [(CallbackId(2), "here")]);
     }
 }
