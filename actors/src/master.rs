@@ -23,6 +23,9 @@ pub use registry::route::Balance;
 pub use registry::table::OnNameTaken;
 pub use router::RouterActor;
 pub use session::SessionActor;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use session::model as session_model;
 pub use surroundings::SessionSpawner;
 
 use crate::answers::{Action, Actions};

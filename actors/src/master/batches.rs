@@ -7,6 +7,7 @@ pub(crate) type Batches<To, T> = Vec<(Rc<To>, Vec<T>)>;
 
 /// Adds an item to the batch of the receiver for which `is` holds, and gives that receiver. `share` makes the receiver of a batch that
 /// begins; that batch has room for its part of the `may_follow` items to come, so that it seldom grows.
+#[inline(always)]
 pub(crate) fn push_to<To, T>(
     batches: &mut Batches<To, T>,
     is: impl Fn(&To) -> bool,

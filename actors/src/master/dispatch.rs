@@ -69,6 +69,7 @@ impl<P: Provider> Dispatch<P> {
     }
 
     /// Chooses who gets a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
+    #[inline]
     pub(crate) fn route(&mut self, action: &ByteString, node: &str) -> Option<Routed<'_, P>> {
         if self.last.as_ref().is_none_or(|(last, _)| last != action) {
             // Requests do not overtake those that wait.
@@ -155,8 +156,15 @@ impl<P: Provider> Dispatch<P> {
         self.cancelled = 0;
         self.last = None;
     }
+
+    /// How many requests wait, or did when they were cancelled.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.values().map(Vec::len).sum()
+    }
 }
 
+#[inline(always)]
 fn choose<'a, P: Provider>(
     providers: &'a Providers<P>,
     master: &str,

@@ -7,6 +7,8 @@
 //! the master. It waits for no other session; what it asks of registry and router is answered past it, straight into its outbox.
 
 mod admission;
+#[cfg(any(test, fuzzing))]
+pub mod model;
 mod pending;
 mod relay;
 mod state;
@@ -44,7 +46,8 @@ use admission::{BindRefused, admit, check_bind, check_offers, may_subscribe, say
 use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, READ_BUFFER_LEN_START};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, Fate, Frame, FrameError, Frames,
-    Function, Invocation, Outcome, Payload, Refused, Request, Response, SessionId, check_topic,
+    Function, Invocation, Invoke, Outcome, Payload, Refused, Request, Response, SessionId, Wants,
+    check_topic,
 };
 use pending::Pending;
 use relay::{Decision, InUse, Invoking, OwnRequest, Relay};
@@ -315,8 +318,10 @@ impl SessionActor {
         });
         let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
         let deadline = deadline.map(Instant::into_std);
-        let decision = self.relay.request(request, deadline, allowed, &self.answering);
-        self.carry_out(decision, context);
+        match self.relay.request(request, deadline, allowed, &self.answering) {
+            Decision::Relay => {}
+            decision => self.carry_out(decision, context),
+        }
     }
 
     fn carry_out(&mut self, decision: Decision, context: &mut Context<Self>) {
@@ -387,7 +392,7 @@ impl SessionActor {
     }
 
     /// The branch calls a function that was lent to it: one of another branch is relayed, one of this process is called here.
-    fn invoke(&mut self, invoke: meshwork_wire::Invoke, now: Instant, context: &mut Context<Self>) {
+    fn invoke(&mut self, invoke: Invoke, now: Instant, context: &mut Context<Self>) {
         let callback_id = invoke.callback_id;
         let call = match find_lent(invoke, self.outbox(), || self.lender()) {
             Ok(call) => call,
@@ -679,23 +684,28 @@ impl<'a> ToBranch<'a> {
         Self { held: outbox.hold(), name, request }
     }
 
+    /// Appends a request, or a call of a function, with the time that its caller still waits.
+    #[inline(always)]
     fn write(&mut self, forwarded: Forwarded, time_left: Option<Duration>) -> Result<(), CallError> {
         let Forwarded { id_at_provider, target, payload, .. } = forwarded;
-        match target {
-            Target::Action(action) => {
-                let request = &mut self.request;
-                (request.callback_id, request.action) = (id_at_provider, action);
-                (request.time_left, request.payload) = (time_left, payload);
-                let pushed = self.held.push(&*request, Kind::Request);
-                pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
-            }
+        let action = match target {
+            Target::Action(action) => action,
             Target::Function(function, wants) => {
-                let callback_id = (!target.is_notification()).then_some(id_at_provider);
-                let invoke = meshwork_wire::Invoke { function, callback_id, time_left, wants, payload };
-                let pushed = self.held.push(&Frame::Invoke(invoke), Kind::Request);
-                pushed.map_err(|refusal| refusal.into_error(Receiver::Lender))
+                let callback_id = (wants != Wants::Nothing).then_some(id_at_provider);
+                return self.invoke(Invoke { function, callback_id, time_left, wants, payload });
             }
-        }
+        };
+        let request = &mut self.request;
+        (request.callback_id, request.action) = (id_at_provider, action);
+        (request.time_left, request.payload) = (time_left, payload);
+        let pushed = self.held.push(&*request, Kind::Request);
+        pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
+    }
+
+    #[inline(never)]
+    fn invoke(&mut self, invoke: Invoke) -> Result<(), CallError> {
+        let pushed = self.held.push(&Frame::Invoke(invoke), Kind::Request);
+        pushed.map_err(|refusal| refusal.into_error(Receiver::Lender))
     }
 }
 

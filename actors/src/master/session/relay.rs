@@ -285,10 +285,12 @@ impl<P: Provider, M> Relay<P, M> {
         self.requested.remove_if(id_at_caller, is).is_some()
     }
 
+    #[inline]
     fn is_used(&self, callback_id: CallbackId, in_use: &impl InUse) -> bool {
         self.requested.contains(callback_id) || in_use.contains(callback_id)
     }
 
+    #[inline]
     fn check_room(&self, in_use: &impl InUse) -> Result<(), CallError> {
         let max = self.in_flight_max;
         if self.requested.len() + self.dispatch.cancelled() + in_use.len() < max {
@@ -334,6 +336,7 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
+    #[inline(always)]
     fn check_forwarded(&self, forwarded: &Forwarded, time_left: Option<Duration>) -> Result<(), CallError> {
         let refuse = |code, why: String| Err(CallError::new(code, Fate::NotSent, why));
         match (self.phase, &forwarded.target) {
@@ -471,6 +474,19 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
+    /// Whether nothing is in flight and nothing waits to be said.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_empty(&self) -> bool {
+        let waits = self.dispatch.waiting() + self.dispatch.cancelled();
+        self.in_flight() + waits + self.outgoing.forwards.len() == 0
+    }
+
+    /// How many requests wait for the registry, or did when they were cancelled.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn waiting(&self) -> usize {
+        self.dispatch.waiting()
+    }
+
     /// Ends a turn: the block, or the message, has been taken.
     pub(crate) fn end_turn(&mut self) {
         self.dispatch.end_turn();
@@ -481,7 +497,7 @@ impl<P: Provider, M> Relay<P, M> {
 const USED_TWICE: Decision = Decision::Close("a callback id was used twice");
 
 /// Sends a request of the branch on its way.
-#[inline]
+#[inline(always)]
 fn forward<P: Provider, M>(
     routed: Routed<'_, P>,
     request: Request,

@@ -1,0 +1,1085 @@
+//! Sessions of one master, wired to each other without sockets, actors or a clock, and driven by bytes: requests, calls of functions,
+//! cancels, replies, binds, drains, losses and deadlines in any order, messages delivered late and ids used again. It holds the
+//! [`Relay`] to its promises: each request of a branch is answered once, unless it is cancelled or its branch is lost; an error says
+//! truly whether the request was written to its provider; a cancelled request does not go on; no id is drawn twice; what is bounded
+//! stays bounded; and when everything has ended, nothing is left.
+//!
+//! Property tests and a fuzz target feed it.
+
+use super::relay::{Decision, InUse, Invoking, OwnRequest, Relay};
+use super::state::Phase;
+use crate::answers::action::Action;
+use crate::answers::responder::{Answer, CallContext, Replier, Responder};
+use crate::master::forwarded::{Caller, Forwarded, Replied, Target};
+use crate::master::registry::route::{Balance, Found, Provider, Route};
+use hashbrown::{HashMap, HashSet};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, Encoding, Fate, Offer, Outcome, Payload, PayloadRef, Request,
+    SessionId, Wants,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How many sessions there are at a time. One that ends is followed by a new one in its place.
+const SESSIONS: usize = 3;
+
+/// How many requests may be in flight, each way.
+const IN_FLIGHT_MAX: usize = 4;
+
+/// How many requests an outbox takes before its branch reads.
+const OUTBOX_MAX: usize = 6;
+
+/// The actions, each with its providers: all branches, some of them, the master itself, all branches by a wide offer, none.
+const ACTIONS: [&str; 5] = ["all", "some", "own", "wide", "none"];
+
+/// Drives the sessions: three bytes a step.
+///
+/// # Panics
+///
+/// When a promise is broken.
+pub fn run(bytes: &[u8]) {
+    run_to_end(bytes, bytes.first().copied().unwrap_or_default());
+}
+
+fn run_to_end(bytes: &[u8], how: u8) {
+    let mut world = World::new();
+    for step in bytes.chunks_exact(3) {
+        world.step(step[0], usize::from(step[1]), usize::from(step[2]));
+        world.check_bounds();
+    }
+    world.end(how);
+}
+
+/// What the model is asked to do by the first byte of a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Op {
+    Request,
+    Invoke,
+    Cancel,
+    Reply,
+    AnswerOwn,
+    Deliver,
+    LookUp,
+    Bind,
+    Offer,
+    Read,
+    Pass,
+    Expire,
+    BranchDrains,
+    Drain,
+    Abandon,
+    Lose,
+}
+
+/// The usual comes up more often than the end of everything.
+pub(crate) const OPS: [Op; 32] = [
+    Op::Request,
+    Op::Request,
+    Op::Request,
+    Op::Request,
+    Op::Request,
+    Op::Request,
+    Op::Invoke,
+    Op::Invoke,
+    Op::Cancel,
+    Op::Cancel,
+    Op::Reply,
+    Op::Reply,
+    Op::Reply,
+    Op::AnswerOwn,
+    Op::Deliver,
+    Op::Deliver,
+    Op::Deliver,
+    Op::Deliver,
+    Op::Deliver,
+    Op::LookUp,
+    Op::LookUp,
+    Op::Bind,
+    Op::Bind,
+    Op::Offer,
+    Op::Offer,
+    Op::Read,
+    Op::Pass,
+    Op::Expire,
+    Op::BranchDrains,
+    Op::Drain,
+    Op::Abandon,
+    Op::Lose,
+];
+
+struct World {
+    now: Instant,
+    registry: HashMap<&'static str, Arc<Route<Fake>>>,
+    sessions: Vec<Session>,
+    /// Messages on their way, by sender and receiver: those keep their order, no others do.
+    mail: BTreeMap<(SessionId, SessionId), VecDeque<Mail>>,
+    calls: Vec<Call>,
+    next_session: u64,
+    /// The last call that a session wrote to another one's branch, by target.
+    last_written: HashMap<(SessionId, SessionId, String), usize>,
+}
+
+/// A session, and its branch as the session sees it.
+struct Session {
+    fake: Fake,
+    relay: Relay<Fake, SessionId>,
+    caller: Arc<Caller<SessionId>>,
+    /// How far the bind is: bind, registration, end.
+    bind: usize,
+    offers_some: bool,
+    /// The requests that the branch waits for, by the ids that it gave them.
+    waits: BTreeMap<CallbackId, usize>,
+    next_id: u64,
+    /// The requests that the master answers itself, and that are not answered yet.
+    own: Own,
+    /// How many requests stand in the outbox.
+    unread: usize,
+    /// The requests that the branch is answering, by the ids that were drawn for them.
+    serves: BTreeMap<CallbackId, usize>,
+    drawn: HashSet<CallbackId>,
+    /// Actions that the registry has been asked for.
+    asked: VecDeque<ByteString>,
+}
+
+#[derive(Default)]
+struct Own(BTreeMap<CallbackId, usize>);
+
+/// A request or a call of a function by a branch.
+struct Call {
+    caller: SessionId,
+    waited_for: bool,
+    /// Whether the branch cancelled it, or was lost.
+    given_up: bool,
+    /// Whether it left the session of its caller.
+    forwarded: bool,
+    written: bool,
+    /// Whether the branch that it was written to has answered it, was told that it is cancelled, or was lost.
+    over: bool,
+    told: usize,
+}
+
+enum Mail {
+    Forward(Arc<Caller<SessionId>>, Vec<Forwarded>),
+    Replies(Vec<Replied>),
+    Cancel(Vec<CallbackId>),
+}
+
+/// A session as the others see it.
+#[derive(Clone)]
+struct Fake(Arc<FakeShared>);
+
+struct FakeShared {
+    id: SessionId,
+    name: String,
+    next_id: AtomicU64,
+    in_flight: AtomicUsize,
+    notifications: AtomicUsize,
+    taking: AtomicBool,
+}
+
+impl Provider for Fake {
+    fn id(&self) -> SessionId {
+        self.0.id
+    }
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+    fn next_id(&self) -> CallbackId {
+        CallbackId(self.0.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+    fn begin_notification(&self) -> bool {
+        let fits = self.0.notifications.load(Ordering::Relaxed) < IN_FLIGHT_MAX;
+        if fits {
+            self.0.notifications.fetch_add(1, Ordering::Relaxed);
+        }
+        fits
+    }
+    fn end_notification(&self) {
+        let before = self.0.notifications.fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "a notification ends once");
+    }
+    fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::Relaxed)
+    }
+    fn is_taking(&self) -> bool {
+        self.0.taking.load(Ordering::Relaxed)
+    }
+    fn has_room(&self) -> bool {
+        // What it counts is as old as its last turn.
+        self.in_flight() < IN_FLIGHT_MAX
+    }
+    fn is_leaving(&self) -> bool {
+        false
+    }
+}
+
+impl InUse for Own {
+    fn contains(&self, callback_id: CallbackId) -> bool {
+        self.0.contains_key(&callback_id)
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Never asked: the model answers for the master.
+struct Silent;
+
+impl Responder for Silent {
+    fn respond(&self, _: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
+        Answer::Said
+    }
+}
+
+impl Session {
+    fn new(id: SessionId, place: usize) -> Self {
+        let name = format!("branch {place}");
+        let shared = FakeShared {
+            id,
+            name: name.clone(),
+            next_id: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            notifications: AtomicUsize::new(0),
+            taking: AtomicBool::new(true),
+        };
+        Self {
+            fake: Fake(Arc::new(shared)),
+            relay: Relay::new("master".into(), Balance::RoundRobin, IN_FLIGHT_MAX),
+            caller: Arc::new(Caller { id, name: name.into(), mailbox: id }),
+            bind: 0,
+            offers_some: false,
+            waits: BTreeMap::new(),
+            next_id: 0,
+            own: Own::default(),
+            unread: 0,
+            serves: BTreeMap::new(),
+            drawn: HashSet::new(),
+            asked: VecDeque::new(),
+        }
+    }
+
+    fn id(&self) -> SessionId {
+        self.fake.id()
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let registry = ACTIONS.map(|action| (action, Arc::new(Route::new())));
+        let mut world = Self {
+            now: Instant::now(),
+            registry: registry.into_iter().collect(),
+            sessions: Vec::new(),
+            mail: BTreeMap::new(),
+            calls: Vec::new(),
+            next_session: 1,
+            last_written: HashMap::new(),
+        };
+        let offer = Offer { action: "own".into(), encoding: Encoding::Json, shape: None };
+        world.registry["own"].set_own(Some(Action::new(offer, Arc::new(Silent))));
+        for place in 0..SESSIONS {
+            let session = world.new_session(place);
+            world.sessions.push(session);
+            // Most of what there is to see happens between branches that are bound.
+            if place > 0 {
+                (0..3).for_each(|_| world.bind(place));
+            }
+        }
+        world
+    }
+
+    fn new_session(&mut self, place: usize) -> Session {
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        Session::new(id, place)
+    }
+
+    fn step(&mut self, op: u8, one: usize, other: usize) {
+        let place = one % SESSIONS;
+        let op = OPS[usize::from(op) % OPS.len()];
+        let is_frame = matches!(op, Op::Request | Op::Invoke | Op::Cancel | Op::Reply);
+        // Several frames of one branch may be one block, and the link may be lost in the middle of it.
+        if !is_frame && op != Op::Lose {
+            self.end_turn(place);
+        }
+        let seldom = matches!(op, Op::BranchDrains | Op::Drain | Op::Abandon | Op::Lose);
+        match op {
+            _ if seldom && other >= 64 => {}
+            // Frames of a branch that is not bound are never taken.
+            _ if is_frame && !self.sessions[place].relay.phase().is_calling() => {}
+            Op::Request => self.request(place, one / SESSIONS, other),
+            Op::Invoke => self.invoke(place, one / SESSIONS, other),
+            Op::Cancel => self.cancel(place, other),
+            Op::Reply => self.reply(place, other),
+            Op::AnswerOwn => self.answer_own(place, other),
+            Op::Deliver => self.deliver(one),
+            Op::LookUp => self.look_up(place),
+            Op::Bind => self.bind(place),
+            Op::Offer => self.offer(place),
+            Op::Read => self.sessions[place].unread = 0,
+            Op::Pass => self.now += Duration::from_millis(other as u64),
+            Op::Expire => self.expire(place),
+            Op::BranchDrains if self.sessions[place].relay.phase().is_calling() => {
+                self.sessions[place].relay.branch_drains();
+                self.sessions[place].fake.0.taking.store(false, Ordering::Relaxed);
+            }
+            Op::BranchDrains => {}
+            Op::Drain => {
+                let session = &mut self.sessions[place];
+                session.fake.0.taking.store(false, Ordering::Relaxed);
+                session.relay.drain();
+            }
+            Op::Abandon => self.abandon(place),
+            Op::Lose => self.lose(place),
+        }
+        if !is_frame || other < 128 {
+            self.end_turn(place);
+        }
+        for other in 0..SESSIONS {
+            if other != place {
+                self.end_turn(other);
+            }
+        }
+    }
+
+    // What a branch does.
+
+    fn new_call(&mut self, place: usize, waited_for: bool) -> usize {
+        let caller = self.sessions[place].id();
+        let given_up = false;
+        self.calls.push(Call {
+            caller,
+            waited_for,
+            given_up,
+            forwarded: false,
+            written: false,
+            over: false,
+            told: 0,
+        });
+        self.calls.len() - 1
+    }
+
+    /// A new id; or one that is in use; or the last one again, if that is free.
+    fn draw_id(&mut self, place: usize, how: usize) -> CallbackId {
+        let session = &mut self.sessions[place];
+        let last = CallbackId(session.next_id);
+        match how {
+            0 => session.waits.keys().next().copied().unwrap_or(last),
+            1..20 if !session.waits.contains_key(&last) => last,
+            _ => {
+                session.next_id += 1;
+                CallbackId(session.next_id)
+            }
+        }
+    }
+
+    fn request(&mut self, place: usize, id: usize, other: usize) {
+        let callback_id = self.draw_id(place, id);
+        let action = ACTIONS[other / 16 % ACTIONS.len()];
+        let deadline = other.is_multiple_of(3).then(|| self.now + Duration::from_millis(other as u64));
+        let node =
+            if other.is_multiple_of(7) { format!("branch {}", other % SESSIONS) } else { String::new() };
+        let allowed = match other % 11 {
+            0 => Err(CallError::new(Code::NOT_PERMITTED, Fate::NotSent, "not allowed")),
+            _ => Ok(()),
+        };
+        let call = self.new_call(place, true);
+        let request = Request {
+            callback_id,
+            action: action.into(),
+            node: node.into(),
+            caller: ByteString::new(),
+            time_left: None,
+            payload: payload_of(call),
+        };
+        let session = &mut self.sessions[place];
+        let in_use = session.waits.contains_key(&callback_id);
+        let decision = session.relay.request(request, deadline, allowed, &session.own);
+        assert_eq!(matches!(decision, Decision::Close(_)), in_use, "{callback_id} and {decision:?}");
+        if !in_use {
+            session.waits.insert(callback_id, call);
+        }
+        if let Decision::Answer(_) = &decision {
+            assert!(session.relay.own().is_some(), "the master has an answer");
+        }
+        self.carry_out(place, decision, call);
+    }
+
+    fn invoke(&mut self, place: usize, id: usize, other: usize) {
+        let to = self.sessions[other % SESSIONS].fake.clone();
+        let wants = if (other / 16).is_multiple_of(4) { Wants::Nothing } else { Wants::Result };
+        let callback_id = (wants != Wants::Nothing).then(|| self.draw_id(place, id));
+        let call = self.new_call(place, callback_id.is_some());
+        let session = &mut self.sessions[place];
+        let in_use = callback_id.is_some_and(|id| session.waits.contains_key(&id));
+        let deadline = other.is_multiple_of(3).then(|| self.now + Duration::from_millis(other as u64));
+        let (function, payload) = (CallbackId(other as u64), payload_of(call));
+        let invoking = Invoking { callback_id, to: &to, function, wants, deadline, payload };
+        let decision = session.relay.invoke(invoking, &session.own);
+        assert_eq!(matches!(decision, Decision::Close(_)), in_use, "{callback_id:?} and {decision:?}");
+        if let (Some(callback_id), false) = (callback_id, in_use) {
+            session.waits.insert(callback_id, call);
+        }
+        self.carry_out(place, decision, call);
+    }
+
+    fn carry_out(&mut self, place: usize, decision: Decision, call: usize) {
+        match decision {
+            Decision::Relay => {}
+            Decision::Answer(OwnRequest { callback_id, action, payload, .. }) => {
+                assert_eq!((&*action, call_of(&payload)), ("own", call));
+                self.calls[call].written = true;
+                self.sessions[place].own.0.insert(callback_id, call);
+            }
+            Decision::Refuse(Some(callback_id), error) => self.tell(place, callback_id, Err(error)),
+            Decision::Refuse(None, _) => {}
+            Decision::Close(_) => {
+                // It was never taken.
+                self.calls[call].waited_for = false;
+                self.lose(place);
+            }
+        }
+    }
+
+    fn cancel(&mut self, place: usize, other: usize) {
+        let session = &mut self.sessions[place];
+        let id = pick(&session.waits, other).unwrap_or(CallbackId(other as u64));
+        let was_relayed = session.relay.cancel(id);
+        let was_own = !was_relayed && session.own.0.remove(&id).is_some();
+        match session.waits.remove(&id) {
+            Some(call) => {
+                assert!(was_relayed || was_own, "{id} is in flight");
+                self.calls[call].given_up = true;
+                self.calls[call].over |= was_own;
+            }
+            None => assert!(!was_relayed && !was_own, "{id} is not in flight"),
+        }
+    }
+
+    fn reply(&mut self, place: usize, other: usize) {
+        let session = &mut self.sessions[place];
+        // Some replies answer nothing.
+        let id = pick(&session.serves, other).unwrap_or(CallbackId(other as u64));
+        let call = session.serves.remove(&id);
+        let payload = payload_of(call.unwrap_or(usize::MAX));
+        let taken = session.relay.response(id, Ok(payload));
+        if let Some(call) = call {
+            assert!(taken, "{id} was waited for");
+            self.calls[call].over = true;
+        }
+        assert!(
+            !self.sessions[place].relay.response(id, Ok(payload_of(usize::MAX))),
+            "{id} is answered once"
+        );
+    }
+
+    /// The master has answered a request itself.
+    fn answer_own(&mut self, place: usize, other: usize) {
+        if let Some(id) = pick(&self.sessions[place].own.0, other)
+            && let Some(call) = self.sessions[place].own.0.remove(&id)
+        {
+            self.calls[call].over = true;
+            self.tell(place, id, Ok(payload_of(call)));
+        }
+    }
+
+    // What a session does.
+
+    /// The branch is told the outcome of its request.
+    fn tell(&mut self, place: usize, id: CallbackId, outcome: Outcome) {
+        let Some(number) = self.sessions[place].waits.remove(&id) else {
+            panic!("nobody waits for {id}, and it is told {outcome:?}");
+        };
+        let call = &mut self.calls[number];
+        call.told += 1;
+        match outcome {
+            Ok(payload) => assert_eq!(call_of(&payload), number, "{id} has the reply of another request"),
+            Err(error) => match error.fate() {
+                Fate::NotSent => assert!(!call.written, "{number} was written: {error}"),
+                // A master that ends does not wait to hear how far a request came.
+                Fate::Unknown if error.code() == Code::DRAINING => {
+                    assert!(call.forwarded, "{number} never left")
+                }
+                Fate::Unknown => assert!(call.written, "{number} was never written: {error}"),
+                Fate::Failed => panic!("{number} did not fail: {error}"),
+            },
+        }
+    }
+
+    fn look_up(&mut self, place: usize) {
+        let Some(action) = self.sessions[place].asked.pop_front() else {
+            return;
+        };
+        let found = match ACTIONS.iter().find(|known| **known == &*action) {
+            Some(&"wide") if self.registry["all"].has_providers() => {
+                Found::Wide(Arc::clone(&self.registry["all"]))
+            }
+            Some(known @ (&"all" | &"some")) if self.registry[*known].has_providers() => {
+                Found::Named(Arc::clone(&self.registry[*known]))
+            }
+            Some(&"own") => Found::Named(Arc::clone(&self.registry["own"])),
+            _ => Found::Nowhere,
+        };
+        let mut decisions = Vec::new();
+        self.sessions[place].relay.looked_up(action, found, |decision, own| {
+            assert_eq!(matches!(decision, Decision::Answer(_)), own.is_some());
+            decisions.push(decision);
+        });
+        for decision in decisions {
+            let call = match &decision {
+                Decision::Answer(own) => call_of(&own.payload),
+                _ => usize::MAX,
+            };
+            self.carry_out(place, decision, call);
+        }
+    }
+
+    fn bind(&mut self, place: usize) {
+        let session = &mut self.sessions[place];
+        match session.bind {
+            0 => session.relay.bind(session.caller.name.clone()),
+            1 => {
+                self.registry["all"].add(session.fake.clone());
+                session.offers_some = place == 0;
+                if session.offers_some {
+                    self.registry["some"].add(session.fake.clone());
+                }
+            }
+            2 => self.relayed(place, |relay, now, branch| {
+                relay.bound(now, |caller, forwarded, time_left| branch.write(caller, forwarded, time_left));
+            }),
+            _ => return,
+        }
+        self.sessions[place].bind += 1;
+    }
+
+    /// A branch offers one action more, or one less.
+    fn offer(&mut self, place: usize) {
+        let session = &mut self.sessions[place];
+        if session.bind > 1 {
+            session.offers_some = !session.offers_some;
+            match session.offers_some {
+                true => self.registry["some"].add(session.fake.clone()),
+                false => self.registry["some"].remove(session.fake.id()),
+            }
+        }
+    }
+
+    /// Runs something of a session that writes requests to its branch.
+    fn relayed(
+        &mut self,
+        place: usize,
+        run: impl FnOnce(&mut Relay<Fake, SessionId>, Instant, &mut Branch<'_>),
+    ) {
+        let World { sessions, calls, last_written, now, .. } = self;
+        let Session { relay, unread, serves, drawn, fake, .. } = &mut sessions[place];
+        run(relay, *now, &mut Branch { id: fake.id(), unread, serves, drawn, calls, last_written });
+    }
+
+    fn expire(&mut self, place: usize) {
+        let session = &mut self.sessions[place];
+        for id in session.relay.expire(self.now) {
+            let call = session.serves.remove(&id).expect("it was written");
+            self.calls[call].over = true;
+        }
+    }
+
+    fn abandon(&mut self, place: usize) {
+        let mut told = Vec::new();
+        if self.sessions[place].bind == 3 {
+            self.sessions[place].relay.abandon(|id, error| told.push((id, error)));
+        }
+        for (id, error) in told {
+            self.tell(place, id, Err(error));
+        }
+        self.lose(place);
+    }
+
+    /// The link of a session is lost; another one comes in its place.
+    fn lose(&mut self, place: usize) {
+        let session = &mut self.sessions[place];
+        session.relay.leave();
+        session.fake.0.taking.store(false, Ordering::Relaxed);
+        assert!(session.relay.is_empty() && session.relay.phase() == Phase::Closing);
+        for route in self.registry.values() {
+            route.remove(session.fake.id());
+        }
+        for call in std::mem::take(&mut session.waits).into_values() {
+            self.calls[call].given_up = true;
+        }
+        for call in std::mem::take(&mut session.serves).into_values() {
+            self.calls[call].over = true;
+        }
+        for call in std::mem::take(&mut session.own.0).into_values() {
+            self.calls[call].over = true;
+        }
+        self.end_turn(place);
+        let session = self.new_session(place);
+        self.sessions[place] = session;
+    }
+
+    /// Sends what a session says to others.
+    fn end_turn(&mut self, place: usize) {
+        let session = &mut self.sessions[place];
+        let id = session.id();
+        session.asked.extend(session.relay.take_unasked());
+        session.relay.end_turn();
+        session.fake.0.in_flight.store(session.relay.to_branch(), Ordering::Relaxed);
+        let outgoing = &mut session.relay.outgoing;
+        for (to, requests) in outgoing.forwards.drain(..) {
+            for forwarded in &requests {
+                self.calls[call_of(&forwarded.payload)].forwarded = true;
+            }
+            let forward = Mail::Forward(Arc::clone(&session.caller), requests);
+            self.mail.entry((id, to.id())).or_default().push_back(forward);
+        }
+        for (to, replies) in outgoing.replies.drain(..) {
+            self.mail.entry((id, to.mailbox)).or_default().push_back(Mail::Replies(replies));
+        }
+        for (to, cancelled) in outgoing.cancels.drain(..) {
+            self.mail.entry((id, to.id())).or_default().push_back(Mail::Cancel(cancelled));
+        }
+    }
+
+    /// Delivers one message.
+    fn deliver(&mut self, which: usize) {
+        self.mail.retain(|_, mail| !mail.is_empty());
+        let keys: Vec<_> = self.mail.keys().copied().collect();
+        let Some(key) = keys.get(which % keys.len().max(1)) else {
+            return;
+        };
+        let (from, to) = *key;
+        let Some(mail) = self.mail.get_mut(key).and_then(VecDeque::pop_front) else {
+            return;
+        };
+        let place = self.sessions.iter().position(|session| session.id() == to);
+        match (place, mail) {
+            (Some(place), Mail::Forward(caller, requests)) => {
+                let caller = Rc::new(caller);
+                for forwarded in requests {
+                    if forwarded.is_notification() {
+                        self.sessions[place].fake.end_notification();
+                    }
+                    self.relayed(place, |relay, now, branch| {
+                        relay.forwarded(&caller, forwarded, now, |caller, forwarded, time_left| {
+                            branch.write(caller, forwarded, time_left)
+                        });
+                    });
+                }
+                self.end_turn(place);
+            }
+            (Some(place), Mail::Replies(replies)) => {
+                for Replied { id_at_caller, id_at_provider, outcome } in replies {
+                    if self.sessions[place].relay.replied(from, id_at_caller, id_at_provider) {
+                        self.tell(place, id_at_caller, outcome);
+                    }
+                }
+            }
+            (Some(place), Mail::Cancel(cancelled)) => {
+                for id in cancelled {
+                    let session = &mut self.sessions[place];
+                    if session.relay.cancelled(id) {
+                        let call = session.serves.remove(&id).expect("it was written");
+                        self.calls[call].over = true;
+                    }
+                }
+            }
+            // The session did not live to handle it: it answers itself.
+            (None, Mail::Forward(caller, requests)) => {
+                let lost = requests.into_iter().filter(|request| !request.is_notification());
+                let lost = lost.map(|Forwarded { id_at_caller, id_at_provider, target, .. }| Replied {
+                    id_at_caller,
+                    id_at_provider,
+                    outcome: Err(target.lost()),
+                });
+                let replies = Mail::Replies(lost.collect());
+                self.mail.entry((to, caller.id)).or_default().push_back(replies);
+            }
+            (None, Mail::Replies(_) | Mail::Cancel(_)) => {}
+        }
+    }
+
+    // What always holds.
+
+    fn check_bounds(&self) {
+        for session in &self.sessions {
+            let (relay, own) = (&session.relay, session.own.len());
+            assert!(relay.of_branch() + own <= IN_FLIGHT_MAX, "too much of a branch is in flight");
+            assert!(relay.to_branch() <= IN_FLIGHT_MAX, "too much to a branch is in flight");
+            assert!(relay.waiting() <= IN_FLIGHT_MAX, "too much waits for the registry");
+            assert_eq!(relay.of_branch() + own, session.waits.len(), "what is waited for is in flight");
+            let counted = session.fake.0.notifications.load(Ordering::Relaxed);
+            assert_eq!(counted, self.notifications_to(session.id()), "notifications to {}", session.id());
+            assert!(counted <= IN_FLIGHT_MAX, "too many notifications to a branch");
+        }
+    }
+
+    /// How many calls of functions of a branch that nobody waits for are on their way to its session.
+    fn notifications_to(&self, id: SessionId) -> usize {
+        let sent = self.mail.iter().filter(|((_, to), _)| *to == id).flat_map(|(_, mail)| mail);
+        let sent = sent.filter_map(|mail| match mail {
+            Mail::Forward(_, requests) => Some(requests),
+            _ => None,
+        });
+        let unsent = self.sessions.iter().flat_map(|session| &session.relay.outgoing.forwards);
+        let unsent = unsent.filter(|(to, _)| to.id() == id).map(|(_, requests)| requests);
+        sent.chain(unsent).flatten().filter(|request| request.is_notification()).count()
+    }
+
+    /// Lets everything end, in one of several ways, and looks at what is left.
+    fn end(&mut self, how: u8) {
+        self.settle();
+        for (number, call) in self.calls.iter().enumerate() {
+            let goes_on = call.written && !call.over && call.waited_for;
+            assert!(!goes_on || !call.given_up, "{number} goes on though nobody waits for it");
+        }
+        for place in 0..SESSIONS {
+            match how % 3 {
+                0 => {}
+                1 => self.lose(place),
+                _ => self.abandon(place),
+            }
+            self.settle();
+            while !self.sessions[place].serves.is_empty() {
+                self.reply(place, 0);
+            }
+            while !self.sessions[place].own.0.is_empty() {
+                self.answer_own(place, 0);
+            }
+        }
+        self.settle();
+        for (number, call) in self.calls.iter().enumerate() {
+            let answers = usize::from(call.waited_for && !call.given_up);
+            assert_eq!(call.told, answers, "how often {number} of {} was answered", call.caller);
+        }
+        for session in &self.sessions {
+            assert!(session.relay.is_empty(), "something is left of {}", session.id());
+            assert!(session.waits.is_empty());
+            assert_eq!(session.fake.0.notifications.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    /// Ends binds, look-ups and messages; no branch answers anything.
+    fn settle(&mut self) {
+        loop {
+            for place in 0..SESSIONS {
+                self.end_turn(place);
+                while !self.sessions[place].asked.is_empty() {
+                    self.look_up(place);
+                    self.end_turn(place);
+                }
+                (self.sessions[place].bind..3).for_each(|_| self.bind(place));
+                self.end_turn(place);
+            }
+            if self.mail.values().all(VecDeque::is_empty) {
+                return;
+            }
+            self.deliver(0);
+        }
+    }
+}
+
+/// A branch that a session writes requests to.
+struct Branch<'a> {
+    id: SessionId,
+    unread: &'a mut usize,
+    serves: &'a mut BTreeMap<CallbackId, usize>,
+    drawn: &'a mut HashSet<CallbackId>,
+    calls: &'a mut Vec<Call>,
+    last_written: &'a mut HashMap<(SessionId, SessionId, String), usize>,
+}
+
+impl Branch<'_> {
+    fn write(
+        &mut self,
+        caller: &Caller<SessionId>,
+        forwarded: Forwarded,
+        time_left: Option<Duration>,
+    ) -> Result<(), CallError> {
+        assert!(time_left.is_none_or(|time_left| !time_left.is_zero()), "its time is over");
+        if *self.unread >= OUTBOX_MAX {
+            return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, "the outbox is full"));
+        }
+        *self.unread += 1;
+        let number = call_of(&forwarded.payload);
+        let call = &mut self.calls[number];
+        assert_eq!(call.caller, caller.id);
+        assert!(!call.written, "{number} is written twice");
+        call.written = true;
+        let id = forwarded.id_at_provider;
+        assert!(self.drawn.insert(id), "{id} is drawn twice");
+        if !forwarded.is_notification() {
+            self.serves.insert(id, number);
+        }
+        let target = match forwarded.target {
+            Target::Action(action) => action.to_string(),
+            Target::Function(function, _) => function.to_string(),
+        };
+        let before = self.last_written.insert((caller.id, self.id, target), number);
+        assert!(before.is_none_or(|before| before < number), "{number} comes after {before:?}");
+        Ok(())
+    }
+}
+
+fn payload_of(call: usize) -> Payload {
+    Payload::new(Encoding::Json, call.to_string().into_bytes())
+}
+
+fn call_of(payload: &Payload) -> usize {
+    let text = std::str::from_utf8(&payload.bytes).expect("it was written here");
+    text.parse().expect("it was written here")
+}
+
+fn pick(from: &BTreeMap<CallbackId, usize>, which: usize) -> Option<CallbackId> {
+    from.keys().nth(which % (from.len() + 1)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::{fs, path::PathBuf};
+
+    /// The variable that has the seeds of the fuzz target written anew.
+    const WRITE_SEEDS: &str = "MESHWORK_WRITE_SEEDS";
+
+    /// Ids that are drawn anew, and the last one again if it is free.
+    const NEW: usize = 30;
+    const AGAIN: usize = 5;
+    const IN_USE: usize = 0;
+
+    /// What the second number of a step chooses: an action, or a function; no deadline, no name, nothing forbidden.
+    const ALL: usize = 1;
+    const SOME: usize = 17;
+    const OWN: usize = 34;
+    const WIDE: usize = 50;
+    const NONE: usize = 64;
+    const OF_TWO: usize = 17;
+    const OF_TWO_UNHEARD: usize = 2;
+    /// With more frames behind it in its block.
+    const OF_TWO_UNHEARD_WITH_MORE: usize = 131;
+
+    fn step(op: Op, place: usize, id: usize, other: usize) -> [u8; 3] {
+        let op = OPS.iter().position(|other| *other == op).expect("each comes up");
+        [op, id * SESSIONS + place, other].map(|part| u8::try_from(part).expect("it is a byte"))
+    }
+
+    fn request(place: usize, action: usize) -> [u8; 3] {
+        step(Op::Request, place, NEW, action)
+    }
+
+    fn plain(op: Op, place: usize) -> [u8; 3] {
+        step(op, place, 0, 0)
+    }
+
+    /// The first message of the mail.
+    fn deliver() -> [u8; 3] {
+        plain(Op::Deliver, 0)
+    }
+
+    /// What once went wrong, or easily would. Branches 1 and 2 are bound from the beginning.
+    fn scenarios() -> Vec<(&'static str, Vec<[u8; 3]>)> {
+        let bind = || plain(Op::Bind, 0);
+        let look_up = || plain(Op::LookUp, 1);
+        let cancel = || plain(Op::Cancel, 1);
+        vec![
+            (
+                "relayed_there_and_back",
+                vec![
+                    request(1, ALL),
+                    look_up(),
+                    deliver(),
+                    plain(Op::Reply, 1),
+                    plain(Op::Reply, 2),
+                    deliver(),
+                ],
+            ),
+            (
+                "answered_by_the_master",
+                vec![
+                    request(1, OWN),
+                    look_up(),
+                    plain(Op::AnswerOwn, 1),
+                    request(1, OWN),
+                    cancel(),
+                    request(1, OWN),
+                ],
+            ),
+            (
+                "a_cancel_meets_a_request_before_the_bind_is_answered",
+                vec![bind(), bind(), request(1, SOME), look_up(), cancel(), deliver(), deliver(), bind()],
+            ),
+            (
+                "requests_before_the_bind_is_answered_keep_their_order",
+                vec![
+                    bind(),
+                    bind(),
+                    request(1, SOME),
+                    look_up(),
+                    request(1, SOME),
+                    deliver(),
+                    deliver(),
+                    bind(),
+                ],
+            ),
+            (
+                "a_session_ends_before_its_bind_is_answered",
+                vec![bind(), bind(), request(1, SOME), look_up(), deliver(), plain(Op::Lose, 0)],
+            ),
+            (
+                "a_cancelled_request_waits_for_its_route_and_its_id_is_used_again",
+                vec![request(1, ALL), cancel(), step(Op::Request, 1, AGAIN, WIDE), look_up(), look_up()],
+            ),
+            (
+                "more_are_cancelled_while_they_wait_than_may_be_in_flight",
+                (0..2 * IN_FLIGHT_MAX).flat_map(|_| [request(1, NONE), cancel()]).collect(),
+            ),
+            (
+                "a_reply_is_late_and_its_id_is_used_again",
+                vec![
+                    request(1, ALL),
+                    look_up(),
+                    deliver(),
+                    plain(Op::Reply, 1),
+                    plain(Op::Reply, 2),
+                    cancel(),
+                    step(Op::Request, 1, AGAIN, ALL),
+                    deliver(),
+                    deliver(),
+                ],
+            ),
+            ("an_id_is_used_twice", vec![request(1, ALL), step(Op::Request, 1, IN_USE, ALL)]),
+            (
+                "requests_do_not_overtake_those_that_wait",
+                vec![
+                    bind(),
+                    bind(),
+                    bind(),
+                    request(1, SOME),
+                    look_up(),
+                    deliver(),
+                    plain(Op::Offer, 0),
+                    request(1, SOME),
+                    plain(Op::Offer, 0),
+                    request(1, SOME),
+                    look_up(),
+                    deliver(),
+                    deliver(),
+                ],
+            ),
+            (
+                "a_branch_drains_while_requests_are_on_their_way",
+                vec![
+                    request(1, ALL),
+                    look_up(),
+                    request(1, ALL),
+                    plain(Op::BranchDrains, 1),
+                    plain(Op::BranchDrains, 2),
+                    deliver(),
+                    deliver(),
+                    deliver(),
+                    deliver(),
+                ],
+            ),
+            (
+                "a_drain_is_over_while_requests_wait",
+                vec![
+                    request(1, ALL),
+                    look_up(),
+                    request(1, WIDE),
+                    plain(Op::Drain, 1),
+                    plain(Op::Abandon, 1),
+                ],
+            ),
+            (
+                "a_function_of_another_branch_is_called",
+                vec![
+                    step(Op::Invoke, 1, NEW, OF_TWO),
+                    deliver(),
+                    plain(Op::Reply, 2),
+                    deliver(),
+                    step(Op::Invoke, 1, NEW, OF_TWO),
+                    cancel(),
+                    deliver(),
+                    deliver(),
+                ],
+            ),
+            (
+                "nobody_waits_for_a_function_whose_caller_is_lost",
+                vec![
+                    step(Op::Invoke, 1, NEW, OF_TWO_UNHEARD),
+                    deliver(),
+                    step(Op::Invoke, 1, NEW, OF_TWO_UNHEARD_WITH_MORE),
+                    plain(Op::Lose, 1),
+                ],
+            ),
+            (
+                "a_deadline_passes_at_each_place",
+                vec![
+                    bind(),
+                    bind(),
+                    request(1, SOME + 1),
+                    look_up(),
+                    request(1, ALL + 2),
+                    look_up(),
+                    deliver(),
+                    step(Op::Pass, 0, 0, 255),
+                    plain(Op::Expire, 0),
+                    plain(Op::Expire, 1),
+                    plain(Op::Expire, 2),
+                ],
+            ),
+            (
+                "more_is_asked_of_a_branch_than_may_be_in_flight",
+                (0..3 * IN_FLIGHT_MAX)
+                    .flat_map(|number| [step(Op::Invoke, number % SESSIONS, NEW, OF_TWO), deliver()])
+                    .collect(),
+            ),
+        ]
+    }
+
+    fn corpus() -> PathBuf {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/session"))
+    }
+
+    #[test]
+    fn every_scenario_is_a_seed_of_the_fuzz_target() {
+        for (name, steps) in scenarios() {
+            let (seed, bytes) = (corpus().join(name).with_extension("seed"), steps.as_flattened());
+            if std::env::var_os(WRITE_SEEDS).is_some() {
+                fs::create_dir_all(corpus()).expect("there is room");
+                fs::write(&seed, bytes).expect("there is room");
+            }
+            let kept = fs::read(&seed).ok();
+            assert!(
+                kept.as_deref() == Some(bytes),
+                "session/{name} is missing or old: run `{WRITE_SEEDS}=1 cargo test -p meshwork-actors model`"
+            );
+        }
+    }
+
+    #[test]
+    fn sessions_keep_their_promises_over_the_seeds_of_the_fuzz_target() {
+        for file in fs::read_dir(corpus()).expect("the seeds are kept beside the targets") {
+            let path = file.expect("a directory can be listed").path();
+            println!("{}", path.display());
+            let steps = fs::read(path).expect("a seed can be read");
+            // Each way in which everything may end.
+            (0..3).for_each(|how| run_to_end(&steps, how));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+        #[test]
+        fn each_request_is_answered_once_and_truly_and_nothing_is_left(
+            steps in proptest::collection::vec(any::<[u8; 3]>(), 0..300)
+        ) {
+            run(steps.as_flattened());
+        }
+    }
+}
