@@ -8,7 +8,10 @@ use std::sync::Arc;
 /// A handle on a branch that is bound: everything a [`Node`] can do. `Clone` and `Send`. The branch lives on when its handles
 /// are gone, until it is drained; it binds again by itself when it loses its link.
 #[derive(Clone, Debug)]
-pub struct Branch {
+pub struct Branch(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     node: Node,
     actor: Addr<BranchActor>,
 }
@@ -17,7 +20,7 @@ impl Branch {
     /// The actor behind it.
     #[must_use]
     pub fn addr(&self) -> Addr<BranchActor> {
-        self.actor.clone()
+        self.0.actor.clone()
     }
 }
 
@@ -25,7 +28,7 @@ impl Deref for Branch {
     type Target = Node;
 
     fn deref(&self) -> &Node {
-        &self.node
+        &self.0.node
     }
 }
 
@@ -44,6 +47,6 @@ impl BindBranch for BranchActor {
     async fn bind(self, address: impl Into<Address>) -> Result<Branch, BindError> {
         let node = Node::of_branch(Arc::clone(self.node()));
         let actor = self.start_bound(address).await?;
-        Ok(Branch { node, actor })
+        Ok(Branch(Arc::new(Shared { node, actor })))
     }
 }

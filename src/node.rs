@@ -7,9 +7,8 @@ use crate::{
     Pattern, PatternError, Payload, Snapshot, Status,
 };
 use actix::Addr;
-use bytes::Bytes;
 use meshwork_actors::master::{Attach, MasterActor};
-use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, SubscribeTo};
+use meshwork_actors::node::{ManyCalls, Node as ActorNode, SubscribeTo};
 use meshwork_wire::{ByteString, SubscriptionKey, limits::BLOCK_OF_FEW};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -85,18 +84,19 @@ impl Node {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn call<R: DeserializeOwned>(
         &self,
-        action: impl Into<ByteString>,
+        action: impl AsRef<str> + Into<ByteString>,
         arguments: impl Serialize,
     ) -> Calling<R> {
-        Calling::new(self.clone(), action.into(), &arguments)
+        Calling::new(self, action, &arguments)
     }
 
     /// Calls an action with arguments that are written already; the reply comes in the same encoding, unread. For tools that
     /// know no types.
     pub fn call_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> Calling<Payload> {
-        Calling::raw(self.clone(), action.into(), arguments)
+        Calling::raw(self, action.into(), arguments)
     }
 
     /// Makes many calls of one action at once and waits for all; each has its own outcome, in the order of the arguments.
@@ -117,28 +117,24 @@ impl Node {
             Ok(node) => node,
             Err(error) => return arguments.into_iter().map(|_| Err(error.clone())).collect(),
         };
-        let action = action.into();
-        let encoding = node.encoding_for(&action);
-        let mut asked = node.ask_many(ActorCall::new(action, Payload::new(encoding, Bytes::new())));
-        let arguments = arguments.into_iter();
-        asked.reserve(arguments.size_hint().0);
+        let mut calls = ManyCalls::new(&node, action);
         let mut part = CALLS_AT_FIRST;
         for arguments in arguments {
-            asked.add(&arguments);
-            if asked.unsent() == part || asked.is_full() {
-                asked.submit();
+            calls.add(&arguments);
+            if calls.unsent() == part || calls.is_full() {
+                calls.submit();
                 part = usize::MAX;
                 // They leave, and are worked on, while the next ones are written.
                 tokio::task::yield_now().await;
             }
         }
-        asked.submit();
+        calls.submit();
         let mut results = Vec::new();
-        results.resize_with(asked.count(), || None);
+        results.resize_with(calls.count(), || None);
         // Those that come first are read while the others are worked on.
-        while let Some(outcomes) = asked.next().await {
-            for (place, outcome) in outcomes {
-                results[place] = Some(outcome.and_then(|payload: Payload| Ok(payload.decode()?)));
+        while let Some(replies) = calls.next().await {
+            for (number, reply) in replies {
+                results[number as usize] = Some(reply.decode());
             }
         }
         let lost = || Err(CallError::new(Code::UNKNOWN, Fate::Unknown, "a call has no outcome"));

@@ -24,15 +24,16 @@ pub use surroundings::SessionSpawner;
 
 use crate::answers::answering::Answering;
 use crate::answers::{Action, Actions, CallContext};
-use crate::calls::response::{Requests, Way};
+use crate::calls::requests::Requests;
+use crate::calls::response::Calls;
 use crate::events::Event;
 use crate::link::Address;
-use crate::link::refusal::gone;
 use crate::node::mailboxes::{
     Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe, Watch,
     Withdraw,
 };
-use crate::node::shared::{Ask, EventPath, Node, Submission};
+use crate::node::shared::{EventPath, Node};
+use crate::node::submission::{Ask, Submission};
 use crate::node::{Change, Snapshot, Status};
 use crate::turns::busy_poll::BusyPoll;
 use crate::turns::on_wake::run_later;
@@ -76,7 +77,7 @@ struct Master {
     shared: Arc<MasterShared>,
     /// The master as the asker of requests that it forwards.
     asker: Asker,
-    requests: Rc<RefCell<Requests<SessionHandle>>>,
+    requests: Rc<RefCell<Requests<Way>>>,
     /// Calls of the master to itself that were not answered at once.
     answering: Answering,
     routes: HashMap<ByteString, Arc<Route>>,
@@ -179,7 +180,7 @@ impl MasterActor {
     #[must_use]
     pub fn in_flight_max(mut self, max: usize) -> Self {
         self.config.in_flight_max = max;
-        self.node.load().set_in_flight_max(max);
+        self.node.set_in_flight_max(max);
         self
     }
 
@@ -216,25 +217,23 @@ impl MasterActor {
     }
 
     /// Sends a call of the master's own on its way: its own responders first, then the branches.
-    fn ask(&mut self, ask: Ask, now: Instant, unrouted: &mut Vec<Routing>) {
+    fn ask(&mut self, ask: Ask, unrouted: &mut Vec<Routing>) {
         let own = self.actions.get(&ask.request.action);
         let here = ask.request.node.is_empty() || ask.request.node == self.name;
         let this = self.running.as_mut().expect("it is made in `started`, before anything else");
         if this.draining {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
-            return ask.refuse(&self.node, error);
+            return this.requests.borrow_mut().resolve(ask.request.callback_id, Err(error));
         }
-        let Ask { request, reply, .. } = ask;
+        let Ask { request, deadline, .. } = ask;
         let callback_id = request.callback_id;
-        let deadline = request.time_left.and_then(|within| now.checked_add(within));
-        let until = deadline.map(Instant::into_std);
+        let deadline = deadline.map(Instant::from_std);
         if let (Some(action), true) = (own, here) {
-            this.requests.borrow_mut().open(callback_id, Way::Here, reply, until);
+            this.requests.borrow_mut().goes(callback_id, Way::Here);
             let context = CallContext::new(request.action, self.name.clone(), deadline);
             let arguments = (&request.payload).into();
             return this.answering.start(action, arguments, &context, callback_id, &this.requests);
         }
-        this.requests.borrow_mut().open(callback_id, Way::Waiting, reply, until);
         match this.routes.get(&request.action).map(|route| route.now()) {
             Some(providers) if !providers.is_empty() => {
                 this.dispatch(Routing { request, deadline }, &providers)
@@ -252,7 +251,7 @@ impl MasterActor {
             let found = found.unwrap_or_default().into_iter().chain(std::iter::repeat(Found::Nowhere));
             for (routing, found) in unrouted.into_iter().zip(found) {
                 // The caller may have given up meanwhile.
-                if !running.requests.borrow().contains(routing.request.callback_id) {
+                if !running.requests.borrow().is_waiting(routing.request.callback_id) {
                     continue;
                 }
                 match found {
@@ -278,9 +277,7 @@ impl MasterActor {
     fn cancel(&mut self, callback_id: CallbackId) {
         let this = self.running();
         let way = this.requests.borrow_mut().cancel(callback_id);
-        if let Some(way) = way {
-            this.stop(callback_id, way);
-        }
+        this.stop(callback_id, way);
     }
 
     #[expect(
@@ -319,14 +316,22 @@ impl MasterActor {
     fn expire(&mut self) {
         let now = Instant::now().into_std();
         let this = self.running();
-        loop {
-            let expired = this.requests.borrow_mut().expire(now);
-            match expired {
-                Some((callback_id, way)) => this.stop(callback_id, way),
-                None => return,
-            }
+        let no_reply = |_: Option<&Way>| {
+            CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, "no reply came before the deadline")
+        };
+        let expired = this.requests.borrow_mut().expire(now, no_reply);
+        for (callback_id, way) in expired {
+            this.stop(callback_id, way);
         }
     }
+}
+
+/// The way of a call of the master.
+enum Way {
+    /// To a responder of the master.
+    Here,
+    /// Over a session, by the id that was drawn there.
+    Session(SessionHandle, CallbackId),
 }
 
 /// A call of the master's own whose way is not known yet.
@@ -363,16 +368,16 @@ impl Master {
     }
 
     /// Nobody waits for it any more: whoever runs it is told.
-    fn stop(&mut self, callback_id: CallbackId, way: Way<SessionHandle>) {
+    fn stop(&mut self, callback_id: CallbackId, way: Option<Way>) {
         match way {
-            Way::Here => {
+            Some(Way::Here) => {
                 self.answering.cancel(callback_id);
             }
-            Way::Session(session, callback_id) => {
+            Some(Way::Session(session, callback_id)) => {
                 #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight")]
                 session.mailboxes().cancel.do_send(Cancel(vec![callback_id]));
             }
-            Way::Waiting | Way::Link => {}
+            None => {}
         }
     }
 }
@@ -404,7 +409,7 @@ impl Actor for MasterActor {
                 name: self.name.clone(),
                 replies: address.clone().recipient(),
             },
-            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(self.node.load())))),
+            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&self.node) as Arc<dyn Calls>))),
             answering: Answering::new(),
             routes: HashMap::new(),
             listeners: Vec::new(),
@@ -424,14 +429,14 @@ impl Actor for MasterActor {
         self.running().shared.registry.do_send(registry::Watch(Box::new(follow)));
         self.node.set_event_path(EventPath::Router);
         self.node.set_status(Status::Bound);
-        self.node.open(Mailboxes::of(&address));
+        self.node.open_mailboxes(Mailboxes::of(&address));
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
         let ended = CallError::new(Code::LINK_LOST, Fate::Unknown, "the master has ended");
         self.node.close(ended.clone().with_fate(Fate::NotSent));
         if let Some(running) = self.running.take() {
-            running.requests.borrow_mut().fail_all(&ended);
+            running.requests.borrow_mut().fail_if(|_| true, &ended);
             for listener in running.listeners {
                 listener.abort();
             }
@@ -477,20 +482,20 @@ impl Handler<Flush> for MasterActor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, context: &mut Context<Self>) {
-        let now = Instant::now();
         let mut submissions = std::mem::take(&mut self.running().submissions);
-        self.node.take_submissions(&mut submissions);
+        if let Some(run) = self.node.take_submissions(&mut submissions) {
+            self.running().requests.borrow_mut().bind(run);
+        }
         let asks = submissions.iter().any(Submission::asks);
         let (mut unrouted, mut events) = (Vec::new(), Vec::new());
         for submission in submissions.drain(..) {
             match submission {
-                Submission::Ask(ask) => self.ask(*ask, now, &mut unrouted),
-                Submission::AskMany(many) => {
-                    many.into_single().for_each(|ask| self.ask(ask, now, &mut unrouted));
-                }
+                Submission::Ask(ask) => self.ask(*ask, &mut unrouted),
+                // Callers write no frames where there is no link.
+                Submission::Frames(_) => {}
                 Submission::Cancel(callback_id) => self.cancel(callback_id),
                 // What a master borrows, it borrows over a session.
-                Submission::Invoke(invoking) => invoking.refuse(&self.node, gone("no link brought it")),
+                Submission::Invoke(_) => {}
                 Submission::Release { .. } => {}
                 Submission::Publish { topic, payload } => {
                     events.push(Event { topic, publisher: self.name.clone(), payload });
@@ -526,8 +531,9 @@ impl Handler<Replies> for MasterActor {
     fn handle(&mut self, Replies(replies): Replies, _: &mut Context<Self>) {
         let mut requests = self.running().requests.borrow_mut();
         for (callback_id, outcome) in replies {
-            requests.resolve(callback_id, outcome);
+            requests.resolve_in_row(callback_id, outcome.into());
         }
+        requests.end_row();
     }
 }
 
@@ -658,7 +664,7 @@ impl Handler<Drain> for MasterActor {
                 sessions.iter().map(|session| session.mailboxes().drain.send(handle::Drain { within }));
             let mut drained = Drained::default();
             // The master's own calls and those of its branches have the same time.
-            let own_calls = tokio::time::timeout(within, node.load().idle());
+            let own_calls = tokio::time::timeout(within, node.idle());
             let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
             for of_session in of_sessions.into_iter().flatten() {
                 drained.finished += of_session.finished;
@@ -673,7 +679,7 @@ impl Handler<Drain> for MasterActor {
         Box::pin(draining.into_actor(self).map(move |mut drained, this, context| {
             let ended =
                 CallError::new(Code::DRAINING, Fate::Unknown, "the master ended before the reply came");
-            let abandoned = this.running().requests.borrow_mut().fail_all(&ended) as u64;
+            let abandoned = this.running().requests.borrow_mut().fail_if(|_| true, &ended) as u64;
             drained.abandoned += abandoned;
             drained.finished += own.saturating_sub(abandoned);
             this.node.close(CallError::new(Code::DRAINING, Fate::NotSent, "the master has drained"));

@@ -39,7 +39,7 @@ pub(crate) enum Kind {
 }
 
 /// Frames that are written already: an outbox takes all of them or none.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Encoded<'a> {
     bytes: EncodedBytes<'a>,
     /// How many frames there are.
@@ -48,9 +48,11 @@ pub(crate) struct Encoded<'a> {
     longest: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum EncodedBytes<'a> {
     Copied(&'a [u8]),
+    /// Taken, if nothing stands before them; an empty buffer is given in exchange.
+    Taken(&'a mut BytesMut),
     /// Shared from so many bytes on, copied below.
     Shared(&'a Bytes, usize),
 }
@@ -135,6 +137,11 @@ impl<'a> Encoded<'a> {
     /// So many frames for this link alone; `longest` is the length of the longest, its prefix not counted.
     pub(crate) fn copied(bytes: &'a [u8], count: usize, longest: usize) -> Self {
         Self { bytes: EncodedBytes::Copied(bytes), count, longest }
+    }
+
+    /// So many frames for this link alone, in a buffer that is empty when they were taken.
+    pub(crate) fn taken(bytes: &'a mut BytesMut, count: usize, longest: usize) -> Self {
+        Self { bytes: EncodedBytes::Taken(bytes), count, longest }
     }
 
     /// So many frames that one or two links get.
@@ -387,6 +394,14 @@ impl OutboxGuard<'_> {
             }
             EncodedBytes::Shared(bytes, _) => self.queue.copy_in(bytes),
             EncodedBytes::Copied(bytes) => self.queue.copy_in(bytes),
+            EncodedBytes::Taken(bytes) if self.queue.small.is_empty() => {
+                self.queue.len += bytes.len();
+                std::mem::swap(&mut self.queue.small, bytes);
+            }
+            EncodedBytes::Taken(bytes) => {
+                self.queue.copy_in(bytes);
+                bytes.clear();
+            }
         }
         Ok(())
     }

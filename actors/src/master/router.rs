@@ -330,9 +330,9 @@ impl Handler<Broadcast> for RouterActor {
         let mut buffer = BytesMut::new();
         Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }).encode(&mut buffer);
         let encoded = buffer.freeze();
-        let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
         for (id, (session, _)) in &self.sessions {
             if Some(*id) != from {
+                let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
                 let _ = session.outbox().push_encoded(frame, Kind::Event);
             }
         }
