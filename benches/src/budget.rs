@@ -1,9 +1,7 @@
 //! The budgets, each a ratio of medians of one run, and whether they were met.
 
-use crate::candidate::Candidate::{self, Meshwork, Nats, Raw, Rawtask, Redis, Tarpc, Tonic};
-use crate::client::{Form, Route, Work};
-use crate::plan::Job;
-use crate::publish::Ends;
+use crate::job::Candidate::{self, Meshwork, Nats, Raw, Rawtask, Redis, Tarpc, Tonic};
+use crate::job::{Ends, Form, Job, Route, Work};
 use crate::table::{Row, rate, short};
 use serde::Serialize;
 

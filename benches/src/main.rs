@@ -4,13 +4,18 @@
 mod budget;
 mod candidate;
 mod client;
-mod drive;
+mod closed_loop;
+mod events;
+mod job;
+mod load;
 mod measure;
 mod plan;
 mod plot;
 mod process;
+mod programs;
 mod publish;
 mod run;
+mod runtime;
 mod scale;
 mod table;
 
@@ -30,11 +35,11 @@ enum Part {
     /// Be the server, the broker or the provider of a candidate until stdin ends.
     Serve(candidate::Serve),
     /// Be the client of a candidate: call for a while and print one line of figures.
-    Drive(drive::Options),
+    Drive(load::Load),
     /// Be the subscribers of a candidate until stdin ends.
     Subscribe(publish::Subscribe),
     /// Be the publisher of a candidate: publish for a while and print one line of figures.
-    Publish(publish::Publish),
+    Publish(events::Publish),
     /// Hold, bind or register many at once: the processes behind `run --scale`.
     Scale(scale::Options),
 }
@@ -43,7 +48,7 @@ fn main() -> ExitCode {
     let done = match Part::parse() {
         Part::Run(options) => run::run(&options),
         Part::Serve(options) => candidate::serve(&options),
-        Part::Drive(options) => drive::drive(&options),
+        Part::Drive(options) => candidate::drive(&options),
         Part::Subscribe(options) => publish::subscribe(&options),
         Part::Publish(options) => publish::publish(&options),
         Part::Scale(options) => scale::scale(&options),

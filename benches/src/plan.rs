@@ -1,66 +1,12 @@
 //! What is measured: every cell of the table, and who takes part in it.
 
-use crate::candidate::Candidate;
-use crate::client::{Form, Route, Work};
-use crate::publish::Ends;
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use crate::job::{Candidate, Ends, Form, Job, Route, Work};
 
 /// One piece of work, done by each of several candidates in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     pub(crate) job: Job,
     pub(crate) candidates: Vec<Candidate>,
-}
-
-/// What is done in a cell.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Job {
-    /// Calls, so many awaited at once on each of so many connections.
-    Call { work: Work, route: Route, form: Form, in_flight: usize, connections: usize, arbiters: usize },
-    /// Events to so many subscribers.
-    Publish { subscribers: usize, ends: Ends },
-}
-
-impl Job {
-    /// Single calls on one connection.
-    pub(crate) fn call(work: Work, route: Route, in_flight: usize) -> Self {
-        Job::Call { work, route, form: Form::Single, in_flight, connections: 1, arbiters: 1 }
-    }
-}
-
-impl fmt::Display for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Job::Call { work, route, form, in_flight, connections, arbiters } => {
-                write!(f, "{work}, ")?;
-                f.write_str(match route {
-                    Route::Direct => "direct",
-                    Route::Relayed => "relayed",
-                })?;
-                match form {
-                    Form::Single => {}
-                    Form::Many => f.write_str(", call_many")?,
-                    Form::Message => f.write_str(", addr.send")?,
-                }
-                if connections > 1 {
-                    write!(f, ", {connections} branches")?;
-                }
-                if arbiters > 1 {
-                    write!(f, ", {arbiters} arbiters")?;
-                }
-                write!(f, ", {in_flight} in flight")
-            }
-            Job::Publish { subscribers, ends } => {
-                let ends = match ends {
-                    Ends::Own => "own clients",
-                    Ends::Bytes => "bytes",
-                };
-                write!(f, "publish 128 B to {subscribers}, {ends}")
-            }
-        }
-    }
 }
 
 const IN_FLIGHT: [usize; 3] = [1, 64, 1024];

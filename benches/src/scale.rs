@@ -1,10 +1,11 @@
 //! What many cost: connections that say nothing, actions, subscriptions, and binds one after another.
 
 use crate::candidate::meshwork::{self, bind};
-use crate::candidate::{self, nats};
+use crate::candidate::nats;
 use crate::measure::{cpu_time, memory_kib};
-use crate::process::{Process, myself, output};
-use crate::run::nats_server;
+use crate::process::{Process, myself, output, ready, until_stdin_ends};
+use crate::programs::nats_server;
+use crate::runtime::{on_actix, on_one_thread};
 use crate::table::grouped;
 use ::meshwork::prelude::*;
 use anyhow::{Context as _, ensure};
@@ -91,22 +92,22 @@ struct Curves {
 /// Is a process of this part.
 pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
     match options.what {
-        What::Branches => candidate::on_one_thread(async {
+        What::Branches => on_one_thread(async {
             let opened = futures::stream::iter(0..options.count)
                 .map(|number| meshwork::hold(options.at, format!("idle-{number}")))
                 .buffer_unordered(OPENING);
             opened.try_collect::<()>().await?;
-            candidate::ready(options.at);
-            candidate::until_stdin_ends().await
+            ready(options.at);
+            until_stdin_ends().await
         }),
-        What::NatsConnections => candidate::on_one_thread(async {
+        What::NatsConnections => on_one_thread(async {
             for _ in 0..options.count {
                 nats::hold(options.at).await?;
             }
-            candidate::ready(options.at);
-            candidate::until_stdin_ends().await
+            ready(options.at);
+            until_stdin_ends().await
         }),
-        What::Actions => print(&candidate::on_actix(async {
+        What::Actions => print(&on_actix(async {
             let mut rates = Vec::new();
             for size in SIZES {
                 let rate = calls(options.at, size).await.with_context(|| format!("{size} actions"))?;
@@ -114,7 +115,7 @@ pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
             }
             Ok(rates)
         })?),
-        What::Subscriptions => print(&candidate::on_actix(async {
+        What::Subscriptions => print(&on_actix(async {
             let mut rates = Vec::new();
             for size in SIZES {
                 let rate = events(options.at, size).await.with_context(|| format!("{size} subscriptions"))?;
@@ -122,7 +123,7 @@ pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
             }
             Ok(rates)
         })?),
-        What::Binds => print(&candidate::on_one_thread(binds(options.at))?),
+        What::Binds => print(&on_one_thread(binds(options.at))?),
     }
 }
 

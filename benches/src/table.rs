@@ -1,8 +1,7 @@
 //! The table of medians, and each cell's ratios to whoever else was measured in it.
 
-use crate::candidate::Candidate;
+use crate::job::{Candidate, Job};
 use crate::measure::{Figures, PERCENTILES, median};
-use crate::plan::Job;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 

@@ -1,10 +1,13 @@
 //! meshwork, as its users set it up: the defaults, nothing switched off.
 
-use super::{Part, Serve, ready};
-use crate::client::{Client, Form, Work};
-use crate::drive::Options;
+use crate::client::Client;
+use crate::closed_loop::figures;
+use crate::events::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::job::{Form, Work};
+use crate::load::Load;
 use crate::measure::Figures;
-use crate::publish::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::process::{ready, until_stdin_ends};
+use crate::runtime::Actix;
 use anyhow::bail;
 use bytes::{Bytes, BytesMut};
 use meshwork::prelude::*;
@@ -27,26 +30,32 @@ async fn echo(bytes: ByteBuf) -> Result<ByteBuf, ActionError> {
     Ok(bytes)
 }
 
-/// Runs a master with responders, a master without, or a branch with responders.
-pub(crate) async fn serve(options: &Serve) -> anyhow::Result<()> {
-    match options.part {
-        Part::Server | Part::Broker => {
-            let mut master = MasterActor::new("bench").arbiters(options.arbiters);
-            if options.part == Part::Server {
-                master = master.respond("add", add).respond("echo", echo);
-            }
-            let master = master.start();
-            ready(master.send(Listen::tcp("127.0.0.1:0")).await??);
-            super::until_stdin_ends().await
-        }
-        Part::Provider => {
-            let branch = BranchActor::new("provider").respond("add", add).respond("echo", echo);
-            let address = options.broker()?;
-            let _branch = branch.bind(address).await?;
-            ready(address);
-            super::until_stdin_ends().await
-        }
-    }
+/// Runs a master with responders.
+pub(crate) async fn serve(arbiters: usize) -> anyhow::Result<()> {
+    listen(master(arbiters).respond("add", add).respond("echo", echo)).await
+}
+
+/// Runs a master without responders, which passes on what its branches ask.
+pub(crate) async fn relay(arbiters: usize) -> anyhow::Result<()> {
+    listen(master(arbiters)).await
+}
+
+/// Runs a branch with responders.
+pub(crate) async fn provide(at: SocketAddr) -> anyhow::Result<()> {
+    let branch = BranchActor::new("provider").respond("add", add).respond("echo", echo);
+    let _branch = branch.bind(at).await?;
+    ready(at);
+    until_stdin_ends().await
+}
+
+fn master(arbiters: usize) -> MasterActor {
+    MasterActor::new("bench").arbiters(arbiters)
+}
+
+async fn listen(master: MasterActor) -> anyhow::Result<()> {
+    let master = master.start();
+    ready(master.send(Listen::tcp("127.0.0.1:0")).await??);
+    until_stdin_ends().await
 }
 
 /// A branch that is bound and provides nothing.
@@ -101,22 +110,16 @@ impl Client for Messages {
 }
 
 /// Drives one branch, or several.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut branches = Vec::new();
-    for number in 0..options.connections {
-        branches.push(bind(options.at, format!("caller-{number}")).await?);
+    for number in 0..load.connections {
+        branches.push(bind(load.at, format!("caller-{number}")).await?);
     }
-    // As users of actix start a task.
-    let spawn = |task| actix_rt::spawn(task);
-    match options.form {
+    match load.form {
         Form::Single | Form::Many => {
-            let clients = branches.into_iter().map(Short).collect();
-            crate::drive::figures(clients, options, spawn).await
+            figures::<_, Actix>(branches.into_iter().map(Short).collect(), load).await
         }
-        Form::Message => {
-            let clients = branches.into_iter().map(Messages).collect();
-            crate::drive::figures(clients, options, spawn).await
-        }
+        Form::Message => figures::<_, Actix>(branches.into_iter().map(Messages).collect(), load).await,
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! A frame: its length in four bytes, the number of the call in eight, one byte for the work, then the arguments.
 
-use crate::client::Work;
-use crate::drive::{Options, Phase, finish, nanoseconds};
-use crate::measure::{Figures, percentiles_us};
-use crate::publish::{Counted, CountedLink, EVENT_LEN, WrittenLink};
+use crate::client;
+use crate::events::{Counted, CountedLink, EVENT_LEN, WrittenLink};
+use crate::job::Work;
+use crate::load::{Load, Phase, nanoseconds};
+use crate::measure::Figures;
+use crate::process::{ready, until_stdin_ends};
 use anyhow::ensure;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::net::SocketAddr;
@@ -55,14 +57,14 @@ pub(crate) fn arguments(work: Work, number: i32, bytes: &Bytes) -> (u8, Bytes) {
 /// Answers what was read in one go with one write.
 pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    super::ready(listener.local_addr()?);
+    ready(listener.local_addr()?);
     let accept = async {
         loop {
             let (stream, _) = listener.accept().await?;
             tokio::spawn(answer(stream));
         }
     };
-    tokio::select! { ended = accept => ended, ended = super::until_stdin_ends() => ended }
+    tokio::select! { ended = accept => ended, ended = until_stdin_ends() => ended }
 }
 
 async fn answer(mut stream: TcpStream) -> anyhow::Result<()> {
@@ -86,20 +88,20 @@ async fn answer(mut stream: TcpStream) -> anyhow::Result<()> {
 }
 
 /// Keeps so many calls in flight, from one task.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let phase = Phase::default();
     let mut tasks = Vec::new();
-    for _ in 0..options.connections {
-        let stream = TcpStream::connect(options.at).await?;
-        tasks.push(tokio::spawn(keep_in_flight(stream, options.work, options.in_flight, phase.clone())));
+    for _ in 0..load.connections {
+        let stream = TcpStream::connect(load.at).await?;
+        tasks.push(tokio::spawn(keep_in_flight(stream, load.work, load.in_flight, phase.clone())));
     }
-    let (elapsed, client, servers) = phase.lead(options).await;
+    let spent = phase.lead(load).await;
     let mut latencies = Vec::new();
     for task in tasks {
         latencies.extend(task.await??);
     }
     ensure!(!latencies.is_empty(), "no call ended");
-    Ok(finish(latencies.len() as u64, elapsed, client, servers, percentiles_us(latencies)))
+    Ok(spent.on_calls(latencies))
 }
 
 async fn keep_in_flight(
@@ -111,7 +113,7 @@ async fn keep_in_flight(
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.split();
     let (mut read, mut out) = (BytesMut::new(), BytesMut::new());
-    let bytes = work.bytes();
+    let bytes = client::bytes(work);
     let expected = if work == Work::Add { 4 } else { bytes.len() };
     let mut started = vec![Instant::now(); in_flight];
     let mut latencies = Vec::new();
@@ -157,7 +159,7 @@ struct Way {
 /// Copies whatever publishers write to every subscriber: the least that a broker can do.
 pub(crate) async fn fan_out() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    super::ready(listener.local_addr()?);
+    ready(listener.local_addr()?);
     let ways = Arc::new(Mutex::new(Vec::<Arc<Way>>::new()));
     let accept = async {
         loop {
@@ -173,7 +175,7 @@ pub(crate) async fn fan_out() -> anyhow::Result<()> {
             }
         }
     };
-    tokio::select! { ended = accept => ended, ended = super::until_stdin_ends() => ended }
+    tokio::select! { ended = accept => ended, ended = until_stdin_ends() => ended }
 }
 
 async fn copy_to_all(mut stream: TcpStream, ways: Arc<Mutex<Vec<Arc<Way>>>>) -> anyhow::Result<()> {
