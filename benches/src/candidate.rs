@@ -4,7 +4,9 @@
 mod jsonrpsee;
 pub(crate) mod meshwork;
 pub(crate) mod nats;
-pub(crate) mod raw;
+mod raw;
+pub(crate) mod raw_broker;
+mod raw_frame;
 mod rawtask;
 pub(crate) mod redis;
 mod tarpc;
@@ -35,12 +37,24 @@ pub(crate) struct Serve {
 /// Runs the server, broker or provider of a candidate until stdin ends.
 pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
     let broker = || options.at.context("a provider needs --at, the address of its broker");
+    let (arbiters, busy_poll) = (options.arbiters, options.candidate.busy_poll());
     match (options.candidate, options.part) {
-        (Candidate::Raw | Candidate::Rawtask, Part::Server) => on_one_thread(raw::serve()),
-        (Candidate::Raw, Part::Broker) => on_one_thread(raw::fan_out()),
-        (Candidate::Meshwork, Part::Server) => on_actix(meshwork::serve(options.arbiters)),
-        (Candidate::Meshwork, Part::Broker) => on_actix(meshwork::relay(options.arbiters)),
-        (Candidate::Meshwork, Part::Provider) => on_actix(meshwork::provide(broker()?)),
+        (Candidate::Raw | Candidate::RawPolling | Candidate::Rawtask, Part::Server) => {
+            on_one_thread(raw::serve(busy_poll))
+        }
+        (Candidate::Raw | Candidate::RawPolling, Part::Broker) => on_one_thread(raw_broker::serve(busy_poll)),
+        (Candidate::Raw | Candidate::RawPolling, Part::Provider) => {
+            on_one_thread(raw::provide(broker()?, busy_poll))
+        }
+        (Candidate::Meshwork | Candidate::MeshworkPolling, Part::Server) => {
+            on_actix(meshwork::serve(arbiters, busy_poll))
+        }
+        (Candidate::Meshwork | Candidate::MeshworkPolling, Part::Broker) => {
+            on_actix(meshwork::relay(arbiters, busy_poll))
+        }
+        (Candidate::Meshwork | Candidate::MeshworkPolling, Part::Provider) => {
+            on_actix(meshwork::provide(broker()?, busy_poll))
+        }
         (Candidate::Tarpc, Part::Server) => as_documented(tarpc::serve()),
         (Candidate::TarpcOneThread, Part::Server) => on_one_thread(tarpc::serve()),
         (Candidate::Tonic, Part::Server) => as_documented(tonic::serve()),
@@ -54,13 +68,13 @@ pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
 
 /// Connects the clients of a candidate, drives them and prints their figures.
 pub(crate) fn drive(load: &Load) -> anyhow::Result<()> {
-    if load.form != Form::Single && load.candidate != Candidate::Meshwork {
+    if load.form != Form::Single && !load.candidate.is_ours() {
         bail!("only meshwork has {:?}", load.form);
     }
     let figures = match (load.candidate, load.route) {
-        (Candidate::Raw, Route::Direct) => on_one_thread(raw::drive(load)),
+        (Candidate::Raw | Candidate::RawPolling, _) => on_one_thread(raw::drive(load)),
         (Candidate::Rawtask, Route::Direct) => on_one_thread(rawtask::drive(load)),
-        (Candidate::Meshwork, _) => on_actix(meshwork::drive(load)),
+        (Candidate::Meshwork | Candidate::MeshworkPolling, _) => on_actix(meshwork::drive(load)),
         (Candidate::Tarpc, Route::Direct) => as_documented(tarpc::drive(load)),
         (Candidate::TarpcOneThread, Route::Direct) => on_one_thread(tarpc::drive(load)),
         (Candidate::Tonic, Route::Direct) => as_documented(tonic::drive(load)),

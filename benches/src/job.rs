@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// Who is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
@@ -10,10 +11,14 @@ use std::fmt;
 pub(crate) enum Candidate {
     /// Frames over tokio, all of them in one task at each end: what the sockets of the machine allow.
     Raw,
+    /// The raw echo, polling for so long as [`Candidate::busy_poll`] says before its threads sleep.
+    RawPolling,
     /// The frames of the raw echo, with a task, a oneshot and a slab entry a call: the ceiling of any `call().await`.
     Rawtask,
-    /// This project.
+    /// This project, as it is by default.
     Meshwork,
+    /// This project with busy polling switched on.
+    MeshworkPolling,
     /// tarpc with bincode over TCP.
     Tarpc,
     /// tarpc on a runtime of one thread, which its documentation does not set up.
@@ -36,12 +41,33 @@ pub(crate) enum Candidate {
     Moleculer,
 }
 
+/// How long a candidate that polls does so before it sleeps.
+const BUSY_POLL: Duration = Duration::from_micros(200);
+
+impl Candidate {
+    /// How long this candidate polls for what comes next, instead of sleeping. Only two candidates poll at all, and they are
+    /// compared with each other and with nobody else: polling alone is worth several times what any of the peers differ by.
+    pub(crate) fn busy_poll(self) -> Duration {
+        match self {
+            Candidate::RawPolling | Candidate::MeshworkPolling => BUSY_POLL,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether this candidate is this project, in one of its set-ups.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Candidate::Meshwork | Candidate::MeshworkPolling)
+    }
+}
+
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Candidate::Raw => "raw echo",
+            Candidate::RawPolling => "raw echo, polling",
             Candidate::Rawtask => "rawtask",
             Candidate::Meshwork => "meshwork",
+            Candidate::MeshworkPolling => "meshwork, polling",
             Candidate::Tarpc => "tarpc",
             Candidate::TarpcOneThread => "tarpc (one thread)",
             Candidate::Tonic => "tonic",

@@ -14,8 +14,8 @@ const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
 /// Every cell of the full table, or only those that a budget needs.
 pub(crate) fn cells(quick: bool) -> Vec<Cell> {
     use Candidate::{
-        Dnode, Jsonrpsee, Meshwork, Moleculer, Nats, NatsOneThread, Raw, Rawtask, Redis, Tarpc,
-        TarpcOneThread, Tonic, TonicOneThread,
+        Dnode, Jsonrpsee, Meshwork, MeshworkPolling, Moleculer, Nats, NatsOneThread, Raw, RawPolling,
+        Rawtask, Redis, Tarpc, TarpcOneThread, Tonic, TonicOneThread,
     };
     let mut cells = Vec::new();
     let mut cell = |job, candidates: &[Candidate]| cells.push(Cell { job, candidates: candidates.to_vec() });
@@ -24,7 +24,9 @@ pub(crate) fn cells(quick: bool) -> Vec<Cell> {
             let job = Job::call(work, Route::Direct, in_flight);
             if !quick {
                 let peers = [Tarpc, TarpcOneThread, Tonic, TonicOneThread, Jsonrpsee, Dnode, Moleculer];
-                cell(job, &[&[Raw, Rawtask, Meshwork][..], &peers[..]].concat());
+                let polling: &[_] =
+                    if work == Work::Add && in_flight < 1024 { &[RawPolling, MeshworkPolling] } else { &[] };
+                cell(job, &[&[Raw, Rawtask, Meshwork], polling, &peers].concat());
                 continue;
             }
             match (work, in_flight) {
@@ -41,7 +43,9 @@ pub(crate) fn cells(quick: bool) -> Vec<Cell> {
         for in_flight in IN_FLIGHT {
             let job = Job::call(work, Route::Relayed, in_flight);
             if !quick {
-                cell(job, &[Meshwork, Nats, NatsOneThread]);
+                let polling: &[_] =
+                    if work == Work::Add && in_flight == 1 { &[RawPolling, MeshworkPolling] } else { &[] };
+                cell(job, &[&[Raw, Meshwork], polling, &[Nats, NatsOneThread]].concat());
             } else if work == Work::Add {
                 cell(job, &[Meshwork, Nats]);
             }

@@ -1,6 +1,6 @@
 //! The processes at the ends of events: which candidate's publisher and subscribers they are.
 
-use crate::candidate::{meshwork, nats, raw, redis};
+use crate::candidate::{meshwork, nats, raw_broker, redis};
 use crate::events::{Delivered, Publish, Written, publish_through, tell_publisher};
 use crate::job::{Candidate, Ends};
 use crate::measure::Figures;
@@ -67,7 +67,7 @@ async fn subscribe_all(options: &Subscribe) -> anyhow::Result<()> {
 async fn count_bytes(options: &Subscribe, delivered: &Delivered) -> anyhow::Result<()> {
     for subscriber in 0..options.subscribers {
         let link = match options.candidate {
-            Candidate::Raw => raw::counted_link(options.at).await?,
+            Candidate::Raw => raw_broker::counted_link(options.at).await?,
             Candidate::Meshwork => meshwork::counted_link(options.at, subscriber).await?,
             Candidate::Nats => nats::counted_link(options.at).await?,
             Candidate::Redis => redis::counted_link(options.at).await?,
@@ -82,7 +82,7 @@ async fn publish_all(options: &Publish) -> anyhow::Result<Figures> {
     let at = options.load.at;
     match (options.ends, options.load.candidate) {
         (Ends::Bytes, Candidate::Raw) => {
-            publish_through(Written::new(raw::written_link(at).await?), options).await
+            publish_through(Written::new(raw_broker::written_link(at).await?), options).await
         }
         (Ends::Bytes, Candidate::Meshwork) => {
             publish_through(Written::new(meshwork::written_link(at).await?), options).await

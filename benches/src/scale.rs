@@ -199,7 +199,7 @@ async fn binds(at: SocketAddr) -> anyhow::Result<Vec<f64>> {
 
 /// One branch offers so many actions, another one calls them at random for a second.
 async fn calls(at: SocketAddr, actions: usize) -> anyhow::Result<f64> {
-    let mut provider = BranchActor::new(format!("provider-{actions}"));
+    let mut provider = BranchActor::new(format!("provider-{actions}")).busy_poll(Duration::ZERO);
     for number in 0..actions {
         provider =
             provider.respond(format!("of-{actions}/{number}"), |number: u64| async move { Ok(number) });

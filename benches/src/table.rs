@@ -27,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) server_memory_kib: f64,
     /// Medians of the latencies at [`PERCENTILES`].
     pub(crate) latencies_us: Vec<f64>,
-    /// This rate by that of each other candidate of the same job.
+    /// This rate by that of each other candidate of the same job that polls as this one does, or sleeps as this one does.
     pub(crate) ratios: Vec<(Candidate, f64)>,
 }
 
@@ -64,6 +64,7 @@ pub(crate) fn compare(rows: &mut [Row]) {
         row.ratios = rates
             .iter()
             .filter(|(job, candidate, _)| *job == row.job && *candidate != row.candidate)
+            .filter(|(_, candidate, _)| candidate.busy_poll() == row.candidate.busy_poll())
             .map(|(_, candidate, rate)| (*candidate, row.rate / rate))
             .collect();
     }
@@ -113,7 +114,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
             format!("{:.2}", row.server_cpu_us),
             format!("{:.1}", row.server_memory_kib / 1024.0),
             // Only ours are of interest; the others' follow from them.
-            if row.candidate == Candidate::Meshwork { ratios.join(", ") } else { String::new() },
+            if row.candidate.is_ours() { ratios.join(", ") } else { String::new() },
         ]);
     }
     table

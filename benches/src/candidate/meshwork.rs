@@ -1,4 +1,5 @@
-//! meshwork, as its users set it up: the defaults, nothing switched off.
+//! meshwork, as its users set it up: the defaults, nothing switched off. How long it polls is said each time, zero or not, so that
+//! no default decides what a row means.
 
 use crate::client::Client;
 use crate::closed_loop::figures;
@@ -16,6 +17,7 @@ use meshwork_wire::{Bind, Encoding, Frame, NodeNews, Pattern, Payload, SessionId
 use serde_bytes::ByteBuf;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -31,25 +33,25 @@ async fn echo(bytes: ByteBuf) -> Result<ByteBuf, ActionError> {
 }
 
 /// Runs a master with responders.
-pub(crate) async fn serve(arbiters: usize) -> anyhow::Result<()> {
-    listen(master(arbiters).respond("add", add).respond("echo", echo)).await
+pub(crate) async fn serve(arbiters: usize, busy_poll: Duration) -> anyhow::Result<()> {
+    listen(master(arbiters, busy_poll).respond("add", add).respond("echo", echo)).await
 }
 
 /// Runs a master without responders, which passes on what its branches ask.
-pub(crate) async fn relay(arbiters: usize) -> anyhow::Result<()> {
-    listen(master(arbiters)).await
+pub(crate) async fn relay(arbiters: usize, busy_poll: Duration) -> anyhow::Result<()> {
+    listen(master(arbiters, busy_poll)).await
 }
 
 /// Runs a branch with responders.
-pub(crate) async fn provide(at: SocketAddr) -> anyhow::Result<()> {
-    let branch = BranchActor::new("provider").respond("add", add).respond("echo", echo);
-    let _branch = branch.bind(at).await?;
+pub(crate) async fn provide(at: SocketAddr, busy_poll: Duration) -> anyhow::Result<()> {
+    let branch = BranchActor::new("provider").busy_poll(busy_poll);
+    let _branch = branch.respond("add", add).respond("echo", echo).bind(at).await?;
     ready(at);
     until_stdin_ends().await
 }
 
-fn master(arbiters: usize) -> MasterActor {
-    MasterActor::new("bench").arbiters(arbiters)
+fn master(arbiters: usize, busy_poll: Duration) -> MasterActor {
+    MasterActor::new("bench").arbiters(arbiters).busy_poll(busy_poll)
 }
 
 async fn listen(master: MasterActor) -> anyhow::Result<()> {
@@ -58,9 +60,9 @@ async fn listen(master: MasterActor) -> anyhow::Result<()> {
     until_stdin_ends().await
 }
 
-/// A branch that is bound and provides nothing.
+/// A branch that is bound, provides nothing and does not poll.
 pub(crate) async fn bind(address: SocketAddr, name: String) -> anyhow::Result<Branch> {
-    Ok(BranchActor::new(name).bind(address).await?)
+    Ok(BranchActor::new(name).busy_poll(Duration::ZERO).bind(address).await?)
 }
 
 #[derive(Clone)]
@@ -113,7 +115,8 @@ impl Client for Messages {
 pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut branches = Vec::new();
     for number in 0..load.connections {
-        branches.push(bind(load.at, format!("caller-{number}")).await?);
+        let branch = BranchActor::new(format!("caller-{number}")).busy_poll(load.candidate.busy_poll());
+        branches.push(branch.bind(load.at).await?);
     }
     match load.form {
         Form::Single | Form::Many => {

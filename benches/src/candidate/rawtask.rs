@@ -1,7 +1,7 @@
-//! The ceiling of any `call().await`: the frames of [`raw`](crate::candidate::raw), with a task, a oneshot and a slab entry a call. No
+//! The ceiling of any `call().await`: the frames of the raw echo over plain tokio, with a task, a oneshot and a slab entry a call. No
 //! actors, no deadlines, no bounds, no errors.
 
-use crate::candidate::raw::{arguments, put, take};
+use crate::candidate::raw_frame::{arguments, put, take};
 use crate::client::Client;
 use crate::closed_loop::figures;
 use crate::job::Work;
