@@ -2,7 +2,7 @@
 
 use crate::job::Candidate::{self, Meshwork, Nats, Raw, Rawtask, Redis, Tarpc, Tonic};
 use crate::job::{Ends, Form, Job, Route, Work};
-use crate::table::{Row, rate, short};
+use crate::table::{Row, find, short};
 use serde::Serialize;
 
 /// What is promised of the ratio between two measurements of one run.
@@ -73,8 +73,8 @@ pub(crate) fn budgets() -> Vec<Budget> {
 /// Holds the rows of a run against the budgets.
 pub(crate) fn verdicts(rows: &[Row]) -> Vec<Verdict> {
     let verdict = |budget: Budget| {
-        let ours = rate(rows, budget.ours.0, budget.ours.1);
-        let theirs = rate(rows, budget.theirs.0, budget.theirs.1);
+        let rate = |(job, candidate)| find(rows, job, candidate).map(|row| row.rate);
+        let (ours, theirs) = (rate(budget.ours), rate(budget.theirs));
         let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
         let against = if budget.ours.0 == budget.theirs.0 {
             budget.theirs.1.to_string()

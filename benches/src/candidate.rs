@@ -1,5 +1,5 @@
 //! The candidates: how each of their processes is started. Each candidate has a file of its own below; what they share stands
-//! further below, in `load.rs`, `closed_loop.rs` and `events.rs`.
+//! further below, in `load.rs`, `drive.rs` and `events.rs`.
 
 mod jsonrpsee;
 pub(crate) mod meshwork;

@@ -1,5 +1,6 @@
 //! What is measured, in words that the command line, JSON and the table share: the candidates, what they are asked to do, and how.
 
+use crate::measure::grouped;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -166,9 +167,14 @@ pub(crate) enum Ends {
 pub(crate) enum Job {
     /// Calls, so many awaited at once on each of so many connections.
     Call { work: Work, route: Route, form: Form, in_flight: usize, connections: usize, arbiters: usize },
+    /// Single calls of `add` on one connection that come by chance, so many a second on average.
+    Open { rate_per_second: u32, route: Route },
     /// Events to so many subscribers.
     Publish { subscribers: usize, ends: Ends },
 }
+
+/// How often calls come that come by chance, in the jobs that are measured.
+pub(crate) const RATES_PER_SECOND: [u32; 3] = [1_000, 5_000, 20_000];
 
 impl Job {
     /// Single calls on one connection.
@@ -194,6 +200,14 @@ impl fmt::Display for Job {
                     write!(f, ", {arbiters} arbiters")?;
                 }
                 write!(f, ", {in_flight} in flight")
+            }
+            Job::Open { rate_per_second, route } => {
+                write!(
+                    f,
+                    "{}, {route}, {} a second by chance",
+                    Work::Add,
+                    grouped(f64::from(rate_per_second))
+                )
             }
             Job::Publish { subscribers, ends } => {
                 let ends = match ends {

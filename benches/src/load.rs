@@ -1,5 +1,5 @@
 //! The load of a client: what it is told to do, its phases, and how its figures come together. The loops that put the load on
-//! a candidate stand above: `closed_loop.rs`, `publish.rs`, and the raw echo's own.
+//! a candidate stand above: `closed_loop.rs`, `open_loop.rs`, `events.rs`, and the raw echo's own.
 
 use crate::job::{Candidate, Form, Route, Work};
 use crate::measure::{Figures, cpu_time, percentiles_us};
@@ -25,6 +25,9 @@ pub(crate) struct Load {
     /// How.
     #[arg(long, default_value = "single")]
     pub(crate) form: Form,
+    /// Calls come by chance, so many a second on average, whatever is in flight.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "in_flight")]
+    pub(crate) rate_per_second: Option<u32>,
     /// How many calls are awaited at once, on each connection.
     #[arg(long, default_value_t = 1)]
     pub(crate) in_flight: usize,

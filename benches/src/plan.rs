@@ -1,6 +1,6 @@
 //! What is measured: every cell of the table, and who takes part in it.
 
-use crate::job::{Candidate, Ends, Form, Job, Route, Work};
+use crate::job::{Candidate, Ends, Form, Job, RATES_PER_SECOND, Route, Work};
 
 /// One piece of work, done by each of several candidates in turn.
 #[derive(Clone, Debug)]
@@ -62,6 +62,10 @@ pub(crate) fn cells(quick: bool) -> Vec<Cell> {
     cell(call(Route::Direct, Form::Many, 1024, 1, 1), &[Meshwork]);
     cell(call(Route::Direct, Form::Message, 64, 1, 1), &[Meshwork]);
     if !quick {
+        for rate_per_second in RATES_PER_SECOND {
+            let job = Job::Open { rate_per_second, route: Route::Direct };
+            cell(job, &[Raw, RawPolling, Rawtask, Meshwork, MeshworkPolling, Tarpc, TarpcOneThread]);
+        }
         cell(call(Route::Direct, Form::Many, 64, 1, 1), &[Meshwork]);
         cell(call(Route::Direct, Form::Message, 1, 1, 1), &[Meshwork]);
         cell(call(Route::Direct, Form::Message, 1024, 1, 1), &[Meshwork]);

@@ -1,6 +1,6 @@
 //! Diagrams: the distribution of latencies, and calls a second against calls in flight.
 
-use crate::job::{Candidate, Form, Job, Route, Work};
+use crate::job::{Candidate, Form, Job, RATES_PER_SECOND, Route, Work};
 use crate::measure::PERCENTILES;
 use crate::table::Row;
 use anyhow::{Context as _, anyhow};
@@ -37,6 +37,12 @@ pub(crate) fn write(folder: &Path, rows: &[Row]) -> anyhow::Result<()> {
                 percentile(),
                 microseconds(),
             )?;
+        }
+        for rate_per_second in RATES_PER_SECOND {
+            let job = Job::Open { rate_per_second, route };
+            let lines: Vec<_> = rows.iter().filter(|row| row.job == job).map(latencies).collect();
+            let path = folder.join(format!("latency-{route}-by-chance-{rate_per_second}.svg"));
+            draw(&path, &job.to_string(), &lines, percentile(), microseconds())?;
         }
         let lines = rates(rows, route);
         let path = folder.join(format!("rate-{route}.svg"));

@@ -2,7 +2,7 @@
 //! machine does meets all of them alike.
 
 use crate::budget;
-use crate::job::{Candidate, Job, Route};
+use crate::job::{Candidate, Job, Route, Work};
 use crate::measure::{Figures, memory_kib};
 use crate::plan::{Cell, cells};
 use crate::plot;
@@ -179,6 +179,13 @@ fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> 
                 "--connections",
                 &connections.to_string(),
             ]);
+            finish(command, others, seconds, (seconds / 4.0).clamp(0.1, 0.3))
+        }
+        Job::Open { rate_per_second, route } => {
+            let others = start(candidate, route == Route::Relayed, true, 1)?;
+            let mut command = client(candidate, "drive")?;
+            command.args(["--work", &word(Work::Add)?, "--route", &word(route)?]);
+            command.args(["--rate-per-second", &rate_per_second.to_string()]);
             finish(command, others, seconds, (seconds / 4.0).clamp(0.1, 0.3))
         }
         Job::Publish { subscribers, ends } => {

@@ -2,11 +2,10 @@
 
 use crate::candidate::meshwork::{self, bind};
 use crate::candidate::nats;
-use crate::measure::{cpu_time, memory_kib};
+use crate::measure::{cpu_time, grouped, memory_kib};
 use crate::process::{Process, myself, output, ready, until_stdin_ends};
 use crate::programs::nats_server;
 use crate::runtime::{on_actix, on_one_thread};
-use crate::table::grouped;
 use ::meshwork::prelude::*;
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;

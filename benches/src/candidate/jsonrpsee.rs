@@ -1,7 +1,7 @@
 //! jsonrpsee: JSON-RPC over WebSocket. JSON has no bytes, so the echo is of a text of the same length.
 
 use crate::client::Client;
-use crate::closed_loop::figures;
+use crate::drive::figures;
 use crate::load::Load;
 use crate::measure::Figures;
 use crate::process::{ready, until_stdin_ends};

@@ -2,7 +2,7 @@
 //! no default decides what a row means.
 
 use crate::client::Client;
-use crate::closed_loop::figures;
+use crate::drive::figures;
 use crate::events::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
 use crate::job::{Form, Work};
 use crate::load::Load;

@@ -1,7 +1,7 @@
 //! async-nats through a real nats-server: requests and replies, and events.
 
 use crate::client::Client;
-use crate::closed_loop::figures;
+use crate::drive::figures;
 use crate::events::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
 use crate::load::Load;
 use crate::measure::Figures;

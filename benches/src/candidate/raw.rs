@@ -6,9 +6,11 @@ use crate::client::bytes;
 use crate::job::{Route, Work};
 use crate::load::{Load, Phase, nanoseconds};
 use crate::measure::Figures;
+use crate::open_loop::Arrivals;
 use crate::process::{ready, until_stdin_ends};
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -67,12 +69,18 @@ async fn connect(load: &Load) -> anyhow::Result<TcpStream> {
     }
 }
 
-/// Keeps so many calls in flight on each connection, all of a connection from one task.
+/// Keeps so many calls in flight on each connection, or calls by chance; all calls of a connection are one task's.
 pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let phase = Phase::default();
     let mut tasks = Vec::new();
     for _ in 0..load.connections {
-        tasks.push(tokio::spawn(keep_in_flight(connect(load).await?, load.clone(), phase.clone())));
+        let stream = connect(load).await?;
+        tasks.push(match load.rate_per_second {
+            None => tokio::spawn(keep_in_flight(stream, load.clone(), phase.clone())),
+            Some(rate) => {
+                tokio::spawn(call_by_chance(stream, Arrivals::new(rate)?, load.clone(), phase.clone()))
+            }
+        });
     }
     let spent = phase.lead(load).await;
     let mut latencies = Vec::new();
@@ -114,6 +122,58 @@ async fn keep_in_flight(mut stream: TcpStream, load: Load, phase: Phase) -> anyh
             }
             let (tag, arguments) = arguments(work, number as i32, &bytes);
             put(&mut out, number, tag, &arguments);
+        }
+    }
+    Ok(latencies)
+}
+
+/// Calls when a call is due. The answers come in the order of the calls, since one task at the far end gives them all.
+async fn call_by_chance(
+    mut stream: TcpStream,
+    mut arrivals: Arrivals,
+    load: Load,
+    phase: Phase,
+) -> anyhow::Result<Vec<u32>> {
+    let (mut reader, mut writer) = stream.split();
+    let (mut read, mut out) = (BytesMut::new(), BytesMut::new());
+    let (work, busy_poll) = (load.work, load.candidate.busy_poll());
+    let bytes = bytes(work);
+    let expected = answer_len(work, &bytes);
+    // When each call in flight was due, and whether it counts.
+    let mut in_flight = VecDeque::new();
+    let mut latencies = Vec::new();
+    let (mut asked, mut answered) = (0u64, 0u64);
+    while !phase.is_over() || !in_flight.is_empty() {
+        read.reserve(READ_LEN);
+        let turn = async {
+            tokio::select! {
+                biased;
+                written = writer.write_buf(&mut out), if !out.is_empty() => {
+                    ensure!(written? > 0, "the server is gone");
+                }
+                count = reader.read_buf(&mut read) => ensure!(count? > 0, "the server is gone"),
+                waited = arrivals.wait(), if !phase.is_over() => waited?,
+            }
+            Ok(())
+        };
+        polled(busy_poll, turn).await?;
+        let now = Instant::now();
+        while let Some((number, _, answer)) = take(&mut read) {
+            ensure!(answer.len() == expected, "an answer of {} bytes", answer.len());
+            ensure!(number == answered, "the answer to call {number} came instead of that to {answered}");
+            answered += 1;
+            let (due, counts): (Instant, bool) = in_flight.pop_front().context("nothing was asked")?;
+            if counts {
+                latencies.push(nanoseconds(now - due));
+            }
+        }
+        while !phase.is_over()
+            && let Some(due) = arrivals.due(now)
+        {
+            let (tag, arguments) = arguments(work, asked as i32, &bytes);
+            put(&mut out, asked, tag, &arguments);
+            in_flight.push_back((due, phase.is_counting()));
+            asked += 1;
         }
     }
     Ok(latencies)

@@ -3,7 +3,7 @@
 
 use crate::candidate::raw_frame::{arguments, put, take};
 use crate::client::Client;
-use crate::closed_loop::figures;
+use crate::drive::figures;
 use crate::job::Work;
 use crate::load::Load;
 use crate::measure::Figures;

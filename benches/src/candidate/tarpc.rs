@@ -1,7 +1,7 @@
 //! tarpc with bincode over TCP, as its README sets it up.
 
 use crate::client::Client;
-use crate::closed_loop::figures;
+use crate::drive::figures;
 use crate::load::Load;
 use crate::measure::Figures;
 use crate::process::{ready, until_stdin_ends};

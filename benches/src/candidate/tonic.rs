@@ -1,7 +1,7 @@
 //! tonic: gRPC over HTTP/2. The windows are wide enough for everything in flight, so that flow control costs nothing.
 
 use crate::client::Client;
-use crate::closed_loop::figures;
+use crate::drive::figures;
 use crate::load::Load;
 use crate::measure::Figures;
 use crate::process::{ready, until_stdin_ends};
