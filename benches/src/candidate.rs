@@ -11,6 +11,7 @@ mod rawtask;
 pub(crate) mod redis;
 mod tarpc;
 mod tonic;
+pub(crate) mod zenoh;
 
 use crate::job::{Candidate, Form, Part, Route};
 use crate::load::Load;
@@ -62,6 +63,9 @@ pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
         (Candidate::Jsonrpsee, Part::Server) => as_documented(jsonrpsee::serve()),
         (Candidate::Nats, Part::Provider) => as_documented(nats::provide(broker()?)),
         (Candidate::NatsOneThread, Part::Provider) => on_one_thread(nats::provide(broker()?)),
+        (Candidate::Zenoh, Part::Server) => as_documented(zenoh::serve()),
+        (Candidate::Zenoh, Part::Broker) => as_documented(zenoh::route()),
+        (Candidate::Zenoh, Part::Provider) => as_documented(zenoh::provide(broker()?)),
         (candidate, part) => bail!("{candidate} has no {part:?} in this program"),
     }
 }
@@ -82,6 +86,7 @@ pub(crate) fn drive(load: &Load) -> anyhow::Result<()> {
         (Candidate::Jsonrpsee, Route::Direct) => as_documented(jsonrpsee::drive(load)),
         (Candidate::Nats, Route::Relayed) => as_documented(nats::drive(load)),
         (Candidate::NatsOneThread, Route::Relayed) => on_one_thread(nats::drive(load)),
+        (Candidate::Zenoh, _) => as_documented(zenoh::drive(load)),
         (candidate, route) => bail!("{candidate} has no {route:?} client in this program"),
     }?;
     println!("{}", serde_json::to_string(&figures)?);

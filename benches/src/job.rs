@@ -34,6 +34,8 @@ pub(crate) enum Candidate {
     Nats,
     /// async-nats on a runtime of one thread, through a nats-server.
     NatsOneThread,
+    /// zenoh, from peer to peer or through its router.
+    Zenoh,
     /// Redis and its publish and subscribe.
     Redis,
     /// dnode, on Node.js.
@@ -76,6 +78,7 @@ impl fmt::Display for Candidate {
             Candidate::Jsonrpsee => "jsonrpsee",
             Candidate::Nats => "nats",
             Candidate::NatsOneThread => "nats (one thread)",
+            Candidate::Zenoh => "zenoh",
             Candidate::Redis => "redis",
             Candidate::Dnode => "dnode",
             Candidate::Moleculer => "moleculer",

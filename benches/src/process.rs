@@ -48,9 +48,8 @@ impl Process {
 
     /// Starts a server that is told its port and says nothing. It is ready when it can be connected to.
     pub(crate) fn start_on_free_port(command: impl Fn(u16) -> Command) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?.port();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut command = command(port);
+        let address = free_address()?;
+        let mut command = command(address.port());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let name = format!("{command:?}");
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
@@ -109,6 +108,11 @@ pub(crate) fn output(mut command: Command, within: Duration) -> anyhow::Result<S
     let complained = complained.join().unwrap_or_else(|_| Ok(String::new()))?;
     ensure!(status.success(), "{name}: {status}: {}", complained.trim());
     Ok(printed.join().unwrap_or_else(|_| Ok(String::new()))?)
+}
+
+/// An address on which nobody listens, for a server that cannot say where it listens.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?)
 }
 
 /// Tells the process that started this one that it is ready, and where.

@@ -1,6 +1,6 @@
 //! The processes at the ends of events: which candidate's publisher and subscribers they are.
 
-use crate::candidate::{meshwork, nats, raw_broker, redis};
+use crate::candidate::{meshwork, nats, raw_broker, redis, zenoh};
 use crate::events::{Delivered, Publish, Written, publish_through, tell_publisher};
 use crate::job::{Candidate, Ends};
 use crate::measure::Figures;
@@ -46,7 +46,7 @@ fn on_runtime<T>(
 ) -> anyhow::Result<T> {
     match (candidate, ends) {
         (Candidate::Meshwork, _) => on_actix(work),
-        (_, Ends::Bytes) => on_one_thread(work),
+        (Candidate::NatsOneThread, _) | (_, Ends::Bytes) => on_one_thread(work),
         (_, Ends::Own) => as_documented(work),
     }
 }
@@ -57,7 +57,10 @@ async fn subscribe_all(options: &Subscribe) -> anyhow::Result<()> {
     let _kept: Box<dyn Any> = match (options.ends, options.candidate) {
         (Ends::Bytes, _) => Box::new(count_bytes(options, &delivered).await?),
         (Ends::Own, Candidate::Meshwork) => Box::new(meshwork::subscribe(at, &delivered).await?),
-        (Ends::Own, Candidate::Nats) => Box::new(nats::subscribe(at, &delivered).await?),
+        (Ends::Own, Candidate::Nats | Candidate::NatsOneThread) => {
+            Box::new(nats::subscribe(at, &delivered).await?)
+        }
+        (Ends::Own, Candidate::Zenoh) => Box::new(zenoh::subscribe(at, &delivered).await?),
         (Ends::Own, Candidate::Redis) => Box::new(redis::subscribe(at, &delivered).await?),
         (Ends::Own, candidate) => bail!("{candidate} has no subscribers of its own in this program"),
     };
@@ -94,7 +97,10 @@ async fn publish_all(options: &Publish) -> anyhow::Result<Figures> {
             publish_through(Written::new(redis::written_link(at).await?), options).await
         }
         (Ends::Own, Candidate::Meshwork) => publish_through(meshwork::publisher(at).await?, options).await,
-        (Ends::Own, Candidate::Nats) => publish_through(nats::publisher(at).await?, options).await,
+        (Ends::Own, Candidate::Nats | Candidate::NatsOneThread) => {
+            publish_through(nats::publisher(at).await?, options).await
+        }
+        (Ends::Own, Candidate::Zenoh) => publish_through(zenoh::publisher(at).await?, options).await,
         (Ends::Own, Candidate::Redis) => publish_through(redis::publisher(at).await?, options).await,
         (_, candidate) => bail!("{candidate} has no publisher in this program"),
     }
