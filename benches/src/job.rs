@@ -184,6 +184,11 @@ impl Job {
     pub(crate) fn call(work: Work, route: Route, in_flight: usize) -> Self {
         Job::Call { work, route, form: Form::Single, in_flight, connections: 1, arbiters: 1 }
     }
+
+    /// Direct calls of `add` on one connection, in this form.
+    pub(crate) fn add_in_form(form: Form, in_flight: usize) -> Self {
+        Job::Call { work: Work::Add, route: Route::Direct, form, in_flight, connections: 1, arbiters: 1 }
+    }
 }
 
 impl fmt::Display for Job {

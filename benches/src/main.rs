@@ -1,5 +1,21 @@
 //! meshwork beside its peers. One program with several parts: `run` starts the others as processes of their own, since what
 //! shares a process shares its caches, its allocator and its scheduler.
+//!
+//! A file imports only from files further below:
+//!
+//! ```text
+//! run                                        rounds of all cells, and the report
+//! plan, plot                                 what is measured; diagrams
+//! budget, scale                              what is promised; many connections, actions and subscriptions
+//! table                                      medians and ratios
+//! candidate, publish      programs           whose part a process is; the processes of a candidate
+//! candidate/*                                one file for each candidate, three for the raw echo and its broker
+//! drive                                      which loop drives a client
+//! closed_loop, open_loop  events             the loops; publishers and subscribers
+//! load, client            runtime, process   what a client is told, and can do; what it lives on
+//! job                                        who does what, in words
+//! measure                                    the clock, and what the kernel says of a process
+//! ```
 
 mod budget;
 mod candidate;

@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
     compare(&mut rows);
-    let budgets = budget::verdicts(&rows);
+    let mut budgets = budget::verdicts(&rows);
     if let Some(folder) = &options.plot {
         plot::write(folder, &rows)?;
     }
@@ -90,6 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         None
     };
+    budgets.extend(scale.as_ref().map(|scale| budget::idle_branch(scale.idle_branch_kib())));
     let report = Report { machine: Machine::this(), rounds, seconds, rows, budgets, scale };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -112,8 +113,8 @@ impl Report {
         }
         if with_budgets {
             println!();
-            for line in budget::lines(&self.budgets) {
-                println!("{line}");
+            for verdict in &self.budgets {
+                println!("{verdict}");
             }
             let missed = self.budgets.iter().filter(|budget| !budget.met).count();
             println!("{} budgets, {missed} not met", self.budgets.len());

@@ -88,6 +88,13 @@ struct Curves {
     bind_us_by_hundred: Vec<f64>,
 }
 
+impl Report {
+    /// Memory of the master for each of its idle branches, in KiB.
+    pub(crate) fn idle_branch_kib(&self) -> f64 {
+        self.idle_branches.kib_each
+    }
+}
+
 /// Is a process of this part.
 pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
     match options.what {
