@@ -6,11 +6,10 @@
 
 mod swift;
 
-pub use swift::{CommonEventHead, CommonHead, LikeBefore, SMALL_REPLY_LEN_MAX, write_small_reply};
-pub(crate) use swift::{
-    EventHead, NO_CALLBACKS, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_event,
-    read_same_request,
+pub use swift::{
+    CommonEventHead, CommonHead, HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply,
 };
+pub(crate) use swift::{KeptHead, PUBLISH, REQUEST, RESPONSE, read_next};
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};
@@ -417,18 +416,15 @@ impl Frame {
     /// When the bytes are not a frame of this protocol. No text is allocated that is longer than the bytes themselves, and
     /// no list that is longer than [`HEAD_ELEMENTS_MAX`](crate::limits::HEAD_ELEMENTS_MAX).
     pub fn decode(bytes: &Bytes) -> Result<Frame, FrameError> {
-        Self::decode_part(bytes, 0..bytes.len())
-    }
-
-    /// Reads the frame that stands in a part of a block, which must lie within it.
-    pub(crate) fn decode_part(block: &Bytes, part: Range<usize>) -> Result<Frame, FrameError> {
-        match swift::read(block, part.clone()) {
+        match swift::read(bytes, 0..bytes.len()) {
             Some(frame) => Ok(frame),
-            None => Self::decode_any(&block.slice(part)),
+            None => Self::decode_unusual(bytes, 0..bytes.len()),
         }
     }
 
-    fn decode_any(bytes: &Bytes) -> Result<Frame, FrameError> {
+    /// Reads the frame in this part of a block, which must lie within it: any frame, at the cost of any.
+    pub(crate) fn decode_unusual(block: &Bytes, part: Range<usize>) -> Result<Frame, FrameError> {
+        let bytes = &block.slice(part);
         let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
         let rest = || bytes.slice(head_len..);
         let text = |text: &str| shared_text(bytes, text);
@@ -532,13 +528,17 @@ impl<'a> FrameRef<'a> {
         self.write(self.payload().map_or(&[][..], |payload| &payload.bytes), buffer);
     }
 
-    /// As [`FrameRef::encode`]; a request that says the same as the one before it, but for its id and its payload, takes a quarter less.
-    pub fn encode_after(self, before: &mut LikeBefore, buffer: &mut BytesMut) {
-        let behind = self.payload().map_or(&[][..], |payload| &payload.bytes);
+    /// As [`FrameRef::encode`]; a request of the run takes a third of the instructions from the third on.
+    pub fn encode_in_run(self, run: &mut RequestRun, buffer: &mut BytesMut) {
         match self.0 {
-            Borrowed::Request(request) if before.write(request, behind, buffer) => {}
-            _ => self.write(behind, buffer),
+            Borrowed::Request(request) if run.write(request, buffer) => {}
+            _ => self.encode(buffer),
         }
+    }
+
+    /// See [`FrameRef::encode_in_run`].
+    pub fn encode_after(self, before: &mut RequestRun, buffer: &mut BytesMut) {
+        self.encode_in_run(before, buffer);
     }
 
     /// Appends length and head only: the payload, of [`FrameRef::payload`], must follow.

@@ -18,7 +18,7 @@ mod pattern;
 mod payload;
 
 pub use bytestring::ByteString;
-pub use codec::{Block, FrameCodec, FrameError, Frames};
+pub use codec::{Block, BlockPayload, FrameCodec, FrameError, Frames, Next};
 pub use copy::append;
 pub use dialect::{
     Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer,
@@ -27,9 +27,11 @@ pub use dialect::{
 pub use error::{CallError, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, Bound, Broadcast, CommonEventHead, CommonHead, Describe, Described, Frame,
-    FrameRef, Invoke, LikeBefore, NodeNews, Offer, Publish, Refused, Register, Request, Response,
-    SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
+    FrameRef, HeadTemplate, Invoke, NodeNews, Offer, Publish, Refused, Register, Request, RequestRun,
+    Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
 };
+/// The old name of [`RequestRun`].
+pub type LikeBefore = RequestRun;
 pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};
 pub use name::{
