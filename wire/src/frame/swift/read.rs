@@ -3,7 +3,7 @@
 use super::{
     EIGHT_BYTES, EventParts, FOUR_BYTES, PUBLISH, REPLY, REQUEST, RESPONSE, RequestParts, TWO_BYTES,
 };
-use crate::{BlockPayload, CallbackId, Encoding, Frame, Next, Payload, Publish, Request};
+use crate::{BlockPayload, CallbackId, Encoding, Frame, Next, Payload, Publish, Request, Response};
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::ops::Range;
@@ -43,14 +43,7 @@ pub(crate) fn read_next<'a>(
     let mut reader = Reader::new(block, part)?;
     match reader.byte()? {
         REQUEST => reader.next_request(kept, is_last).map(Next::Request),
-        RESPONSE => {
-            let callback_id = CallbackId(reader.number()?);
-            if reader.byte()? != REPLY {
-                return None;
-            }
-            let encoding = reader.encoding()?;
-            Some(Next::Reply { callback_id, payload: reader.rest(encoding) })
-        }
+        RESPONSE => reader.reply().map(|(callback_id, payload)| Next::Reply { callback_id, payload }),
         PUBLISH => reader.next_event(kept, is_last).map(Next::Event),
         _ => None,
     }
@@ -58,7 +51,19 @@ pub(crate) fn read_next<'a>(
 
 /// Reads the frame in this part of a block if its head is usual.
 pub(crate) fn read(block: &Bytes, part: Range<usize>) -> Option<Frame> {
-    read_next(block, part, &mut None, true)?.into_frame().ok()
+    let mut reader = Reader::new(block, part)?;
+    match reader.byte()? {
+        REQUEST => {
+            let callback_id = CallbackId(reader.number()?);
+            reader.request(callback_id).map(Frame::Request)
+        }
+        RESPONSE => {
+            let (callback_id, payload) = reader.reply()?;
+            Some(Frame::Response(Response { callback_id, outcome: Ok(payload.share()) }))
+        }
+        PUBLISH => reader.event().map(Frame::Publish),
+        _ => None,
+    }
 }
 
 impl KeptHead {
@@ -109,7 +114,7 @@ impl<'a> Reader<'a> {
         Some(Self { block, bytes: block.get(..part.end)?, at: part.start })
     }
 
-    /// A request, from its id on.
+    /// A request, from its id on, by the kept head if it is equal.
     #[inline]
     fn next_request(mut self, kept: &mut Option<KeptHead>, is_last: bool) -> Option<Request> {
         let callback_id = CallbackId(self.number()?);
@@ -126,7 +131,7 @@ impl<'a> Reader<'a> {
         Some(request)
     }
 
-    /// An event, from its topic on.
+    /// An event, from its topic on, by the kept head if it is equal.
     #[inline]
     fn next_event(mut self, kept: &mut Option<KeptHead>, is_last: bool) -> Option<Publish> {
         if let Some(head) = kept
@@ -155,6 +160,18 @@ impl<'a> Reader<'a> {
         Some(Request { callback_id, action, node, caller, time_left, payload: self.payload()? })
     }
 
+    /// A reply, from its id on.
+    #[inline]
+    fn reply(&mut self) -> Option<(CallbackId, BlockPayload<'a>)> {
+        let callback_id = CallbackId(self.number()?);
+        if self.byte()? != REPLY {
+            return None;
+        }
+        let encoding = self.encoding()?;
+        Some((callback_id, self.rest(encoding)))
+    }
+
+    /// An event, from its topic on.
     fn event(&mut self) -> Option<Publish> {
         let topic = self.text()?;
         let publisher = self.text()?;

@@ -389,6 +389,7 @@ fn number_of(encoding: Encoding) -> u8 {
 /// Writes a number at the start of this room, which has nine bytes; gives how many it took.
 #[inline]
 fn put_number(room: &mut [u8], number: u64) -> usize {
+    let room: &mut [u8; NUMBER_LEN_MAX] = room.first_chunk_mut().expect("there is room for any number");
     let (first, len) = match number {
         0..=250 => (number as u8, 1),
         251..=0xFFFF => (TWO_BYTES, 3),
