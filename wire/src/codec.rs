@@ -15,14 +15,14 @@ use tokio_util::codec::{Decoder, Encoder};
 #[derive(Debug)]
 pub struct FrameCodec {
     frame_len_max: usize,
-    /// How much is read at once at the moment, and whether something has been read since room was made for it.
+    /// How many bytes the next read takes at most, and whether a read came since room was made for it.
     read_len: usize,
     has_read: bool,
-    /// Whether what is left of a read is the rest of many: that is no few.
+    /// Whether the bytes left over are the end of a read of many frames: then they are not taken for few.
     is_rest: bool,
 }
 
-/// One or more whole frames, as one read brought them. The lengths have been checked, the frames have not been read.
+/// One or more whole frames of one read. Their lengths have been checked; the frames have not been read.
 #[derive(Clone, Debug)]
 pub struct Block {
     bytes: Bytes,
@@ -45,7 +45,7 @@ pub struct Frames {
 /// as large as its largest variant.
 #[derive(Debug)]
 pub enum Next<'a> {
-    /// A request. [`Frames::next_request_of_run`] reads those of its run.
+    /// A request. [`Frames::next_request_of_run`] reads the others of its run.
     Request(Request),
     /// A reply without functions.
     Reply {
@@ -54,7 +54,7 @@ pub enum Next<'a> {
         /// The value, where it stands.
         payload: BlockPayload<'a>,
     },
-    /// An event. [`Frames::next_event_of_run`] reads those of its run.
+    /// An event. [`Frames::next_event_of_run`] reads the others of its run.
     Event(Publish),
     /// Any other frame: also a response that is an error or passes functions.
     Other(Frame),
@@ -73,7 +73,7 @@ pub struct BlockPayload<'a> {
 
 static NO_CALLBACKS: Callbacks = Callbacks::none();
 
-/// Why bytes are not frames. The link that brought them is closed: what follows cannot be told apart.
+/// Why bytes are not frames. Their link is closed: where the next frame begins cannot be told.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// A frame claims more than the connection allows.
@@ -84,7 +84,7 @@ pub enum FrameError {
         /// The allowed one.
         max: usize,
     },
-    /// A frame is not what the protocol says.
+    /// A frame is none of the protocol's.
     #[error("a frame cannot be read: {0}")]
     Malformed(String),
     /// A frame passes more functions than a request may.
@@ -105,7 +105,7 @@ impl FrameCodec {
         Self::new(BIND_FRAME_LEN_MAX)
     }
 
-    /// For frames of at most so many bytes, the length prefix not counted.
+    /// For frames of at most `frame_len_max` bytes, the length prefix not counted.
     #[must_use]
     pub fn new(frame_len_max: usize) -> Self {
         Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false, is_rest: false }
@@ -140,7 +140,7 @@ impl Decoder for FrameCodec {
         // Where a block of few would end, and one of some.
         let (mut few, mut some) = (0, 0);
         loop {
-            // What is left over is the next block: the decoder is asked again before anything is read.
+            // The frames left over are the next block: the decoder is asked again before anything is read.
             if count == BLOCK_FRAMES_MAX {
                 break;
             }
@@ -151,7 +151,7 @@ impl Decoder for FrameCodec {
             let claimed = u32::from_le_bytes(*prefix) as usize;
             if claimed > self.frame_len_max {
                 if whole > 0 {
-                    // What came before it was said in good order. The next call finds this one at the start.
+                    // The frames before it are well-formed and come first. The next call finds this one at the start.
                     break;
                 }
                 return Err(FrameError::TooLong { claimed, max: self.frame_len_max });
@@ -168,7 +168,7 @@ impl Decoder for FrameCodec {
                 _ => {}
             }
         }
-        // Nobody waits for an answer to an event.
+        // An event has no answer that its publisher could work on meanwhile.
         let in_parts = !self.is_rest && buffer.get(LENGTH_PREFIX_LEN) != Some(&PUBLISH);
         self.is_rest |= count > SOME_FRAMES;
         if in_parts && count > BLOCK_OF_FEW && count <= FEW_FRAMES {
@@ -179,9 +179,9 @@ impl Decoder for FrameCodec {
         if whole > 0 {
             return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
         }
-        // At most one read more than what has come: a claimed length alone makes us hold nothing.
+        // Room for one read, however long the next frame claims to be: a claimed length alone makes us hold nothing.
         if buffer.is_empty() && buffer.capacity() > 2 * self.read_len {
-            // A burst made it long. A connection that falls idle gives that back.
+            // A burst made the buffer long. A connection that falls idle gives it back.
             *buffer = BytesMut::with_capacity(self.read_len);
         }
         buffer.reserve(self.read_len);
@@ -208,7 +208,7 @@ impl Encoder<&Frame> for FrameCodec {
 }
 
 impl Block {
-    /// Reads its frames.
+    /// Its frames, to be read.
     #[must_use]
     pub fn frames(self) -> Frames {
         Frames { block: self.bytes, at: 0, left: self.count, kept: None }
@@ -226,7 +226,7 @@ impl Block {
         self.count
     }
 
-    /// Whether it is one frame that says nothing but what it is, as a heartbeat does.
+    /// Whether it is one frame without any field, as a heartbeat is.
     #[must_use]
     pub fn is_beat(&self) -> bool {
         self.count == 1 && self.bytes.len() == LENGTH_PREFIX_LEN + 1
@@ -240,7 +240,7 @@ impl Block {
 }
 
 impl Frames {
-    /// Reads the next frame: a request, a reply and an event at a fifth of what the others cost.
+    /// Reads the next frame. A request, a reply or an event costs a fifth of any other frame.
     #[inline]
     pub fn read_next(&mut self) -> Option<Next<'_>> {
         let Some(part) = self.part() else {
@@ -290,7 +290,7 @@ impl Frames {
         Some(payload)
     }
 
-    /// How many frames are left: as many as the decoder counted, less those that were read.
+    /// How many frames are left: as many as the decoder counted, less the ones that were read.
     #[must_use]
     pub fn left(&self) -> usize {
         self.left
@@ -467,7 +467,7 @@ mod tests {
         FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap().frames()
     }
 
-    /// How many frames each reading takes: one, and those of its run.
+    /// How many frames each reading takes: one, and the others of its run.
     fn runs(mut frames: Frames) -> Vec<usize> {
         let mut runs = Vec::new();
         while frames.read_next().is_some() {
