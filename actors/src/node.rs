@@ -18,8 +18,8 @@ use meshwork_wire::limits::{
     PAYLOAD_SHARED_LEN_MIN, SOME_FRAMES,
 };
 use meshwork_wire::{
-    ActionDescription, ByteString, CallError, CallbackId, Code, CommonHead, Encoding, Fate, Frame,
-    FrameCodec, Invocation, NodeNews, Pattern, Payload, Request, SubscriptionKey, Wants, check_topic,
+    ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, FrameCodec,
+    HeadTemplate, Invocation, NodeNews, Pattern, Payload, Request, SubscriptionKey, Wants, check_topic,
 };
 use serde::Serialize;
 use std::fmt;
@@ -291,7 +291,7 @@ pub struct AskedMany {
     /// What all of them have in common.
     call: Call,
     /// The same as their frames have it, unless their names are too long.
-    head: Option<CommonHead>,
+    head: Option<HeadTemplate>,
     /// Those that are not submitted yet.
     writing: Option<Writing>,
     /// The first ids and places of the parts that were submitted, and how many calls each has.
@@ -318,7 +318,7 @@ impl Node {
         AskedMany {
             node: Arc::clone(self),
             batch: Arc::default(),
-            head: CommonHead::of(&request),
+            head: HeadTemplate::of_request(&request),
             call,
             writing: None,
             parts: Vec::new(),
@@ -1026,7 +1026,7 @@ impl AskedMany {
         let start = frames.len();
         let mut write = |bytes: &[u8]| {
             if let Some(head) = head {
-                head.encode(callback_id, bytes, frames);
+                head.write_request(callback_id, bytes, frames);
             }
         };
         let encoding = self.call.arguments.encoding;

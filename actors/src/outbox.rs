@@ -11,7 +11,7 @@ use meshwork_wire::limits::{
     OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
 use meshwork_wire::{
-    CallError, CallbackId, Code, Encoding, Fate, Frame, FrameRef, LikeBefore, Payload, Response,
+    CallError, CallbackId, Code, Encoding, Fate, Frame, FrameRef, Payload, RequestRun, Response,
     SMALL_REPLY_LEN_MAX, append, write_small_reply,
 };
 use std::cell::{Cell, RefCell, RefMut};
@@ -34,7 +34,7 @@ pub(crate) struct Outbox(Arc<Shared>);
 pub(crate) struct Held<'a> {
     outbox: &'a Outbox,
     queue: MutexGuard<'a, Queue>,
-    before: LikeBefore,
+    before: RequestRun,
 }
 
 /// Small replies of one turn, which leave in one go. The outbox is not held for them: responders run meanwhile, and may have
@@ -206,7 +206,7 @@ impl Outbox {
 
     /// Holds it while several frames are appended: nobody else gets a word in, so nothing but appending may be done meanwhile.
     pub(crate) fn hold(&self) -> Held<'_> {
-        Held { outbox: self, queue: self.lock(), before: LikeBefore::default() }
+        Held { outbox: self, queue: self.lock(), before: RequestRun::default() }
     }
 
     fn append(&self, frame: FrameRef<'_>, len_max: usize) -> Result<(), Refusal> {
@@ -217,7 +217,7 @@ impl Outbox {
         &self,
         queue: &mut Queue,
         frame: FrameRef<'_>,
-        before: &mut LikeBefore,
+        before: &mut RequestRun,
         len_max: usize,
     ) -> Result<(), Refusal> {
         queue.admit(len_max)?;
@@ -239,13 +239,13 @@ impl Outbox {
         &self,
         queue: &mut Queue,
         frame: FrameRef<'_>,
-        before: &mut LikeBefore,
+        before: &mut RequestRun,
     ) -> Result<(), Refusal> {
         let start = queue.small.len();
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
         match aside {
             Some(_) => frame.encode_without_payload(&mut queue.small),
-            None => frame.encode_after(before, &mut queue.small),
+            None => frame.encode_in_run(before, &mut queue.small),
         }
         let len = queue.small.len() - start + aside.map_or(0, Payload::len);
         if len - LENGTH_PREFIX_LEN > self.0.frame_len_max {
