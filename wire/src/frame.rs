@@ -6,10 +6,8 @@
 
 mod swift;
 
-pub use swift::{
-    CommonEventHead, CommonHead, HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply,
-};
-pub(crate) use swift::{KeptHead, PUBLISH, REQUEST, RESPONSE, read_next};
+pub use swift::{HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply};
+pub(crate) use swift::{KeptHead, PUBLISH, read_next};
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{read_bounded, read_head, write_head};
@@ -528,17 +526,12 @@ impl<'a> FrameRef<'a> {
         self.write(self.payload().map_or(&[][..], |payload| &payload.bytes), buffer);
     }
 
-    /// As [`FrameRef::encode`]; a request of the run takes a third of the instructions from the third on.
+    /// As [`FrameRef::encode`]; from its third request on, a run takes two thirds of the instructions.
     pub fn encode_in_run(self, run: &mut RequestRun, buffer: &mut BytesMut) {
         match self.0 {
             Borrowed::Request(request) if run.write(request, buffer) => {}
             _ => self.encode(buffer),
         }
-    }
-
-    /// See [`FrameRef::encode_in_run`].
-    pub fn encode_after(self, before: &mut RequestRun, buffer: &mut BytesMut) {
-        self.encode_in_run(before, buffer);
     }
 
     /// Appends length and head only: the payload, of [`FrameRef::payload`], must follow.

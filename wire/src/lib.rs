@@ -26,12 +26,10 @@ pub use dialect::{
 };
 pub use error::{CallError, Code, Fate};
 pub use frame::{
-    ActionDescription, Bind, Bound, Broadcast, CommonEventHead, CommonHead, Describe, Described, Frame,
-    FrameRef, HeadTemplate, Invoke, NodeNews, Offer, Publish, Refused, Register, Request, RequestRun,
-    Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
+    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, FrameRef, HeadTemplate, Invoke,
+    NodeNews, Offer, Publish, Refused, Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape,
+    Subscribe, SubscriptionKey, Unregister, write_small_reply,
 };
-/// The old name of [`RequestRun`].
-pub type LikeBefore = RequestRun;
 pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};
 pub use name::{

@@ -9,9 +9,7 @@ mod write;
 
 pub(crate) use read::{KeptHead, read, read_next};
 pub(super) use write::write;
-pub use write::{
-    CommonEventHead, CommonHead, HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply,
-};
+pub use write::{HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply};
 
 use super::{Publish, Request};
 use crate::{CallbackId, Encoding, Payload};
@@ -19,8 +17,8 @@ use bytestring::ByteString;
 use std::time::Duration;
 
 /// The places of variants in [`super::Head`] and its parts. `tests/golden.rs` freezes them.
-pub(crate) const REQUEST: u8 = 9;
-pub(crate) const RESPONSE: u8 = 10;
+const REQUEST: u8 = 9;
+const RESPONSE: u8 = 10;
 pub(crate) const PUBLISH: u8 = 16;
 const REPLY: u8 = 0;
 

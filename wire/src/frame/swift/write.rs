@@ -50,42 +50,6 @@ pub struct RequestRun {
     head: Option<(RequestParts, HeadTemplate)>,
 }
 
-/// A [`HeadTemplate`] of a request.
-#[derive(Debug)]
-pub struct CommonHead(HeadTemplate);
-
-/// A [`HeadTemplate`] of an event.
-#[derive(Debug)]
-pub struct CommonEventHead(HeadTemplate);
-
-impl CommonHead {
-    /// See [`HeadTemplate::of_request`].
-    #[must_use]
-    pub fn of(request: &Request) -> Option<Self> {
-        HeadTemplate::of_request(request).map(Self)
-    }
-
-    /// See [`HeadTemplate::write_request`].
-    #[inline]
-    pub fn encode(&self, callback_id: CallbackId, payload: &[u8], buffer: &mut BytesMut) {
-        self.0.write_request(callback_id, payload, buffer);
-    }
-}
-
-impl CommonEventHead {
-    /// See [`HeadTemplate::of_event`].
-    #[must_use]
-    pub fn of(event: &Publish) -> Option<Self> {
-        HeadTemplate::of_event(event).map(Self)
-    }
-
-    /// See [`HeadTemplate::write_event`].
-    #[inline]
-    pub fn encode(&self, payload: &[u8], buffer: &mut BytesMut) {
-        self.0.write_event(payload, buffer);
-    }
-}
-
 /// A frame in the making.
 struct Writer {
     bytes: [u8; HEAD_LEN_MAX + TEXTS_LEN_MAX + SMALL_PAYLOAD_LEN_MAX],
