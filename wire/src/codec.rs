@@ -58,7 +58,7 @@ pub enum Next<'a> {
     Event(Publish),
     /// Any other frame: also a response that is an error or passes functions.
     Other(Frame),
-    /// Bytes that are no frame. None follows: the end of the block cannot be told from it.
+    /// Bytes that are no frame. It is the last of its block: where the next frame begins cannot be told.
     Broken(FrameError),
 }
 
@@ -71,6 +71,7 @@ pub struct BlockPayload<'a> {
     pub(crate) encoding: Encoding,
 }
 
+/// The functions of a payload that passes none.
 static NO_CALLBACKS: Callbacks = Callbacks::none();
 
 /// Why bytes are not frames. Their link is closed: where the next frame begins cannot be told.
