@@ -53,7 +53,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
-    FrameError, FrameRef, Frames, Invocation, Invoke, Payload, Publish, Refused, Request, Response,
+    FrameError, FrameRef, Frames, Invocation, Invoke, Next, Payload, Publish, Refused, Request, Response,
     SubscriptionKey, Unregister,
 };
 use std::cell::RefCell;
@@ -533,8 +533,8 @@ impl BranchActor {
             && for_all
             && groups.is_empty()
         {
-            while let Some(payload) = frames.next_same_event() {
-                let (topic, publisher) = (&event.topic, &event.publisher);
+            while let Some(payload) = frames.next_event_of_run() {
+                let (topic, publisher, payload) = (&event.topic, &event.publisher, payload.by_ref());
                 self.subscribers.deliver_alike(EventRef { topic, publisher, payload });
             }
         }
@@ -576,10 +576,10 @@ impl BranchActor {
         // Requests that come together are alike more often than not.
         loop {
             let left = frames.left().saturating_sub(1);
-            let Some((callback_id, arguments)) = frames.next_same_request() else {
+            let Some((callback_id, arguments)) = frames.next_request_of_run() else {
                 return;
             };
-            link.answering.start(own, arguments, &context, callback_id, &replies(left));
+            link.answering.start(own, arguments.by_ref(), &context, callback_id, &replies(left));
         }
     }
 
@@ -876,23 +876,16 @@ impl StreamHandler<FromLink> for BranchActor {
                 }
                 let mut frames = block.frames();
                 while matches!(self.state, State::Bound(_)) {
-                    // Replies, requests and events are nearly all there is.
-                    if let Some((callback_id, payload)) = frames.next_reply() {
-                        let mut requests = self.requests.borrow_mut();
-                        requests.resolve_in_turn(callback_id, Ok(payload), frames.left());
-                        continue;
-                    }
-                    if let Some(request) = frames.next_request() {
-                        self.request(request, now, Some(&mut frames));
-                        continue;
-                    }
-                    if let Some(event) = frames.next_event() {
-                        self.event(event, Some(&mut frames));
-                        continue;
-                    }
-                    match frames.next() {
-                        Some(Ok(frame)) => self.take(frame, now, context),
-                        Some(Err(error)) => self.lost(&error.to_string(), context),
+                    let left = frames.left().saturating_sub(1);
+                    match frames.read_next() {
+                        Some(Next::Reply { callback_id, payload }) => {
+                            let mut requests = self.requests.borrow_mut();
+                            requests.resolve_in_turn(callback_id, Ok(payload.share()), left);
+                        }
+                        Some(Next::Request(request)) => self.request(request, now, Some(&mut frames)),
+                        Some(Next::Event(event)) => self.event(event, Some(&mut frames)),
+                        Some(Next::Other(frame)) => self.take(frame, now, context),
+                        Some(Next::Broken(error)) => self.lost(&error.to_string(), context),
                         None => break,
                     }
                 }
