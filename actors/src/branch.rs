@@ -52,7 +52,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
-    FrameError, FrameRef, Frames, Payload, Publish, Refused, Request, Response, SubscriptionKey, Unregister,
+    FrameError, FrameRef, Frames, Next, Payload, Publish, Refused, Request, Response, SubscriptionKey,
+    Unregister,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -498,8 +499,8 @@ impl BranchActor {
             && for_all
             && groups.is_empty()
         {
-            while let Some(payload) = frames.next_same_event() {
-                let (topic, publisher) = (&event.topic, &event.publisher);
+            while let Some(payload) = frames.next_event_of_run() {
+                let (topic, publisher, payload) = (&event.topic, &event.publisher, payload.by_ref());
                 self.subscribers.deliver_alike(EventRef { topic, publisher, payload });
             }
         }
@@ -540,10 +541,10 @@ impl BranchActor {
         // Requests that come together are of one run more often than not.
         loop {
             let left = frames.left().saturating_sub(1);
-            let Some((callback_id, arguments)) = frames.next_same_request() else {
+            let Some((callback_id, arguments)) = frames.next_request_of_run() else {
                 return;
             };
-            wires.answering.start(own, arguments, &call, callback_id, &replies(left));
+            wires.answering.start(own, arguments.by_ref(), &call, callback_id, &replies(left));
         }
     }
 
@@ -716,23 +717,15 @@ impl BranchActor {
         }
         let mut frames = block.frames();
         while self.link.is_bound() {
-            // Replies, requests and events are nearly all there is.
-            if let Some((callback_id, payload)) = frames.next_reply() {
-                let reply = Reply::read((&payload).into(), || payload.clone());
-                self.calls.requests.borrow_mut().resolve_in_row(callback_id, reply);
-                continue;
-            }
-            if let Some(request) = frames.next_request() {
-                self.request(request, now, Some(&mut frames));
-                continue;
-            }
-            if let Some(event) = frames.next_event() {
-                self.event(event, Some(&mut frames));
-                continue;
-            }
-            match frames.next() {
-                Some(Ok(frame)) => self.take(frame, now, context),
-                Some(Err(error)) => self.lost(&error.to_string(), context),
+            match frames.read_next() {
+                Some(Next::Reply { callback_id, payload }) => {
+                    let reply = Reply::read(payload.by_ref(), || payload.share());
+                    self.calls.requests.borrow_mut().resolve_in_row(callback_id, reply);
+                }
+                Some(Next::Request(request)) => self.request(request, now, Some(&mut frames)),
+                Some(Next::Event(event)) => self.event(event, Some(&mut frames)),
+                Some(Next::Other(frame)) => self.take(frame, now, context),
+                Some(Next::Broken(error)) => self.lost(&error.to_string(), context),
                 None => break,
             }
         }

@@ -1,15 +1,12 @@
 //! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
 //! frame: that is what keeps the cost of a frame low under load.
 
-use crate::frame::{
-    EventHead, NO_CALLBACKS, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_event,
-    read_same_request,
-};
+use crate::frame::{KeptHead, PUBLISH, read_next};
 use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
     READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
 };
-use crate::{CallbackId, Encoding, Frame, Payload, PayloadRef, Publish, Request};
+use crate::{CallbackId, Callbacks, Encoding, Frame, Payload, PayloadRef, Publish, Request, Response};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{io, ops::Range};
 use tokio_util::codec::{Decoder, Encoder};
@@ -18,33 +15,66 @@ use tokio_util::codec::{Decoder, Encoder};
 #[derive(Debug)]
 pub struct FrameCodec {
     frame_len_max: usize,
-    /// How much is read at once at the moment, and whether something has been read since room was made for it.
+    /// How many bytes the next read takes at most, and whether a read came since room was made for it.
     read_len: usize,
     has_read: bool,
-    /// Whether what is left of a read is the rest of many: that is no few.
+    /// Whether the bytes left over are the end of a read of many frames: then they are not taken for few.
     is_rest: bool,
 }
 
-/// One or more whole frames, as one read brought them. The lengths have been checked, the frames have not been read.
+/// One or more whole frames of one read. Their lengths have been checked; the frames have not been read.
 #[derive(Clone, Debug)]
 pub struct Block {
     bytes: Bytes,
     count: usize,
 }
 
-/// The frames of a [`Block`], read one by one. It ends after the first that is none.
+/// The frames of a [`Block`], read one by one: by the actors with [`Frames::read_next`], which copies and shares least, else as an
+/// iterator of [`Frame`]s. It ends after the first that cannot be read.
 #[derive(Debug)]
 pub struct Frames {
     block: Bytes,
     at: usize,
     left: usize,
-    /// Of the last event that had one of its own: events that follow each other are of one topic more often than not.
-    event_head: Option<EventHead>,
-    /// The same of the last request: those that follow each other are of one action.
-    request_head: Option<SharedHead>,
+    /// The head of the last request or event: requests that follow each other are of one action more often than not, events of
+    /// one topic.
+    kept: Option<KeptHead>,
 }
 
-/// Why bytes are not frames. The link that brought them is closed: what follows cannot be told apart.
+/// The next frame of a block: nearly all are requests, replies and events, and those are not made a [`Frame`] of, since that is
+/// as large as its largest variant.
+#[derive(Debug)]
+pub enum Next<'a> {
+    /// A request. [`Frames::next_request_of_run`] reads the others of its run.
+    Request(Request),
+    /// A reply without functions.
+    Reply {
+        /// The request that it settles.
+        callback_id: CallbackId,
+        /// The value, where it stands.
+        payload: BlockPayload<'a>,
+    },
+    /// An event. [`Frames::next_event_of_run`] reads the others of its run.
+    Event(Publish),
+    /// Any other frame: also a response that is an error or passes functions.
+    Other(Frame),
+    /// Bytes that are no frame. It is the last of its block: where the next frame begins cannot be told.
+    Broken(FrameError),
+}
+
+/// A payload without functions that stands in a block. Reading it there costs nothing; sharing it holds the block.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockPayload<'a> {
+    pub(crate) block: &'a Bytes,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) encoding: Encoding,
+}
+
+/// The functions of a payload that passes none.
+static NO_CALLBACKS: Callbacks = Callbacks::none();
+
+/// Why bytes are not frames. Their link is closed: where the next frame begins cannot be told.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// A frame claims more than the connection allows.
@@ -55,7 +85,7 @@ pub enum FrameError {
         /// The allowed one.
         max: usize,
     },
-    /// A frame is not what the protocol says.
+    /// A frame is none of the protocol's.
     #[error("a frame cannot be read: {0}")]
     Malformed(String),
     /// A frame passes more functions than a request may.
@@ -76,7 +106,7 @@ impl FrameCodec {
         Self::new(BIND_FRAME_LEN_MAX)
     }
 
-    /// For frames of at most so many bytes, the length prefix not counted.
+    /// For frames of at most `frame_len_max` bytes, the length prefix not counted.
     #[must_use]
     pub fn new(frame_len_max: usize) -> Self {
         Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false, is_rest: false }
@@ -111,7 +141,7 @@ impl Decoder for FrameCodec {
         // Where a block of few would end, and one of some.
         let (mut few, mut some) = (0, 0);
         loop {
-            // What is left over is the next block: the decoder is asked again before anything is read.
+            // The frames left over are the next block: the decoder is asked again before anything is read.
             if count == BLOCK_FRAMES_MAX {
                 break;
             }
@@ -122,7 +152,7 @@ impl Decoder for FrameCodec {
             let claimed = u32::from_le_bytes(*prefix) as usize;
             if claimed > self.frame_len_max {
                 if whole > 0 {
-                    // What came before it was said in good order. The next call finds this one at the start.
+                    // The frames before it are well-formed and come first. The next call finds this one at the start.
                     break;
                 }
                 return Err(FrameError::TooLong { claimed, max: self.frame_len_max });
@@ -139,7 +169,7 @@ impl Decoder for FrameCodec {
                 _ => {}
             }
         }
-        // Nobody waits for an answer to an event.
+        // An event has no answer that its publisher could work on meanwhile.
         let in_parts = !self.is_rest && buffer.get(LENGTH_PREFIX_LEN) != Some(&PUBLISH);
         self.is_rest |= count > SOME_FRAMES;
         if in_parts && count > BLOCK_OF_FEW && count <= FEW_FRAMES {
@@ -150,9 +180,9 @@ impl Decoder for FrameCodec {
         if whole > 0 {
             return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
         }
-        // At most one read more than what has come: a claimed length alone makes us hold nothing.
+        // Room for one read, however long the next frame claims to be: a claimed length alone makes us hold nothing.
         if buffer.is_empty() && buffer.capacity() > 2 * self.read_len {
-            // A burst made it long. A connection that falls idle gives that back.
+            // A burst made the buffer long. A connection that falls idle gives it back.
             *buffer = BytesMut::with_capacity(self.read_len);
         }
         buffer.reserve(self.read_len);
@@ -179,10 +209,10 @@ impl Encoder<&Frame> for FrameCodec {
 }
 
 impl Block {
-    /// Reads its frames.
+    /// Its frames, to be read.
     #[must_use]
     pub fn frames(self) -> Frames {
-        Frames { block: self.bytes, at: 0, left: self.count, event_head: None, request_head: None }
+        Frames { block: self.bytes, at: 0, left: self.count, kept: None }
     }
 
     /// How many bytes it has, prefixes counted.
@@ -197,7 +227,7 @@ impl Block {
         self.count
     }
 
-    /// Whether it is one frame that says nothing but what it is, as a heartbeat does.
+    /// Whether it is one frame without any field, as a heartbeat is.
     #[must_use]
     pub fn is_beat(&self) -> bool {
         self.count == 1 && self.bytes.len() == LENGTH_PREFIX_LEN + 1
@@ -211,77 +241,64 @@ impl Block {
 }
 
 impl Frames {
-    /// The next frame, if it is a usual request; any other is left to the iterator. This spares the way through a [`Frame`].
-    pub fn next_request(&mut self) -> Option<Request> {
-        let (part, is_last) = (self.part()?, self.left <= 1);
+    /// Reads the next frame. The head of a request, a reply or an event is read byte by byte, at a fifth of the cost of serde.
+    #[inline]
+    pub fn read_next(&mut self) -> Option<Next<'_>> {
+        let Some(part) = self.part() else {
+            return self.cut().map(Next::Broken);
+        };
+        self.at = part.end;
+        self.left = self.left.saturating_sub(1);
+        if let Some(next) = read_next(&self.block, part.clone(), &mut self.kept, self.left == 0) {
+            return Some(next);
+        }
+        // It begins a run of its own, with a head that is not kept.
+        self.kept = None;
+        Some(match Frame::decode_unusual(&self.block, part) {
+            Ok(Frame::Request(request)) => Next::Request(request),
+            Ok(Frame::Publish(event)) => Next::Event(event),
+            Ok(frame) => Next::Other(frame),
+            Err(error) => {
+                self.at = self.block.len();
+                Next::Broken(error)
+            }
+        })
+    }
+
+    /// Reads the next frame if it is a request of the run: its head is that of the last request of [`Frames::read_next`], but for
+    /// the id, and nothing but replies came between.
+    #[inline]
+    pub fn next_request_of_run(&mut self) -> Option<(CallbackId, BlockPayload<'_>)> {
+        let kept = self.kept.as_ref()?;
+        let part = self.part()?;
         let end = part.end;
-        let request = read_request(&self.block, part, &mut self.request_head, is_last)?;
-        self.step_to(end);
+        let request = kept.request_of_run(&self.block, part)?;
+        self.at = end;
+        self.left = self.left.saturating_sub(1);
         Some(request)
     }
 
-    /// What differs in the next frame, if it is a request that says the same as the last one of [`Frames::next_request`], but for its id and its
-    /// payload.
+    /// Reads the next frame if it is an event of the run: its head is that of the last event of [`Frames::read_next`], and nothing
+    /// but replies came between.
     #[inline]
-    pub fn next_same_request(&mut self) -> Option<(CallbackId, PayloadRef<'_>)> {
-        let kept = self.request_head.as_ref()?;
+    pub fn next_event_of_run(&mut self) -> Option<BlockPayload<'_>> {
+        let kept = self.kept.as_ref()?;
         let part = self.part()?;
         let end = part.end;
-        let same = read_same_request(&self.block, part, kept)?;
+        let payload = kept.event_of_run(&self.block, part)?;
         self.at = end;
         self.left = self.left.saturating_sub(1);
-        Some(same)
+        Some(payload)
     }
 
-    /// The next frame, if it is a usual reply, likewise.
-    pub fn next_reply(&mut self) -> Option<(CallbackId, Payload)> {
-        let part = self.part()?;
-        let end = part.end;
-        let reply = read_reply(&self.block, part)?;
-        self.step_to(end);
-        Some(reply)
-    }
-
-    /// The next frame, if it is a usual event, likewise.
-    pub fn next_event(&mut self) -> Option<Publish> {
-        let (part, is_last) = (self.part()?, self.left <= 1);
-        let end = part.end;
-        let event = read_event(&self.block, part, &mut self.event_head, is_last)?;
-        self.step_to(end);
-        Some(event)
-    }
-
-    /// The payload of the next frame, if it is an event that says the same as the last one of [`Frames::next_event`], but for its payload.
-    #[inline]
-    pub fn next_same_event(&mut self) -> Option<PayloadRef<'_>> {
-        let (at, encoding) = self.same_event()?;
-        Some(PayloadRef { encoding, bytes: &self.block[at], callbacks: &NO_CALLBACKS })
-    }
-
-    /// The same, for whoever keeps it: it shares the block.
-    #[inline]
-    pub fn next_same_payload(&mut self) -> Option<Payload> {
-        let (at, encoding) = self.same_event()?;
-        Some(Payload::new(encoding, self.block.slice(at)))
-    }
-
-    #[inline]
-    fn same_event(&mut self) -> Option<(Range<usize>, Encoding)> {
-        let part = self.part()?;
-        let end = part.end;
-        let same = read_same_event(&self.block, part, self.event_head.as_ref()?)?;
-        self.step_to(end);
-        Some(same)
-    }
-
-    /// How many frames are left: as many as the decoder counted, less those that were read.
+    /// How many frames are left: as many as the decoder counted, less the ones that were read.
     #[must_use]
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// Where the next frame stands, its prefix taken off. None if there is none: the decoder has checked the lengths, but a block
-    /// may be of another origin.
+    /// The place of the next frame, its prefix taken off. None at the end, or if it is cut: the decoder has checked the lengths,
+    /// but a block may be of another origin.
     #[inline]
     fn part(&self) -> Option<Range<usize>> {
         let rest = &self.block[self.at..];
@@ -290,13 +307,14 @@ impl Frames {
         (rest.len() - LENGTH_PREFIX_LEN >= len).then_some(start..start + len)
     }
 
-    #[inline]
-    fn step_to(&mut self, at: usize) {
-        self.at = at;
-        self.left = self.left.saturating_sub(1);
+    /// Ends the block, which has no whole frame left; says whether bytes of one are.
+    #[cold]
+    fn cut(&mut self) -> Option<FrameError> {
+        let at = std::mem::replace(&mut self.at, self.block.len());
+        (at < self.block.len()).then_some(FrameError::Cut)
     }
 
-    /// What has not been read yet, for whoever goes on with it.
+    /// The frames that have not been read yet.
     #[must_use]
     pub fn rest(mut self) -> Option<Block> {
         self.block.advance(self.at);
@@ -304,24 +322,47 @@ impl Frames {
     }
 }
 
+impl Next<'_> {
+    /// The frame itself, whose payload shares the block.
+    ///
+    /// # Errors
+    ///
+    /// When it is [`Next::Broken`].
+    pub fn into_frame(self) -> Result<Frame, FrameError> {
+        match self {
+            Next::Request(request) => Ok(Frame::Request(request)),
+            Next::Reply { callback_id, payload } => {
+                Ok(Frame::Response(Response { callback_id, outcome: Ok(payload.share()) }))
+            }
+            Next::Event(event) => Ok(Frame::Publish(event)),
+            Next::Other(frame) => Ok(frame),
+            Next::Broken(error) => Err(error),
+        }
+    }
+}
+
+impl<'a> BlockPayload<'a> {
+    /// To be read where it stands.
+    #[must_use]
+    #[inline]
+    pub fn by_ref(self) -> PayloadRef<'a> {
+        let bytes = &self.block[self.start..self.end];
+        PayloadRef { encoding: self.encoding, bytes, callbacks: &NO_CALLBACKS }
+    }
+
+    /// To be kept: it holds the block, however long that is.
+    #[must_use]
+    #[inline]
+    pub fn share(self) -> Payload {
+        Payload::new(self.encoding, self.block.slice(self.start..self.end))
+    }
+}
+
 impl Iterator for Frames {
     type Item = Result<Frame, FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at == self.block.len() {
-            return None;
-        }
-        let frame = match self.part() {
-            Some(part) => {
-                self.step_to(part.end);
-                Frame::decode_part(&self.block, part)
-            }
-            None => Err(FrameError::Cut),
-        };
-        if frame.is_err() {
-            self.at = self.block.len();
-        }
-        Some(frame)
+        self.read_next().map(Next::into_frame)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -332,6 +373,7 @@ impl Iterator for Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ByteString, CallError, Code, Fate};
 
     /// How many frames each block of a read has.
     fn blocks(frames: usize) -> Vec<usize> {
@@ -344,6 +386,112 @@ mod tests {
         let mut codec = FrameCodec::unbound();
         std::iter::from_fn(|| codec.decode(&mut buffer).unwrap().map(|block| block.frames().count()))
             .collect()
+    }
+
+    fn request(id: u64, action: &'static str, functions: u64) -> Frame {
+        let (node, caller) = (ByteString::new(), ByteString::new());
+        let payload = Payload {
+            callbacks: (0..functions).map(CallbackId).collect(),
+            ..Payload::new(Encoding::Bincode, vec![id as u8])
+        };
+        let (callback_id, action) = (CallbackId(id), ByteString::from_static(action));
+        Frame::Request(Request { callback_id, action, node, caller, time_left: None, payload })
+    }
+
+    fn event(topic: &'static str, groups: &[&'static str]) -> Frame {
+        let groups = groups.iter().copied().map(ByteString::from_static).collect();
+        let (topic, publisher) = (ByteString::from_static(topic), ByteString::new());
+        Frame::Publish(Publish { topic, publisher, for_all: true, groups, payload: Payload::default() })
+    }
+
+    fn reply(id: u64) -> Frame {
+        Frame::Response(Response { callback_id: CallbackId(id), outcome: Ok(Payload::default()) })
+    }
+
+    fn frames(frames: &[Frame]) -> Frames {
+        let mut buffer = BytesMut::new();
+        frames.iter().for_each(|frame| frame.encode(&mut buffer));
+        FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap().frames()
+    }
+
+    /// How many frames each reading takes: one, and the others of its run.
+    fn runs(mut frames: Frames) -> Vec<usize> {
+        let mut runs = Vec::new();
+        while frames.read_next().is_some() {
+            let mut len = 1;
+            while frames.next_request_of_run().is_some() || frames.next_event_of_run().is_some() {
+                len += 1;
+            }
+            runs.push(len);
+        }
+        runs
+    }
+
+    #[test]
+    fn requests_that_differ_in_id_and_payload_only_are_a_run() {
+        let requests = |actions: &[&'static str]| {
+            let requests = actions.iter().zip(0..).map(|(action, id)| request(id, action, 0));
+            frames(&requests.collect::<Vec<_>>())
+        };
+        assert_eq!(runs(requests(&["a"])), [1]);
+        assert_eq!(runs(requests(&["a", "a", "a", "b", "a", "a"])), [3, 1, 2]);
+        let mut run = requests(&["a", "a"]);
+        let first = run.read_next();
+        assert!(matches!(first, Some(Next::Request(request)) if request.callback_id == CallbackId(0)));
+        let (callback_id, payload) = run.next_request_of_run().unwrap();
+        assert_eq!((callback_id, payload.by_ref().bytes), (CallbackId(1), &[1][..]));
+        assert_eq!(run.left(), 0);
+        assert!(run.read_next().is_none());
+    }
+
+    #[test]
+    fn events_of_one_topic_are_a_run() {
+        let events = frames(&[event("t", &[]), event("t", &[]), event("u", &[]), event("u", &[])]);
+        assert_eq!(runs(events), [2, 2]);
+    }
+
+    #[test]
+    fn a_run_ends_with_a_frame_that_may_change_what_its_requests_mean() {
+        let (first, second) = (request(1, "a", 0), request(2, "a", 0));
+        for between in [request(3, "a", 1), event("a", &[]), event("a", &["g"]), Frame::Ping] {
+            let mut frames = frames(&[first.clone(), between.clone(), second.clone()]);
+            assert!(matches!(frames.read_next(), Some(Next::Request(_))));
+            assert!(frames.next_request_of_run().is_none(), "{between:?} is not of the run");
+            assert!(frames.read_next().is_some());
+            assert!(frames.next_request_of_run().is_none(), "{between:?} ended the run");
+            assert!(matches!(frames.read_next(), Some(Next::Request(_))));
+        }
+        assert_eq!(runs(frames(&[event("t", &["g"]), event("t", &[]), event("t", &[])])), [1, 2]);
+    }
+
+    #[test]
+    fn each_frame_is_read_as_what_it_is() {
+        let error = CallError::new(Code::OVERLOADED, Fate::NotSent, "full");
+        let refused = Frame::Response(Response { callback_id: CallbackId(4), outcome: Err(error) });
+        let all =
+            [request(1, "a", 0), request(2, "a", 2), reply(3), refused, event("t", &["g"]), Frame::Drain];
+        let mut frames = frames(&all);
+        assert!(matches!(frames.read_next(), Some(Next::Request(_))));
+        assert!(
+            matches!(frames.read_next(), Some(Next::Request(request)) if request.payload.callbacks.len() == 2)
+        );
+        assert!(matches!(frames.read_next(), Some(Next::Reply { callback_id: CallbackId(3), .. })));
+        assert!(matches!(frames.read_next(), Some(Next::Other(Frame::Response(_)))));
+        assert!(matches!(frames.read_next(), Some(Next::Event(event)) if event.groups.len() == 1));
+        assert!(matches!(frames.read_next(), Some(Next::Other(Frame::Drain))));
+        assert!(frames.read_next().is_none());
+    }
+
+    #[test]
+    fn nothing_is_read_behind_bytes_that_are_no_frame() {
+        let bytes = [&[1, 0, 0, 0, 19][..], &[1, 0, 0, 0, 99], &[1, 0, 0, 0, 19]].concat();
+        let mut frames = Block { bytes: bytes.into(), count: 3 }.frames();
+        assert!(matches!(frames.read_next(), Some(Next::Other(Frame::Pong))));
+        assert!(matches!(frames.read_next(), Some(Next::Broken(FrameError::Malformed(_)))));
+        assert!(frames.read_next().is_none());
+        let mut cut = Block { bytes: Bytes::from_static(&[9, 0, 0]), count: 1 }.frames();
+        assert!(matches!(cut.read_next(), Some(Next::Broken(FrameError::Cut))));
+        assert!(cut.read_next().is_none());
     }
 
     #[test]

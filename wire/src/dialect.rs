@@ -1,5 +1,5 @@
 //! Other protocols. A dialect is a state machine without a socket: it hears foreign bytes and says frames of ours, and the other
-//! way round, so that whoever speaks it looks like a branch, or like a master. It stands between a foreign socket and an
+//! way round, so that a foreign program looks like a branch, or like a master. It stands between a foreign socket and an
 //! actor that knows nothing of it.
 
 mod dnode;
@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 
 /// A protocol of others, at one connection.
 pub trait Dialect: Send + 'static {
-    /// The connection is open: what is to be said first.
+    /// Says the first messages and frames of a connection that is open.
     fn begin(&mut self, now: Instant, said: &mut Said);
 
-    /// Takes as much as it can from what came from outside, unless it has so much to say that this should leave first.
+    /// Takes as many messages as it can from the bytes that came, unless it has so much to say that this should leave first.
     ///
     /// # Errors
     ///
-    /// When the bytes are not of this protocol. What was said before is still good; then the connection is closed.
+    /// When the bytes are not of this protocol. All that was said before still leaves; then the connection is closed.
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError>;
 
     /// Takes a frame of ours.
@@ -40,11 +40,11 @@ pub trait Dialect: Send + 'static {
     /// When the connection is over, as after a refused bind.
     fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError>;
 
-    /// Ends what has waited for too long. Called about once a second.
+    /// Ends the calls whose deadlines have passed. Called about once a second.
     fn expire(&mut self, now: Instant, said: &mut Said);
 }
 
-/// What a dialect has to say, in both directions.
+/// The words of a dialect, in both directions, until they leave.
 #[derive(Default, Debug)]
 pub struct Said {
     /// To ours.
@@ -56,18 +56,18 @@ pub struct Said {
 }
 
 impl Said {
-    /// Whether whoever hears should stop: what is said must leave before there is more of it.
+    /// Whether hearing should stop: the bytes that are said must leave before there are more of them.
     pub(crate) fn is_enough(&mut self) -> bool {
         self.enough = self.bytes.len() > FOREIGN_BUFFER_LEN_MAX;
         self.enough
     }
 
-    /// What became of a request of ours.
+    /// Answers a request of ours.
     pub(crate) fn answer(&mut self, callback_id: CallbackId, outcome: Result<Payload, CallError>) {
         self.frames.push(Frame::Response(Response { callback_id, outcome }));
     }
 
-    /// The functions that came with it are given back.
+    /// Gives back the functions of a payload.
     pub(crate) fn give_back(&mut self, payload: &Payload) {
         for passed in &payload.callbacks {
             if let Passed::Lent(id) = passed {
@@ -76,7 +76,7 @@ impl Said {
         }
     }
 
-    /// For protocols that have no form for functions: they are given back, and whoever passes some is told.
+    /// For protocols that have no form for functions: gives them back, and refuses the payload that passes some.
     pub(crate) fn without_functions(&mut self, payload: &Payload, dialect: &str) -> Result<(), CallError> {
         if payload.callbacks.is_empty() {
             return Ok(());
@@ -100,7 +100,7 @@ impl Said {
         Ok(payload)
     }
 
-    /// For protocols that have no form for functions: one that nobody can have lent is called.
+    /// For protocols that have no form for functions: refuses the call of one, which was never lent.
     pub(crate) fn nobody_lent(&mut self, invoke: &Invoke, dialect: &str) {
         self.give_back(&invoke.payload);
         if let Some(callback_id) = invoke.callback_id {
@@ -128,7 +128,7 @@ pub enum DialectError {
     Malformed {
         /// Which protocol it should be.
         dialect: &'static str,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
     /// Our end closes it, and it may come back.
@@ -146,11 +146,11 @@ impl From<Refused> for DialectError {
     }
 }
 
-/// What a foreign connection may call.
+/// The actions that a foreign connection may call.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Allowed(Option<Vec<Pattern>>);
 
-/// The actions that a foreign connection may see: it follows what comes and goes.
+/// The actions that a foreign connection may see, as nodes come and go.
 #[derive(Default, Debug)]
 pub(crate) struct Visible {
     allowed: Allowed,
@@ -159,7 +159,7 @@ pub(crate) struct Visible {
     nodes: HashMap<SessionId, HashSet<ByteString>>,
 }
 
-/// Calls of a foreign connection that are on their way: each with whatever its protocol knows it by, and its deadline.
+/// Calls of a foreign connection that are in flight: each with the key that its protocol knows it by, and its deadline.
 #[derive(Debug)]
 pub(crate) struct Calls<T> {
     waiting: HashMap<CallbackId, T>,
@@ -208,11 +208,11 @@ impl Visible {
         }
         let offered = self.nodes.entry(news.session).or_default();
         for (action, _) in news.actions {
-            // What stands for others has no name to be called by.
+            // An action that stands for others has no name to be called by.
             if !self.allowed.allows(&action) || is_everything_below(&action) {
                 continue;
             }
-            // Names from a frame share its buffer; what is kept must not keep that.
+            // Names from a frame share its buffer, which the name that is kept must not keep.
             let action = ByteString::from(&*action);
             if offered.insert(action.clone()) {
                 *self.actions.entry(action).or_default() += 1;

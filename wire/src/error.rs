@@ -12,8 +12,7 @@ pub enum Fate {
     NotSent,
     /// The request was sent, and its answer did not come: the action may have run, or may still run.
     Unknown,
-    /// The action ran and failed, or whoever was asked refused it and says so. Calling again has the same effect as a
-    /// second call.
+    /// The action ran and failed, or its provider refused the call and says so. Calling again is a second call.
     Failed,
 }
 
@@ -27,7 +26,7 @@ impl fmt::Display for Fate {
     }
 }
 
-/// The number of an error. Those below 1,000 are meshwork's own; 0 to 3 are node-mesh's. An application chooses its own
+/// The number of an error. Numbers below 1,000 are meshwork's own, of which 0 to 3 are node-mesh's. An application chooses its own
 /// from 1,000 on, or stays with [`Code::UNKNOWN`] and a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -61,7 +60,7 @@ codes! {
     BIND_ERROR = 3;
     /// The connection did not bind, or its bind was not answered, within the bind deadline.
     BIND_TIMEOUT = 4;
-    /// Nobody offers the action.
+    /// No node offers the action.
     ACTION_NOT_FOUND = 5;
     /// There is no room: too much in flight, a full outbox, no permit left.
     OVERLOADED = 6;
@@ -71,7 +70,7 @@ codes! {
     PROVIDER_LOST = 8;
     /// The caller's own link went away.
     LINK_LOST = 9;
-    /// The caller may not do this.
+    /// The permit of the caller does not cover this.
     NOT_PERMITTED = 10;
     /// The arguments or the reply are not of the expected shape.
     CANNOT_DECODE = 11;
@@ -79,7 +78,7 @@ codes! {
     CANNOT_ENCODE = 12;
     /// The responder panicked.
     PANICKED = 13;
-    /// The node finishes what is in flight and takes no more.
+    /// The node finishes the requests in flight and takes no more.
     DRAINING = 14;
     /// The arguments or the reply do not fit into a frame.
     FRAME_TOO_LARGE = 15;
@@ -119,7 +118,7 @@ impl CallError {
         Self::named(code, fate, name, message)
     }
 
-    /// An error with a name of the application's. Name and message are cut to what a frame carries.
+    /// An error with a name of the application's. Name and message are cut to [`ERROR_MESSAGE_LEN_MAX`].
     #[must_use]
     pub fn named(
         code: Code,
@@ -131,14 +130,14 @@ impl CallError {
         Self(Box::new(Parts { code, fate, name, message, data: None }))
     }
 
-    /// The same error with data of the application's.
+    /// This error with data of the application's.
     #[must_use]
     pub fn with_data(mut self, data: Payload) -> Self {
         self.0.data = Some(data);
         self
     }
 
-    /// The same error with another fate: what was `failed` for a provider's own call is `failed` for its caller too.
+    /// This error with another fate, as where the error of one call becomes the outcome of another.
     #[must_use]
     pub fn with_fate(mut self, fate: Fate) -> Self {
         self.0.fate = fate;

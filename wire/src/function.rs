@@ -1,8 +1,8 @@
-//! Functions as arguments. A function is no bytes: it travels beside the payload, and the payload holds its index among those
-//! that travel with it. While a value is written, the functions in it are noted; while one is read, they are handed out. So a
+//! Functions as arguments. A function is no bytes: it travels beside the payload, and the payload holds its index among the
+//! functions that travel with it. While a value is written, the functions in it are noted; while one is read, they are handed out. So a
 //! function may stand at any depth of a value, in any encoding.
 //!
-//! What a function *is*, a closure or a way to one, is the business of `meshwork-actors` and `meshwork`.
+//! Whether a function is a closure or a way to one is the business of `meshwork-actors` and `meshwork`.
 
 use crate::limits::CALLBACKS_PER_REQUEST_MAX;
 use crate::{CallError, CallbackId, Encoding, Payload};
@@ -13,12 +13,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a function does when it is called. It may be called from any thread, any number of times, and at once.
+/// The body of a function. It may be called from any thread, any number of times, and several times at once.
 pub trait Callable: Send + Sync + 'static {
-    /// Calls it. The future may be dropped at any time: then nobody waits any more.
+    /// Calls it. The caller drops the future when it waits no more, which may be at any time.
     fn invoke(&self, invocation: Invocation) -> Invoked;
 
-    /// The encoding that its arguments are written in: whoever lends it over a link reads that one.
+    /// The encoding that its arguments are written in: the one that its lender reads.
     fn encoding(&self) -> Encoding {
         Encoding::Bincode
     }
@@ -34,24 +34,23 @@ pub struct Invocation {
     pub arguments: Payload,
     /// How long the caller waits; `None` for ever.
     pub within: Option<Duration>,
-    /// What the caller waits for.
+    /// The part of the outcome that the caller waits for.
     pub wants: Wants,
 }
 
-/// What the caller of a function waits for.
+/// The part of the outcome that the caller of a function waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Wants {
-    /// Its result.
+    /// The result.
     #[default]
     Result,
-    /// Only its end: its result is `()`. A function of another protocol that has no result to tell of is over when it has been
-    /// called.
+    /// Only the end: the result is `()`. A function of another protocol that tells no result is over when it has been called.
     End,
     /// Nothing: not even whether it was called.
     Nothing,
 }
 
-/// A function. Clones are the same one; it ends with the last of them.
+/// A function. Clones share it; it ends with the last of them.
 #[derive(Clone)]
 pub struct Function(Arc<dyn Callable>);
 
@@ -68,8 +67,7 @@ pub enum Passed {
     Lent(CallbackId),
 }
 
-/// What stands in the payload in place of a function, in every encoding the same: in those that describe themselves, a map with
-/// this one entry.
+/// The value that stands in a payload in place of a function: in an encoding that describes itself, a map with this one entry.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Placeholder {
@@ -78,14 +76,14 @@ struct Placeholder {
 }
 
 thread_local! {
-    /// Whether a value is being written on this thread, and whether it has functions: most have none, and then this is all that
+    /// Whether a value is being written on this thread, and whether it has functions: most values have none, and then nothing else
     /// is looked at.
     static NOTING: Cell<Noting> = const { Cell::new(Noting::No) };
-    /// Its functions.
+    /// The functions of the value that is being written.
     static NOTED: Cell<Vec<Function>> = const { Cell::new(Vec::new()) };
     /// Whether functions are handed out to the value that is being read on this thread.
     static HANDING_OUT: Cell<bool> = const { Cell::new(false) };
-    /// Those.
+    /// The functions that are handed out.
     static HANDED_OUT: Cell<Callbacks> = const { Cell::new(Callbacks(None)) };
 }
 
@@ -93,13 +91,14 @@ thread_local! {
 enum Noting {
     /// No value is being written.
     No,
-    /// One that has no functions so far.
+    /// A value without functions so far.
     None,
+    /// A value with functions.
     Some,
 }
 
 impl Function {
-    /// A function that does this.
+    /// A function with this body.
     pub fn new(callable: impl Callable) -> Self {
         Self(Arc::new(callable))
     }
@@ -123,13 +122,13 @@ impl Callbacks {
         Self(None)
     }
 
-    /// These functions.
+    /// The functions of a payload, in the order of their indexes.
     pub fn new(passed: impl IntoIterator<Item = Passed>) -> Self {
         let passed: Arc<[_]> = passed.into_iter().collect();
         Self((!passed.is_empty()).then_some(passed))
     }
 
-    /// All of them.
+    /// The functions, in the order of their indexes.
     pub fn iter(&self) -> std::slice::Iter<'_, Passed> {
         self.0.as_deref().unwrap_or_default().iter()
     }
@@ -147,8 +146,8 @@ impl Callbacks {
         self.0.is_none()
     }
 
-    /// The numbers under which they are lent, as a frame carries them. One that is not lent has no number; its place is taken by
-    /// one that is never drawn, so that a call of it finds nobody.
+    /// The numbers under which they are lent, as a frame carries them. A function that is not lent has the number that is never
+    /// drawn, so that a call of it fails.
     #[must_use]
     pub fn ids(&self) -> Vec<CallbackId> {
         let id = |passed: &Passed| match passed {
@@ -158,14 +157,14 @@ impl Callbacks {
         self.iter().map(id).collect()
     }
 
-    /// Notes the functions of the value that `write` writes; gives them with what it gives.
+    /// Notes the functions of the value that `write` writes; gives the outcome of `write`, and them.
     ///
     /// # Errors
     ///
     /// When there are more than [`CALLBACKS_PER_REQUEST_MAX`].
     #[inline]
     pub(crate) fn noted<T>(write: impl FnOnce() -> T) -> (T, Result<Self, String>) {
-        /// Goes back to what was being written around it, whatever happens.
+        /// Goes back to the value that was being written around this one, also after a panic.
         struct Around {
             noting: Noting,
             noted: Vec<Function>,
@@ -207,7 +206,7 @@ impl Callbacks {
 
     #[inline(never)]
     fn hand_out_some<T>(&self, read: impl FnOnce() -> T) -> T {
-        /// Goes back to what was being read around it, whatever happens.
+        /// Goes back to the value that was being read around this one, also after a panic.
         struct Around {
             handing_out: bool,
             handed_out: Callbacks,

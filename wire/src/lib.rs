@@ -1,8 +1,8 @@
-//! What meshwork says on the wire: [`Frame`]s and the bytes they are made of, [`Payload`]s in three encodings, names and
+//! The wire of meshwork: [`Frame`]s and the bytes they are made of, [`Payload`]s in three encodings, names and
 //! [`Pattern`]s, [`CallError`]s with stable codes, and every bound of every crate ([`limits`]).
 //!
-//! There is no runtime, no clock and no socket in here: bytes come in, values go out, and the other way round. Who decides
-//! and who waits is the business of `meshwork-actors`; what users import is `meshwork`.
+//! There is no runtime, no clock and no socket in here: bytes come in, values go out, and the other way round. Decisions
+//! and waiting are the business of `meshwork-actors`; users import `meshwork`.
 #![deny(missing_docs)]
 
 mod codec;
@@ -18,7 +18,7 @@ mod pattern;
 mod payload;
 
 pub use bytestring::ByteString;
-pub use codec::{Block, FrameCodec, FrameError, Frames};
+pub use codec::{Block, BlockPayload, FrameCodec, FrameError, Frames, Next};
 pub use copy::append;
 pub use dialect::{
     Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer,
@@ -26,9 +26,9 @@ pub use dialect::{
 };
 pub use error::{CallError, Code, Fate};
 pub use frame::{
-    ActionDescription, Bind, Bound, Broadcast, CommonEventHead, CommonHead, Describe, Described, Frame,
-    FrameRef, Invoke, LikeBefore, NodeNews, Offer, Outcome, Publish, Refused, Register, Request, Response,
-    SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
+    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, FrameRef, HeadTemplate, Invoke,
+    NodeNews, Offer, Outcome, Publish, Refused, Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX,
+    Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
 };
 pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};

@@ -1,5 +1,5 @@
 //! A user's bytes and the codec they were written with. This is the one file that names bincode, rmp-serde and serde_json:
-//! whoever wants another codec changes it here. The heads of frames are bincode too and are read and written here.
+//! another codec would be added here. The heads of frames are bincode too and are read and written here.
 
 mod bounded;
 mod value;
@@ -43,7 +43,7 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// A user's value as bytes, with the encoding that they were written in. Whoever relays it does not open it. Cloning it
+/// A user's value as bytes, with the encoding that they were written in. A relay does not open it. Cloning it
 /// shares the bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Payload {
@@ -72,7 +72,7 @@ pub struct PayloadRef<'a> {
 pub struct EncodeError {
     /// The encoding that was asked for.
     pub encoding: Encoding,
-    /// What the codec says.
+    /// The sentence of the codec.
     pub reason: String,
 }
 
@@ -84,7 +84,7 @@ pub struct DecodeError {
     pub encoding: Encoding,
     /// The type that was expected.
     pub expected: &'static str,
-    /// What the codec says.
+    /// The sentence of the codec.
     pub reason: String,
 }
 
@@ -112,7 +112,7 @@ thread_local! {
 /// buffer grow.
 const SCRATCH_LEN: usize = 4 * 1024;
 
-/// Payloads of so many bytes are small: they are gathered on the stack and have their bytes for themselves.
+/// Payloads of at most this many bytes are small: they are gathered on the stack and share no buffer.
 const SMALL_LEN_MAX: usize = 64;
 
 impl Payload {
@@ -174,12 +174,12 @@ impl Payload {
         PayloadRef::from(self).decode_arguments()
     }
 
-    /// The same value in another encoding. Both must describe themselves: what is bincode cannot be read without its type. Byte
-    /// strings, which JSON has not, become lists of numbers, and what is no number there becomes null.
+    /// The value in another encoding. Both must describe themselves: bincode cannot be read without its type. Byte strings, which
+    /// JSON has not, become lists of numbers, and floats that are no number become null.
     ///
     /// # Errors
     ///
-    /// When the bytes are not what their encoding says, or the other one has no form for them.
+    /// When the bytes are not of their encoding, or the other encoding has no form for the value.
     pub fn transcode(&self, encoding: Encoding) -> Result<Self, CallError> {
         if encoding == self.encoding {
             return Ok(self.clone());
@@ -226,12 +226,12 @@ impl PayloadRef<'_> {
         callbacks.hand_out(|| read(encoding, bytes)).map_err(|reason| not_read::<T>(encoding, reason))
     }
 
-    /// Reads the arguments of a call. Callers that write lists of arguments send one even if there is one argument, or none: where a
-    /// list is not what is expected, its only element is looked at, and an empty one is nothing.
+    /// Reads the arguments of a call. Callers that write lists of arguments send one even if there is one argument, or none: where
+    /// a list is not expected, its only element is read, and an empty list is read as nothing.
     ///
     /// # Errors
     ///
-    /// When the bytes are not a `T`, and neither is such an element.
+    /// When neither the bytes nor such an element are a `T`.
     #[inline]
     pub fn decode_arguments<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
         self.decode().or_else(|error| self.decode_only_argument(error))
@@ -269,7 +269,7 @@ impl PayloadRef<'_> {
 
 #[cold]
 fn not_read<T>(encoding: Encoding, mut reason: String) -> DecodeError {
-    // Codecs quote what they do not understand, however long that is.
+    // Codecs quote the text that they do not understand, however long it is.
     reason.truncate(cut_len(&reason));
     reason.shrink_to_fit();
     DecodeError { encoding, expected: std::any::type_name::<T>(), reason }
@@ -283,7 +283,7 @@ fn written<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<(Writ
     match written.and(callbacks) {
         Ok(callbacks) => Ok((writer, callbacks)),
         Err(reason) => {
-            // What it was gathered in is used again.
+            // The buffer is used again.
             writer.finish();
             Err(EncodeError { encoding, reason })
         }
@@ -308,7 +308,7 @@ fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, writer: &mut Writ
 struct Writer {
     gathered: [u8; SMALL_LEN_MAX],
     len: usize,
-    /// What was gathered before.
+    /// The bytes that were gathered before.
     buffer: Option<BytesMut>,
 }
 
@@ -333,7 +333,7 @@ impl Writer {
     fn spill(&mut self, bytes: &[u8]) {
         let buffer = self.buffer.get_or_insert_with(|| {
             // Taken, not borrowed: a `Serialize` that itself encodes a payload finds an empty buffer instead of a panic.
-            // It is gone when the thread ends, and whoever says goodbye then makes a buffer of their own.
+            // It is gone when the thread ends: a payload that is written then has a buffer of its own.
             let mut buffer = SCRATCH.try_with(Cell::take).unwrap_or_default();
             buffer.reserve(SCRATCH_LEN / 8);
             if buffer.capacity() < SCRATCH_LEN / 4 {
@@ -346,7 +346,7 @@ impl Writer {
         self.len = 0;
     }
 
-    /// All of it, if it is small.
+    /// The payload, if it is small.
     #[inline]
     fn small(&self) -> Option<&[u8]> {
         if self.buffer.is_none() { Some(&self.gathered[..self.len]) } else { None }
@@ -360,7 +360,7 @@ impl Writer {
         };
         buffer.extend_from_slice(gathered);
         let bytes = buffer.split().freeze();
-        // What is left of a buffer that grew is part of a long allocation, which the next payload would keep.
+        // The rest of a buffer that grew is part of a long allocation, which the next payload would keep.
         if bytes.len() <= SCRATCH_LEN {
             _ = SCRATCH.try_with(|scratch| scratch.set(buffer));
         }
@@ -396,14 +396,14 @@ impl io::Write for Writer {
 
 #[inline]
 fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, String> {
-    // The self-describing ones need it too: they ask a type that holds nothing but itself, in newtypes and options, again
-    // and again for one and the same byte.
+    // The self-describing encodings need bounds too: they ask a type that holds nothing but itself, in newtypes and options, again
+    // and again for one byte.
     let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     let again = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     match encoding {
         Encoding::Bincode => read_bincode(bytes, &bounds),
         Encoding::MessagePack => read_packed(bytes, &bounds).or_else(|error| {
-            // A type that knows no bytes, as those of JSON do not, takes them as JSON has them.
+            // A type that knows no byte strings, as types written for JSON do, takes them as lists of numbers.
             let as_lists = bounds.met_bytes().then(|| read_packed(bytes, &again().with_bytes_as_lists()));
             as_lists.and_then(Result::ok).ok_or(error)
         }),
@@ -486,7 +486,7 @@ pub(crate) fn write_head<T: Serialize>(head: &T, buffer: &mut BytesMut) {
 
 /// Reads the head of a frame; gives it and its length.
 pub(crate) fn read_head<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<(T, usize), String> {
-    // Not bounded as a whole, which costs a request 30 ns, one sixth of its reading. Its parts that own what they hold are.
+    // Not bounded as a whole, which costs a request 30 ns, one sixth of its reading. Its parts that own memory are.
     let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
     bincode::serde::borrow_decode_from_slice(bytes, config).map_err(|error| error.to_string())
 }

@@ -11,7 +11,7 @@ use meshwork_wire::limits::{
     LENGTH_PREFIX_LEN, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
     PAYLOAD_SHARED_LEN_MIN,
 };
-use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, LikeBefore, Payload, Response, append};
+use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, Payload, RequestRun, Response, append};
 use std::collections::VecDeque;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::AtomicUsize, atomic::Ordering,
@@ -62,7 +62,7 @@ enum EncodedBytes<'a> {
 pub(crate) struct OutboxGuard<'a> {
     outbox: &'a Outbox,
     queue: MutexGuard<'a, Queue>,
-    before: LikeBefore,
+    before: RequestRun,
 }
 
 struct Shared {
@@ -202,7 +202,7 @@ impl Outbox {
 
     /// Holds it while several frames are appended.
     pub(crate) fn hold(&self) -> OutboxGuard<'_> {
-        OutboxGuard { outbox: self, queue: self.lock(), before: LikeBefore::default() }
+        OutboxGuard { outbox: self, queue: self.lock(), before: RequestRun::default() }
     }
 
     /// The functions that are lent to the other end.
@@ -428,7 +428,7 @@ impl OutboxGuard<'_> {
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
         match aside {
             Some(_) => frame.encode_without_payload(&mut queue.small),
-            None => frame.encode_after(&mut self.before, &mut queue.small),
+            None => frame.encode_in_run(&mut self.before, &mut queue.small),
         }
         let len = queue.small.len() - start + aside.map_or(0, Payload::len);
         if let Err(too_long) = self.outbox.check_len(len - LENGTH_PREFIX_LEN) {

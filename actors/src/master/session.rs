@@ -48,8 +48,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, Bound, ByteString, CallError, CallbackId, Callbacks, Code, Describe, Described, Fate, Frame,
-    FrameError, Frames, Invocation, Outcome, Pattern, Payload, Refused, Request, Response, check_action,
-    check_node, check_topic,
+    FrameError, Frames, Invocation, Next, Outcome, Pattern, Payload, Refused, Request, Response,
+    check_action, check_node, check_topic,
 };
 use state::{Phase, Verdict};
 use std::cell::Cell;
@@ -193,41 +193,33 @@ impl SessionActor {
         let mut frames = block.frames();
         loop {
             self.turn.left = frames.left().saturating_sub(1);
-            // Requests, replies and events are nearly all there is.
-            if self.phase.is_calling() {
-                if let Some(request) = frames.next_request() {
+            match frames.read_next() {
+                None => break,
+                Some(Next::Request(request)) if self.phase.is_calling() => {
                     self.turn.answered = None;
                     self.request(request, now, context);
                     if let Some(like) = self.turn.answered.take() {
                         self.answer_alike(&like, &mut frames, context);
                     }
-                    continue;
                 }
-                if let Some((callback_id, payload)) = frames.next_reply() {
-                    self.response(callback_id, Ok(payload));
-                    continue;
+                Some(Next::Reply { callback_id, payload }) if self.phase.is_calling() => {
+                    self.response(callback_id, Ok(payload.share()));
                 }
-                if let Some(event) = frames.next_event() {
-                    self.publish(event, Some(&mut frames));
-                    continue;
-                }
-            }
-            let Some(frame) = frames.next() else {
-                break;
-            };
-            match frame {
-                Ok(frame) => match self.phase.judge(&frame) {
-                    Verdict::Take => self.take(frame, now, context),
-                    Verdict::Ignore => break,
-                    Verdict::Refuse(why) => {
-                        self.refuse(Code::BIND_ERROR, why, false, context);
+                Some(Next::Event(event)) if self.phase.is_calling() => self.publish(event, Some(&mut frames)),
+                Some(next) => match next.into_frame() {
+                    Ok(frame) => match self.phase.judge(&frame) {
+                        Verdict::Take => self.take(frame, now, context),
+                        Verdict::Ignore => break,
+                        Verdict::Refuse(why) => {
+                            self.refuse(Code::BIND_ERROR, why, false, context);
+                            break;
+                        }
+                    },
+                    Err(error) => {
+                        self.broken(&error, context);
                         break;
                     }
                 },
-                Err(error) => {
-                    self.broken(&error, context);
-                    break;
-                }
             }
         }
         self.end_turn(context);
@@ -454,7 +446,7 @@ impl SessionActor {
         };
         while let Some(own) = providers.own() {
             let left = frames.left().saturating_sub(1);
-            let Some((callback_id, arguments)) = frames.next_same_request() else {
+            let Some((callback_id, arguments)) = frames.next_request_of_run() else {
                 break;
             };
             if self.is_used(callback_id) {
@@ -465,7 +457,7 @@ impl SessionActor {
                 continue;
             }
             let replies = BlockReplies::new(self.outbox(), &self.turn.own_replies, left);
-            self.answering.start(own, arguments, like, callback_id, &replies);
+            self.answering.start(own, arguments.by_ref(), like, callback_id, &replies);
         }
         self.turn.last_route = Some((action, providers));
     }
@@ -605,7 +597,7 @@ impl SessionActor {
         let event = |payload| Event { topic: topic.clone(), publisher: publisher.clone(), payload };
         self.turn.events.push(event(payload));
         if let Some(frames) = frames {
-            self.turn.events.extend(std::iter::from_fn(|| frames.next_same_payload()).map(event));
+            self.turn.events.extend(std::iter::from_fn(|| Some(event(frames.next_event_of_run()?.share()))));
         }
     }
 

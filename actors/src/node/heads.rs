@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 use hashbrown::HashMap;
-use meshwork_wire::{ByteString, CallbackId, CommonHead, Encoding, Payload, Request};
+use meshwork_wire::{ByteString, CallbackId, Encoding, HeadTemplate, Payload, Request};
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(crate) struct HeadIndex(u32);
 
 struct Head {
     spec: Spec,
-    template: CommonHead,
+    template: HeadTemplate,
 }
 
 impl Heads {
@@ -45,7 +45,7 @@ impl Heads {
         if self.heads.len() >= HEADS_MAX {
             return None;
         }
-        let template = CommonHead::of(&Request {
+        let template = HeadTemplate::of_request(&Request {
             callback_id: CallbackId(0),
             action: spec.action.clone(),
             node: spec.node.clone(),
@@ -75,7 +75,7 @@ impl Heads {
         let Some(head) = self.heads.get(place.0 as usize) else {
             return false;
         };
-        head.template.encode(callback_id, arguments, frames);
+        head.template.write_request(callback_id, arguments, frames);
         true
     }
 }

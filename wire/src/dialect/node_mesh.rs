@@ -2,8 +2,8 @@
 //! messages. A message is a map: `id`, `type` (request, callback, publish, notification), `source` (custom, system), `fromId`, `fromName`,
 //! `targetId`, `time`, `content` (`action`, `params`) and `data` (`body`, `error`).
 //!
-//! `node_mesh/server.rs` is a master's end of it, `node_mesh/client.rs` a branch's. What both have in common is here: messages, values, and
-//! what is said once the bind is done. The lists of arguments of requests, events and broadcasts are the values of ours.
+//! `node_mesh/server.rs` is a master's end of it, `node_mesh/client.rs` a branch's. Common to both, and here: messages, values, and
+//! the talk once the bind is done. The lists of arguments of requests, events and broadcasts are the values of ours.
 
 mod batch;
 mod client;
@@ -31,18 +31,18 @@ const REGISTER: &str = "action:register";
 const HEARTBEAT: &str = "action:heartbeat";
 const DISCONNECT: &str = "action:disconnect";
 
-/// What is said once the bind is done, by either end.
+/// The talk of either end once the bind is done.
 #[derive(Debug)]
 struct Talk {
     peer: String,
     /// The name of the branch.
     name: ByteString,
-    /// What is asked of ours.
+    /// Requests to our end that are in flight, with the party that waits for the answer.
     calls: Calls<Waiter>,
     /// Requests to the other end.
     asked: HashSet<CallbackId>,
     next_id: u64,
-    /// When the other end said what time it is, and what it said: milliseconds since the epoch.
+    /// The clock of the other end, in milliseconds since the epoch, and when it told it.
     clock: Option<(Instant, f64)>,
 }
 
@@ -150,7 +150,7 @@ impl Value {
     }
 }
 
-/// Theirs are texts of any form, and ours have segments and no `*`: what would be none of ours is escaped.
+/// Their topics are texts of any form, ours have segments and no `*`: a part that would be none of ours is escaped.
 fn topic_of(theirs: ByteString) -> ByteString {
     if check_topic(&theirs).is_ok() && !theirs.contains('%') {
         return theirs;
@@ -192,7 +192,7 @@ const ESCAPED: [(&str, char); 3] = [("%2F", '/'), ("%2A", '*'), ("%25", '%')];
 /// The largest integers that a number of JavaScript tells apart from their neighbours.
 const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 
-/// What msgpackr writes for `undefined`.
+/// The bytes that msgpackr writes for `undefined`.
 const UNDEFINED: (i8, [u8; 1]) = (0, [0]);
 
 /// A value as Node.js writes it, as the one that is meant: its integers of more than 32 bits are floats, and nothing has a kind of
@@ -246,7 +246,7 @@ fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
     })
 }
 
-/// An error of ours as theirs: codes are texts there, and what one of them threw comes out as it went in.
+/// An error of ours as theirs: codes are texts there, and an error that one of them threw comes out as it went in.
 fn error_object(error: &CallError) -> Value {
     // Others have data as well, which are not the error itself.
     if let Some(thrown) = error.data().and_then(|data| data.decode::<Value>().ok())
@@ -265,7 +265,7 @@ fn error_object(error: &CallError) -> Value {
     Value::map([("code", code), ("name", Value::text(name)), ("message", Value::text(error.message()))])
 }
 
-/// What a Node.js action threw, as an error of ours: a code that is a text travels in its data.
+/// The error that a Node.js action threw, as one of ours: a code that is a text travels in its data.
 fn thrown(mut error: Value) -> CallError {
     let whole = error.clone();
     if let Value::Text(message) = error {
@@ -310,7 +310,7 @@ impl Talk {
         }
     }
 
-    /// An id that is none of a request's to the other end: those are numbers of ours.
+    /// An id that no request to the other end has: their ids are our numbers.
     fn draw(&mut self) -> String {
         self.next_id += 1;
         format!("m{:015x}", self.next_id)
@@ -362,7 +362,7 @@ impl Talk {
         })
     }
 
-    /// Hears that something was said, and not what: whoever waits is told.
+    /// Hears a message that cannot be read: the end that waits for its answer is told.
     fn hear_unreadable(&mut self, Unreadable { id, kind, why }: Unreadable, now: Instant, said: &mut Said) {
         let what = format!("a message cannot be read: {why}");
         let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what);
@@ -383,7 +383,7 @@ impl Talk {
         asked.filter(|asked| self.asked.remove(asked))
     }
 
-    /// Hears what a user said.
+    /// Hears a message of a user.
     fn hear(&mut self, message: Message, now: Instant, said: &mut Said) {
         let Message { id, kind, action, params, body, error, .. } = message;
         let payload = || pack(&Value::List(params));
@@ -416,7 +416,7 @@ impl Talk {
         }
     }
 
-    /// Says what ours say.
+    /// Says a frame of ours.
     fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) {
         match frame {
             Frame::Ping => said.frames.push(Frame::Pong),

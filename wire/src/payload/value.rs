@@ -8,8 +8,8 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::fmt;
 
-/// Any value of MessagePack or JSON, for whoever does not know what comes, or wants all of it as it is. Reading and writing it again
-/// changes nothing in MessagePack. It cannot be read from bincode, which does not say what it holds.
+/// Any value of MessagePack or JSON, where its type is not known, or all of it is needed as it is. Reading and writing it again
+/// changes nothing in MessagePack. It cannot be read from bincode, which does not describe its values.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
     /// Nothing.
@@ -32,7 +32,7 @@ pub enum Value {
     List(Vec<Value>),
     /// Keys and values, in the order of the bytes.
     Map(Vec<(Value, Value)>),
-    /// Something with a number that says what: MessagePack's way to have more kinds of values. -1 is a moment in time, which JSON
+    /// Bytes with the number of their kind: MessagePack's way to have more kinds of values. -1 is a moment in time, which JSON
     /// writes as text; of others it writes the bytes.
     Extension(i8, Vec<u8>),
 }
@@ -169,7 +169,7 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Map(entries))
     }
 
-    /// What is an extension comes so.
+    /// An extension.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let (kind, bytes) = <(i8, ByteBuf)>::deserialize(deserializer)?;
         Ok(Value::Extension(kind, bytes.into_vec()))
