@@ -6,10 +6,13 @@
 
 #[path = "tidy/files.rs"]
 mod files;
+#[path = "tidy/floors.rs"]
+mod floors;
 #[path = "tidy/lexer.rs"]
 mod lexer;
 
 use files::{Allowance, File, Finding, objections, root, rust_files, text_files, verdict};
+use floors::Floors;
 use lexer::{Keep, stripped, words};
 use std::collections::BTreeSet;
 
@@ -20,12 +23,107 @@ const SOURCES: [&str; 6] = ["wire/src", "actors/src", "src", "cli/src", "macros/
 const TESTS: [&str; 5] = ["tests", "cli/tests", "wire/tests", "actors/tests", "macros/tests"];
 
 /// The files that decide and leave sending, receiving and waiting to the actors beside them. All of `wire/src` is added.
-const PURE_HALVES: [&str; 5] = [
+const PURE_HALVES: [&str; 6] = [
     "actors/src/master/registry/table.rs",
+    "actors/src/master/registry/news.rs",
     "actors/src/events/trie.rs",
     "actors/src/calls/table.rs",
     "actors/src/master/session/state.rs",
     "actors/src/node/known.rs",
+];
+
+/// The floors of each crate, file by file.
+const FLOORS: &str = "tests/floors.txt";
+
+/// Files that are imported from below at the moment, each with the files that import them.
+const UPWARDS_ALLOWED: &[(&str, &[&str])] = &[
+    (
+        "wire/src/lib.rs",
+        &[
+            "wire/src/codec.rs",
+            "wire/src/dialect.rs",
+            "wire/src/dialect/dnode.rs",
+            "wire/src/dialect/light_rpc.rs",
+            "wire/src/dialect/node_mesh.rs",
+            "wire/src/dialect/node_mesh/batch.rs",
+            "wire/src/dialect/node_mesh/client.rs",
+            "wire/src/dialect/node_mesh/server.rs",
+            "wire/src/error.rs",
+            "wire/src/frame.rs",
+            "wire/src/frame/swift.rs",
+            "wire/src/function.rs",
+            "wire/src/limits.rs",
+            "wire/src/name.rs",
+            "wire/src/payload.rs",
+        ],
+    ),
+    (
+        "wire/src/dialect.rs",
+        &[
+            "wire/src/dialect/dnode.rs",
+            "wire/src/dialect/dnode/line.rs",
+            "wire/src/dialect/light_rpc.rs",
+            "wire/src/dialect/node_mesh.rs",
+            "wire/src/dialect/node_mesh/batch.rs",
+            "wire/src/dialect/node_mesh/client.rs",
+            "wire/src/dialect/node_mesh/server.rs",
+        ],
+    ),
+    ("wire/src/dialect/dnode.rs", &["wire/src/dialect/dnode/line.rs"]),
+    (
+        "wire/src/dialect/node_mesh.rs",
+        &[
+            "wire/src/dialect/node_mesh/batch.rs",
+            "wire/src/dialect/node_mesh/client.rs",
+            "wire/src/dialect/node_mesh/server.rs",
+        ],
+    ),
+    ("wire/src/frame.rs", &["wire/src/frame/swift.rs"]),
+    ("wire/src/payload.rs", &["wire/src/payload/value.rs"]),
+    ("actors/src/calls/response.rs", &["actors/src/calls/batch.rs"]),
+    (
+        "src/lib.rs",
+        &[
+            "src/__private.rs",
+            "src/branch.rs",
+            "src/call.rs",
+            "src/callback.rs",
+            "src/master.rs",
+            "src/node.rs",
+            "src/respond.rs",
+            "src/subscribe.rs",
+        ],
+    ),
+    (
+        "cli/src/main.rs",
+        &[
+            "cli/src/bridge.rs",
+            "cli/src/call.rs",
+            "cli/src/events.rs",
+            "cli/src/listing.rs",
+            "cli/src/master.rs",
+            "cli/src/respond.rs",
+        ],
+    ),
+    (
+        "benches/src/candidate.rs",
+        &[
+            "benches/src/candidate/jsonrpsee.rs",
+            "benches/src/candidate/meshwork.rs",
+            "benches/src/candidate/nats.rs",
+            "benches/src/candidate/raw.rs",
+            "benches/src/candidate/rawtask.rs",
+            "benches/src/candidate/tarpc.rs",
+            "benches/src/candidate/tonic.rs",
+            "benches/src/drive.rs",
+            "benches/src/publish.rs",
+        ],
+    ),
+    ("benches/src/candidate/meshwork.rs", &["benches/src/publish.rs"]),
+    ("benches/src/candidate/nats.rs", &["benches/src/publish.rs"]),
+    ("benches/src/candidate/raw.rs", &["benches/src/publish.rs"]),
+    ("benches/src/candidate/redis.rs", &["benches/src/publish.rs"]),
+    ("benches/src/run.rs", &["benches/src/scale.rs"]),
 ];
 
 /// The one file that knows which codecs there are.
@@ -97,6 +195,23 @@ fn imports_run_one_way() {
         found.extend(depends_on_ours(&File::read(manifest), may_use));
     }
     verdict(found, IMPORTS_ALLOWED);
+}
+
+#[test]
+fn every_file_imports_downwards() {
+    let floors = Floors::read(File::read(FLOORS));
+    let mut sources = rust_files(&["."]);
+    sources.retain(|it| floors.have_room_for(&it.path));
+    let paths: Vec<String> = sources.iter().map(|it| it.path.clone()).collect();
+    let mut found = floors.wrong(&paths);
+    found.extend(floors.upwards(&sources));
+    found.extend(floors.off_the_map(&File::read("ARCHITECTURE.md")));
+    let allowed = UPWARDS_ALLOWED.iter().flat_map(|(what, files)| {
+        let reason =
+            "it is to be mended: by the name of the file that defines the item, or by a file below both";
+        files.iter().map(move |file| Allowance { file, what, reason })
+    });
+    verdict(found, &allowed.collect::<Vec<_>>());
 }
 
 #[test]

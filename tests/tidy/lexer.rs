@@ -99,7 +99,9 @@ pub(crate) fn without_tests(mut code: String) -> String {
     while let Some(at) = code[from..].find(marker).map(|at| from + at) {
         from = at + marker.len();
         let item = code[from..].trim_start();
-        if !item.starts_with("mod ") {
+        let named = item.strip_prefix("pub").unwrap_or(item);
+        let named = named.strip_prefix('(').and_then(|it| it.split_once(')')).map_or(named, |it| it.1);
+        if !named.trim_start().starts_with("mod ") {
             continue;
         }
         let mut depth = 0;
@@ -138,6 +140,6 @@ pub(crate) fn words(code: &str) -> impl Iterator<Item = Word<'_>> {
     })
 }
 
-fn is_word(it: char) -> bool {
+pub(crate) fn is_word(it: char) -> bool {
     it.is_alphanumeric() || it == '_'
 }
