@@ -208,9 +208,12 @@ impl BranchActor {
         self
     }
 
-    /// How long the thread of this branch stays awake for what comes next, where something nearly always has come that soon.
-    /// It gives way to whatever else the thread has to do, and once a round to whoever wants its processor. Default: 200 us; at most
-    /// 10 ms; zero lets it sleep whenever there is nothing to do.
+    /// How long the threads of this branch stay awake for the next frame instead of sleeping. Default: zero, which lets them sleep; at
+    /// most 10 ms.
+    ///
+    /// Worth it, with about 200 us, where one call follows the other as soon as its reply is there: then neither end sleeps, and a call
+    /// takes a part of the time. A thread stays awake only as long as nearly all frames have come that soon, and gives way to all
+    /// else on it and to others that want its processor; still, where calls come by chance, it costs processor time and gains nothing.
     #[must_use]
     pub fn busy_poll(mut self, within: Duration) -> Self {
         self.busy_poll = BusyPoll::new(within);

@@ -124,9 +124,9 @@ pub const DEPTH_MAX: usize = 128;
 /// could claim by the million.
 pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
 
-/// How long a thread stays awake for the next frame, where one nearly always has come that soon: about as long as two processors
-/// take to wake each other, which is the time it spares.
-pub const BUSY_POLL_WITHIN: Duration = Duration::from_micros(200);
+/// How long a thread stays awake for the next frame when nobody says otherwise: not at all. Where calls come by chance, a thread that
+/// waits for them takes several times the processor time for the same latency.
+pub const BUSY_POLL_WITHIN: Duration = Duration::ZERO;
 
 /// The longest that a thread may be told to stay awake in vain.
 pub const BUSY_POLL_WITHIN_MAX: Duration = Duration::from_millis(10);
