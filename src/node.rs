@@ -9,7 +9,7 @@ use crate::{
 use actix::Addr;
 use meshwork_actors::master::{Attach, MasterActor};
 use meshwork_actors::node::{ManyCalls, Node as ActorNode, SubscribeTo};
-use meshwork_wire::{ByteString, SubscriptionKey, limits::BLOCK_OF_FEW};
+use meshwork_wire::{ByteString, SubscriptionKey};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -21,8 +21,8 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Node(Inner);
 
-/// How many calls of many are written before the first of them leave: as few as the far end takes in one turn, so that it begins at once.
-const CALLS_AT_FIRST: usize = BLOCK_OF_FEW;
+/// How many calls of many are written before the first of them leave: few, so that the far end begins at once.
+const CALLS_AT_FIRST: usize = 24;
 
 #[derive(Clone)]
 enum Inner {

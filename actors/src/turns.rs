@@ -4,3 +4,4 @@ pub(crate) mod alarm;
 pub(crate) mod busy_poll;
 pub(crate) mod on_wake;
 pub(crate) mod paced;
+mod parts;

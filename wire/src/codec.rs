@@ -3,8 +3,7 @@
 
 use crate::frame::{KeptHead, PUBLISH, read_next};
 use crate::limits::{
-    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
-    READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
+    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN, READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START,
 };
 use crate::{CallbackId, Callbacks, Encoding, Frame, Payload, PayloadRef, Publish, Request, Response};
 use bytes::{Buf, Bytes, BytesMut};
@@ -18,8 +17,6 @@ pub struct FrameCodec {
     /// How many bytes the next read takes at most, and whether a read came since room was made for it.
     read_len: usize,
     has_read: bool,
-    /// Whether the bytes left over are the end of a read of many frames: then they are not taken for few.
-    is_rest: bool,
 }
 
 /// One or more whole frames of one read. Their lengths have been checked; the frames have not been read.
@@ -109,7 +106,7 @@ impl FrameCodec {
     /// For frames of at most `frame_len_max` bytes, the length prefix not counted.
     #[must_use]
     pub fn new(frame_len_max: usize) -> Self {
-        Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false, is_rest: false }
+        Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false }
     }
 
     /// A read that filled its room says that more waits: the next one reads twice as much at once. One that filled little of
@@ -135,11 +132,8 @@ impl Decoder for FrameCodec {
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {
         if std::mem::take(&mut self.has_read) {
             self.follow_load(buffer.len());
-            self.is_rest = false;
         }
         let (mut whole, mut count) = (0, 0);
-        // Where a block of few would end, and one of some.
-        let (mut few, mut some) = (0, 0);
         loop {
             // The frames left over are the next block: the decoder is asked again before anything is read.
             if count == BLOCK_FRAMES_MAX {
@@ -163,19 +157,6 @@ impl Decoder for FrameCodec {
             }
             whole += len;
             count += 1;
-            match count {
-                BLOCK_OF_FEW => few = whole,
-                BLOCK_OF_SOME => some = whole,
-                _ => {}
-            }
-        }
-        // An event has no answer that its publisher could work on meanwhile.
-        let in_parts = !self.is_rest && buffer.get(LENGTH_PREFIX_LEN) != Some(&PUBLISH);
-        self.is_rest |= count > SOME_FRAMES;
-        if in_parts && count > BLOCK_OF_FEW && count <= FEW_FRAMES {
-            (whole, count) = (few, BLOCK_OF_FEW);
-        } else if in_parts && count > FEW_FRAMES && count <= SOME_FRAMES {
-            (whole, count) = (some, BLOCK_OF_SOME);
         }
         if whole > 0 {
             return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
@@ -213,6 +194,32 @@ impl Block {
     #[must_use]
     pub fn frames(self) -> Frames {
         Frames { block: self.bytes, at: 0, left: self.count, kept: None }
+    }
+
+    /// Leaves the first `count` frames in it; gives the others, if there are any.
+    #[must_use]
+    pub fn split_off(&mut self, count: usize) -> Option<Self> {
+        if count == 0 || count >= self.count {
+            return None;
+        }
+        let mut whole = 0;
+        for _ in 0..count {
+            // The decoder has checked the lengths, but a block may be of another origin.
+            let prefix = self.bytes.get(whole..)?.first_chunk::<LENGTH_PREFIX_LEN>()?;
+            whole += LENGTH_PREFIX_LEN + u32::from_le_bytes(*prefix) as usize;
+        }
+        if whole > self.bytes.len() {
+            return None;
+        }
+        let rest = Self { bytes: self.bytes.split_off(whole), count: self.count - count };
+        self.count = count;
+        Some(rest)
+    }
+
+    /// Whether its first frame is an event.
+    #[must_use]
+    pub fn is_of_events(&self) -> bool {
+        self.bytes.get(LENGTH_PREFIX_LEN) == Some(&PUBLISH)
     }
 
     /// How many bytes it has, prefixes counted.
@@ -495,29 +502,43 @@ mod tests {
     }
 
     #[test]
-    fn the_fewer_frames_wait_the_fewer_are_taken_at_once() {
+    fn a_read_of_many_frames_is_several_blocks() {
         assert_eq!(blocks(23), [23]);
-        assert_eq!(blocks(64), [24, 24, 16]);
-        assert_eq!(blocks(200), [64, 64, 24, 24, 24]);
-        assert_eq!(blocks(300), [300]);
-        assert_eq!(blocks(1_100), [512, 512, 76], "the rest of many");
-        let event = crate::Publish {
-            topic: "t".into(),
-            publisher: "".into(),
-            for_all: true,
-            groups: Vec::new(),
-            payload: crate::Payload::default(),
-        };
-        assert_eq!(blocks_of(&Frame::Publish(event), 64), [64]);
-        let is_beat = |frames: &[Frame]| {
-            let mut buffer = BytesMut::new();
-            frames.iter().for_each(|frame| frame.encode(&mut buffer));
-            FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap().is_beat()
-        };
-        assert!(is_beat(&[Frame::Ping]) && is_beat(&[Frame::Pong]));
-        assert!(!is_beat(&[Frame::Ping, Frame::Ping]) && !is_beat(&[Frame::Cancel(CallbackId(1))]));
+        assert_eq!(blocks(1_100), [512, 512, 76]);
         for frames in 0..600 {
             assert_eq!(blocks(frames).iter().sum::<usize>(), frames);
         }
+    }
+
+    #[test]
+    fn a_block_is_split_where_it_is_asked_for_and_keeps_its_frames() {
+        let block = || {
+            let mut buffer = BytesMut::new();
+            (0..9).for_each(|id| reply(id).encode(&mut buffer));
+            FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap()
+        };
+        let read = |block: Block| block.frames().map(Result::unwrap).collect::<Vec<_>>();
+        for count in [0, 9, 10] {
+            assert!(block().split_off(count).is_none(), "{count}");
+        }
+        for count in 1..9 {
+            let mut first = block();
+            let rest = first.split_off(count).unwrap();
+            assert_eq!((first.count(), rest.count()), (count, 9 - count));
+            assert_eq!([read(first), read(rest)].concat(), read(block()));
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_and_an_event_are_known_by_their_first_bytes() {
+        let block = |frames: &[Frame]| {
+            let mut buffer = BytesMut::new();
+            frames.iter().for_each(|frame| frame.encode(&mut buffer));
+            FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap()
+        };
+        assert!(block(&[Frame::Ping]).is_beat() && block(&[Frame::Pong]).is_beat());
+        assert!(!block(&[Frame::Ping, Frame::Ping]).is_beat());
+        assert!(!block(&[Frame::Cancel(CallbackId(1))]).is_beat());
+        assert!(block(&[event("t", &[])]).is_of_events() && !block(&[reply(1)]).is_of_events());
     }
 }

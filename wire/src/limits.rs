@@ -41,16 +41,6 @@ pub const READ_BUFFER_LEN_MAX: usize = 256 * 1024;
 /// lets the other actors of an arbiter have their turn during a flood.
 pub const BLOCK_FRAMES_MAX: usize = 512;
 
-/// If this many frames wait to be read, or fewer, an actor takes [`BLOCK_OF_FEW`] of them in one turn: with so few in flight the far end
-/// would sleep meanwhile, and waking a processor costs more than answering them all.
-pub const FEW_FRAMES: usize = 128;
-/// See [`FEW_FRAMES`].
-pub const BLOCK_OF_FEW: usize = 24;
-/// If this many frames wait, or fewer, an actor takes [`BLOCK_OF_SOME`] of them in one turn.
-pub const SOME_FRAMES: usize = 256;
-/// See [`SOME_FRAMES`].
-pub const BLOCK_OF_SOME: usize = 64;
-
 /// The longest name of an action, a topic, a pattern or a node, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
 
@@ -196,7 +186,5 @@ const _: () = assert!(
 );
 const _: () = assert!(size_of::<crate::Offer>() <= size_of::<crate::ActionDescription>());
 const _: () = assert!(READ_BUFFER_LEN_START <= READ_BUFFER_LEN_MAX);
-const _: () =
-    assert!(BLOCK_OF_FEW < FEW_FRAMES && FEW_FRAMES < SOME_FRAMES && SOME_FRAMES < BLOCK_FRAMES_MAX);
 const _: () = assert!(ACTIONS_PER_FRAME_MAX * (NAME_LEN_MAX + 16) <= BIND_FRAME_LEN_MAX);
 const _: () = assert!(ERROR_MESSAGE_LEN_MAX < HEAD_RESERVE_LEN);

@@ -6,7 +6,7 @@ use super::submission::{Call, WhenDown, is_copied};
 use crate::calls::in_flight::{BatchId, Waiter, Wake};
 use crate::calls::reply::Reply;
 use bytes::BytesMut;
-use meshwork_wire::limits::{CALL_WITHIN, IN_FLIGHT_MAX, SOME_FRAMES};
+use meshwork_wire::limits::{CALL_WITHIN, IN_FLIGHT_MAX};
 use meshwork_wire::{ByteString, CallbackId, Encoding, Payload};
 use serde::Serialize;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ enum Unsent {
     Reply(Reply),
 }
 
-/// How many calls are submitted together at most. The far end takes as many in one turn.
-const CALLS_PER_PART_MAX: usize = SOME_FRAMES + 64;
+/// How many calls are submitted together at most: enough for the far end to work at while the next ones are written.
+const CALLS_PER_PART_MAX: usize = 320;
 
 /// A part with as many bytes of arguments is submitted as it is.
 const PART_LEN_MAX: usize = 64 * 1024;
