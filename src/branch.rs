@@ -1,7 +1,9 @@
 //! The handle on a branch.
 
-use crate::{Address, BindError, BranchActor, Node};
+use crate::handle::Node;
 use actix::Addr;
+use meshwork_actors::branch::{BindError, BranchActor};
+use meshwork_actors::link::Address;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -48,5 +50,17 @@ impl BindBranch for BranchActor {
         let node = Node::of_branch(Arc::clone(self.node()));
         let actor = self.start_bound(address).await?;
         Ok(Branch(Arc::new(Shared { node, actor })))
+    }
+}
+
+impl From<Branch> for Node {
+    fn from(branch: Branch) -> Self {
+        Node::clone(&branch)
+    }
+}
+
+impl From<&Branch> for Node {
+    fn from(branch: &Branch) -> Self {
+        Node::clone(branch)
     }
 }

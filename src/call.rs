@@ -2,7 +2,7 @@
 //! message to an actor. Which one? The handle's is cheaper and cancels when it is dropped; the message fits where everything
 //! else is a message.
 
-use crate::{CallError, Code, Encoding, Fate, Node, Payload};
+use crate::handle::Node;
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Handler, Message};
 use futures::FutureExt;
@@ -11,7 +11,8 @@ use meshwork_actors::branch::BranchActor;
 use meshwork_actors::calls::Reply;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::{Arguments, Call as ActorCall, Head, Node as ActorNode, PendingCall, WhenDown};
-use meshwork_wire::ByteString;
+use meshwork_wire::limits::CALL_WITHIN;
+use meshwork_wire::{ByteString, CallError, Code, EncodeError, Encoding, Fate, Payload};
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -130,7 +131,7 @@ impl State {
     fn asked(
         node: &Node,
         action: ByteString,
-        arguments: Result<Payload, crate::EncodeError>,
+        arguments: Result<Payload, EncodeError>,
         instead: Option<Payload>,
     ) -> Self {
         match arguments {
@@ -251,7 +252,7 @@ impl<R> Call<R> {
         Self {
             action: action.into(),
             arguments: both.map_err(CallError::from),
-            within: Some(crate::limits::CALL_WITHIN),
+            within: Some(CALL_WITHIN),
             node: ByteString::new(),
             when_down: WhenDown::Wait,
             reply: PhantomData,
@@ -292,7 +293,7 @@ impl<R> Call<R> {
         let told = move |reply: Reply| told(reply.decode());
         let usual = named.is_empty() && when_down == WhenDown::Wait;
         let head = node.head(&action).filter(|_| usual).and_then(|head| match within {
-            Some(crate::limits::CALL_WITHIN) => Some(head),
+            Some(CALL_WITHIN) => Some(head),
             _ => node.other_head(head, Some(within), None),
         });
         match head {
