@@ -10,7 +10,6 @@ pub(crate) mod reply;
 pub(crate) mod requests;
 pub(crate) mod response;
 pub(crate) mod slots;
-pub(crate) mod table;
 
 pub use reply::Reply;
 pub use response::{Resolve, ResponseActor};

@@ -5,6 +5,9 @@
 mod accept;
 mod admission;
 mod batches;
+mod calls;
+mod dispatch;
+mod forwarded;
 pub(crate) mod handle;
 mod listen;
 mod permissions;
@@ -22,10 +25,7 @@ pub use router::RouterActor;
 pub use session::SessionActor;
 pub use surroundings::SessionSpawner;
 
-use crate::answers::answering::Answering;
-use crate::answers::{Action, Actions, CallContext};
-use crate::calls::requests::Requests;
-use crate::calls::response::Calls;
+use crate::answers::{Action, Actions};
 use crate::events::Event;
 use crate::link::Address;
 use crate::node::mailboxes::{
@@ -33,31 +33,25 @@ use crate::node::mailboxes::{
     Withdraw,
 };
 use crate::node::shared::{EventPath, Node};
-use crate::node::submission::{Ask, Submission};
+use crate::node::submission::Submission;
 use crate::node::{Change, Snapshot, Status};
+use crate::turns::alarm::Alarm;
 use crate::turns::busy_poll::BusyPoll;
-use crate::turns::on_wake::run_later;
 use accept::accept;
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
-    ResponseActFuture, ResponseFuture, SpawnHandle, WrapFuture,
+    ResponseActFuture, ResponseFuture, WrapFuture,
 };
-use batches::{Batches, push_to};
+use calls::MasterCalls;
+use forwarded::MASTER;
 use futures::future::LocalBoxFuture;
-use handle::{Asker, Cancel, Forward, Forwarded, Replies, SessionHandle};
-use hashbrown::HashMap;
+use handle::Replies;
 use meshwork_wire::limits::{
     BIND_WITHIN, BUSY_POLL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, IN_FLIGHT_MAX,
-    ROUTE_CACHE_MAX,
 };
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, NameError, Pattern, Request, check_node};
-use registry::route::{NoProvider, no_provider};
-use registry::{Found, Providers, Route};
-use std::cell::RefCell;
+use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Pattern, check_node};
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 use surroundings::{Config, MasterShared};
 use tokio::task::AbortHandle;
@@ -75,17 +69,10 @@ pub struct MasterActor {
 /// A master that runs.
 struct Master {
     shared: Arc<MasterShared>,
-    /// The master as the asker of requests that it forwards.
-    asker: Asker,
-    requests: Rc<RefCell<Requests<Way>>>,
-    /// Calls of the master to itself that were not answered at once.
-    answering: Answering,
-    routes: HashMap<ByteString, Arc<Route>>,
+    calls: MasterCalls,
     listeners: Vec<AbortHandle>,
     submissions: Vec<Submission>,
-    forwards: Batches<SessionHandle, Forwarded>,
-    alarm: Option<(Instant, SpawnHandle)>,
-    draining: bool,
+    alarm: Alarm,
 }
 
 /// What handles share with this master. Sent by a handle that was made from its address.
@@ -219,168 +206,30 @@ impl MasterActor {
         self.running.as_mut().expect("it is made in `started`, before anything else")
     }
 
-    /// Sends a call of the master's own on its way: its own responders first, then the branches.
-    fn ask(&mut self, ask: Ask, unrouted: &mut Vec<Routing>) {
-        let own = self.actions.get(&ask.request.action);
-        let here = ask.request.node.is_empty() || ask.request.node == self.name;
-        let this = self.running.as_mut().expect("it is made in `started`, before anything else");
-        if this.draining {
-            let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
-            return this.requests.borrow_mut().resolve(ask.request.callback_id, Err(error));
-        }
-        let Ask { request, deadline, .. } = ask;
-        let callback_id = request.callback_id;
-        let deadline = deadline.map(Instant::from_std);
-        if let (Some(action), true) = (own, here) {
-            this.requests.borrow_mut().goes(callback_id, Way::Here);
-            let context = CallContext::new(request.action, self.name.clone(), deadline);
-            let arguments = (&request.payload).into();
-            return this.answering.start(action, arguments, &context, callback_id, &this.requests);
-        }
-        match this.routes.get(&request.action).map(|route| route.now()) {
-            Some(providers) if !providers.is_empty() => {
-                this.dispatch(Routing { request, deadline }, &providers)
-            }
-            _ => unrouted.push(Routing { request, deadline }),
-        }
-    }
-
-    /// Asks the registry about all new actions of the turn, then sends their calls on their way.
-    fn look_up(&mut self, unrouted: Vec<Routing>, context: &mut Context<Self>) {
-        let actions: Vec<_> = unrouted.iter().map(|routing| routing.request.action.clone()).collect();
-        let asking = self.running().shared.registry.send(registry::Lookup { actions });
-        context.spawn(asking.into_actor(self).map(move |found, this, context| {
-            let running = this.running();
-            let found = found.unwrap_or_default().into_iter().chain(std::iter::repeat(Found::Nowhere));
-            for (routing, found) in unrouted.into_iter().zip(found) {
-                // The caller may have given up meanwhile.
-                if !running.requests.borrow().is_waiting(routing.request.callback_id) {
-                    continue;
-                }
-                match found {
-                    Found::Named(route) => {
-                        if running.routes.len() >= ROUTE_CACHE_MAX {
-                            running.routes.clear();
-                        }
-                        running.routes.insert(routing.request.action.clone(), Arc::clone(&route));
-                        running.dispatch(routing, &route.now());
-                    }
-                    Found::Wide(route) => running.dispatch(routing, &route.now()),
-                    Found::Nowhere => {
-                        let Request { callback_id, action, node, .. } = routing.request;
-                        let error = no_provider(NoProvider::None, &action, &node);
-                        running.requests.borrow_mut().resolve(callback_id, Err(error));
-                    }
-                }
-            }
-            this.end_turn(context);
-        }));
-    }
-
-    fn cancel(&mut self, callback_id: CallbackId) {
-        let this = self.running();
-        let way = this.requests.borrow_mut().cancel(callback_id);
-        this.stop(callback_id, way);
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "bounded by what is in flight: one message a turn and receiver"
-    )]
+    /// Ends a turn: asks the registry about all new actions, and sends to the sessions what the turn made.
     fn end_turn(&mut self, context: &mut Context<Self>) {
         let this = self.running();
-        for (to, requests) in this.forwards.drain(..) {
-            to.mailboxes().forward.do_send(Forward { asker: this.asker.clone(), requests });
+        let unasked = this.calls.take_unasked();
+        this.calls.send();
+        if !unasked.is_empty() {
+            let asking = this.shared.registry.send(registry::Lookup { actions: unasked.clone() });
+            context.spawn(asking.into_actor(self).map(move |found, this, context| {
+                this.running().calls.looked_up(unasked, found.unwrap_or_default());
+                this.end_turn(context);
+            }));
         }
         self.set_alarm(context);
     }
 
-    /// One timer for all deadlines: it is set for the first, and for the next one when it has rung.
     fn set_alarm(&mut self, context: &mut Context<Self>) {
-        let this = self.running();
-        let Some(next) = this.requests.borrow_mut().next_deadline().map(Instant::from_std) else {
-            return;
-        };
-        if let Some((set_for, alarm)) = &this.alarm {
-            if *set_for <= next {
-                return;
-            }
-            context.cancel_future(*alarm);
-        }
-        let after = next.saturating_duration_since(Instant::now());
-        let alarm = run_later(context, after, |this: &mut Self, context| {
-            this.running().alarm = None;
-            this.expire();
-            this.set_alarm(context);
-        });
-        self.running().alarm = Some((next, alarm));
-    }
-
-    fn expire(&mut self) {
-        let now = Instant::now().into_std();
-        let this = self.running();
-        let no_reply = |_: Option<&Way>| {
-            CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, "no reply came before the deadline")
-        };
-        let expired = this.requests.borrow_mut().expire(now, no_reply);
-        for (callback_id, way) in expired {
-            this.stop(callback_id, way);
-        }
-    }
-}
-
-/// The way of a call of the master.
-enum Way {
-    /// To a responder of the master.
-    Here,
-    /// Over a session, by the id that was drawn there.
-    Session(SessionHandle, CallbackId),
-}
-
-/// A call of the master's own whose way is not known yet.
-struct Routing {
-    request: Request,
-    deadline: Option<Instant>,
-}
-
-impl Master {
-    fn dispatch(&mut self, Routing { request, deadline }: Routing, providers: &Providers) {
-        let Request { callback_id, action, node, payload, .. } = request;
-        // Its own actions are tried first, those that stand for everything below a name only now.
-        if (node.is_empty() || node == self.shared.name)
-            && let Some(own) = providers.own()
-        {
-            self.requests.borrow_mut().goes(callback_id, Way::Here);
-            let context = CallContext::new(action, self.shared.name.clone(), deadline);
-            return self.answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
-        }
-        match providers.pick(self.shared.config.balance, &node) {
-            Ok(session) => {
-                let drawn = session.next_id();
-                self.requests.borrow_mut().goes(callback_id, Way::Session(session.clone(), drawn));
-                let forwarded =
-                    Forwarded { asked_as: callback_id, callback_id: drawn, action, deadline, payload };
-                let is = |to: &SessionHandle| to.id() == session.id();
-                push_to(&mut self.forwards, is, || Rc::new(session.clone()), forwarded, 0);
-            }
-            Err(reason) => {
-                let error = no_provider(reason, &action, &node);
-                self.requests.borrow_mut().resolve(callback_id, Err(error));
-            }
-        }
-    }
-
-    /// Nobody waits for it any more: whoever runs it is told.
-    fn stop(&mut self, callback_id: CallbackId, way: Option<Way>) {
-        match way {
-            Some(Way::Here) => {
-                self.answering.cancel(callback_id);
-            }
-            Some(Way::Session(session, callback_id)) => {
-                #[expect(clippy::disallowed_methods, reason = "bounded by the requests in flight")]
-                session.mailboxes().cancel.do_send(Cancel(vec![callback_id]));
-            }
-            None => {}
+        let running = self.running();
+        if let Some(next) = running.calls.next_deadline() {
+            running.alarm.set(Instant::from_std(next), context, |this: &mut Self, context| {
+                let running = this.running();
+                running.alarm.rang();
+                running.calls.expire(Instant::now().into_std());
+                this.end_turn(context);
+            });
         }
     }
 }
@@ -397,34 +246,19 @@ impl Actor for MasterActor {
         let router = RouterActor::new().start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         registry.do_send(registry::OfferOwn(self.actions.clone()));
-        let shared = Arc::new(MasterShared {
-            name: self.name.clone(),
-            config: self.config.clone(),
-            registry,
-            router,
-            unbound: AtomicUsize::new(0),
-            sessions: AtomicU64::new(registry::MASTER.0 + 1),
-        });
+        let node = Arc::clone(&self.node);
+        let shared = Arc::new(MasterShared::new(node, self.config.clone(), registry, router));
         self.running = Some(Master {
+            calls: MasterCalls::new(Arc::clone(&shared), address.clone().recipient()),
             shared,
-            asker: Asker {
-                id: registry::MASTER,
-                name: self.name.clone(),
-                replies: address.clone().recipient(),
-            },
-            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&self.node) as Arc<dyn Calls>))),
-            answering: Answering::new(),
-            routes: HashMap::new(),
             listeners: Vec::new(),
             submissions: Vec::new(),
-            forwards: Vec::new(),
-            alarm: None,
-            draining: false,
+            alarm: Alarm::default(),
         });
         // The master knows of its branches as they know of each other.
         let node = Arc::clone(&self.node);
         let follow = move |change: &Change| {
-            if change.news().session != registry::MASTER {
+            if change.news().session != MASTER {
                 node.with_known(|known| known.follow(change));
             }
         };
@@ -438,8 +272,8 @@ impl Actor for MasterActor {
     fn stopped(&mut self, _: &mut Context<Self>) {
         let ended = CallError::new(Code::LINK_LOST, Fate::Unknown, "the master has ended");
         self.node.close(ended.clone().with_fate(Fate::NotSent));
-        if let Some(running) = self.running.take() {
-            running.requests.borrow_mut().fail_if(|_| true, &ended);
+        if let Some(mut running) = self.running.take() {
+            running.calls.fail_all(&ended);
             for listener in running.listeners {
                 listener.abort();
             }
@@ -486,27 +320,27 @@ impl Handler<Flush> for MasterActor {
 
     fn handle(&mut self, _: Flush, context: &mut Context<Self>) {
         let mut submissions = std::mem::take(&mut self.running().submissions);
-        if let Some(run) = self.node.take_submissions(&mut submissions) {
-            self.running().requests.borrow_mut().bind(run);
-        }
+        let run = self.node.take_submissions(&mut submissions);
         let asks = submissions.iter().any(Submission::asks);
-        let (mut unrouted, mut events) = (Vec::new(), Vec::new());
+        let mut events = Vec::new();
+        let publisher = self.name.clone();
+        let Master { shared, calls, .. } = self.running();
+        calls.bind(run);
         for submission in submissions.drain(..) {
             match submission {
-                Submission::Ask(ask) => self.ask(*ask, &mut unrouted),
+                Submission::Ask(ask) => calls.ask(*ask),
                 // Callers write no frames where there is no link.
                 Submission::Frames(_) => {}
-                Submission::Cancel(callback_id) => self.cancel(callback_id),
-                // What a master borrows, it borrows over a session.
-                Submission::Invoke(_) => {}
-                Submission::Release { .. } => {}
+                Submission::Cancel(callback_id) => calls.cancel(callback_id),
+                Submission::Invoke(invoking) => calls.invoke(*invoking),
+                Submission::Release { link, function } => calls.release(link, function),
                 Submission::Publish { topic, payload } => {
-                    events.push(Event { topic, publisher: self.name.clone(), payload });
+                    events.push(Event { topic, publisher: publisher.clone(), payload });
                 }
                 Submission::Broadcast { topic, payload } => {
-                    let event = Event { topic, publisher: self.name.clone(), payload };
+                    let event = Event { topic, publisher: publisher.clone(), payload };
                     #[expect(clippy::disallowed_methods, reason = "bounded by the queue of the node")]
-                    self.running().shared.router.do_send(router::Broadcast { from: None, event });
+                    shared.router.do_send(router::Broadcast { from: None, event });
                 }
             }
         }
@@ -515,10 +349,7 @@ impl Handler<Flush> for MasterActor {
                 clippy::disallowed_methods,
                 reason = "bounded by the queue of the node: one message a flush"
             )]
-            self.running().shared.router.do_send(router::Publish { from: None, events });
-        }
-        if !unrouted.is_empty() {
-            self.look_up(unrouted, context);
+            shared.router.do_send(router::Publish { from: None, events });
         }
         self.running().submissions = submissions;
         if asks {
@@ -531,12 +362,8 @@ impl Handler<Flush> for MasterActor {
 impl Handler<Replies> for MasterActor {
     type Result = ();
 
-    fn handle(&mut self, Replies(replies): Replies, _: &mut Context<Self>) {
-        let mut requests = self.running().requests.borrow_mut();
-        for (callback_id, outcome) in replies {
-            requests.resolve_in_row(callback_id, outcome.into());
-        }
-        requests.end_row();
+    fn handle(&mut self, Replies { replies, .. }: Replies, _: &mut Context<Self>) {
+        self.running().calls.replied(replies);
     }
 }
 
@@ -629,11 +456,11 @@ impl Handler<TakeSnapshot> for MasterActor {
             let dropped_on_the_way: u64 = sessions.iter().map(|session| session.events_dropped).sum();
             let (own_actions, name) = (this.actions.len(), this.name.clone());
             let running = this.running();
-            let calls_in_flight = running.requests.borrow().len();
+            let calls_in_flight = running.calls.in_flight();
             Snapshot {
                 calls_in_flight,
                 calls_waiting: 0,
-                answering: running.answering.len(),
+                answering: running.calls.answering(),
                 subscriptions,
                 events_dropped: dropped_here + dropped_on_the_way,
                 callbacks_lent: sessions.iter().map(|session| session.callbacks_lent).sum(),
@@ -654,15 +481,14 @@ impl Handler<Drain> for MasterActor {
         let node = Arc::clone(&self.node);
         node.set_status(Status::Draining);
         let this = self.running();
-        this.draining = true;
+        this.calls.drain();
         for listener in this.listeners.drain(..) {
             listener.abort();
         }
-        let own = this.requests.borrow().len() as u64;
+        let own = this.calls.in_flight() as u64;
         let shared = Arc::clone(&this.shared);
         let draining = async move {
-            let sessions =
-                shared.registry.send(registry::List).await.map_or(Vec::new(), |listing| listing.sessions);
+            let sessions = shared.sessions();
             let draining =
                 sessions.iter().map(|session| session.mailboxes().drain.send(handle::Drain { within }));
             let mut drained = Drained::default();
@@ -673,16 +499,14 @@ impl Handler<Drain> for MasterActor {
                 drained.finished += of_session.finished;
                 drained.abandoned += of_session.abandoned;
             }
-            futures::future::join_all(
-                sessions.iter().map(|session| session.mailboxes().close.send(handle::Close)),
-            )
-            .await;
+            let closing = sessions.iter().map(|session| session.mailboxes().close.send(handle::Close));
+            futures::future::join_all(closing).await;
             drained
         };
         Box::pin(draining.into_actor(self).map(move |mut drained, this, context| {
             let ended =
                 CallError::new(Code::DRAINING, Fate::Unknown, "the master ended before the reply came");
-            let abandoned = this.running().requests.borrow_mut().fail_if(|_| true, &ended) as u64;
+            let abandoned = this.running().calls.fail_all(&ended) as u64;
             drained.abandoned += abandoned;
             drained.finished += own.saturating_sub(abandoned);
             this.node.close(CallError::new(Code::DRAINING, Fate::NotSent, "the master has drained"));

@@ -7,6 +7,7 @@
 use crate::limits::CALLBACKS_PER_REQUEST_MAX;
 use crate::{CallError, CallbackId, Encoding, Payload};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
@@ -21,6 +22,11 @@ pub trait Callable: Send + Sync + 'static {
     /// The encoding that its arguments are written in: the one that its lender reads.
     fn encoding(&self) -> Encoding {
         Encoding::Bincode
+    }
+
+    /// Itself, where the node that lends it on wants to know what it is. A function that came over a link says so.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
     }
 }
 
@@ -112,6 +118,12 @@ impl Function {
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         self.0.encoding()
+    }
+
+    /// What it is, if it says so: see [`Callable::as_any`].
+    #[must_use]
+    pub fn as_any(&self) -> Option<&dyn Any> {
+        self.0.as_any()
     }
 }
 

@@ -132,6 +132,12 @@ impl Answering {
         self.0.tasks.borrow().contains_key(&callback_id)
     }
 
+    /// The ids of those that are being answered and that somebody waits for, in no order.
+    pub(crate) fn ids(&self) -> Vec<CallbackId> {
+        let last = u64::MAX - self.0.quiet.get();
+        self.0.tasks.borrow().keys().copied().filter(|id| id.0 < last).collect()
+    }
+
     /// How many are being answered.
     pub(crate) fn len(&self) -> usize {
         self.0.tasks.borrow().len()

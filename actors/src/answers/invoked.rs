@@ -4,7 +4,14 @@ use super::answering::Answering;
 use crate::link::borrowed::{Lender, borrow};
 use crate::link::outbox::Outbox;
 use crate::link::refusal::gone;
-use meshwork_wire::{CallError, Code, Fate, Invocation, Invoke};
+use meshwork_wire::{CallError, CallbackId, Code, Fate, Function, Invocation, Invoke};
+
+/// A function that the other end of a link calls.
+pub(crate) struct LentCall {
+    pub(crate) function: Function,
+    pub(crate) callback_id: Option<CallbackId>,
+    pub(crate) invocation: Invocation,
+}
 
 /// Calls the function that the other end asks for, if it is lent and not too much is being answered.
 pub(crate) fn invoked<L: Lender>(
@@ -14,24 +21,39 @@ pub(crate) fn invoked<L: Lender>(
     answering: &Answering,
     in_flight_max: usize,
 ) {
+    let callback_id = invoke.callback_id;
+    match find_lent(invoke, outbox, lender) {
+        Ok(call) => answer_call(call, outbox, answering, in_flight_max),
+        Err(error) => refuse(outbox, callback_id, error),
+    }
+}
+
+/// Finds the function that the other end calls, and borrows those that it passes as arguments.
+pub(crate) fn find_lent<L: Lender>(
+    invoke: Invoke,
+    outbox: &Outbox,
+    lender: impl FnOnce() -> L,
+) -> Result<LentCall, CallError> {
     let Invoke { function, callback_id, time_left, wants, mut payload } = invoke;
     // Also when it is refused: the functions that came with it are given back.
-    let borrowed = borrow(&mut payload, outbox, lender);
-    let refuse = |error| {
-        if let Some(callback_id) = callback_id {
-            outbox.respond(callback_id, Err(error));
-        }
-    };
-    if let Err(error) = borrowed {
-        return refuse(error);
-    }
-    let Some(function) = outbox.lent().get(function) else {
-        return refuse(gone("it is not lent, or not any more"));
-    };
+    borrow(&mut payload, outbox, lender)?;
+    let function = outbox.lent().get(function).ok_or_else(|| gone("it is not lent, or not any more"))?;
+    let invocation = Invocation { arguments: payload, within: time_left, wants };
+    Ok(LentCall { function, callback_id, invocation })
+}
+
+/// Calls a function of this process, if not too much is being answered.
+pub(crate) fn answer_call(call: LentCall, outbox: &Outbox, answering: &Answering, in_flight_max: usize) {
+    let LentCall { function, callback_id, invocation } = call;
     if answering.len() >= in_flight_max {
         let what = format!("{in_flight_max} requests and callbacks are being answered already");
-        return refuse(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+        return refuse(outbox, callback_id, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
     }
-    let invocation = Invocation { arguments: payload, within: time_left, wants };
     answering.invoke(&function, invocation, callback_id, outbox);
+}
+
+fn refuse(outbox: &Outbox, callback_id: Option<CallbackId>, error: CallError) {
+    if let Some(callback_id) = callback_id {
+        outbox.respond(callback_id, Err(error));
+    }
 }

@@ -112,10 +112,6 @@ impl LinkState {
         matches!(self.place, Place::Rebinding { .. })
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        matches!(self.place, Place::Closed)
-    }
-
     /// Whether it is bound, or on its way back.
     pub(super) fn may_return(&self) -> bool {
         self.is_bound() || self.is_rebinding()

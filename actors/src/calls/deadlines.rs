@@ -56,17 +56,6 @@ impl Deadlines {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.in_order.len() + self.others.len()
-    }
-
-    /// Whose deadline is the first one.
-    pub(crate) fn first_id(&self) -> Option<CallbackId> {
-        let others = self.others.peek().map(|Reverse(first)| first);
-        self.in_order.front().into_iter().chain(others).min().map(|(_, id)| *id)
-    }
-
     pub(super) fn pop(&mut self, now: Instant) -> Option<CallbackId> {
         let first = self.first().filter(|first| *first <= now)?;
         if self.in_order.front().is_some_and(|(deadline, _)| *deadline == first) {

@@ -50,10 +50,18 @@ impl<W> Slots<W> {
     }
 
     pub(crate) fn remove(&mut self, id: CallbackId) -> Option<W> {
+        self.remove_if(id, |_| true)
+    }
+
+    /// Takes out the entry of this id if `is` holds for it.
+    pub(crate) fn remove_if(&mut self, id: CallbackId, is: impl FnOnce(&W) -> bool) -> Option<W> {
         let index = self.index(id);
         if let Some(slot) = self.slots.get_mut(index)
-            && slot.as_ref().is_some_and(|(taken, _)| *taken == id)
+            && let Some((_, entry)) = slot.as_ref().filter(|(taken, _)| *taken == id)
         {
+            if !is(entry) {
+                return None;
+            }
             self.taken -= 1;
             let (_, entry) = slot.take()?;
             if self.taken == 0 && self.slots.len() > SLOTS_IDLE_MAX {
@@ -61,7 +69,7 @@ impl<W> Slots<W> {
             }
             return Some(entry);
         }
-        if self.others.is_empty() { None } else { self.others.remove(&id) }
+        if self.others.get(&id).is_some_and(is) { self.others.remove(&id) } else { None }
     }
 
     pub(crate) fn get(&self, id: CallbackId) -> Option<&W> {
@@ -72,20 +80,12 @@ impl<W> Slots<W> {
         }
     }
 
-    pub(crate) fn get_mut(&mut self, id: CallbackId) -> Option<&mut W> {
-        let index = self.index(id);
-        match self.slots.get_mut(index) {
-            Some(Some((taken, entry))) if *taken == id => Some(entry),
-            _ if self.others.is_empty() => None,
-            _ => self.others.get_mut(&id),
-        }
-    }
-
     pub(crate) fn contains(&self, id: CallbackId) -> bool {
         self.get(id).is_some()
     }
 
     /// The ids of all entries, in no order.
+    #[cfg(test)]
     pub(crate) fn ids(&self) -> impl Iterator<Item = CallbackId> {
         self.slots.iter().flatten().map(|(id, _)| *id).chain(self.others.keys().copied())
     }

@@ -11,16 +11,19 @@ use meshwork_wire::{
     CallError, Callable, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Function, Invocation, Invoked,
     Outcome, Passed, Payload,
 };
+use std::any::Any;
 use std::sync::Arc;
 
-/// The other end of a link, as functions that it lent know it. Implemented by a branch for its master, and by a session for its
-/// branch.
+/// The other end of a link, as the functions that it lent know it.
 pub(crate) trait Lender: Send + Sync + 'static {
     /// Calls a function that the other end lent.
     fn invoke(&self, function: CallbackId, invocation: Invocation) -> Invoked;
 
     /// Tells the other end that a function of it is held no more.
     fn release(&self, function: CallbackId);
+
+    /// Itself, for a session that is to relay a call instead of making it.
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// A function at the other end of a link.
@@ -76,6 +79,13 @@ pub(crate) fn borrow_outcome<L: Lender>(
     Ok(payload)
 }
 
+/// The other end of the link that a function was borrowed over, and the number of the function there; none if it is a function of this
+/// process.
+pub(crate) fn borrowed_over(function: &Function) -> Option<(&dyn Lender, CallbackId)> {
+    let borrowed = function.as_any()?.downcast_ref::<Borrowed>()?;
+    Some((&*borrowed.lender, borrowed.id))
+}
+
 impl Callable for Borrowed {
     fn invoke(&self, invocation: Invocation) -> Invoked {
         self.lender.invoke(self.id, invocation)
@@ -83,6 +93,10 @@ impl Callable for Borrowed {
 
     fn encoding(&self) -> Encoding {
         self.encoding
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 }
 

@@ -53,6 +53,11 @@ impl Lent {
         self.lock().functions.get(&id).cloned()
     }
 
+    /// Takes out a function that the other end needs no more.
+    pub(crate) fn take(&self, id: CallbackId) -> Option<Function> {
+        self.lock().functions.remove(&id)
+    }
+
     /// The other end needs it no more.
     pub(crate) fn release(&self, id: CallbackId) {
         // Dropped when the lock is free: what a closure holds may do anything then.

@@ -1,12 +1,12 @@
-//! What one block makes a session, or the master, say to others: one message for each of them.
+//! Items for others, gathered while a block is read: each receiver gets one message with all of its items.
 
 use std::rc::Rc;
 
-/// What is said to others, each with a batch. The receivers are shared with what else knows of them.
+/// A batch of items for each receiver. The receiver is shared with the entries that name it too.
 pub(crate) type Batches<To, T> = Vec<(Rc<To>, Vec<T>)>;
 
-/// Adds to the batch of the receiver that `is` it, which begins with the handle that `share` gives; gives that handle. A batch that
-/// begins makes room for as many items as may follow, so that it never grows.
+/// Adds an item to the batch of the receiver for which `is` holds, and gives that receiver. `share` makes the receiver of a batch that
+/// begins; that batch has room for its part of the `may_follow` items to come, so that it seldom grows.
 pub(crate) fn push_to<To, T>(
     batches: &mut Batches<To, T>,
     is: impl Fn(&To) -> bool,

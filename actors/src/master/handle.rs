@@ -1,16 +1,15 @@
 //! A session as the others see it: the registry, the router, the master and the other sessions hold a [`SessionHandle`], and send
-//! these messages. The handle holds recipients and not the actor's address, so whoever holds it needs to know no session actor.
+//! these messages. The handle holds recipients and not the actor's address, so its holders need to know no session actor.
 
+use super::forwarded::{Caller, Forwarded, Outgoing, Replied};
 use super::registry::route::Provider;
 use crate::link::outbox::{Kind, Outbox};
 use crate::node::mailboxes::Drained;
 use actix::{Actor, Addr, Handler, Message, Recipient};
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, Outcome, Payload, SessionId};
+use meshwork_wire::{ByteString, CallbackId, SessionId};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 /// A session as the others see it. Clones share it.
 #[derive(Clone)]
@@ -18,39 +17,32 @@ pub(crate) struct SessionHandle(Arc<Shared>);
 
 struct Shared {
     id: SessionId,
-    name: OnceLock<ByteString>,
+    /// Set when the bind is checked.
+    caller: OnceLock<Arc<ForwardingCaller>>,
     peer: String,
     mailboxes: SessionMailboxes,
     outbox: Outbox,
     next_id: AtomicU64,
     in_flight: AtomicUsize,
     in_flight_max: usize,
-    /// How many calls of functions of the branch are in the mailbox.
-    invoking: AtomicUsize,
+    /// How many calls of functions of the branch, that nobody waits for, are on their way here.
+    notifications: AtomicUsize,
     taking: AtomicBool,
     gone: AtomicBool,
 }
+
+/// The session, or the master, that forwards requests and takes their outcomes.
+pub(crate) type ForwardingCaller = Caller<Recipient<Replies>>;
 
 /// What a session takes.
 pub(crate) struct SessionMailboxes {
     pub(crate) forward: Recipient<Forward>,
     pub(crate) replies: Recipient<Replies>,
     pub(crate) cancel: Recipient<Cancel>,
-    pub(crate) invoke: Recipient<Invoke>,
     pub(crate) release: Recipient<Release>,
     pub(crate) evict: Recipient<Evict>,
     pub(crate) drain: Recipient<Drain>,
     pub(crate) close: Recipient<Close>,
-}
-
-/// Who made a request that a session relays: another session, or the master.
-#[derive(Clone)]
-pub(crate) struct Asker {
-    /// The session, or [`MASTER`](super::MASTER).
-    pub(crate) id: SessionId,
-    /// The name of the node.
-    pub(crate) name: ByteString,
-    pub(crate) replies: Recipient<Replies>,
 }
 
 /// Requests for the branch of the receiver. Sent by the session, or master, that they came in at: one message a block. A request that
@@ -58,26 +50,19 @@ pub(crate) struct Asker {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Forward {
-    pub(crate) asker: Asker,
+    pub(crate) caller: Arc<ForwardingCaller>,
+    /// The receiver.
+    pub(crate) to: SessionId,
     pub(crate) requests: Vec<Forwarded>,
 }
 
-/// One relayed request.
-pub(crate) struct Forwarded {
-    /// The id that the asker knows it by.
-    pub(crate) asked_as: CallbackId,
-    /// The id that was drawn at the receiver.
-    pub(crate) callback_id: CallbackId,
-    pub(crate) action: ByteString,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) payload: Payload,
-}
-
-/// The outcomes of requests that were forwarded, by the ids that their asker knows them by. Sent by the session that relayed them, one
-/// message a block.
+/// The outcomes of requests that were forwarded. Sent to their caller by the session that they were forwarded to, one message a block.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Replies(pub(crate) Vec<(CallbackId, Outcome)>);
+pub(crate) struct Replies {
+    pub(crate) from: SessionId,
+    pub(crate) replies: Vec<Replied>,
+}
 
 /// Cancels requests whose callers dropped the call, by the ids that were drawn at the receiver. Sent by the session or master that
 /// forwarded them.
@@ -85,18 +70,7 @@ pub(crate) struct Replies(pub(crate) Vec<(CallbackId, Outcome)>);
 #[rtype(result = "()")]
 pub(crate) struct Cancel(pub(crate) Vec<CallbackId>);
 
-/// Calls a function of the branch. Sent by a handle on the function; answered through `reply`, if there is one.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Invoke {
-    pub(crate) function: CallbackId,
-    /// Drawn at the receiver.
-    pub(crate) callback_id: CallbackId,
-    pub(crate) invocation: Invocation,
-    pub(crate) reply: Option<oneshot::Sender<Outcome>>,
-}
-
-/// A function of the branch is needed no more. Sent by its last handle.
+/// A function of the branch is needed no more. Sent by the master when the last handle on the function was dropped.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Release(pub(crate) CallbackId);
@@ -126,7 +100,6 @@ impl SessionMailboxes {
             + Handler<Forward>
             + Handler<Replies>
             + Handler<Cancel>
-            + Handler<Invoke>
             + Handler<Release>
             + Handler<Evict>
             + Handler<Drain>
@@ -136,7 +109,6 @@ impl SessionMailboxes {
             forward: actor.clone().recipient(),
             replies: actor.clone().recipient(),
             cancel: actor.clone().recipient(),
-            invoke: actor.clone().recipient(),
             release: actor.clone().recipient(),
             evict: actor.clone().recipient(),
             drain: actor.clone().recipient(),
@@ -155,14 +127,14 @@ impl SessionHandle {
     ) -> Self {
         Self(Arc::new(Shared {
             id,
-            name: OnceLock::new(),
+            caller: OnceLock::new(),
             peer,
             mailboxes,
             outbox,
             next_id: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max,
-            invoking: AtomicUsize::new(0),
+            notifications: AtomicUsize::new(0),
             taking: AtomicBool::new(true),
             gone: AtomicBool::new(false),
         }))
@@ -184,36 +156,15 @@ impl SessionHandle {
         &self.0.outbox
     }
 
-    /// The session as the asker of requests that it forwards.
-    pub(crate) fn asker(&self) -> Asker {
-        let name = self.0.name.get().cloned().unwrap_or_default();
-        Asker { id: self.0.id, name, replies: self.0.mailboxes.replies.clone() }
+    /// The session as the caller of requests that it forwards; none before its bind is checked.
+    pub(crate) fn caller(&self) -> Option<&Arc<ForwardingCaller>> {
+        self.0.caller.get()
     }
 
     /// Names the branch, once: when its bind is checked.
     pub(crate) fn set_name(&self, name: ByteString) {
-        let _ = self.0.name.set(name);
-    }
-
-    /// Draws an id for a request to this session, never twice.
-    pub(crate) fn next_id(&self) -> CallbackId {
-        CallbackId(self.0.next_id.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Takes the place of one call of a function in the mailbox; [`SessionHandle::end_invoke`] gives it back.
-    pub(crate) fn begin_invoke(&self) -> Result<(), CallError> {
-        let max = self.0.in_flight_max;
-        if self.0.invoking.fetch_add(1, Ordering::Relaxed) < max {
-            return Ok(());
-        }
-        self.end_invoke();
-        let what = format!("{max} calls of callbacks are before it already");
-        Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what))
-    }
-
-    /// A call of a function has been taken out of the mailbox.
-    pub(crate) fn end_invoke(&self) {
-        self.0.invoking.fetch_sub(1, Ordering::Relaxed);
+        let mailbox = self.0.mailboxes.replies.clone();
+        let _ = self.0.caller.set(Arc::new(Caller { id: self.0.id, name, mailbox }));
     }
 
     /// How many requests to the branch are in flight now.
@@ -243,7 +194,23 @@ impl Provider for SessionHandle {
     }
 
     fn name(&self) -> &str {
-        self.0.name.get().map_or("", |name| name)
+        self.0.caller.get().map_or("", |caller| &caller.name)
+    }
+
+    fn next_id(&self) -> CallbackId {
+        CallbackId(self.0.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn begin_notification(&self) -> bool {
+        let fits = self.0.notifications.fetch_add(1, Ordering::Relaxed) < self.0.in_flight_max;
+        if !fits {
+            self.end_notification();
+        }
+        fits
+    }
+
+    fn end_notification(&self) {
+        self.0.notifications.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn in_flight(&self) -> usize {
@@ -263,11 +230,33 @@ impl Provider for SessionHandle {
     }
 }
 
-impl Asker {
-    /// Tells the asker the outcomes of its requests. If it is gone, nobody waits.
-    #[expect(clippy::disallowed_methods, reason = "bounded by the requests that the asker has in flight")]
-    pub(crate) fn tell(&self, replies: Vec<(CallbackId, Outcome)>) {
-        self.replies.do_send(Replies(replies));
+impl ForwardingCaller {
+    /// Tells the caller the outcomes of its requests. If it has ended, nobody waits for them.
+    #[expect(clippy::disallowed_methods, reason = "bounded by the requests that the caller has in flight")]
+    pub(crate) fn tell(&self, from: SessionId, replies: Vec<Replied>) {
+        self.mailbox.do_send(Replies { from, replies });
+    }
+}
+
+impl Outgoing<SessionHandle, Recipient<Replies>> {
+    /// Sends everything: one message for each receiver. Cancels go last, so that none overtakes the request that it cancels.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "bounded by what is in flight: one message a block and receiver"
+    )]
+    pub(crate) fn send(&mut self, from: SessionId, caller: Option<&Arc<ForwardingCaller>>) {
+        for (to, requests) in self.forwards.drain(..) {
+            if let Some(caller) = caller {
+                let forward = Forward { caller: Arc::clone(caller), to: to.id(), requests };
+                to.mailboxes().forward.do_send(forward);
+            }
+        }
+        for (to, replies) in self.replies.drain(..) {
+            to.tell(from, replies);
+        }
+        for (to, cancelled) in self.cancels.drain(..) {
+            to.mailboxes().cancel.do_send(Cancel(cancelled));
+        }
     }
 }
 
@@ -276,9 +265,11 @@ impl Drop for Forward {
         if self.requests.is_empty() {
             return;
         }
-        let gone =
-            CallError::new(Code::PROVIDER_LOST, Fate::NotSent, "the node went away before it was asked");
-        self.asker
-            .tell(self.requests.drain(..).map(|request| (request.asked_as, Err(gone.clone()))).collect());
+        let replies = self.requests.drain(..).filter(|request| !request.is_notification());
+        let replies = replies.map(|request| {
+            let Forwarded { id_at_caller, id_at_provider, .. } = request;
+            Replied { id_at_caller, id_at_provider, outcome: Err(request.target.lost()) }
+        });
+        self.caller.tell(self.to, replies.collect());
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod news;
 pub(crate) mod route;
 pub(crate) mod table;
 
+use super::forwarded::MASTER;
 use super::handle::{Evict, SessionHandle};
 use crate::answers::Actions;
 use crate::link::outbox::{Encoded, Kind};
@@ -17,12 +18,10 @@ use meshwork_wire::limits::{NEWS_EVERY, NEWS_EVERY_PER_NODE};
 use meshwork_wire::{ActionDescription, ByteString, NodeNews, Offer as Offered, Pattern, SessionId};
 use news::News;
 use route::Provider as _;
-use std::sync::Arc;
 use table::{Denied, Departed, OnNameTaken, Table};
 use tokio::time::Instant;
 
-pub(crate) type Route = route::Route<SessionHandle>;
-pub(crate) type Providers = route::Providers<SessionHandle>;
+pub(crate) type Found = route::Found<SessionHandle>;
 
 /// The registry of one master.
 pub struct RegistryActor {
@@ -86,26 +85,6 @@ pub(crate) struct Lookup {
     pub(crate) actions: Vec<ByteString>,
 }
 
-/// Where requests for an action go.
-#[derive(Clone)]
-pub(crate) enum Found {
-    /// To those who offer it. It stays true by itself, so it may be kept.
-    Named(Arc<Route>),
-    /// To those who answer everything below a part of its name, as long as nobody offers it.
-    Wide(Arc<Route>),
-    /// Nowhere.
-    Nowhere,
-}
-
-impl Found {
-    pub(crate) fn route(&self) -> Option<&Arc<Route>> {
-        match self {
-            Found::Named(route) | Found::Wide(route) => Some(route),
-            Found::Nowhere => None,
-        }
-    }
-}
-
 /// Which actions are there? Sent by a session for its branch, and by the master.
 #[derive(Message)]
 #[rtype(result = "Vec<ActionDescription>")]
@@ -116,19 +95,15 @@ pub(crate) struct Describe(pub(crate) Pattern);
 #[rtype(result = "()")]
 pub(crate) struct Watch(pub(crate) Watcher);
 
-/// The sessions that are bound, and the number of actions. Sent by the master, for a snapshot or a drain.
+/// The sessions that are bound, and the number of actions. Sent by the master, for a snapshot.
 #[derive(Message)]
 #[rtype(result = "Listing")]
 pub(crate) struct List;
 
 pub(crate) struct Listing {
-    pub(crate) sessions: Vec<SessionHandle>,
     pub(crate) snapshots: Vec<SessionSnapshot>,
     pub(crate) actions: usize,
 }
-
-/// The session id under which a master speaks of itself; its sessions are counted from one.
-pub(crate) const MASTER: SessionId = SessionId(0);
 
 impl RegistryActor {
     pub(crate) fn new(master: ByteString) -> Self {
@@ -369,8 +344,7 @@ impl Handler<List> for RegistryActor {
                 draining: !session.is_taking(),
             })
             .collect();
-        let sessions = listed.into_iter().map(|(_, _, session, _)| session.clone()).collect();
-        MessageResult(Listing { sessions, snapshots, actions: self.table.action_count() })
+        MessageResult(Listing { snapshots, actions: self.table.action_count() })
     }
 }
 

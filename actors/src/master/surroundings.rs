@@ -1,15 +1,20 @@
-//! What the sessions of a master share: its configuration, its registry and its router.
+//! What the sessions of a master share: its configuration, its registry and its router, its node, and each other.
 
+use super::forwarded::MASTER;
+use super::handle::SessionHandle;
 use super::permissions::Authenticate;
 use super::registry::RegistryActor;
 use super::registry::route::Balance;
 use super::registry::table::OnNameTaken;
 use super::router::RouterActor;
+use crate::node::lender::NodeLender;
+use crate::node::shared::Node;
 use crate::turns::busy_poll::BusyPoll;
 use actix::{Addr, Recipient};
+use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SessionId};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// What a master was told when it was built.
@@ -33,9 +38,13 @@ pub(crate) struct MasterShared {
     pub(crate) config: Config,
     pub(crate) registry: Addr<RegistryActor>,
     pub(crate) router: Addr<RouterActor>,
+    /// The master as its handles see it. A function that came over a session is called, and given back, through its queue.
+    pub(crate) node: Arc<Node>,
     /// How many connections have not bound yet.
     pub(crate) unbound: AtomicUsize,
-    pub(crate) sessions: AtomicU64,
+    last_session: AtomicU64,
+    /// The sessions that have not ended, bound or not. Bounded by the connections.
+    sessions: RwLock<HashMap<SessionId, SessionHandle>>,
 }
 
 /// Where the sessions of a master live. Threads are the business of the program that starts the master, so they are handed in.
@@ -45,7 +54,55 @@ pub trait SessionSpawner: Send + Sync + 'static {
 }
 
 impl MasterShared {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        config: Config,
+        registry: Addr<RegistryActor>,
+        router: Addr<RouterActor>,
+    ) -> Self {
+        Self {
+            name: node.name().clone(),
+            config,
+            registry,
+            router,
+            node,
+            unbound: AtomicUsize::new(0),
+            last_session: AtomicU64::new(MASTER.0),
+            sessions: RwLock::default(),
+        }
+    }
+
+    /// Draws the id of a session, never twice.
     pub(crate) fn next_session(&self) -> SessionId {
-        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+        SessionId(self.last_session.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A session has started.
+    pub(crate) fn session_started(&self, session: SessionHandle) {
+        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert(session.id(), session);
+    }
+
+    /// A session has ended.
+    pub(crate) fn session_ended(&self, id: SessionId) {
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// The session of this id, unless it has ended.
+    pub(crate) fn session(&self, id: SessionId) -> Option<SessionHandle> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// All sessions that have not ended, in the order in which they came.
+    pub(crate) fn sessions(&self) -> Vec<SessionHandle> {
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions: Vec<_> = sessions.values().cloned().collect();
+        sessions.sort_unstable_by_key(SessionHandle::id);
+        sessions
+    }
+
+    /// The branch of a session as the functions that it lends know it.
+    pub(crate) fn lender(&self, session: SessionId) -> NodeLender {
+        NodeLender { node: Arc::clone(&self.node), link: session.0 }
     }
 }

@@ -5,6 +5,7 @@ use super::shared::Node;
 use crate::calls::in_flight::Waiter;
 use crate::link::borrowed::Lender;
 use meshwork_wire::{CallbackId, Invocation, Invoked, Payload, Wants};
+use std::any::Any;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -34,5 +35,9 @@ impl Lender for NodeLender {
 
     fn release(&self, function: CallbackId) {
         self.node.release(self.link, function);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }

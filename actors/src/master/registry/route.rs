@@ -3,7 +3,7 @@
 
 use crate::answers::Action;
 use arc_swap::ArcSwap;
-use meshwork_wire::{CallError, Code, Fate, SessionId};
+use meshwork_wire::{CallError, CallbackId, Code, Fate, SessionId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,10 +19,16 @@ pub enum Balance {
     Random,
 }
 
-/// What a route asks of a session.
+/// The session of a branch, as routes and the sessions that forward requests to it see it.
 pub(crate) trait Provider: Clone {
     fn id(&self) -> SessionId;
     fn name(&self) -> &str;
+    /// Draws an id for a request to the branch, never twice.
+    fn next_id(&self) -> CallbackId;
+    /// Counts a call of a function of the branch that nobody waits for, unless too many of those are on their way to the session.
+    fn begin_notification(&self) -> bool;
+    /// Such a call has reached the session, or will not.
+    fn end_notification(&self);
     /// How many requests it has in flight.
     fn in_flight(&self) -> usize;
     /// Whether it takes requests at all: one that drains does not.
@@ -31,6 +37,17 @@ pub(crate) trait Provider: Clone {
     fn has_room(&self) -> bool;
     /// Whether there is no room because its link has just ended, which it will say itself.
     fn is_leaving(&self) -> bool;
+}
+
+/// Where requests for an action go.
+#[derive(Clone)]
+pub(crate) enum Found<S> {
+    /// To the branches that offer it by name. The route stays true by itself, so it may be kept.
+    Named(Arc<Route<S>>),
+    /// To the branches that answer everything below a part of its name, as long as nobody offers it by name.
+    Wide(Arc<Route<S>>),
+    /// Nowhere.
+    Nowhere,
 }
 
 /// Who answers one action.
@@ -52,6 +69,15 @@ pub(crate) enum NoProvider {
     Draining,
     /// Those who do have no room.
     Overloaded,
+}
+
+impl<S> Found<S> {
+    pub(crate) fn route(&self) -> Option<&Arc<Route<S>>> {
+        match self {
+            Found::Named(route) | Found::Wide(route) => Some(route),
+            Found::Nowhere => None,
+        }
+    }
 }
 
 impl<S: Provider> Route<S> {
@@ -198,6 +224,13 @@ pub(super) mod tests {
         fn name(&self) -> &str {
             self.name
         }
+        fn next_id(&self) -> CallbackId {
+            CallbackId(0)
+        }
+        fn begin_notification(&self) -> bool {
+            true
+        }
+        fn end_notification(&self) {}
         fn in_flight(&self) -> usize {
             self.in_flight
         }

@@ -11,47 +11,47 @@ pub(crate) enum Phase {
     Binding,
     /// Checked and in the registry.
     Bound,
-    /// Bound, and the master takes no more: what is in flight is finished.
+    /// Bound, and the branch takes no more requests: it finishes those in flight.
+    BranchDrains,
+    /// Bound, and the master takes no more requests, of this branch or for it: those in flight are finished.
     Draining,
     /// Refused or done: what is in the outbox is written, nothing is heard.
     Closing,
 }
 
-/// What to do with a frame.
+/// Whether a frame is legal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Verdict {
-    /// Act on it.
-    Take,
-    /// Do nothing.
-    Ignore,
-    /// Close the link: the branch broke the protocol, in this way.
-    Refuse(&'static str),
+pub(crate) enum Legality {
+    Legal,
+    /// It is not heard: the link is closing.
+    Ignored,
+    /// The branch broke the protocol, in this way: the link is closed.
+    Illegal(&'static str),
 }
 
 impl Phase {
     /// Whether a frame of the branch is legal here.
-    pub(crate) fn judge(self, frame: &Frame) -> Verdict {
+    pub(crate) fn judge(self, frame: &Frame) -> Legality {
         match (self, frame) {
-            (Phase::Closing, _) => Verdict::Ignore,
-            (Phase::Unbound, Frame::Bind(_)) => Verdict::Take,
-            (Phase::Unbound, _) => Verdict::Refuse("the first frame must be a bind"),
-            (Phase::Binding, _) => Verdict::Refuse("a frame came before the bind was answered"),
-            (Phase::Bound | Phase::Draining, Frame::Bind(_)) => Verdict::Refuse("a session is bound once"),
-            (
-                Phase::Bound | Phase::Draining,
+            (Phase::Closing, _) => Legality::Ignored,
+            (Phase::Unbound, Frame::Bind(_)) => Legality::Legal,
+            (Phase::Unbound, _) => Legality::Illegal("the first frame must be a bind"),
+            (Phase::Binding, _) => Legality::Illegal("a frame came before the bind was answered"),
+            (Phase::Bound | Phase::BranchDrains | Phase::Draining, frame) => match frame {
+                Frame::Bind(_) => Legality::Illegal("a session is bound once"),
                 Frame::Bound(_)
                 | Frame::Refused(_)
                 | Frame::Online(_)
                 | Frame::Offline(_)
-                | Frame::Described(_),
-            ) => Verdict::Refuse("a branch sent what only a master may"),
-            (Phase::Bound | Phase::Draining, _) => Verdict::Take,
+                | Frame::Described(_) => Legality::Illegal("a branch sent what only a master may"),
+                _ => Legality::Legal,
+            },
         }
     }
 
     /// Whether requests, replies and events are legal: those are read without asking the judge about each.
     pub(crate) fn is_calling(self) -> bool {
-        matches!(self, Phase::Bound | Phase::Draining)
+        matches!(self, Phase::Bound | Phase::BranchDrains | Phase::Draining)
     }
 
     /// Whether the bind deadline still counts.
@@ -88,33 +88,34 @@ mod tests {
 
     #[test]
     fn nothing_but_a_bind_is_legal_before_the_bind_is_answered() {
-        assert_eq!(Phase::Unbound.judge(&bind()), Verdict::Take);
+        assert_eq!(Phase::Unbound.judge(&bind()), Legality::Legal);
         for frame in [request(), Frame::Ping, Frame::Cancel(CallbackId(1)), Frame::Drain] {
-            assert!(matches!(Phase::Unbound.judge(&frame), Verdict::Refuse(_)), "{frame:?}");
-            assert!(matches!(Phase::Binding.judge(&frame), Verdict::Refuse(_)), "{frame:?}");
+            assert!(matches!(Phase::Unbound.judge(&frame), Legality::Illegal(_)), "{frame:?}");
+            assert!(matches!(Phase::Binding.judge(&frame), Legality::Illegal(_)), "{frame:?}");
         }
-        assert!(matches!(Phase::Binding.judge(&bind()), Verdict::Refuse(_)));
+        assert!(matches!(Phase::Binding.judge(&bind()), Legality::Illegal(_)));
     }
 
     #[test]
     fn a_bound_branch_may_not_speak_as_a_master_or_bind_again() {
         let news = NodeNews { node: "a".into(), session: SessionId(1), whole: true, actions: Vec::new() };
-        for phase in [Phase::Bound, Phase::Draining] {
-            assert_eq!(phase.judge(&request()), Verdict::Take);
-            assert!(matches!(phase.judge(&bind()), Verdict::Refuse(_)));
-            assert!(matches!(phase.judge(&Frame::Online(news.clone())), Verdict::Refuse(_)));
+        for phase in [Phase::Bound, Phase::BranchDrains, Phase::Draining] {
+            assert_eq!(phase.judge(&request()), Legality::Legal);
+            assert!(matches!(phase.judge(&bind()), Legality::Illegal(_)));
+            assert!(matches!(phase.judge(&Frame::Online(news.clone())), Legality::Illegal(_)));
         }
     }
 
     #[test]
     fn nothing_is_heard_when_closing() {
-        assert_eq!(Phase::Closing.judge(&request()), Verdict::Ignore);
+        assert_eq!(Phase::Closing.judge(&request()), Legality::Ignored);
     }
 
     #[test]
     fn requests_are_read_past_the_judge_only_where_it_takes_them() {
-        for phase in [Phase::Unbound, Phase::Binding, Phase::Bound, Phase::Draining, Phase::Closing] {
-            assert_eq!(phase.is_calling(), phase.judge(&request()) == Verdict::Take, "{phase:?}");
+        let calling = [Phase::Bound, Phase::BranchDrains, Phase::Draining];
+        for phase in [Phase::Unbound, Phase::Binding, Phase::Closing].into_iter().chain(calling) {
+            assert_eq!(phase.is_calling(), phase.judge(&request()) == Legality::Legal, "{phase:?}");
         }
     }
 }

@@ -1,0 +1,267 @@
+//! The calls that the master itself makes: of its own actions, of those that branches offer, and of functions that branches lent. A
+//! value with methods; `master.rs` hands it what its handles submit and what sessions reply.
+
+use super::batches::push_to;
+use super::dispatch::{Dispatch, Routed, WaitsAt};
+use super::forwarded::{Forwarded, MASTER, Outgoing, Replied, Target};
+use super::handle::{ForwardingCaller, Release, Replies, SessionHandle};
+use super::registry::Found;
+use super::registry::route::{Provider as _, no_provider};
+use super::surroundings::MasterShared;
+use crate::answers::CallContext;
+use crate::answers::answering::Answering;
+use crate::calls::in_flight::Run;
+use crate::calls::requests::Requests;
+use crate::calls::response::Calls;
+use crate::link::refusal::gone;
+use crate::node::submission::{Ask, Invoking};
+use actix::Recipient;
+use hashbrown::HashMap;
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, Request, SessionId};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The calls of a master.
+pub(super) struct MasterCalls {
+    shared: Arc<MasterShared>,
+    me: Arc<ForwardingCaller>,
+    requests: Rc<RefCell<Requests<Way>>>,
+    dispatch: Dispatch<SessionHandle>,
+    /// The calls whose actions the registry is asked for. Bounded by what is in flight.
+    waiting: HashMap<CallbackId, WaitsAt>,
+    /// Calls of the master to itself that were not answered at once.
+    answering: Answering,
+    outgoing: Outgoing<SessionHandle, Recipient<Replies>>,
+    /// Functions that are needed no more. Sent last, so that none overtakes a call of it.
+    releases: Vec<(SessionHandle, CallbackId)>,
+    draining: bool,
+}
+
+/// The way of a call of the master; one that still waits for the registry has none.
+enum Way {
+    /// To a responder of the master.
+    Here,
+    /// Over a session, by the id that was drawn there.
+    Session(SessionHandle, CallbackId),
+}
+
+impl MasterCalls {
+    pub(super) fn new(shared: Arc<MasterShared>, replies: Recipient<Replies>) -> Self {
+        let me = ForwardingCaller { id: MASTER, name: shared.name.clone(), mailbox: replies };
+        Self {
+            me: Arc::new(me),
+            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&shared.node) as Arc<dyn Calls>))),
+            dispatch: Dispatch::new(shared.name.clone(), shared.config.balance),
+            waiting: HashMap::new(),
+            answering: Answering::new(),
+            outgoing: Outgoing::default(),
+            releases: Vec::new(),
+            draining: false,
+            shared,
+        }
+    }
+
+    /// Binds a response actor to the calls of a run, which leave now.
+    pub(super) fn bind(&self, run: Option<Run>) {
+        if let Some(run) = run {
+            self.requests.borrow_mut().bind(run);
+        }
+    }
+
+    /// Sends a call on its way, or lets it wait for the registry.
+    pub(super) fn ask(&mut self, ask: Ask) {
+        let Ask { request, deadline, .. } = ask;
+        let callback_id = request.callback_id;
+        if self.draining {
+            let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
+            return self.refuse(callback_id, error);
+        }
+        let Self { requests, dispatch, answering, outgoing, .. } = self;
+        match dispatch.route(&request.action, &request.node) {
+            Some(routed) => {
+                send_to(routed, request, deadline, requests, answering, outgoing, &self.shared.name);
+            }
+            None => {
+                let at = dispatch.wait(request, deadline);
+                self.waiting.insert(callback_id, at);
+            }
+        }
+    }
+
+    /// Calls a function of the branch of a session.
+    pub(super) fn invoke(&mut self, invoking: Invoking) {
+        let Invoking { link, function, callback_id, deadline, invocation } = invoking;
+        let Invocation { arguments, wants, .. } = invocation;
+        let Some(to) = self.shared.session(SessionId(link)) else {
+            if let Some(callback_id) = callback_id {
+                self.refuse(callback_id, gone("the node that lent it went away"));
+            }
+            return;
+        };
+        let id_at_provider = to.next_id();
+        let id_at_caller = match callback_id {
+            Some(callback_id) => {
+                let way = Way::Session(to.clone(), id_at_provider);
+                self.requests.borrow_mut().goes(callback_id, way);
+                callback_id
+            }
+            None if to.begin_notification() => id_at_provider,
+            None => {
+                log::debug!("too many calls of functions are on their way to {}: one is dropped", to.name());
+                return;
+            }
+        };
+        let target = Target::Function(function, wants);
+        let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, payload: arguments };
+        let is = |other: &SessionHandle| other.id() == to.id();
+        push_to(&mut self.outgoing.forwards, is, || Rc::new(to.clone()), forwarded, 0);
+    }
+
+    /// Gives a function back to the branch of a session, if that is still there.
+    pub(super) fn release(&mut self, session: u64, function: CallbackId) {
+        self.releases.extend(self.shared.session(SessionId(session)).map(|session| (session, function)));
+    }
+
+    /// The caller gave up.
+    pub(super) fn cancel(&mut self, callback_id: CallbackId) {
+        let way = self.requests.borrow_mut().cancel(callback_id);
+        self.stop(callback_id, way);
+    }
+
+    fn refuse(&self, callback_id: CallbackId, error: CallError) {
+        self.requests.borrow_mut().resolve(callback_id, Err(error));
+    }
+
+    /// Takes what the registry says about actions that it was asked for: the calls that waited go on.
+    pub(super) fn looked_up(&mut self, actions: Vec<ByteString>, found: Vec<Found>) {
+        let found = found.into_iter().chain(std::iter::repeat(Found::Nowhere));
+        for (action, found) in actions.into_iter().zip(found) {
+            let mut found = self.dispatch.looked_up(action, found);
+            for waited in std::mem::take(&mut found.requests).into_iter().flatten() {
+                self.waiting.remove(&waited.request.callback_id);
+                let routed = self.dispatch.route_found(&found, &waited.request.node);
+                let Self { requests, answering, outgoing, .. } = self;
+                let (request, deadline) = (waited.request, waited.deadline);
+                send_to(routed, request, deadline, requests, answering, outgoing, &self.shared.name);
+            }
+        }
+    }
+
+    /// Takes outcomes of calls that were forwarded.
+    pub(super) fn replied(&mut self, replies: Vec<Replied>) {
+        let mut requests = self.requests.borrow_mut();
+        for Replied { id_at_caller, outcome, .. } in replies {
+            requests.resolve_in_row(id_at_caller, outcome.into());
+        }
+        requests.end_row();
+    }
+
+    /// Ends the calls whose deadlines have passed.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let no_reply = |way: Option<&Way>| {
+            // One without a way still waits for the registry.
+            let fate = if way.is_some() { Fate::Unknown } else { Fate::NotSent };
+            CallError::new(Code::REQUEST_TIMEOUT, fate, "no reply came before the deadline")
+        };
+        let expired = self.requests.borrow_mut().expire(now, no_reply);
+        for (callback_id, way) in expired {
+            self.stop(callback_id, way);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.requests.borrow_mut().next_deadline()
+    }
+
+    /// The actions that the registry is to be asked for.
+    pub(super) fn take_unasked(&mut self) -> Vec<ByteString> {
+        self.dispatch.take_unasked()
+    }
+
+    /// Sends what the calls of a turn made: one message for each session.
+    pub(super) fn send(&mut self) {
+        self.dispatch.end_turn();
+        self.outgoing.send(MASTER, Some(&self.me));
+        for (session, function) in self.releases.drain(..) {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "bounded by the functions that are borrowed: one message each"
+            )]
+            session.mailboxes().release.do_send(Release(function));
+        }
+    }
+
+    /// Takes no more calls.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Ends every call with this error; gives how many there were.
+    pub(super) fn fail_all(&mut self, error: &CallError) -> usize {
+        self.requests.borrow_mut().fail_if(|_| true, error)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.requests.borrow().len()
+    }
+
+    /// How many calls the master is answering itself.
+    pub(super) fn answering(&self) -> usize {
+        self.answering.len()
+    }
+
+    /// Nobody waits for a call any more: the node that answers it is told.
+    fn stop(&mut self, callback_id: CallbackId, way: Option<Way>) {
+        match way {
+            Some(Way::Here) => {
+                self.answering.cancel(callback_id);
+            }
+            Some(Way::Session(session, id_at_provider)) => {
+                let is = |other: &SessionHandle| other.id() == session.id();
+                let share = || Rc::new(session.clone());
+                push_to(&mut self.outgoing.cancels, is, share, id_at_provider, 0);
+            }
+            None => {
+                if let Some(at) = self.waiting.remove(&callback_id) {
+                    self.dispatch.cancel(&at);
+                }
+            }
+        }
+    }
+}
+
+/// Sends a call on its way.
+fn send_to(
+    routed: Routed<'_, SessionHandle>,
+    request: Request,
+    deadline: Option<Instant>,
+    requests: &Rc<RefCell<Requests<Way>>>,
+    answering: &Answering,
+    outgoing: &mut Outgoing<SessionHandle, Recipient<Replies>>,
+    me: &ByteString,
+) {
+    let Request { callback_id, action, node, payload, .. } = request;
+    match routed {
+        Routed::Own(own) => {
+            requests.borrow_mut().goes(callback_id, Way::Here);
+            let caller = me.clone();
+            let context = CallContext::new(action, caller, deadline.map(tokio::time::Instant::from_std));
+            answering.start(own, (&payload).into(), &context, callback_id, requests);
+        }
+        Routed::Provider(session) => {
+            let id_at_provider = session.next_id();
+            requests.borrow_mut().goes(callback_id, Way::Session(session.clone(), id_at_provider));
+            let target = Target::Action(action);
+            let forwarded =
+                Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, payload };
+            let is = |to: &SessionHandle| to.id() == session.id();
+            push_to(&mut outgoing.forwards, is, || Rc::new(session.clone()), forwarded, 0);
+        }
+        Routed::Nowhere(reason) => {
+            let error = no_provider(reason, &action, &node);
+            requests.borrow_mut().resolve(callback_id, Err(error));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Who gets a request: the master itself if it answers the action, else one of the branches that offer it. A session uses this for the
+//! requests of its branch, the master for its own. A route that was looked up is kept; requests for other actions wait here until the
+//! registry has been asked, once for all of a block. It decides; the actor that owns it asks the registry.
+
+use super::registry::route::{Balance, Found, NoProvider, Provider, Providers, Route};
+use crate::answers::Action;
+use hashbrown::HashMap;
+use meshwork_wire::limits::ROUTE_CACHE_MAX;
+use meshwork_wire::{ByteString, Request};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The routes that a session, or the master, knows, and the requests that wait for one.
+pub(crate) struct Dispatch<P> {
+    master: ByteString,
+    balance: Balance,
+    /// At most [`ROUTE_CACHE_MAX`].
+    routes: HashMap<ByteString, Arc<Route<P>>>,
+    /// The route of the last request: requests that come together are for one action more often than not.
+    last: Option<(ByteString, arc_swap::Guard<Arc<Providers<P>>>)>,
+    /// Requests for actions of which the registry is being asked, in the order in which they came; none in the place of a request that
+    /// was cancelled. Bounded by what its owner may have in flight, which counts `cancelled` too.
+    waiting: HashMap<ByteString, Vec<Option<Box<Waiting>>>>,
+    cancelled: usize,
+    /// The actions among them of which the registry has not been asked yet.
+    unasked: Vec<ByteString>,
+}
+
+/// A request that waits for its route.
+pub(crate) struct Waiting {
+    pub(crate) request: Request,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Where a request waits: kept by the entry of the request, so that a cancel finds it.
+pub(crate) struct WaitsAt {
+    action: ByteString,
+    index: usize,
+}
+
+/// Who gets a request.
+pub(crate) enum Routed<'a, P> {
+    /// The master itself.
+    Own(&'a Action),
+    /// A branch.
+    Provider(&'a P),
+    /// Nobody, for this reason.
+    Nowhere(NoProvider),
+}
+
+/// An action that the registry has answered for.
+pub(crate) struct LookedUp<P> {
+    providers: Option<arc_swap::Guard<Arc<Providers<P>>>>,
+    /// The requests that waited and were not cancelled meanwhile.
+    pub(crate) requests: Vec<Option<Box<Waiting>>>,
+}
+
+impl<P: Provider> Dispatch<P> {
+    pub(crate) fn new(master: ByteString, balance: Balance) -> Self {
+        Self {
+            master,
+            balance,
+            routes: HashMap::new(),
+            last: None,
+            waiting: HashMap::new(),
+            cancelled: 0,
+            unasked: Vec::new(),
+        }
+    }
+
+    /// Chooses who gets a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
+    pub(crate) fn route(&mut self, action: &ByteString, node: &str) -> Option<Routed<'_, P>> {
+        if self.last.as_ref().is_none_or(|(last, _)| last != action) {
+            // Requests do not overtake those that wait.
+            if !self.waiting.is_empty() && self.waiting.contains_key(action) {
+                return None;
+            }
+            let (action, route) = self.routes.get_key_value(action)?;
+            self.last = Some((action.clone(), route.now()));
+        }
+        let (_, providers) = self.last.as_ref()?;
+        (!providers.is_empty()).then(|| choose(providers, &self.master, self.balance, node))
+    }
+
+    /// The master's own answer to the action that was routed last.
+    pub(crate) fn own(&self) -> Option<&Action> {
+        self.last.as_ref().and_then(|(_, providers)| providers.own())
+    }
+
+    /// Keeps a request until its action has been looked up.
+    pub(crate) fn wait(&mut self, request: Request, deadline: Option<Instant>) -> WaitsAt {
+        // Names from a frame share its buffer: what is kept in the route cache must not keep that.
+        let action = match self.waiting.get_key_value(&request.action) {
+            Some((action, _)) => action.clone(),
+            None => {
+                let action = ByteString::from(&*request.action);
+                self.unasked.push(action.clone());
+                action
+            }
+        };
+        let waiting = self.waiting.entry(action.clone()).or_default();
+        waiting.push(Some(Box::new(Waiting { request, deadline })));
+        WaitsAt { action, index: waiting.len() - 1 }
+    }
+
+    /// Drops a request that waits.
+    pub(crate) fn cancel(&mut self, at: &WaitsAt) {
+        let waiting = self.waiting.get_mut(&at.action).and_then(|waiting| waiting.get_mut(at.index));
+        if waiting.and_then(Option::take).is_some() {
+            self.cancelled += 1;
+        }
+    }
+
+    /// How many requests were cancelled whose places are not free yet: those of an action are when it has been looked up.
+    pub(crate) fn cancelled(&self) -> usize {
+        self.cancelled
+    }
+
+    /// The actions that the registry is to be asked for now.
+    pub(crate) fn take_unasked(&mut self) -> Vec<ByteString> {
+        std::mem::take(&mut self.unasked)
+    }
+
+    /// Takes the answer of the registry for one action; gives the requests that waited for it.
+    pub(crate) fn looked_up(&mut self, action: ByteString, found: Found<P>) -> LookedUp<P> {
+        let requests = self.waiting.remove(&action).unwrap_or_default();
+        self.cancelled -= requests.iter().filter(|request| request.is_none()).count();
+        let providers = found.route().map(|route| route.now());
+        if let Found::Named(route) = found {
+            if self.routes.len() >= ROUTE_CACHE_MAX {
+                self.routes.clear();
+            }
+            self.routes.insert(action, route);
+        }
+        LookedUp { providers, requests }
+    }
+
+    /// Chooses who gets a request whose action was looked up.
+    pub(crate) fn route_found<'a>(&self, found: &'a LookedUp<P>, node: &str) -> Routed<'a, P> {
+        match &found.providers {
+            Some(providers) => choose(providers, &self.master, self.balance, node),
+            None => Routed::Nowhere(NoProvider::None),
+        }
+    }
+
+    /// Ends a turn: in the next one each route is looked at anew.
+    pub(crate) fn end_turn(&mut self) {
+        self.last = None;
+    }
+
+    /// Drops the requests that wait.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+        self.unasked.clear();
+        self.cancelled = 0;
+        self.last = None;
+    }
+}
+
+fn choose<'a, P: Provider>(
+    providers: &'a Providers<P>,
+    master: &str,
+    balance: Balance,
+    node: &str,
+) -> Routed<'a, P> {
+    if (node.is_empty() || node == master)
+        && let Some(own) = providers.own()
+    {
+        return Routed::Own(own);
+    }
+    match providers.pick(balance, node) {
+        Ok(provider) => Routed::Provider(provider),
+        Err(reason) => Routed::Nowhere(reason),
+    }
+}

@@ -1,0 +1,85 @@
+//! What sessions, and the master, hand each other when one relays for another: requests one way, outcomes the other. Values only;
+//! the messages that carry them are in `handle.rs`.
+
+use super::batches::Batches;
+use crate::link::refusal::gone;
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Outcome, Payload, SessionId, Wants};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The session id under which a master speaks of itself; its sessions are counted from one.
+pub(crate) const MASTER: SessionId = SessionId(0);
+
+/// The session, or the master, that forwards requests. `M` is the mailbox that takes their outcomes.
+pub(crate) struct Caller<M> {
+    /// The session, or [`MASTER`].
+    pub(crate) id: SessionId,
+    /// The name of its node, as the responder is told.
+    pub(crate) name: ByteString,
+    pub(crate) mailbox: M,
+}
+
+/// One request on its way to the session of its provider.
+pub(crate) struct Forwarded {
+    /// The id that its caller knows it by: the branch of the session that forwards it, or the master.
+    pub(crate) id_at_caller: CallbackId,
+    /// The id that was drawn at the provider's session.
+    pub(crate) id_at_provider: CallbackId,
+    pub(crate) target: Target,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) payload: Payload,
+}
+
+/// What a forwarded request is for.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Target {
+    /// An action that the branch offers.
+    Action(ByteString),
+    /// A function that the branch lent, and what its caller waits for.
+    Function(CallbackId, Wants),
+}
+
+/// The outcome of a forwarded request, on its way back.
+pub(crate) struct Replied {
+    pub(crate) id_at_caller: CallbackId,
+    /// A branch may use an id again once it has cancelled the request: this tells the two requests apart.
+    pub(crate) id_at_provider: CallbackId,
+    pub(crate) outcome: Outcome,
+}
+
+/// What one block of frames, or one message, makes a session or the master say to others: one message for each receiver.
+pub(crate) struct Outgoing<P, M> {
+    pub(crate) forwards: Batches<P, Forwarded>,
+    pub(crate) replies: Batches<Arc<Caller<M>>, Replied>,
+    pub(crate) cancels: Batches<P, CallbackId>,
+}
+
+impl<P, M> Default for Outgoing<P, M> {
+    fn default() -> Self {
+        Self { forwards: Vec::new(), replies: Vec::new(), cancels: Vec::new() }
+    }
+}
+
+impl Forwarded {
+    /// Whether nobody waits for its outcome.
+    pub(crate) fn is_notification(&self) -> bool {
+        self.target.is_notification()
+    }
+}
+
+impl Target {
+    pub(crate) fn is_notification(&self) -> bool {
+        matches!(self, Target::Function(_, Wants::Nothing))
+    }
+
+    /// The error of a request whose session ended before it was written to the branch.
+    pub(crate) fn lost(&self) -> CallError {
+        match self {
+            Target::Action(_) => {
+                let why = "the node went away before it was asked";
+                CallError::new(Code::PROVIDER_LOST, Fate::NotSent, why)
+            }
+            Target::Function(..) => gone("the node that lent it went away"),
+        }
+    }
+}

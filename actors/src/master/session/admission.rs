@@ -1,0 +1,122 @@
+//! Whether a branch may bind, what it may offer and what it may subscribe to; and the bind itself, which registers and subscribes it.
+
+use crate::link::outbox::Outbox;
+use crate::master::admission::authenticate;
+use crate::master::handle::SessionHandle;
+use crate::master::permissions::{Authenticate, Permissions, allows, check_permissions, not_permitted};
+use crate::master::surroundings::MasterShared;
+use crate::master::{registry, router};
+use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, PROTOCOL_VERSION};
+use meshwork_wire::{
+    Bind, Bound, ByteString, CallError, Code, Fate, Frame, Offer, Pattern, check_action, check_node,
+};
+use std::sync::Arc;
+
+/// Why a branch may not bind.
+pub(super) struct BindRefused {
+    pub(super) why: String,
+    /// Whether it may try again.
+    pub(super) may_return: bool,
+}
+
+impl BindRefused {
+    fn for_good(why: impl Into<String>) -> Self {
+        Self { why: why.into(), may_return: false }
+    }
+
+    fn for_now(why: impl Into<String>) -> Self {
+        Self { why: why.into(), may_return: true }
+    }
+}
+
+/// What can be said against a bind at once.
+pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
+    if bind.version != PROTOCOL_VERSION {
+        return Err(BindRefused::for_good(format!(
+            "this master speaks version {PROTOCOL_VERSION} of the protocol, the branch version {}",
+            bind.version
+        )));
+    }
+    check_node(&bind.name)
+        .map_err(|error| BindRefused::for_good(format!("a node cannot be named so: {error}")))?;
+    if bind.credentials.as_ref().is_some_and(|credentials| credentials.len() > CREDENTIALS_LEN_MAX) {
+        return Err(BindRefused::for_good(format!("credentials may have {CREDENTIALS_LEN_MAX} bytes")));
+    }
+    if bind.offers.len() > ACTIONS_PER_FRAME_MAX {
+        return Err(BindRefused::for_good(format!(
+            "a bind carries at most {ACTIONS_PER_FRAME_MAX} actions; register the others"
+        )));
+    }
+    for offer in &bind.offers {
+        check_action(&offer.action).map_err(|error| BindRefused::for_good(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Binds a branch: checks who it is and what it may do, registers it, subscribes it. `admitted` is what a branch may do whose listener
+/// lets everyone in. Between the registration and the end, requests for the branch may come in already.
+pub(super) async fn admit(
+    master: Arc<MasterShared>,
+    session: SessionHandle,
+    name: ByteString,
+    bind: Bind,
+    peer: String,
+    admitted: Option<Permissions>,
+) -> Result<Permissions, BindRefused> {
+    let Bind { credentials, offers, subscriptions, .. } = bind;
+    let permissions = match admitted {
+        Some(permissions) => permissions,
+        None => authenticate(&master.config, Authenticate { name: name.clone(), credentials, peer })
+            .await
+            .map_err(BindRefused::for_good)?,
+    };
+    check_permissions(&permissions, &offers, &subscriptions).map_err(BindRefused::for_good)?;
+    let on_taken = master.config.on_taken;
+    let register = registry::Register { session: session.clone(), name, offers, on_taken };
+    match master.registry.send(register).await {
+        Ok(Ok(())) => {}
+        // The old session may be one that is dead and does not know it yet.
+        Ok(Err(denied @ registry::table::Denied::NameTaken(_))) => {
+            return Err(BindRefused::for_now(denied.to_string()));
+        }
+        Ok(Err(denied)) => return Err(BindRefused::for_good(denied.to_string())),
+        Err(_) => return Err(BindRefused::for_now("the master ends")),
+    }
+    match master.router.send(router::Subscribe { session, keys: subscriptions }).await {
+        Ok(Ok(())) => Ok(permissions),
+        Ok(Err(error)) => Err(BindRefused::for_good(error.message().to_owned())),
+        Err(_) => Err(BindRefused::for_now("the master ends")),
+    }
+}
+
+/// Tells the branch that it is bound, and what it may rely on.
+pub(super) fn say_bound(master: &MasterShared, session: &SessionHandle, outbox: &Outbox) {
+    let config = &master.config;
+    outbox.say(&Frame::Bound(Bound {
+        session: session.id(),
+        master: master.name.clone(),
+        heartbeat_ms: u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+        frame_len_max: config.frame_len_max as u64,
+        in_flight_max: config.in_flight_max as u64,
+    }));
+}
+
+/// Whether a bound branch may offer these too.
+pub(super) fn check_offers(permissions: &Permissions, offers: &[Offer]) -> Result<(), CallError> {
+    for offer in offers {
+        check_action(&offer.action)
+            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        if !allows(permissions.respond.as_deref(), &offer.action) {
+            return Err(not_permitted("offer", &offer.action));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a bound branch may subscribe to this pattern.
+pub(super) fn may_subscribe(permissions: &Permissions, pattern: &Pattern) -> Result<(), CallError> {
+    match &permissions.subscribe {
+        Some(allowed) if !allowed.contains(pattern) => Err(not_permitted("subscribe to", pattern.as_str())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,91 @@
+//! Requests of a branch that registry and router answer: the answer goes past the session, straight into the outbox.
+
+use crate::link::outbox::{Kind, Outbox};
+use crate::link::refusal::Receiver;
+use meshwork_wire::{
+    ActionDescription, CallError, CallbackId, Code, Described, Fate, Frame, Outcome, Payload,
+};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// How many requests of one branch to registry and router may be unanswered.
+const PENDING_MAX: usize = 1024;
+
+/// The requests of one branch to registry and router that are not answered yet: at most [`PENDING_MAX`].
+#[derive(Default)]
+pub(super) struct Pending(Rc<Cell<usize>>);
+
+impl Pending {
+    /// Answers a request when registry or router has; `asked` is the error of a request that is not to be made.
+    pub(super) fn answer<F, T, E>(
+        &self,
+        outbox: &Outbox,
+        callback_id: CallbackId,
+        asked: Result<F, CallError>,
+        answer: impl FnOnce(T) -> Result<(), CallError> + 'static,
+    ) where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        self.spawn(outbox, callback_id, asked, move |outbox, answered| {
+            let outcome = match answered {
+                Ok(answered) => answer(answered).map(|()| Payload::default()),
+                Err(_) => Err(CallError::new(Code::LINK_LOST, Fate::Unknown, "the master ends")),
+            };
+            outbox.respond(callback_id, outcome);
+        });
+    }
+
+    /// Tells the branch which actions there are when the registry has said.
+    pub(super) fn describe<E>(
+        &self,
+        outbox: &Outbox,
+        callback_id: CallbackId,
+        asked: impl Future<Output = Result<Vec<ActionDescription>, E>> + 'static,
+    ) {
+        self.spawn(outbox, callback_id, Ok(asked), move |outbox, answered| {
+            let described =
+                Frame::Described(Described { callback_id, actions: answered.unwrap_or_default() });
+            if let Err(refusal) = outbox.push(&described, Kind::Request) {
+                outbox.respond(callback_id, Err(refusal.into_error(Receiver::Caller)));
+            }
+        });
+    }
+
+    fn spawn<F: Future + 'static>(
+        &self,
+        outbox: &Outbox,
+        callback_id: CallbackId,
+        asked: Result<F, CallError>,
+        say: impl FnOnce(&Outbox, F::Output) + 'static,
+    ) {
+        let asked = asked.and_then(|asked| Ok((asked, self.take_place()?)));
+        let (asked, place) = match asked {
+            Ok(asked) => asked,
+            Err(error) => return outbox.respond(callback_id, Outcome::Err(error)),
+        };
+        let outbox = outbox.clone();
+        actix_rt::spawn(async move {
+            say(&outbox, asked.await);
+            drop(place);
+        });
+    }
+
+    fn take_place(&self) -> Result<PendingPlace, CallError> {
+        if self.0.get() >= PENDING_MAX {
+            let why = format!("{PENDING_MAX} requests to the registry are unanswered");
+            return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, why));
+        }
+        self.0.set(self.0.get() + 1);
+        Ok(PendingPlace(Rc::clone(&self.0)))
+    }
+}
+
+/// The place of one request among those that are not answered; dropping it gives it back.
+struct PendingPlace(Rc<Cell<usize>>);
+
+impl Drop for PendingPlace {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

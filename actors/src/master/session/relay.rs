@@ -1,0 +1,537 @@
+//! What a session relays, as a value: requests of its branch that other nodes answer, and requests of other nodes that its branch
+//! answers. Frames, messages and moments come in; what to write to the branch goes out through closures and [`Decision`]s, and what to
+//! say to other sessions gathers in [`Outgoing`]. The session actor carries all of that out and decides nothing.
+//!
+//! Each request is answered once, and truly: one that was never written to its provider is *not sent*, one that was written and not
+//! answered is *unknown*. An entry ends with the answer, the cancel, the deadline or the link.
+
+use super::state::{Legality, Phase};
+use crate::answers::Action;
+use crate::calls::slots::Slots;
+use crate::link::refusal::gone;
+use crate::master::batches::push_to;
+use crate::master::dispatch::{Dispatch, Routed, WaitsAt};
+use crate::master::forwarded::{Caller, Forwarded, Outgoing, Replied, Target};
+use crate::master::registry::route::{Balance, Found, Provider, no_provider};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, Fate, Frame, Outcome, Payload, Request, SessionId, Wants,
+};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The relay of one session. `P` is the session of a provider, `M` the mailbox of a caller.
+pub(crate) struct Relay<P, M> {
+    phase: Phase,
+    /// The name of the branch, for errors.
+    name: ByteString,
+    in_flight_max: usize,
+    dispatch: Dispatch<P>,
+    /// Requests of this branch that another node answers, by the ids that the branch gave them.
+    requested: Slots<Requested<P>>,
+    /// Requests of other nodes that this branch answers, by the ids that were drawn here.
+    serving: Slots<Serving<M>>,
+    /// Requests of other nodes that came between the registration and the end of the bind. Ids are drawn in the order in which a caller
+    /// forwards, so this keeps that order.
+    early: BTreeMap<CallbackId, (SharedCaller<M>, Forwarded)>,
+    /// What the others are told when the block, or the message, has been taken.
+    pub(crate) outgoing: Outgoing<P, M>,
+    /// How many frames of the block are not taken yet: the most that a batch may still grow by.
+    pub(crate) may_follow: usize,
+}
+
+/// A caller, as the entries of its requests share it.
+pub(crate) type SharedCaller<M> = Rc<Arc<Caller<M>>>;
+
+/// A request of this branch.
+enum Requested<P> {
+    /// The registry is asked where it goes.
+    Waits(Box<WaitsAt>),
+    /// It was forwarded, under the id that was drawn at the provider's session.
+    Forwarded { to: Rc<P>, id_at_provider: CallbackId },
+}
+
+/// A request that was written to this branch.
+struct Serving<M> {
+    caller: SharedCaller<M>,
+    id_at_caller: CallbackId,
+    deadline: Option<Instant>,
+}
+
+/// What the session does about a request of its branch.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// Nothing now: it was forwarded, or waits for the registry.
+    Relay,
+    /// The master itself answers it, with [`Relay::own`].
+    Answer(OwnRequest),
+    /// The branch is told this error. Without an id nobody waits for it.
+    Refuse(Option<CallbackId>, CallError),
+    /// The branch broke the protocol: the link is closed.
+    Close(&'static str),
+}
+
+/// A request that the master itself answers.
+#[derive(Debug)]
+pub(crate) struct OwnRequest {
+    pub(crate) callback_id: CallbackId,
+    pub(crate) action: ByteString,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) payload: Payload,
+}
+
+/// A call of a function that was lent to this branch, and that the branch of another session lent first.
+pub(crate) struct Invoking<'a, P> {
+    /// None if the branch waits for nothing.
+    pub(crate) callback_id: Option<CallbackId>,
+    pub(crate) to: &'a P,
+    /// The function, by the number that the branch of `to` drew.
+    pub(crate) function: CallbackId,
+    pub(crate) wants: Wants,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) payload: Payload,
+}
+
+/// The requests of the branch that the master itself is answering: their ids are in use too, and they are in flight.
+pub(crate) trait InUse {
+    fn contains(&self, callback_id: CallbackId) -> bool;
+    fn len(&self) -> usize;
+}
+
+impl<P: Provider, M> Relay<P, M> {
+    pub(crate) fn new(master: ByteString, balance: Balance, in_flight_max: usize) -> Self {
+        Self {
+            phase: Phase::Unbound,
+            name: ByteString::new(),
+            in_flight_max,
+            dispatch: Dispatch::new(master, balance),
+            requested: Slots::new(),
+            serving: Slots::new(),
+            early: BTreeMap::new(),
+            outgoing: Outgoing::default(),
+            may_follow: 0,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether a frame of the branch is legal now.
+    pub(crate) fn judge(&self, frame: &Frame) -> Legality {
+        self.phase.judge(frame)
+    }
+
+    /// How many requests are in flight, of the branch and to it; not those that the master itself answers.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.requested.len() + self.to_branch()
+    }
+
+    /// How many requests to the branch are in flight.
+    pub(crate) fn to_branch(&self) -> usize {
+        self.serving.len() + self.early.len()
+    }
+
+    /// How many requests of the branch are in flight; not those that the master itself answers.
+    pub(crate) fn of_branch(&self) -> usize {
+        self.requested.len()
+    }
+
+    // The bind.
+
+    /// The bind of the branch is being checked.
+    pub(crate) fn bind(&mut self, name: ByteString) {
+        self.phase = Phase::Binding;
+        self.name = name;
+    }
+
+    /// The branch is bound: what came for it meanwhile is written.
+    pub(crate) fn bound(
+        &mut self,
+        now: Instant,
+        mut write: impl FnMut(&Caller<M>, Forwarded, Option<Duration>) -> Result<(), CallError>,
+    ) {
+        self.phase = Phase::Bound;
+        for (_, (caller, forwarded)) in std::mem::take(&mut self.early) {
+            self.forwarded(&caller, forwarded, now, &mut write);
+        }
+    }
+
+    // Requests of this branch.
+
+    /// Takes a request of the branch; `allowed` is the error of one that it may not make. What is not in use and not refused is
+    /// forwarded, or waits for the registry, or is answered by the master.
+    #[inline]
+    pub(crate) fn request(
+        &mut self,
+        request: Request,
+        deadline: Option<Instant>,
+        allowed: Result<(), CallError>,
+        in_use: &impl InUse,
+    ) -> Decision {
+        let callback_id = request.callback_id;
+        if self.is_used(callback_id, in_use) {
+            return USED_TWICE;
+        }
+        if let Err(error) = allowed {
+            return Decision::Refuse(Some(callback_id), error);
+        }
+        if self.phase != Phase::Bound && self.phase != Phase::BranchDrains {
+            let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
+            return Decision::Refuse(Some(callback_id), error);
+        }
+        if let Err(error) = self.check_room(in_use) {
+            return Decision::Refuse(Some(callback_id), error);
+        }
+        let Some(routed) = self.dispatch.route(&request.action, &request.node) else {
+            let at = self.dispatch.wait(request, deadline);
+            self.requested.insert(callback_id, Requested::Waits(Box::new(at)));
+            return Decision::Relay;
+        };
+        let Self { requested, outgoing, may_follow, .. } = self;
+        forward(routed, request, deadline, requested, outgoing, *may_follow)
+    }
+
+    /// Whether one more request of a run may be answered by the master; the run was permitted with its first request.
+    #[inline]
+    pub(crate) fn continue_run(&self, callback_id: CallbackId, in_use: &impl InUse) -> Result<(), Decision> {
+        if self.is_used(callback_id, in_use) {
+            return Err(USED_TWICE);
+        }
+        self.check_room(in_use).map_err(|error| Decision::Refuse(Some(callback_id), error))
+    }
+
+    /// The master's own answer to the last request of this turn.
+    pub(crate) fn own(&self) -> Option<&Action> {
+        self.dispatch.own()
+    }
+
+    /// Takes a call of a function that another session's branch lent, and that was lent on to this branch.
+    pub(crate) fn invoke(&mut self, invoking: Invoking<'_, P>, in_use: &impl InUse) -> Decision {
+        let Invoking { callback_id, to, function, wants, deadline, payload } = invoking;
+        if let Some(callback_id) = callback_id {
+            if self.is_used(callback_id, in_use) {
+                return USED_TWICE;
+            }
+            if let Err(error) = self.check_room(in_use) {
+                return Decision::Refuse(Some(callback_id), error);
+            }
+        } else if !to.begin_notification() {
+            let why = format!("{} calls of functions are on their way to {}", self.in_flight_max, to.name());
+            return Decision::Refuse(None, CallError::new(Code::OVERLOADED, Fate::NotSent, why));
+        }
+        let id_at_provider = to.next_id();
+        let forwarded = Forwarded {
+            id_at_caller: callback_id.unwrap_or(id_at_provider),
+            id_at_provider,
+            target: Target::Function(function, wants),
+            deadline,
+            payload,
+        };
+        let is = |other: &P| other.id() == to.id();
+        let share = || Rc::new(to.clone());
+        let to = push_to(&mut self.outgoing.forwards, is, share, forwarded, self.may_follow);
+        if let Some(callback_id) = callback_id {
+            self.requested.insert(callback_id, Requested::Forwarded { to: Rc::clone(to), id_at_provider });
+        }
+        Decision::Relay
+    }
+
+    /// The actions that the registry is to be asked for, at the end of a turn.
+    pub(crate) fn take_unasked(&mut self) -> Vec<ByteString> {
+        self.dispatch.take_unasked()
+    }
+
+    /// Takes what the registry says about an action: the requests that waited for it go on, in the order in which they came and before any
+    /// that come later. The master's own answer is handed out with each decision.
+    pub(crate) fn looked_up(
+        &mut self,
+        action: ByteString,
+        found: Found<P>,
+        mut carry_out: impl FnMut(Decision, Option<&Action>),
+    ) {
+        let mut found = self.dispatch.looked_up(action, found);
+        for waiting in std::mem::take(&mut found.requests).into_iter().flatten() {
+            let callback_id = waiting.request.callback_id;
+            self.requested.remove(callback_id);
+            let routed = self.dispatch.route_found(&found, &waiting.request.node);
+            let own = if let Routed::Own(own) = &routed { Some(*own) } else { None };
+            let Self { requested, outgoing, .. } = self;
+            let decision = forward(routed, waiting.request, waiting.deadline, requested, outgoing, 0);
+            carry_out(decision, own);
+        }
+    }
+
+    /// The branch cancels a request. `false` if it is not relayed: then the master may be answering it.
+    pub(crate) fn cancel(&mut self, callback_id: CallbackId) -> bool {
+        match self.requested.remove(callback_id) {
+            Some(Requested::Forwarded { to, id_at_provider }) => {
+                cancel_at(&mut self.outgoing, to, id_at_provider);
+            }
+            Some(Requested::Waits(at)) => self.dispatch.cancel(&at),
+            None => return false,
+        }
+        true
+    }
+
+    /// Takes the outcome of a request that was forwarded; `false` if the branch does not wait for it any more.
+    #[inline]
+    pub(crate) fn replied(&mut self, from: SessionId, id_at_caller: CallbackId, id: CallbackId) -> bool {
+        let is = |requested: &Requested<P>| match requested {
+            Requested::Forwarded { to, id_at_provider } => *id_at_provider == id && to.id() == from,
+            Requested::Waits(_) => false,
+        };
+        self.requested.remove_if(id_at_caller, is).is_some()
+    }
+
+    fn is_used(&self, callback_id: CallbackId, in_use: &impl InUse) -> bool {
+        self.requested.contains(callback_id) || in_use.contains(callback_id)
+    }
+
+    fn check_room(&self, in_use: &impl InUse) -> Result<(), CallError> {
+        let max = self.in_flight_max;
+        if self.requested.len() + self.dispatch.cancelled() + in_use.len() < max {
+            return Ok(());
+        }
+        let why = format!("{max} requests of this branch are in flight already");
+        Err(CallError::new(Code::OVERLOADED, Fate::NotSent, why))
+    }
+
+    // Requests of other nodes.
+
+    /// Takes a request that a caller forwarded: writes it to the branch, with the time that its caller still waits, or refuses it.
+    #[inline]
+    pub(crate) fn forwarded(
+        &mut self,
+        caller: &SharedCaller<M>,
+        forwarded: Forwarded,
+        now: Instant,
+        write: impl FnOnce(&Caller<M>, Forwarded, Option<Duration>) -> Result<(), CallError>,
+    ) {
+        let Forwarded { id_at_caller, id_at_provider, deadline, .. } = forwarded;
+        let quiet = forwarded.is_notification();
+        let time_left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let written = match self.check_forwarded(&forwarded, time_left) {
+            Ok(()) if self.phase == Phase::Binding => {
+                self.early.insert(id_at_provider, (Rc::clone(caller), forwarded));
+                return;
+            }
+            Ok(()) => write(caller, forwarded, time_left),
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(()) if quiet => {}
+            Ok(()) => {
+                let serving = Serving { caller: Rc::clone(caller), id_at_caller, deadline };
+                self.serving.insert(id_at_provider, serving);
+            }
+            Err(error) if quiet => log::debug!("a function of {} was not called: {error}", self.name),
+            Err(error) => {
+                let replied = Replied { id_at_caller, id_at_provider, outcome: Err(error) };
+                reply_to(&mut self.outgoing, caller, replied, 0);
+            }
+        }
+    }
+
+    fn check_forwarded(&self, forwarded: &Forwarded, time_left: Option<Duration>) -> Result<(), CallError> {
+        let refuse = |code, why: String| Err(CallError::new(code, Fate::NotSent, why));
+        match (self.phase, &forwarded.target) {
+            (Phase::Binding | Phase::Bound, _) => {}
+            // What is in flight may call the functions that came with it until it is finished.
+            (Phase::BranchDrains | Phase::Draining, Target::Function(..)) => {}
+            (Phase::BranchDrains | Phase::Draining, Target::Action(_)) => {
+                return refuse(Code::DRAINING, format!("{} is draining", self.name));
+            }
+            (Phase::Unbound | Phase::Closing, Target::Action(_)) => {
+                return refuse(Code::PROVIDER_LOST, format!("{} went away", self.name));
+            }
+            (Phase::Unbound | Phase::Closing, Target::Function(..)) => {
+                return Err(gone("the node that lent it went away"));
+            }
+        }
+        if time_left.is_some_and(|time_left| time_left.is_zero()) {
+            return refuse(Code::REQUEST_TIMEOUT, "the deadline passed on the way".to_owned());
+        }
+        // The caller has looked whether there is room, and so have other callers whose requests came at the same time.
+        let max = self.in_flight_max;
+        if self.to_branch() >= max {
+            return refuse(
+                Code::OVERLOADED,
+                format!("{max} requests to {} are in flight already", self.name),
+            );
+        }
+        Ok(())
+    }
+
+    /// The branch answers a request. `false` if nobody waits for the answer any more.
+    #[inline]
+    pub(crate) fn response(&mut self, callback_id: CallbackId, outcome: Outcome) -> bool {
+        let Some(Serving { caller, id_at_caller, .. }) = self.serving.remove(callback_id) else {
+            return false;
+        };
+        let replied = Replied { id_at_caller, id_at_provider: callback_id, outcome };
+        reply_to(&mut self.outgoing, &caller, replied, self.may_follow);
+        true
+    }
+
+    /// A caller cancels a request to the branch. `true` if the branch is to be told.
+    pub(crate) fn cancelled(&mut self, callback_id: CallbackId) -> bool {
+        self.serving.remove(callback_id).is_some() || {
+            self.early.remove(&callback_id);
+            false
+        }
+    }
+
+    /// Ends the requests to the branch whose deadlines have passed; their callers have most likely given up already. Gives those that the
+    /// branch is to be told of.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<CallbackId> {
+        let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        for (id, (caller, forwarded)) in std::mem::take(&mut self.early) {
+            if passed(forwarded.deadline) {
+                let why = "the deadline passed before the branch was bound";
+                let error = CallError::new(Code::REQUEST_TIMEOUT, Fate::NotSent, why);
+                refuse_early(&mut self.outgoing, &caller, &forwarded, error);
+            } else {
+                self.early.insert(id, (caller, forwarded));
+            }
+        }
+        let expired = self.serving.take_if(|serving| passed(serving.deadline));
+        let mut ids = Vec::with_capacity(expired.len());
+        for (id_at_provider, Serving { caller, id_at_caller, .. }) in expired {
+            let why = "no reply came before the deadline";
+            let outcome = Err(CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, why));
+            reply_to(&mut self.outgoing, &caller, Replied { id_at_caller, id_at_provider, outcome }, 0);
+            ids.push(id_at_provider);
+        }
+        ids
+    }
+
+    // The end.
+
+    /// The branch takes no more requests. What was written to it before is in flight.
+    pub(crate) fn branch_drains(&mut self) {
+        if self.phase == Phase::Bound {
+            self.phase = Phase::BranchDrains;
+        }
+    }
+
+    /// The master takes no more requests. `true` if the branch is to be told.
+    pub(crate) fn drain(&mut self) -> bool {
+        let drains = matches!(self.phase, Phase::Bound | Phase::BranchDrains);
+        if drains {
+            self.phase = Phase::Draining;
+        }
+        drains
+    }
+
+    /// The time of a drain is over: the branch is told what became of its requests that are still in flight. [`Relay::leave`] follows.
+    pub(crate) fn abandon(&mut self, mut respond: impl FnMut(CallbackId, CallError)) {
+        for (callback_id, requested) in self.requested.take_all() {
+            let fate = match requested {
+                Requested::Waits(at) => {
+                    self.dispatch.cancel(&at);
+                    Fate::NotSent
+                }
+                Requested::Forwarded { to, id_at_provider } => {
+                    cancel_at(&mut self.outgoing, to, id_at_provider);
+                    Fate::Unknown
+                }
+            };
+            respond(
+                callback_id,
+                CallError::new(Code::DRAINING, fate, "the master ended before the reply came"),
+            );
+        }
+    }
+
+    /// The link has ended, or will: requests of the branch are cancelled where they are answered, and callers of requests to it are told
+    /// what became of those.
+    pub(crate) fn leave(&mut self) {
+        self.phase = Phase::Closing;
+        self.dispatch.clear();
+        // The branch has gone, so what it asked for in this very block need not leave.
+        for (to, requests) in self.outgoing.forwards.drain(..) {
+            requests.iter().filter(|request| request.is_notification()).for_each(|_| to.end_notification());
+        }
+        for (_, requested) in self.requested.take_all() {
+            if let Requested::Forwarded { to, id_at_provider } = requested {
+                cancel_at(&mut self.outgoing, to, id_at_provider);
+            }
+        }
+        for (_, (caller, forwarded)) in std::mem::take(&mut self.early) {
+            let error = forwarded.target.lost();
+            refuse_early(&mut self.outgoing, &caller, &forwarded, error);
+        }
+        let why = format!("{} went away before it replied", self.name);
+        let lost = CallError::new(Code::PROVIDER_LOST, Fate::Unknown, why);
+        for (id_at_provider, Serving { caller, id_at_caller, .. }) in self.serving.take_all() {
+            let replied = Replied { id_at_caller, id_at_provider, outcome: Err(lost.clone()) };
+            reply_to(&mut self.outgoing, &caller, replied, 0);
+        }
+    }
+
+    /// Ends a turn: the block, or the message, has been taken.
+    pub(crate) fn end_turn(&mut self) {
+        self.dispatch.end_turn();
+        self.may_follow = 0;
+    }
+}
+
+const USED_TWICE: Decision = Decision::Close("a callback id was used twice");
+
+/// Sends a request of the branch on its way.
+#[inline]
+fn forward<P: Provider, M>(
+    routed: Routed<'_, P>,
+    request: Request,
+    deadline: Option<Instant>,
+    requested: &mut Slots<Requested<P>>,
+    outgoing: &mut Outgoing<P, M>,
+    may_follow: usize,
+) -> Decision {
+    let Request { callback_id, action, node, payload, .. } = request;
+    match routed {
+        Routed::Own(_) => Decision::Answer(OwnRequest { callback_id, action, deadline, payload }),
+        Routed::Provider(provider) => {
+            let id_at_provider = provider.next_id();
+            let target = Target::Action(action);
+            let forwarded =
+                Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, payload };
+            let is = |to: &P| to.id() == provider.id();
+            let share = || Rc::new(provider.clone());
+            let to = push_to(&mut outgoing.forwards, is, share, forwarded, may_follow);
+            requested.insert(callback_id, Requested::Forwarded { to: Rc::clone(to), id_at_provider });
+            Decision::Relay
+        }
+        Routed::Nowhere(reason) => Decision::Refuse(Some(callback_id), no_provider(reason, &action, &node)),
+    }
+}
+
+#[inline]
+fn reply_to<P, M>(
+    outgoing: &mut Outgoing<P, M>,
+    caller: &SharedCaller<M>,
+    replied: Replied,
+    may_follow: usize,
+) {
+    let is = |other: &Arc<Caller<M>>| other.id == caller.id;
+    push_to(&mut outgoing.replies, is, || Rc::clone(caller), replied, may_follow);
+}
+
+fn refuse_early<P, M>(
+    outgoing: &mut Outgoing<P, M>,
+    caller: &SharedCaller<M>,
+    forwarded: &Forwarded,
+    error: CallError,
+) {
+    let Forwarded { id_at_caller, id_at_provider, .. } = *forwarded;
+    if !forwarded.is_notification() {
+        reply_to(outgoing, caller, Replied { id_at_caller, id_at_provider, outcome: Err(error) }, 0);
+    }
+}
+
+fn cancel_at<P: Provider, M>(outgoing: &mut Outgoing<P, M>, to: Rc<P>, id_at_provider: CallbackId) {
+    let is = |other: &P| other.id() == to.id();
+    push_to(&mut outgoing.cancels, is, || Rc::clone(&to), id_at_provider, 0);
+}
