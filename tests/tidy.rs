@@ -25,7 +25,7 @@ const PURE_HALVES: [&str; 5] = [
 ];
 
 /// The one file that knows which codecs there are.
-const CODECS: &str = "wire/src/payload.rs";
+const CODECS: &str = "wire/src/value.rs";
 
 /// Each file in here is the codec of another protocol.
 const DIALECTS: &str = "wire/src/dialect/";
@@ -107,7 +107,7 @@ fn one_file_names_bincode() {
     let mut found = Vec::new();
     let elsewhere = |path: &str| path != CODECS && !path.starts_with(DIALECTS);
     for file in rust_files(&["wire/src", "actors/src"]).iter().filter(|it| elsewhere(&it.path)) {
-        let right = "only wire/src/payload.rs and the dialects name codecs; call what they offer";
+        let right = "only wire/src/value.rs and the dialects name codecs; call what they offer";
         found.extend(names(file, &["bincode", "rmp_serde", "serde_json"], right));
     }
     for file in rust_files(&["src", "cli/src"]) {

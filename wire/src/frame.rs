@@ -10,7 +10,7 @@ pub use swift::{HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply
 pub(crate) use swift::{KeptHead, PUBLISH, read_next};
 
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
-use crate::payload::{read_bounded, read_head, write_head};
+use crate::value::{read_bounded, read_head, write_head};
 use crate::{
     CallError, CallbackId, Code, Encoding, Fate, FrameError, Pattern, Payload, SessionId, Wants, append,
 };

@@ -15,7 +15,7 @@ mod id;
 pub mod limits;
 mod name;
 mod pattern;
-mod payload;
+mod value;
 
 pub use bytestring::ByteString;
 pub use codec::{Block, BlockPayload, FrameCodec, FrameError, Frames, Next};
@@ -36,4 +36,4 @@ pub use name::{
     NameError, check_action, check_node, check_topic, everything_above, everything_below, is_everything_below,
 };
 pub use pattern::{Pattern, PatternError};
-pub use payload::{DecodeError, EncodeError, Encoding, Payload, PayloadRef, Value};
+pub use value::{DecodeError, EncodeError, Encoding, Payload, PayloadRef, Value};

@@ -182,7 +182,7 @@ mod tests {
     /// The frame as serde writes it, the length prefix taken off.
     fn written_by_serde(frame: &Frame) -> BytesMut {
         let mut bytes = BytesMut::new();
-        crate::payload::write_head(&FrameRef::from(frame).head(), &mut bytes);
+        crate::value::write_head(&FrameRef::from(frame).head(), &mut bytes);
         bytes.extend_from_slice(frame.payload().map_or(&[][..], |payload| &payload.bytes));
         bytes
     }

@@ -3,7 +3,7 @@
 use super::DIALECT;
 use crate::dialect::{DialectError, Said};
 use crate::limits::{DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::payload::mend_json;
+use crate::value::mend_json;
 use bytes::BufMut;
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -1,10 +1,10 @@
-//! A user's bytes and the codec they were written with. This is the one file that names bincode, rmp-serde and serde_json:
+//! A user's values and the codecs that write and read them. This is the one file that names bincode, rmp-serde and serde_json:
 //! another codec would be added here. The heads of frames are bincode too and are read and written here.
 
+mod any;
 mod bounded;
-mod value;
 
-pub use value::Value;
+pub use any::Value;
 
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
 use crate::{CallError, Callbacks, Code, Fate, append, error::cut_len};
