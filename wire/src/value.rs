@@ -7,64 +7,11 @@ mod bounded;
 pub use any::Value;
 
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
-use crate::{CallError, Callbacks, Code, Fate, append, error::cut_len};
+use crate::{CallError, Callbacks, Code, Encoding, Fate, Payload, PayloadRef, append, error::cut_len};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
-use std::{cell::Cell, fmt, io};
-
-/// How a payload was written.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub enum Encoding {
-    /// Bincode 2, standard configuration: small and fast, both ends know the type. The default for calls.
-    #[default]
-    Bincode,
-    /// MessagePack with the names of fields: the default for events, whose readers may be of other versions and languages.
-    MessagePack,
-    /// JSON: the command line, and dialects that speak it.
-    Json,
-}
-
-impl Encoding {
-    /// Whether a reader needs no type to read it.
-    #[must_use]
-    pub fn is_self_describing(self) -> bool {
-        !matches!(self, Encoding::Bincode)
-    }
-}
-
-impl fmt::Display for Encoding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Encoding::Bincode => "bincode",
-            Encoding::MessagePack => "MessagePack",
-            Encoding::Json => "JSON",
-        })
-    }
-}
-
-/// A user's value as bytes, with the encoding that they were written in. A relay does not open it. Cloning it
-/// shares the bytes.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Payload {
-    /// How the bytes were written.
-    pub encoding: Encoding,
-    /// The bytes.
-    pub bytes: Bytes,
-    /// The functions in the value: the bytes hold indexes into this list, so a relay can rewrite ids unopened.
-    pub callbacks: Callbacks,
-}
-
-/// A [`Payload`] that is read where it stands.
-#[derive(Clone, Copy, Debug)]
-pub struct PayloadRef<'a> {
-    /// How the bytes were written.
-    pub encoding: Encoding,
-    /// The bytes.
-    pub bytes: &'a [u8],
-    /// The functions in the value.
-    pub callbacks: &'a Callbacks,
-}
+use std::{cell::Cell, io};
 
 /// A value cannot be written in the encoding.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -100,9 +47,6 @@ impl From<DecodeError> for CallError {
     }
 }
 
-/// The name under which the codec of MessagePack knows its extensions.
-const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
-
 thread_local! {
     /// Payloads that are not small are written one behind the other into one buffer and share it, so that one costs no allocation.
     static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
@@ -116,12 +60,6 @@ const SCRATCH_LEN: usize = 4 * 1024;
 const SMALL_LEN_MAX: usize = 64;
 
 impl Payload {
-    /// Bytes that were written elsewhere.
-    #[must_use]
-    pub fn new(encoding: Encoding, bytes: impl Into<Bytes>) -> Self {
-        Self { encoding, bytes: bytes.into(), callbacks: Callbacks::none() }
-    }
-
     /// Writes a value. Costs a pass over the value, and one allocation if it is small; larger ones share a buffer.
     ///
     /// # Errors
@@ -192,25 +130,6 @@ impl Payload {
         let written =
             Self::encode(encoding, &value).map_err(|error| CallError::from(error).with_fate(Fate::Failed))?;
         Ok(Self { callbacks: self.callbacks.clone(), ..written })
-    }
-
-    /// How many bytes it takes in a frame, the head not counted.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Whether it has no bytes, as that of a `()` in bincode.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-}
-
-impl<'a> From<&'a Payload> for PayloadRef<'a> {
-    #[inline]
-    fn from(Payload { encoding, bytes, callbacks }: &'a Payload) -> Self {
-        Self { encoding: *encoding, bytes, callbacks }
     }
 }
 

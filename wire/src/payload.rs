@@ -1,0 +1,344 @@
+//! A user's bytes, and all that they may hold. Functions travel beside the bytes; a call of one takes a payload and ends with a payload
+//! or with an error, which may hold a payload in turn: each of these is part of the others, so they stand in one file.
+//!
+//! Bytes are written and read in `value.rs`; how functions get out of a value and into one is the business of `function.rs`. Whether
+//! a function is a closure or a way to one is that of `meshwork-actors` and `meshwork`.
+
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate, cut_len};
+use crate::id::CallbackId;
+use bytes::Bytes;
+use bytestring::ByteString;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A user's value as bytes, with the encoding that they were written in. A relay does not open it. Cloning it
+/// shares the bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Payload {
+    /// How the bytes were written.
+    pub encoding: Encoding,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The functions in the value: the bytes hold indexes into this list, so a relay can rewrite ids unopened.
+    pub callbacks: Callbacks,
+}
+
+/// A [`Payload`] that is read where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct PayloadRef<'a> {
+    /// How the bytes were written.
+    pub encoding: Encoding,
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// The functions in the value.
+    pub callbacks: &'a Callbacks,
+}
+
+/// The functions of a payload, in the order of their indexes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Callbacks(Option<Arc<[Passed]>>);
+
+/// A function on its way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// At hand: it can be called.
+    Here(Function),
+    /// As it stands in a frame: the number that its lender drew.
+    Lent(CallbackId),
+}
+
+/// A function. Clones share it; it ends with the last of them.
+#[derive(Clone)]
+pub struct Function(Arc<dyn Callable>);
+
+/// The body of a function. It may be called from any thread, any number of times, and several times at once.
+pub trait Callable: Send + Sync + 'static {
+    /// Calls it. The caller drops the future when it waits no more, which may be at any time.
+    fn invoke(&self, invocation: Invocation) -> Invoked;
+
+    /// The encoding that its arguments are written in: the one that its lender reads.
+    fn encoding(&self) -> Encoding {
+        Encoding::Bincode
+    }
+}
+
+/// A call of a function.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The arguments.
+    pub arguments: Payload,
+    /// How long the caller waits; `None` for ever.
+    pub within: Option<Duration>,
+    /// The part of the outcome that the caller waits for.
+    pub wants: Wants,
+}
+
+/// The part of the outcome that the caller of a function waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Wants {
+    /// The result.
+    #[default]
+    Result,
+    /// Only the end: the result is `()`. A function of another protocol that tells no result is over when it has been called.
+    End,
+    /// Nothing: not even whether it was called.
+    Nothing,
+}
+
+/// The outcome of a call of a function, to be awaited.
+pub type Invoked = Pin<Box<dyn Future<Output = Result<Payload, CallError>> + Send>>;
+
+/// Why a call failed. One pointer wide, so that a `Result` of it stays small.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CallError(Box<Parts>);
+
+#[derive(Clone, PartialEq, Debug)]
+struct Parts {
+    code: Code,
+    fate: Fate,
+    name: ByteString,
+    message: ByteString,
+    data: Option<Payload>,
+}
+
+impl Payload {
+    /// Bytes that were written elsewhere.
+    #[must_use]
+    pub fn new(encoding: Encoding, bytes: impl Into<Bytes>) -> Self {
+        Self { encoding, bytes: bytes.into(), callbacks: Callbacks::none() }
+    }
+
+    /// How many bytes it takes in a frame, the head not counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has no bytes, as that of a `()` in bincode.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+impl<'a> From<&'a Payload> for PayloadRef<'a> {
+    #[inline]
+    fn from(Payload { encoding, bytes, callbacks }: &'a Payload) -> Self {
+        Self { encoding: *encoding, bytes, callbacks }
+    }
+}
+
+impl Callbacks {
+    /// No functions. Costs nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// The functions of a payload, in the order of their indexes.
+    pub fn new(passed: impl IntoIterator<Item = Passed>) -> Self {
+        let passed: Arc<[_]> = passed.into_iter().collect();
+        Self((!passed.is_empty()).then_some(passed))
+    }
+
+    /// The functions, in the order of their indexes.
+    pub fn iter(&self) -> std::slice::Iter<'_, Passed> {
+        self.0.as_deref().unwrap_or_default().iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.as_deref().map_or(0, <[_]>::len)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The numbers under which they are lent, as a frame carries them. A function that is not lent has the number that is never
+    /// drawn, so that a call of it fails.
+    #[must_use]
+    pub fn ids(&self) -> Vec<CallbackId> {
+        let id = |passed: &Passed| match passed {
+            Passed::Lent(id) => *id,
+            Passed::Here(_) => CallbackId(u64::MAX),
+        };
+        self.iter().map(id).collect()
+    }
+}
+
+impl FromIterator<CallbackId> for Callbacks {
+    fn from_iter<T: IntoIterator<Item = CallbackId>>(ids: T) -> Self {
+        Self::new(ids.into_iter().map(Passed::Lent))
+    }
+}
+
+impl<'a> IntoIterator for &'a Callbacks {
+    type Item = &'a Passed;
+    type IntoIter = std::slice::Iter<'a, Passed>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+impl Function {
+    /// A function with this body.
+    pub fn new(callable: impl Callable) -> Self {
+        Self(Arc::new(callable))
+    }
+
+    /// Calls it.
+    pub fn invoke(&self, invocation: Invocation) -> Invoked {
+        self.0.invoke(invocation)
+    }
+
+    /// The encoding that its arguments are written in.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.0.encoding()
+    }
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Function {}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Function")
+    }
+}
+
+impl CallError {
+    /// An error of meshwork's own: its name is the code's. A message longer than
+    /// [`ERROR_MESSAGE_LEN_MAX`](crate::limits::ERROR_MESSAGE_LEN_MAX) is cut.
+    #[must_use]
+    pub fn new(code: Code, fate: Fate, message: impl Into<ByteString>) -> Self {
+        let name = code.name().map_or_else(ByteString::new, ByteString::from_static);
+        Self::named(code, fate, name, message)
+    }
+
+    /// An error with a name of the application's. Name and message are cut to
+    /// [`ERROR_MESSAGE_LEN_MAX`](crate::limits::ERROR_MESSAGE_LEN_MAX).
+    #[must_use]
+    pub fn named(
+        code: Code,
+        fate: Fate,
+        name: impl Into<ByteString>,
+        message: impl Into<ByteString>,
+    ) -> Self {
+        let (name, message) = (cut(name.into()), cut(message.into()));
+        Self(Box::new(Parts { code, fate, name, message, data: None }))
+    }
+
+    /// This error with data of the application's.
+    #[must_use]
+    pub fn with_data(mut self, data: Payload) -> Self {
+        self.0.data = Some(data);
+        self
+    }
+
+    /// This error with another fate, as where the error of one call becomes the outcome of another.
+    #[must_use]
+    pub fn with_fate(mut self, fate: Fate) -> Self {
+        self.0.fate = fate;
+        self
+    }
+
+    /// The number of the error.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// What became of the action.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        self.0.fate
+    }
+
+    /// The name: the code's, or the application's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The sentence for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The application's data.
+    #[must_use]
+    pub fn data(&self) -> Option<&Payload> {
+        self.0.data.as_ref()
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parts { code, fate, name, message, .. } = &*self.0;
+        if name.is_empty() {
+            write!(f, "{code}")?
+        } else {
+            f.write_str(name)?
+        }
+        write!(f, " ({fate}): {message}")
+    }
+}
+
+impl std::error::Error for CallError {}
+
+fn cut(text: ByteString) -> ByteString {
+    match cut_len(&text) {
+        len if len < text.len() => ByteString::from(&text[..len]),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::ERROR_MESSAGE_LEN_MAX;
+
+    #[test]
+    fn an_error_says_its_name_its_fate_and_its_message() {
+        let error = CallError::new(Code::OVERLOADED, Fate::NotSent, "65536 calls are in flight");
+        assert_eq!(error.to_string(), "OVERLOADED (not sent): 65536 calls are in flight");
+        let error = CallError::named(Code(1200), Fate::Failed, "OutOfStock", "none left");
+        assert_eq!(error.to_string(), "OutOfStock (failed): none left");
+    }
+
+    #[test]
+    fn a_message_is_cut_between_characters() {
+        let error = CallError::new(Code::UNKNOWN, Fate::Failed, "ü".repeat(ERROR_MESSAGE_LEN_MAX));
+        assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX);
+        let error =
+            CallError::new(Code::UNKNOWN, Fate::Failed, format!("x{}", "ü".repeat(ERROR_MESSAGE_LEN_MAX)));
+        assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX - 1);
+    }
+
+    #[test]
+    fn an_error_is_one_pointer_wide() {
+        assert_eq!(size_of::<Result<(), CallError>>(), size_of::<usize>());
+    }
+}
