@@ -20,7 +20,7 @@ mod payload;
 mod value;
 
 pub use bytestring::ByteString;
-pub use codec::{Block, BlockPayload, FrameCodec, FrameError, Frames, Next};
+pub use codec::{Block, FrameCodec, Frames};
 pub use copy::append;
 pub use dialect::{
     Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer,
@@ -29,9 +29,10 @@ pub use dialect::{
 pub use encoding::Encoding;
 pub use error::{Code, Fate};
 pub use frame::{
-    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, FrameRef, HeadTemplate, Invoke,
-    NodeNews, Offer, Outcome, Publish, Refused, Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX,
-    Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
+    ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, Described, Frame, FrameError,
+    FrameRef, HeadTemplate, Invoke, Next, NodeNews, Offer, Outcome, Publish, Refused, Register, Request,
+    RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister,
+    write_small_reply,
 };
 pub use id::{CallbackId, SessionId};
 pub use name::{
