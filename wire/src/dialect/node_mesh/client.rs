@@ -4,8 +4,10 @@
 //! Such a master tells no branch which nodes come and go, which actions there are, or that an action is gone; it knows no patterns and no groups. No
 //! heartbeat is sent: it asks for the address that the master sees, and a wrong one ends the original master.
 
-use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, batch::next_batch, topic_for};
-use crate::dialect::{Dialect, DialectError, Said, bind};
+use super::batch::{DIALECT, next_batch};
+use super::talk::{BIND, DISCONNECT, Kind, Message, REGISTER, State, Talk, topic_for};
+use crate::dialect::peer::bind;
+use crate::dialect::said::{Dialect, DialectError, Said};
 use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
 use crate::{
     Bind, Bound, ByteString, CallError, Code, Describe, Encoding, Fate, Frame, Offer, Payload, Refused,
