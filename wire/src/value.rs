@@ -6,8 +6,11 @@ mod bounded;
 
 pub use any::Value;
 
+use crate::copy::append;
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate, cut_len};
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
-use crate::{CallError, Callbacks, Code, Encoding, Fate, Payload, PayloadRef, append, error::cut_len};
+use crate::payload::{CallError, Callbacks, Payload, PayloadRef};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};

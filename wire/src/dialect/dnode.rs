@@ -10,11 +10,14 @@ mod line;
 
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
-use crate::{
-    ByteString, CallError, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Invoke, Offer, Passed,
-    Payload, Request, Response, Wants, check_action,
-};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Frame, Invoke, Offer, Request, Response};
+use crate::id::CallbackId;
+use crate::name::check_action;
+use crate::payload::{CallError, Callbacks, Passed, Payload, Wants};
 use bytes::BytesMut;
+use bytestring::ByteString;
 use line::{DIALECT, LINE_LEN_MAX, Line, follow, placeholder, put, read_line, write_line};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -8,12 +8,15 @@
 
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Frame, Offer, Request, Response};
+use crate::id::CallbackId;
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::{
-    ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Offer, Payload, Request, Response,
-    check_action,
-};
+use crate::name::check_action;
+use crate::payload::{CallError, Payload};
 use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;

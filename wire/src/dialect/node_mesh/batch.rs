@@ -2,8 +2,10 @@
 //! so that one message is given up and not the connection.
 
 use crate::dialect::said::DialectError;
+use crate::encoding::Encoding;
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::{Encoding, Payload, Value};
+use crate::payload::Payload;
+use crate::value::Value;
 use bytes::{Buf, Bytes, BytesMut};
 use std::ops::Range;
 
