@@ -1,7 +1,10 @@
 //! `meshwork master`: runs a master until it is asked to end, then drains it.
 
-use super::bridge::{Foreign, Protocol, Results};
-use super::{Done, Failure, Output, Signals, drain, read_duration, read_token};
+use crate::bridge::{Foreign, Protocol, Results};
+use crate::failure::{Done, Failure};
+use crate::input::{read_duration, read_token};
+use crate::output::Output;
+use crate::signals::{Signals, drain};
 use clap::{Args, ValueEnum};
 use meshwork::limits::BUSY_POLL_WITHIN_MAX;
 use meshwork::prelude::*;

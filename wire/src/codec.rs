@@ -1,13 +1,13 @@
 //! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
 //! frame: that is what keeps the cost of a frame low under load.
 
-use crate::frame::{KeptHead, PUBLISH, read_next};
+use crate::frame::{BlockPayload, Frame, FrameError, KeptHead, Next, PUBLISH, read_next};
+use crate::id::CallbackId;
 use crate::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN, READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START,
 };
-use crate::{CallbackId, Callbacks, Encoding, Frame, Payload, PayloadRef, Publish, Request, Response};
 use bytes::{Buf, Bytes, BytesMut};
-use std::{io, ops::Range};
+use std::ops::Range;
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Cuts a byte stream into [`Block`]s and writes [`Frame`]s.
@@ -36,64 +36,6 @@ pub struct Frames {
     /// The head of the last request or event: requests that follow each other are of one action more often than not, events of
     /// one topic.
     kept: Option<KeptHead>,
-}
-
-/// The next frame of a block: nearly all are requests, replies and events, and those are not made a [`Frame`] of, since that is
-/// as large as its largest variant.
-#[derive(Debug)]
-pub enum Next<'a> {
-    /// A request. [`Frames::next_request_of_run`] reads the others of its run.
-    Request(Request),
-    /// A reply without functions.
-    Reply {
-        /// The request that it settles.
-        callback_id: CallbackId,
-        /// The value, where it stands.
-        payload: BlockPayload<'a>,
-    },
-    /// An event. [`Frames::next_event_of_run`] reads the others of its run.
-    Event(Publish),
-    /// Any other frame: also a response that is an error or passes functions.
-    Other(Frame),
-    /// Bytes that are no frame. It is the last of its block: where the next frame begins cannot be told.
-    Broken(FrameError),
-}
-
-/// A payload without functions that stands in a block. Reading it there costs nothing; sharing it holds the block.
-#[derive(Clone, Copy, Debug)]
-pub struct BlockPayload<'a> {
-    pub(crate) block: &'a Bytes,
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-    pub(crate) encoding: Encoding,
-}
-
-/// The functions of a payload that passes none.
-static NO_CALLBACKS: Callbacks = Callbacks::none();
-
-/// Why bytes are not frames. Their link is closed: where the next frame begins cannot be told.
-#[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    /// A frame claims more than the connection allows.
-    #[error("a frame claims {claimed} bytes, and {max} are allowed; is the other end a meshwork node?")]
-    TooLong {
-        /// The claimed length, in bytes.
-        claimed: usize,
-        /// The allowed one.
-        max: usize,
-    },
-    /// A frame is none of the protocol's.
-    #[error("a frame cannot be read: {0}")]
-    Malformed(String),
-    /// A frame passes more functions than a request may.
-    #[error("a frame passes {0} functions, and {max} are allowed", max = crate::limits::CALLBACKS_PER_REQUEST_MAX)]
-    TooManyCallbacks(usize),
-    /// The stream ended inside a frame.
-    #[error("the stream ended inside a frame")]
-    Cut,
-    /// The stream failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
 }
 
 impl FrameCodec {
@@ -329,42 +271,6 @@ impl Frames {
     }
 }
 
-impl Next<'_> {
-    /// The frame itself, whose payload shares the block.
-    ///
-    /// # Errors
-    ///
-    /// When it is [`Next::Broken`].
-    pub fn into_frame(self) -> Result<Frame, FrameError> {
-        match self {
-            Next::Request(request) => Ok(Frame::Request(request)),
-            Next::Reply { callback_id, payload } => {
-                Ok(Frame::Response(Response { callback_id, outcome: Ok(payload.share()) }))
-            }
-            Next::Event(event) => Ok(Frame::Publish(event)),
-            Next::Other(frame) => Ok(frame),
-            Next::Broken(error) => Err(error),
-        }
-    }
-}
-
-impl<'a> BlockPayload<'a> {
-    /// To be read where it stands.
-    #[must_use]
-    #[inline]
-    pub fn by_ref(self) -> PayloadRef<'a> {
-        let bytes = &self.block[self.start..self.end];
-        PayloadRef { encoding: self.encoding, bytes, callbacks: &NO_CALLBACKS }
-    }
-
-    /// To be kept: it holds the block, however long that is.
-    #[must_use]
-    #[inline]
-    pub fn share(self) -> Payload {
-        Payload::new(self.encoding, self.block.slice(self.start..self.end))
-    }
-}
-
 impl Iterator for Frames {
     type Item = Result<Frame, FrameError>;
 
@@ -380,7 +286,7 @@ impl Iterator for Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ByteString, CallError, Code, Fate};
+    use crate::{ByteString, CallError, Code, Encoding, Fate, Payload, Publish, Request, Response};
 
     /// How many frames each block of a read has.
     fn blocks(frames: usize) -> Vec<usize> {

@@ -1,7 +1,7 @@
-//! How a call fails: a stable code, what became of the action ([`Fate`]), and a sentence.
+//! How a call fails, in short: a stable [`Code`], and what became of the action ([`Fate`]). The error that carries both may hold a payload,
+//! so it is in `payload.rs`.
 
-use crate::{Payload, limits::ERROR_MESSAGE_LEN_MAX};
-use bytestring::ByteString;
+use crate::limits::ERROR_MESSAGE_LEN_MAX;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -97,105 +97,6 @@ impl fmt::Display for Code {
     }
 }
 
-/// Why a call failed. One pointer wide, so that a `Result` of it stays small.
-#[derive(Clone, PartialEq, Debug)]
-pub struct CallError(Box<Parts>);
-
-#[derive(Clone, PartialEq, Debug)]
-struct Parts {
-    code: Code,
-    fate: Fate,
-    name: ByteString,
-    message: ByteString,
-    data: Option<Payload>,
-}
-
-impl CallError {
-    /// An error of meshwork's own: its name is the code's. A message longer than [`ERROR_MESSAGE_LEN_MAX`] is cut.
-    #[must_use]
-    pub fn new(code: Code, fate: Fate, message: impl Into<ByteString>) -> Self {
-        let name = code.name().map_or_else(ByteString::new, ByteString::from_static);
-        Self::named(code, fate, name, message)
-    }
-
-    /// An error with a name of the application's. Name and message are cut to [`ERROR_MESSAGE_LEN_MAX`].
-    #[must_use]
-    pub fn named(
-        code: Code,
-        fate: Fate,
-        name: impl Into<ByteString>,
-        message: impl Into<ByteString>,
-    ) -> Self {
-        let (name, message) = (cut(name.into()), cut(message.into()));
-        Self(Box::new(Parts { code, fate, name, message, data: None }))
-    }
-
-    /// This error with data of the application's.
-    #[must_use]
-    pub fn with_data(mut self, data: Payload) -> Self {
-        self.0.data = Some(data);
-        self
-    }
-
-    /// This error with another fate, as where the error of one call becomes the outcome of another.
-    #[must_use]
-    pub fn with_fate(mut self, fate: Fate) -> Self {
-        self.0.fate = fate;
-        self
-    }
-
-    /// The number of the error.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        self.0.code
-    }
-
-    /// What became of the action.
-    #[must_use]
-    pub fn fate(&self) -> Fate {
-        self.0.fate
-    }
-
-    /// The name: the code's, or the application's.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    /// The sentence for people.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        &self.0.message
-    }
-
-    /// The application's data.
-    #[must_use]
-    pub fn data(&self) -> Option<&Payload> {
-        self.0.data.as_ref()
-    }
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { code, fate, name, message, .. } = &*self.0;
-        if name.is_empty() {
-            write!(f, "{code}")?
-        } else {
-            f.write_str(name)?
-        }
-        write!(f, " ({fate}): {message}")
-    }
-}
-
-impl std::error::Error for CallError {}
-
-fn cut(text: ByteString) -> ByteString {
-    match cut_len(&text) {
-        len if len < text.len() => ByteString::from(&text[..len]),
-        _ => text,
-    }
-}
-
 /// How much of a text fits into an error, in bytes: whole characters only.
 pub(crate) fn cut_len(text: &str) -> usize {
     let mut len = text.len().min(ERROR_MESSAGE_LEN_MAX);
@@ -215,27 +116,5 @@ mod tests {
         assert_eq!(Code::UNKNOWN.0, 1);
         assert_eq!(Code::REQUEST_TIMEOUT.0, 2);
         assert_eq!(Code::BIND_ERROR.0, 3);
-    }
-
-    #[test]
-    fn an_error_says_its_name_its_fate_and_its_message() {
-        let error = CallError::new(Code::OVERLOADED, Fate::NotSent, "65536 calls are in flight");
-        assert_eq!(error.to_string(), "OVERLOADED (not sent): 65536 calls are in flight");
-        let error = CallError::named(Code(1200), Fate::Failed, "OutOfStock", "none left");
-        assert_eq!(error.to_string(), "OutOfStock (failed): none left");
-    }
-
-    #[test]
-    fn a_message_is_cut_between_characters() {
-        let error = CallError::new(Code::UNKNOWN, Fate::Failed, "ü".repeat(ERROR_MESSAGE_LEN_MAX));
-        assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX);
-        let error =
-            CallError::new(Code::UNKNOWN, Fate::Failed, format!("x{}", "ü".repeat(ERROR_MESSAGE_LEN_MAX)));
-        assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX - 1);
-    }
-
-    #[test]
-    fn an_error_is_one_pointer_wide() {
-        assert_eq!(size_of::<Result<(), CallError>>(), size_of::<usize>());
     }
 }

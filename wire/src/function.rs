@@ -2,76 +2,12 @@
 //! functions that travel with it. While a value is written, the functions in it are noted; while one is read, they are handed out. So a
 //! function may stand at any depth of a value, in any encoding.
 //!
-//! Whether a function is a closure or a way to one is the business of `meshwork-actors` and `meshwork`.
+//! The functions themselves, and the payloads that hold them, are in `payload.rs`.
 
 use crate::limits::CALLBACKS_PER_REQUEST_MAX;
-use crate::{CallError, CallbackId, Encoding, Payload};
+use crate::payload::{Callbacks, Function, Passed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::any::Any;
 use std::cell::Cell;
-use std::fmt;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
-
-/// The body of a function. It may be called from any thread, any number of times, and several times at once.
-pub trait Callable: Send + Sync + 'static {
-    /// Calls it. The caller drops the future when it waits no more, which may be at any time.
-    fn invoke(&self, invocation: Invocation) -> Invoked;
-
-    /// The encoding that its arguments are written in: the one that its lender reads.
-    fn encoding(&self) -> Encoding {
-        Encoding::Bincode
-    }
-
-    /// Itself, where the node that lends it on wants to know what it is. A function that came over a link says so.
-    fn as_any(&self) -> Option<&dyn Any> {
-        None
-    }
-}
-
-/// The outcome of a call of a function, to be awaited.
-pub type Invoked = Pin<Box<dyn Future<Output = Result<Payload, CallError>> + Send>>;
-
-/// A call of a function.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    /// The arguments.
-    pub arguments: Payload,
-    /// How long the caller waits; `None` for ever.
-    pub within: Option<Duration>,
-    /// The part of the outcome that the caller waits for.
-    pub wants: Wants,
-}
-
-/// The part of the outcome that the caller of a function waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Wants {
-    /// The result.
-    #[default]
-    Result,
-    /// Only the end: the result is `()`. A function of another protocol that tells no result is over when it has been called.
-    End,
-    /// Nothing: not even whether it was called.
-    Nothing,
-}
-
-/// A function. Clones share it; it ends with the last of them.
-#[derive(Clone)]
-pub struct Function(Arc<dyn Callable>);
-
-/// The functions of a payload, in the order of their indexes.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Callbacks(Option<Arc<[Passed]>>);
-
-/// A function on its way.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Passed {
-    /// At hand: it can be called.
-    Here(Function),
-    /// As it stands in a frame: the number that its lender drew.
-    Lent(CallbackId),
-}
 
 /// The value that stands in a payload in place of a function: in an encoding that describes itself, a map with this one entry.
 #[derive(Serialize, Deserialize)]
@@ -90,7 +26,7 @@ thread_local! {
     /// Whether functions are handed out to the value that is being read on this thread.
     static HANDING_OUT: Cell<bool> = const { Cell::new(false) };
     /// The functions that are handed out.
-    static HANDED_OUT: Cell<Callbacks> = const { Cell::new(Callbacks(None)) };
+    static HANDED_OUT: Cell<Callbacks> = const { Cell::new(Callbacks::none()) };
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,72 +39,7 @@ enum Noting {
     Some,
 }
 
-impl Function {
-    /// A function with this body.
-    pub fn new(callable: impl Callable) -> Self {
-        Self(Arc::new(callable))
-    }
-
-    /// Calls it.
-    pub fn invoke(&self, invocation: Invocation) -> Invoked {
-        self.0.invoke(invocation)
-    }
-
-    /// The encoding that its arguments are written in.
-    #[must_use]
-    pub fn encoding(&self) -> Encoding {
-        self.0.encoding()
-    }
-
-    /// What it is, if it says so: see [`Callable::as_any`].
-    #[must_use]
-    pub fn as_any(&self) -> Option<&dyn Any> {
-        self.0.as_any()
-    }
-}
-
 impl Callbacks {
-    /// No functions. Costs nothing.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self(None)
-    }
-
-    /// The functions of a payload, in the order of their indexes.
-    pub fn new(passed: impl IntoIterator<Item = Passed>) -> Self {
-        let passed: Arc<[_]> = passed.into_iter().collect();
-        Self((!passed.is_empty()).then_some(passed))
-    }
-
-    /// The functions, in the order of their indexes.
-    pub fn iter(&self) -> std::slice::Iter<'_, Passed> {
-        self.0.as_deref().unwrap_or_default().iter()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.as_deref().map_or(0, <[_]>::len)
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    /// The numbers under which they are lent, as a frame carries them. A function that is not lent has the number that is never
-    /// drawn, so that a call of it fails.
-    #[must_use]
-    pub fn ids(&self) -> Vec<CallbackId> {
-        let id = |passed: &Passed| match passed {
-            Passed::Lent(id) => *id,
-            Passed::Here(_) => CallbackId(u64::MAX),
-        };
-        self.iter().map(id).collect()
-    }
-
     /// Notes the functions of the value that `write` writes; gives the outcome of `write`, and them.
     ///
     /// # Errors
@@ -239,21 +110,6 @@ impl Callbacks {
     }
 }
 
-impl FromIterator<CallbackId> for Callbacks {
-    fn from_iter<T: IntoIterator<Item = CallbackId>>(ids: T) -> Self {
-        Self::new(ids.into_iter().map(Passed::Lent))
-    }
-}
-
-impl<'a> IntoIterator for &'a Callbacks {
-    type Item = &'a Passed;
-    type IntoIter = std::slice::Iter<'a, Passed>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
 impl Serialize for Function {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let noted = NOTED.try_with(|noted| {
@@ -294,29 +150,10 @@ impl<'de> Deserialize<'de> for Function {
     }
 }
 
-impl PartialEq for Function {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for Function {}
-
-impl fmt::Debug for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Function")
-    }
-}
-
-impl fmt::Debug for Callbacks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self).finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Callable, CallbackId, Encoding, Invocation, Invoked, Payload};
 
     struct Nothing;
 

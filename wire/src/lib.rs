@@ -8,6 +8,7 @@
 mod codec;
 mod copy;
 mod dialect;
+mod encoding;
 mod error;
 mod frame;
 mod function;
@@ -16,24 +17,29 @@ pub mod limits;
 mod name;
 mod pattern;
 mod payload;
+mod value;
 
 pub use bytestring::ByteString;
-pub use codec::{Block, BlockPayload, FrameCodec, FrameError, Frames, Next};
+pub use codec::{Block, FrameCodec, Frames};
 pub use copy::append;
 pub use dialect::{
     Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer,
     ResultStyle, Said, foreign_name,
 };
-pub use error::{CallError, Code, Fate};
+pub use encoding::Encoding;
+pub use error::{Code, Fate};
 pub use frame::{
-    ActionDescription, Bind, Bound, Broadcast, Describe, Described, Frame, FrameRef, HeadTemplate, Invoke,
-    NodeNews, Offer, Outcome, Publish, Refused, Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX,
-    Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
+    ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, Described, Frame, FrameError,
+    FrameRef, HeadTemplate, Invoke, Next, NodeNews, Offer, Outcome, Publish, Refused, Register, Request,
+    RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister,
+    write_small_reply,
 };
-pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};
 pub use name::{
     NameError, check_action, check_node, check_topic, everything_above, everything_below, is_everything_below,
 };
 pub use pattern::{Pattern, PatternError};
-pub use payload::{DecodeError, EncodeError, Encoding, Payload, PayloadRef, Value};
+pub use payload::{
+    CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
+};
+pub use value::{DecodeError, EncodeError, Value};

@@ -180,11 +180,6 @@ const _: () =
     assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
 const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
-const _: () = assert!(
-    HEAD_ELEMENTS_MAX * size_of::<crate::ActionDescription>() <= FRAME_LEN_MAX,
-    "the lists of a head must not take more than a frame, even those of the largest elements",
-);
-const _: () = assert!(size_of::<crate::Offer>() <= size_of::<crate::ActionDescription>());
 const _: () = assert!(READ_BUFFER_LEN_START <= READ_BUFFER_LEN_MAX);
 const _: () = assert!(ACTIONS_PER_FRAME_MAX * (NAME_LEN_MAX + 16) <= BIND_FRAME_LEN_MAX);
 const _: () = assert!(ERROR_MESSAGE_LEN_MAX < HEAD_RESERVE_LEN);

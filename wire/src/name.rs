@@ -1,7 +1,7 @@
 //! Names of actions, topics and nodes. Patterns have their own file, since they are more than a name.
 
-use crate::ByteString;
 use crate::limits::{NAME_LEN_MAX, SEGMENTS_MAX};
+use bytestring::ByteString;
 
 /// Why a text is no name. The message describes a name that would be one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

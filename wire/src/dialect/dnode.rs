@@ -8,18 +8,20 @@
 
 mod line;
 
-use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, registers, too_late};
-use crate::{
-    ByteString, CallError, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Invoke, Offer, Passed,
-    Payload, Request, Response, Wants, check_action,
-};
+use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
+use super::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Frame, Invoke, Offer, Request, Response};
+use crate::id::CallbackId;
+use crate::name::check_action;
+use crate::payload::{CallError, Callbacks, Passed, Payload, Wants};
 use bytes::BytesMut;
-use line::{LINE_LEN_MAX, Line, follow, placeholder, put, read_line, write_line};
+use bytestring::ByteString;
+use line::{DIALECT, LINE_LEN_MAX, Line, follow, placeholder, put, read_line, write_line};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
-
-const DIALECT: &str = "dnode";
 
 /// How many functions that the mesh passed the other end may hold. It says when it needs one no more, or, as the original does on the
 /// Node.js of today, never: then the oldest is taken back for the newest.

@@ -6,13 +6,17 @@
 //! The original lacks, and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
 //! command; and bad JSON ends no other call. Values pass as the text that they are: nothing rounds a number.
 
-use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, registers, too_late};
+use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
+use super::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Frame, Offer, Request, Response};
+use crate::id::CallbackId;
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::{
-    ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Offer, Payload, Request, Response,
-    check_action,
-};
+use crate::name::check_action;
+use crate::payload::{CallError, Payload};
 use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;

@@ -1,101 +1,32 @@
-//! The heads of requests, replies and events, read and written byte by byte: the bincode of [`super::Head`] again, at a fifth of
+//! The heads of requests, replies and events, read and written byte by byte: the bincode of `heads.rs` again, at a fifth of
 //! its cost, since heads were a third of the cost of a relayed call. The tests below hold the two ways against each other.
 //!
 //! Only usual and well-formed heads are read here. All others (functions among the arguments, groups of an event, an error, a
 //! number in an unusual form, bytes that are no head) are left to the reader through serde, which explains what is wrong.
 
+mod parts;
 mod read;
 mod write;
 
+pub(crate) use parts::PUBLISH;
 pub(crate) use read::{KeptHead, read, read_next};
 pub(super) use write::write;
 pub use write::{HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply};
 
-use super::{Publish, Request};
-use crate::{CallbackId, Encoding, Payload};
-use bytestring::ByteString;
-use std::time::Duration;
-
-/// The places of variants in [`super::Head`] and its parts. `tests/golden.rs` freezes them.
-const REQUEST: u8 = 9;
-const RESPONSE: u8 = 10;
-pub(crate) const PUBLISH: u8 = 16;
-const REPLY: u8 = 0;
-
-/// Integers in bincode's standard configuration: one below this takes one byte, larger ones one of these and two, four or eight bytes.
-const TWO_BYTES: u8 = 251;
-const FOUR_BYTES: u8 = 252;
-const EIGHT_BYTES: u8 = 253;
-
-/// The most bytes of a number.
-const NUMBER_LEN_MAX: usize = 9;
-
-/// The head of a request, but for its id: equal in all requests of a run.
-#[derive(Debug)]
-struct RequestParts {
-    action: ByteString,
-    node: ByteString,
-    caller: ByteString,
-    time_left: Option<Duration>,
-    encoding: Encoding,
-}
-
-/// The head of an event that is for no groups: equal in all events of a run.
-#[derive(Debug)]
-struct EventParts {
-    topic: ByteString,
-    publisher: ByteString,
-    for_all: bool,
-    encoding: Encoding,
-}
-
-impl RequestParts {
-    fn of(request: &Request) -> Self {
-        let Request { action, node, caller, time_left, payload, .. } = request;
-        let (action, node, caller) = (action.clone(), node.clone(), caller.clone());
-        Self { action, node, caller, time_left: *time_left, encoding: payload.encoding }
-    }
-
-    fn is_of(&self, request: &Request) -> bool {
-        self.action == request.action
-            && self.time_left == request.time_left
-            && self.encoding == request.payload.encoding
-            && is_equal(&self.node, &request.node)
-            && is_equal(&self.caller, &request.caller)
-    }
-
-    fn with(&self, callback_id: CallbackId, payload: Payload) -> Request {
-        let (action, node, caller) = (self.action.clone(), self.node.clone(), self.caller.clone());
-        Request { callback_id, action, node, caller, time_left: self.time_left, payload }
-    }
-}
-
-impl EventParts {
-    fn of(event: &Publish) -> Self {
-        let (topic, publisher) = (event.topic.clone(), event.publisher.clone());
-        Self { topic, publisher, for_all: event.for_all, encoding: event.payload.encoding }
-    }
-
-    fn with(&self, payload: Payload) -> Publish {
-        let (topic, publisher) = (self.topic.clone(), self.publisher.clone());
-        Publish { topic, publisher, for_all: self.for_all, groups: Vec::new(), payload }
-    }
-}
-
-/// Compares names that are empty more often than not.
-#[inline]
-fn is_equal(one: &str, other: &str) -> bool {
-    one.len() == other.len() && (one.is_empty() || one == other)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::parts::RequestParts;
     use super::*;
-    use crate::{BlockPayload, Frame, FrameRef, Next, Response};
+    use crate::limits::LENGTH_PREFIX_LEN;
+    use crate::{
+        BlockPayload, ByteString, CallbackId, Encoding, Frame, FrameRef, Next, Payload, Publish, Request,
+        Response,
+    };
     use bytes::{Bytes, BytesMut};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::ops::Range;
+    use std::time::Duration;
 
     fn text() -> impl Strategy<Value = ByteString> {
         prop_oneof![8 => "[a-zß/€]{0,12}", 2 => "[a-z]{30,70}", 1 => "[a-z]{80,260}"]
@@ -181,10 +112,10 @@ mod tests {
 
     /// The frame as serde writes it, the length prefix taken off.
     fn written_by_serde(frame: &Frame) -> BytesMut {
+        let payload = frame.payload().map_or(&[][..], |payload| &payload.bytes);
         let mut bytes = BytesMut::new();
-        crate::payload::write_head(&FrameRef::from(frame).head(), &mut bytes);
-        bytes.extend_from_slice(frame.payload().map_or(&[][..], |payload| &payload.bytes));
-        bytes
+        FrameRef::from(frame).write_unusual(payload, &mut bytes);
+        bytes.split_off(LENGTH_PREFIX_LEN)
     }
 
     /// The bytes of a whole frame.

@@ -1,13 +1,14 @@
 //! The lines of dnode and the places in them: paths, links, placeholders. The cost of a line is bounded here.
 
-use super::DIALECT;
-use crate::dialect::{DialectError, Said};
+use crate::dialect::said::{DialectError, Said};
 use crate::limits::{DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::payload::mend_json;
+use crate::value::mend_json;
 use bytes::BufMut;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+
+pub(super) const DIALECT: &str = "dnode";
 
 /// The longest line, in bytes: it fits into a frame of ours.
 pub(super) const LINE_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;

@@ -1,12 +1,15 @@
 //! The bytes of node-mesh: `bin` values, and how the values of MessagePack lie in them. Bytes that are no value are found here,
 //! so that one message is given up and not the connection.
 
-use super::DIALECT;
-use crate::dialect::DialectError;
+use crate::dialect::said::DialectError;
+use crate::encoding::Encoding;
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::{Encoding, Payload, Value};
+use crate::payload::Payload;
+use crate::value::Value;
 use bytes::{Buf, Bytes, BytesMut};
 use std::ops::Range;
+
+pub(super) const DIALECT: &str = "node-mesh";
 
 /// The longest `bin`, in bytes: it fits into a frame of ours.
 const BIN_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;

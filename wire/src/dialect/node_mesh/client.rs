@@ -4,14 +4,22 @@
 //! Such a master tells no branch which nodes come and go, which actions there are, or that an action is gone; it knows no patterns and no groups. No
 //! heartbeat is sent: it asks for the address that the master sees, and a wrong one ends the original master.
 
-use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, batch::next_batch, topic_for};
-use crate::dialect::{Dialect, DialectError, Said, bind};
-use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
-use crate::{
-    Bind, Bound, ByteString, CallError, Code, Describe, Encoding, Fate, Frame, Offer, Payload, Refused,
-    Register, Request, SessionId, Subscribe, SubscriptionKey, Unregister, Value, everything_below,
+use super::batch::{DIALECT, next_batch};
+use super::talk::{BIND, DISCONNECT, Kind, Message, REGISTER, State, Talk, topic_for};
+use crate::dialect::peer::bind;
+use crate::dialect::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{
+    Bind, Bound, Describe, Frame, Offer, Refused, Register, Request, Subscribe, SubscriptionKey, Unregister,
 };
+use crate::id::SessionId;
+use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
+use crate::name::everything_below;
+use crate::payload::{CallError, Payload};
+use crate::value::Value;
 use bytes::BytesMut;
+use bytestring::ByteString;
 use std::time::Instant;
 
 /// A branch of a node-mesh master.

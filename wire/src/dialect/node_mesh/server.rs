@@ -2,15 +2,20 @@
 //! topics, calls and is called, publishes and broadcasts.
 
 use super::batch::{malformed, next_batch, write_bin};
-use super::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter};
-use super::{names, pack, topic_of};
-use crate::dialect::{Allowed, Dialect, DialectError, Said, bind, registers};
+use super::talk::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter, topic_of};
+use super::values::{names, pack};
+use crate::dialect::peer::{Allowed, bind, registers};
+use crate::dialect::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Frame, Offer, Refused, Subscribe, SubscriptionKey};
 use crate::limits::{ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, PATTERNS_PER_NODE_MAX};
-use crate::{
-    ByteString, CallError, Code, Encoding, Fate, Frame, Offer, Pattern, Refused, Subscribe, SubscriptionKey,
-    Value, check_action,
-};
+use crate::name::check_action;
+use crate::pattern::Pattern;
+use crate::payload::CallError;
+use crate::value::Value;
 use bytes::BytesMut;
+use bytestring::ByteString;
 use std::collections::HashSet;
 use std::time::Instant;
 

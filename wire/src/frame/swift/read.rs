@@ -1,9 +1,13 @@
 //! Reads heads where they stand in a block.
 
-use super::{
+use super::parts::{
     EIGHT_BYTES, EventParts, FOUR_BYTES, PUBLISH, REPLY, REQUEST, RESPONSE, RequestParts, TWO_BYTES,
 };
-use crate::{BlockPayload, CallbackId, Encoding, Frame, Next, Payload, Publish, Request, Response};
+use crate::encoding::Encoding;
+use crate::frame::kinds::{Frame, Publish, Request, Response};
+use crate::frame::next::{BlockPayload, Next};
+use crate::id::CallbackId;
+use crate::payload::Payload;
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::ops::Range;

@@ -1,11 +1,13 @@
 //! Writes heads: one by one, or once for a run of frames.
 
-use super::super::{Borrowed, as_micros};
-use super::{
+use super::parts::{
     EIGHT_BYTES, FOUR_BYTES, NUMBER_LEN_MAX, PUBLISH, REPLY, REQUEST, RESPONSE, RequestParts, TWO_BYTES,
 };
+use crate::copy::append;
+use crate::encoding::Encoding;
+use crate::frame::kinds::{Borrowed, Publish, Request, Response, as_micros};
+use crate::id::CallbackId;
 use crate::limits::{FRAME_LEN_MAX, LENGTH_PREFIX_LEN};
-use crate::{CallbackId, Encoding, Publish, Request, Response, append};
 use bytes::BytesMut;
 
 /// The most bytes of a head, its length prefix counted and its texts not counted.

@@ -1,7 +1,6 @@
 //! Any value of an encoding that describes itself, to be written in the other one. Numbers keep their kind and all their
 //! digits, maps their order.
 
-use super::EXTENSION;
 use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -36,6 +35,9 @@ pub enum Value {
     /// writes as text; of others it writes the bytes.
     Extension(i8, Vec<u8>),
 }
+
+/// The name under which the codec of MessagePack knows its extensions.
+const EXTENSION: &str = "_ExtStruct";
 
 /// The number of a moment in time: <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
 const TIMESTAMP: i8 = -1;
@@ -179,6 +181,11 @@ impl<'de> Visitor<'de> for AnyValue {
 #[cfg(test)]
 mod tests {
     use crate::{CallbackId, Callbacks, Encoding, Payload};
+
+    #[test]
+    fn the_codec_knows_extensions_by_this_name() {
+        assert_eq!(super::EXTENSION, rmp_serde::MSGPACK_EXT_STRUCT_NAME);
+    }
 
     #[test]
     fn what_goes_to_the_other_encoding_and_back_is_the_same() {
