@@ -43,9 +43,6 @@ const PURE_HALVES: [&str; 14] = [
 /// The floors of each crate, file by file.
 const FLOORS: &str = "tests/floors.txt";
 
-/// Files that are imported from below at the moment, each with the files that import them.
-const UPWARDS_ALLOWED: &[(&str, &[&str])] = &[];
-
 /// The one file that knows which codecs there are.
 const CODECS: &str = "wire/src/value.rs";
 
@@ -126,12 +123,7 @@ fn every_file_imports_downwards() {
     let mut found = floors.wrong(&paths);
     found.extend(floors.upwards(&sources));
     found.extend(floors.off_the_map(&File::read("ARCHITECTURE.md")));
-    let allowed = UPWARDS_ALLOWED.iter().flat_map(|(what, files)| {
-        let reason =
-            "it is to be mended: by the name of the file that defines the item, or by a file below both";
-        files.iter().map(move |file| Allowance { file, what, reason })
-    });
-    verdict(found, &allowed.collect::<Vec<_>>());
+    verdict(found, &[]);
 }
 
 #[test]
