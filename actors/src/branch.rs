@@ -277,8 +277,7 @@ impl BranchActor {
         let heartbeat = Duration::from_millis(bound.heartbeat_ms).max(HEARTBEAT_EVERY_MIN);
         let unsaid = self.link.bound(now.into_std(), heartbeat);
         let epoch = self.link.epoch();
-        // Two turns: one for the callers, who read their replies, one for what they do then.
-        let inbound = OnWake::new(Paced::new(reader, 2))
+        let inbound = OnWake::new(Paced::new(reader))
             .map(|block| match block {
                 Ok(block) => Inbound::Block(block),
                 Err(error) => Inbound::Lost(Some(error)),

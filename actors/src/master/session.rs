@@ -587,9 +587,8 @@ impl Actor for SessionActor {
         };
         let (read, write) = tokio::io::split(link);
         let codec = SessionCodec::new(Rc::clone(&self.raise_frame_len), config.frame_len_max);
-        // One turn: other sessions copy what is forwarded to them into their outboxes.
         let blocks = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
-        context.add_stream(OnWake::new(Paced::new(blocks, 1)));
+        context.add_stream(OnWake::new(Paced::new(blocks)));
         self.writer = Some(actix_rt::spawn(async move {
             if let Err(error) = writer::write_all(outbox, write).await {
                 log::debug!("a link cannot be written to: {error}");

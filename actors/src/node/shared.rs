@@ -93,6 +93,7 @@ pub struct Head {
     place: HeadIndex,
     version: u64,
     encoding: Encoding,
+    within: Option<Duration>,
 }
 
 impl Head {
@@ -159,7 +160,7 @@ impl Node {
     pub fn head(&self, action: &str) -> Option<Head> {
         let version = self.version.load(Ordering::Acquire);
         match remembered(self.number, version, action) {
-            Some((place, encoding)) => Some(Head { place, version, encoding }),
+            Some((place, encoding)) => Some(Head { place, version, encoding, within: Some(CALL_WITHIN) }),
             None => self.find_head(action),
         }
     }
@@ -178,7 +179,7 @@ impl Node {
         let version = locked.version;
         drop(locked);
         remember(self.number, version, &spec.action, place, encoding);
-        Some(Head { place, version, encoding })
+        Some(Head { place, version, encoding, within: Some(CALL_WITHIN) })
     }
 
     /// The head of calls that say otherwise until when they wait, or which node is to run them. None if there is none.
@@ -195,7 +196,7 @@ impl Node {
         if let Some(node) = node {
             spec.node.clone_from(node);
         }
-        Some(Head { place: locked.heads.find(&spec)?, ..head })
+        Some(Head { place: locked.heads.find(&spec)?, within: spec.within, ..head })
     }
 
     /// What a head says, as a call with these arguments.
@@ -249,8 +250,7 @@ impl Node {
         if let Some(error) = &locked.closed {
             return Err(Refused { error: error.clone(), waiter });
         }
-        let within = locked.heads.spec(head.place).and_then(|spec| spec.within);
-        let deadline = within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        let deadline = head.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
         let callback_id = locked.in_flight.open(deadline, waiter).map_err(full)?;
         let was_empty = locked.submissions.is_empty();
         locked.write(head.place, callback_id, bytes);

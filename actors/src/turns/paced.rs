@@ -12,17 +12,22 @@ use tokio::time::Instant;
 /// that its buffer is read into again: making a new one for each read took more than half of what a call of 1 KiB cost.
 pub(crate) struct Paced<S> {
     blocks: S,
-    turns: u8,
-    left: u8,
+    /// Whether the others have their turns before the next block.
+    is_their_turn: bool,
+    /// Whether the last block had to be waited for.
+    waited: bool,
     parts: Parts,
     /// The rest of a block that is taken in parts, and how many frames of it are taken at once.
     rest: Option<(Block, usize)>,
 }
 
+/// A block of one frame, no longer than this, holds up nobody and is copied by those who keep a part of it. When it was waited for, the
+/// next one most likely is, too: then the others have their turns anyway, and a turn in between would cost as much as the frame.
+const ALONE_LEN_MAX: usize = 1024;
+
 impl<S> Paced<S> {
-    /// With so many turns for the others after each block.
-    pub(crate) fn new(blocks: S, turns: u8) -> Self {
-        Self { blocks, turns, left: 0, parts: Parts::default(), rest: None }
+    pub(crate) fn new(blocks: S) -> Self {
+        Self { blocks, is_their_turn: false, waited: false, parts: Parts::default(), rest: None }
     }
 
     fn part_of(&mut self, mut block: Block, len: usize) -> Block {
@@ -41,24 +46,28 @@ impl<S: Stream<Item = Result<Block, FrameError>> + Unpin> Stream for Paced<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if this.left > 0 {
-            this.left -= 1;
+        if std::mem::take(&mut this.is_their_turn) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         if let Some((rest, len)) = this.rest.take() {
-            this.left = this.turns;
+            this.is_their_turn = true;
             return Poll::Ready(Some(Ok(this.part_of(rest, len))));
         }
         let block = match Pin::new(&mut this.blocks).poll_next(context) {
             Poll::Ready(block) => block,
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                this.waited = true;
+                return Poll::Pending;
+            }
         };
-        this.left = this.turns;
+        let waited = std::mem::take(&mut this.waited);
+        let is_alone = |block: &Block| waited && block.count() == 1 && block.len() <= ALONE_LEN_MAX;
+        this.is_their_turn = !matches!(&block, Some(Ok(block)) if is_alone(block));
         let block = match block {
             // An event has no answer that its publisher could work on meanwhile.
             Some(Ok(block)) if !block.is_of_events() => {
-                let len = this.parts.part_len(block.count(), Instant::now().into_std());
+                let len = this.parts.part_len(block.count(), || Instant::now().into_std());
                 Some(Ok(this.part_of(block, len)))
             }
             block => block,

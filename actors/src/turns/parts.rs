@@ -62,12 +62,12 @@ const PAUSE_MAX: Duration = Duration::from_millis(2);
 impl Parts {
     /// How many frames of this block are taken at once.
     #[inline]
-    pub(crate) fn part_len(&mut self, count: usize, now: Instant) -> usize {
+    pub(crate) fn part_len(&mut self, count: usize, now: impl FnOnce() -> Instant) -> usize {
         if count <= WHOLE_MAX {
             self.last = None;
             return count;
         }
-        self.judge(count, now)
+        self.judge(count, now())
     }
 
     fn judge(&mut self, count: usize, now: Instant) -> usize {
@@ -136,7 +136,7 @@ mod tests {
         let mut now = Instant::now();
         let mut taken = 0;
         for _ in 0..blocks {
-            let len = parts.part_len(count, now);
+            let len = parts.part_len(count, || now);
             assert!((1..=count).contains(&len));
             let in_parts = len < count;
             taken += usize::from(in_parts);
