@@ -653,7 +653,7 @@ impl BranchActor {
                 self.set_alarm(context);
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(refused) => Err(CallError::from(refused)),
         };
         Box::pin(async move {
             asked?;
