@@ -593,12 +593,15 @@ impl Node {
         std::mem::swap(&mut locked.submissions, into);
         let run = locked.in_flight.take_run();
         drop(locked);
-        if into.iter().any(|it| {
-            matches!(it, Submission::Publish { .. } | Submission::Broadcast { .. } | Submission::Invoke(_))
-        }) {
+        self.taken(into);
+        run
+    }
+
+    /// These have left the queue: whoever waits for room there is told, which nobody does of a queue that was shorter.
+    fn taken(&self, submissions: &[Submission]) {
+        if submissions.len() >= EVENTS_PENDING_MAX {
             self.room.notify_waiters();
         }
-        run
     }
 
     /// Opens a call of the actor's own, which leaves at once. What was submitted before it must have been taken, or is given with its
@@ -615,6 +618,8 @@ impl Node {
         match locked.in_flight.open(deadline, waiter).map_err(full) {
             Ok(callback_id) => {
                 locked.in_flight.take_run();
+                drop(locked);
+                self.taken(before);
                 Ok((run_before, Run::new(callback_id, deadline)))
             }
             Err(refused) => {
@@ -935,5 +940,57 @@ impl fmt::Debug for Node {
             .field("name", &self.name)
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It waited for ten seconds and failed: only a queue with events in it told of room.
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_waits_behind_calls_leaves_when_they_have_left() {
+        let node = Node::new("one".into());
+        node.set_event_path(EventPath::Router);
+        for _ in 0..EVENTS_PENDING_MAX {
+            node.ask_with(Call::new("x", Payload::default()), drop);
+        }
+        let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
+        assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
+        let mut left = Vec::new();
+        assert_eq!(node.take_submissions(&mut left).map(|run| run.count), Some(EVENTS_PENDING_MAX));
+        assert_eq!(left.len(), EVENTS_PENDING_MAX);
+        assert_eq!(publishing.await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_waits_behind_calls_leaves_when_the_actor_takes_them_to_ask_something_itself() {
+        let node = Node::new("one".into());
+        node.set_event_path(EventPath::Router);
+        for _ in 0..EVENTS_PENDING_MAX {
+            node.ask_with(Call::new("x", Payload::default()), drop);
+        }
+        let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
+        assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
+        let mut before = Vec::new();
+        let hook = || Waiter::Hook(Box::new(drop));
+        assert!(node.open_alone(None, hook(), &mut before).is_ok());
+        assert_eq!(before.len(), EVENTS_PENDING_MAX);
+        assert_eq!(publishing.await, Ok(()));
+    }
+
+    #[test]
+    fn a_call_of_the_actor_that_finds_no_room_leaves_those_before_it_where_they_were() {
+        let node = Node::new("one".into());
+        node.set_in_flight_max(2);
+        for _ in 0..2 {
+            node.ask_with(Call::new("x", Payload::default()), drop);
+        }
+        let mut before = Vec::new();
+        let refused = node.open_alone(None, Waiter::Hook(Box::new(drop)), &mut before);
+        assert_eq!(refused.map_err(|refused| refused.error.code()), Err(Code::OVERLOADED));
+        assert!(before.is_empty());
+        assert_eq!(node.take_submissions(&mut before).map(|run| run.count), Some(2));
+        assert_eq!(before.len(), 2);
     }
 }
