@@ -272,7 +272,9 @@ impl BranchActor {
         let Established { reader, writer: write, bound, early } = established;
         let now = Instant::now();
         let heartbeat = Duration::from_millis(bound.heartbeat_ms).max(HEARTBEAT_EVERY_MIN);
-        let unsaid = self.link.bound(now.into_std(), heartbeat);
+        let Some(unsaid) = self.link.bound(now.into_std(), heartbeat) else {
+            return;
+        };
         let epoch = self.link.epoch();
         // Two turns: one for the callers, who read their replies, one for what they do then.
         let inbound = OnWake::new(Paced::new(reader, 2))
