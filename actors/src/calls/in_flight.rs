@@ -9,6 +9,7 @@
 use super::reply::Reply;
 use meshwork_wire::CallbackId;
 use meshwork_wire::limits::IN_FLIGHT_MAX;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -401,7 +402,12 @@ impl Wake {
         match self {
             Wake::Late(_) | Wake::Unheard(_) | Wake::Nobody => {}
             Wake::Task(waker) => waker.wake(),
-            Wake::Hook(hook, reply) => hook(reply),
+            // Those after it are told, even if it panics.
+            Wake::Hook(hook, reply) => {
+                if catch_unwind(AssertUnwindSafe(|| hook(reply))).is_err() {
+                    log::error!("a function that is told of the reply to a call panicked");
+                }
+            }
         }
     }
 }
