@@ -275,7 +275,9 @@ impl BranchActor {
         let Established { reader, writer: write, bound, early } = established;
         let now = Instant::now();
         let heartbeat = Duration::from_millis(bound.heartbeat_ms).max(HEARTBEAT_EVERY_MIN);
-        let unsaid = self.link.bound(now.into_std(), heartbeat);
+        let Some(unsaid) = self.link.bound(now.into_std(), heartbeat) else {
+            return;
+        };
         let epoch = self.link.epoch();
         let inbound = OnWake::new(Paced::new(reader))
             .map(|block| match block {
@@ -655,7 +657,7 @@ impl BranchActor {
                 self.set_alarm(context);
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(refused) => Err(CallError::from(refused)),
         };
         Box::pin(async move {
             asked?;

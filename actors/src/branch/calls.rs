@@ -90,7 +90,7 @@ impl BranchCalls {
         now: Instant,
     ) {
         // Most of what is submitted are calls over the link: its outbox is held for as many as follow each other.
-        let mut guard = None;
+        let (mut guard, mut refused) = (None, Vec::new());
         while let Some(submission) = submissions.next_if(Submission::is_call) {
             match (submission, path.outbox()) {
                 (Submission::Frames(frames), Some(outbox)) => {
@@ -104,7 +104,7 @@ impl BranchCalls {
                     self.send_one_by_one(frames, None, actions, path, now);
                 }
                 (Submission::Ask(ask), Some(outbox)) if self.own(actions, &ask.request).is_none() => {
-                    self.send(ask, guard.get_or_insert_with(|| outbox.hold()), now);
+                    refused.extend(Self::send(ask, guard.get_or_insert_with(|| outbox.hold()), now));
                 }
                 (Submission::Ask(ask), _) => {
                     // A responder may have something to say over the link.
@@ -114,6 +114,8 @@ impl BranchCalls {
                 _ => {}
             }
         }
+        drop(guard);
+        self.refuse_all(refused);
     }
 
     /// The action that answers a call of this branch here.
@@ -166,7 +168,10 @@ impl BranchCalls {
             return self.answer(own, *ask);
         }
         match path {
-            Path::Link(outbox) => self.send(ask, &mut outbox.hold(), now),
+            Path::Link(outbox) => {
+                let refused = Self::send(ask, &mut outbox.hold(), now);
+                self.refuse_all(refused);
+            }
             Path::Wait => self.wait(ask),
             Path::Draining | Path::Ended => self.refuse(callback_id, ended()),
         }
@@ -180,12 +185,19 @@ impl BranchCalls {
         self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
     }
 
-    /// Sends a call over the link.
-    fn send(&self, mut ask: Box<Ask>, guard: &mut OutboxGuard<'_>, now: Instant) {
+    /// Sends a call over the link; gives it back if the link does not take it. It is refused when the outbox is let go: its caller, and the functions
+    /// in its arguments, may do anything then.
+    #[must_use]
+    fn send(mut ask: Box<Ask>, guard: &mut OutboxGuard<'_>, now: Instant) -> Option<(Box<Ask>, Refusal)> {
         if let Some(deadline) = ask.deadline {
             ask.request.time_left = Some(Instant::from_std(deadline).saturating_duration_since(now));
         }
-        if let Err(refusal) = guard.push(&ask.request, Kind::Request) {
+        let refusal = guard.push(&ask.request, Kind::Request).err()?;
+        Some((ask, refusal))
+    }
+
+    fn refuse_all(&self, refused: impl IntoIterator<Item = (Box<Ask>, Refusal)>) {
+        for (ask, refusal) in refused {
             self.refuse(ask.request.callback_id, refusal.into_error(Receiver::Master));
         }
     }
@@ -219,15 +231,18 @@ impl BranchCalls {
         if self.waiting.is_empty() {
             return;
         }
+        let mut refused = Vec::new();
         let mut guard = outbox.hold();
         for ask in std::mem::take(&mut self.waiting) {
             let callback_id = ask.request.callback_id;
             // Those whose deadline passed have been told.
             if self.requests.borrow().is_waiting(callback_id) {
                 self.requests.borrow_mut().goes_the_usual_way(callback_id);
-                self.send(ask, &mut guard, now);
+                refused.extend(Self::send(ask, &mut guard, now));
             }
         }
+        drop(guard);
+        self.refuse_all(refused);
     }
 
     /// Calls a function at the other end of the link that it came over, if that is still there.

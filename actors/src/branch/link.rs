@@ -4,11 +4,12 @@
 //! ```text
 //!            bound                       lost
 //!   New ──────────────▶  Bound  ──────────────────▶  Rebinding
-//!                          │  ◀────────────────────    │    │ refused for good
-//!              drain, lost │         bound again       │    ▼
-//!                          ▼                     drain │  Closed
-//!                        Leaving ◀─────────────────────┘    ▲
-//!                          └────────────────────────────────┘ drained
+//!                          │  ◀────────────────────    │
+//!              drain, lost │         bound again       │ drain
+//!                          ▼                           │
+//!                        Leaving ◀─────────────────────┘
+//!
+//!   Each of them ──▶ Closed: drained, refused for good, or its actor has stopped. Nothing leads back.
 //! ```
 
 use meshwork_wire::limits::HEARTBEATS_MISSED_MAX;
@@ -137,14 +138,17 @@ impl LinkState {
         }
     }
 
-    /// The branch is bound over a new link; gives what is to be said first. The epoch rises.
-    pub(super) fn bound(&mut self, now: Instant, heartbeat: Duration) -> Vec<Frame> {
+    /// The branch is bound over a new link; gives what is to be said first. The epoch rises. None if it does not bind any more, or is
+    /// bound.
+    pub(super) fn bound(&mut self, now: Instant, heartbeat: Duration) -> Option<Vec<Frame>> {
+        let unsaid = match &mut self.place {
+            Place::New => Vec::new(),
+            Place::Rebinding { unsaid } => std::mem::take(unsaid),
+            Place::Bound(_) | Place::Leaving | Place::Closed => return None,
+        };
         self.epoch += 1;
-        let bound = Bound { heard: now, heartbeat, master_drains: false, draining: false };
-        match std::mem::replace(&mut self.place, Place::Bound(bound)) {
-            Place::Rebinding { unsaid } => unsaid,
-            _ => Vec::new(),
-        }
+        self.place = Place::Bound(Bound { heard: now, heartbeat, master_drains: false, draining: false });
+        Some(unsaid)
     }
 
     /// The link brought something.
@@ -243,4 +247,216 @@ pub(super) fn draining() -> CallError {
 /// Why a branch that has ended does nothing more.
 pub(super) fn ended() -> CallError {
     CallError::new(Code::LINK_LOST, Fate::NotSent, "the branch has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshwork_wire::CallbackId;
+    use proptest::prelude::*;
+
+    const HEARTBEAT: Duration = Duration::from_millis(100);
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Bound,
+        Heard,
+        /// A heartbeat of the link so many links ago.
+        Beat(u64),
+        Wait(u64),
+        MasterDrains,
+        Lost,
+        Rebinds,
+        Drain,
+        Say,
+        Close,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => Just(Step::Bound),
+            4 => Just(Step::Heard),
+            4 => (0..3_u64).prop_map(Step::Beat),
+            4 => (0..400_u64).prop_map(Step::Wait),
+            2 => Just(Step::MasterDrains),
+            6 => Just(Step::Lost),
+            4 => Just(Step::Rebinds),
+            2 => Just(Step::Drain),
+            8 => Just(Step::Say),
+            1 => Just(Step::Close),
+        ];
+        proptest::collection::vec(step, 0..100)
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum At {
+        New,
+        Rebinding,
+        Bound,
+        Leaving,
+        Closed,
+    }
+
+    fn at(link: &LinkState) -> At {
+        match &link.place {
+            Place::New => At::New,
+            Place::Rebinding { .. } => At::Rebinding,
+            Place::Bound(_) => At::Bound,
+            Place::Leaving => At::Leaving,
+            Place::Closed => At::Closed,
+        }
+    }
+
+    struct Model {
+        link: LinkState,
+        now: Instant,
+        heard: Instant,
+        epoch: u64,
+        draining: bool,
+        master_drains: bool,
+        unsaid: Vec<u64>,
+        said: u64,
+    }
+
+    impl Model {
+        fn step(&mut self, step: &Step) {
+            let before = at(&self.link);
+            match step {
+                Step::Bound => {
+                    let said = self.link.bound(self.now, HEARTBEAT);
+                    assert_eq!(said.is_some(), matches!(before, At::New | At::Rebinding));
+                    if let Some(said) = said {
+                        let unsaid = std::mem::take(&mut self.unsaid).into_iter();
+                        let unsaid: Vec<_> = unsaid.map(|said| Frame::Cancel(CallbackId(said))).collect();
+                        assert_eq!(said, unsaid, "it is said once and in order");
+                        self.epoch += 1;
+                        (self.heard, self.draining, self.master_drains) = (self.now, false, false);
+                    }
+                }
+                Step::Heard => {
+                    self.link.heard(self.now);
+                    self.heard = self.now;
+                }
+                Step::Beat(ago) => {
+                    let beat = self.link.beat(self.epoch.wrapping_sub(*ago), self.now);
+                    let is_silent = self.now - self.heard >= HEARTBEAT * HEARTBEATS_MISSED_MAX;
+                    assert_eq!(
+                        beat,
+                        match (before, ago, is_silent) {
+                            (At::Bound, 0, true) => Beat::GiveUp,
+                            (At::Bound, 0, false) => Beat::Ping,
+                            _ => Beat::Stale,
+                        }
+                    );
+                }
+                Step::Wait(ms) => self.now += Duration::from_millis(*ms),
+                Step::MasterDrains => {
+                    self.link.master_drains();
+                    self.master_drains |= before == At::Bound;
+                }
+                Step::Lost => assert_eq!(
+                    self.link.lost(),
+                    match (before, self.draining) {
+                        (At::Bound, true) => Lost::Leaves,
+                        (At::Bound, false) => Lost::Rebinds,
+                        _ => Lost::Nothing,
+                    }
+                ),
+                Step::Rebinds => {
+                    assert_eq!(self.link.rebinds(), before == At::Rebinding);
+                    // The bind says it.
+                    self.unsaid.clear();
+                }
+                Step::Drain => {
+                    assert_eq!(self.link.drain(), before == At::Bound);
+                    self.draining |= before == At::Bound;
+                }
+                Step::Say => {
+                    self.said += 1;
+                    let frame = || Frame::Cancel(CallbackId(self.said));
+                    assert_eq!(
+                        self.link.say(frame()),
+                        match before {
+                            At::Bound => Say::Now(frame()),
+                            At::Rebinding => Say::WithTheNextBind,
+                            At::New | At::Leaving | At::Closed => Say::Never,
+                        }
+                    );
+                    if before == At::Rebinding {
+                        self.unsaid.push(self.said);
+                    }
+                }
+                Step::Close => assert_eq!(self.link.close(), before != At::Closed),
+            }
+            self.check(step, before);
+        }
+
+        fn check(&self, step: &Step, before: At) {
+            let (link, now) = (&self.link, at(&self.link));
+            let is_drawn = match (before, now) {
+                (At::New | At::Rebinding, At::Bound) => matches!(step, Step::Bound),
+                (At::Bound, At::Rebinding | At::Leaving) => matches!(step, Step::Lost),
+                (At::Rebinding, At::Leaving) => matches!(step, Step::Drain),
+                (At::New | At::Bound | At::Rebinding | At::Leaving, At::Closed) => {
+                    matches!(step, Step::Close)
+                }
+                (before, now) => before == now,
+            };
+            assert!(is_drawn, "{before:?} to {now:?} by {step:?}");
+            assert_eq!(link.epoch(), self.epoch);
+            let is = |it: At| now == it;
+            assert_eq!((link.is_new(), link.is_bound()), (is(At::New), is(At::Bound)));
+            assert_eq!(
+                (link.is_rebinding(), matches!(link.place, Place::Closed)),
+                (is(At::Rebinding), is(At::Closed))
+            );
+            assert_eq!(link.may_return(), is(At::Bound) || is(At::Rebinding));
+            assert_eq!(link.is_link(self.epoch), is(At::Bound));
+            assert!(!link.is_link(self.epoch + 1) && (self.epoch == 0 || !link.is_link(self.epoch - 1)));
+            assert_eq!(link.is_draining(), is(At::Leaving) || is(At::Bound) && self.draining);
+            assert_eq!(
+                link.course(),
+                match now {
+                    At::Bound if self.draining => Course::Draining,
+                    At::Bound if !self.master_drains => Course::Leaves,
+                    At::Bound | At::New | At::Rebinding => Course::Waits,
+                    At::Leaving => Course::Draining,
+                    At::Closed => Course::Ended,
+                }
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_link_goes_from_place_to_place_as_it_is_drawn(steps in steps()) {
+            let now = Instant::now();
+            let mut model = Model {
+                link: LinkState::new(),
+                now,
+                heard: now,
+                epoch: 0,
+                draining: false,
+                master_drains: false,
+                unsaid: Vec::new(),
+                said: 0,
+            };
+            for step in &steps {
+                model.step(step);
+            }
+        }
+    }
+
+    #[test]
+    fn a_branch_that_leaves_or_has_ended_is_not_bound_again() {
+        let now = Instant::now();
+        let mut link = LinkState::new();
+        assert_eq!(link.bound(now, HEARTBEAT), Some(Vec::new()));
+        assert!(link.drain());
+        assert_eq!(link.lost(), Lost::Leaves);
+        assert!(!link.rebinds());
+        assert_eq!((link.bound(now, HEARTBEAT), link.course()), (None, Course::Draining));
+        assert!(link.close());
+        assert_eq!((link.bound(now, HEARTBEAT), link.course(), link.epoch()), (None, Course::Ended, 1));
+    }
 }

@@ -59,10 +59,12 @@ impl<R> Bindings<R> {
         Some(at)
     }
 
-    /// Whether an id is of a run that has calls which are not settled.
-    pub(crate) fn has(&self, id: CallbackId) -> bool {
+    /// Whether a deadline under this id may still pass: it is that of a run in order which has calls that are not settled, or of a call of
+    /// another run that waits.
+    pub(crate) fn may_expire(&self, id: CallbackId, waits: impl FnOnce() -> bool) -> bool {
         let at = self.bound.partition_point(|binding| binding.run.first <= id).checked_sub(1);
-        at.is_some_and(|at| self.bound[at].has(id) && self.bound[at].left > 0)
+        let binding = at.and_then(|at| self.bound.get(at)).filter(|it| it.has(id) && it.left > 0);
+        binding.is_some_and(|binding| binding.run.in_order || waits())
     }
 
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut Binding<R>> {
@@ -94,8 +96,9 @@ impl<R> Bindings<R> {
         self.left
     }
 
-    pub(crate) fn open_count(&self) -> usize {
-        self.open
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.bound.len()
     }
 
     fn sweep(&mut self) {

@@ -75,9 +75,13 @@ fn settle(calls: &dyn Calls, row: &mut Vec<(CallbackId, Reply)>, wakes: &mut Vec
     calls.with(&mut |in_flight| {
         for (id, reply) in row.drain(..) {
             match in_flight.settle(id, reply) {
-                Wake::Late => log::debug!("a reply to {id} came too late"),
+                late @ Wake::Late(_) => {
+                    log::debug!("a reply to {id} came too late");
+                    // Dropped when the lock is let go: the functions in it may be held by nobody else.
+                    wakes.push(late);
+                }
                 Wake::Nobody => settled += 1,
-                wake @ (Wake::Task(_) | Wake::Hook(..)) => {
+                wake @ (Wake::Task(_) | Wake::Hook(..) | Wake::Unheard(_)) => {
                     settled += 1;
                     wakes.push(wake);
                 }

@@ -106,6 +106,8 @@ impl ManyCalls {
         let Self { node, batch, action, head, encoding, bytes, unsent, parts, count, left } = self;
         let batch = *batch;
         let mut wakes = Vec::new();
+        // Dropped when the lock is let go: the functions in their arguments may do anything then.
+        let mut refused = Vec::new();
         let submitted = node.with_queue(|queue| {
             let mut rest = &bytes[..];
             // The action may have become the node's own, or the link may be lost, since the head was found.
@@ -140,7 +142,12 @@ impl ManyCalls {
                         };
                         let (action, node) = (action.clone(), ByteString::new());
                         let (within, when_down) = (Some(CALL_WITHIN), WhenDown::Wait);
-                        queue.ask(Call { action, node, arguments, within, when_down }, deadline, waiter)
+                        let mut call = Call { action, node, arguments, within, when_down };
+                        let opened = queue.ask(&mut call, deadline, waiter);
+                        if opened.is_err() {
+                            refused.push(call);
+                        }
+                        opened
                     }
                 };
                 match opened {
@@ -188,3 +195,157 @@ impl Drop for ManyCalls {
 }
 
 const _: () = assert!(IN_FLIGHT_MAX <= u32::MAX as usize, "a call of a batch has a number");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::response::Calls;
+    use crate::node::pending::PendingCall;
+    use meshwork_wire::{Callable, Callbacks, Code, Function, Invocation, Invoked, Passed};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Waker};
+
+    /// How many have ended, and how many of them while the lock of the node was held.
+    #[derive(Default)]
+    struct Ended {
+        all: AtomicUsize,
+        in_lock: AtomicUsize,
+    }
+
+    /// Tells that it ended.
+    struct Ends(Arc<Node>, Arc<Ended>);
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.1.all.fetch_add(1, Ordering::Relaxed);
+            self.1.in_lock.fetch_add(usize::from(self.0.is_locked()), Ordering::Relaxed);
+        }
+    }
+
+    impl Callable for Ends {
+        fn invoke(&self, _: Invocation) -> Invoked {
+            Box::pin(async { Ok(Payload::default()) })
+        }
+
+        fn encoding(&self) -> Encoding {
+            Encoding::MessagePack
+        }
+    }
+
+    impl std::task::Wake for Ends {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    struct World {
+        node: Arc<Node>,
+        ended: Arc<Ended>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { node: Node::new("one".into()), ended: Arc::default() }
+        }
+
+        fn ends(&self) -> Ends {
+            Ends(Arc::clone(&self.node), Arc::clone(&self.ended))
+        }
+
+        fn with_function(&self) -> Payload {
+            let mut payload = Payload::new(Encoding::MessagePack, vec![0]);
+            payload.callbacks = Callbacks::new([Passed::Here(Function::new(self.ends()))]);
+            payload
+        }
+
+        fn waker(&self) -> Waker {
+            Waker::from(Arc::new(self.ends()))
+        }
+
+        /// A reply with a function in it comes to every call.
+        fn settle_all(&self) {
+            let mut wakes = Vec::new();
+            let reply = || Reply::from(Ok(self.with_function()));
+            self.node.with(&mut |in_flight| in_flight.settle_all(reply, &mut wakes));
+            wakes.into_iter().for_each(crate::calls::in_flight::Wake::wake);
+        }
+
+        /// So many have ended since this was asked last, none of them in the lock.
+        #[track_caller]
+        fn ended(&self, count: usize) {
+            assert_eq!(self.ended.all.swap(0, Ordering::Relaxed), count);
+            assert_eq!(self.ended.in_lock.load(Ordering::Relaxed), 0);
+        }
+
+        fn call(&self, waker: &Waker) -> PendingCall {
+            let call = Call::new("x", Payload::default());
+            PendingCall::ask(Arc::clone(&self.node), call, &Context::from_waker(waker))
+                .expect("there is room")
+        }
+    }
+
+    /// A function or a task that ended in the lock of its node took it again, and the thread stood for ever.
+    #[test]
+    fn what_callers_own_ends_when_the_lock_of_their_node_is_free() {
+        let world = World::new();
+
+        // A task that is dropped with its call.
+        let pending = world.call(&world.waker());
+        drop(pending);
+        world.ended(1);
+
+        // One that another task takes the call from.
+        let mut pending = world.call(&world.waker());
+        assert!(pending.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        world.ended(1);
+
+        // A reply that nobody takes.
+        world.settle_all();
+        drop(pending);
+        world.ended(1);
+
+        // Replies to many that nobody takes, with the task that polled for them.
+        let mut calls = ManyCalls::new(&world.node, "x");
+        calls.add(&1);
+        calls.add(&2);
+        calls.submit();
+        let waker = world.waker();
+        {
+            let mut next = std::pin::pin!(calls.next());
+            assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            world.ended(0);
+            // Another task polls from now on.
+            assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            world.ended(1);
+        }
+        world.settle_all();
+        drop(calls);
+        world.ended(2);
+    }
+
+    #[test]
+    fn the_functions_of_refused_calls_end_when_the_lock_of_their_node_is_free() {
+        let world = World::new();
+        world.node.set_in_flight_max(1);
+        let mut calls = ManyCalls::new(&world.node, "x");
+        for _ in 0..3 {
+            calls.add(&Function::new(world.ends()));
+        }
+        calls.submit();
+        // One of them is in flight.
+        world.ended(2);
+        let replies = std::pin::pin!(calls.next()).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(replies)) = replies else {
+            panic!("two have been refused");
+        };
+        for (number, reply) in replies {
+            assert!(number > 0);
+            assert_eq!(reply.into_outcome().expect_err("it is refused").code(), Code::OVERLOADED);
+        }
+        drop(calls);
+        let mut left = Vec::new();
+        world.node.take_submissions(&mut left);
+        assert_eq!(left.len(), 2, "the one in flight, and its cancel");
+        drop(left);
+        world.ended(1);
+    }
+}

@@ -339,8 +339,11 @@ impl Node {
 
     /// The caller dropped its call: whoever runs it is told, if it is not settled.
     pub(crate) fn forget(&self, callback_id: CallbackId) {
+        // Dropped when the lock is let go: a waker and the functions in a reply may do anything then.
+        let forgotten;
         let mut locked = self.lock();
-        if !locked.in_flight.forget(callback_id) {
+        forgotten = locked.in_flight.forget(callback_id);
+        if !forgotten.waited() {
             return;
         }
         // A node that has ended has nothing to cancel.
@@ -355,7 +358,9 @@ impl Node {
     }
 
     pub(super) fn poll_reply(&self, callback_id: CallbackId, waker: &Waker) -> Poll<Option<Reply>> {
-        self.lock().in_flight.poll(callback_id, waker)
+        // Dropped when the lock is let go: it may be all that keeps a task.
+        let mut unused = None;
+        self.lock().in_flight.poll(callback_id, waker, &mut unused)
     }
 
     pub(super) fn begin_batch(&self) -> BatchId {
@@ -363,7 +368,8 @@ impl Node {
     }
 
     pub(super) fn poll_batch(&self, batch: BatchId, waker: &Waker) -> Poll<Vec<(u32, Reply)>> {
-        self.lock().in_flight.poll_batch(batch, waker)
+        let mut unused = None;
+        self.lock().in_flight.poll_batch(batch, waker, &mut unused)
     }
 
     /// Tells these calls of a batch that they were not submitted.
@@ -380,11 +386,13 @@ impl Node {
 
     /// Nobody waits for a batch any more: those of its calls that are not settled are cancelled.
     pub(super) fn end_batch(&self, batch: BatchId, parts: &[(CallbackId, CallbackId)]) {
+        // Dropped when the lock is let go, with the replies that nobody took.
+        let ended;
         let mut locked = self.lock();
         let was_empty = locked.submissions.is_empty();
-        let cancelled = locked.in_flight.end_batch(batch, parts);
+        ended = locked.in_flight.end_batch(batch, parts);
         if locked.closed.is_none() {
-            locked.submissions.extend(cancelled.into_iter().map(Submission::Cancel));
+            locked.submissions.extend(ended.cancelled.iter().copied().map(Submission::Cancel));
         }
         let is_empty = locked.submissions.is_empty();
         self.tell_if_idle(locked);
@@ -585,12 +593,15 @@ impl Node {
         std::mem::swap(&mut locked.submissions, into);
         let run = locked.in_flight.take_run();
         drop(locked);
-        if into.iter().any(|it| {
-            matches!(it, Submission::Publish { .. } | Submission::Broadcast { .. } | Submission::Invoke(_))
-        }) {
+        self.taken(into);
+        run
+    }
+
+    /// These have left the queue: whoever waits for room there is told, which nobody does of a queue that was shorter.
+    fn taken(&self, submissions: &[Submission]) {
+        if submissions.len() >= EVENTS_PENDING_MAX {
             self.room.notify_waiters();
         }
-        run
     }
 
     /// Opens a call of the actor's own, which leaves at once. What was submitted before it must have been taken, or is given with its
@@ -600,21 +611,22 @@ impl Node {
         deadline: Option<std::time::Instant>,
         waiter: Waiter,
         before: &mut Vec<Submission>,
-    ) -> Result<(Option<Run>, Run), CallError> {
+    ) -> Result<(Option<Run>, Run), Refused> {
         let mut locked = self.lock();
         std::mem::swap(&mut locked.submissions, before);
         let run_before = locked.in_flight.take_run();
         match locked.in_flight.open(deadline, waiter).map_err(full) {
-            Ok(_) => {
-                let run = locked.in_flight.take_run();
-                let lost = || CallError::new(Code::UNKNOWN, Fate::NotSent, "a call was opened and is no run");
-                Ok((run_before, run.ok_or_else(lost)?))
+            Ok(callback_id) => {
+                locked.in_flight.take_run();
+                drop(locked);
+                self.taken(before);
+                Ok((run_before, Run::new(callback_id, deadline)))
             }
             Err(refused) => {
                 // Those before it stay where they are: with the run that they are of.
                 std::mem::swap(&mut locked.submissions, before);
                 locked.in_flight.put_back(run_before);
-                Err(refused.error)
+                Err(refused)
             }
         }
     }
@@ -738,7 +750,11 @@ impl Node {
     }
 
     pub(crate) fn set_event_path(&self, event_path: EventPath) {
-        *self.event_path.write().unwrap_or_else(PoisonError::into_inner) = event_path;
+        let mut path = self.event_path.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *path, event_path);
+        drop(path);
+        // The functions that were lent over a link may end with it, and do anything then.
+        drop(before);
     }
 
     fn check_event(&self, topic: &str, payload: &Payload) -> Result<(), CallError> {
@@ -819,6 +835,12 @@ impl Node {
         })
     }
 
+    /// Whether the lock is held, by whichever thread.
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self.locked.try_lock(), Err(std::sync::TryLockError::WouldBlock))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Locked> {
         // Nothing in here leaves the lock half-changed when it panics.
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
@@ -851,15 +873,17 @@ impl Queue<'_> {
         Ok(callback_id)
     }
 
-    /// Opens a call that the actor writes.
+    /// Opens a call that the actor writes; leaves its arguments where they are if it is refused, to be dropped when the lock is let go.
     pub(super) fn ask(
         &mut self,
-        call: Call,
+        call: &mut Call,
         deadline: Option<std::time::Instant>,
         waiter: Waiter,
     ) -> Result<CallbackId, CallError> {
-        let Call { action, node, arguments: payload, within: time_left, when_down } = call;
         let callback_id = self.0.in_flight.open(deadline, waiter).map_err(full)?;
+        let (action, node) = (call.action.clone(), call.node.clone());
+        let (payload, time_left, when_down) =
+            (std::mem::take(&mut call.arguments), call.within, call.when_down);
         let caller = ByteString::new();
         let request = Request { callback_id, action, node, caller, time_left, payload };
         self.0.submissions.push(Submission::Ask(Box::new(Ask { request, deadline, when_down })));
@@ -916,5 +940,57 @@ impl fmt::Debug for Node {
             .field("name", &self.name)
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It waited for ten seconds and failed: only a queue with events in it told of room.
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_waits_behind_calls_leaves_when_they_have_left() {
+        let node = Node::new("one".into());
+        node.set_event_path(EventPath::Router);
+        for _ in 0..EVENTS_PENDING_MAX {
+            node.ask_with(Call::new("x", Payload::default()), drop);
+        }
+        let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
+        assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
+        let mut left = Vec::new();
+        assert_eq!(node.take_submissions(&mut left).map(|run| run.count), Some(EVENTS_PENDING_MAX));
+        assert_eq!(left.len(), EVENTS_PENDING_MAX);
+        assert_eq!(publishing.await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_waits_behind_calls_leaves_when_the_actor_takes_them_to_ask_something_itself() {
+        let node = Node::new("one".into());
+        node.set_event_path(EventPath::Router);
+        for _ in 0..EVENTS_PENDING_MAX {
+            node.ask_with(Call::new("x", Payload::default()), drop);
+        }
+        let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
+        assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
+        let mut before = Vec::new();
+        let hook = || Waiter::Hook(Box::new(drop));
+        assert!(node.open_alone(None, hook(), &mut before).is_ok());
+        assert_eq!(before.len(), EVENTS_PENDING_MAX);
+        assert_eq!(publishing.await, Ok(()));
+    }
+
+    #[test]
+    fn a_call_of_the_actor_that_finds_no_room_leaves_those_before_it_where_they_were() {
+        let node = Node::new("one".into());
+        node.set_in_flight_max(2);
+        for _ in 0..2 {
+            node.ask_with(Call::new("x", Payload::default()), drop);
+        }
+        let mut before = Vec::new();
+        let refused = node.open_alone(None, Waiter::Hook(Box::new(drop)), &mut before);
+        assert_eq!(refused.map_err(|refused| refused.error.code()), Err(Code::OVERLOADED));
+        assert!(before.is_empty());
+        assert_eq!(node.take_submissions(&mut before).map(|run| run.count), Some(2));
+        assert_eq!(before.len(), 2);
     }
 }
