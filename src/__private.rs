@@ -1,6 +1,6 @@
 //! What the code made by `#[meshwork::actions]` calls. Not for users: it may change with any version.
 
-use crate::Shape;
+use meshwork_wire::Shape;
 use std::marker::PhantomData;
 
 /// Finds out whether a type can tell its shape. The one with a schema is found first, without a reference.

@@ -1,14 +1,19 @@
 //! The handle on a branch.
 
-use crate::{Address, BindError, BranchActor, Node};
+use crate::handle::Node;
 use actix::Addr;
+use meshwork_actors::branch::{BindError, BranchActor};
+use meshwork_actors::link::Address;
 use std::ops::Deref;
 use std::sync::Arc;
 
 /// A handle on a branch that is bound: everything a [`Node`] can do. `Clone` and `Send`. The branch lives on when its handles
 /// are gone, until it is drained; it binds again by itself when it loses its link.
 #[derive(Clone, Debug)]
-pub struct Branch {
+pub struct Branch(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     node: Node,
     actor: Addr<BranchActor>,
 }
@@ -17,7 +22,7 @@ impl Branch {
     /// The actor behind it.
     #[must_use]
     pub fn addr(&self) -> Addr<BranchActor> {
-        self.actor.clone()
+        self.0.actor.clone()
     }
 }
 
@@ -25,7 +30,7 @@ impl Deref for Branch {
     type Target = Node;
 
     fn deref(&self) -> &Node {
-        &self.node
+        &self.0.node
     }
 }
 
@@ -44,6 +49,18 @@ impl BindBranch for BranchActor {
     async fn bind(self, address: impl Into<Address>) -> Result<Branch, BindError> {
         let node = Node::of_branch(Arc::clone(self.node()));
         let actor = self.start_bound(address).await?;
-        Ok(Branch { node, actor })
+        Ok(Branch(Arc::new(Shared { node, actor })))
+    }
+}
+
+impl From<Branch> for Node {
+    fn from(branch: Branch) -> Self {
+        Node::clone(&branch)
+    }
+}
+
+impl From<&Branch> for Node {
+    fn from(branch: &Branch) -> Self {
+        Node::clone(branch)
     }
 }

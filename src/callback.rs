@@ -1,12 +1,14 @@
 //! Functions as arguments: a [`Callback`] stands anywhere in the arguments of a call, or in its reply, and is called where it
 //! arrives.
 
-use crate::{ActionError, CallError, Code, Encoding, Fate, Payload};
+use crate::respond::ActionError;
 use actix::{Message, Recipient};
 use futures::FutureExt;
 use futures::stream::{Stream, StreamExt, TryStreamExt};
 use meshwork_wire::limits::{CALL_WITHIN, IN_FLIGHT_MAX};
-use meshwork_wire::{Callable, Function, Invocation, Invoked, Wants};
+use meshwork_wire::{
+    CallError, Callable, Code, Encoding, Fate, Function, Invocation, Invoked, Payload, Wants,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use std::any::TypeId;
 use std::fmt;

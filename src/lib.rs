@@ -52,6 +52,7 @@
 mod branch;
 mod call;
 mod callback;
+mod handle;
 mod master;
 mod node;
 mod respond;
@@ -63,6 +64,7 @@ pub mod __private;
 pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
+pub use handle::Node;
 pub use master::{Master, SpreadMaster};
 pub use meshwork_actors::answers::CallContext;
 pub use meshwork_actors::branch::{BindError, BranchActor};
@@ -82,7 +84,6 @@ pub use meshwork_wire::{
     NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId, Shape, Value,
     check_action, check_node, check_topic, limits,
 };
-pub use node::Node;
 pub use respond::{ActionError, IntoResponder, Respond, Responders};
 pub use serde_bytes::{ByteBuf, Bytes};
 pub use subscribe::{Broadcast, Event, IntoSubscriber, Publish, Subscribe, Subscription};

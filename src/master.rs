@@ -1,8 +1,8 @@
 //! The handle on a master.
 
-use crate::{MasterActor, Node};
+use crate::handle::Node;
 use actix::{Addr, Arbiter};
-use meshwork_actors::master::SessionSpawner;
+use meshwork_actors::master::{MasterActor, SessionSpawner};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -97,5 +97,17 @@ impl Deref for Master {
 
     fn deref(&self) -> &Node {
         &self.node
+    }
+}
+
+impl From<Master> for Node {
+    fn from(master: Master) -> Self {
+        Node::clone(&master)
+    }
+}
+
+impl From<&Master> for Node {
+    fn from(master: &Master) -> Self {
+        Node::clone(master)
     }
 }

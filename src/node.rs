@@ -1,77 +1,24 @@
-//! What every handle can do: [`Branch`](crate::Branch) and [`Master`](crate::Master) are both a [`Node`].
+//! The verbs of a handle: [`Branch`](crate::Branch) and [`Master`](crate::Master) are both a [`Node`], and so call, publish, subscribe, respond and
+//! drain alike.
 
+use crate::call::Calling;
+use crate::handle::Node;
 use crate::respond::Responders;
 use crate::subscribe::{IntoSubscriber, Subscription};
-use crate::{
-    ActionDescription, Branch, CallError, Calling, Change, Code, Drained, Encoding, Fate, Master, NodeNews,
-    Pattern, PatternError, Payload, Snapshot, Status,
+use meshwork_actors::node::{Change, Drained, ManyCalls, Snapshot, Status, SubscribeTo};
+use meshwork_wire::{
+    ActionDescription, ByteString, CallError, Code, Encoding, Fate, NodeNews, Pattern, PatternError, Payload,
+    SubscriptionKey,
 };
-use actix::Addr;
-use bytes::Bytes;
-use meshwork_actors::master::{Attach, MasterActor};
-use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, SubscribeTo};
-use meshwork_wire::{ByteString, SubscriptionKey, limits::BLOCK_OF_FEW};
 use serde::{Serialize, de::DeserializeOwned};
-use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A handle on a node of the mesh, be it a branch or a master. Cheap to clone, and usable from any thread; on the arbiter of
-/// its actor it is cheapest.
-#[derive(Clone)]
-pub struct Node(Inner);
-
-/// How many calls of many are written before the first of them leave: as few as the far end takes in one turn, so that it begins at once.
-const CALLS_AT_FIRST: usize = BLOCK_OF_FEW;
-
-#[derive(Clone)]
-enum Inner {
-    Attached(Arc<ActorNode>),
-    /// The handle of a master, made from its address: what they share is asked for when it is first needed.
-    Master(Arc<(Addr<MasterActor>, OnceLock<Arc<ActorNode>>)>),
-}
+/// How many calls of many are written before the first of them leave: few, so that the far end begins at once.
+const CALLS_AT_FIRST: usize = 24;
 
 impl Node {
-    pub(crate) fn of_branch(node: Arc<ActorNode>) -> Self {
-        Self(Inner::Attached(node))
-    }
-
-    pub(crate) fn of_master(master: Addr<MasterActor>) -> Self {
-        Self(Inner::Master(Arc::new((master, OnceLock::new()))))
-    }
-
-    pub(crate) fn attached(&self) -> Option<&Arc<ActorNode>> {
-        match &self.0 {
-            Inner::Attached(node) => Some(node),
-            Inner::Master(master) => master.1.get(),
-        }
-    }
-
-    /// What the handle shares with its actor, if that is known yet.
-    pub(crate) fn into_attached(self) -> Result<Arc<ActorNode>, Self> {
-        match self.0 {
-            Inner::Attached(node) => Ok(node),
-            Inner::Master(master) => match master.1.get() {
-                Some(node) => Ok(Arc::clone(node)),
-                None => Err(Self(Inner::Master(master))),
-            },
-        }
-    }
-
-    pub(crate) async fn attach(&self) -> Result<Arc<ActorNode>, CallError> {
-        if let Some(node) = self.attached() {
-            return Ok(Arc::clone(node));
-        }
-        let Inner::Master(master) = &self.0 else {
-            unreachable!("the handle of a branch is attached from the start");
-        };
-        let asked = master.0.send(Attach).await;
-        let node =
-            asked.map_err(|_| CallError::new(Code::LINK_LOST, Fate::NotSent, "the master has ended"))?;
-        Ok(Arc::clone(master.1.get_or_init(|| node)))
-    }
-
     /// Calls an action: the node's own, else whoever offers it. The arguments are one serde value; a tuple or a struct takes
     /// either. Encodes now, sends when first polled. The reply's type is inferred, or written `call::<i64>(..)`.
     ///
@@ -85,18 +32,19 @@ impl Node {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn call<R: DeserializeOwned>(
         &self,
-        action: impl Into<ByteString>,
+        action: impl AsRef<str> + Into<ByteString>,
         arguments: impl Serialize,
     ) -> Calling<R> {
-        Calling::new(self.clone(), action.into(), &arguments)
+        Calling::new(self, action, &arguments)
     }
 
     /// Calls an action with arguments that are written already; the reply comes in the same encoding, unread. For tools that
     /// know no types.
     pub fn call_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> Calling<Payload> {
-        Calling::raw(self.clone(), action.into(), arguments)
+        Calling::raw(self, action.into(), arguments)
     }
 
     /// Makes many calls of one action at once and waits for all; each has its own outcome, in the order of the arguments.
@@ -117,28 +65,24 @@ impl Node {
             Ok(node) => node,
             Err(error) => return arguments.into_iter().map(|_| Err(error.clone())).collect(),
         };
-        let action = action.into();
-        let encoding = node.encoding_for(&action);
-        let mut asked = node.ask_many(ActorCall::new(action, Payload::new(encoding, Bytes::new())));
-        let arguments = arguments.into_iter();
-        asked.reserve(arguments.size_hint().0);
+        let mut calls = ManyCalls::new(&node, action);
         let mut part = CALLS_AT_FIRST;
         for arguments in arguments {
-            asked.add(&arguments);
-            if asked.unsent() == part || asked.is_full() {
-                asked.submit();
+            calls.add(&arguments);
+            if calls.unsent() == part || calls.is_full() {
+                calls.submit();
                 part = usize::MAX;
                 // They leave, and are worked on, while the next ones are written.
                 tokio::task::yield_now().await;
             }
         }
-        asked.submit();
+        calls.submit();
         let mut results = Vec::new();
-        results.resize_with(asked.count(), || None);
+        results.resize_with(calls.count(), || None);
         // Those that come first are read while the others are worked on.
-        while let Some(outcomes) = asked.next().await {
-            for (place, outcome) in outcomes {
-                results[place] = Some(outcome.and_then(|payload: Payload| Ok(payload.decode()?)));
+        while let Some(replies) = calls.next().await {
+            for (number, reply) in replies {
+                results[number as usize] = Some(reply.decode());
             }
         }
         let lost = || Err(CallError::new(Code::UNKNOWN, Fate::Unknown, "a call has no outcome"));
@@ -349,41 +293,4 @@ impl Node {
 fn read_pattern(pattern: &str) -> Result<Pattern, CallError> {
     Pattern::new(pattern)
         .map_err(|error: PatternError| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))
-}
-
-impl From<&Node> for Node {
-    fn from(node: &Node) -> Self {
-        node.clone()
-    }
-}
-
-impl From<Branch> for Node {
-    fn from(branch: Branch) -> Self {
-        Node::clone(&branch)
-    }
-}
-
-impl From<&Branch> for Node {
-    fn from(branch: &Branch) -> Self {
-        Node::clone(branch)
-    }
-}
-
-impl From<Master> for Node {
-    fn from(master: Master) -> Self {
-        Node::clone(&master)
-    }
-}
-
-impl From<&Master> for Node {
-    fn from(master: &Master) -> Self {
-        Node::clone(master)
-    }
-}
-
-impl fmt::Debug for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.attached().map(|node| node.name().clone());
-        f.debug_struct("Node").field("name", &name).finish_non_exhaustive()
-    }
 }

@@ -4,12 +4,11 @@
 //! one after the other, with its own state; `#[meshwork::actions]` when callers and responders share a trait. All of them may
 //! be mixed.
 
-use crate::{CallContext, CallError, Code, Encoding, Fate, Payload, PayloadRef, Shape};
 use actix::{Message, Recipient};
-use meshwork_actors::answers::{self, Action, Actions, Answer, Replier, Responder, poll_once};
+use meshwork_actors::answers::{self, Action, Actions, Answer, CallContext, Replier, Responder, poll_once};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
-use meshwork_wire::{ByteString, Offer};
+use meshwork_wire::{ByteString, CallError, Code, Encoding, Fate, Offer, Payload, PayloadRef, Shape};
 use serde::{Serialize, de::DeserializeOwned};
 use std::any::Any;
 use std::fmt;

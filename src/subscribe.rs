@@ -4,14 +4,14 @@
 //! `call` or `publish`? A call has one answer and its caller knows what became of it; an event goes to whoever listens, once
 //! or not at all, and its publisher knows only that it left.
 
-use crate::{CallError, Encoding, Node, Payload};
+use crate::handle::Node;
 use actix::{Handler, Message, Recipient, ResponseFuture};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::events::{Deliver, Dropped, EventRef, SubscriberId};
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::Node as ActorNode;
-use meshwork_wire::ByteString;
 use meshwork_wire::limits::EVENTS_PENDING_MAX;
+use meshwork_wire::{ByteString, CallError, Encoding, Payload};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::marker::PhantomData;

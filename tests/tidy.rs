@@ -4,10 +4,17 @@
 //! so they are quick, and each failure says which file and line, and what would be right. An exception is an
 //! [`Allowance`] with a reason, and one that is no longer needed fails as well.
 
+#[path = "tidy/files.rs"]
+mod files;
+#[path = "tidy/floors.rs"]
+mod floors;
+#[path = "tidy/lexer.rs"]
+mod lexer;
+
+use files::{Allowance, File, Finding, objections, root, rust_files, text_files, verdict};
+use floors::Floors;
+use lexer::{Keep, stripped, words};
 use std::collections::BTreeSet;
-use std::fmt;
-use std::fs;
-use std::path::Path;
 
 /// Where the source of the project is.
 const SOURCES: [&str; 6] = ["wire/src", "actors/src", "src", "cli/src", "macros/src", "xtask/src"];
@@ -16,16 +23,28 @@ const SOURCES: [&str; 6] = ["wire/src", "actors/src", "src", "cli/src", "macros/
 const TESTS: [&str; 5] = ["tests", "cli/tests", "wire/tests", "actors/tests", "macros/tests"];
 
 /// The files that decide and leave sending, receiving and waiting to the actors beside them. All of `wire/src` is added.
-const PURE_HALVES: [&str; 5] = [
+const PURE_HALVES: [&str; 14] = [
     "actors/src/master/registry/table.rs",
+    "actors/src/master/registry/news.rs",
     "actors/src/events/trie.rs",
-    "actors/src/calls/table.rs",
+    "actors/src/calls/in_flight.rs",
+    "actors/src/calls/bindings.rs",
+    "actors/src/calls/reply.rs",
+    "actors/src/calls/deadlines.rs",
+    "actors/src/branch/link.rs",
+    "actors/src/turns/parts.rs",
     "actors/src/master/session/state.rs",
+    "actors/src/master/session/relay.rs",
+    "actors/src/master/dispatch.rs",
+    "actors/src/master/registry/route.rs",
     "actors/src/node/known.rs",
 ];
 
+/// The floors of each crate, file by file.
+const FLOORS: &str = "tests/floors.txt";
+
 /// The one file that knows which codecs there are.
-const CODECS: &str = "wire/src/payload.rs";
+const CODECS: &str = "wire/src/value.rs";
 
 /// Each file in here is the codec of another protocol.
 const DIALECTS: &str = "wire/src/dialect/";
@@ -96,6 +115,18 @@ fn imports_run_one_way() {
 }
 
 #[test]
+fn every_file_imports_downwards() {
+    let floors = Floors::read(File::read(FLOORS));
+    let mut sources = rust_files(&["."]);
+    sources.retain(|it| floors.have_room_for(&it.path));
+    let paths: Vec<String> = sources.iter().map(|it| it.path.clone()).collect();
+    let mut found = floors.wrong(&paths);
+    found.extend(floors.upwards(&sources));
+    found.extend(floors.off_the_map(&File::read("ARCHITECTURE.md")));
+    verdict(found, &[]);
+}
+
+#[test]
 fn pure_halves_are_pure() {
     let mut files = rust_files(&["wire/src"]);
     files.extend(PURE_HALVES.map(File::read));
@@ -107,7 +138,7 @@ fn one_file_names_bincode() {
     let mut found = Vec::new();
     let elsewhere = |path: &str| path != CODECS && !path.starts_with(DIALECTS);
     for file in rust_files(&["wire/src", "actors/src"]).iter().filter(|it| elsewhere(&it.path)) {
-        let right = "only wire/src/payload.rs and the dialects name codecs; call what they offer";
+        let right = "only wire/src/value.rs and the dialects name codecs; call what they offer";
         found.extend(names(file, &["bincode", "rmp_serde", "serde_json"], right));
     }
     for file in rust_files(&["src", "cli/src"]) {
@@ -329,257 +360,4 @@ fn chosen_ports(file: &File) -> Vec<Finding> {
         }
     }
     found
-}
-
-// What the rules find, and what is allowed nevertheless.
-
-/// A place that breaks a rule.
-struct Finding {
-    path: String,
-    line: usize,
-    what: String,
-    right: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: `{}`: {}", self.path, self.line, self.what, self.right)
-    }
-}
-
-/// An exception from a rule: this file may do this, for this reason.
-struct Allowance {
-    file: &'static str,
-    what: &'static str,
-    reason: &'static str,
-}
-
-fn verdict(found: Vec<Finding>, allowed: &[Allowance]) {
-    let objections = objections(found, allowed);
-    assert!(objections.is_empty(), "\n\n{}\n", objections.join("\n"));
-}
-
-fn objections(found: Vec<Finding>, allowed: &[Allowance]) -> Vec<String> {
-    let covers = |it: &Allowance, finding: &Finding| it.file == finding.path && it.what == finding.what;
-    let forbidden = found.iter().filter(|finding| !allowed.iter().any(|it| covers(it, finding)));
-    let unused = allowed.iter().filter(|it| !found.iter().any(|finding| covers(it, finding)));
-    let unused = unused.map(|it| {
-        format!("{}: `{}` is allowed ({}) and not done: delete the allowance", it.file, it.what, it.reason)
-    });
-    forbidden.map(Finding::to_string).chain(unused).collect()
-}
-
-// Reading files.
-
-/// A text file, with its path relative to the root.
-struct File {
-    path: String,
-    text: String,
-}
-
-impl File {
-    fn read(path: &str) -> Self {
-        let text = fs::read_to_string(root().join(path));
-        let text =
-            text.unwrap_or_else(|error| panic!("{path}: {error}: a rule names this file, so it must exist"));
-        Self { path: path.to_owned(), text }
-    }
-
-    /// The code that users build: without comments, strings and unit tests.
-    fn code(&self) -> String {
-        without_tests(stripped(&self.text, Keep::Code))
-    }
-
-    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text.lines().enumerate().map(|(index, text)| (index + 1, text))
-    }
-
-    fn finding(&self, line: usize, what: &str, right: &str) -> Finding {
-        Finding { path: self.path.clone(), line, what: what.to_owned(), right: right.to_owned() }
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn rust_files(places: &[&str]) -> Vec<File> {
-    text_files(places).into_iter().filter(|it| it.path.ends_with(".rs")).collect()
-}
-
-/// All text files at or below these places, in order. A place that does not exist holds none.
-fn text_files(places: &[&str]) -> Vec<File> {
-    let mut files = Vec::new();
-    for place in places {
-        collect(place, &mut files);
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    files
-}
-
-fn collect(path: &str, files: &mut Vec<File>) {
-    // What is built, fetched or git's own is not the project's text.
-    let name = path.rsplit('/').next().unwrap_or(path);
-    if ["target", "node_modules", ".git"].contains(&name) {
-        return;
-    }
-    let full = root().join(path);
-    // A link is not followed: what it points to is read where it is, or is none of ours.
-    let Ok(metadata) = full.symlink_metadata() else { return };
-    if metadata.is_dir() {
-        for entry in fs::read_dir(&full).unwrap_or_else(|error| panic!("{path}: {error}")) {
-            let entry = entry.unwrap_or_else(|error| panic!("{path}: {error}"));
-            collect(
-                format!("{path}/{}", entry.file_name().to_string_lossy()).trim_start_matches("./"),
-                files,
-            );
-        }
-    } else if metadata.is_file()
-        && let Ok(text) = fs::read_to_string(&full)
-    {
-        files.push(File { path: path.to_owned(), text });
-    }
-}
-
-// Just enough of a lexer to know code from comments and strings. All keep the line numbers.
-
-#[derive(Clone, Copy, PartialEq)]
-enum Keep {
-    Code,
-    CodeAndStrings,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Token {
-    Code,
-    String,
-    Comment,
-}
-
-fn stripped(text: &str, keep: Keep) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (token, len) = first_token(rest);
-        let (piece, after) = rest.split_at(len);
-        if token == Token::Code || token == Token::String && keep == Keep::CodeAndStrings {
-            kept.push_str(piece);
-        } else {
-            kept.push_str(&blank(piece));
-        }
-        rest = after;
-    }
-    kept
-}
-
-fn first_token(text: &str) -> (Token, usize) {
-    let until =
-        |end: &str, from: usize| text[from..].find(end).map_or(text.len(), |at| from + at + end.len());
-    let first = text.chars().next().unwrap_or_default();
-    if text.starts_with("//") {
-        return (Token::Comment, text.find('\n').unwrap_or(text.len()));
-    }
-    if text.starts_with("/*") {
-        return (Token::Comment, block_comment_len(text));
-    }
-    if is_word(first) {
-        let word = text.find(|it| !is_word(it)).unwrap_or(text.len());
-        let hashes = text[word..].len() - text[word..].trim_start_matches('#').len();
-        let is_raw = ["r", "br", "cr"].contains(&&text[..word]) && text[word + hashes..].starts_with('"');
-        if is_raw {
-            return (Token::String, until(&format!("\"{}", "#".repeat(hashes)), word + hashes + 1));
-        }
-        return (Token::Code, word);
-    }
-    if first == '"' {
-        return (Token::String, escaped_len(text, '"'));
-    }
-    if first == '\'' {
-        let mut after = text[1..].chars();
-        let (content, end) = (after.next(), after.next());
-        // Otherwise it is a lifetime: a quote that nothing closes.
-        if content == Some('\\') || end == Some('\'') {
-            return (Token::String, escaped_len(text, '\''));
-        }
-    }
-    (Token::Code, first.len_utf8())
-}
-
-/// Block comments nest.
-fn block_comment_len(text: &str) -> usize {
-    let (mut at, mut depth) = (0, 0);
-    loop {
-        let rest = &text[at..];
-        match rest.chars().next() {
-            None => return at,
-            Some(_) if rest.starts_with("/*") => (at, depth) = (at + 2, depth + 1),
-            Some(_) if rest.starts_with("*/") => (at, depth) = (at + 2, depth - 1),
-            Some(other) => at += other.len_utf8(),
-        }
-        if depth == 0 {
-            return at;
-        }
-    }
-}
-
-/// How long a literal is that begins with this quote and ends with the next one that no backslash escapes.
-fn escaped_len(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, it) in text.char_indices().skip(1) {
-        if it == quote && !escaped {
-            return at + it.len_utf8();
-        }
-        escaped = it == '\\' && !escaped;
-    }
-    text.len()
-}
-
-/// Blanks the modules of unit tests. Strings and comments are gone already, so braces can be counted.
-fn without_tests(mut code: String) -> String {
-    let marker = "#[cfg(test)]";
-    let mut from = 0;
-    while let Some(at) = code[from..].find(marker).map(|at| from + at) {
-        from = at + marker.len();
-        let item = code[from..].trim_start();
-        if !item.starts_with("mod ") {
-            continue;
-        }
-        let mut depth = 0;
-        let len = item.find(|it| {
-            depth += i32::from(it == '{') - i32::from(it == '}');
-            depth == 0 && matches!(it, ';' | '}')
-        });
-        let start = code.len() - item.len();
-        let end = len.map_or(code.len(), |len| start + len + 1);
-        let blanked = blank(&code[start..end]);
-        code.replace_range(start..end, &blanked);
-    }
-    code
-}
-
-fn blank(text: &str) -> String {
-    text.chars().map(|it| if it == '\n' { '\n' } else { ' ' }).collect()
-}
-
-struct Word<'a> {
-    line: usize,
-    text: &'a str,
-    /// The rest of its line.
-    after: &'a str,
-}
-
-fn words(code: &str) -> impl Iterator<Item = Word<'_>> {
-    code.lines().enumerate().flat_map(|(index, line)| {
-        let mut rest = line;
-        std::iter::from_fn(move || {
-            let word = &rest[rest.find(is_word)?..];
-            let (text, after) = word.split_at(word.find(|it| !is_word(it)).unwrap_or(word.len()));
-            rest = after;
-            Some(Word { line: index + 1, text, after })
-        })
-    })
-}
-
-fn is_word(it: char) -> bool {
-    it.is_alphanumeric() || it == '_'
 }

@@ -35,14 +35,15 @@ use crate::node::mailboxes::{
     Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe, Watch,
     Withdraw,
 };
-use crate::node::shared::{EventPath, Node, Submission};
+use crate::node::shared::{EventPath, Node};
+use crate::node::submission::Submission;
 use crate::node::{Change, Snapshot, Status};
+use crate::turns::alarm::Alarm;
 use crate::turns::busy_poll::BusyPoll;
-use crate::turns::on_wake::run_later;
 use accept::accept;
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
-    ResponseActFuture, ResponseFuture, SpawnHandle, WrapFuture,
+    ResponseActFuture, ResponseFuture, WrapFuture,
 };
 use calls::MasterCalls;
 use forwarded::MASTER;
@@ -74,7 +75,7 @@ struct Master {
     calls: MasterCalls,
     listeners: Vec<AbortHandle>,
     submissions: Vec<Submission>,
-    alarm: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
 }
 
 /// What handles share with this master. Sent by a handle that was made from its address.
@@ -169,13 +170,16 @@ impl MasterActor {
     #[must_use]
     pub fn in_flight_max(mut self, max: usize) -> Self {
         self.config.in_flight_max = max;
-        self.node.load().set_in_flight_max(max);
+        self.node.set_in_flight_max(max);
         self
     }
 
-    /// How long a thread of its sessions stays awake for what comes next, where something nearly always has come that soon.
-    /// It gives way to whatever else the thread has to do, and once a round to whoever wants its processor. Default: 200 us; at most
-    /// 10 ms; zero lets it sleep whenever there is nothing to do.
+    /// How long the threads of its sessions stay awake for the next frame instead of sleeping. Default: zero, which lets them sleep; at
+    /// most 10 ms.
+    ///
+    /// Worth it, with about 200 us, where one call follows the other as soon as its reply is there: then neither end sleeps, and a call
+    /// takes a part of the time. A thread stays awake only as long as nearly all frames have come that soon, and gives way to all
+    /// else on it and to others that want its processor; still, where calls come by chance, it costs processor time and gains nothing.
     #[must_use]
     pub fn busy_poll(mut self, within: Duration) -> Self {
         self.config.busy_poll = BusyPoll::new(within);
@@ -220,26 +224,16 @@ impl MasterActor {
         self.set_alarm(context);
     }
 
-    /// One timer for all deadlines: it is set for the first, and for the next one when it has rung.
     fn set_alarm(&mut self, context: &mut Context<Self>) {
-        let this = self.running();
-        let Some(next) = this.calls.next_deadline().map(Instant::from_std) else {
-            return;
-        };
-        if let Some((set_for, alarm)) = &this.alarm {
-            if *set_for <= next {
-                return;
-            }
-            context.cancel_future(*alarm);
+        let running = self.running();
+        if let Some(next) = running.calls.next_deadline() {
+            running.alarm.set(Instant::from_std(next), context, |this: &mut Self, context| {
+                let running = this.running();
+                running.alarm.rang();
+                running.calls.expire(Instant::now().into_std());
+                this.end_turn(context);
+            });
         }
-        let after = next.saturating_duration_since(Instant::now());
-        let alarm = run_later(context, after, |this: &mut Self, context| {
-            let running = this.running();
-            running.alarm = None;
-            running.calls.expire(Instant::now().into_std());
-            this.end_turn(context);
-        });
-        self.running().alarm = Some((next, alarm));
     }
 }
 
@@ -262,7 +256,7 @@ impl Actor for MasterActor {
             shared,
             listeners: Vec::new(),
             submissions: Vec::new(),
-            alarm: None,
+            alarm: Alarm::default(),
         });
         // The master knows of its branches as they know of each other.
         let node = Arc::clone(&self.node);
@@ -275,7 +269,7 @@ impl Actor for MasterActor {
         self.running().shared.registry.do_send(registry::Watch(Box::new(follow)));
         self.node.set_event_path(EventPath::Router);
         self.node.set_status(Status::Bound);
-        self.node.open(Mailboxes::of(&address));
+        self.node.open_mailboxes(Mailboxes::of(&address));
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
@@ -328,20 +322,21 @@ impl Handler<Flush> for MasterActor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, context: &mut Context<Self>) {
-        let now = Instant::now().into_std();
         let mut submissions = std::mem::take(&mut self.running().submissions);
-        self.node.take_submissions(&mut submissions);
+        let run = self.node.take_submissions(&mut submissions);
         let asks = submissions.iter().any(Submission::asks);
         let mut events = Vec::new();
         let publisher = self.name.clone();
         let Master { shared, calls, .. } = self.running();
+        calls.bind(run);
         for submission in submissions.drain(..) {
             match submission {
-                Submission::Ask(ask) => calls.ask(*ask, now),
-                Submission::AskMany(many) => many.into_single().for_each(|ask| calls.ask(ask, now)),
+                Submission::Ask(ask) => calls.ask(*ask),
+                // Callers write no frames where there is no link.
+                Submission::Frames(_) => {}
                 Submission::Cancel(callback_id) => calls.cancel(callback_id),
-                Submission::Invoke(invoking) => calls.invoke(*invoking, now),
-                Submission::Release { epoch, function } => calls.release(epoch, function),
+                Submission::Invoke(invoking) => calls.invoke(*invoking),
+                Submission::Release { link, function } => calls.release(link, function),
                 Submission::Publish { topic, payload } => {
                     events.push(Event { topic, publisher: publisher.clone(), payload });
                 }
@@ -501,7 +496,7 @@ impl Handler<Drain> for MasterActor {
                 sessions.iter().map(|session| session.mailboxes().drain.send(handle::Drain { within }));
             let mut drained = Drained::default();
             // The master's own calls and those of its branches have the same time.
-            let own_calls = tokio::time::timeout(within, node.load().idle());
+            let own_calls = tokio::time::timeout(within, node.idle());
             let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
             for of_session in of_sessions.into_iter().flatten() {
                 drained.finished += of_session.finished;

@@ -1,11 +1,15 @@
 //! A node, master or branch, as its handles see it.
 
 pub(crate) mod change;
+mod heads;
 pub(crate) mod known;
 pub(crate) mod lender;
 pub(crate) mod mailboxes;
+mod many;
+mod pending;
 pub(crate) mod shared;
 pub(crate) mod snapshot;
+pub(crate) mod submission;
 
 pub use change::{Change, Status, Watcher};
 pub use known::ActionCache;
@@ -13,5 +17,8 @@ pub use mailboxes::{
     Describe, Drain, Drained, Flush, Respond, Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe, Watch,
     Withdraw,
 };
-pub use shared::{Asked, AskedMany, Call, Node, Prepared, WhenDown};
+pub use many::ManyCalls;
+pub use pending::PendingCall;
+pub use shared::{Head, Node};
 pub use snapshot::{SessionSnapshot, Snapshot};
+pub use submission::{Arguments, Call, WhenDown};

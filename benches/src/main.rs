@@ -1,16 +1,39 @@
 //! meshwork beside its peers. One program with several parts: `run` starts the others as processes of their own, since what
 //! shares a process shares its caches, its allocator and its scheduler.
+//!
+//! A file imports only from files further below:
+//!
+//! ```text
+//! run                                        rounds of all cells, and the report
+//! plan, plot                                 what is measured; diagrams
+//! budget, scale                              what is promised; many connections, actions and subscriptions
+//! table                                      medians and ratios
+//! candidate, publish      programs           whose part a process is; the processes of a candidate
+//! candidate/*                                one file for each candidate, three for the raw echo and its broker
+//! drive                                      which loop drives a client
+//! closed_loop, open_loop  events             the loops; publishers and subscribers
+//! load, client            runtime, process   what a client is told, and can do; what it lives on
+//! job                                        who does what, in words
+//! measure                                    the clock, and what the kernel says of a process
+//! ```
 
 mod budget;
 mod candidate;
 mod client;
+mod closed_loop;
 mod drive;
+mod events;
+mod job;
+mod load;
 mod measure;
+mod open_loop;
 mod plan;
 mod plot;
 mod process;
+mod programs;
 mod publish;
 mod run;
+mod runtime;
 mod scale;
 mod table;
 
@@ -30,11 +53,11 @@ enum Part {
     /// Be the server, the broker or the provider of a candidate until stdin ends.
     Serve(candidate::Serve),
     /// Be the client of a candidate: call for a while and print one line of figures.
-    Drive(drive::Options),
+    Drive(load::Load),
     /// Be the subscribers of a candidate until stdin ends.
     Subscribe(publish::Subscribe),
     /// Be the publisher of a candidate: publish for a while and print one line of figures.
-    Publish(publish::Publish),
+    Publish(events::Publish),
     /// Hold, bind or register many at once: the processes behind `run --scale`.
     Scale(scale::Options),
 }
@@ -43,7 +66,7 @@ fn main() -> ExitCode {
     let done = match Part::parse() {
         Part::Run(options) => run::run(&options),
         Part::Serve(options) => candidate::serve(&options),
-        Part::Drive(options) => drive::drive(&options),
+        Part::Drive(options) => candidate::drive(&options),
         Part::Subscribe(options) => publish::subscribe(&options),
         Part::Publish(options) => publish::publish(&options),
         Part::Scale(options) => scale::scale(&options),

@@ -65,6 +65,19 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
+/// A number with its thousands apart.
+pub(crate) fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// The processor time that all threads of a process have had. A process that is gone has had none.
 pub(crate) fn cpu_time(pid: u32) -> Duration {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
@@ -109,5 +122,12 @@ mod tests {
         }
         assert!(memory_kib(me, "VmHWM") > 100);
         assert_eq!((cpu_time(u32::MAX), memory_kib(u32::MAX, "VmHWM")), (Duration::ZERO, 0));
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        assert_eq!(grouped(1_234_567.4), "1,234,567");
+        assert_eq!(grouped(999.0), "999");
+        assert_eq!(grouped(1000.0), "1,000");
     }
 }

@@ -1,10 +1,7 @@
 //! What is measured: every cell of the table, and who takes part in it.
 
-use crate::candidate::Candidate;
-use crate::client::{Form, Route, Work};
-use crate::publish::Ends;
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use crate::budget;
+use crate::job::{Candidate, Ends, Form, Job, RATES_PER_SECOND, Route, Work};
 
 /// One piece of work, done by each of several candidates in turn.
 #[derive(Clone, Debug)]
@@ -13,126 +10,111 @@ pub(crate) struct Cell {
     pub(crate) candidates: Vec<Candidate>,
 }
 
-/// What is done in a cell.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Job {
-    /// Calls, so many awaited at once on each of so many connections.
-    Call { work: Work, route: Route, form: Form, in_flight: usize, connections: usize, arbiters: usize },
-    /// Events to so many subscribers.
-    Publish { subscribers: usize, ends: Ends },
-}
-
-impl Job {
-    /// Single calls on one connection.
-    pub(crate) fn call(work: Work, route: Route, in_flight: usize) -> Self {
-        Job::Call { work, route, form: Form::Single, in_flight, connections: 1, arbiters: 1 }
-    }
-}
-
-impl fmt::Display for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Job::Call { work, route, form, in_flight, connections, arbiters } => {
-                write!(f, "{work}, ")?;
-                f.write_str(match route {
-                    Route::Direct => "direct",
-                    Route::Relayed => "relayed",
-                })?;
-                match form {
-                    Form::Single => {}
-                    Form::Many => f.write_str(", call_many")?,
-                    Form::Message => f.write_str(", addr.send")?,
-                }
-                if connections > 1 {
-                    write!(f, ", {connections} branches")?;
-                }
-                if arbiters > 1 {
-                    write!(f, ", {arbiters} arbiters")?;
-                }
-                write!(f, ", {in_flight} in flight")
-            }
-            Job::Publish { subscribers, ends } => {
-                let ends = match ends {
-                    Ends::Own => "own clients",
-                    Ends::Bytes => "bytes",
-                };
-                write!(f, "publish 128 B to {subscribers}, {ends}")
-            }
-        }
-    }
-}
-
+/// How many calls are in flight where all candidates are measured.
 const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
 
-/// Every cell of the full table, or only those that a budget needs.
+/// And in between: for `add`, direct.
+const IN_FLIGHT_BETWEEN: [usize; 3] = [128, 256, 300];
+
+/// Every cell of the full table, or only what a budget needs of it.
 pub(crate) fn cells(quick: bool) -> Vec<Cell> {
-    use Candidate::{
-        Dnode, Jsonrpsee, Meshwork, Moleculer, Nats, NatsOneThread, Raw, Rawtask, Redis, Tarpc,
-        TarpcOneThread, Tonic, TonicOneThread,
-    };
-    let mut cells = Vec::new();
-    let mut cell = |job, candidates: &[Candidate]| cells.push(Cell { job, candidates: candidates.to_vec() });
-    for work in [Work::Add, Work::Echo1K, Work::Echo64K] {
-        for in_flight in IN_FLIGHT {
-            let job = Job::call(work, Route::Direct, in_flight);
-            if !quick {
-                let peers = [Tarpc, TarpcOneThread, Tonic, TonicOneThread, Jsonrpsee, Dnode, Moleculer];
-                cell(job, &[&[Raw, Rawtask, Meshwork][..], &peers[..]].concat());
-                continue;
-            }
-            match (work, in_flight) {
-                (Work::Add, 1) => cell(job, &[Raw, Meshwork, Tarpc]),
-                (Work::Add, 64) => cell(job, &[Rawtask, Meshwork, Tarpc, Tonic]),
-                (Work::Add, _) => cell(job, &[Rawtask, Meshwork, Tarpc]),
-                (Work::Echo1K, 64 | 1024) => cell(job, &[Meshwork, Tarpc]),
-                (Work::Echo64K, 64) => cell(job, &[Raw, Meshwork]),
-                _ => {}
-            }
+    let mut cells = all();
+    if quick {
+        let needed = budget::needed();
+        for cell in &mut cells {
+            cell.candidates.retain(|candidate| needed.contains(&(cell.job, *candidate)));
         }
-    }
-    for work in [Work::Add, Work::Echo1K, Work::Echo64K] {
-        for in_flight in IN_FLIGHT {
-            let job = Job::call(work, Route::Relayed, in_flight);
-            if !quick {
-                cell(job, &[Meshwork, Nats, NatsOneThread]);
-            } else if work == Work::Add {
-                cell(job, &[Meshwork, Nats]);
-            }
-        }
-    }
-    let call = |route, form, in_flight, connections, arbiters| Job::Call {
-        work: Work::Add,
-        route,
-        form,
-        in_flight,
-        connections,
-        arbiters,
-    };
-    cell(call(Route::Direct, Form::Many, 1024, 1, 1), &[Meshwork]);
-    cell(call(Route::Direct, Form::Message, 64, 1, 1), &[Meshwork]);
-    if !quick {
-        cell(call(Route::Direct, Form::Many, 64, 1, 1), &[Meshwork]);
-        cell(call(Route::Direct, Form::Message, 1, 1, 1), &[Meshwork]);
-        cell(call(Route::Direct, Form::Message, 1024, 1, 1), &[Meshwork]);
-        for in_flight in [1, 64] {
-            cell(
-                call(Route::Direct, Form::Single, in_flight, 10, 1),
-                &[Raw, Rawtask, Meshwork, Tarpc, Tonic],
-            );
-            cell(call(Route::Relayed, Form::Single, in_flight, 10, 1), &[Meshwork, Nats]);
-            cell(call(Route::Direct, Form::Single, in_flight, 10, 2), &[Meshwork]);
-            cell(call(Route::Relayed, Form::Single, in_flight, 10, 2), &[Meshwork]);
-        }
-    }
-    for ends in [Ends::Own, Ends::Bytes] {
-        for subscribers in [1, 10, 100] {
-            let job = Job::Publish { subscribers, ends };
-            match ends {
-                Ends::Own => cell(job, &[Meshwork, Nats, Redis]),
-                Ends::Bytes => cell(job, &[Raw, Meshwork, Nats, Redis]),
-            }
-        }
+        cells.retain(|cell| !cell.candidates.is_empty());
     }
     cells
+}
+
+fn all() -> Vec<Cell> {
+    use Candidate::{
+        Dnode, Jsonrpsee, Meshwork, MeshworkPolling, Moleculer, Nats, NatsOneThread, Raw, RawPolling,
+        Rawtask, Redis, Tarpc, TarpcOneThread, Tonic, TonicOneThread, Zenoh,
+    };
+    let mut cells = Vec::new();
+    let mut cell = |job, candidates: &[&[Candidate]]| {
+        cells.push(Cell { job, candidates: candidates.concat() });
+    };
+    for work in [Work::Add, Work::Echo1K, Work::Echo64K] {
+        for in_flight in IN_FLIGHT {
+            let ours: &[_] = match (work, in_flight) {
+                (Work::Add, 1 | 64) => &[Raw, RawPolling, Rawtask, Meshwork, MeshworkPolling],
+                _ => &[Raw, Rawtask, Meshwork],
+            };
+            let peers = [Tarpc, TarpcOneThread, Tonic, TonicOneThread, Jsonrpsee, Zenoh, Dnode, Moleculer];
+            cell(Job::call(work, Route::Direct, in_flight), &[ours, &peers]);
+            if (work, in_flight) == (Work::Add, 64) {
+                for in_flight in IN_FLIGHT_BETWEEN {
+                    let candidates = [Raw, Rawtask, Meshwork, Tarpc, TarpcOneThread];
+                    cell(Job::call(work, Route::Direct, in_flight), &[&candidates]);
+                }
+            }
+        }
+    }
+    for work in [Work::Add, Work::Echo1K, Work::Echo64K] {
+        for in_flight in IN_FLIGHT {
+            let ours: &[_] = match (work, in_flight) {
+                (Work::Add, 1) => &[Raw, RawPolling, Meshwork, MeshworkPolling],
+                _ => &[Raw, Meshwork],
+            };
+            cell(Job::call(work, Route::Relayed, in_flight), &[ours, &[Nats, NatsOneThread, Zenoh]]);
+        }
+    }
+    for rate_per_second in RATES_PER_SECOND {
+        let candidates = [Raw, RawPolling, Rawtask, Meshwork, MeshworkPolling, Tarpc, TarpcOneThread];
+        cell(Job::Open { rate_per_second, route: Route::Direct }, &[&candidates]);
+    }
+    for form in [Form::Many, Form::Message] {
+        for in_flight in IN_FLIGHT {
+            // A batch of one is a single call.
+            if (form, in_flight) != (Form::Many, 1) {
+                cell(Job::add_in_form(form, in_flight), &[&[Meshwork]]);
+            }
+        }
+    }
+    for in_flight in [1, 64] {
+        let mut of_ten = |route, arbiters, candidates: &[Candidate]| {
+            let (work, form) = (Work::Add, Form::Single);
+            cell(Job::Call { work, route, form, in_flight, connections: 10, arbiters }, &[candidates]);
+        };
+        of_ten(Route::Direct, 1, &[Raw, Rawtask, Meshwork, Tarpc, Tonic]);
+        of_ten(Route::Relayed, 1, &[Meshwork, Nats]);
+        of_ten(Route::Direct, 2, &[Meshwork]);
+        of_ten(Route::Relayed, 2, &[Meshwork]);
+    }
+    for subscribers in [1, 10, 100] {
+        let candidates = [Meshwork, Nats, NatsOneThread, Zenoh, Redis];
+        cell(Job::Publish { subscribers, ends: Ends::Own }, &[&candidates]);
+    }
+    for subscribers in [1, 10, 100] {
+        cell(Job::Publish { subscribers, ends: Ends::Bytes }, &[&[Raw, Meshwork, Nats, Redis]]);
+    }
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quick_run_measures_all_that_a_budget_needs_and_nothing_else() {
+        let cells = cells(true);
+        let planned = || cells.iter().flat_map(|cell| cell.candidates.iter().map(|it| (cell.job, *it)));
+        let needed = budget::needed();
+        for (job, candidate) in &needed {
+            assert!(planned().any(|planned| planned == (*job, *candidate)), "{job}, {candidate}");
+        }
+        assert_eq!(planned().count(), needed.len(), "each of them once");
+    }
+
+    #[test]
+    fn a_candidate_that_polls_stands_beside_a_raw_echo_that_polls() {
+        for cell in all() {
+            let polls = |candidate| cell.candidates.contains(&candidate);
+            assert_eq!(polls(Candidate::MeshworkPolling), polls(Candidate::RawPolling), "{}", cell.job);
+        }
+    }
 }

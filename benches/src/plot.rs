@@ -1,9 +1,7 @@
 //! Diagrams: the distribution of latencies, and calls a second against calls in flight.
 
-use crate::candidate::Candidate;
-use crate::client::{Form, Route, Work};
+use crate::job::{Candidate, Form, Job, RATES_PER_SECOND, Route, Work};
 use crate::measure::PERCENTILES;
-use crate::plan::Job;
 use crate::table::Row;
 use anyhow::{Context as _, anyhow};
 use plotters::prelude::*;
@@ -28,25 +26,27 @@ const SIZE: (u32, u32) = (900, 540);
 pub(crate) fn write(folder: &Path, rows: &[Row]) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for route in [Route::Direct, Route::Relayed] {
-        let word = match route {
-            Route::Direct => "direct",
-            Route::Relayed => "relayed",
-        };
         for in_flight in [1, 64, 1024] {
             let job = Job::call(Work::Add, route, in_flight);
             let lines: Vec<_> = rows.iter().filter(|row| row.job == job).map(latencies).collect();
-            let path = folder.join(format!("latency-{word}-{in_flight}.svg"));
+            let path = folder.join(format!("latency-{route}-{in_flight}.svg"));
             draw(
                 &path,
-                &format!("add, {word}, {in_flight} in flight"),
+                &format!("add, {route}, {in_flight} in flight"),
                 &lines,
                 percentile(),
                 microseconds(),
             )?;
         }
+        for rate_per_second in RATES_PER_SECOND {
+            let job = Job::Open { rate_per_second, route };
+            let lines: Vec<_> = rows.iter().filter(|row| row.job == job).map(latencies).collect();
+            let path = folder.join(format!("latency-{route}-by-chance-{rate_per_second}.svg"));
+            draw(&path, &job.to_string(), &lines, percentile(), microseconds())?;
+        }
         let lines = rates(rows, route);
-        let path = folder.join(format!("rate-{word}.svg"));
-        draw(&path, &format!("add, {word}"), &lines, in_flight(), rate())?;
+        let path = folder.join(format!("rate-{route}.svg"));
+        draw(&path, &format!("add, {route}"), &lines, in_flight(), rate())?;
     }
     Ok(())
 }

@@ -1,13 +1,15 @@
-//! The processes of a measurement: each is started, says `ready ADDRESS`, and ends when its stdin does. Whatever happens,
-//! none of them outlives the handle on it.
+//! The processes of a measurement, seen from both sides: each is started, says `ready ADDRESS`, and ends when its stdin does.
+//! Whatever happens, none of them outlives the handle on it.
 
 use anyhow::{Context as _, bail, ensure};
+use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
 
 /// How long a process may take until it is ready: one that opens ten thousand links takes some seconds.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -46,9 +48,8 @@ impl Process {
 
     /// Starts a server that is told its port and says nothing. It is ready when it can be connected to.
     pub(crate) fn start_on_free_port(command: impl Fn(u16) -> Command) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?.port();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut command = command(port);
+        let address = free_address()?;
+        let mut command = command(address.port());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let name = format!("{command:?}");
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
@@ -107,6 +108,23 @@ pub(crate) fn output(mut command: Command, within: Duration) -> anyhow::Result<S
     let complained = complained.join().unwrap_or_else(|_| Ok(String::new()))?;
     ensure!(status.success(), "{name}: {status}: {}", complained.trim());
     Ok(printed.join().unwrap_or_else(|_| Ok(String::new()))?)
+}
+
+/// An address on which nobody listens, for a server that cannot say where it listens.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?)
+}
+
+/// Tells the process that started this one that it is ready, and where.
+pub(crate) fn ready(address: impl fmt::Display) {
+    println!("ready {address}");
+}
+
+/// Waits until the process that started this one lets go of it.
+pub(crate) async fn until_stdin_ends() -> anyhow::Result<()> {
+    let mut rest = Vec::new();
+    tokio::io::stdin().read_to_end(&mut rest).await?;
+    Ok(())
 }
 
 /// This program, as another of its parts.

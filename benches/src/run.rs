@@ -2,15 +2,15 @@
 //! machine does meets all of them alike.
 
 use crate::budget;
-use crate::candidate::Candidate;
-use crate::client::Route;
+use crate::job::{Candidate, Job, Route, Work};
 use crate::measure::{Figures, memory_kib};
-use crate::plan::{Cell, Job, cells};
+use crate::plan::{Cell, cells};
 use crate::plot;
-use crate::process::{Process, myself, node, output};
+use crate::process::{Process, myself, output};
+use crate::programs::{client, start, word};
 use crate::scale;
 use crate::table::{Row, compare, table};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::Command;
@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
     compare(&mut rows);
-    let budgets = budget::verdicts(&rows);
+    let mut budgets = budget::verdicts(&rows);
     if let Some(folder) = &options.plot {
         plot::write(folder, &rows)?;
     }
@@ -90,6 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         None
     };
+    budgets.extend(scale.as_ref().map(|scale| budget::idle_branch(scale.idle_branch_kib())));
     let report = Report { machine: Machine::this(), rounds, seconds, rows, budgets, scale };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -112,8 +113,8 @@ impl Report {
         }
         if with_budgets {
             println!();
-            for line in budget::lines(&self.budgets) {
-                println!("{line}");
+            for verdict in &self.budgets {
+                println!("{verdict}");
             }
             let missed = self.budgets.iter().filter(|budget| !budget.met).count();
             println!("{} budgets, {missed} not met", self.budgets.len());
@@ -173,7 +174,7 @@ fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> 
         Job::Call { work, route, form, in_flight, connections, arbiters } => {
             let others = start(candidate, route == Route::Relayed, true, arbiters)?;
             let mut command = client(candidate, "drive")?;
-            command.args(["--work", &name(work)?, "--route", &name(route)?, "--form", &name(form)?]).args([
+            command.args(["--work", &word(work)?, "--route", &word(route)?, "--form", &word(form)?]).args([
                 "--in-flight",
                 &in_flight.to_string(),
                 "--connections",
@@ -181,20 +182,27 @@ fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> 
             ]);
             finish(command, others, seconds, (seconds / 4.0).clamp(0.1, 0.3))
         }
+        Job::Open { rate_per_second, route } => {
+            let others = start(candidate, route == Route::Relayed, true, 1)?;
+            let mut command = client(candidate, "drive")?;
+            command.args(["--work", &word(Work::Add)?, "--route", &word(route)?]);
+            command.args(["--rate-per-second", &rate_per_second.to_string()]);
+            finish(command, others, seconds, (seconds / 4.0).clamp(0.1, 0.3))
+        }
         Job::Publish { subscribers, ends } => {
             let mut others = start(candidate, true, false, 1)?;
             let broker = others[0].address;
             let mut command = myself()?;
-            command.args(["subscribe", &name(candidate)?, "--at", &broker.to_string()]).args([
+            command.args(["subscribe", &word(candidate)?, "--at", &broker.to_string()]).args([
                 "--subscribers",
                 &subscribers.to_string(),
                 "--ends",
-                &name(ends)?,
+                &word(ends)?,
             ]);
             let subscribing = Process::start(command)?;
             let mut command = myself()?;
             command
-                .args(["publish", &name(candidate)?, "--ends", &name(ends)?])
+                .args(["publish", &word(candidate)?, "--ends", &word(ends)?])
                 .args(["--subscribers", &subscribers.to_string()])
                 .args(["--subscribers-at", &subscribing.address.to_string()]);
             // The broker is what is watched; the subscribers are clients as the publisher is.
@@ -222,110 +230,4 @@ fn finish(mut command: Command, others: Vec<Process>, seconds: f64, warm_up: f64
         serde_json::from_str(printed.trim()).with_context(|| format!("no figures: {printed:?}"))?;
     figures.server_memory_kib = others.iter().map(|process| memory_kib(process.pid(), "VmHWM")).sum();
     Ok(figures)
-}
-
-/// Starts whatever the client needs; the first is the one that it connects to.
-fn start(
-    candidate: Candidate,
-    is_broker: bool,
-    has_provider: bool,
-    arbiters: usize,
-) -> anyhow::Result<Vec<Process>> {
-    let first = match candidate {
-        Candidate::Nats | Candidate::NatsOneThread => nats_server()?,
-        Candidate::Redis => redis_server()?,
-        Candidate::Dnode | Candidate::Moleculer => {
-            let mut command = client(candidate, "serve")?;
-            command.env("NODE_ENV", "production");
-            Process::start(command)?
-        }
-        _ => {
-            let part = if is_broker { "broker" } else { "server" };
-            let mut command = myself()?;
-            command.args(["serve", &name(candidate)?, "--part", part]);
-            command.args(["--arbiters", &arbiters.to_string()]);
-            Process::start(command)?
-        }
-    };
-    let mut processes = vec![first];
-    if is_broker && has_provider {
-        let mut command = myself()?;
-        command.args(["serve", &name(candidate)?, "--part", "provider"]);
-        command.args(["--at", &processes[0].address.to_string()]);
-        processes.push(Process::start(command)?);
-    }
-    Ok(processes)
-}
-
-/// A nats-server on a port of its own.
-pub(crate) fn nats_server() -> anyhow::Result<Process> {
-    Process::start_on_free_port(|port| {
-        let mut command = Command::new("nats-server");
-        command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
-        command
-    })
-}
-
-/// A redis-server that keeps nothing, on a port of its own.
-fn redis_server() -> anyhow::Result<Process> {
-    Process::start_on_free_port(|port| {
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        command
-    })
-}
-
-/// The client program of a candidate.
-fn client(candidate: Candidate, part: &str) -> anyhow::Result<Command> {
-    let mut command = match candidate {
-        Candidate::Dnode => node("dnode.js"),
-        Candidate::Moleculer => node("moleculer.js"),
-        _ => myself()?,
-    };
-    command.arg(part);
-    if !matches!(candidate, Candidate::Dnode | Candidate::Moleculer) {
-        command.arg(name(candidate)?);
-    }
-    Ok(command)
-}
-
-/// How an option is written on the command line of a part: the same word as in JSON.
-fn name<T: Serialize>(value: T) -> anyhow::Result<String> {
-    match serde_json::to_value(value)? {
-        serde_json::Value::String(name) => Ok(name),
-        other => bail!("{other} is no word"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::{Form, Work};
-    use crate::publish::Ends;
-    use clap::ValueEnum;
-
-    fn same_words<T: ValueEnum + Serialize>() {
-        for value in T::value_variants() {
-            let word = value.to_possible_value().expect("no variant is skipped");
-            assert_eq!(name(value).expect("a word"), word.get_name());
-        }
-    }
-
-    #[test]
-    fn the_parts_understand_the_words_that_a_run_says() {
-        same_words::<Candidate>();
-        same_words::<Work>();
-        same_words::<Route>();
-        same_words::<Form>();
-        same_words::<Ends>();
-    }
 }

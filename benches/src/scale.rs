@@ -1,11 +1,11 @@
 //! What many cost: connections that say nothing, actions, subscriptions, and binds one after another.
 
 use crate::candidate::meshwork::{self, bind};
-use crate::candidate::{self, nats};
-use crate::measure::{cpu_time, memory_kib};
-use crate::process::{Process, myself, output};
-use crate::run::nats_server;
-use crate::table::grouped;
+use crate::candidate::nats;
+use crate::measure::{cpu_time, grouped, memory_kib};
+use crate::process::{Process, myself, output, ready, until_stdin_ends};
+use crate::programs::nats_server;
+use crate::runtime::{on_actix, on_one_thread};
 use ::meshwork::prelude::*;
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
@@ -88,25 +88,32 @@ struct Curves {
     bind_us_by_hundred: Vec<f64>,
 }
 
+impl Report {
+    /// Memory of the master for each of its idle branches, in KiB.
+    pub(crate) fn idle_branch_kib(&self) -> f64 {
+        self.idle_branches.kib_each
+    }
+}
+
 /// Is a process of this part.
 pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
     match options.what {
-        What::Branches => candidate::on_one_thread(async {
+        What::Branches => on_one_thread(async {
             let opened = futures::stream::iter(0..options.count)
                 .map(|number| meshwork::hold(options.at, format!("idle-{number}")))
                 .buffer_unordered(OPENING);
             opened.try_collect::<()>().await?;
-            candidate::ready(options.at);
-            candidate::until_stdin_ends().await
+            ready(options.at);
+            until_stdin_ends().await
         }),
-        What::NatsConnections => candidate::on_one_thread(async {
+        What::NatsConnections => on_one_thread(async {
             for _ in 0..options.count {
                 nats::hold(options.at).await?;
             }
-            candidate::ready(options.at);
-            candidate::until_stdin_ends().await
+            ready(options.at);
+            until_stdin_ends().await
         }),
-        What::Actions => print(&candidate::on_actix(async {
+        What::Actions => print(&on_actix(async {
             let mut rates = Vec::new();
             for size in SIZES {
                 let rate = calls(options.at, size).await.with_context(|| format!("{size} actions"))?;
@@ -114,7 +121,7 @@ pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
             }
             Ok(rates)
         })?),
-        What::Subscriptions => print(&candidate::on_actix(async {
+        What::Subscriptions => print(&on_actix(async {
             let mut rates = Vec::new();
             for size in SIZES {
                 let rate = events(options.at, size).await.with_context(|| format!("{size} subscriptions"))?;
@@ -122,7 +129,7 @@ pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
             }
             Ok(rates)
         })?),
-        What::Binds => print(&candidate::on_one_thread(binds(options.at))?),
+        What::Binds => print(&on_one_thread(binds(options.at))?),
     }
 }
 
@@ -198,7 +205,7 @@ async fn binds(at: SocketAddr) -> anyhow::Result<Vec<f64>> {
 
 /// One branch offers so many actions, another one calls them at random for a second.
 async fn calls(at: SocketAddr, actions: usize) -> anyhow::Result<f64> {
-    let mut provider = BranchActor::new(format!("provider-{actions}"));
+    let mut provider = BranchActor::new(format!("provider-{actions}")).busy_poll(Duration::ZERO);
     for number in 0..actions {
         provider =
             provider.respond(format!("of-{actions}/{number}"), |number: u64| async move { Ok(number) });

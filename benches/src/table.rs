@@ -1,8 +1,7 @@
 //! The table of medians, and each cell's ratios to whoever else was measured in it.
 
-use crate::candidate::Candidate;
-use crate::measure::{Figures, PERCENTILES, median};
-use crate::plan::Job;
+use crate::job::{Candidate, Job};
+use crate::measure::{Figures, PERCENTILES, grouped, median};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -19,6 +18,7 @@ pub(crate) struct Row {
     pub(crate) rate_range: (f64, f64),
     /// In microseconds; none where nothing is awaited.
     pub(crate) p50_us: Option<f64>,
+    pub(crate) p90_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
     pub(crate) p999_us: Option<f64>,
     /// Processor time a call, in microseconds.
@@ -28,7 +28,8 @@ pub(crate) struct Row {
     pub(crate) server_memory_kib: f64,
     /// Medians of the latencies at [`PERCENTILES`].
     pub(crate) latencies_us: Vec<f64>,
-    /// This rate by that of each other candidate of the same job.
+    /// This candidate's rate by that of each other one of the same job; where calls come by chance and all rates are alike, its processor
+    /// time a call by that of the other. Those that poll are compared with each other only, and so are those that do not.
     pub(crate) ratios: Vec<(Candidate, f64)>,
 }
 
@@ -47,6 +48,7 @@ impl Row {
             rate: of(Figures::rate),
             rate_range: (rates().fold(f64::INFINITY, f64::min), rates().fold(0.0, f64::max)),
             p50_us: latency(50.0),
+            p90_us: latency(90.0),
             p99_us: latency(99.0),
             p999_us: latency(99.9),
             client_cpu_us: of(|figures| figures.client_cpu_us),
@@ -56,23 +58,38 @@ impl Row {
             ratios: Vec::new(),
         }
     }
+
+    /// Processor time a call of all processes together, in microseconds.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        self.client_cpu_us + self.server_cpu_us
+    }
+
+    /// What candidates are compared by.
+    fn measure(&self) -> f64 {
+        match self.job {
+            Job::Call { .. } | Job::Publish { .. } => self.rate,
+            Job::Open { .. } => self.cpu_us(),
+        }
+    }
 }
 
 /// Fills in the ratios of all rows to the others of their job.
 pub(crate) fn compare(rows: &mut [Row]) {
-    let rates: Vec<_> = rows.iter().map(|row| (row.job, row.candidate, row.rate)).collect();
+    let measures: Vec<_> = rows.iter().map(|row| (row.job, row.candidate, row.measure())).collect();
     for row in rows {
-        row.ratios = rates
+        let measure = row.measure();
+        row.ratios = measures
             .iter()
             .filter(|(job, candidate, _)| *job == row.job && *candidate != row.candidate)
-            .map(|(_, candidate, rate)| (*candidate, row.rate / rate))
+            .filter(|(_, candidate, _)| candidate.busy_poll() == row.candidate.busy_poll())
+            .map(|(_, candidate, other)| (*candidate, measure / other))
             .collect();
     }
 }
 
-/// The rate of a candidate at a job, if it was measured.
-pub(crate) fn rate(rows: &[Row], job: Job, candidate: Candidate) -> Option<f64> {
-    rows.iter().find(|row| row.job == job && row.candidate == candidate).map(|row| row.rate)
+/// The row of a candidate at a job, if it was measured.
+pub(crate) fn find(rows: &[Row], job: Job, candidate: Candidate) -> Option<&Row> {
+    rows.iter().find(|row| row.job == job && row.candidate == candidate)
 }
 
 /// The table for people.
@@ -84,6 +101,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         "candidate",
         "a second",
         "p50 us",
+        "p90 us",
         "p99 us",
         "p99.9 us",
         "cpu us client",
@@ -91,7 +109,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         "server MiB",
         "ratio to",
     ]);
-    for column in 2..9 {
+    for column in 2..10 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -103,18 +121,24 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         let latency = |value: Option<f64>| value.map_or_else(String::new, |us| format!("{us:.0}"));
         let ratios: Vec<_> =
             row.ratios.iter().map(|(candidate, ratio)| format!("{candidate} {}", short(*ratio))).collect();
+        let of_what = if matches!(row.job, Job::Open { .. }) { "cpu us: " } else { "" };
         table.add_row([
             work,
             row.candidate.to_string(),
             grouped(row.rate),
             latency(row.p50_us),
+            latency(row.p90_us),
             latency(row.p99_us),
             latency(row.p999_us),
             format!("{:.2}", row.client_cpu_us),
             format!("{:.2}", row.server_cpu_us),
             format!("{:.1}", row.server_memory_kib / 1024.0),
             // Only ours are of interest; the others' follow from them.
-            if row.candidate == Candidate::Meshwork { ratios.join(", ") } else { String::new() },
+            if row.candidate.is_ours() && !ratios.is_empty() {
+                format!("{of_what}{}", ratios.join(", "))
+            } else {
+                String::new()
+            },
         ]);
     }
     table
@@ -123,29 +147,4 @@ pub(crate) fn table(rows: &[Row]) -> Table {
 /// A ratio as people read it.
 pub(crate) fn short(ratio: f64) -> String {
     if ratio < 10.0 { format!("{ratio:.2}") } else { format!("{ratio:.0}") }
-}
-
-/// A number with its thousands apart.
-pub(crate) fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_stand_apart() {
-        assert_eq!(grouped(1_234_567.4), "1,234,567");
-        assert_eq!(grouped(999.0), "999");
-        assert_eq!(grouped(1000.0), "1,000");
-    }
 }

@@ -1,7 +1,11 @@
 //! `meshwork bridge`: an old server of another protocol becomes a branch of the mesh. And how the protocols are named, which a
 //! master's gateways need, too.
 
-use super::{Done, Failure, Mesh, Signals, read_token, say};
+use crate::failure::{Done, Failure};
+use crate::input::read_token;
+use crate::mesh::Mesh;
+use crate::output::say;
+use crate::signals::Signals;
 use clap::{Args, ValueEnum};
 use meshwork::{Bridge, BridgeError, ResultStyle};
 use std::path::PathBuf;

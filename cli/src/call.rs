@@ -1,6 +1,9 @@
 //! `meshwork call`: one call, its reply on stdout.
 
-use super::{Done, Mesh, Output, check, read_duration, read_json};
+use crate::failure::Done;
+use crate::input::{check, read_duration, read_json};
+use crate::mesh::Mesh;
+use crate::output::Output;
 use clap::Args;
 use meshwork::{CallError, check_action, check_node};
 use serde_json::Value;

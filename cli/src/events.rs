@@ -1,6 +1,10 @@
 //! `meshwork publish`, `subscribe` and `broadcast`.
 
-use super::{Done, Failure, Mesh, Output, Signals, check, read_json, say};
+use crate::failure::{Done, Failure};
+use crate::input::{check, read_json};
+use crate::mesh::Mesh;
+use crate::output::{Output, say};
+use crate::signals::Signals;
 use clap::Args;
 use meshwork::check_topic;
 use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};

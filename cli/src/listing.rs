@@ -1,6 +1,8 @@
 //! `meshwork actions` and `meshwork branches`: a table for people, one JSON object a line for programs.
 
-use super::{Done, Mesh, Output};
+use crate::failure::Done;
+use crate::mesh::Mesh;
+use crate::output::Output;
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets;

@@ -1,7 +1,10 @@
 //! `meshwork master`: runs a master until it is asked to end, then drains it.
 
-use super::bridge::{Foreign, Protocol, Results};
-use super::{Done, Failure, Output, Signals, drain, read_duration, read_token};
+use crate::bridge::{Foreign, Protocol, Results};
+use crate::failure::{Done, Failure};
+use crate::input::{read_duration, read_token};
+use crate::output::Output;
+use crate::signals::{Signals, drain};
 use clap::{Args, ValueEnum};
 use meshwork::limits::BUSY_POLL_WITHIN_MAX;
 use meshwork::prelude::*;
@@ -43,9 +46,9 @@ pub(super) struct Options {
     /// Over how many arbiters, each with a thread, its sessions are spread.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     arbiters: u16,
-    /// How long a thread stays awake for what comes next, where something nearly always has come that soon: at most 10ms. 0s lets it
-    /// sleep.
-    #[arg(long, value_parser = read_busy_poll, default_value = "200us")]
+    /// How long a thread stays awake for the next frame, where one nearly always has come that soon, instead of sleeping: 200us is worth
+    /// it where calls follow each other without a pause; at most 10ms.
+    #[arg(long, value_parser = read_busy_poll, default_value = "0s")]
     busy_poll: Duration,
     /// How often a branch must say something; after three silent beats it is given up.
     #[arg(long, value_parser = read_duration, default_value = "5s")]

@@ -1,6 +1,10 @@
 //! `meshwork respond`: a branch whose action runs a command. A request that is cancelled ends its command.
 
-use super::{Done, Failure, Mesh, Signals, check, drain, say};
+use crate::failure::{Done, Failure};
+use crate::input::check;
+use crate::mesh::Mesh;
+use crate::output::say;
+use crate::signals::{Signals, drain};
 use clap::Args;
 use meshwork::limits::{DRAIN_WITHIN, FRAME_LEN_MAX};
 use meshwork::prelude::*;

@@ -1,5 +1,5 @@
-//! Bytes from programs of other protocols, at either end of each: whatever they are, what is answered are whole messages, what is asked of
-//! us can be written as frames and read again, and nothing is asked before the bind.
+//! Any bytes from programs of other protocols, at either end of each: all answers are whole messages, all requests to us can be written as
+//! frames and read again, and none comes before the bind.
 
 use bytes::BytesMut;
 use meshwork_wire::{
@@ -56,7 +56,7 @@ pub(crate) const ENDS: [End; 7] = [
     },
 ];
 
-/// What the mesh offers.
+/// The actions that the mesh offers.
 const ACTIONS: [&str; 5] = ["boom", "combine", "deep", "multiply", "pair"];
 
 /// A connection: one end of a protocol, whose other end is made up, with ours behind it.
@@ -64,7 +64,7 @@ pub(crate) struct Connection {
     end: End,
     dialect: Box<dyn Dialect>,
     pub(crate) now: Instant,
-    /// What has come and is not understood yet.
+    /// The bytes that came and are not understood yet.
     heard: BytesMut,
     /// All that it has said.
     pub(crate) said: Said,
@@ -138,7 +138,7 @@ impl Connection {
         self.dialect.say(frame, self.now, &mut self.said)
     }
 
-    /// What has waited for so long ends.
+    /// Ends the calls whose deadlines have passed.
     pub(crate) fn after(&mut self, time: Duration) {
         self.now += time;
         self.dialect.expire(self.now, &mut self.said);
@@ -160,7 +160,7 @@ impl Connection {
     }
 }
 
-/// Reads the bytes: the first one says at which end. What is asked is answered, every other time with an error.
+/// Reads the bytes: the first one chooses the end. Requests are answered, every other one with an error.
 pub(crate) fn run(bytes: &[u8]) {
     let Some((chosen, bytes)) = bytes.split_first() else { return };
     let mut connection = Connection::open(ENDS[usize::from(*chosen) % ENDS.len()]);

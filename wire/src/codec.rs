@@ -1,72 +1,41 @@
 //! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
 //! frame: that is what keeps the cost of a frame low under load.
 
-use crate::frame::{
-    EventHead, NO_CALLBACKS, PUBLISH, SharedHead, read_event, read_reply, read_request, read_same_event,
-    read_same_request,
-};
+use crate::frame::{BlockPayload, Frame, FrameError, KeptHead, Next, PUBLISH, read_next};
+use crate::id::CallbackId;
 use crate::limits::{
-    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, BLOCK_OF_FEW, BLOCK_OF_SOME, FEW_FRAMES, LENGTH_PREFIX_LEN,
-    READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START, SOME_FRAMES,
+    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN, READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START,
 };
-use crate::{CallbackId, Encoding, Frame, Payload, PayloadRef, Publish, Request};
 use bytes::{Buf, Bytes, BytesMut};
-use std::{io, ops::Range};
+use std::ops::Range;
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Cuts a byte stream into [`Block`]s and writes [`Frame`]s.
 #[derive(Debug)]
 pub struct FrameCodec {
     frame_len_max: usize,
-    /// How much is read at once at the moment, and whether something has been read since room was made for it.
+    /// How many bytes the next read takes at most, and whether a read came since room was made for it.
     read_len: usize,
     has_read: bool,
-    /// Whether what is left of a read is the rest of many: that is no few.
-    is_rest: bool,
 }
 
-/// One or more whole frames, as one read brought them. The lengths have been checked, the frames have not been read.
+/// One or more whole frames of one read. Their lengths have been checked; the frames have not been read.
 #[derive(Clone, Debug)]
 pub struct Block {
     bytes: Bytes,
     count: usize,
 }
 
-/// The frames of a [`Block`], read one by one. It ends after the first that is none.
+/// The frames of a [`Block`], read one by one: by the actors with [`Frames::read_next`], which copies and shares least, else as an
+/// iterator of [`Frame`]s. It ends after the first that cannot be read.
 #[derive(Debug)]
 pub struct Frames {
     block: Bytes,
     at: usize,
     left: usize,
-    /// Of the last event that had one of its own: events that follow each other are of one topic more often than not.
-    event_head: Option<EventHead>,
-    /// The same of the last request: those that follow each other are of one action.
-    request_head: Option<SharedHead>,
-}
-
-/// Why bytes are not frames. The link that brought them is closed: what follows cannot be told apart.
-#[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    /// A frame claims more than the connection allows.
-    #[error("a frame claims {claimed} bytes, and {max} are allowed; is the other end a meshwork node?")]
-    TooLong {
-        /// The claimed length, in bytes.
-        claimed: usize,
-        /// The allowed one.
-        max: usize,
-    },
-    /// A frame is not what the protocol says.
-    #[error("a frame cannot be read: {0}")]
-    Malformed(String),
-    /// A frame passes more functions than a request may.
-    #[error("a frame passes {0} functions, and {max} are allowed", max = crate::limits::CALLBACKS_PER_REQUEST_MAX)]
-    TooManyCallbacks(usize),
-    /// The stream ended inside a frame.
-    #[error("the stream ended inside a frame")]
-    Cut,
-    /// The stream failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
+    /// The head of the last request or event: requests that follow each other are of one action more often than not, events of
+    /// one topic.
+    kept: Option<KeptHead>,
 }
 
 impl FrameCodec {
@@ -76,10 +45,10 @@ impl FrameCodec {
         Self::new(BIND_FRAME_LEN_MAX)
     }
 
-    /// For frames of at most so many bytes, the length prefix not counted.
+    /// For frames of at most `frame_len_max` bytes, the length prefix not counted.
     #[must_use]
     pub fn new(frame_len_max: usize) -> Self {
-        Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false, is_rest: false }
+        Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false }
     }
 
     /// A read that filled its room says that more waits: the next one reads twice as much at once. One that filled little of
@@ -105,13 +74,10 @@ impl Decoder for FrameCodec {
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {
         if std::mem::take(&mut self.has_read) {
             self.follow_load(buffer.len());
-            self.is_rest = false;
         }
         let (mut whole, mut count) = (0, 0);
-        // Where a block of few would end, and one of some.
-        let (mut few, mut some) = (0, 0);
         loop {
-            // What is left over is the next block: the decoder is asked again before anything is read.
+            // The frames left over are the next block: the decoder is asked again before anything is read.
             if count == BLOCK_FRAMES_MAX {
                 break;
             }
@@ -122,7 +88,7 @@ impl Decoder for FrameCodec {
             let claimed = u32::from_le_bytes(*prefix) as usize;
             if claimed > self.frame_len_max {
                 if whole > 0 {
-                    // What came before it was said in good order. The next call finds this one at the start.
+                    // The frames before it are well-formed and come first. The next call finds this one at the start.
                     break;
                 }
                 return Err(FrameError::TooLong { claimed, max: self.frame_len_max });
@@ -133,26 +99,13 @@ impl Decoder for FrameCodec {
             }
             whole += len;
             count += 1;
-            match count {
-                BLOCK_OF_FEW => few = whole,
-                BLOCK_OF_SOME => some = whole,
-                _ => {}
-            }
-        }
-        // Nobody waits for an answer to an event.
-        let in_parts = !self.is_rest && buffer.get(LENGTH_PREFIX_LEN) != Some(&PUBLISH);
-        self.is_rest |= count > SOME_FRAMES;
-        if in_parts && count > BLOCK_OF_FEW && count <= FEW_FRAMES {
-            (whole, count) = (few, BLOCK_OF_FEW);
-        } else if in_parts && count > FEW_FRAMES && count <= SOME_FRAMES {
-            (whole, count) = (some, BLOCK_OF_SOME);
         }
         if whole > 0 {
             return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
         }
-        // At most one read more than what has come: a claimed length alone makes us hold nothing.
+        // Room for one read, however long the next frame claims to be: a claimed length alone makes us hold nothing.
         if buffer.is_empty() && buffer.capacity() > 2 * self.read_len {
-            // A burst made it long. A connection that falls idle gives that back.
+            // A burst made the buffer long. A connection that falls idle gives it back.
             *buffer = BytesMut::with_capacity(self.read_len);
         }
         buffer.reserve(self.read_len);
@@ -179,10 +132,36 @@ impl Encoder<&Frame> for FrameCodec {
 }
 
 impl Block {
-    /// Reads its frames.
+    /// Its frames, to be read.
     #[must_use]
     pub fn frames(self) -> Frames {
-        Frames { block: self.bytes, at: 0, left: self.count, event_head: None, request_head: None }
+        Frames { block: self.bytes, at: 0, left: self.count, kept: None }
+    }
+
+    /// Leaves the first `count` frames in it; gives the others, if there are any.
+    #[must_use]
+    pub fn split_off(&mut self, count: usize) -> Option<Self> {
+        if count == 0 || count >= self.count {
+            return None;
+        }
+        let mut whole = 0;
+        for _ in 0..count {
+            // The decoder has checked the lengths, but a block may be of another origin.
+            let prefix = self.bytes.get(whole..)?.first_chunk::<LENGTH_PREFIX_LEN>()?;
+            whole += LENGTH_PREFIX_LEN + u32::from_le_bytes(*prefix) as usize;
+        }
+        if whole > self.bytes.len() {
+            return None;
+        }
+        let rest = Self { bytes: self.bytes.split_off(whole), count: self.count - count };
+        self.count = count;
+        Some(rest)
+    }
+
+    /// Whether its first frame is an event.
+    #[must_use]
+    pub fn is_of_events(&self) -> bool {
+        self.bytes.get(LENGTH_PREFIX_LEN) == Some(&PUBLISH)
     }
 
     /// How many bytes it has, prefixes counted.
@@ -197,7 +176,7 @@ impl Block {
         self.count
     }
 
-    /// Whether it is one frame that says nothing but what it is, as a heartbeat does.
+    /// Whether it is one frame without any field, as a heartbeat is.
     #[must_use]
     pub fn is_beat(&self) -> bool {
         self.count == 1 && self.bytes.len() == LENGTH_PREFIX_LEN + 1
@@ -211,77 +190,64 @@ impl Block {
 }
 
 impl Frames {
-    /// The next frame, if it is a usual request; any other is left to the iterator. This spares the way through a [`Frame`].
-    pub fn next_request(&mut self) -> Option<Request> {
-        let (part, is_last) = (self.part()?, self.left <= 1);
+    /// Reads the next frame. The head of a request, a reply or an event is read byte by byte, at a fifth of the cost of serde.
+    #[inline]
+    pub fn read_next(&mut self) -> Option<Next<'_>> {
+        let Some(part) = self.part() else {
+            return self.cut().map(Next::Broken);
+        };
+        self.at = part.end;
+        self.left = self.left.saturating_sub(1);
+        if let Some(next) = read_next(&self.block, part.clone(), &mut self.kept, self.left == 0) {
+            return Some(next);
+        }
+        // It begins a run of its own, with a head that is not kept.
+        self.kept = None;
+        Some(match Frame::decode_unusual(&self.block, part) {
+            Ok(Frame::Request(request)) => Next::Request(request),
+            Ok(Frame::Publish(event)) => Next::Event(event),
+            Ok(frame) => Next::Other(frame),
+            Err(error) => {
+                self.at = self.block.len();
+                Next::Broken(error)
+            }
+        })
+    }
+
+    /// Reads the next frame if it is a request of the run: its head is that of the last request of [`Frames::read_next`], but for
+    /// the id, and nothing but replies came between.
+    #[inline]
+    pub fn next_request_of_run(&mut self) -> Option<(CallbackId, BlockPayload<'_>)> {
+        let kept = self.kept.as_ref()?;
+        let part = self.part()?;
         let end = part.end;
-        let request = read_request(&self.block, part, &mut self.request_head, is_last)?;
-        self.step_to(end);
+        let request = kept.request_of_run(&self.block, part)?;
+        self.at = end;
+        self.left = self.left.saturating_sub(1);
         Some(request)
     }
 
-    /// What differs in the next frame, if it is a request that says the same as the last one of [`Frames::next_request`], but for its id and its
-    /// payload.
+    /// Reads the next frame if it is an event of the run: its head is that of the last event of [`Frames::read_next`], and nothing
+    /// but replies came between.
     #[inline]
-    pub fn next_same_request(&mut self) -> Option<(CallbackId, PayloadRef<'_>)> {
-        let kept = self.request_head.as_ref()?;
+    pub fn next_event_of_run(&mut self) -> Option<BlockPayload<'_>> {
+        let kept = self.kept.as_ref()?;
         let part = self.part()?;
         let end = part.end;
-        let same = read_same_request(&self.block, part, kept)?;
+        let payload = kept.event_of_run(&self.block, part)?;
         self.at = end;
         self.left = self.left.saturating_sub(1);
-        Some(same)
+        Some(payload)
     }
 
-    /// The next frame, if it is a usual reply, likewise.
-    pub fn next_reply(&mut self) -> Option<(CallbackId, Payload)> {
-        let part = self.part()?;
-        let end = part.end;
-        let reply = read_reply(&self.block, part)?;
-        self.step_to(end);
-        Some(reply)
-    }
-
-    /// The next frame, if it is a usual event, likewise.
-    pub fn next_event(&mut self) -> Option<Publish> {
-        let (part, is_last) = (self.part()?, self.left <= 1);
-        let end = part.end;
-        let event = read_event(&self.block, part, &mut self.event_head, is_last)?;
-        self.step_to(end);
-        Some(event)
-    }
-
-    /// The payload of the next frame, if it is an event that says the same as the last one of [`Frames::next_event`], but for its payload.
-    #[inline]
-    pub fn next_same_event(&mut self) -> Option<PayloadRef<'_>> {
-        let (at, encoding) = self.same_event()?;
-        Some(PayloadRef { encoding, bytes: &self.block[at], callbacks: &NO_CALLBACKS })
-    }
-
-    /// The same, for whoever keeps it: it shares the block.
-    #[inline]
-    pub fn next_same_payload(&mut self) -> Option<Payload> {
-        let (at, encoding) = self.same_event()?;
-        Some(Payload::new(encoding, self.block.slice(at)))
-    }
-
-    #[inline]
-    fn same_event(&mut self) -> Option<(Range<usize>, Encoding)> {
-        let part = self.part()?;
-        let end = part.end;
-        let same = read_same_event(&self.block, part, self.event_head.as_ref()?)?;
-        self.step_to(end);
-        Some(same)
-    }
-
-    /// How many frames are left: as many as the decoder counted, less those that were read.
+    /// How many frames are left: as many as the decoder counted, less the ones that were read.
     #[must_use]
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// Where the next frame stands, its prefix taken off. None if there is none: the decoder has checked the lengths, but a block
-    /// may be of another origin.
+    /// The place of the next frame, its prefix taken off. None at the end, or if it is cut: the decoder has checked the lengths,
+    /// but a block may be of another origin.
     #[inline]
     fn part(&self) -> Option<Range<usize>> {
         let rest = &self.block[self.at..];
@@ -290,13 +256,14 @@ impl Frames {
         (rest.len() - LENGTH_PREFIX_LEN >= len).then_some(start..start + len)
     }
 
-    #[inline]
-    fn step_to(&mut self, at: usize) {
-        self.at = at;
-        self.left = self.left.saturating_sub(1);
+    /// Ends the block, which has no whole frame left; says whether bytes of one are.
+    #[cold]
+    fn cut(&mut self) -> Option<FrameError> {
+        let at = std::mem::replace(&mut self.at, self.block.len());
+        (at < self.block.len()).then_some(FrameError::Cut)
     }
 
-    /// What has not been read yet, for whoever goes on with it.
+    /// The frames that have not been read yet.
     #[must_use]
     pub fn rest(mut self) -> Option<Block> {
         self.block.advance(self.at);
@@ -308,20 +275,7 @@ impl Iterator for Frames {
     type Item = Result<Frame, FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at == self.block.len() {
-            return None;
-        }
-        let frame = match self.part() {
-            Some(part) => {
-                self.step_to(part.end);
-                Frame::decode_part(&self.block, part)
-            }
-            None => Err(FrameError::Cut),
-        };
-        if frame.is_err() {
-            self.at = self.block.len();
-        }
-        Some(frame)
+        self.read_next().map(Next::into_frame)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -332,6 +286,7 @@ impl Iterator for Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ByteString, CallError, Code, Encoding, Fate, Payload, Publish, Request, Response};
 
     /// How many frames each block of a read has.
     fn blocks(frames: usize) -> Vec<usize> {
@@ -346,30 +301,150 @@ mod tests {
             .collect()
     }
 
+    fn request(id: u64, action: &'static str, functions: u64) -> Frame {
+        let (node, caller) = (ByteString::new(), ByteString::new());
+        let payload = Payload {
+            callbacks: (0..functions).map(CallbackId).collect(),
+            ..Payload::new(Encoding::Bincode, vec![id as u8])
+        };
+        let (callback_id, action) = (CallbackId(id), ByteString::from_static(action));
+        Frame::Request(Request { callback_id, action, node, caller, time_left: None, payload })
+    }
+
+    fn event(topic: &'static str, groups: &[&'static str]) -> Frame {
+        let groups = groups.iter().copied().map(ByteString::from_static).collect();
+        let (topic, publisher) = (ByteString::from_static(topic), ByteString::new());
+        Frame::Publish(Publish { topic, publisher, for_all: true, groups, payload: Payload::default() })
+    }
+
+    fn reply(id: u64) -> Frame {
+        Frame::Response(Response { callback_id: CallbackId(id), outcome: Ok(Payload::default()) })
+    }
+
+    fn frames(frames: &[Frame]) -> Frames {
+        let mut buffer = BytesMut::new();
+        frames.iter().for_each(|frame| frame.encode(&mut buffer));
+        FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap().frames()
+    }
+
+    /// How many frames each reading takes: one, and the others of its run.
+    fn runs(mut frames: Frames) -> Vec<usize> {
+        let mut runs = Vec::new();
+        while frames.read_next().is_some() {
+            let mut len = 1;
+            while frames.next_request_of_run().is_some() || frames.next_event_of_run().is_some() {
+                len += 1;
+            }
+            runs.push(len);
+        }
+        runs
+    }
+
     #[test]
-    fn the_fewer_frames_wait_the_fewer_are_taken_at_once() {
+    fn requests_that_differ_in_id_and_payload_only_are_a_run() {
+        let requests = |actions: &[&'static str]| {
+            let requests = actions.iter().zip(0..).map(|(action, id)| request(id, action, 0));
+            frames(&requests.collect::<Vec<_>>())
+        };
+        assert_eq!(runs(requests(&["a"])), [1]);
+        assert_eq!(runs(requests(&["a", "a", "a", "b", "a", "a"])), [3, 1, 2]);
+        let mut run = requests(&["a", "a"]);
+        let first = run.read_next();
+        assert!(matches!(first, Some(Next::Request(request)) if request.callback_id == CallbackId(0)));
+        let (callback_id, payload) = run.next_request_of_run().unwrap();
+        assert_eq!((callback_id, payload.by_ref().bytes), (CallbackId(1), &[1][..]));
+        assert_eq!(run.left(), 0);
+        assert!(run.read_next().is_none());
+    }
+
+    #[test]
+    fn events_of_one_topic_are_a_run() {
+        let events = frames(&[event("t", &[]), event("t", &[]), event("u", &[]), event("u", &[])]);
+        assert_eq!(runs(events), [2, 2]);
+    }
+
+    #[test]
+    fn a_run_ends_with_a_frame_that_may_change_what_its_requests_mean() {
+        let (first, second) = (request(1, "a", 0), request(2, "a", 0));
+        for between in [request(3, "a", 1), event("a", &[]), event("a", &["g"]), Frame::Ping] {
+            let mut frames = frames(&[first.clone(), between.clone(), second.clone()]);
+            assert!(matches!(frames.read_next(), Some(Next::Request(_))));
+            assert!(frames.next_request_of_run().is_none(), "{between:?} is not of the run");
+            assert!(frames.read_next().is_some());
+            assert!(frames.next_request_of_run().is_none(), "{between:?} ended the run");
+            assert!(matches!(frames.read_next(), Some(Next::Request(_))));
+        }
+        assert_eq!(runs(frames(&[event("t", &["g"]), event("t", &[]), event("t", &[])])), [1, 2]);
+    }
+
+    #[test]
+    fn each_frame_is_read_as_what_it_is() {
+        let error = CallError::new(Code::OVERLOADED, Fate::NotSent, "full");
+        let refused = Frame::Response(Response { callback_id: CallbackId(4), outcome: Err(error) });
+        let all =
+            [request(1, "a", 0), request(2, "a", 2), reply(3), refused, event("t", &["g"]), Frame::Drain];
+        let mut frames = frames(&all);
+        assert!(matches!(frames.read_next(), Some(Next::Request(_))));
+        assert!(
+            matches!(frames.read_next(), Some(Next::Request(request)) if request.payload.callbacks.len() == 2)
+        );
+        assert!(matches!(frames.read_next(), Some(Next::Reply { callback_id: CallbackId(3), .. })));
+        assert!(matches!(frames.read_next(), Some(Next::Other(Frame::Response(_)))));
+        assert!(matches!(frames.read_next(), Some(Next::Event(event)) if event.groups.len() == 1));
+        assert!(matches!(frames.read_next(), Some(Next::Other(Frame::Drain))));
+        assert!(frames.read_next().is_none());
+    }
+
+    #[test]
+    fn nothing_is_read_behind_bytes_that_are_no_frame() {
+        let bytes = [&[1, 0, 0, 0, 19][..], &[1, 0, 0, 0, 99], &[1, 0, 0, 0, 19]].concat();
+        let mut frames = Block { bytes: bytes.into(), count: 3 }.frames();
+        assert!(matches!(frames.read_next(), Some(Next::Other(Frame::Pong))));
+        assert!(matches!(frames.read_next(), Some(Next::Broken(FrameError::Malformed(_)))));
+        assert!(frames.read_next().is_none());
+        let mut cut = Block { bytes: Bytes::from_static(&[9, 0, 0]), count: 1 }.frames();
+        assert!(matches!(cut.read_next(), Some(Next::Broken(FrameError::Cut))));
+        assert!(cut.read_next().is_none());
+    }
+
+    #[test]
+    fn a_read_of_many_frames_is_several_blocks() {
         assert_eq!(blocks(23), [23]);
-        assert_eq!(blocks(64), [24, 24, 16]);
-        assert_eq!(blocks(200), [64, 64, 24, 24, 24]);
-        assert_eq!(blocks(300), [300]);
-        assert_eq!(blocks(1_100), [512, 512, 76], "the rest of many");
-        let event = crate::Publish {
-            topic: "t".into(),
-            publisher: "".into(),
-            for_all: true,
-            groups: Vec::new(),
-            payload: crate::Payload::default(),
-        };
-        assert_eq!(blocks_of(&Frame::Publish(event), 64), [64]);
-        let is_beat = |frames: &[Frame]| {
-            let mut buffer = BytesMut::new();
-            frames.iter().for_each(|frame| frame.encode(&mut buffer));
-            FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap().is_beat()
-        };
-        assert!(is_beat(&[Frame::Ping]) && is_beat(&[Frame::Pong]));
-        assert!(!is_beat(&[Frame::Ping, Frame::Ping]) && !is_beat(&[Frame::Cancel(CallbackId(1))]));
+        assert_eq!(blocks(1_100), [512, 512, 76]);
         for frames in 0..600 {
             assert_eq!(blocks(frames).iter().sum::<usize>(), frames);
         }
+    }
+
+    #[test]
+    fn a_block_is_split_where_it_is_asked_for_and_keeps_its_frames() {
+        let block = || {
+            let mut buffer = BytesMut::new();
+            (0..9).for_each(|id| reply(id).encode(&mut buffer));
+            FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap()
+        };
+        let read = |block: Block| block.frames().map(Result::unwrap).collect::<Vec<_>>();
+        for count in [0, 9, 10] {
+            assert!(block().split_off(count).is_none(), "{count}");
+        }
+        for count in 1..9 {
+            let mut first = block();
+            let rest = first.split_off(count).unwrap();
+            assert_eq!((first.count(), rest.count()), (count, 9 - count));
+            assert_eq!([read(first), read(rest)].concat(), read(block()));
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_and_an_event_are_known_by_their_first_bytes() {
+        let block = |frames: &[Frame]| {
+            let mut buffer = BytesMut::new();
+            frames.iter().for_each(|frame| frame.encode(&mut buffer));
+            FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap()
+        };
+        assert!(block(&[Frame::Ping]).is_beat() && block(&[Frame::Pong]).is_beat());
+        assert!(!block(&[Frame::Ping, Frame::Ping]).is_beat());
+        assert!(!block(&[Frame::Cancel(CallbackId(1))]).is_beat());
+        assert!(block(&[event("t", &[])]).is_of_events() && !block(&[reply(1)]).is_of_events());
     }
 }

@@ -1,7 +1,7 @@
-//! How a call fails: a stable code, what became of the action ([`Fate`]), and a sentence.
+//! How a call fails, in short: a stable [`Code`], and what became of the action ([`Fate`]). The error that carries both may hold a payload,
+//! so it is in `payload.rs`.
 
-use crate::{Payload, limits::ERROR_MESSAGE_LEN_MAX};
-use bytestring::ByteString;
+use crate::limits::ERROR_MESSAGE_LEN_MAX;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -12,8 +12,7 @@ pub enum Fate {
     NotSent,
     /// The request was sent, and its answer did not come: the action may have run, or may still run.
     Unknown,
-    /// The action ran and failed, or whoever was asked refused it and says so. Calling again has the same effect as a
-    /// second call.
+    /// The action ran and failed, or its provider refused the call and says so. Calling again is a second call.
     Failed,
 }
 
@@ -27,7 +26,7 @@ impl fmt::Display for Fate {
     }
 }
 
-/// The number of an error. Those below 1,000 are meshwork's own; 0 to 3 are node-mesh's. An application chooses its own
+/// The number of an error. Numbers below 1,000 are meshwork's own, of which 0 to 3 are node-mesh's. An application chooses its own
 /// from 1,000 on, or stays with [`Code::UNKNOWN`] and a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -61,7 +60,7 @@ codes! {
     BIND_ERROR = 3;
     /// The connection did not bind, or its bind was not answered, within the bind deadline.
     BIND_TIMEOUT = 4;
-    /// Nobody offers the action.
+    /// No node offers the action.
     ACTION_NOT_FOUND = 5;
     /// There is no room: too much in flight, a full outbox, no permit left.
     OVERLOADED = 6;
@@ -71,7 +70,7 @@ codes! {
     PROVIDER_LOST = 8;
     /// The caller's own link went away.
     LINK_LOST = 9;
-    /// The caller may not do this.
+    /// The permit of the caller does not cover this.
     NOT_PERMITTED = 10;
     /// The arguments or the reply are not of the expected shape.
     CANNOT_DECODE = 11;
@@ -79,7 +78,7 @@ codes! {
     CANNOT_ENCODE = 12;
     /// The responder panicked.
     PANICKED = 13;
-    /// The node finishes what is in flight and takes no more.
+    /// The node finishes the requests in flight and takes no more.
     DRAINING = 14;
     /// The arguments or the reply do not fit into a frame.
     FRAME_TOO_LARGE = 15;
@@ -95,105 +94,6 @@ impl fmt::Display for Code {
             Some(name) => f.write_str(name),
             None => write!(f, "{}", self.0),
         }
-    }
-}
-
-/// Why a call failed. One pointer wide, so that a `Result` of it stays small.
-#[derive(Clone, PartialEq, Debug)]
-pub struct CallError(Box<Parts>);
-
-#[derive(Clone, PartialEq, Debug)]
-struct Parts {
-    code: Code,
-    fate: Fate,
-    name: ByteString,
-    message: ByteString,
-    data: Option<Payload>,
-}
-
-impl CallError {
-    /// An error of meshwork's own: its name is the code's. A message longer than [`ERROR_MESSAGE_LEN_MAX`] is cut.
-    #[must_use]
-    pub fn new(code: Code, fate: Fate, message: impl Into<ByteString>) -> Self {
-        let name = code.name().map_or_else(ByteString::new, ByteString::from_static);
-        Self::named(code, fate, name, message)
-    }
-
-    /// An error with a name of the application's. Name and message are cut to what a frame carries.
-    #[must_use]
-    pub fn named(
-        code: Code,
-        fate: Fate,
-        name: impl Into<ByteString>,
-        message: impl Into<ByteString>,
-    ) -> Self {
-        let (name, message) = (cut(name.into()), cut(message.into()));
-        Self(Box::new(Parts { code, fate, name, message, data: None }))
-    }
-
-    /// The same error with data of the application's.
-    #[must_use]
-    pub fn with_data(mut self, data: Payload) -> Self {
-        self.0.data = Some(data);
-        self
-    }
-
-    /// The same error with another fate: what was `failed` for a provider's own call is `failed` for its caller too.
-    #[must_use]
-    pub fn with_fate(mut self, fate: Fate) -> Self {
-        self.0.fate = fate;
-        self
-    }
-
-    /// The number of the error.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        self.0.code
-    }
-
-    /// What became of the action.
-    #[must_use]
-    pub fn fate(&self) -> Fate {
-        self.0.fate
-    }
-
-    /// The name: the code's, or the application's.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    /// The sentence for people.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        &self.0.message
-    }
-
-    /// The application's data.
-    #[must_use]
-    pub fn data(&self) -> Option<&Payload> {
-        self.0.data.as_ref()
-    }
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { code, fate, name, message, .. } = &*self.0;
-        if name.is_empty() {
-            write!(f, "{code}")?
-        } else {
-            f.write_str(name)?
-        }
-        write!(f, " ({fate}): {message}")
-    }
-}
-
-impl std::error::Error for CallError {}
-
-fn cut(text: ByteString) -> ByteString {
-    match cut_len(&text) {
-        len if len < text.len() => ByteString::from(&text[..len]),
-        _ => text,
     }
 }
 
@@ -216,27 +116,5 @@ mod tests {
         assert_eq!(Code::UNKNOWN.0, 1);
         assert_eq!(Code::REQUEST_TIMEOUT.0, 2);
         assert_eq!(Code::BIND_ERROR.0, 3);
-    }
-
-    #[test]
-    fn an_error_says_its_name_its_fate_and_its_message() {
-        let error = CallError::new(Code::OVERLOADED, Fate::NotSent, "65536 calls are in flight");
-        assert_eq!(error.to_string(), "OVERLOADED (not sent): 65536 calls are in flight");
-        let error = CallError::named(Code(1200), Fate::Failed, "OutOfStock", "none left");
-        assert_eq!(error.to_string(), "OutOfStock (failed): none left");
-    }
-
-    #[test]
-    fn a_message_is_cut_between_characters() {
-        let error = CallError::new(Code::UNKNOWN, Fate::Failed, "ü".repeat(ERROR_MESSAGE_LEN_MAX));
-        assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX);
-        let error =
-            CallError::new(Code::UNKNOWN, Fate::Failed, format!("x{}", "ü".repeat(ERROR_MESSAGE_LEN_MAX)));
-        assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX - 1);
-    }
-
-    #[test]
-    fn an_error_is_one_pointer_wide() {
-        assert_eq!(size_of::<Result<(), CallError>>(), size_of::<usize>());
     }
 }

@@ -1,81 +1,15 @@
-//! Functions as arguments. A function is no bytes: it travels beside the payload, and the payload holds its index among those
-//! that travel with it. While a value is written, the functions in it are noted; while one is read, they are handed out. So a
+//! Functions as arguments. A function is no bytes: it travels beside the payload, and the payload holds its index among the
+//! functions that travel with it. While a value is written, the functions in it are noted; while one is read, they are handed out. So a
 //! function may stand at any depth of a value, in any encoding.
 //!
-//! What a function *is*, a closure or a way to one, is the business of `meshwork-actors` and `meshwork`.
+//! The functions themselves, and the payloads that hold them, are in `payload.rs`.
 
 use crate::limits::CALLBACKS_PER_REQUEST_MAX;
-use crate::{CallError, CallbackId, Encoding, Payload};
+use crate::payload::{Callbacks, Function, Passed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::any::Any;
 use std::cell::Cell;
-use std::fmt;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
 
-/// What a function does when it is called. It may be called from any thread, any number of times, and at once.
-pub trait Callable: Send + Sync + 'static {
-    /// Calls it. The future may be dropped at any time: then nobody waits any more.
-    fn invoke(&self, invocation: Invocation) -> Invoked;
-
-    /// The encoding that its arguments are written in: whoever lends it over a link reads that one.
-    fn encoding(&self) -> Encoding {
-        Encoding::Bincode
-    }
-
-    /// Itself, where the node that lends it on wants to know what it is. A function that came over a link says so.
-    fn as_any(&self) -> Option<&dyn Any> {
-        None
-    }
-}
-
-/// The outcome of a call of a function, to be awaited.
-pub type Invoked = Pin<Box<dyn Future<Output = Result<Payload, CallError>> + Send>>;
-
-/// A call of a function.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    /// The arguments.
-    pub arguments: Payload,
-    /// How long the caller waits; `None` for ever.
-    pub within: Option<Duration>,
-    /// What the caller waits for.
-    pub wants: Wants,
-}
-
-/// What the caller of a function waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Wants {
-    /// Its result.
-    #[default]
-    Result,
-    /// Only its end: its result is `()`. A function of another protocol that has no result to tell of is over when it has been
-    /// called.
-    End,
-    /// Nothing: not even whether it was called.
-    Nothing,
-}
-
-/// A function. Clones are the same one; it ends with the last of them.
-#[derive(Clone)]
-pub struct Function(Arc<dyn Callable>);
-
-/// The functions of a payload, in the order of their indexes.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Callbacks(Option<Arc<[Passed]>>);
-
-/// A function on its way.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Passed {
-    /// At hand: it can be called.
-    Here(Function),
-    /// As it stands in a frame: the number that its lender drew.
-    Lent(CallbackId),
-}
-
-/// What stands in the payload in place of a function, in every encoding the same: in those that describe themselves, a map with
-/// this one entry.
+/// The value that stands in a payload in place of a function: in an encoding that describes itself, a map with this one entry.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Placeholder {
@@ -84,100 +18,36 @@ struct Placeholder {
 }
 
 thread_local! {
-    /// Whether a value is being written on this thread, and whether it has functions: most have none, and then this is all that
+    /// Whether a value is being written on this thread, and whether it has functions: most values have none, and then nothing else
     /// is looked at.
     static NOTING: Cell<Noting> = const { Cell::new(Noting::No) };
-    /// Its functions.
+    /// The functions of the value that is being written.
     static NOTED: Cell<Vec<Function>> = const { Cell::new(Vec::new()) };
     /// Whether functions are handed out to the value that is being read on this thread.
     static HANDING_OUT: Cell<bool> = const { Cell::new(false) };
-    /// Those.
-    static HANDED_OUT: Cell<Callbacks> = const { Cell::new(Callbacks(None)) };
+    /// The functions that are handed out.
+    static HANDED_OUT: Cell<Callbacks> = const { Cell::new(Callbacks::none()) };
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Noting {
     /// No value is being written.
     No,
-    /// One that has no functions so far.
+    /// A value without functions so far.
     None,
+    /// A value with functions.
     Some,
 }
 
-impl Function {
-    /// A function that does this.
-    pub fn new(callable: impl Callable) -> Self {
-        Self(Arc::new(callable))
-    }
-
-    /// Calls it.
-    pub fn invoke(&self, invocation: Invocation) -> Invoked {
-        self.0.invoke(invocation)
-    }
-
-    /// The encoding that its arguments are written in.
-    #[must_use]
-    pub fn encoding(&self) -> Encoding {
-        self.0.encoding()
-    }
-
-    /// What it is, if it says so: see [`Callable::as_any`].
-    #[must_use]
-    pub fn as_any(&self) -> Option<&dyn Any> {
-        self.0.as_any()
-    }
-}
-
 impl Callbacks {
-    /// No functions. Costs nothing.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self(None)
-    }
-
-    /// These functions.
-    pub fn new(passed: impl IntoIterator<Item = Passed>) -> Self {
-        let passed: Arc<[_]> = passed.into_iter().collect();
-        Self((!passed.is_empty()).then_some(passed))
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> std::slice::Iter<'_, Passed> {
-        self.0.as_deref().unwrap_or_default().iter()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.as_deref().map_or(0, <[_]>::len)
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    /// The numbers under which they are lent, as a frame carries them. One that is not lent has no number; its place is taken by
-    /// one that is never drawn, so that a call of it finds nobody.
-    #[must_use]
-    pub fn ids(&self) -> Vec<CallbackId> {
-        let id = |passed: &Passed| match passed {
-            Passed::Lent(id) => *id,
-            Passed::Here(_) => CallbackId(u64::MAX),
-        };
-        self.iter().map(id).collect()
-    }
-
-    /// Notes the functions of the value that `write` writes; gives them with what it gives.
+    /// Notes the functions of the value that `write` writes; gives the outcome of `write`, and them.
     ///
     /// # Errors
     ///
     /// When there are more than [`CALLBACKS_PER_REQUEST_MAX`].
     #[inline]
     pub(crate) fn noted<T>(write: impl FnOnce() -> T) -> (T, Result<Self, String>) {
-        /// Goes back to what was being written around it, whatever happens.
+        /// Goes back to the value that was being written around this one, also after a panic.
         struct Around {
             noting: Noting,
             noted: Vec<Function>,
@@ -219,7 +89,7 @@ impl Callbacks {
 
     #[inline(never)]
     fn hand_out_some<T>(&self, read: impl FnOnce() -> T) -> T {
-        /// Goes back to what was being read around it, whatever happens.
+        /// Goes back to the value that was being read around this one, also after a panic.
         struct Around {
             handing_out: bool,
             handed_out: Callbacks,
@@ -237,21 +107,6 @@ impl Callbacks {
         let _around =
             Around { handing_out: HANDING_OUT.replace(true), handed_out: handed_out.unwrap_or_default() };
         read()
-    }
-}
-
-impl FromIterator<CallbackId> for Callbacks {
-    fn from_iter<T: IntoIterator<Item = CallbackId>>(ids: T) -> Self {
-        Self::new(ids.into_iter().map(Passed::Lent))
-    }
-}
-
-impl<'a> IntoIterator for &'a Callbacks {
-    type Item = &'a Passed;
-    type IntoIter = std::slice::Iter<'a, Passed>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
     }
 }
 
@@ -295,29 +150,10 @@ impl<'de> Deserialize<'de> for Function {
     }
 }
 
-impl PartialEq for Function {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for Function {}
-
-impl fmt::Debug for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Function")
-    }
-}
-
-impl fmt::Debug for Callbacks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self).finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Callable, CallbackId, Encoding, Invocation, Invoked, Payload};
 
     struct Nothing;
 

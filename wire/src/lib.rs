@@ -1,13 +1,14 @@
-//! What meshwork says on the wire: [`Frame`]s and the bytes they are made of, [`Payload`]s in three encodings, names and
+//! The wire of meshwork: [`Frame`]s and the bytes they are made of, [`Payload`]s in three encodings, names and
 //! [`Pattern`]s, [`CallError`]s with stable codes, and every bound of every crate ([`limits`]).
 //!
-//! There is no runtime, no clock and no socket in here: bytes come in, values go out, and the other way round. Who decides
-//! and who waits is the business of `meshwork-actors`; what users import is `meshwork`.
+//! There is no runtime, no clock and no socket in here: bytes come in, values go out, and the other way round. Decisions
+//! and waiting are the business of `meshwork-actors`; users import `meshwork`.
 #![deny(missing_docs)]
 
 mod codec;
 mod copy;
 mod dialect;
+mod encoding;
 mod error;
 mod frame;
 mod function;
@@ -16,24 +17,29 @@ pub mod limits;
 mod name;
 mod pattern;
 mod payload;
+mod value;
 
 pub use bytestring::ByteString;
-pub use codec::{Block, FrameCodec, FrameError, Frames};
+pub use codec::{Block, FrameCodec, Frames};
 pub use copy::append;
 pub use dialect::{
     Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer,
     ResultStyle, Said, foreign_name,
 };
-pub use error::{CallError, Code, Fate};
+pub use encoding::Encoding;
+pub use error::{Code, Fate};
 pub use frame::{
-    ActionDescription, Bind, Bound, Broadcast, CommonEventHead, CommonHead, Describe, Described, Frame,
-    FrameRef, Invoke, LikeBefore, NodeNews, Offer, Outcome, Publish, Refused, Register, Request, Response,
-    SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
+    ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, Described, Frame, FrameError,
+    FrameRef, HeadTemplate, Invoke, Next, NodeNews, Offer, Outcome, Publish, Refused, Register, Request,
+    RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister,
+    write_small_reply,
 };
-pub use function::{Callable, Callbacks, Function, Invocation, Invoked, Passed, Wants};
 pub use id::{CallbackId, SessionId};
 pub use name::{
     NameError, check_action, check_node, check_topic, everything_above, everything_below, is_everything_below,
 };
 pub use pattern::{Pattern, PatternError};
-pub use payload::{DecodeError, EncodeError, Encoding, Payload, PayloadRef, Value};
+pub use payload::{
+    CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
+};
+pub use value::{DecodeError, EncodeError, Value};

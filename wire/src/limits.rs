@@ -1,5 +1,5 @@
-//! Every bound of every crate, with its reason: what can grow has a name here. Those that a user may move are the defaults
-//! of a builder method or a flag; the others are what the protocol promises.
+//! Every bound of every crate, with its reason: all that can grow has a name here. Bounds that a user may move are the defaults
+//! of a builder method or a flag; the others are promises of the protocol.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// flight fit into a small machine.
 pub const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
 
-/// The longest frame of a connection that is not bound yet, in bytes: whoever has not been checked may make us hold no more.
+/// The longest frame of a connection that is not bound yet, in bytes: a peer that has not been checked may make us hold no more.
 /// A `Bind` with 10,000 actions fits.
 pub const BIND_FRAME_LEN_MAX: usize = 1024 * 1024;
 
 /// The bytes before a frame that tell its length.
 pub const LENGTH_PREFIX_LEN: usize = 4;
 
-/// What a head may take of a frame besides its payload, in bytes. A payload that leaves no room for it does not fit.
+/// The part of a frame that is kept for its head, in bytes. A payload that leaves no room for it does not fit.
 pub const HEAD_RESERVE_LEN: usize = 64 * 1024;
 
 /// How many elements all lists in one head may have together: an empty one takes a byte or three, and 120 when it has been
-/// read, so that a frame of nothing else would make us hold forty times its length. Whoever makes a list that may be longer,
+/// read, so that a frame of nothing else would make us hold forty times its length. The maker of a list that may be longer,
 /// such as the nodes of every action, splits or cuts it.
 pub const HEAD_ELEMENTS_MAX: usize = 131_072;
 
@@ -29,27 +29,17 @@ pub const HEAD_ELEMENTS_MAX: usize = 131_072;
 /// than one more write.
 pub const PAYLOAD_SHARED_LEN_MIN: usize = 16 * 1024;
 
-/// How much a fresh connection reads at once, in bytes. It is what an idle connection costs, so it is small.
+/// How much a fresh connection reads at once, in bytes. An idle connection holds as much, so it is small.
 pub const READ_BUFFER_LEN_START: usize = 1024;
 
 /// How much a busy connection reads at once, in bytes: several frames of 64 KiB, since the part of one at its end is copied to
 /// where the rest can follow.
 pub const READ_BUFFER_LEN_MAX: usize = 256 * 1024;
 
-/// How many frames an actor takes in one turn. Then what they made it say is written, and the far end works on that while the
-/// next ones are read here: two ends that took turns with everything in flight would each wait half of the time. It also
+/// How many frames an actor takes in one turn. Then its answers are written, and the far end works on them while the next frames
+/// are read here: two ends that took turns with everything in flight would each wait half of the time. It also
 /// lets the other actors of an arbiter have their turn during a flood.
 pub const BLOCK_FRAMES_MAX: usize = 512;
-
-/// When so many frames wait to be read, or fewer, an actor takes [`BLOCK_OF_FEW`] of them in one turn: with so few in flight the far end
-/// would sleep meanwhile, and waking a processor costs more than answering them all.
-pub const FEW_FRAMES: usize = 128;
-/// See [`FEW_FRAMES`].
-pub const BLOCK_OF_FEW: usize = 24;
-/// When so many wait, or fewer, [`BLOCK_OF_SOME`] are taken in one turn.
-pub const SOME_FRAMES: usize = 256;
-/// See [`SOME_FRAMES`].
-pub const BLOCK_OF_SOME: usize = 64;
 
 /// The longest name of an action, a topic, a pattern or a node, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
@@ -78,8 +68,8 @@ pub const DESCRIBED_MAX: usize = 10_000;
 /// How many functions may travel as arguments of one request.
 pub const CALLBACKS_PER_REQUEST_MAX: usize = 64;
 
-/// How many functions may be lent over one connection in each direction and not be released: each keeps what its closure
-/// holds. The next one is refused where it is passed.
+/// How many functions may be lent over one connection in each direction and not be released: each keeps its closure
+/// alive. The next one is refused where it is passed.
 pub const CALLBACKS_PER_CONNECTION_MAX: usize = 131_072;
 
 /// How many calls may be in flight on one connection, in each direction: twice what a busy gateway has, and it bounds the
@@ -92,12 +82,12 @@ pub const WAITING_MAX: usize = 4_096;
 /// How many bytes may stand in an outbox before events are dropped.
 pub const OUTBOX_LEN_MAX: usize = 16 * 1024 * 1024;
 
-/// How many bytes may stand in an outbox before requests are refused: 1,024 of 64 KiB find room. Somebody waits for each, so
-/// they are bounded by what is in flight, too.
+/// How many bytes may stand in an outbox before requests are refused: 1,024 of 64 KiB find room. The bound on
+/// requests in flight holds for them, too.
 pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 
-/// How many bytes may stand in an outbox before a reply is replaced by an `OVERLOADED` error of a few bytes. It bounds what a
-/// peer that asks and never reads can make us hold.
+/// How many bytes may stand in an outbox before a reply is replaced by an `OVERLOADED` error of a few bytes. It bounds how
+/// much a peer that asks and never reads can make us hold.
 pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 
 /// How many bytes may stand in an outbox before its link is given up: even the errors that replace replies gather there when a peer asks on
@@ -110,7 +100,7 @@ pub const EVENTS_PENDING_MAX: usize = 16_384;
 /// How many response actors are kept for the next calls: a burst of calls in flight beyond it makes more and lets them go.
 pub const RESPONSE_POOL_MAX: usize = 4_096;
 
-/// How many routes a session remembers. What does not fit is looked up again.
+/// How many routes a session remembers. A route that does not fit is looked up again.
 pub const ROUTE_CACHE_MAX: usize = 16_384;
 
 /// How many connections may be accepted and not bound yet. The next one is closed at once.
@@ -124,18 +114,18 @@ pub const DEPTH_MAX: usize = 128;
 /// could claim by the million.
 pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
 
-/// How long a thread stays awake for what comes next, where something nearly always has come that soon: about as long as two
-/// processors take to wake each other, which is what it spares.
-pub const BUSY_POLL_WITHIN: Duration = Duration::from_micros(200);
+/// How long a thread stays awake for the next frame when nobody says otherwise: not at all. Where calls come by chance, a thread that
+/// waits for them takes several times the processor time for the same latency.
+pub const BUSY_POLL_WITHIN: Duration = Duration::ZERO;
 
-/// The longest that a thread stays awake in vain, whatever it is told.
+/// The longest that a thread may be told to stay awake in vain.
 pub const BUSY_POLL_WITHIN_MAX: Duration = Duration::from_millis(10);
 
-/// How often the others are told who came and went, at most: what happens meanwhile travels together.
+/// The shortest time between two news of nodes that came and went: all news in between travel together.
 pub const NEWS_EVERY: Duration = Duration::from_millis(10);
 
-/// How much longer for each of them: telling one costs some microseconds, so a crowd that comes at once takes a part of the
-/// master's time that does not grow with it.
+/// How much longer for each node that is told: telling one costs some microseconds, so a crowd that comes at once takes a part of
+/// the master's time that does not grow with it.
 pub const NEWS_EVERY_PER_NODE: Duration = Duration::from_micros(100);
 
 /// How long a branch waits for a link to be opened.
@@ -150,7 +140,7 @@ pub const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// How long a call may take that comes from a protocol which knows no deadlines.
 pub const FOREIGN_CALL_WITHIN: Duration = Duration::from_secs(60);
 
-/// How many bytes may wait to be written to a foreign connection before it is heard no more: what it asks it must read.
+/// How many bytes may wait to be written to a foreign connection before it is heard no more: a peer that asks must read the answers.
 pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
 
 /// How many bytes may wait for a server that a bridge or a branch dialled before it is given up: it is heard even while it does not read,
@@ -180,7 +170,7 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// How long the last frames of a connection that we close may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a drain takes at most when nobody says otherwise.
+/// How long a drain takes at most, unless its caller says otherwise.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 const _: () = assert!(BIND_FRAME_LEN_MAX <= FRAME_LEN_MAX);
@@ -190,13 +180,6 @@ const _: () =
     assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
 const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
-const _: () = assert!(
-    HEAD_ELEMENTS_MAX * size_of::<crate::ActionDescription>() <= FRAME_LEN_MAX,
-    "the lists of a head must not take more than a frame, even those of the largest elements",
-);
-const _: () = assert!(size_of::<crate::Offer>() <= size_of::<crate::ActionDescription>());
 const _: () = assert!(READ_BUFFER_LEN_START <= READ_BUFFER_LEN_MAX);
-const _: () =
-    assert!(BLOCK_OF_FEW < FEW_FRAMES && FEW_FRAMES < SOME_FRAMES && SOME_FRAMES < BLOCK_FRAMES_MAX);
 const _: () = assert!(ACTIONS_PER_FRAME_MAX * (NAME_LEN_MAX + 16) <= BIND_FRAME_LEN_MAX);
 const _: () = assert!(ERROR_MESSAGE_LEN_MAX < HEAD_RESERVE_LEN);

@@ -1,12 +1,12 @@
-//! What may be the name of an action, a topic or a node. Patterns have their own file, since they are more than a name.
+//! Names of actions, topics and nodes. Patterns have their own file, since they are more than a name.
 
-use crate::ByteString;
 use crate::limits::{NAME_LEN_MAX, SEGMENTS_MAX};
+use bytestring::ByteString;
 
-/// Why a text is no name. The message says what would be one.
+/// Why a text is no name. The message describes a name that would be one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NameError {
-    /// There is nothing in it.
+    /// It is empty.
     #[error("a name must not be empty")]
     Empty,
     /// It is longer than [`NAME_LEN_MAX`] bytes.
@@ -30,7 +30,7 @@ pub enum NameError {
 ///
 /// # Errors
 ///
-/// Says what is wrong with the name.
+/// When the text is no such name.
 pub fn check_action(name: &str) -> Result<(), NameError> {
     check_text(name)
 }
@@ -39,7 +39,7 @@ pub fn check_action(name: &str) -> Result<(), NameError> {
 ///
 /// # Errors
 ///
-/// Says what is wrong with the name.
+/// When the text is no such name.
 pub fn check_node(name: &str) -> Result<(), NameError> {
     check_text(name)
 }
@@ -48,15 +48,15 @@ pub fn check_node(name: &str) -> Result<(), NameError> {
 ///
 /// # Errors
 ///
-/// Says what is wrong with the name.
+/// When the text is no such name.
 pub fn check_topic(name: &str) -> Result<(), NameError> {
     check_text(name)?;
     check_segments(name)?;
     if name.contains('*') { Err(NameError::Wildcard(name.to_owned())) } else { Ok(()) }
 }
 
-/// How the names of actions end that stand for everything below: an offer of `files/**` answers `files/a` and `files/a/b`, unless
-/// somebody offers those by name.
+/// The end of the name of an action that stands for everything below: an offer of `files/**` answers `files/a` and `files/a/b`, unless
+/// a node offers these by name.
 const EVERYTHING_BELOW: &str = "/**";
 
 /// The action that stands for everything below a name.

@@ -1,4 +1,4 @@
-//! What a subscription matches: `sub/test` itself, `sub/*` one segment more, `sub/**` one or more.
+//! The topics that a subscription matches: `sub/test` itself, `sub/*` one segment more, `sub/**` one or more.
 
 use crate::name::{NameError, check_segments, check_text};
 use bytestring::ByteString;
@@ -18,10 +18,10 @@ use std::{fmt, str::FromStr};
 #[serde(try_from = "ByteString", into = "ByteString")]
 pub struct Pattern(ByteString);
 
-/// Why a text is no pattern. The message says what would be one.
+/// Why a text is no pattern. The message describes a pattern that would be one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PatternError {
-    /// What holds for every name does not hold for this one.
+    /// It breaks a rule of every name.
     #[error(transparent)]
     Name(#[from] NameError),
     /// A `*` is only a part of a segment.
@@ -37,7 +37,7 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// Says what is wrong with it.
+    /// When the text is no pattern.
     pub fn new(pattern: impl Into<ByteString>) -> Result<Self, PatternError> {
         let pattern = pattern.into();
         check_text(&pattern)?;

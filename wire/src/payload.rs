@@ -1,49 +1,21 @@
-//! A user's bytes and the codec they were written with. This is the one file that names bincode, rmp-serde and serde_json:
-//! whoever wants another codec changes it here. The heads of frames are bincode too and are read and written here.
+//! A user's bytes, and all that they may hold. Functions travel beside the bytes; a call of one takes a payload and ends with a payload
+//! or with an error, which may hold a payload in turn: each of these is part of the others, so they stand in one file.
+//!
+//! Bytes are written and read in `value.rs`; how functions get out of a value and into one is the business of `function.rs`. Whether
+//! a function is a closure or a way to one is that of `meshwork-actors` and `meshwork`.
 
-mod bounded;
-mod value;
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate, cut_len};
+use crate::id::CallbackId;
+use bytes::Bytes;
+use bytestring::ByteString;
+use std::any::Any;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub use value::Value;
-
-use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
-use crate::{CallError, Callbacks, Code, Fate, append, error::cut_len};
-use bytes::{BufMut, Bytes, BytesMut};
-use serde::de::{DeserializeOwned, DeserializeSeed};
-use serde::{Deserialize, Deserializer, Serialize};
-use std::{cell::Cell, fmt, io};
-
-/// How a payload was written.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub enum Encoding {
-    /// Bincode 2, standard configuration: small and fast, both ends know the type. The default for calls.
-    #[default]
-    Bincode,
-    /// MessagePack with the names of fields: the default for events, whose readers may be of other versions and languages.
-    MessagePack,
-    /// JSON: the command line, and dialects that speak it.
-    Json,
-}
-
-impl Encoding {
-    /// Whether a reader needs no type to read it.
-    #[must_use]
-    pub fn is_self_describing(self) -> bool {
-        !matches!(self, Encoding::Bincode)
-    }
-}
-
-impl fmt::Display for Encoding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Encoding::Bincode => "bincode",
-            Encoding::MessagePack => "MessagePack",
-            Encoding::Json => "JSON",
-        })
-    }
-}
-
-/// A user's value as bytes, with the encoding that they were written in. Whoever relays it does not open it. Cloning it
+/// A user's value as bytes, with the encoding that they were written in. A relay does not open it. Cloning it
 /// shares the bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Payload {
@@ -66,132 +38,83 @@ pub struct PayloadRef<'a> {
     pub callbacks: &'a Callbacks,
 }
 
-/// A value cannot be written in the encoding.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("cannot be written as {encoding}: {reason}")]
-pub struct EncodeError {
-    /// The encoding that was asked for.
-    pub encoding: Encoding,
-    /// What the codec says.
-    pub reason: String,
+/// The functions of a payload, in the order of their indexes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Callbacks(Option<Arc<[Passed]>>);
+
+/// A function on its way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// At hand: it can be called.
+    Here(Function),
+    /// As it stands in a frame: the number that its lender drew.
+    Lent(CallbackId),
 }
 
-/// The bytes are not the value that was expected.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("not the {encoding} of a {expected}: {reason}")]
-pub struct DecodeError {
-    /// The encoding that the bytes claim.
-    pub encoding: Encoding,
-    /// The type that was expected.
-    pub expected: &'static str,
-    /// What the codec says.
-    pub reason: String,
-}
+/// A function. Clones share it; it ends with the last of them.
+#[derive(Clone)]
+pub struct Function(Arc<dyn Callable>);
 
-impl From<EncodeError> for CallError {
-    fn from(error: EncodeError) -> Self {
-        CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, error.to_string())
+/// The body of a function. It may be called from any thread, any number of times, and several times at once.
+pub trait Callable: Send + Sync + 'static {
+    /// Calls it. The caller drops the future when it waits no more, which may be at any time.
+    fn invoke(&self, invocation: Invocation) -> Invoked;
+
+    /// The encoding that its arguments are written in: the one that its lender reads.
+    fn encoding(&self) -> Encoding {
+        Encoding::Bincode
+    }
+
+    /// Itself, where the node that lends it on wants to know what it is. A function that came over a link says so.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
     }
 }
 
-impl From<DecodeError> for CallError {
-    fn from(error: DecodeError) -> Self {
-        CallError::new(Code::CANNOT_DECODE, Fate::Failed, error.to_string())
-    }
+/// A call of a function.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The arguments.
+    pub arguments: Payload,
+    /// How long the caller waits; `None` for ever.
+    pub within: Option<Duration>,
+    /// The part of the outcome that the caller waits for.
+    pub wants: Wants,
 }
 
-/// The name under which the codec of MessagePack knows its extensions.
-const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
-
-thread_local! {
-    /// Payloads that are not small are written one behind the other into one buffer and share it, so that one costs no allocation.
-    static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
+/// The part of the outcome that the caller of a function waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Wants {
+    /// The result.
+    #[default]
+    Result,
+    /// Only the end: the result is `()`. A function of another protocol that tells no result is over when it has been called.
+    End,
+    /// Nothing: not even whether it was called.
+    Nothing,
 }
 
-/// How much of the shared buffer is made at once. A payload in it that is kept keeps this much, or twice that when it made the
-/// buffer grow.
-const SCRATCH_LEN: usize = 4 * 1024;
+/// The outcome of a call of a function, to be awaited.
+pub type Invoked = Pin<Box<dyn Future<Output = Result<Payload, CallError>> + Send>>;
 
-/// Payloads of so many bytes are small: they are gathered on the stack and have their bytes for themselves.
-const SMALL_LEN_MAX: usize = 64;
+/// Why a call failed. One pointer wide, so that a `Result` of it stays small.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CallError(Box<Parts>);
+
+#[derive(Clone, PartialEq, Debug)]
+struct Parts {
+    code: Code,
+    fate: Fate,
+    name: ByteString,
+    message: ByteString,
+    data: Option<Payload>,
+}
 
 impl Payload {
     /// Bytes that were written elsewhere.
     #[must_use]
     pub fn new(encoding: Encoding, bytes: impl Into<Bytes>) -> Self {
         Self { encoding, bytes: bytes.into(), callbacks: Callbacks::none() }
-    }
-
-    /// Writes a value. Costs a pass over the value, and one allocation if it is small; larger ones share a buffer.
-    ///
-    /// # Errors
-    ///
-    /// When the encoding has no form for the value, such as a map with keys that are not text in JSON.
-    #[inline]
-    pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
-        let (writer, callbacks) = written(encoding, value)?;
-        Ok(Self { encoding, bytes: writer.finish(), callbacks })
-    }
-
-    /// Writes a value, as [`Payload::encode`] does. One of at most 64 bytes without functions becomes no payload: its bytes are handed to
-    /// `small`, which spares the allocation.
-    ///
-    /// # Errors
-    ///
-    /// As [`Payload::encode`].
-    #[inline]
-    pub fn encode_unless_small<T: Serialize + ?Sized>(
-        encoding: Encoding,
-        value: &T,
-        small: impl FnOnce(&[u8]),
-    ) -> Result<Option<Self>, EncodeError> {
-        let (writer, callbacks) = written(encoding, value)?;
-        match writer.small() {
-            Some(bytes) if callbacks.is_empty() => {
-                small(bytes);
-                Ok(None)
-            }
-            _ => Ok(Some(Self { encoding, bytes: writer.finish(), callbacks })),
-        }
-    }
-
-    /// Reads the value, all of it: bytes left over are an error. Nesting and claimed lengths are bounded.
-    ///
-    /// # Errors
-    ///
-    /// When the bytes are not a `T`.
-    #[inline]
-    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        PayloadRef::from(self).decode()
-    }
-
-    /// Reads the arguments of a call: see [`PayloadRef::decode_arguments`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn decode_arguments<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        PayloadRef::from(self).decode_arguments()
-    }
-
-    /// The same value in another encoding. Both must describe themselves: what is bincode cannot be read without its type. Byte
-    /// strings, which JSON has not, become lists of numbers, and what is no number there becomes null.
-    ///
-    /// # Errors
-    ///
-    /// When the bytes are not what their encoding says, or the other one has no form for them.
-    pub fn transcode(&self, encoding: Encoding) -> Result<Self, CallError> {
-        if encoding == self.encoding {
-            return Ok(self.clone());
-        }
-        if !self.encoding.is_self_describing() || !encoding.is_self_describing() {
-            let what = format!("{} cannot be read as {encoding} without its type", self.encoding);
-            return Err(CallError::new(Code::CANNOT_DECODE, Fate::Failed, what));
-        }
-        let value: Value = self.decode()?;
-        let written =
-            Self::encode(encoding, &value).map_err(|error| CallError::from(error).with_fate(Fate::Failed))?;
-        Ok(Self { callbacks: self.callbacks.clone(), ..written })
     }
 
     /// How many bytes it takes in a frame, the head not counted.
@@ -214,397 +137,220 @@ impl<'a> From<&'a Payload> for PayloadRef<'a> {
     }
 }
 
-impl PayloadRef<'_> {
-    /// Reads the value, all of it: bytes left over are an error. Nesting and claimed lengths are bounded.
-    ///
-    /// # Errors
-    ///
-    /// When the bytes are not a `T`.
+impl Callbacks {
+    /// No functions. Costs nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// The functions of a payload, in the order of their indexes.
+    pub fn new(passed: impl IntoIterator<Item = Passed>) -> Self {
+        let passed: Arc<[_]> = passed.into_iter().collect();
+        Self((!passed.is_empty()).then_some(passed))
+    }
+
+    /// The functions, in the order of their indexes.
+    pub fn iter(&self) -> std::slice::Iter<'_, Passed> {
+        self.0.as_deref().unwrap_or_default().iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.as_deref().map_or(0, <[_]>::len)
+    }
+
+    /// Whether there are none.
+    #[must_use]
     #[inline]
-    pub fn decode<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
-        let Self { encoding, bytes, callbacks } = self;
-        callbacks.hand_out(|| read(encoding, bytes)).map_err(|reason| not_read::<T>(encoding, reason))
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
-    /// Reads the arguments of a call. Callers that write lists of arguments send one even if there is one argument, or none: where a
-    /// list is not what is expected, its only element is looked at, and an empty one is nothing.
-    ///
-    /// # Errors
-    ///
-    /// When the bytes are not a `T`, and neither is such an element.
-    #[inline]
-    pub fn decode_arguments<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
-        self.decode().or_else(|error| self.decode_only_argument(error))
-    }
-
-    #[cold]
-    fn decode_only_argument<T: DeserializeOwned>(self, error: DecodeError) -> Result<T, DecodeError> {
-        match self.only_argument() {
-            Some(only) => only.decode().map_err(|_| error),
-            None => Err(error),
-        }
-    }
-
-    /// The only element of a list.
-    fn only_argument(self) -> Option<Self> {
-        let bytes = match self.encoding {
-            Encoding::Bincode => return None,
-            Encoding::MessagePack => match self.bytes {
-                [0x90] | [0xDC, 0, 0] | [0xDD, 0, 0, 0, 0] => &[0xC0],
-                [0x91, only @ ..] | [0xDC, 0, 1, only @ ..] | [0xDD, 0, 0, 0, 1, only @ ..] => only,
-                _ => return None,
-            },
-            Encoding::Json => {
-                let list: Vec<&serde_json::value::RawValue> = serde_json::from_slice(self.bytes).ok()?;
-                match list[..] {
-                    [] => b"null",
-                    [only] => only.get().as_bytes(),
-                    _ => return None,
-                }
-            }
+    /// The numbers under which they are lent, as a frame carries them. A function that is not lent has the number that is never
+    /// drawn, so that a call of it fails.
+    #[must_use]
+    pub fn ids(&self) -> Vec<CallbackId> {
+        let id = |passed: &Passed| match passed {
+            Passed::Lent(id) => *id,
+            Passed::Here(_) => CallbackId(u64::MAX),
         };
-        Some(Self { bytes, ..self })
+        self.iter().map(id).collect()
     }
 }
 
-#[cold]
-fn not_read<T>(encoding: Encoding, mut reason: String) -> DecodeError {
-    // Codecs quote what they do not understand, however long that is.
-    reason.truncate(cut_len(&reason));
-    reason.shrink_to_fit();
-    DecodeError { encoding, expected: std::any::type_name::<T>(), reason }
-}
-
-/// A value that is written, and its functions.
-#[inline]
-fn written<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<(Writer, Callbacks), EncodeError> {
-    let mut writer = Writer::default();
-    let (written, callbacks) = Callbacks::noted(|| write(encoding, value, &mut writer));
-    match written.and(callbacks) {
-        Ok(callbacks) => Ok((writer, callbacks)),
-        Err(reason) => {
-            // What it was gathered in is used again.
-            writer.finish();
-            Err(EncodeError { encoding, reason })
-        }
+impl FromIterator<CallbackId> for Callbacks {
+    fn from_iter<T: IntoIterator<Item = CallbackId>>(ids: T) -> Self {
+        Self::new(ids.into_iter().map(Passed::Lent))
     }
 }
 
-#[inline]
-fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, writer: &mut Writer) -> Result<(), String> {
-    match encoding {
-        Encoding::Bincode => bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
-            .map_err(|error| error.to_string()),
-        Encoding::MessagePack => {
-            let mut writer = rmp_serde::Serializer::new(writer).with_struct_map();
-            value.serialize(&mut writer).map_err(|error| error.to_string())
-        }
-        Encoding::Json => serde_json::to_writer(writer, value).map_err(|error| error.to_string()),
+impl<'a> IntoIterator for &'a Callbacks {
+    type Item = &'a Passed;
+    type IntoIter = std::slice::Iter<'a, Passed>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
-/// A payload in the making. Codecs write byte after byte, so they are gathered before they go into the buffer, which a small
-/// payload does not need at all.
-struct Writer {
-    gathered: [u8; SMALL_LEN_MAX],
-    len: usize,
-    /// What was gathered before.
-    buffer: Option<BytesMut>,
-}
-
-impl Default for Writer {
-    fn default() -> Self {
-        Self { gathered: [0; SMALL_LEN_MAX], len: 0, buffer: None }
+impl fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
     }
 }
 
-impl Writer {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        if let Some(room) = self.gathered[self.len..].get_mut(..bytes.len()) {
-            room.copy_from_slice(bytes);
-            self.len += bytes.len();
+impl Function {
+    /// A function with this body.
+    pub fn new(callable: impl Callable) -> Self {
+        Self(Arc::new(callable))
+    }
+
+    /// Calls it.
+    pub fn invoke(&self, invocation: Invocation) -> Invoked {
+        self.0.invoke(invocation)
+    }
+
+    /// The encoding that its arguments are written in.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.0.encoding()
+    }
+
+    /// What it is, if it says so: see [`Callable::as_any`].
+    #[must_use]
+    pub fn as_any(&self) -> Option<&dyn Any> {
+        self.0.as_any()
+    }
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Function {}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Function")
+    }
+}
+
+impl CallError {
+    /// An error of meshwork's own: its name is the code's. A message longer than
+    /// [`ERROR_MESSAGE_LEN_MAX`](crate::limits::ERROR_MESSAGE_LEN_MAX) is cut.
+    #[must_use]
+    pub fn new(code: Code, fate: Fate, message: impl Into<ByteString>) -> Self {
+        let name = code.name().map_or_else(ByteString::new, ByteString::from_static);
+        Self::named(code, fate, name, message)
+    }
+
+    /// An error with a name of the application's. Name and message are cut to
+    /// [`ERROR_MESSAGE_LEN_MAX`](crate::limits::ERROR_MESSAGE_LEN_MAX).
+    #[must_use]
+    pub fn named(
+        code: Code,
+        fate: Fate,
+        name: impl Into<ByteString>,
+        message: impl Into<ByteString>,
+    ) -> Self {
+        let (name, message) = (cut(name.into()), cut(message.into()));
+        Self(Box::new(Parts { code, fate, name, message, data: None }))
+    }
+
+    /// This error with data of the application's.
+    #[must_use]
+    pub fn with_data(mut self, data: Payload) -> Self {
+        self.0.data = Some(data);
+        self
+    }
+
+    /// This error with another fate, as where the error of one call becomes the outcome of another.
+    #[must_use]
+    pub fn with_fate(mut self, fate: Fate) -> Self {
+        self.0.fate = fate;
+        self
+    }
+
+    /// The number of the error.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// What became of the action.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        self.0.fate
+    }
+
+    /// The name: the code's, or the application's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The sentence for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The application's data.
+    #[must_use]
+    pub fn data(&self) -> Option<&Payload> {
+        self.0.data.as_ref()
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parts { code, fate, name, message, .. } = &*self.0;
+        if name.is_empty() {
+            write!(f, "{code}")?
         } else {
-            self.spill(bytes);
+            f.write_str(name)?
         }
-    }
-
-    #[inline(never)]
-    fn spill(&mut self, bytes: &[u8]) {
-        let buffer = self.buffer.get_or_insert_with(|| {
-            // Taken, not borrowed: a `Serialize` that itself encodes a payload finds an empty buffer instead of a panic.
-            // It is gone when the thread ends, and whoever says goodbye then makes a buffer of their own.
-            let mut buffer = SCRATCH.try_with(Cell::take).unwrap_or_default();
-            buffer.reserve(SCRATCH_LEN / 8);
-            if buffer.capacity() < SCRATCH_LEN / 4 {
-                buffer.reserve(SCRATCH_LEN);
-            }
-            buffer
-        });
-        buffer.extend_from_slice(&self.gathered[..self.len]);
-        append(buffer, bytes);
-        self.len = 0;
-    }
-
-    /// All of it, if it is small.
-    #[inline]
-    fn small(&self) -> Option<&[u8]> {
-        if self.buffer.is_none() { Some(&self.gathered[..self.len]) } else { None }
-    }
-
-    #[inline]
-    fn finish(mut self) -> Bytes {
-        let gathered = &self.gathered[..self.len];
-        let Some(mut buffer) = self.buffer.take() else {
-            return Bytes::copy_from_slice(gathered);
-        };
-        buffer.extend_from_slice(gathered);
-        let bytes = buffer.split().freeze();
-        // What is left of a buffer that grew is part of a long allocation, which the next payload would keep.
-        if bytes.len() <= SCRATCH_LEN {
-            _ = SCRATCH.try_with(|scratch| scratch.set(buffer));
-        }
-        bytes
+        write!(f, " ({fate}): {message}")
     }
 }
 
-impl bincode::enc::write::Writer for &mut Writer {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.put(bytes);
-        Ok(())
+impl std::error::Error for CallError {}
+
+fn cut(text: ByteString) -> ByteString {
+    match cut_len(&text) {
+        len if len < text.len() => ByteString::from(&text[..len]),
+        _ => text,
     }
-}
-
-impl io::Write for Writer {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.put(bytes);
-        Ok(bytes.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.put(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[inline]
-fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, String> {
-    // The self-describing ones need it too: they ask a type that holds nothing but itself, in newtypes and options, again
-    // and again for one and the same byte.
-    let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    let again = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    match encoding {
-        Encoding::Bincode => read_bincode(bytes, &bounds),
-        Encoding::MessagePack => read_packed(bytes, &bounds).or_else(|error| {
-            // A type that knows no bytes, as those of JSON do not, takes them as JSON has them.
-            let as_lists = bounds.met_bytes().then(|| read_packed(bytes, &again().with_bytes_as_lists()));
-            as_lists.and_then(Result::ok).ok_or(error)
-        }),
-        Encoding::Json => read_json(bytes, &bounds).or_else(|error| {
-            let mended = mend_json(bytes).map(|mended| read_json(&mended, &again()));
-            mended.and_then(Result::ok).ok_or(error)
-        }),
-    }
-}
-
-/// Texts of JavaScript may hold halves of characters, which no other text can: as Node.js itself does when it writes them as bytes, each
-/// becomes U+FFFD. None if there are none.
-pub(crate) fn mend_json(json: &[u8]) -> Option<Vec<u8>> {
-    let escaped = |at: usize| {
-        let digits = json.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
-        u16::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
-    };
-    let (mut mended, mut found, mut at) = (json.to_vec(), false, 0);
-    while at < json.len() {
-        at += match (json[at], escaped(at)) {
-            (b'\\', Some(0xD800..=0xDBFF)) if matches!(escaped(at + 6), Some(0xDC00..=0xDFFF)) => 12,
-            (b'\\', Some(0xD800..=0xDFFF)) => {
-                mended[at + 2..at + 6].copy_from_slice(b"fffd");
-                found = true;
-                6
-            }
-            (b'\\', _) => 2,
-            _ => 1,
-        };
-    }
-    found.then_some(mended)
-}
-
-fn read_packed<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
-    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
-    reader.set_max_depth(DEPTH_MAX);
-    let value =
-        bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
-    // It does not tell where it ended, only that it finds no byte more: any byte would be a marker to a `bool`, or another
-    // error.
-    match bool::deserialize(&mut reader) {
-        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
-        _ => Err("bytes are left over".to_owned()),
-    }
-}
-
-fn read_json<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value =
-        bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
-    reader.end().map_err(|error| error.to_string())?;
-    Ok(value)
-}
-
-#[inline]
-fn read_bincode<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
-    let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
-    let seed = bounded::BoundedSeed::new(bounds);
-    match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
-        Ok((value, read)) => {
-            check_all_read(read, bytes.len())?;
-            Ok(value)
-        }
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-#[inline]
-fn check_all_read(read: usize, len: usize) -> Result<(), String> {
-    if read == len { Ok(()) } else { Err(format!("{} bytes are left over", len - read)) }
-}
-
-/// Writes the head of a frame.
-///
-/// It cannot fail: heads hold nothing but numbers, text and lists of known length, and the buffer grows.
-pub(crate) fn write_head<T: Serialize>(head: &T, buffer: &mut BytesMut) {
-    bincode::serde::encode_into_std_write(head, &mut buffer.writer(), bincode::config::standard())
-        .expect("a head has only shapes that bincode writes");
-}
-
-/// Reads the head of a frame; gives it and its length.
-pub(crate) fn read_head<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<(T, usize), String> {
-    // Not bounded as a whole, which costs a request 30 ns, one sixth of its reading. Its parts that own what they hold are.
-    let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
-    bincode::serde::borrow_decode_from_slice(bytes, config).map_err(|error| error.to_string())
-}
-
-/// Reads a part of a head that owns a text or a list. Plain bincode makes room for a text before it looks whether the text is
-/// there, and serde for a list of as many elements as there are, however much larger than their bytes they are.
-pub(crate) fn read_bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<T, D::Error> {
-    let bounds = bounded::Bounds::new(DEPTH_MAX, HEAD_ELEMENTS_MAX);
-    bounded::BoundedSeed::new(&bounds).deserialize(reader)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::{Serializer, ser::Error};
-    use std::{cell::RefCell, sync::mpsc, thread};
+    use crate::limits::ERROR_MESSAGE_LEN_MAX;
 
-    /// A value that is itself written as a payload while it is written.
-    struct Letter(&'static str);
-
-    impl Serialize for Letter {
-        fn serialize<S: Serializer>(&self, writer: S) -> Result<S::Ok, S::Error> {
-            let inner = Payload::encode(Encoding::Json, self.0).map_err(S::Error::custom)?;
-            serde_bytes::serialize(&inner.bytes[..], writer)
-        }
+    #[test]
+    fn an_error_says_its_name_its_fate_and_its_message() {
+        let error = CallError::new(Code::OVERLOADED, Fate::NotSent, "65536 calls are in flight");
+        assert_eq!(error.to_string(), "OVERLOADED (not sent): 65536 calls are in flight");
+        let error = CallError::named(Code(1200), Fate::Failed, "OutOfStock", "none left");
+        assert_eq!(error.to_string(), "OutOfStock (failed): none left");
     }
 
     #[test]
-    fn a_payload_may_be_written_while_another_one_is() {
-        let outer = Payload::encode(Encoding::Bincode, &(Letter("one"), Letter("two"))).unwrap();
-        assert_eq!(&outer.bytes[..], b"\x05\"one\"\x05\"two\"");
-        assert_eq!(&Payload::encode(Encoding::Json, &3).unwrap().bytes[..], b"3");
+    fn a_message_is_cut_between_characters() {
+        let error = CallError::new(Code::UNKNOWN, Fate::Failed, "ü".repeat(ERROR_MESSAGE_LEN_MAX));
+        assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX);
+        let error =
+            CallError::new(Code::UNKNOWN, Fate::Failed, format!("x{}", "ü".repeat(ERROR_MESSAGE_LEN_MAX)));
+        assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX - 1);
     }
 
     #[test]
-    fn a_payload_is_read_to_its_end() {
-        for encoding in [Encoding::Bincode, Encoding::MessagePack, Encoding::Json] {
-            let written = Payload::encode(encoding, &(Some("text"), vec![1_u8, 2], None::<i32>)).unwrap();
-            let read = |bytes: Vec<u8>| {
-                Payload::new(encoding, bytes).decode::<(Option<String>, Vec<u8>, Option<i32>)>()
-            };
-            assert_eq!(read(written.bytes.to_vec()).unwrap(), (Some("text".to_owned()), vec![1, 2], None));
-            for byte in 0..=u8::MAX {
-                let more = [&written.bytes[..], &[byte]].concat();
-                let blank = encoding == Encoding::Json && byte.is_ascii_whitespace() && byte != b'\x0c';
-                assert_eq!(read(more).is_ok(), blank, "{encoding:?} and {byte:#x}");
-            }
-            for len in 0..written.len() {
-                assert!(read(written.bytes[..len].to_vec()).is_err(), "{encoding:?} cut after {len}");
-            }
-        }
-    }
-
-    /// Says goodbye when its thread ends.
-    struct Farewell(mpsc::Sender<bool>);
-
-    impl Drop for Farewell {
-        fn drop(&mut self) {
-            let written = Payload::encode(Encoding::Json, "bye").is_ok_and(|payload| payload.len() == 5);
-            self.0.send(written).expect("the test waits for it");
-        }
-    }
-
-    #[test]
-    fn bytes_are_read_by_types_that_know_none() {
-        let packed = |bytes: &'static [u8]| Payload::new(Encoding::MessagePack, bytes);
-        let bytes = packed(b"\xC4\x03\x00\x80\xFF");
-        assert_eq!(bytes.decode::<Vec<u8>>(), Ok(vec![0, 0x80, 0xFF]));
-        assert_eq!(bytes.decode::<serde_bytes::ByteBuf>().unwrap().into_vec(), [0, 0x80, 0xFF]);
-        assert_eq!(bytes.decode::<serde_json::Value>().unwrap(), serde_json::json!([0, 0x80, 0xFF]));
-        assert_eq!(bytes.decode::<Value>(), Ok(Value::Bytes(vec![0, 0x80, 0xFF])));
-        let within = packed(b"\x92\xC4\x01\x07\x05").decode::<(serde_json::Value, u8)>();
-        assert_eq!(within.unwrap(), (serde_json::json!([7]), 5));
-        assert!(bytes.decode::<String>().is_err() && bytes.decode::<u8>().is_err());
-    }
-
-    #[test]
-    fn halves_of_characters_are_read_as_what_stands_for_them() {
-        let json = |text: &'static str| Payload::new(Encoding::Json, text).decode::<String>();
-        assert_eq!(json(r#""\ud83d\ude00\ud83d\\ud83d\udc00""#).unwrap(), "😀\u{FFFD}\\ud83d\u{FFFD}");
-        assert!(json(r#""\ud83d"#).is_err() && json(r#""\ud83"#).is_err() && json(r#""\"#).is_err());
-    }
-
-    #[test]
-    fn the_only_element_of_a_list_of_arguments_is_the_argument() {
-        for encoding in [Encoding::Json, Encoding::MessagePack] {
-            let list = |value: &dyn Fn() -> Result<Payload, EncodeError>| value().unwrap();
-            let one = list(&|| Payload::encode(encoding, &[21]));
-            assert_eq!(one.decode_arguments::<u8>(), Ok(21), "{encoding}");
-            assert_eq!(one.decode_arguments::<(u8,)>(), Ok((21,)));
-            assert_eq!(one.decode_arguments::<Vec<u8>>(), Ok(vec![21]));
-            let nested = list(&|| Payload::encode(encoding, &[[1, 2]]));
-            assert_eq!(nested.decode_arguments::<Vec<u8>>(), Ok(vec![1, 2]));
-            let none = list(&|| Payload::encode::<[u8; 0]>(encoding, &[]));
-            assert_eq!(none.decode_arguments::<()>(), Ok(()));
-            assert_eq!(none.decode_arguments::<Option<u8>>(), Ok(None));
-            let two = list(&|| Payload::encode(encoding, &[1, 2]));
-            assert!(two.decode_arguments::<u8>().is_err());
-            assert_eq!(two.decode_arguments::<(u8, u8)>(), Ok((1, 2)));
-        }
-        assert!(Payload::encode(Encoding::Bincode, &vec![1_u8]).unwrap().decode_arguments::<()>().is_err());
-    }
-
-    /// The shared buffer was gone by then for one of the two, and a panic at that point aborts the process.
-    #[test]
-    fn a_payload_may_be_written_while_its_thread_ends() {
-        thread_local! {
-            static BEFORE: RefCell<Option<Farewell>> = const { RefCell::new(None) };
-            static AFTER: RefCell<Option<Farewell>> = const { RefCell::new(None) };
-        }
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            BEFORE.set(Some(Farewell(sender.clone())));
-            drop(Payload::encode(Encoding::Json, "hello"));
-            AFTER.set(Some(Farewell(sender)));
-        })
-        .join()
-        .unwrap();
-        assert_eq!(receiver.iter().collect::<Vec<_>>(), [true, true]);
+    fn an_error_is_one_pointer_wide() {
+        assert_eq!(size_of::<Result<(), CallError>>(), size_of::<usize>());
     }
 }

@@ -1,4 +1,4 @@
-//! What strangers may make us allocate, counted. The counter replaces the allocator of this binary and counts per thread; a
+//! The memory that strangers may make us allocate, counted. The counter replaces the allocator of this binary and counts per thread; a
 //! buffer that grows counts twice while it is copied, so that no figure here is too small.
 
 use allocation_counter::{AllocationInfo, measure};
@@ -23,7 +23,7 @@ fn long(number: u64) -> Vec<u8> {
     bytes
 }
 
-/// What it costs to read a frame, and whether it is one.
+/// The cost of reading a frame, and whether the bytes are one.
 fn decoding(body: Vec<u8>) -> (AllocationInfo, Result<(), FrameError>) {
     let body = Bytes::from(body);
     let mut read = Ok(());
@@ -50,7 +50,7 @@ fn stream(frames: impl IntoIterator<Item = Frame>) -> BytesMut {
     buffer
 }
 
-/// What it costs to cut and read a stream, and how many frames it had.
+/// The cost of cutting and reading a stream, and the number of its frames.
 fn reading(mut stream: BytesMut) -> (AllocationInfo, usize) {
     let mut frames = 0;
     let cost = measure(|| {

@@ -1,4 +1,4 @@
-//! What a payload out of bounds would do if nobody bounded it: overflow the stack, or loop for seconds.
+//! Payloads out of bounds: without bounds, each would overflow the stack, or loop for seconds.
 
 use meshwork_wire::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX};
 use meshwork_wire::{Encoding, Payload};
@@ -251,7 +251,7 @@ fn a_type_that_contains_itself_without_end_is_an_error_and_no_stack_overflow() {
 }
 
 /// JSON and MessagePack have no bytes for a newtype and none for a `Some`, so their readers asked [`List`] for ever what it
-/// makes of the same byte: `1` overflowed the stack.
+/// makes of one byte: `1` overflowed the stack.
 #[test]
 fn a_type_that_takes_no_bytes_for_a_level_is_bounded_in_every_encoding() {
     for encoding in [Encoding::Json, Encoding::MessagePack] {

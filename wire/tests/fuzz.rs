@@ -1,4 +1,4 @@
-//! What `cargo fuzz` does with bytes that it makes up, over the seeds that it starts from: so the targets always compile, and
+//! The targets of `cargo fuzz` over the seeds that it starts from: so the targets always compile, and
 //! a seed that was once a crash stays a test.
 
 #[path = "../../fuzz/targets/dialects.rs"]
@@ -35,7 +35,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// What the seeds of the frames should be: each golden frame, all of them in one stream, and some that are broken.
+/// The seeds of the frames: each golden frame, all of them in one stream, and some that are broken.
 fn frames_seeds() -> Vec<(String, Vec<u8>)> {
     let golden = every_golden();
     let mut all = BytesMut::new();
@@ -58,7 +58,7 @@ fn frames_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// What the seeds of the payloads should be: the byte that chooses the encoding, and a value in it, or none.
+/// The seeds of the payloads: the byte that chooses the encoding, and a value in it, or none.
 fn payload_seeds() -> Vec<(String, Vec<u8>)> {
     let json = |text: &str| [b"\x02", text.as_bytes()].concat();
     let seeds: [(&str, Vec<u8>); 18] = [
@@ -97,8 +97,8 @@ fn payload_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// What the seeds of other protocols should be: for each of their ends the byte that chooses it, and what the original programs were
-/// heard to say to it; and some that are broken.
+/// The seeds of other protocols: for each of their ends the byte that chooses it, and the recorded bytes of the original programs; and
+/// some that are broken.
 fn dialects_seeds() -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     for (number, end) in ENDS.into_iter().enumerate() {
@@ -117,7 +117,7 @@ fn dialects_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// The variable that has the seeds written anew, for whoever has added a frame.
+/// The variable that has the seeds written anew, after a frame was added.
 const WRITE_SEEDS: &str = "MESHWORK_WRITE_SEEDS";
 
 fn assert_kept(target: &str, expected: Vec<(String, Vec<u8>)>) {

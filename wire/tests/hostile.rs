@@ -1,5 +1,5 @@
-//! What strangers send: bytes that are cut, that lie, that are of another protocol, or that are noise. Each ends in an error
-//! or a frame. What it may cost in memory is in `allocation.rs`.
+//! The bytes of strangers: frames that are cut or lie, other protocols, noise. All end in errors or frames. How much memory they
+//! may take is in `allocation.rs`.
 
 mod samples;
 
@@ -71,7 +71,7 @@ fn frames(codec: &mut FrameCodec, buffer: &mut BytesMut) -> (Vec<Frame>, Option<
     }
 }
 
-/// Noise that is the same in each run.
+/// Noise that is equal in each run of the test.
 struct Noise(u64);
 
 impl Noise {
@@ -235,7 +235,7 @@ fn an_unknown_variant_is_refused_with_its_number() {
     for number in DRAIN + 2..=250 {
         assert!(malformed(vec![number]).contains(&number.to_string()));
     }
-    // The markers of longer numbers, with and without what should follow.
+    // The markers of longer numbers, with and without the bytes that should follow.
     for marker in 251..=255_u8 {
         malformed(vec![marker]);
         malformed([vec![marker], vec![0xff; 16]].concat());
@@ -388,7 +388,7 @@ fn an_error_that_says_too_much_is_cut() {
     assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX);
 }
 
-/// The codecs quote what they do not understand: a text of 1 MB came back as a sentence of 1 MB, ready for the log.
+/// The codecs quote the text that they do not understand: one of 1 MB came back as a sentence of 1 MB, ready for the log.
 #[test]
 fn a_payload_that_cannot_be_read_is_not_quoted_at_length() {
     let text = "ü".repeat(500_000);

@@ -1,5 +1,5 @@
-//! What holds for every frame, every payload and every pattern: found false on random ones, it would be shrunk to the
-//! smallest that shows it.
+//! Properties of every frame, every payload and every pattern: one that random values refute is shown with the smallest value that
+//! refutes it.
 
 use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
@@ -58,7 +58,7 @@ fn payload() -> impl Strategy<Value = Payload> {
 }
 
 fn time_left() -> impl Strategy<Value = Option<Duration>> {
-    // Microseconds are what travels.
+    // The wire carries microseconds.
     proptest::option::of(number().prop_map(Duration::from_micros))
 }
 
@@ -284,7 +284,7 @@ fn read_in_chunks(stream: &[u8], lengths: &[usize]) -> (Vec<Frame>, bool) {
     (frames, false)
 }
 
-/// What a pattern means, told by recursion over what is left of both.
+/// The meaning of a pattern, by recursion over the rest of both.
 fn reference(pattern: &[&str], topic: &[&str]) -> bool {
     match (pattern.split_first(), topic.split_first()) {
         (None, None) => true,

@@ -147,6 +147,11 @@ impl Actions {
         offers
     }
 
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &ByteString> {
+        self.0.keys()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -28,7 +28,16 @@ impl Deadlines {
         // Replies come in order more often than not.
         if self.in_order.front().is_some_and(|(_, first)| *first == id) {
             self.in_order.pop_front();
-        } else if self.in_order.len() + self.others.len() > SWEEP_LEN_MIN + 2 * waiting {
+        } else {
+            self.sweep_if_long(waits, waiting);
+        }
+    }
+
+    /// Sweeps if most of them are settled, with so many that may wait. Each sweep lets go of more than half, so it costs no more than
+    /// they did.
+    #[inline]
+    pub(crate) fn sweep_if_long(&mut self, waits: impl Fn(CallbackId) -> bool, waiting: usize) {
+        if self.len() > SWEEP_LEN_MIN + 2 * waiting {
             self.sweep(waits);
         }
     }
@@ -56,15 +65,8 @@ impl Deadlines {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.in_order.len() + self.others.len()
-    }
-
-    /// Whose deadline is the first one.
-    pub(crate) fn first_id(&self) -> Option<CallbackId> {
-        let others = self.others.peek().map(|Reverse(first)| first);
-        self.in_order.front().into_iter().chain(others).min().map(|(_, id)| *id)
     }
 
     pub(super) fn pop(&mut self, now: Instant) -> Option<CallbackId> {

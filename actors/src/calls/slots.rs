@@ -80,15 +80,6 @@ impl<W> Slots<W> {
         }
     }
 
-    pub(crate) fn get_mut(&mut self, id: CallbackId) -> Option<&mut W> {
-        let index = self.index(id);
-        match self.slots.get_mut(index) {
-            Some(Some((taken, entry))) if *taken == id => Some(entry),
-            _ if self.others.is_empty() => None,
-            _ => self.others.get_mut(&id),
-        }
-    }
-
     pub(crate) fn contains(&self, id: CallbackId) -> bool {
         self.get(id).is_some()
     }

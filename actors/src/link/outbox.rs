@@ -11,7 +11,7 @@ use meshwork_wire::limits::{
     LENGTH_PREFIX_LEN, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
     PAYLOAD_SHARED_LEN_MIN,
 };
-use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, LikeBefore, Payload, Response, append};
+use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, Payload, RequestRun, Response, append};
 use std::collections::VecDeque;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::AtomicUsize, atomic::Ordering,
@@ -39,7 +39,7 @@ pub(crate) enum Kind {
 }
 
 /// Frames that are written already: an outbox takes all of them or none.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Encoded<'a> {
     bytes: EncodedBytes<'a>,
     /// How many frames there are.
@@ -48,9 +48,11 @@ pub(crate) struct Encoded<'a> {
     longest: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum EncodedBytes<'a> {
     Copied(&'a [u8]),
+    /// Taken, if nothing stands before them; an empty buffer is given in exchange.
+    Taken(&'a mut BytesMut),
     /// Shared from so many bytes on, copied below.
     Shared(&'a Bytes, usize),
 }
@@ -60,7 +62,7 @@ enum EncodedBytes<'a> {
 pub(crate) struct OutboxGuard<'a> {
     outbox: &'a Outbox,
     queue: MutexGuard<'a, Queue>,
-    before: LikeBefore,
+    before: RequestRun,
 }
 
 struct Shared {
@@ -137,6 +139,11 @@ impl<'a> Encoded<'a> {
         Self { bytes: EncodedBytes::Copied(bytes), count, longest }
     }
 
+    /// So many frames for this link alone, in a buffer that is empty when they were taken.
+    pub(crate) fn taken(bytes: &'a mut BytesMut, count: usize, longest: usize) -> Self {
+        Self { bytes: EncodedBytes::Taken(bytes), count, longest }
+    }
+
     /// So many frames that one or two links get.
     pub(crate) fn shared(bytes: &'a Bytes, count: usize, longest: usize) -> Self {
         Self { bytes: EncodedBytes::Shared(bytes, PAYLOAD_SHARED_LEN_MIN), count, longest }
@@ -195,7 +202,7 @@ impl Outbox {
 
     /// Holds it while several frames are appended.
     pub(crate) fn hold(&self) -> OutboxGuard<'_> {
-        OutboxGuard { outbox: self, queue: self.lock(), before: LikeBefore::default() }
+        OutboxGuard { outbox: self, queue: self.lock(), before: RequestRun::default() }
     }
 
     /// The functions that are lent to the other end.
@@ -387,6 +394,14 @@ impl OutboxGuard<'_> {
             }
             EncodedBytes::Shared(bytes, _) => self.queue.copy_in(bytes),
             EncodedBytes::Copied(bytes) => self.queue.copy_in(bytes),
+            EncodedBytes::Taken(bytes) if self.queue.small.is_empty() => {
+                self.queue.len += bytes.len();
+                std::mem::swap(&mut self.queue.small, bytes);
+            }
+            EncodedBytes::Taken(bytes) => {
+                self.queue.copy_in(bytes);
+                bytes.clear();
+            }
         }
         Ok(())
     }
@@ -413,7 +428,7 @@ impl OutboxGuard<'_> {
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
         match aside {
             Some(_) => frame.encode_without_payload(&mut queue.small),
-            None => frame.encode_after(&mut self.before, &mut queue.small),
+            None => frame.encode_in_run(&mut self.before, &mut queue.small),
         }
         let len = queue.small.len() - start + aside.map_or(0, Payload::len);
         if let Err(too_long) = self.outbox.check_len(len - LENGTH_PREFIX_LEN) {

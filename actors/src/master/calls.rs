@@ -10,9 +10,11 @@ use super::registry::route::{Provider as _, no_provider};
 use super::surroundings::MasterShared;
 use crate::answers::CallContext;
 use crate::answers::answering::Answering;
-use crate::calls::response::{Requests, Way};
+use crate::calls::in_flight::Run;
+use crate::calls::requests::Requests;
+use crate::calls::response::Calls;
 use crate::link::refusal::gone;
-use crate::node::shared::{Ask, Invoking, Node};
+use crate::node::submission::{Ask, Invoking};
 use actix::Recipient;
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, Request, SessionId};
@@ -25,7 +27,7 @@ use std::time::Instant;
 pub(super) struct MasterCalls {
     shared: Arc<MasterShared>,
     me: Arc<ForwardingCaller>,
-    requests: Rc<RefCell<Requests<SessionHandle>>>,
+    requests: Rc<RefCell<Requests<Way>>>,
     dispatch: Dispatch<SessionHandle>,
     /// The calls whose actions the registry is asked for. Bounded by what is in flight.
     waiting: HashMap<CallbackId, WaitsAt>,
@@ -37,12 +39,20 @@ pub(super) struct MasterCalls {
     draining: bool,
 }
 
+/// The way of a call of the master; one that still waits for the registry has none.
+enum Way {
+    /// To a responder of the master.
+    Here,
+    /// Over a session, by the id that was drawn there.
+    Session(SessionHandle, CallbackId),
+}
+
 impl MasterCalls {
     pub(super) fn new(shared: Arc<MasterShared>, replies: Recipient<Replies>) -> Self {
         let me = ForwardingCaller { id: MASTER, name: shared.name.clone(), mailbox: replies };
         Self {
             me: Arc::new(me),
-            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(shared.node.load())))),
+            requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&shared.node) as Arc<dyn Calls>))),
             dispatch: Dispatch::new(shared.name.clone(), shared.config.balance),
             waiting: HashMap::new(),
             answering: Answering::new(),
@@ -53,16 +63,21 @@ impl MasterCalls {
         }
     }
 
+    /// Binds a response actor to the calls of a run, which leave now.
+    pub(super) fn bind(&self, run: Option<Run>) {
+        if let Some(run) = run {
+            self.requests.borrow_mut().bind(run);
+        }
+    }
+
     /// Sends a call on its way, or lets it wait for the registry.
-    pub(super) fn ask(&mut self, ask: Ask, now: Instant) {
+    pub(super) fn ask(&mut self, ask: Ask) {
+        let Ask { request, deadline, .. } = ask;
+        let callback_id = request.callback_id;
         if self.draining {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
-            return ask.refuse(self.node(), error);
+            return self.refuse(callback_id, error);
         }
-        let Ask { request, reply, .. } = ask;
-        let callback_id = request.callback_id;
-        let deadline = request.time_left.and_then(|within| now.checked_add(within));
-        self.requests.borrow_mut().open(callback_id, Way::Waiting, reply, deadline);
         let Self { requests, dispatch, answering, outgoing, .. } = self;
         match dispatch.route(&request.action, &request.node) {
             Some(routed) => {
@@ -76,17 +91,20 @@ impl MasterCalls {
     }
 
     /// Calls a function of the branch of a session.
-    pub(super) fn invoke(&mut self, invoking: Invoking, now: Instant) {
-        let Some(to) = self.shared.session(SessionId(invoking.epoch)) else {
-            return invoking.refuse(self.node(), gone("the node that lent it went away"));
+    pub(super) fn invoke(&mut self, invoking: Invoking) {
+        let Invoking { link, function, callback_id, deadline, invocation } = invoking;
+        let Invocation { arguments, wants, .. } = invocation;
+        let Some(to) = self.shared.session(SessionId(link)) else {
+            if let Some(callback_id) = callback_id {
+                self.refuse(callback_id, gone("the node that lent it went away"));
+            }
+            return;
         };
-        let Invoking { function, waiter, invocation: Invocation { arguments, within, wants }, .. } = invoking;
-        let deadline = within.and_then(|within| now.checked_add(within));
         let id_at_provider = to.next_id();
-        let id_at_caller = match waiter {
-            Some((callback_id, reply)) => {
+        let id_at_caller = match callback_id {
+            Some(callback_id) => {
                 let way = Way::Session(to.clone(), id_at_provider);
-                self.requests.borrow_mut().open(callback_id, way, reply, deadline);
+                self.requests.borrow_mut().goes(callback_id, way);
                 callback_id
             }
             None if to.begin_notification() => id_at_provider,
@@ -109,9 +127,11 @@ impl MasterCalls {
     /// The caller gave up.
     pub(super) fn cancel(&mut self, callback_id: CallbackId) {
         let way = self.requests.borrow_mut().cancel(callback_id);
-        if let Some(way) = way {
-            self.stop(callback_id, way);
-        }
+        self.stop(callback_id, way);
+    }
+
+    fn refuse(&self, callback_id: CallbackId, error: CallError) {
+        self.requests.borrow_mut().resolve(callback_id, Err(error));
     }
 
     /// Takes what the registry says about actions that it was asked for: the calls that waited go on.
@@ -133,18 +153,21 @@ impl MasterCalls {
     pub(super) fn replied(&mut self, replies: Vec<Replied>) {
         let mut requests = self.requests.borrow_mut();
         for Replied { id_at_caller, outcome, .. } in replies {
-            requests.resolve(id_at_caller, outcome);
+            requests.resolve_in_row(id_at_caller, outcome.into());
         }
+        requests.end_row();
     }
 
     /// Ends the calls whose deadlines have passed.
     pub(super) fn expire(&mut self, now: Instant) {
-        loop {
-            let expired = self.requests.borrow_mut().expire(now);
-            match expired {
-                Some((callback_id, way)) => self.stop(callback_id, way),
-                None => return,
-            }
+        let no_reply = |way: Option<&Way>| {
+            // One without a way still waits for the registry.
+            let fate = if way.is_some() { Fate::Unknown } else { Fate::NotSent };
+            CallError::new(Code::REQUEST_TIMEOUT, fate, "no reply came before the deadline")
+        };
+        let expired = self.requests.borrow_mut().expire(now, no_reply);
+        for (callback_id, way) in expired {
+            self.stop(callback_id, way);
         }
     }
 
@@ -177,7 +200,7 @@ impl MasterCalls {
 
     /// Ends every call with this error; gives how many there were.
     pub(super) fn fail_all(&mut self, error: &CallError) -> usize {
-        self.requests.borrow_mut().fail_all(error)
+        self.requests.borrow_mut().fail_if(|_| true, error)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -189,27 +212,22 @@ impl MasterCalls {
         self.answering.len()
     }
 
-    fn node(&self) -> &Arc<Node> {
-        &self.shared.node
-    }
-
     /// Nobody waits for a call any more: the node that answers it is told.
-    fn stop(&mut self, callback_id: CallbackId, way: Way<SessionHandle>) {
+    fn stop(&mut self, callback_id: CallbackId, way: Option<Way>) {
         match way {
-            Way::Here => {
+            Some(Way::Here) => {
                 self.answering.cancel(callback_id);
             }
-            Way::Session(session, id_at_provider) => {
+            Some(Way::Session(session, id_at_provider)) => {
                 let is = |other: &SessionHandle| other.id() == session.id();
                 let share = || Rc::new(session.clone());
                 push_to(&mut self.outgoing.cancels, is, share, id_at_provider, 0);
             }
-            Way::Waiting => {
+            None => {
                 if let Some(at) = self.waiting.remove(&callback_id) {
                     self.dispatch.cancel(&at);
                 }
             }
-            Way::Link => {}
         }
     }
 }
@@ -219,7 +237,7 @@ fn send_to(
     routed: Routed<'_, SessionHandle>,
     request: Request,
     deadline: Option<Instant>,
-    requests: &Rc<RefCell<Requests<SessionHandle>>>,
+    requests: &Rc<RefCell<Requests<Way>>>,
     answering: &Answering,
     outgoing: &mut Outgoing<SessionHandle, Recipient<Replies>>,
     me: &ByteString,

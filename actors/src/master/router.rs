@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PATTERNS_PER_NODE_MAX};
 use meshwork_wire::{
-    ByteString, CallError, Code, CommonEventHead, Encoding, Fate, Frame, FrameRef, Payload, SessionId,
+    ByteString, CallError, Code, Encoding, Fate, Frame, FrameRef, HeadTemplate, Payload, SessionId,
     SubscriptionKey,
 };
 use std::sync::Arc;
@@ -197,17 +197,17 @@ fn encode_run(events: &[Event], encoded: &mut BytesMut) -> usize {
     // About as much as they take, so that it grows once.
     let frame_len = |event: &Event| 32 + event.topic.len() + event.publisher.len() + event.payload.len();
     encoded.reserve(events.iter().map(frame_len).sum());
-    let mut common: Option<(Encoding, CommonEventHead)> = None;
+    let mut common: Option<(Encoding, HeadTemplate)> = None;
     let mut longest = 0;
     for event in events {
         let start = encoded.len();
         let Payload { encoding, bytes, callbacks } = &event.payload;
         if !common.as_ref().is_some_and(|(written, _)| written == encoding) {
-            let head = CommonEventHead::of(&published(event, true, Vec::new()));
+            let head = HeadTemplate::of_event(&published(event, true, Vec::new()));
             common = head.map(|head| (*encoding, head));
         }
         match &common {
-            Some((_, head)) if callbacks.is_empty() => head.encode(bytes, encoded),
+            Some((_, head)) if callbacks.is_empty() => head.write_event(bytes, encoded),
             _ => FrameRef::from(&published(event, true, Vec::new())).encode(encoded),
         }
         longest = longest.max(encoded.len() - start - LENGTH_PREFIX_LEN);
@@ -330,9 +330,9 @@ impl Handler<Broadcast> for RouterActor {
         let mut buffer = BytesMut::new();
         Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }).encode(&mut buffer);
         let encoded = buffer.freeze();
-        let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
         for (id, (session, _)) in &self.sessions {
             if Some(*id) != from {
+                let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
                 let _ = session.outbox().push_encoded(frame, Kind::Event);
             }
         }

@@ -46,7 +46,7 @@ use admission::{BindRefused, admit, check_bind, check_offers, may_subscribe, say
 use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, READ_BUFFER_LEN_START};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, Fate, Frame, FrameError, Frames,
-    Function, Invocation, Invoke, Outcome, Payload, Refused, Request, Response, SessionId, Wants,
+    Function, Invocation, Invoke, Next, Outcome, Payload, Refused, Request, Response, SessionId, Wants,
     check_topic,
 };
 use pending::Pending;
@@ -167,28 +167,34 @@ impl SessionActor {
         let mut frames = block.frames();
         loop {
             self.relay.may_follow = frames.left().saturating_sub(1);
-            // Requests, replies and events are nearly all there is.
-            if self.relay.phase().is_calling() {
-                if let Some(request) = frames.next_request() {
-                    self.request(request, now, context);
-                    if self.block.run.is_some() {
-                        self.answer_run(&mut frames, context);
+            let Some(next) = (if self.relay.phase().is_calling() {
+                // Bound to no name, since that would copy all of it.
+                match frames.read_next() {
+                    Some(Next::Request(request)) => {
+                        self.request(request, now, context);
+                        if self.block.run.is_some() {
+                            self.answer_run(&mut frames, context);
+                        }
+                        continue;
                     }
-                    continue;
+                    Some(Next::Reply { callback_id, payload }) => {
+                        self.response(callback_id, Ok(payload.share()));
+                        continue;
+                    }
+                    Some(Next::Event(event)) => {
+                        self.publish(event, Some(&mut frames));
+                        continue;
+                    }
+                    Some(Next::Other(frame)) => Some(Ok(frame)),
+                    Some(Next::Broken(error)) => Some(Err(error)),
+                    None => None,
                 }
-                if let Some((callback_id, payload)) = frames.next_reply() {
-                    self.response(callback_id, Ok(payload));
-                    continue;
-                }
-                if let Some(event) = frames.next_event() {
-                    self.publish(event, Some(&mut frames));
-                    continue;
-                }
-            }
-            let Some(frame) = frames.next() else {
+            } else {
+                frames.read_next().map(Next::into_frame)
+            }) else {
                 break;
             };
-            match frame {
+            match next {
                 Ok(frame) => match self.relay.judge(&frame) {
                     Legality::Legal => self.take(frame, now, context),
                     Legality::Ignored => break,
@@ -350,13 +356,13 @@ impl SessionActor {
         };
         while let Some(own) = self.relay.own() {
             let left = frames.left().saturating_sub(1);
-            let Some((callback_id, arguments)) = frames.next_same_request() else {
+            let Some((callback_id, arguments)) = frames.next_request_of_run() else {
                 return;
             };
             match self.relay.continue_run(callback_id, &self.answering) {
                 Ok(()) => {
                     let replies = BlockReplies::new(self.outbox(), &self.block.own_replies, left);
-                    self.answering.start(own, arguments, &run, callback_id, &replies);
+                    self.answering.start(own, arguments.by_ref(), &run, callback_id, &replies);
                 }
                 Err(decision) => self.carry_out(decision, context),
             }
@@ -448,7 +454,7 @@ impl SessionActor {
         let event = |payload| Event { topic: topic.clone(), publisher: publisher.clone(), payload };
         self.block.events.push(event(payload));
         if let Some(frames) = frames {
-            self.block.events.extend(std::iter::from_fn(|| frames.next_same_payload()).map(event));
+            self.block.events.extend(std::iter::from_fn(|| Some(event(frames.next_event_of_run()?.share()))));
         }
     }
 
@@ -586,9 +592,8 @@ impl Actor for SessionActor {
         };
         let (read, write) = tokio::io::split(link);
         let codec = SessionCodec::new(Rc::clone(&self.raise_frame_len), config.frame_len_max);
-        // One turn: other sessions copy what is forwarded to them into their outboxes.
         let blocks = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
-        context.add_stream(OnWake::new(Paced::new(blocks, 1)));
+        context.add_stream(OnWake::new(Paced::new(blocks)));
         self.writer = Some(actix_rt::spawn(async move {
             if let Err(error) = writer::write_all(outbox, write).await {
                 log::debug!("a link cannot be written to: {error}");

@@ -1,26 +1,35 @@
-//! Functions that came to a node over one of its links: how the node calls them and gives them back.
+//! Functions that came over a link of this node: how their holders call them and give them back.
 
+use super::pending::PendingCall;
 use super::shared::Node;
+use crate::calls::in_flight::Waiter;
 use crate::link::borrowed::Lender;
-use meshwork_wire::{CallbackId, Invocation, Invoked, Payload};
+use meshwork_wire::{CallbackId, Invocation, Invoked, Payload, Wants};
 use std::any::Any;
 use std::sync::Arc;
+use std::task::Waker;
 
-/// The far end of a link of a node, as the functions that it lent know it.
+/// The other end of a link, as functions that it lent know it.
 pub(crate) struct NodeLender {
     pub(crate) node: Arc<Node>,
-    /// The number of the link: a branch counts its links, a master its sessions. What was borrowed over a link ends with it.
+    /// The number of the link: a branch counts its links, a master numbers its sessions.
     pub(crate) link: u64,
 }
 
 impl Lender for NodeLender {
     fn invoke(&self, function: CallbackId, invocation: Invocation) -> Invoked {
-        let asked = self.node.invoke(self.link, function, invocation);
+        let (node, link) = (&self.node, self.link);
+        if invocation.wants == Wants::Nothing {
+            let notified = node.notify(link, function, invocation);
+            return Box::pin(async move { notified.map(|()| Payload::default()) });
+        }
+        let opened = node
+            .open_invoke(link, function, invocation, Waiter::Task(Waker::noop().clone()))
+            .map(|callback_id| PendingCall::new(Arc::clone(node), callback_id))
+            .map_err(|refused| refused.error);
         Box::pin(async move {
-            match asked? {
-                Some(asked) => asked.await,
-                None => Ok(Payload::default()),
-            }
+            let mut pending = opened?;
+            std::future::poll_fn(|context| pending.poll(context)).await.into_outcome()
         })
     }
 

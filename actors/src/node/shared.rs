@@ -1,53 +1,59 @@
-//! What a handle on a node shares with the node's actor: a queue of what the handle asks for, drained by one message however
-//! much stands in it; the ids; the count of calls in flight; what is known of the others. And the messages that master and
-//! branch both take.
+//! What a handle on a node shares with the node's actor, under one lock: a queue of what the handles ask for, drained by one
+//! message however much stands in it; the slots of the calls in flight; the heads that their frames begin with. And what is known of
+//! the others.
 //!
-//! The queue, and not a message a call, is what makes a call cheap: the handle may be on any thread, and the actor sees a
-//! burst as one [`Flush`].
+//! The queue, and not a message a call, is what makes a call cheap: the handle may be on any thread, writes its frame itself, and the
+//! actor sees a burst as one [`Flush`].
 
 use super::change::{Status, Watcher};
+use super::heads::{HeadIndex, Heads, Spec, remember, remembered};
 use super::known::ActionCache;
 use super::mailboxes::{
     Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe,
     Watch, Withdraw,
 };
 use super::snapshot::Snapshot;
+use super::submission::{Arguments, Ask, Call, Frames, Invoking, Submission, WhenDown};
 use crate::answers::Actions;
-use crate::calls::batch::{Batch, Seats};
-use crate::calls::load::Load;
-use crate::calls::response::Reply;
+use crate::calls::in_flight::{BatchId, Full, InFlight, Run, Waiter, Wake};
+use crate::calls::reply::Reply;
+use crate::calls::response::Calls;
 use crate::events::{Deliver, SubscriberId};
 use crate::link::outbox::{Kind, Outbox};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
+use hashbrown::HashSet;
 use meshwork_wire::limits::{
-    CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
-    PAYLOAD_SHARED_LEN_MIN, SOME_FRAMES,
+    CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
 };
 use meshwork_wire::{
-    ActionDescription, ByteString, CallError, CallbackId, Code, CommonHead, Encoding, Fate, Frame,
-    FrameCodec, Invocation, NodeNews, Outcome, Pattern, Payload, Request, Wants, check_topic,
+    ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Invocation, NodeNews,
+    Pattern, Payload, Request, check_topic,
 };
-use serde::Serialize;
 use std::fmt;
-use std::pin::Pin;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::task::{Poll, Waker};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot, watch};
-use tokio_util::codec::Decoder;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// What handles on a node and its actor share.
 pub struct Node {
     name: ByteString,
-    queue: Mutex<Queue>,
+    /// The number of the node in this process.
+    number: u64,
+    locked: Mutex<Locked>,
+    /// [`Locked::version`], for handles that do not take the lock.
+    version: AtomicU64,
     next_subscriber: AtomicU64,
-    load: Arc<Load>,
     mailboxes: OnceLock<Mailboxes>,
     known: RwLock<ActionCache>,
     status: watch::Sender<Status>,
     /// Told when there may be room for events again.
     room: Notify,
+    /// Told when nothing is in flight any more, if somebody waits for that.
+    idle: Notify,
     event_path: RwLock<EventPath>,
 }
 
@@ -63,161 +69,81 @@ pub(crate) enum EventPath {
     Router,
 }
 
-#[derive(Default)]
-struct Queue {
-    next_id: u64,
+/// What handles and actor change together.
+struct Locked {
+    in_flight: InFlight,
     submissions: Vec<Submission>,
+    /// An empty buffer for the next frames, with the room of earlier ones.
+    spare: BytesMut,
+    heads: Heads,
+    /// Rises when calls may have to go another way than before: known nodes, own actions, the link.
+    version: u64,
+    /// Whether calls leave over a link, as frames that their callers write.
+    writes_frames: bool,
+    /// The actions that the node answers itself.
+    own: HashSet<ByteString>,
+    /// Whether somebody waits until nothing is in flight.
+    idle_wanted: bool,
     closed: Option<CallError>,
 }
 
-/// Something that a handle asks of its node.
-pub(crate) enum Submission {
-    Ask(Box<Ask>),
-    AskMany(Box<AskMany>),
-    Cancel(CallbackId),
-    /// Call a function that came over the link of that epoch.
-    Invoke(Box<Invoking>),
-    /// It is needed no more.
-    Release {
-        epoch: u64,
-        function: CallbackId,
-    },
-    Publish {
-        topic: ByteString,
-        payload: Payload,
-    },
-    Broadcast {
-        topic: ByteString,
-        payload: Payload,
-    },
+/// The head that calls of an action begin with, as long as the version of the node stays.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    place: HeadIndex,
+    version: u64,
+    encoding: Encoding,
+    within: Option<Duration>,
 }
 
-/// A call on its way to the actor.
-#[derive(Debug)]
-pub(crate) struct Ask {
-    /// What is sent, as it is. Until then `time_left` is how long the caller waits in all.
-    pub(crate) request: Request,
-    pub(crate) when_down: WhenDown,
-    pub(crate) reply: Reply,
+impl Head {
+    /// The encoding of the arguments.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
 }
 
-/// Calls that differ in their arguments alone, on their way to the actor: a part of those that are awaited as one. Each has a place
-/// among those in flight.
-pub(crate) struct AskMany {
-    /// Without its arguments.
-    pub(crate) call: Call,
-    /// The id of the first; those of the others follow it.
-    pub(crate) first: CallbackId,
-    /// Where the caller of each waits.
-    pub(crate) seats: Seats,
-    /// The frames of most of them.
-    pub(crate) frames: Bytes,
-    /// How long the longest of these is.
-    pub(crate) frame_len: usize,
-    /// Those that are long, or pass functions: their arguments.
-    pub(crate) others: Vec<(CallbackId, Payload)>,
-}
+/// Numbers nodes.
+static NODES: AtomicU64 = AtomicU64::new(0);
 
-/// A call of a function on its way to the actor.
-pub(crate) struct Invoking {
-    pub(crate) epoch: u64,
-    pub(crate) function: CallbackId,
-    /// None when nobody waits.
-    pub(crate) waiter: Option<(CallbackId, Reply)>,
-    pub(crate) invocation: Invocation,
-}
+/// A spare buffer that is longer is not kept.
+const SPARE_LEN_MAX: usize = 128 * 1024;
 
-/// A call that can be submitted. It moves to the actor as it is: a pointer, not the 200 bytes behind it.
-#[derive(Debug)]
-pub struct Prepared(Box<Ask>);
+/// What the head of an event takes at most, its names and that of one group included.
+const EVENT_HEAD_LEN_MAX: usize = 4 * NAME_LEN_MAX;
 
-/// A call: which action, with what, how long, by whom.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The action.
-    pub action: ByteString,
-    /// The node that is to run it; empty for any.
-    pub node: ByteString,
-    /// The arguments.
-    pub arguments: Payload,
-    /// How long the caller waits; `None` for ever.
-    pub within: Option<Duration>,
-    /// What happens while the link is down.
-    pub when_down: WhenDown,
-}
-
-/// What a call does while the link is down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum WhenDown {
-    /// It waits for the link, within its deadline.
-    #[default]
-    Wait,
-    /// It fails at once.
-    Fail,
-}
-
-/// A call that was submitted. Resolves to its outcome; dropping it cancels the call, at the far end too.
-pub struct Asked {
-    outcome: oneshot::Receiver<Outcome>,
-    callback_id: CallbackId,
-    node: Arc<Node>,
-    settled: bool,
-}
-
-/// Many calls that are awaited as one: [`AskedMany::add`] them, [`AskedMany::submit`] them a part at a time, then take their
-/// outcomes as they come with [`AskedMany::next`]. Dropping it cancels those that have no outcome yet.
-pub struct AskedMany {
-    node: Arc<Node>,
-    batch: Arc<Batch>,
-    /// What all of them have in common.
-    call: Call,
-    /// The same as their frames have it, unless their names are too long.
-    head: Option<CommonHead>,
-    /// Those that are not submitted yet.
-    writing: Option<Writing>,
-    /// The first ids and places of the parts that were submitted, and how many calls each has.
-    parts: Vec<(CallbackId, usize, usize)>,
-    /// Which of those that were added have been given their outcomes, and how many that are.
-    given: Vec<bool>,
-    given_count: usize,
-}
-
-/// A part that is being written.
-struct Writing {
-    first: CallbackId,
-    seats: Seats,
-    frames: BytesMut,
-    frame_len: usize,
-    others: Vec<(CallbackId, Payload)>,
+impl Calls for Node {
+    fn with(&self, run: &mut dyn FnMut(&mut InFlight)) {
+        let mut locked = self.lock();
+        run(&mut locked.in_flight);
+        self.tell_if_idle(locked);
+    }
 }
 
 impl Node {
-    /// The beginning of many calls that are awaited as one. They are all like this one, but for their arguments.
-    #[must_use]
-    pub fn ask_many(self: &Arc<Self>, call: Call) -> AskedMany {
-        let Ask { request, .. } = Ask::new(CallbackId(0), call.clone(), Reply::Nobody);
-        AskedMany {
-            node: Arc::clone(self),
-            batch: Arc::default(),
-            head: CommonHead::of(&request),
-            call,
-            writing: None,
-            parts: Vec::new(),
-            given: Vec::new(),
-            given_count: 0,
-        }
-    }
-
     pub(crate) fn new(name: ByteString) -> Arc<Self> {
         Arc::new(Self {
             name,
-            queue: Mutex::default(),
+            number: NODES.fetch_add(1, Ordering::Relaxed),
+            locked: Mutex::new(Locked {
+                in_flight: InFlight::new(),
+                submissions: Vec::new(),
+                spare: BytesMut::new(),
+                heads: Heads::default(),
+                version: 0,
+                writes_frames: false,
+                own: HashSet::new(),
+                idle_wanted: false,
+                closed: None,
+            }),
+            version: AtomicU64::new(0),
             next_subscriber: AtomicU64::new(0),
-            load: Arc::default(),
             mailboxes: OnceLock::new(),
             known: RwLock::default(),
             status: watch::Sender::new(Status::Rebinding),
             room: Notify::new(),
+            idle: Notify::new(),
             event_path: RwLock::default(),
         })
     }
@@ -228,64 +154,267 @@ impl Node {
         &self.name
     }
 
-    /// Submits a call. Costs no message when another one is on its way to the actor already.
+    /// The head that calls of an action begin with; none if they are not written by their callers: the action is the node's own, or
+    /// there is no link, or the name is long. A thread that has asked before is answered without a lock.
+    #[inline]
+    pub fn head(&self, action: &str) -> Option<Head> {
+        let version = self.version.load(Ordering::Acquire);
+        match remembered(self.number, version, action) {
+            Some((place, encoding)) => Some(Head { place, version, encoding, within: Some(CALL_WITHIN) }),
+            None => self.find_head(action),
+        }
+    }
+
+    #[cold]
+    fn find_head(&self, action: &str) -> Option<Head> {
+        let encoding = self.encoding_for(action);
+        let mut locked = self.lock();
+        if !locked.writes_frames || locked.own.contains(action) {
+            return None;
+        }
+        let action = ByteString::from(action);
+        let node = ByteString::new();
+        let spec = Spec { action, node, within: Some(CALL_WITHIN), encoding };
+        let place = locked.heads.find(&spec)?;
+        let version = locked.version;
+        drop(locked);
+        remember(self.number, version, &spec.action, place, encoding);
+        Some(Head { place, version, encoding, within: Some(CALL_WITHIN) })
+    }
+
+    /// The head of calls that say otherwise until when they wait, or which node is to run them. None if there is none.
+    #[must_use]
+    pub fn other_head(
+        &self,
+        head: Head,
+        within: Option<Option<Duration>>,
+        node: Option<&ByteString>,
+    ) -> Option<Head> {
+        let mut locked = self.lock();
+        let mut spec = locked.heads.spec(head.place)?.clone();
+        spec.within = within.unwrap_or(spec.within);
+        if let Some(node) = node {
+            spec.node.clone_from(node);
+        }
+        Some(Head { place: locked.heads.find(&spec)?, within: spec.within, ..head })
+    }
+
+    /// What a head says, as a call with these arguments.
+    #[must_use]
+    pub fn call_of(&self, head: Head, arguments: Arguments) -> Option<Call> {
+        let locked = self.lock();
+        let Spec { action, node, within, .. } = locked.heads.spec(head.place)?.clone();
+        drop(locked);
+        let arguments = arguments.into_payload();
+        Some(Call { action, node, arguments, within, when_down: WhenDown::Wait })
+    }
+
+    /// Submits a call; `told` is called with its reply on the arbiter of the node, in any case and once: at once if the call cannot be
+    /// submitted. Nothing cancels it but its deadline.
+    pub fn call_with(&self, head: Head, arguments: &Arguments, told: impl FnOnce(Reply) + Send + 'static) {
+        let opened = self.open(head, arguments, Waiter::Hook(Box::new(told)));
+        opened.err().map(Refused::tell);
+    }
+
+    /// As [`Node::call_with`], for a call that the actor writes, or answers itself.
+    pub fn ask_with(&self, call: Call, told: impl FnOnce(Reply) + Send + 'static) {
+        let opened = self.open_asked(call, Waiter::Hook(Box::new(told)));
+        opened.err().map(Refused::tell);
+    }
+
+    /// Submits a call: writes its frame behind those that have not left yet. Costs no message when others are on their way to the
+    /// actor already.
     ///
     /// # Errors
     ///
     /// At once, not sent: when too much is in flight, or the node has ended.
-    pub fn ask(self: Arc<Self>, Prepared(mut ask): Prepared) -> Result<Asked, CallError> {
-        self.load.take_place()?;
-        let (reply, outcome) = oneshot::channel();
-        ask.reply = Reply::Call(reply);
-        let mut queue = self.lock();
-        if let Some(error) = queue.closed.clone() {
-            drop(queue);
-            self.load.settled();
-            return Err(error);
+    #[inline]
+    pub(crate) fn open(
+        &self,
+        head: Head,
+        arguments: &Arguments,
+        waiter: Waiter,
+    ) -> Result<CallbackId, Refused> {
+        let now = Instant::now();
+        let mut locked = self.lock();
+        let Some(bytes) = arguments.inline().filter(|_| locked.version == head.version) else {
+            drop(locked);
+            return match self.call_of(head, arguments.clone()) {
+                Some(call) => self.open_asked(call, waiter),
+                None => {
+                    let error = CallError::new(Code::UNKNOWN, Fate::NotSent, "the call has no head");
+                    Err(Refused { error, waiter })
+                }
+            };
+        };
+        if let Some(error) = &locked.closed {
+            return Err(Refused { error: error.clone(), waiter });
         }
-        let callback_id = queue.next_id();
-        ask.request.callback_id = callback_id;
-        queue.submissions.push(Submission::Ask(ask));
-        let was_empty = queue.submissions.len() == 1;
-        drop(queue);
+        let deadline = head.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        let callback_id = locked.in_flight.open(deadline, waiter).map_err(full)?;
+        let was_empty = locked.submissions.is_empty();
+        locked.write(head.place, callback_id, bytes);
+        drop(locked);
         if was_empty {
             self.flush();
         }
-        Ok(Asked { outcome, callback_id, node: self, settled: false })
+        Ok(callback_id)
     }
 
-    /// Calls a function that came over the link of that epoch. Gives nothing to wait for if nobody wants to.
-    pub(crate) fn invoke(
-        self: &Arc<Self>,
-        epoch: u64,
+    /// Submits a call that the actor writes, or answers itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::open`].
+    pub(crate) fn open_asked(&self, call: Call, waiter: Waiter) -> Result<CallbackId, Refused> {
+        let now = Instant::now();
+        let Call { action, node, arguments: payload, within: time_left, when_down } = call;
+        let deadline = time_left.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        self.open_with(deadline, waiter, |callback_id| {
+            let caller = ByteString::new();
+            let request = Request { callback_id, action, node, caller, time_left, payload };
+            Submission::Ask(Box::new(Ask { request, deadline, when_down }))
+        })
+    }
+
+    fn open_with(
+        &self,
+        deadline: Option<std::time::Instant>,
+        waiter: Waiter,
+        submission: impl FnOnce(CallbackId) -> Submission,
+    ) -> Result<CallbackId, Refused> {
+        let mut locked = self.lock();
+        if let Some(error) = &locked.closed {
+            return Err(Refused { error: error.clone(), waiter });
+        }
+        let callback_id = locked.in_flight.open(deadline, waiter).map_err(full)?;
+        self.push(locked, submission(callback_id));
+        Ok(callback_id)
+    }
+
+    /// Calls a function that came over the link of that number; gives the id of the call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::open`].
+    pub(crate) fn open_invoke(
+        &self,
+        link: u64,
         function: CallbackId,
         invocation: Invocation,
-    ) -> Result<Option<Asked>, CallError> {
-        if invocation.wants == Wants::Nothing {
-            if self.lock().submissions.len() >= EVENTS_PENDING_MAX {
-                let what = format!("{EVENTS_PENDING_MAX} callbacks and events wait to be sent already");
-                return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
-            }
-            let invoking = Invoking { epoch, function, waiter: None, invocation };
-            self.submit(Submission::Invoke(Box::new(invoking)))?;
-            return Ok(None);
-        }
-        self.load.take_place()?;
-        let (reply, outcome) = oneshot::channel();
-        let callback_id = self.next_id();
-        let waiter = Some((callback_id, Reply::Call(reply)));
-        let invoking = Invoking { epoch, function, waiter, invocation };
-        if let Err(error) = self.submit(Submission::Invoke(Box::new(invoking))) {
-            self.load.settled();
-            return Err(error);
-        }
-        Ok(Some(Asked { outcome, callback_id, node: Arc::clone(self), settled: false }))
+        waiter: Waiter,
+    ) -> Result<CallbackId, Refused> {
+        let now = Instant::now();
+        let deadline = invocation.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        self.open_with(deadline, waiter, |callback_id| {
+            let callback_id = Some(callback_id);
+            Submission::Invoke(Box::new(Invoking { link, function, callback_id, deadline, invocation }))
+        })
     }
 
-    /// A function that came over the link of that epoch is needed no more.
-    pub(crate) fn release(&self, epoch: u64, function: CallbackId) {
+    /// Calls a function that came over the link of that number, and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// Not sent: when too many wait to be sent, or the node has ended.
+    pub(crate) fn notify(
+        &self,
+        link: u64,
+        function: CallbackId,
+        invocation: Invocation,
+    ) -> Result<(), CallError> {
+        if self.lock().submissions.len() >= EVENTS_PENDING_MAX {
+            let what = format!("{EVENTS_PENDING_MAX} callbacks and events wait to be sent already");
+            return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+        }
+        let invoking = Invoking { link, function, callback_id: None, deadline: None, invocation };
+        self.submit(Submission::Invoke(Box::new(invoking)))
+    }
+
+    /// A function that came over the link of that number is held no more.
+    pub(crate) fn release(&self, link: u64, function: CallbackId) {
         // A node that has ended has nobody to tell.
-        let _ = self.submit(Submission::Release { epoch, function });
+        let _ = self.submit(Submission::Release { link, function });
+    }
+
+    /// The caller dropped its call: whoever runs it is told, if it is not settled.
+    pub(crate) fn forget(&self, callback_id: CallbackId) {
+        // Dropped when the lock is let go: a waker and the functions in a reply may do anything then.
+        let forgotten;
+        let mut locked = self.lock();
+        forgotten = locked.in_flight.forget(callback_id);
+        if !forgotten.waited() {
+            return;
+        }
+        // A node that has ended has nothing to cancel.
+        let was_empty = locked.submissions.is_empty() && locked.closed.is_none();
+        if locked.closed.is_none() {
+            locked.submissions.push(Submission::Cancel(callback_id));
+        }
+        self.tell_if_idle(locked);
+        if was_empty {
+            self.flush();
+        }
+    }
+
+    pub(super) fn poll_reply(&self, callback_id: CallbackId, waker: &Waker) -> Poll<Option<Reply>> {
+        // Dropped when the lock is let go: it may be all that keeps a task.
+        let mut unused = None;
+        self.lock().in_flight.poll(callback_id, waker, &mut unused)
+    }
+
+    pub(super) fn begin_batch(&self) -> BatchId {
+        self.lock().in_flight.begin_batch()
+    }
+
+    pub(super) fn poll_batch(&self, batch: BatchId, waker: &Waker) -> Poll<Vec<(u32, Reply)>> {
+        let mut unused = None;
+        self.lock().in_flight.poll_batch(batch, waker, &mut unused)
+    }
+
+    /// Tells these calls of a batch that they were not submitted.
+    pub(super) fn tell_batch(&self, batch: BatchId, numbers: Range<usize>, error: &CallError) {
+        let mut locked = self.lock();
+        let mut wakes = Vec::new();
+        for number in numbers {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            wakes.push(locked.in_flight.tell_batch(batch, number, Reply::failed(error.clone())));
+        }
+        drop(locked);
+        wakes.into_iter().for_each(Wake::wake);
+    }
+
+    /// Nobody waits for a batch any more: those of its calls that are not settled are cancelled.
+    pub(super) fn end_batch(&self, batch: BatchId, parts: &[(CallbackId, CallbackId)]) {
+        // Dropped when the lock is let go, with the replies that nobody took.
+        let ended;
+        let mut locked = self.lock();
+        let was_empty = locked.submissions.is_empty();
+        ended = locked.in_flight.end_batch(batch, parts);
+        if locked.closed.is_none() {
+            locked.submissions.extend(ended.cancelled.iter().copied().map(Submission::Cancel));
+        }
+        let is_empty = locked.submissions.is_empty();
+        self.tell_if_idle(locked);
+        if was_empty && !is_empty {
+            self.flush();
+        }
+    }
+
+    /// Does this with the calls in flight, and with the queue if it writes frames.
+    pub(super) fn with_queue<T>(&self, change: impl FnOnce(&mut Queue<'_>) -> T) -> Result<T, CallError> {
+        let mut locked = self.lock();
+        if let Some(error) = &locked.closed {
+            return Err(error.clone());
+        }
+        let was_empty = locked.submissions.is_empty();
+        let changed = change(&mut Queue(&mut locked));
+        let is_empty = locked.submissions.is_empty();
+        self.tell_if_idle(locked);
+        if was_empty && !is_empty {
+            self.flush();
+        }
+        Ok(changed)
     }
 
     /// Publishes an event: to the matching handlers of this node, then over the link. Waits for room in the outbox, and for
@@ -338,10 +467,10 @@ impl Node {
     /// How many calls of this node are in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.load.in_flight()
+        self.lock().in_flight.waiting()
     }
 
-    /// Draws the number of a handler, never twice. It is drawn before the handler is subscribed, so that whoever gives up
+    /// Draws the number of a handler, never twice. It is drawn before the handler is subscribed, so that a caller that gives up
     /// on the answer can still unsubscribe.
     #[must_use]
     pub fn draw_subscriber(&self) -> SubscriberId {
@@ -425,7 +554,7 @@ impl Node {
         self.mailboxes()?.snapshot.send(TakeSnapshot).await.map_err(|_| self.ended())
     }
 
-    pub(crate) fn open(&self, mailboxes: Mailboxes) {
+    pub(crate) fn open_mailboxes(&self, mailboxes: Mailboxes) {
         // A node has one actor, started once.
         let _ = self.mailboxes.set(mailboxes);
         // What was submitted before the actor started waits in the queue.
@@ -434,23 +563,109 @@ impl Node {
         }
     }
 
-    pub(crate) fn next_id(&self) -> CallbackId {
-        self.lock().next_id()
+    /// Draws an id that no call has and none will have.
+    pub(crate) fn draw(&self) -> CallbackId {
+        self.lock().in_flight.draw()
     }
 
-    /// How many of its calls are in flight.
-    pub(crate) fn load(&self) -> &Arc<Load> {
-        &self.load
+    pub(crate) fn set_in_flight_max(&self, max: usize) {
+        self.lock().in_flight.set_waiting_max(max);
     }
 
-    pub(crate) fn take_submissions(&self, into: &mut Vec<Submission>) {
-        std::mem::swap(&mut self.lock().submissions, into);
-        self.room.notify_waiters();
+    /// Waits until none of its calls is in flight.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            {
+                let mut locked = self.lock();
+                if locked.in_flight.waiting() == 0 {
+                    return;
+                }
+                locked.idle_wanted = true;
+            }
+            notified.await;
+        }
     }
 
+    /// Takes what was submitted, and the run of calls in it.
+    pub(crate) fn take_submissions(&self, into: &mut Vec<Submission>) -> Option<Run> {
+        let mut locked = self.lock();
+        std::mem::swap(&mut locked.submissions, into);
+        let run = locked.in_flight.take_run();
+        drop(locked);
+        self.taken(into);
+        run
+    }
+
+    /// These have left the queue: whoever waits for room there is told, which nobody does of a queue that was shorter.
+    fn taken(&self, submissions: &[Submission]) {
+        if submissions.len() >= EVENTS_PENDING_MAX {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Opens a call of the actor's own, which leaves at once. What was submitted before it must have been taken, or is given with its
+    /// run, to leave first.
+    pub(crate) fn open_alone(
+        &self,
+        deadline: Option<std::time::Instant>,
+        waiter: Waiter,
+        before: &mut Vec<Submission>,
+    ) -> Result<(Option<Run>, Run), Refused> {
+        let mut locked = self.lock();
+        std::mem::swap(&mut locked.submissions, before);
+        let run_before = locked.in_flight.take_run();
+        match locked.in_flight.open(deadline, waiter).map_err(full) {
+            Ok(callback_id) => {
+                locked.in_flight.take_run();
+                drop(locked);
+                self.taken(before);
+                Ok((run_before, Run::new(callback_id, deadline)))
+            }
+            Err(refused) => {
+                // Those before it stay where they are: with the run that they are of.
+                std::mem::swap(&mut locked.submissions, before);
+                locked.in_flight.put_back(run_before);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Gives a buffer back whose frames have left.
+    pub(crate) fn give_back(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        let mut locked = self.lock();
+        if buffer.capacity() > locked.spare.capacity() && buffer.capacity() <= SPARE_LEN_MAX {
+            locked.spare = buffer;
+        }
+    }
+
+    /// Changes what is known of the other nodes.
     pub(crate) fn with_known<T>(&self, change: impl FnOnce(&mut ActionCache) -> T) -> T {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        change(&mut known)
+        let changed = {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            change(&mut known)
+        };
+        self.raise_version(|_| {});
+        changed
+    }
+
+    /// Whether calls leave over a link at the moment, as frames that their callers write.
+    pub(crate) fn set_writes_frames(&self, writes: bool) {
+        self.raise_version(|locked| locked.writes_frames = writes);
+    }
+
+    /// The actions that the node answers itself.
+    pub(crate) fn set_own(&self, actions: &Actions) {
+        let own = actions.names().cloned().collect();
+        self.raise_version(|locked| locked.own = own);
+    }
+
+    fn raise_version(&self, change: impl FnOnce(&mut Locked)) {
+        let mut locked = self.lock();
+        change(&mut locked);
+        locked.version += 1;
+        self.version.store(locked.version, Ordering::Release);
     }
 
     pub(crate) fn set_status(&self, status: Status) {
@@ -462,60 +677,65 @@ impl Node {
         self.room.notify_waiters();
     }
 
-    /// Ends the node for its handles: nothing is submitted any more, and what was is given back its end.
+    /// Ends the node for its handles: nothing is submitted any more. Gives what was submitted and has not been taken.
     pub(crate) fn close(&self, error: CallError) {
-        let left = {
-            let mut queue = self.lock();
-            if queue.closed.is_none() {
-                queue.closed = Some(error.clone());
-            }
-            std::mem::take(&mut queue.submissions)
-        };
-        for submission in left {
-            submission.refuse(self, &error);
+        let mut locked = self.lock();
+        if locked.closed.is_none() {
+            locked.closed = Some(error.clone());
         }
+        let left = std::mem::take(&mut locked.submissions);
+        let mut wakes = Vec::new();
+        if let Some(run) = locked.in_flight.take_run() {
+            for id in (run.first.0..=run.last.0).map(CallbackId) {
+                wakes.push(locked.in_flight.settle(id, Reply::failed(error.clone())));
+            }
+        }
+        self.tell_if_idle(locked);
+        wakes.into_iter().for_each(Wake::wake);
+        // Arguments and events may hold anything: they are dropped when no lock is held.
+        drop(left);
         if !matches!(*self.status.borrow(), Status::Closed(_)) {
             self.set_status(Status::Closed(error));
         }
         self.room.notify_waiters();
     }
 
-    fn submit(&self, submission: Submission) -> Result<(), CallError> {
-        self.push(submission).map_err(|(_, error)| error)
+    /// As [`Node::close`]; and what has left and is not settled ends too, in an unknown way.
+    pub(crate) fn close_all(&self, error: CallError) {
+        let mut wakes = Vec::new();
+        let ended = "the node ended before the reply came";
+        let unknown = CallError::new(Code::LINK_LOST, Fate::Unknown, ended);
+        self.close(error);
+        self.with(&mut |in_flight| in_flight.settle_all(|| Reply::failed(unknown.clone()), &mut wakes));
+        wakes.into_iter().for_each(Wake::wake);
     }
 
-    /// The same; gives back what a node that has ended does not take.
-    fn push(&self, submission: Submission) -> Result<(), (Submission, CallError)> {
-        let was_empty = {
-            let mut queue = self.lock();
-            if let Some(error) = &queue.closed {
-                return Err((submission, error.clone()));
-            }
-            queue.submissions.push(submission);
-            queue.submissions.len() == 1
-        };
-        if was_empty {
-            self.flush();
+    fn submit(&self, submission: Submission) -> Result<(), CallError> {
+        let locked = self.lock();
+        if let Some(error) = &locked.closed {
+            return Err(error.clone());
         }
+        self.push(locked, submission);
         Ok(())
     }
 
-    /// Submits a part of the calls that are awaited as one: together, or, if there are not places for all, as many as there are.
-    fn ask_part(&self, many: AskMany) {
-        let single = |ask: Ask| match self.load.take_place() {
-            Ok(()) => self.submit_ask(Submission::Ask(Box::new(ask))),
-            Err(error) => ask.reply.send(Err(error)),
-        };
-        if self.load.take_places(many.seats.left()) {
-            self.submit_ask(Submission::AskMany(Box::new(many)));
-        } else {
-            many.into_single().for_each(single);
+    fn push(&self, mut locked: MutexGuard<'_, Locked>, submission: Submission) {
+        let was_empty = locked.submissions.is_empty();
+        locked.submissions.push(submission);
+        drop(locked);
+        if was_empty {
+            self.flush();
         }
     }
 
-    fn submit_ask(&self, submission: Submission) {
-        if let Err((submission, error)) = self.push(submission) {
-            submission.refuse(self, &error);
+    fn tell_if_idle(&self, mut locked: MutexGuard<'_, Locked>) {
+        let tell = locked.idle_wanted && locked.in_flight.waiting() == 0;
+        if tell {
+            locked.idle_wanted = false;
+        }
+        drop(locked);
+        if tell {
+            self.idle.notify_waiters();
         }
     }
 
@@ -530,7 +750,11 @@ impl Node {
     }
 
     pub(crate) fn set_event_path(&self, event_path: EventPath) {
-        *self.event_path.write().unwrap_or_else(PoisonError::into_inner) = event_path;
+        let mut path = self.event_path.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *path, event_path);
+        drop(path);
+        // The functions that were lent over a link may end with it, and do anything then.
+        drop(before);
     }
 
     fn check_event(&self, topic: &str, payload: &Payload) -> Result<(), CallError> {
@@ -541,7 +765,7 @@ impl Node {
             EventPath::Down | EventPath::Router => FRAME_LEN_MAX,
         };
         if !payload.callbacks.is_empty() {
-            let what = "an event goes to whoever listens, so it carries no callbacks";
+            let what = "an event goes to its subscribers, who cannot be known, so it carries no callbacks";
             return Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what));
         }
         if payload.len() + EVENT_HEAD_LEN_MAX <= frame_len_max {
@@ -570,11 +794,11 @@ impl Node {
         loop {
             let notified = self.room.notified();
             let has_room = {
-                let queue = self.lock();
-                if let Some(error) = &queue.closed {
+                let locked = self.lock();
+                if let Some(error) = &locked.closed {
                     return Err(error.clone());
                 }
-                queue.submissions.len() < EVENTS_PENDING_MAX
+                locked.submissions.len() < EVENTS_PENDING_MAX
             };
             if !has_room {
                 notified.await;
@@ -611,309 +835,103 @@ impl Node {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        // Nothing in here leaves the queue half-changed when it panics.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the lock is held, by whichever thread.
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self.locked.try_lock(), Err(std::sync::TryLockError::WouldBlock))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Locked> {
+        // Nothing in here leaves the lock half-changed when it panics.
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How many calls that are awaited as one are submitted together at most. The far end takes as many in one turn: it takes fewer in parts, so
-/// that their caller need not wait for all, and this caller has more to write.
-const CALLS_PER_PART_MAX: usize = SOME_FRAMES + 64;
+/// The queue and the calls in flight, while the lock is held.
+pub(super) struct Queue<'a>(&'a mut Locked);
 
-/// A part that is as long is submitted as it is.
-const PART_LEN_MAX: usize = 64 * 1024;
-
-/// About as much room do the first part and one of the others take.
-const FIRST_PART_LEN: usize = 1024;
-const PART_LEN: usize = 32 * CALLS_PER_PART_MAX;
-
-/// What the head of an event takes at most, its names and that of one group included.
-const EVENT_HEAD_LEN_MAX: usize = 4 * NAME_LEN_MAX;
-
-impl Queue {
-    fn next_id(&mut self) -> CallbackId {
-        self.next_ids(1)
+impl Queue<'_> {
+    pub(super) fn in_flight(&mut self) -> &mut InFlight {
+        &mut self.0.in_flight
     }
 
-    /// The first of so many.
-    fn next_ids(&mut self, count: usize) -> CallbackId {
-        let id = CallbackId(self.next_id);
-        self.next_id += count as u64;
-        id
-    }
-}
-
-impl Prepared {
-    /// Makes room for a call and for whoever waits for it.
-    #[must_use]
-    pub fn new(call: Call) -> Self {
-        Self(Box::new(Ask::new(CallbackId(0), call, Reply::Nobody)))
+    /// Whether calls with a head of this version are written by their callers.
+    pub(super) fn takes(&self, head: Head) -> bool {
+        self.0.version == head.version
     }
 
-    /// The action.
-    #[must_use]
-    pub fn action(&self) -> &str {
-        &self.0.request.action
+    /// Opens a call and writes its frame.
+    pub(super) fn write(
+        &mut self,
+        head: Head,
+        deadline: Option<std::time::Instant>,
+        arguments: &[u8],
+        waiter: Waiter,
+    ) -> Result<CallbackId, CallError> {
+        let callback_id = self.0.in_flight.open(deadline, waiter).map_err(full)?;
+        self.0.write(head.place, callback_id, arguments);
+        Ok(callback_id)
     }
 
-    /// Writes other arguments.
-    pub fn set_arguments(&mut self, arguments: Payload) {
-        self.0.request.payload = arguments;
-    }
-
-    /// How long the caller waits; `None` for ever.
-    pub fn set_within(&mut self, within: Option<Duration>) {
-        self.0.request.time_left = within;
-    }
-
-    /// The node that is to run it.
-    pub fn set_node(&mut self, node: ByteString) {
-        self.0.request.node = node;
-    }
-
-    /// What happens while the link is down.
-    pub fn set_when_down(&mut self, when_down: WhenDown) {
-        self.0.when_down = when_down;
-    }
-}
-
-impl Submission {
-    /// Whether it is answered.
-    pub(crate) fn asks(&self) -> bool {
-        match self {
-            Submission::Ask(_) | Submission::AskMany(_) => true,
-            Submission::Invoke(invoking) => invoking.waiter.is_some(),
-            Submission::Cancel(_)
-            | Submission::Release { .. }
-            | Submission::Publish { .. }
-            | Submission::Broadcast { .. } => false,
-        }
-    }
-
-    /// Ends what did not get as far as the actor.
-    fn refuse(self, node: &Node, error: &CallError) {
-        match self {
-            Submission::Ask(ask) => ask.refuse(node, error.clone()),
-            Submission::AskMany(many) => many.into_single().for_each(|ask| ask.refuse(node, error.clone())),
-            Submission::Invoke(invoking) => invoking.refuse(node, error.clone()),
-            Submission::Cancel(_)
-            | Submission::Release { .. }
-            | Submission::Publish { .. }
-            | Submission::Broadcast { .. } => {}
-        }
-    }
-}
-
-impl AskMany {
-    /// The same calls one by one, for whatever is not the straight way.
-    pub(crate) fn into_single(self) -> impl Iterator<Item = Ask> {
-        let Self { call, first, mut seats, frames, mut others, .. } = self;
-        let mut frames = BytesMut::from(frames);
-        let mut codec = FrameCodec::new(usize::MAX);
-        // They were written here, so they can be read.
-        while let Ok(Some(block)) = codec.decode(&mut frames) {
-            let requests = block.frames().filter_map(|frame| match frame {
-                Ok(Frame::Request(request)) => Some((request.callback_id, request.payload)),
-                _ => None,
-            });
-            others.extend(requests);
-        }
-        others.sort_unstable_by_key(|(callback_id, _)| *callback_id);
-        others.into_iter().filter_map(move |(callback_id, arguments)| {
-            let number = usize::try_from(callback_id.0 - first.0).ok()?;
-            let seat = seats.take_seat(number)?;
-            Some(Ask::new(callback_id, Call { arguments, ..call.clone() }, Reply::Batch(seat)))
-        })
-    }
-}
-
-impl Invoking {
-    /// Ends a call of a function that did not get as far as a response actor.
-    pub(crate) fn refuse(self, node: &Node, error: CallError) {
-        if let Some((_, reply)) = self.waiter {
-            node.load.settled();
-            reply.send(Err(error));
-        }
-    }
-}
-
-impl Ask {
-    fn new(callback_id: CallbackId, call: Call, reply: Reply) -> Self {
-        let Call { action, node, arguments: payload, within: time_left, when_down } = call;
+    /// Opens a call that the actor writes; leaves its arguments where they are if it is refused, to be dropped when the lock is let go.
+    pub(super) fn ask(
+        &mut self,
+        call: &mut Call,
+        deadline: Option<std::time::Instant>,
+        waiter: Waiter,
+    ) -> Result<CallbackId, CallError> {
+        let callback_id = self.0.in_flight.open(deadline, waiter).map_err(full)?;
+        let (action, node) = (call.action.clone(), call.node.clone());
+        let (payload, time_left, when_down) =
+            (std::mem::take(&mut call.arguments), call.within, call.when_down);
         let caller = ByteString::new();
-        Self { request: Request { callback_id, action, node, caller, time_left, payload }, when_down, reply }
-    }
-
-    pub(crate) fn callback_id(&self) -> CallbackId {
-        self.request.callback_id
-    }
-
-    /// Takes out where the caller waits.
-    pub(crate) fn take_reply(&mut self) -> Reply {
-        std::mem::replace(&mut self.reply, Reply::Nobody)
-    }
-
-    /// Ends a call that did not get as far as a response actor.
-    pub(crate) fn refuse(self, node: &Node, error: CallError) {
-        node.load.settled();
-        self.reply.send(Err(error));
+        let request = Request { callback_id, action, node, caller, time_left, payload };
+        self.0.submissions.push(Submission::Ask(Box::new(Ask { request, deadline, when_down })));
+        Ok(callback_id)
     }
 }
 
-impl Call {
-    /// A call of any provider of an action, with the default deadline.
-    #[must_use]
-    pub fn new(action: impl Into<ByteString>, arguments: Payload) -> Self {
-        Self {
-            action: action.into(),
-            node: ByteString::new(),
-            arguments,
-            within: Some(CALL_WITHIN),
-            when_down: WhenDown::Wait,
-        }
-    }
-}
-
-impl Future for Asked {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        Pin::new(&mut self.outcome).poll(context).map(|outcome| {
-            self.settled = true;
-            outcome.unwrap_or_else(|_| {
-                Err(CallError::new(Code::LINK_LOST, Fate::Unknown, "the node ended before the reply came"))
-            })
-        })
-    }
-}
-
-impl AskedMany {
-    /// Makes room for about so many calls more.
-    pub fn reserve(&mut self, more: usize) {
-        // A count that comes from outside makes us hold little before there is anything.
-        self.given.reserve(more.min(IN_FLIGHT_MAX));
-    }
-
-    /// Adds a call with these arguments. One that cannot be written has that as its outcome. Submits those before it if they are as many
-    /// as go together.
+impl Locked {
+    /// Writes the frame of a call that is open, behind those that have not left.
     #[inline]
-    pub fn add<T: Serialize + ?Sized>(&mut self, arguments: &T) {
-        if self.is_full() {
-            self.submit();
+    fn write(&mut self, place: HeadIndex, callback_id: CallbackId, arguments: &[u8]) {
+        if !matches!(self.submissions.last(), Some(Submission::Frames(_))) {
+            let bytes = std::mem::take(&mut self.spare);
+            self.submissions.push(Submission::Frames(Frames { bytes, count: 0, longest: 0 }));
         }
-        let place = self.given.len();
-        self.given.push(false);
-        let writing = self.writing.get_or_insert_with(|| Writing {
-            first: self.node.lock().next_ids(CALLS_PER_PART_MAX),
-            seats: Seats::new(Arc::clone(&self.batch), place),
-            frames: BytesMut::with_capacity(if self.parts.is_empty() { FIRST_PART_LEN } else { PART_LEN }),
-            frame_len: 0,
-            others: Vec::new(),
-        });
-        let number = writing.seats.count();
-        writing.seats.push();
-        let callback_id = CallbackId(writing.first.0 + number as u64);
-        let (head, frames) = (self.head.as_ref(), &mut writing.frames);
-        let start = frames.len();
-        let mut write = |bytes: &[u8]| {
-            if let Some(head) = head {
-                head.encode(callback_id, bytes, frames);
-            }
-        };
-        let encoding = self.call.arguments.encoding;
-        let written = match head {
-            Some(_) => Payload::encode_unless_small(encoding, arguments, &mut write),
-            None => Payload::encode(encoding, arguments).map(Some),
-        };
-        match written {
-            Ok(None) => {}
-            Ok(Some(payload))
-                if head.is_some()
-                    && payload.callbacks.is_empty()
-                    && payload.len() < PAYLOAD_SHARED_LEN_MIN =>
-            {
-                write(&payload.bytes);
-            }
-            Ok(Some(payload)) => writing.others.push((callback_id, payload)),
-            Err(error) => {
-                writing.seats.take(number);
-                self.batch.tell(place, Err(error.into()));
-            }
-        }
-        writing.frame_len = writing.frame_len.max(frames.len().saturating_sub(start + LENGTH_PREFIX_LEN));
-    }
-
-    /// How many were added and not submitted yet.
-    #[must_use]
-    pub fn unsent(&self) -> usize {
-        self.writing.as_ref().map_or(0, |writing| writing.seats.count())
-    }
-
-    /// Whether what was added and not submitted yet is as much as goes together.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.writing.as_ref().is_some_and(|writing| {
-            writing.seats.count() >= CALLS_PER_PART_MAX || writing.frames.len() >= PART_LEN_MAX
-        })
-    }
-
-    /// Submits what was added.
-    pub fn submit(&mut self) {
-        let Some(Writing { first, seats, frames, frame_len, others }) = self.writing.take() else {
-            return;
-        };
-        self.parts.push((first, seats.place(), seats.count()));
-        let (call, frames) = (self.call.clone(), frames.freeze());
-        self.node.ask_part(AskMany { call, first, seats, frames, frame_len, others });
-    }
-
-    /// How many were added.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.given.len()
-    }
-
-    /// Waits for some of those that were submitted; gives their outcomes, each with the place at which its call was added. None
-    /// when all have been given.
-    pub async fn next(&mut self) -> Option<Vec<(usize, Outcome)>> {
-        let waiting = self.writing.as_ref().map_or(0, |writing| writing.seats.left());
-        if self.given_count >= self.given.len() - waiting {
-            return None;
-        }
-        let outcomes = std::future::poll_fn(|context| self.batch.poll(context)).await;
-        for (place, _) in &outcomes {
-            self.given[*place] = true;
-        }
-        self.given_count += outcomes.len();
-        Some(outcomes)
-    }
-}
-
-impl Drop for AskedMany {
-    fn drop(&mut self) {
-        if self.given_count == self.given.len() {
-            return;
-        }
-        for place in self.batch.settled() {
-            self.given[place] = true;
-        }
-        for (first, place, count) in std::mem::take(&mut self.parts) {
-            for number in (0..count).filter(|number| !self.given[place + number]) {
-                // A node that has ended has nothing to cancel.
-                let _ = self.node.submit(Submission::Cancel(CallbackId(first.0 + number as u64)));
-            }
+        if let Some(Submission::Frames(frames)) = self.submissions.last_mut() {
+            let start = frames.bytes.len();
+            self.heads.write(place, callback_id, arguments, &mut frames.bytes);
+            frames.count += 1;
+            frames.longest = frames.longest.max(frames.bytes.len() - start - LENGTH_PREFIX_LEN);
         }
     }
 }
 
-impl Drop for Asked {
-    fn drop(&mut self) {
-        if !self.settled {
-            // A node that has ended has nothing to cancel.
-            let _ = self.node.submit(Submission::Cancel(self.callback_id));
+/// A call that was not submitted.
+pub(crate) struct Refused {
+    pub(crate) error: CallError,
+    waiter: Waiter,
+}
+
+impl Refused {
+    /// Calls the function that was to be called with the reply.
+    fn tell(self) {
+        if let Waiter::Hook(hook) = self.waiter {
+            hook(Reply::failed(self.error));
         }
     }
+}
+
+impl From<Refused> for CallError {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
+fn full(Full { max, waiter }: Full) -> Refused {
+    let what = format!("{max} calls are in flight already");
+    Refused { error: CallError::new(Code::OVERLOADED, Fate::NotSent, what), waiter }
 }
 
 impl fmt::Debug for Node {
@@ -925,84 +943,54 @@ impl fmt::Debug for Node {
     }
 }
 
-impl fmt::Debug for Asked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").field("callback_id", &self.callback_id).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::refusal::Refusal;
-    use futures::poll;
-    use meshwork_wire::Frame;
-    use meshwork_wire::limits::OUTBOX_LEN_MAX;
 
-    async fn publish(node: &Node) -> Result<(), CallError> {
-        node.publish("topic".into(), Payload::default()).await
+    /// It waited for ten seconds and failed: only a queue with events in it told of room.
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_waits_behind_calls_leaves_when_they_have_left() {
+        let node = Node::new("one".into());
+        node.set_event_path(EventPath::Router);
+        for _ in 0..EVENTS_PENDING_MAX {
+            node.ask_with(Call::new("x", Payload::default()), drop);
+        }
+        let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
+        assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
+        let mut left = Vec::new();
+        assert_eq!(node.take_submissions(&mut left).map(|run| run.count), Some(EVENTS_PENDING_MAX));
+        assert_eq!(left.len(), EVENTS_PENDING_MAX);
+        assert_eq!(publishing.await, Ok(()));
     }
 
-    fn node_with(outbox: &Outbox) -> Arc<Node> {
-        let node = Node::new("node".into());
-        node.set_event_path(EventPath::Link(outbox.clone()));
-        node
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_waits_behind_calls_leaves_when_the_actor_takes_them_to_ask_something_itself() {
+        let node = Node::new("one".into());
+        node.set_event_path(EventPath::Router);
+        for _ in 0..EVENTS_PENDING_MAX {
+            node.ask_with(Call::new("x", Payload::default()), drop);
+        }
+        let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
+        assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
+        let mut before = Vec::new();
+        let hook = || Waiter::Hook(Box::new(drop));
+        assert!(node.open_alone(None, hook(), &mut before).is_ok());
+        assert_eq!(before.len(), EVENTS_PENDING_MAX);
+        assert_eq!(publishing.await, Ok(()));
     }
 
     #[test]
-    fn many_calls_have_each_an_id_of_their_own_however_they_are_submitted() {
-        let node = Node::new("node".into());
-        let mut one = node.ask_many(Call::new("add", Payload::default()));
-        let mut other = node.ask_many(Call::new("add", Payload::default()));
-        for number in 0..1000_u32 {
-            one.add(&number);
-            if number % 7 == 0 {
-                other.add(&number);
-                other.submit();
-            }
+    fn a_call_of_the_actor_that_finds_no_room_leaves_those_before_it_where_they_were() {
+        let node = Node::new("one".into());
+        node.set_in_flight_max(2);
+        for _ in 0..2 {
+            node.ask_with(Call::new("x", Payload::default()), drop);
         }
-        one.submit();
-        let mut submissions = Vec::new();
-        node.take_submissions(&mut submissions);
-        let mut ids = std::collections::HashSet::new();
-        let mut count = 0;
-        for submission in submissions {
-            let Submission::AskMany(many) = submission else { panic!("all go together") };
-            assert!(many.seats.count() <= CALLS_PER_PART_MAX);
-            for ask in many.into_single() {
-                count += 1;
-                ids.insert(ask.callback_id());
-            }
-        }
-        assert_eq!((count, ids.len()), (1143, 1143));
-    }
-
-    #[actix_rt::test]
-    async fn an_event_is_refused_when_the_link_closes_and_is_never_waited_for() {
-        let outbox = Outbox::new(FRAME_LEN_MAX);
-        let node = node_with(&outbox);
-        outbox.close();
-        let error = publish(&node).await.expect_err("it takes no more");
-        assert_eq!((error.code(), error.fate()), (Code::LINK_LOST, Fate::NotSent));
-    }
-
-    #[actix_rt::test]
-    async fn an_event_that_waits_for_room_is_refused_when_the_link_is_lost() {
-        let outbox = Outbox::new(FRAME_LEN_MAX);
-        let node = node_with(&outbox);
-        let large = Payload::new(Encoding::Json, vec![b'1'; OUTBOX_LEN_MAX / 4]);
-        let large = Frame::Publish(meshwork_wire::Publish {
-            topic: "topic".into(),
-            publisher: ByteString::new(),
-            for_all: true,
-            groups: Vec::new(),
-            payload: large,
-        });
-        while outbox.push(&large, Kind::Event).is_ok() {}
-        assert_eq!(outbox.push(&large, Kind::Event), Err(Refusal::Full));
-        let mut waits = std::pin::pin!(publish(&node));
-        assert!(poll!(waits.as_mut()).is_pending());
-        outbox.close_now();
-        assert_eq!(waits.await.expect_err("nothing leaves any more").code(), Code::LINK_LOST);
+        let mut before = Vec::new();
+        let refused = node.open_alone(None, Waiter::Hook(Box::new(drop)), &mut before);
+        assert_eq!(refused.map_err(|refused| refused.error.code()), Err(Code::OVERLOADED));
+        assert!(before.is_empty());
+        assert_eq!(node.take_submissions(&mut before).map(|run| run.count), Some(2));
+        assert_eq!(before.len(), 2);
     }
 }

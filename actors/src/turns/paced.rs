@@ -1,38 +1,77 @@
-//! Turns for the other tasks of an arbiter between two blocks of frames.
+//! The pace at which an actor takes the blocks that its link brings.
 
+use super::parts::Parts;
 use futures::Stream;
+use meshwork_wire::{Block, FrameError};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use tokio::time::Instant;
 
-/// Lets the other tasks of the arbiter have their turns after each item: what one block of frames made others say leaves, and
-/// is worked on at the far end, while the next block is read. Whoever holds a part of the block lets go of it meanwhile, so
+/// Lets the other tasks of the arbiter have their turns after each block, or part of one: the frames that it made others write leave, and
+/// are worked on at the far end, while the next block is read. Tasks that hold a part of the block let go of it meanwhile, so
 /// that its buffer is read into again: making a new one for each read took more than half of what a call of 1 KiB cost.
 pub(crate) struct Paced<S> {
-    stream: S,
-    turns: u8,
-    left: u8,
+    blocks: S,
+    /// Whether the others have their turns before the next block.
+    is_their_turn: bool,
+    /// Whether the last block had to be waited for.
+    waited: bool,
+    parts: Parts,
+    /// The rest of a block that is taken in parts, and how many frames of it are taken at once.
+    rest: Option<(Block, usize)>,
 }
 
+/// A block of one frame, no longer than this, holds up nobody and is copied by those who keep a part of it. When it was waited for, the
+/// next one most likely is, too: then the others have their turns anyway, and a turn in between would cost as much as the frame.
+const ALONE_LEN_MAX: usize = 1024;
+
 impl<S> Paced<S> {
-    /// With so many turns for the others after each item.
-    pub(crate) fn new(stream: S, turns: u8) -> Self {
-        Self { stream, turns, left: 0 }
+    pub(crate) fn new(blocks: S) -> Self {
+        Self { blocks, is_their_turn: false, waited: false, parts: Parts::default(), rest: None }
+    }
+
+    fn part_of(&mut self, mut block: Block, len: usize) -> Block {
+        match block.split_off(len) {
+            Some(rest) => {
+                self.rest = Some((rest, len));
+                block
+            }
+            None => block,
+        }
     }
 }
 
-impl<S: Stream + Unpin> Stream for Paced<S> {
-    type Item = S::Item;
+impl<S: Stream<Item = Result<Block, FrameError>> + Unpin> Stream for Paced<S> {
+    type Item = Result<Block, FrameError>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        if self.left > 0 {
-            self.left -= 1;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if std::mem::take(&mut this.is_their_turn) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let item = Pin::new(&mut self.stream).poll_next(context);
-        if item.is_ready() {
-            self.left = self.turns;
+        if let Some((rest, len)) = this.rest.take() {
+            this.is_their_turn = true;
+            return Poll::Ready(Some(Ok(this.part_of(rest, len))));
         }
-        item
+        let block = match Pin::new(&mut this.blocks).poll_next(context) {
+            Poll::Ready(block) => block,
+            Poll::Pending => {
+                this.waited = true;
+                return Poll::Pending;
+            }
+        };
+        let waited = std::mem::take(&mut this.waited);
+        let is_alone = |block: &Block| waited && block.count() == 1 && block.len() <= ALONE_LEN_MAX;
+        this.is_their_turn = !matches!(&block, Some(Ok(block)) if is_alone(block));
+        let block = match block {
+            // An event has no answer that its publisher could work on meanwhile.
+            Some(Ok(block)) if !block.is_of_events() => {
+                let len = this.parts.part_len(block.count(), || Instant::now().into_std());
+                Some(Ok(this.part_of(block, len)))
+            }
+            block => block,
+        };
+        Poll::Ready(block)
     }
 }

@@ -1,9 +1,11 @@
 //! jsonrpsee: JSON-RPC over WebSocket. JSON has no bytes, so the echo is of a text of the same length.
 
-use super::ready;
 use crate::client::Client;
-use crate::drive::Options;
+use crate::drive::figures;
+use crate::load::Load;
 use crate::measure::Figures;
+use crate::process::{ready, until_stdin_ends};
+use crate::runtime::Tokio;
 use bytes::Bytes;
 use jsonrpsee::core::async_trait;
 use jsonrpsee::proc_macros::rpc;
@@ -66,22 +68,22 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     let server = ServerBuilder::with_config(config).build("127.0.0.1:0").await?;
     ready(server.local_addr()?);
     let running = server.start(Answers.into_rpc());
-    super::until_stdin_ends().await?;
+    until_stdin_ends().await?;
     Ok(running.stop()?)
 }
 
 /// Drives the generated client.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut clients = Vec::new();
-    for _ in 0..options.connections {
+    for _ in 0..load.connections {
         let client = WsClientBuilder::default()
             .max_concurrent_requests(IN_FLIGHT)
             .max_request_size(MESSAGE_LEN)
             .max_response_size(MESSAGE_LEN)
             .set_tcp_no_delay(true)
-            .build(format!("ws://{}", options.at))
+            .build(format!("ws://{}", load.at))
             .await?;
         clients.push(JsonClient(Arc::new(client)));
     }
-    crate::drive::figures(clients, options, super::on_tokio).await
+    figures::<_, Tokio>(clients, load).await
 }

@@ -1,10 +1,14 @@
-//! meshwork, as its users set it up: the defaults, nothing switched off.
+//! meshwork, as its users set it up: the defaults, nothing switched off. How long it polls is said each time, zero or not, so that
+//! no default decides what a row means.
 
-use super::{Part, Serve, ready};
-use crate::client::{Client, Form, Work};
-use crate::drive::Options;
+use crate::client::Client;
+use crate::drive::figures;
+use crate::events::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::job::{Form, Work};
+use crate::load::Load;
 use crate::measure::Figures;
-use crate::publish::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::process::{ready, until_stdin_ends};
+use crate::runtime::Actix;
 use anyhow::bail;
 use bytes::{Bytes, BytesMut};
 use meshwork::prelude::*;
@@ -13,6 +17,7 @@ use meshwork_wire::{Bind, Encoding, Frame, NodeNews, Pattern, Payload, SessionId
 use serde_bytes::ByteBuf;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -27,31 +32,37 @@ async fn echo(bytes: ByteBuf) -> Result<ByteBuf, ActionError> {
     Ok(bytes)
 }
 
-/// Runs a master with responders, a master without, or a branch with responders.
-pub(crate) async fn serve(options: &Serve) -> anyhow::Result<()> {
-    match options.part {
-        Part::Server | Part::Broker => {
-            let mut master = MasterActor::new("bench").arbiters(options.arbiters);
-            if options.part == Part::Server {
-                master = master.respond("add", add).respond("echo", echo);
-            }
-            let master = master.start();
-            ready(master.send(Listen::tcp("127.0.0.1:0")).await??);
-            super::until_stdin_ends().await
-        }
-        Part::Provider => {
-            let branch = BranchActor::new("provider").respond("add", add).respond("echo", echo);
-            let address = options.broker()?;
-            let _branch = branch.bind(address).await?;
-            ready(address);
-            super::until_stdin_ends().await
-        }
-    }
+/// Runs a master with responders.
+pub(crate) async fn serve(arbiters: usize, busy_poll: Duration) -> anyhow::Result<()> {
+    listen(master(arbiters, busy_poll).respond("add", add).respond("echo", echo)).await
 }
 
-/// A branch that is bound and provides nothing.
+/// Runs a master without responders, which passes on what its branches ask.
+pub(crate) async fn relay(arbiters: usize, busy_poll: Duration) -> anyhow::Result<()> {
+    listen(master(arbiters, busy_poll)).await
+}
+
+/// Runs a branch with responders.
+pub(crate) async fn provide(at: SocketAddr, busy_poll: Duration) -> anyhow::Result<()> {
+    let branch = BranchActor::new("provider").busy_poll(busy_poll);
+    let _branch = branch.respond("add", add).respond("echo", echo).bind(at).await?;
+    ready(at);
+    until_stdin_ends().await
+}
+
+fn master(arbiters: usize, busy_poll: Duration) -> MasterActor {
+    MasterActor::new("bench").arbiters(arbiters).busy_poll(busy_poll)
+}
+
+async fn listen(master: MasterActor) -> anyhow::Result<()> {
+    let master = master.start();
+    ready(master.send(Listen::tcp("127.0.0.1:0")).await??);
+    until_stdin_ends().await
+}
+
+/// A branch that is bound, provides nothing and does not poll.
 pub(crate) async fn bind(address: SocketAddr, name: String) -> anyhow::Result<Branch> {
-    Ok(BranchActor::new(name).bind(address).await?)
+    Ok(BranchActor::new(name).busy_poll(Duration::ZERO).bind(address).await?)
 }
 
 #[derive(Clone)]
@@ -101,22 +112,17 @@ impl Client for Messages {
 }
 
 /// Drives one branch, or several.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut branches = Vec::new();
-    for number in 0..options.connections {
-        branches.push(bind(options.at, format!("caller-{number}")).await?);
+    for number in 0..load.connections {
+        let branch = BranchActor::new(format!("caller-{number}")).busy_poll(load.candidate.busy_poll());
+        branches.push(branch.bind(load.at).await?);
     }
-    // As users of actix start a task.
-    let spawn = |task| actix_rt::spawn(task);
-    match options.form {
+    match load.form {
         Form::Single | Form::Many => {
-            let clients = branches.into_iter().map(Short).collect();
-            crate::drive::figures(clients, options, spawn).await
+            figures::<_, Actix>(branches.into_iter().map(Short).collect(), load).await
         }
-        Form::Message => {
-            let clients = branches.into_iter().map(Messages).collect();
-            crate::drive::figures(clients, options, spawn).await
-        }
+        Form::Message => figures::<_, Actix>(branches.into_iter().map(Messages).collect(), load).await,
     }
 }
 

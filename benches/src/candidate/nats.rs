@@ -1,9 +1,12 @@
 //! async-nats through a real nats-server: requests and replies, and events.
 
 use crate::client::Client;
-use crate::drive::Options;
+use crate::drive::figures;
+use crate::events::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::load::Load;
 use crate::measure::Figures;
-use crate::publish::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::process::{ready, until_stdin_ends};
+use crate::runtime::Tokio;
 use anyhow::{Context as _, ensure};
 use async_nats::ConnectOptions;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -68,17 +71,17 @@ pub(crate) async fn provide(at: SocketAddr) -> anyhow::Result<()> {
             }
         }
     });
-    super::ready(at);
-    super::until_stdin_ends().await
+    ready(at);
+    until_stdin_ends().await
 }
 
 /// Drives the client's requests.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut clients = Vec::new();
-    for _ in 0..options.connections {
-        clients.push(NatsClient(connect(options.at).await?));
+    for _ in 0..load.connections {
+        clients.push(NatsClient(connect(load.at).await?));
     }
-    crate::drive::figures(clients, options, super::on_tokio).await
+    figures::<_, Tokio>(clients, load).await
 }
 
 /// The topic as NATS separates it.

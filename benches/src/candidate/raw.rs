@@ -1,76 +1,48 @@
-//! Frames over plain tokio, all of them in one task at each end. No runtime of calls: what is left is the machine.
-//!
-//! A frame: its length in four bytes, the number of the call in eight, one byte for the work, then the arguments.
+//! The raw echo: frames over plain tokio, all of them in one task at each end. No runtime of calls: what is left is the machine.
 
-use crate::client::Work;
-use crate::drive::{Options, Phase, finish, nanoseconds};
-use crate::measure::{Figures, percentiles_us};
-use crate::publish::{Counted, CountedLink, EVENT_LEN, WrittenLink};
-use anyhow::ensure;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use crate::candidate::raw_broker;
+use crate::candidate::raw_frame::{READ_LEN, arguments, polled, put, take};
+use crate::client::bytes;
+use crate::job::{Route, Work};
+use crate::load::{Load, Phase, nanoseconds};
+use crate::measure::Figures;
+use crate::open_loop::Arrivals;
+use crate::process::{ready, until_stdin_ends};
+use anyhow::{Context as _, ensure};
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
-
-const PREFIX_LEN: usize = 4;
-const HEAD_LEN: usize = 9;
-const READ_LEN: usize = 64 * 1024;
-
-/// Takes the next whole frame out of what was read: the number of its call, its work, its bytes.
-pub(crate) fn take(read: &mut BytesMut) -> Option<(u64, u8, Bytes)> {
-    let len = u32::from_le_bytes(read.get(..PREFIX_LEN)?.try_into().ok()?) as usize;
-    if read.len() < PREFIX_LEN + len {
-        return None;
-    }
-    read.advance(PREFIX_LEN);
-    let mut frame = read.split_to(len).freeze();
-    let (number, work) = (frame.get_u64_le(), frame.get_u8());
-    Some((number, work, frame))
-}
-
-/// Appends a frame.
-pub(crate) fn put(out: &mut BytesMut, number: u64, work: u8, bytes: &[u8]) {
-    out.put_u32_le((HEAD_LEN + bytes.len()) as u32);
-    out.put_u64_le(number);
-    out.put_u8(work);
-    out.put_slice(bytes);
-}
-
-/// The arguments of a call.
-pub(crate) fn arguments(work: Work, number: i32, bytes: &Bytes) -> (u8, Bytes) {
-    match work {
-        Work::Add => {
-            let mut numbers = BytesMut::with_capacity(8);
-            numbers.put_i32_le(number);
-            numbers.put_i32_le(1);
-            (0, numbers.freeze())
-        }
-        Work::Echo1K | Work::Echo64K => (1, bytes.clone()),
-    }
-}
 
 /// Answers what was read in one go with one write.
-pub(crate) async fn serve() -> anyhow::Result<()> {
+pub(crate) async fn serve(busy_poll: Duration) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    super::ready(listener.local_addr()?);
+    ready(listener.local_addr()?);
     let accept = async {
         loop {
             let (stream, _) = listener.accept().await?;
-            tokio::spawn(answer(stream));
+            tokio::spawn(answer(stream, busy_poll));
         }
     };
-    tokio::select! { ended = accept => ended, ended = super::until_stdin_ends() => ended }
+    tokio::select! { ended = accept => ended, ended = until_stdin_ends() => ended }
 }
 
-async fn answer(mut stream: TcpStream) -> anyhow::Result<()> {
+/// Answers what a broker passes on, until stdin ends.
+pub(crate) async fn provide(at: SocketAddr, busy_poll: Duration) -> anyhow::Result<()> {
+    let stream = raw_broker::provider_link(at).await?;
+    ready(at);
+    tokio::select! { ended = answer(stream, busy_poll) => ended, ended = until_stdin_ends() => ended }
+}
+
+/// Answers what comes on this connection until it ends.
+async fn answer(mut stream: TcpStream, busy_poll: Duration) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let (mut read, mut out) = (BytesMut::new(), BytesMut::new());
     loop {
         read.reserve(READ_LEN);
-        if stream.read_buf(&mut read).await? == 0 {
+        if polled(busy_poll, stream.read_buf(&mut read)).await? == 0 {
             return Ok(());
         }
         while let Some((number, work, mut bytes)) = take(&mut read) {
@@ -85,50 +57,62 @@ async fn answer(mut stream: TcpStream) -> anyhow::Result<()> {
     }
 }
 
-/// Keeps so many calls in flight, from one task.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+/// Connects the client's end of one connection.
+async fn connect(load: &Load) -> anyhow::Result<TcpStream> {
+    match load.route {
+        Route::Direct => {
+            let stream = TcpStream::connect(load.at).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        }
+        Route::Relayed => raw_broker::caller_link(load.at).await,
+    }
+}
+
+/// Keeps so many calls in flight on each connection, or calls by chance; all calls of a connection are one task's.
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let phase = Phase::default();
     let mut tasks = Vec::new();
-    for _ in 0..options.connections {
-        let stream = TcpStream::connect(options.at).await?;
-        tasks.push(tokio::spawn(keep_in_flight(stream, options.work, options.in_flight, phase.clone())));
+    for _ in 0..load.connections {
+        let stream = connect(load).await?;
+        tasks.push(match load.rate_per_second {
+            None => tokio::spawn(keep_in_flight(stream, load.clone(), phase.clone())),
+            Some(rate) => {
+                tokio::spawn(call_by_chance(stream, Arrivals::new(rate)?, load.clone(), phase.clone()))
+            }
+        });
     }
-    let (elapsed, client, servers) = phase.lead(options).await;
+    let spent = phase.lead(load).await;
     let mut latencies = Vec::new();
     for task in tasks {
         latencies.extend(task.await??);
     }
     ensure!(!latencies.is_empty(), "no call ended");
-    Ok(finish(latencies.len() as u64, elapsed, client, servers, percentiles_us(latencies)))
+    Ok(spent.on_calls(latencies))
 }
 
-async fn keep_in_flight(
-    mut stream: TcpStream,
-    work: Work,
-    in_flight: usize,
-    phase: Phase,
-) -> anyhow::Result<Vec<u32>> {
-    stream.set_nodelay(true)?;
+async fn keep_in_flight(mut stream: TcpStream, load: Load, phase: Phase) -> anyhow::Result<Vec<u32>> {
     let (mut reader, mut writer) = stream.split();
     let (mut read, mut out) = (BytesMut::new(), BytesMut::new());
-    let bytes = work.bytes();
-    let expected = if work == Work::Add { 4 } else { bytes.len() };
-    let mut started = vec![Instant::now(); in_flight];
+    let (work, busy_poll) = (load.work, load.candidate.busy_poll());
+    let bytes = bytes(work);
+    let expected = answer_len(work, &bytes);
+    let mut started = vec![Instant::now(); load.in_flight];
     let mut latencies = Vec::new();
-    for number in 0..in_flight {
+    for number in 0..load.in_flight {
         let (tag, arguments) = arguments(work, number as i32, &bytes);
         put(&mut out, number as u64, tag, &arguments);
     }
     while !phase.is_over() {
         read.reserve(READ_LEN);
-        tokio::select! {
-            biased;
-            written = writer.write_buf(&mut out), if !out.is_empty() => {
-                ensure!(written? > 0, "the server is gone");
-                continue;
+        let turn = async {
+            tokio::select! {
+                biased;
+                written = writer.write_buf(&mut out), if !out.is_empty() => written,
+                count = reader.read_buf(&mut read) => count,
             }
-            count = reader.read_buf(&mut read) => ensure!(count? > 0, "the server is gone"),
-        }
+        };
+        ensure!(polled(busy_poll, turn).await? > 0, "the server is gone");
         let now = Instant::now();
         while let Some((number, _, answer)) = take(&mut read) {
             ensure!(answer.len() == expected, "an answer of {} bytes", answer.len());
@@ -143,79 +127,59 @@ async fn keep_in_flight(
     Ok(latencies)
 }
 
-/// What a fresh connection to the fan-out says first.
-const SUBSCRIBE: u8 = b's';
-const PUBLISH: u8 = b'p';
-
-/// One subscriber's way out: what gathers for it, and its writer's bell.
-#[derive(Default)]
-struct Way {
-    out: Mutex<BytesMut>,
-    bell: Notify,
-}
-
-/// Copies whatever publishers write to every subscriber: the least that a broker can do.
-pub(crate) async fn fan_out() -> anyhow::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    super::ready(listener.local_addr()?);
-    let ways = Arc::new(Mutex::new(Vec::<Arc<Way>>::new()));
-    let accept = async {
-        loop {
-            let (mut stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            if stream.read_u8().await? == PUBLISH {
-                tokio::spawn(copy_to_all(stream, ways.clone()));
-            } else {
-                let way = Arc::new(Way::default());
-                ways.lock().unwrap_or_else(PoisonError::into_inner).push(way.clone());
-                stream.write_u8(SUBSCRIBE).await?;
-                tokio::spawn(write_out(stream, way));
+/// Calls when a call is due. The answers come in the order of the calls, since one task at the far end gives them all.
+async fn call_by_chance(
+    mut stream: TcpStream,
+    mut arrivals: Arrivals,
+    load: Load,
+    phase: Phase,
+) -> anyhow::Result<Vec<u32>> {
+    let (mut reader, mut writer) = stream.split();
+    let (mut read, mut out) = (BytesMut::new(), BytesMut::new());
+    let (work, busy_poll) = (load.work, load.candidate.busy_poll());
+    let bytes = bytes(work);
+    let expected = answer_len(work, &bytes);
+    // When each call in flight was due, and whether it counts.
+    let mut in_flight = VecDeque::new();
+    let mut latencies = Vec::new();
+    let (mut asked, mut answered) = (0u64, 0u64);
+    while !phase.is_over() || !in_flight.is_empty() {
+        read.reserve(READ_LEN);
+        let turn = async {
+            tokio::select! {
+                biased;
+                written = writer.write_buf(&mut out), if !out.is_empty() => {
+                    ensure!(written? > 0, "the server is gone");
+                }
+                count = reader.read_buf(&mut read) => ensure!(count? > 0, "the server is gone"),
+                waited = arrivals.wait(), if !phase.is_over() => waited?,
+            }
+            Ok(())
+        };
+        polled(busy_poll, turn).await?;
+        let now = Instant::now();
+        while let Some((number, _, answer)) = take(&mut read) {
+            ensure!(answer.len() == expected, "an answer of {} bytes", answer.len());
+            ensure!(number == answered, "the answer to call {number} came instead of that to {answered}");
+            answered += 1;
+            let (due, counts): (Instant, bool) = in_flight.pop_front().context("nothing was asked")?;
+            if counts {
+                latencies.push(nanoseconds(now - due));
             }
         }
-    };
-    tokio::select! { ended = accept => ended, ended = super::until_stdin_ends() => ended }
-}
-
-async fn copy_to_all(mut stream: TcpStream, ways: Arc<Mutex<Vec<Arc<Way>>>>) -> anyhow::Result<()> {
-    let mut read = BytesMut::new();
-    loop {
-        read.reserve(READ_LEN);
-        if stream.read_buf(&mut read).await? == 0 {
-            return Ok(());
-        }
-        let frame_len = HEAD_LEN + PREFIX_LEN + EVENT_LEN;
-        let whole = read.split_to(read.len() / frame_len * frame_len);
-        for way in ways.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            way.out.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&whole);
-            way.bell.notify_one();
+        while !phase.is_over()
+            && let Some(due) = arrivals.due(now)
+        {
+            let (tag, arguments) = arguments(work, asked as i32, &bytes);
+            put(&mut out, asked, tag, &arguments);
+            in_flight.push_back((due, phase.is_counting()));
+            asked += 1;
         }
     }
+    Ok(latencies)
 }
 
-async fn write_out(mut stream: TcpStream, way: Arc<Way>) -> anyhow::Result<()> {
-    let mut out = BytesMut::new();
-    loop {
-        way.bell.notified().await;
-        std::mem::swap(&mut out, &mut way.out.lock().unwrap_or_else(PoisonError::into_inner));
-        stream.write_all(&out).await?;
-        out.clear();
-    }
-}
-
-/// A subscriber of the fan-out.
-pub(crate) async fn counted_link(at: SocketAddr) -> anyhow::Result<CountedLink> {
-    let mut stream = TcpStream::connect(at).await?;
-    stream.write_u8(SUBSCRIBE).await?;
-    ensure!(stream.read_u8().await? == SUBSCRIBE, "not a fan-out");
-    Ok(CountedLink { stream, event: Counted::Bytes(PREFIX_LEN + HEAD_LEN + EVENT_LEN) })
-}
-
-/// A publisher of the fan-out.
-pub(crate) async fn written_link(at: SocketAddr) -> anyhow::Result<WrittenLink> {
-    let mut stream = TcpStream::connect(at).await?;
-    stream.set_nodelay(true)?;
-    stream.write_u8(PUBLISH).await?;
-    let mut event = BytesMut::new();
-    put(&mut event, 0, 0, &[b'e'; EVENT_LEN]);
-    Ok(WrittenLink { stream, event: event.freeze() })
+/// How many bytes the answer to a call has.
+fn answer_len(work: Work, bytes: &Bytes) -> usize {
+    if work == Work::Add { 4 } else { bytes.len() }
 }

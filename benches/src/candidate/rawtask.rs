@@ -1,10 +1,13 @@
-//! The ceiling of any `call().await`: the frames of [`raw`](super::raw), with a task, a oneshot and a slab entry a call. No
+//! The ceiling of any `call().await`: the frames of the raw echo over plain tokio, with a task, a oneshot and a slab entry a call. No
 //! actors, no deadlines, no bounds, no errors.
 
-use super::raw::{arguments, put, take};
-use crate::client::{Client, Work};
-use crate::drive::Options;
+use crate::candidate::raw_frame::{arguments, put, take};
+use crate::client::Client;
+use crate::drive::figures;
+use crate::job::Work;
+use crate::load::Load;
 use crate::measure::Figures;
+use crate::runtime::Tokio;
 use anyhow::{Context as _, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use slab::Slab;
@@ -82,10 +85,10 @@ async fn write(mut link: OwnedWriteHalf, shared: Arc<Shared>) -> anyhow::Result<
 }
 
 /// Drives the task-a-call client.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut clients = Vec::new();
-    for _ in 0..options.connections {
-        let stream = TcpStream::connect(options.at).await?;
+    for _ in 0..load.connections {
+        let stream = TcpStream::connect(load.at).await?;
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
         let shared = Arc::<Shared>::default();
@@ -93,5 +96,5 @@ pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
         tokio::spawn(write(writer, shared.clone()));
         clients.push(RawTask(shared));
     }
-    crate::drive::figures(clients, options, super::on_tokio).await
+    figures::<_, Tokio>(clients, load).await
 }

@@ -1,6 +1,6 @@
 //! Redis and its publish and subscribe, through its Rust client.
 
-use crate::publish::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::events::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures::StreamExt;

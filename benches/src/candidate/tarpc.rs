@@ -1,9 +1,11 @@
 //! tarpc with bincode over TCP, as its README sets it up.
 
-use super::ready;
 use crate::client::Client;
-use crate::drive::Options;
+use crate::drive::figures;
+use crate::load::Load;
 use crate::measure::Figures;
+use crate::process::{ready, until_stdin_ends};
+use crate::runtime::Tokio;
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -61,14 +63,14 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
         }
         Ok(())
     };
-    tokio::select! { ended = accept => ended, ended = super::until_stdin_ends() => ended }
+    tokio::select! { ended = accept => ended, ended = until_stdin_ends() => ended }
 }
 
 /// Drives the generated client.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut clients = Vec::new();
-    for _ in 0..options.connections {
-        let mut connecting = serde_transport::tcp::connect(options.at, Bincode::default);
+    for _ in 0..load.connections {
+        let mut connecting = serde_transport::tcp::connect(load.at, Bincode::default);
         connecting.config_mut().max_frame_length(usize::MAX);
         let transport = connecting.await.context("no connection")?;
         transport.get_ref().set_nodelay(true)?;
@@ -78,5 +80,5 @@ pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
         config.pending_request_buffer = 1024;
         clients.push(TarpcClient(BenchClient::new(config, transport).spawn()));
     }
-    crate::drive::figures(clients, options, super::on_tokio).await
+    figures::<_, Tokio>(clients, load).await
 }

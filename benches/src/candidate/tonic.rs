@@ -1,9 +1,11 @@
 //! tonic: gRPC over HTTP/2. The windows are wide enough for everything in flight, so that flow control costs nothing.
 
-use super::ready;
 use crate::client::Client;
-use crate::drive::Options;
+use crate::drive::figures;
+use crate::load::Load;
 use crate::measure::Figures;
+use crate::process::{ready, until_stdin_ends};
+use crate::runtime::Tokio;
 use bytes::Bytes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
@@ -90,14 +92,14 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
         .max_concurrent_streams(STREAMS)
         .add_service(BenchServer::new(Answers))
         .serve_with_incoming(incoming);
-    tokio::select! { ended = serving => Ok(ended?), ended = super::until_stdin_ends() => ended }
+    tokio::select! { ended = serving => Ok(ended?), ended = until_stdin_ends() => ended }
 }
 
 /// Drives the generated client.
-pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
+pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut clients = Vec::new();
-    for _ in 0..options.connections {
-        let channel = Endpoint::from_shared(format!("http://{}", options.at))?
+    for _ in 0..load.connections {
+        let channel = Endpoint::from_shared(format!("http://{}", load.at))?
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -105,5 +107,5 @@ pub(crate) async fn drive(options: &Options) -> anyhow::Result<Figures> {
             .await?;
         clients.push(TonicClient(BenchClient::new(channel)));
     }
-    crate::drive::figures(clients, options, super::on_tokio).await
+    figures::<_, Tokio>(clients, load).await
 }

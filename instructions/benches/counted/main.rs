@@ -12,11 +12,12 @@ use futures::future::join_all;
 use gungraun::prelude::*;
 use meshwork::prelude::*;
 use meshwork::{Encoding, Payload};
-use meshwork_wire::limits::LENGTH_PREFIX_LEN;
-use meshwork_wire::{CallbackId, Frame, Request, Response};
+use meshwork_wire::limits::{BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN};
+use meshwork_wire::{CallbackId, Frame, FrameCodec, Frames, HeadTemplate, Next, Request, Response};
 use raw::{Memory, RawEnd, kind_of, written};
 use std::hint::black_box;
 use std::ops::Range;
+use tokio_util::codec::Decoder;
 
 /// How many requests, or events, are on their way at once.
 const BURST: usize = 1_000;
@@ -73,6 +74,47 @@ fn body() -> Bytes {
 fn decode_request(body: Bytes) -> (Bytes, Frame) {
     let frame = Frame::decode(black_box(&body)).expect("it is one");
     (body, frame)
+}
+
+fn template_and_room() -> (HeadTemplate, BytesMut) {
+    let Frame::Request(request) = request(0) else {
+        unreachable!("it is a request");
+    };
+    let template = HeadTemplate::of_request(&request).expect("its names are short");
+    (template, BytesMut::with_capacity(64 * BURST))
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = template_and_room)]
+fn write_run((template, mut buffer): (HeadTemplate, BytesMut)) -> (HeadTemplate, BytesMut) {
+    for id in 0..BURST as u64 {
+        template.write_request(CallbackId(id), black_box(&[44, 66]), &mut buffer);
+    }
+    (template, buffer)
+}
+
+fn block_of(frame: impl Fn(u64) -> Frame) -> Frames {
+    let mut bytes = BytesMut::from(written((0..BLOCK_FRAMES_MAX as u64).map(frame)));
+    FrameCodec::unbound().decode(&mut bytes).expect("they are frames").expect("they are whole").frames()
+}
+
+#[library_benchmark]
+#[bench::block(args = (reply), setup = block_of)]
+fn read_replies(mut frames: Frames) -> Frames {
+    while let Some(Next::Reply { callback_id, payload }) = frames.read_next() {
+        black_box((callback_id, payload.by_ref()));
+    }
+    frames
+}
+
+#[library_benchmark]
+#[bench::block(args = (request), setup = block_of)]
+fn read_run(mut frames: Frames) -> Frames {
+    black_box(frames.read_next());
+    while let Some((callback_id, payload)) = frames.next_request_of_run() {
+        black_box((callback_id, payload.by_ref()));
+    }
+    frames
 }
 
 /// A master between two ends that speak by hand, and the next burst.
@@ -249,7 +291,17 @@ fn publish_match(mut events: Events) -> Events {
 
 library_benchmark_group!(
     name = counted,
-    benchmarks = [encode_request, decode_request, relay, relay_between_branches, resolve, publish_match]
+    benchmarks = [
+        encode_request,
+        decode_request,
+        write_run,
+        read_run,
+        read_replies,
+        relay,
+        relay_between_branches,
+        resolve,
+        publish_match
+    ]
 );
 
 main!(library_benchmark_groups = counted);

@@ -1,35 +1,37 @@
 //! dnode, as the npm package `dnode` 1.2.2 speaks it: one JSON object a line, `{"method": .., "arguments": [..], "callbacks": {id: path},
 //! "links": [..]}`. Both ends begin with `methods`: the functions of an object, each under a number. A method that is a text is called by name,
-//! one that is a number is a function of whoever is called, and functions stand anywhere in the arguments as placeholders whose
+//! one that is a number is a function of the end that is called, and functions stand anywhere in the arguments as placeholders whose
 //! paths `callbacks` lists.
 //!
-//! By custom the last argument, if it is a function, takes the result. That is all that there is of a reply: so a call without it is
-//! one that nobody waits for.
+//! By custom the last argument, if it is a function, takes the result. The protocol has no other reply: a call without it has no
+//! caller that waits.
 
 mod line;
 
-use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, registers, too_late};
-use crate::{
-    ByteString, CallError, CallbackId, Callbacks, Code, Encoding, Fate, Frame, Invoke, Offer, Passed,
-    Payload, Request, Response, Wants, check_action,
-};
+use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
+use super::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Frame, Invoke, Offer, Request, Response};
+use crate::id::CallbackId;
+use crate::name::check_action;
+use crate::payload::{CallError, Callbacks, Passed, Payload, Wants};
 use bytes::BytesMut;
-use line::{LINE_LEN_MAX, Line, follow, placeholder, put, read_line, write_line};
+use bytestring::ByteString;
+use line::{DIALECT, LINE_LEN_MAX, Line, follow, placeholder, put, read_line, write_line};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
-
-const DIALECT: &str = "dnode";
 
 /// How many functions that the mesh passed the other end may hold. It says when it needs one no more, or, as the original does on the
 /// Node.js of today, never: then the oldest is taken back for the newest.
 const FUNCTIONS_MAX: usize = 131_072;
 
-/// How long a function of theirs that nobody holds any more is kept before they are told: they use its number again when they
-/// pass the same function again, and that may be on its way.
+/// How long a function of theirs without a holder is kept before they are told: they use its number again when they pass it again,
+/// and that may be on its way.
 const CULL_AFTER: Duration = Duration::from_secs(10);
 
-/// What the function that takes a result is called with.
+/// The arguments of the function that takes a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ResultStyle {
     /// `(result)`, and `(null, error)` when the call failed.
@@ -39,31 +41,31 @@ pub enum ResultStyle {
     ErrorFirst,
 }
 
-/// One end of a dnode connection: what a server is to a client of ours, or what a client is to an old server.
+/// One end of a dnode connection: the server of a foreign client, or the client of an old server.
 #[derive(Debug)]
 pub struct Dnode {
     role: Role,
     style: ResultStyle,
-    /// How much of what was heard is known to hold no end of a line.
+    /// How many of the bytes heard are known to hold no end of a line.
     scanned: usize,
-    /// Those that the other end may call, by the number that it knows.
+    /// Our functions that the other end may call, by the number that it knows.
     ours: HashMap<u64, Ours>,
     next_ours: u64,
     /// The number under which a function of the mesh is passed.
     lent: HashMap<CallbackId, u64>,
     /// Functions of theirs.
     theirs: HashMap<u64, Held>,
-    /// Those that nobody held, from when on.
+    /// Functions of theirs without a holder, and since when.
     unheld: VecDeque<(Instant, u64)>,
     /// The numbers of functions that the mesh passed, the oldest first.
     passed: VecDeque<u64>,
-    /// Calls of theirs that are on their way: the function that takes the result, if there is one.
+    /// Calls of theirs that are in flight: the function that takes the result, if there is one.
     calls: Calls<Option<u64>>,
-    /// Ours that wait for a result of theirs.
+    /// Calls of ours that are in flight: the function that takes the result.
     results: HashMap<CallbackId, u64>,
 }
 
-/// How many hold a function of theirs, and since when nobody does.
+/// How many holders a function of theirs has, and since when it has none.
 #[derive(Default, Debug)]
 struct Held {
     count: usize,
@@ -84,7 +86,7 @@ enum Role {
         prefix: String,
         /// Their functions by the name of the action; none before they said.
         functions: Option<HashMap<ByteString, u64>>,
-        /// What is offered when it is bound, since the bind has no room for it.
+        /// The offers for which the bind has no room: registered once it is bound.
         more: Vec<Offer>,
     },
 }
@@ -100,7 +102,7 @@ enum Ours {
 }
 
 impl Dnode {
-    /// For a client that came from there, which may call this.
+    /// For a client that came from this address, with the actions that it may call.
     #[must_use]
     pub fn server(peer: &str, allowed: Allowed, style: ResultStyle) -> Self {
         let (name, visible) = (foreign_name(DIALECT, peer), Visible::new(allowed));
@@ -252,8 +254,8 @@ impl Dnode {
             Value::String(name) => Some(Ours::Action(ByteString::from(&**name))),
             number => number.as_u64().and_then(|number| self.ours.get(&number).cloned()),
         };
-        // By custom the last argument takes the result; the last that is a function, since some say more behind it. Whoever says a
-        // result waits for none.
+        // By custom the last argument takes the result; the last that is a function, since some pass more behind it. A call that
+        // brings a result waits for none.
         let takes_result = !matches!(target, Some(Ours::Result(_)));
         let argument = |path: &[String]| match path {
             [at] => at.parse::<usize>().ok().filter(|at| *at < arguments.len()),
@@ -314,7 +316,7 @@ impl Dnode {
         payload
     }
 
-    /// A call goes nowhere: what came with it is let go, and whoever waits is told.
+    /// Refuses a call: lets its functions go, and tells the function that takes its result.
     fn refused(
         &mut self,
         payload: Payload,
@@ -331,8 +333,8 @@ impl Dnode {
         }
     }
 
-    /// A line that cannot be read to its end: whoever waits is told.
-    #[expect(clippy::too_many_arguments, reason = "it is what is known of the line")]
+    /// Refuses a line that cannot be read to its end: tells the function that takes its result.
+    #[expect(clippy::too_many_arguments, reason = "these are the parts of the line that are known")]
     fn unreadable(
         &mut self,
         target: Option<Ours>,
@@ -369,7 +371,7 @@ impl Dnode {
         now: Instant,
         said: &mut Said,
     ) {
-        // Whoever is bridged is called, and calls nothing but the functions that it was passed.
+        // A bridged server is called, and calls nothing but the functions that it was passed.
         let allowed = match &self.role {
             Role::Server { visible, .. } => visible.allows(&action),
             Role::Client { .. } => false,
@@ -441,7 +443,7 @@ impl Dnode {
     /// The other end says which functions it has.
     fn methods(&mut self, functions: &[(u64, Vec<String>)], said: &mut Said) -> Result<(), DialectError> {
         let Role::Client { name, credentials, prefix, functions: known, more } = &mut self.role else {
-            // What a client offers is nothing that the mesh could name.
+            // The functions that a client offers have no names in the mesh.
             return Ok(());
         };
         let first = known.is_none();
@@ -450,7 +452,7 @@ impl Dnode {
             check_action(&action).is_ok().then_some((action, *number))
         });
         let named: HashMap<_, _> = named.collect();
-        // For ever: they pass them under these numbers, too, and none of those may be culled.
+        // Held for ever: they pass them under these numbers, too, and none of them may be culled.
         for number in named.values() {
             self.theirs.entry(*number).or_default().count += 1;
         }
@@ -493,7 +495,7 @@ impl Dnode {
         let result = callback_id.map(|callback_id| {
             let number = self.draw(Ours::Result(callback_id));
             if wants == Wants::End {
-                // A function that gives nothing back need not say that it is done, and most do not: nobody waits for it.
+                // A function that gives nothing back need not say that it is done, and most do not: its end is not waited for.
                 self.ours.remove(&number);
             } else {
                 self.results.insert(callback_id, number);
@@ -507,7 +509,7 @@ impl Dnode {
         }
     }
 
-    /// Nobody waits for the result any more.
+    /// Forgets the function that takes the result of a call whose caller waits no more.
     fn forget_result(&mut self, callback_id: CallbackId) {
         if let Some(number) = self.results.remove(&callback_id) {
             self.ours.remove(&number);
@@ -537,7 +539,7 @@ fn failure(error: &CallError) -> Value {
     json!({ "name": error.name(), "message": error.message(), "code": error.code().0 })
 }
 
-/// What a Node.js function gave as its error, as one of ours.
+/// The error of a Node.js function, as one of ours.
 fn thrown(error: &Value) -> CallError {
     let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned);
     let code = error.get("code").and_then(Value::as_u64).and_then(|code| u32::try_from(code).ok());
@@ -561,7 +563,7 @@ impl Dialect for Dnode {
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        // Nothing runs before it is bound; what came waits, and the reader stops reading.
+        // Nothing runs before it is bound: the bytes wait, and the reader stops reading.
         while !matches!(self.role, Role::Server { bound: false, .. }) {
             let Some(end) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') else {
                 self.scanned = bytes.len();

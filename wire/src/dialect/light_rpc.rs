@@ -1,18 +1,22 @@
 //! light_rpc, as `nodejs-light_rpc` 0.2 speaks it: `<length of the JSON in bytes, decimal>\n<JSON>`, where the JSON is
 //! `{"command": .., "data": ..}`. `__D` describes, the name of a function calls it with `{"id": .., "args": [..]}`, `__R` and `__E` resolve
-//! the id with results or an error. Nothing is bound, nothing beats. 0.1 has longer words for the same; whoever begins with them is answered
+//! the id with results or an error. Nothing is bound, nothing beats. 0.1 has longer words; a client that begins with them is answered
 //! with them.
 //!
-//! What the original lacks and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
-//! command, and bad JSON ends nobody else's call. Values pass as the text that they are: nothing rounds a number.
+//! The original lacks, and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
+//! command; and bad JSON ends no other call. Values pass as the text that they are: nothing rounds a number.
 
-use super::{Allowed, Calls, Dialect, DialectError, Said, Visible, bind, foreign_name, registers, too_late};
+use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
+use super::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Frame, Offer, Request, Response};
+use crate::id::CallbackId;
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::{
-    ByteString, CallError, CallbackId, Code, Encoding, Fate, Frame, Offer, Payload, Request, Response,
-    check_action,
-};
+use crate::name::check_action;
+use crate::payload::{CallError, Payload};
 use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -22,7 +26,7 @@ use std::time::Instant;
 
 const DIALECT: &str = "light_rpc";
 
-/// The longest JSON, in bytes: what fits into a frame of ours.
+/// The longest JSON, in bytes: it fits into a frame of ours.
 const PACKET_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
 /// A length has no more digits than the longest.
@@ -41,16 +45,16 @@ struct Words {
     error: &'static str,
 }
 
-/// Those of 0.2, and those of 0.1.
+/// The commands of 0.2, and of 0.1.
 const WORDS: [Words; 2] = [
     Words { describe: "__D", result: "__R", error: "__E" },
     Words { describe: "__DESCR", result: "__RESULT", error: "__ERROR_CMD" },
 ];
 
-/// What says that a command is none, or a packet is none.
+/// The command that refuses a command or a packet.
 const ERROR: &str = "error";
 
-/// What a command is.
+/// The kinds of commands.
 enum Command {
     Describe(Words),
     Result,
@@ -73,7 +77,7 @@ impl Command {
     }
 }
 
-/// What a light_rpc server is to its clients, for one of them: it looks like a branch of the mesh that only calls.
+/// A light_rpc server at the connection of one client, which looks like a branch of the mesh that only calls.
 #[derive(Debug)]
 pub struct LightRpcServer {
     name: ByteString,
@@ -84,7 +88,7 @@ pub struct LightRpcServer {
     calls: Calls<Box<RawValue>>,
 }
 
-/// What a light_rpc client is to an old server: its functions look like the actions of a branch.
+/// A light_rpc client of an old server, whose functions look like the actions of a branch.
 #[derive(Debug)]
 pub struct LightRpcClient {
     name: ByteString,
@@ -93,9 +97,9 @@ pub struct LightRpcClient {
     described: bool,
     /// Whether it was asked in the words of the other version, or need not be.
     asked_again: bool,
-    /// What is offered when it is bound, since the bind has no room for it.
+    /// The offers for which the bind has no room: registered once it is bound.
     more: Vec<Offer>,
-    /// Until when each is waited for.
+    /// Calls of ours that are in flight, with their deadlines.
     calls: HashMap<CallbackId, Option<Instant>>,
 }
 
@@ -124,7 +128,7 @@ struct Results<'a> {
     err: Option<&'a RawValue>,
 }
 
-/// An error as an object that says what went wrong. The original writes its own as `{}`.
+/// An error as an object with its name and message. The original writes its own as `{}`.
 #[derive(Serialize)]
 struct Failure<'a> {
     name: &'a str,
@@ -169,7 +173,7 @@ fn packet(command: &str, data: Option<&str>, bytes: &mut BytesMut) {
     write!(bytes, "{}\n{json}", json.len()).expect("a buffer that grows takes all");
 }
 
-/// The JSON of what is written in an encoding that describes itself.
+/// The JSON of a payload whose encoding describes itself.
 fn as_json(payload: &Payload) -> Result<Cow<'_, str>, CallError> {
     let wrong = |why: String| CallError::new(Code::CANNOT_DECODE, Fate::Failed, why);
     match payload.encoding {
@@ -188,7 +192,7 @@ fn as_json(payload: &Payload) -> Result<Cow<'_, str>, CallError> {
 }
 
 impl LightRpcServer {
-    /// For a client that came from there, which may call this.
+    /// For a client that came from this address, with the actions that it may call.
     #[must_use]
     pub fn new(peer: &str, allowed: Allowed) -> Self {
         Self {
@@ -202,7 +206,7 @@ impl LightRpcServer {
 
     fn packet(&mut self, json: &Bytes, now: Instant, said: &mut Said) {
         let Ok(Packet { command, data }) = serde_json::from_slice::<Packet<'_>>(json) else {
-            // Its end is known, so what follows can still be read.
+            // Its end is known, so the packets behind it can still be read.
             return packet(ERROR, Some(r#"{"code":"BAD_JSON"}"#), &mut said.bytes);
         };
         match Command::of(&command) {
@@ -215,7 +219,7 @@ impl LightRpcServer {
                     .collect();
                 packet(words.describe, Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
             }
-            // They are what we say; a client that says them waits for nothing.
+            // Answers are ours to give: a client that says them waits for nothing.
             Command::Result | Command::Failure | Command::Error => {}
             Command::Function => self.call(&command, data, json, now, said),
         }
@@ -264,7 +268,7 @@ impl Dialect for LightRpcServer {
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        // Nothing runs before it is bound; what came waits, and the reader stops reading.
+        // Nothing runs before it is bound: the bytes wait, and the reader stops reading.
         while self.bound
             && !said.is_enough()
             && let Some(json) = next_packet(bytes)?
@@ -385,7 +389,7 @@ impl LightRpcClient {
     }
 }
 
-/// An id as the original draws them, so that nobody who looks at one is surprised.
+/// An id as the original draws them, so that its programs may look at it.
 fn as_uuid(CallbackId(id): CallbackId) -> String {
     format!("{:08x}-0000-4000-8000-{:012x}", id >> 48, id & 0xFFFF_FFFF_FFFF)
 }
@@ -396,7 +400,7 @@ fn of_uuid(id: &str) -> Option<CallbackId> {
     (high <= 0xFFFF && low <= 0xFFFF_FFFF_FFFF).then_some(CallbackId(high << 48 | low))
 }
 
-/// What a Node.js function threw, as an error of ours.
+/// The error that a Node.js function threw, as one of ours.
 fn thrown(error: Option<&RawValue>) -> CallError {
     #[derive(Deserialize)]
     struct Thrown {
@@ -476,7 +480,7 @@ impl Dialect for LightRpcClient {
     }
 
     fn expire(&mut self, now: Instant, _: &mut Said) {
-        // Whoever called has been told by its own end; a caller that waits for ever still waits.
+        // The caller has been told by its own end; one that waits for ever still waits.
         self.calls.retain(|_, until| until.is_none_or(|until| until > now));
     }
 }

@@ -71,7 +71,7 @@ fn what_was_recorded_is_understood() {
         let (_, role) = end.name.split_once(' ').unwrap();
         match role {
             "server" => assert!(requests > 0, "{}", end.name),
-            // Whoever is bridged calls nothing.
+            // A bridged server calls nothing.
             "client" | "bridge" => assert_eq!(requests, 0, "{}", end.name),
             _ => assert!(connection.said.frames.len() > 1, "{}", end.name),
         }
@@ -186,7 +186,7 @@ fn functions_are_passed_or_refused_and_never_lost() {
         let refused = connection.said.frames.iter().any(
             |frame| matches!(frame, Frame::Response(response) if response.outcome.is_err() && response.callback_id.0 == 99),
         );
-        // A server of light_rpc or dnode is never asked: whoever asks it is told nothing, or that it has no such action.
+        // A server of light_rpc or dnode is never asked: a caller is told nothing, or that it has no such action.
         match end.name {
             "light_rpc server" => assert_eq!((released, refused), (2, true), "{}", end.name),
             _ => assert_eq!(

@@ -36,7 +36,7 @@ fn messages(mut bytes: &[u8]) -> Vec<Value> {
     messages
 }
 
-/// What matters of a message, whoever says it and whenever.
+/// The parts of a message that are equal at any time and from any end.
 fn matters(message: &Value) -> Value {
     let mut data = message["data"].clone();
     if let Some(error) = data["error"].as_object_mut() {

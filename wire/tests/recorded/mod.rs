@@ -34,7 +34,7 @@ pub(crate) fn heard_by(end: End) -> Vec<Vec<u8>> {
     lines.retain(|(to_server, _)| *to_server == (role == "server"));
     let mut heard: Vec<_> = lines.into_iter().map(|(_, bytes)| bytes).collect();
     if protocol == "node-mesh" && role != "server" {
-        // The id of the bind that is answered is drawn by whoever binds.
+        // The id of the bind that is answered is drawn by the end that binds.
         let (recorded, drawn) = (b"8314c6188b3155cf", b"m000000000000001");
         let at = heard[0].windows(16).position(|window| window == recorded).expect("it answers the bind");
         heard[0][at..at + 16].copy_from_slice(drawn);

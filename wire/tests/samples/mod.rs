@@ -44,7 +44,7 @@ fn payload(encoding: Encoding, bytes: &'static [u8]) -> Payload {
     Payload::new(encoding, bytes)
 }
 
-/// In the order of the protocol. Whoever adds a frame adds a line at the end of its kind, with the hex that the test names.
+/// In the order of the protocol. A new frame is a line at the end of its kind, with the hex that the test names.
 pub(crate) fn every_golden() -> Vec<Golden> {
     let bincode = payload(Encoding::Bincode, &[2, 3]);
     let message_pack = payload(Encoding::MessagePack, &[0x92, 2, 3]);

@@ -1,22 +1,23 @@
-//! The lines of dnode, and where what lies in them: paths, links, placeholders. What a line may cost is bounded here.
+//! The lines of dnode and the places in them: paths, links, placeholders. The cost of a line is bounded here.
 
-use super::DIALECT;
-use crate::dialect::{DialectError, Said};
+use crate::dialect::said::{DialectError, Said};
 use crate::limits::{DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::payload::mend_json;
+use crate::value::mend_json;
 use bytes::BufMut;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-/// The longest line, in bytes: what fits into a frame of ours.
+pub(super) const DIALECT: &str = "dnode";
+
+/// The longest line, in bytes: it fits into a frame of ours.
 pub(super) const LINE_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
 /// How many values a line may repeat by links: a link takes a few bytes and may name everything. Together they have no more bytes than a
 /// line may have.
 const LINKS_MAX: usize = 1_024;
 
-/// What the values of a line may cost in memory, in units of about 32 bytes: those of a list take one each, an object has room for more
+/// How much memory the values of a line may take, in units of about 32 bytes: a value in a list takes one, an object has room for more
 /// than it holds.
 const COST_MAX: usize = 4 * 1024 * 1024;
 const OBJECT_COST: usize = 20;
@@ -35,7 +36,7 @@ pub(super) struct Line {
 #[derive(Deserialize)]
 struct Parts<'a> {
     method: Value,
-    /// Each is read by itself: what one of them holds is no reason to give the line up.
+    /// Each is read by itself: a fault in one is no reason to give the line up.
     #[serde(borrow, default)]
     arguments: Vec<&'a RawValue>,
     #[serde(default)]
@@ -170,10 +171,10 @@ pub(super) fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), Di
     Ok(())
 }
 
-/// What a value has, with everything in it.
+/// The size of a value, with everything in it.
 #[derive(Default)]
 struct Size {
-    /// At least: what its texts have, and some for each value.
+    /// At least: the bytes of its texts, and some for each value.
     bytes: usize,
     depth: usize,
 }
@@ -195,7 +196,7 @@ fn size(value: &Value) -> Size {
     Size { bytes: within.bytes + EACH, ..within }
 }
 
-/// What the values of a line will cost, before they are made.
+/// The memory that the values of a line will take, before they are made.
 fn cost(json: &[u8]) -> usize {
     let (mut cost, mut in_text, mut escaped) = (0, false, false);
     for byte in json {

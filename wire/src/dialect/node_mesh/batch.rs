@@ -1,14 +1,17 @@
-//! The bytes of node-mesh: `bin` values, and how the values of MessagePack lie in them. What cannot be read as a value is found here,
+//! The bytes of node-mesh: `bin` values, and how the values of MessagePack lie in them. Bytes that are no value are found here,
 //! so that one message is given up and not the connection.
 
-use super::DIALECT;
-use crate::dialect::DialectError;
+use crate::dialect::said::DialectError;
+use crate::encoding::Encoding;
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::{Encoding, Payload, Value};
+use crate::payload::Payload;
+use crate::value::Value;
 use bytes::{Buf, Bytes, BytesMut};
 use std::ops::Range;
 
-/// The longest `bin`, in bytes: what fits into a frame of ours.
+pub(super) const DIALECT: &str = "node-mesh";
+
+/// The longest `bin`, in bytes: it fits into a frame of ours.
 const BIN_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
 /// The content of the next `bin`, if all of it is there.
@@ -33,7 +36,7 @@ fn next_bin(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
     Ok(Some(bytes.split_to(claimed).freeze()))
 }
 
-/// A message that cannot be read: what is known of it, and why not.
+/// A message that cannot be read: its known parts, and why the others are not.
 pub(super) struct Unreadable {
     pub(super) id: String,
     pub(super) kind: String,
@@ -49,7 +52,7 @@ pub(super) fn next_batch(
     match Payload::new(Encoding::MessagePack, content.clone()).decode() {
         Ok(Value::List(messages)) => Ok(Some(messages.into_iter().map(Ok).collect())),
         Ok(_) => Err(malformed("a bin holds a list of messages".to_owned())),
-        // One of them may hold something that is no reason to give the others up.
+        // A fault in one of them is no reason to give the others up.
         Err(error) => one_by_one(&content).map(Some).ok_or_else(|| malformed(error.reason)),
     }
 }
@@ -164,7 +167,7 @@ fn mend_text(content: Bytes) -> Bytes {
     }
     let mut mended = BytesMut::from(&content[..]);
     let mut at = 0;
-    // What is cut short is for whoever reads it to say.
+    // Bytes that are cut short are left to the reader to refuse.
     while let Some(Item { head, len, is_text, .. }) = item(&mended, at) {
         let (start, end) = (at + head, (at + head).saturating_add(len));
         if let Some(text) = mended.get_mut(start..end).filter(|_| is_text) {
@@ -200,7 +203,7 @@ pub(super) fn write_bin(content: &[u8], bytes: &mut BytesMut) {
         }
         len => {
             bytes.extend_from_slice(&[0xC6]);
-            // Whoever makes a message checks it against the frame limit.
+            // The maker of a message checks it against the frame limit.
             bytes.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
         }
     }
@@ -227,7 +230,7 @@ mod tests {
             value,
             Value::List(vec![text("\u{FFFD}"), Value::Bytes(half.to_vec()), text("ab\u{FFFD}")])
         );
-        // What is cut short, or lies, ends nothing.
+        // Bytes that are cut short, or claim too much, have no end.
         for cut in [&b"\xDB\xFF\xFF\xFF\xFF\xED\xA0"[..], b"\xD9\xED\xA0", b"\xED\xA0", b"\xC7\xED\xA0"] {
             assert_eq!(mend_text(Bytes::from_static(cut)), cut);
         }

@@ -1,20 +1,28 @@
 //! A branch's end: a branch of ours at a master that speaks node-mesh, or a bridge that makes the actions of such a master's mesh actions of
 //! ours.
 //!
-//! Such a master tells nobody who comes and goes, which actions there are, or that an action is gone; it knows no patterns and no groups. No
+//! Such a master tells no branch which nodes come and go, which actions there are, or that an action is gone; it knows no patterns and no groups. No
 //! heartbeat is sent: it asks for the address that the master sees, and a wrong one ends the original master.
 
-use super::{BIND, DIALECT, DISCONNECT, Kind, Message, REGISTER, State, Talk, batch::next_batch, topic_for};
-use crate::dialect::{Dialect, DialectError, Said, bind};
-use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
-use crate::{
-    Bind, Bound, ByteString, CallError, Code, Describe, Encoding, Fate, Frame, Offer, Payload, Refused,
-    Register, Request, SessionId, Subscribe, SubscriptionKey, Unregister, Value, everything_below,
+use super::batch::{DIALECT, next_batch};
+use super::talk::{BIND, DISCONNECT, Kind, Message, REGISTER, State, Talk, topic_for};
+use crate::dialect::peer::bind;
+use crate::dialect::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{
+    Bind, Bound, Describe, Frame, Offer, Refused, Register, Request, Subscribe, SubscriptionKey, Unregister,
 };
+use crate::id::SessionId;
+use crate::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, IN_FLIGHT_MAX};
+use crate::name::everything_below;
+use crate::payload::{CallError, Payload};
+use crate::value::Value;
 use bytes::BytesMut;
+use bytestring::ByteString;
 use std::time::Instant;
 
-/// What a branch is to a node-mesh master.
+/// A branch of a node-mesh master.
 #[derive(Debug)]
 pub struct NodeMeshClient {
     talk: Talk,
@@ -26,21 +34,21 @@ pub struct NodeMeshClient {
 enum Role {
     /// Our end is a branch: it is told that it is bound as a master of ours would say it.
     Branch {
-        /// What it is registered with.
+        /// The actions and topics that it is registered with.
         registered: (Vec<Value>, Vec<Value>),
     },
     /// Our end is a master.
     Bridge {
-        /// What theirs is shown.
+        /// The credentials that their master is shown.
         shown: Option<ByteString>,
-        /// What ours is shown.
+        /// The credentials that our master is shown.
         credentials: Option<ByteString>,
         prefix: ByteString,
     },
 }
 
 impl NodeMeshClient {
-    /// For a branch of ours, to a master that is there.
+    /// For a branch of ours, to a master at this address.
     #[must_use]
     pub fn branch(peer: &str) -> Self {
         Self::new(peer, ByteString::new(), Role::Branch { registered: Default::default() })
@@ -151,7 +159,7 @@ impl NodeMeshClient {
                 return Err(refuse(Code::BIND_ERROR, &message, false, said));
             }
             (State::Bound, _, false) => match (&self.role, message.kind) {
-                // What happens there is not told here, and nobody there was told that there is anything to call.
+                // The events of that mesh are not told here, and its nodes were not told of any action to call.
                 (Role::Bridge { .. }, Kind::Publish | Kind::Notification) => {}
                 (Role::Bridge { .. }, Kind::Request) => {
                     let what = format!("a bridge does not offer {:?}", message.action);
@@ -231,7 +239,7 @@ impl Dialect for NodeMeshClient {
                 }
                 Err(error) => said.answer(callback_id, Err(error)),
             },
-            // It has no word for it: whoever asks is told by the branch itself.
+            // It has no word for it: the branch answers its caller itself.
             (Frame::Unregister(Unregister { callback_id, .. }), _) => {
                 said.answer(callback_id, Ok(Payload::default()));
             }

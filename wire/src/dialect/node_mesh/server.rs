@@ -1,35 +1,40 @@
-//! The master's end. Whoever is at the other one is a branch of the mesh as any: it binds with what it shows, registers actions and
+//! The master's end. The other one is a branch of the mesh as any: it binds with its credentials, registers actions and
 //! topics, calls and is called, publishes and broadcasts.
 
 use super::batch::{malformed, next_batch, write_bin};
-use super::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter};
-use super::{names, pack, topic_of};
-use crate::dialect::{Allowed, Dialect, DialectError, Said, bind, registers};
+use super::talk::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter, topic_of};
+use super::values::{names, pack};
+use crate::dialect::peer::{Allowed, bind, registers};
+use crate::dialect::said::{Dialect, DialectError, Said};
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Frame, Offer, Refused, Subscribe, SubscriptionKey};
 use crate::limits::{ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, PATTERNS_PER_NODE_MAX};
-use crate::{
-    ByteString, CallError, Code, Encoding, Fate, Frame, Offer, Pattern, Refused, Subscribe, SubscriptionKey,
-    Value, check_action,
-};
+use crate::name::check_action;
+use crate::pattern::Pattern;
+use crate::payload::CallError;
+use crate::value::Value;
 use bytes::BytesMut;
+use bytestring::ByteString;
 use std::collections::HashSet;
 use std::time::Instant;
 
-/// What a node-mesh master is to one of its branches.
+/// A node-mesh master at the connection of one branch.
 #[derive(Debug)]
 pub struct NodeMeshServer {
     talk: Talk,
     state: State,
     allowed: Allowed,
-    /// What it offers and listens to, as far as ours have not said no: it says it again and again.
+    /// The actions and topics that it registered, unless our master refused them: it says them again and again.
     actions: HashSet<ByteString>,
     topics: HashSet<ByteString>,
-    /// What is registered when it is bound, since the bind has no room for it.
+    /// The offers for which the bind has no room: registered once it is bound.
     more_offers: Vec<Offer>,
     more_topics: Vec<ByteString>,
 }
 
 impl NodeMeshServer {
-    /// For a branch that came from there, which may call this.
+    /// For a branch that came from this address, with the actions that it may call.
     #[must_use]
     pub fn new(peer: &str, allowed: Allowed) -> Self {
         Self {
@@ -74,7 +79,7 @@ impl NodeMeshServer {
         let credentials = match next() {
             Value::Nil => None,
             Value::Text(text) => Some(text.into()),
-            // Whatever it shows instead of a text is for the master's own check: as JSON.
+            // Credentials that are no text are left to the master's own check: as JSON.
             other => pack(&other)
                 .transcode(Encoding::Json)
                 .ok()
@@ -91,7 +96,7 @@ impl NodeMeshServer {
         said.frames.push(bind);
     }
 
-    /// Those that it did not offer before.
+    /// The actions that it did not offer before.
     fn new_offers(&mut self, actions: Value) -> Vec<Offer> {
         names(actions)
             .filter(|action| check_action(action).is_ok())
@@ -120,7 +125,7 @@ impl NodeMeshServer {
         }
     }
 
-    /// Ours said no to what it registered: it may try again.
+    /// Our master refused a registration: the branch may try again.
     fn denied(&mut self, waiter: Waiter, now: Instant, said: &mut Said) {
         match waiter {
             // One of them is enough for a no to all.
@@ -144,7 +149,7 @@ impl NodeMeshServer {
                 self.register(actions, topics, now, said);
             }
             HEARTBEAT => {
-                // What it believes its address to be does not matter: it is whoever is on this connection.
+                // The address that it believes to have does not matter: it is known by this connection.
                 let state = params.next().unwrap_or(Value::Nil);
                 let mut registered = state.clone();
                 let actions = self.new_offers(registered.take("responderEvents"));
@@ -192,7 +197,7 @@ impl Dialect for NodeMeshServer {
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        // While it is being checked, what it says waits.
+        // While it is being checked, its messages wait.
         while !matches!(self.state, State::Binding(_))
             && !said.is_enough()
             && let Some(messages) = next_batch(bytes)?

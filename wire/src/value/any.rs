@@ -1,15 +1,14 @@
 //! Any value of an encoding that describes itself, to be written in the other one. Numbers keep their kind and all their
 //! digits, maps their order.
 
-use super::EXTENSION;
 use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::fmt;
 
-/// Any value of MessagePack or JSON, for whoever does not know what comes, or wants all of it as it is. Reading and writing it again
-/// changes nothing in MessagePack. It cannot be read from bincode, which does not say what it holds.
+/// Any value of MessagePack or JSON, where its type is not known, or all of it is needed as it is. Reading and writing it again
+/// changes nothing in MessagePack. It cannot be read from bincode, which does not describe its values.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
     /// Nothing.
@@ -32,10 +31,13 @@ pub enum Value {
     List(Vec<Value>),
     /// Keys and values, in the order of the bytes.
     Map(Vec<(Value, Value)>),
-    /// Something with a number that says what: MessagePack's way to have more kinds of values. -1 is a moment in time, which JSON
+    /// Bytes with the number of their kind: MessagePack's way to have more kinds of values. -1 is a moment in time, which JSON
     /// writes as text; of others it writes the bytes.
     Extension(i8, Vec<u8>),
 }
+
+/// The name under which the codec of MessagePack knows its extensions.
+const EXTENSION: &str = "_ExtStruct";
 
 /// The number of a moment in time: <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
 const TIMESTAMP: i8 = -1;
@@ -169,7 +171,7 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Map(entries))
     }
 
-    /// What is an extension comes so.
+    /// An extension.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let (kind, bytes) = <(i8, ByteBuf)>::deserialize(deserializer)?;
         Ok(Value::Extension(kind, bytes.into_vec()))
@@ -179,6 +181,11 @@ impl<'de> Visitor<'de> for AnyValue {
 #[cfg(test)]
 mod tests {
     use crate::{CallbackId, Callbacks, Encoding, Payload};
+
+    #[test]
+    fn the_codec_knows_extensions_by_this_name() {
+        assert_eq!(super::EXTENSION, rmp_serde::MSGPACK_EXT_STRUCT_NAME);
+    }
 
     #[test]
     fn what_goes_to_the_other_encoding_and_back_is_the_same() {

@@ -1,4 +1,4 @@
-//! What bytes from outside may make us do while they become a user's type. A codec that follows the type and not the bytes
+//! Bounds on the work that bytes from outside may cause while they become a user's type. A codec that follows the type and not the bytes
 //! recurses as deep as they claim, delivers as many elements that take no bytes as they claim, and clears as much memory for
 //! a text as they claim. [`Bounded`] stands between it and the type, at every depth, and ends all three early. How long the
 //! bytes may be is the caller's business.
@@ -10,7 +10,7 @@ use serde::de::{
 };
 use std::{cell::Cell, fmt, marker::PhantomData};
 
-/// What is left of the bounds of one value that is being read. Each value needs its own.
+/// The rest of the bounds of one value that is being read. Each value needs bounds of its own.
 pub(crate) struct Bounds {
     depth_max: usize,
     depth_left: Cell<usize>,
@@ -21,13 +21,13 @@ pub(crate) struct Bounds {
     met_bytes: Cell<bool>,
 }
 
-/// A seed that reads what `inner` reads, through a [`Bounded`] deserializer.
+/// The seed `inner`, through a [`Bounded`] deserializer.
 pub(crate) struct BoundedSeed<'b, S> {
     inner: S,
     bounds: &'b Bounds,
 }
 
-/// A deserializer that gives every visitor which may recurse or loop the same deserializer again, with the same bounds.
+/// A deserializer that gives every visitor which may recurse or loop a deserializer of this type, with these bounds.
 pub(crate) struct Bounded<'b, D> {
     inner: D,
     bounds: &'b Bounds,
@@ -69,7 +69,7 @@ impl Bounds {
         visited
     }
 
-    /// Takes `elements` from what is left.
+    /// Takes `elements` from the rest.
     #[inline]
     fn pay<E: Error>(&self, elements: usize) -> Result<(), E> {
         let Some(left) = self.elements_left.get().checked_sub(elements) else { return Err(self.too_many()) };
@@ -97,7 +97,7 @@ impl<'b, T> BoundedSeed<'b, PhantomData<T>> {
 }
 
 impl<'b, S> BoundedSeed<'b, S> {
-    /// Reads what `inner` reads.
+    /// Reads the value of `inner`.
     #[inline]
     fn within(bounds: &'b Bounds, inner: S) -> Self {
         Self { inner, bounds }
@@ -180,7 +180,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         self.deserialize_str(visitor)
     }
 
-    /// Asks for borrowed bytes, for the same reason, and copies them itself.
+    /// Asks for borrowed bytes, as for text, and copies them itself.
     #[inline]
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let visitor = BoundedVisitor { inner: visitor, length: Length::Owned, bounds: self.bounds };
@@ -193,16 +193,16 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
     }
 }
 
-/// Who says how many elements a sequence or a map has.
+/// The origin of the number of elements of a sequence or a map.
 #[derive(Clone, Copy)]
 enum Length {
-    /// The bytes: each element is paid for.
+    /// The bytes: each element counts against the bounds.
     InBytes,
-    /// The same, and it is a list that the type asks for.
+    /// The bytes, for a type that asks for a list.
     List,
-    /// The same, and the type is to own the bytes.
+    /// The bytes, for a type that is to own them.
     Owned,
-    /// The type, as of a tuple.
+    /// The type, as in a tuple.
     OfType,
 }
 
@@ -327,7 +327,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
 
     #[inline]
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
-        // Its level is entered by whatever it holds: an enum whose body is a tuple is one level, not two.
+        // Its level is entered by its body: an enum whose body is a tuple is one level, not two.
         self.inner.visit_enum(BoundedEnum { inner: access, bounds: self.bounds })
     }
 }
@@ -494,7 +494,7 @@ mod tests {
 
     type Refusal = serde::de::value::Error;
 
-    /// Numbers of which nobody knows how many there are.
+    /// Numbers without a claimed count.
     fn unannounced(len: u32) -> impl Deserializer<'static, Error = Refusal> {
         SeqDeserializer::new((0..len).filter(|_| true))
     }

@@ -1,0 +1,351 @@
+//! Many calls that are awaited as one. Each has a slot of its own, its own deadline and its own reply; their replies gather in one place,
+//! and one task is woken for all that came together.
+
+use super::shared::{Head, Node};
+use super::submission::{Call, WhenDown, is_copied};
+use crate::calls::in_flight::{BatchId, Waiter, Wake};
+use crate::calls::reply::Reply;
+use bytes::BytesMut;
+use meshwork_wire::limits::{CALL_WITHIN, IN_FLIGHT_MAX};
+use meshwork_wire::{ByteString, CallbackId, Encoding, Payload};
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Many calls of one action that are awaited as one: [`ManyCalls::add`] them, [`ManyCalls::submit`] them a part at a time, then take their
+/// replies as they come with [`ManyCalls::next`]. Dropping it cancels those that have no reply yet.
+pub struct ManyCalls {
+    node: Arc<Node>,
+    batch: BatchId,
+    action: ByteString,
+    head: Option<Head>,
+    encoding: Encoding,
+    /// The arguments of those that are not submitted yet.
+    bytes: BytesMut,
+    unsent: Vec<Unsent>,
+    /// The ids of those that were submitted: the first and the last of each part.
+    parts: Vec<(CallbackId, CallbackId)>,
+    count: usize,
+    /// How many of those that were submitted have not been given their replies.
+    left: usize,
+}
+
+/// The arguments of a call that is not submitted yet.
+enum Unsent {
+    /// So many of the bytes that were written.
+    Bytes(usize),
+    /// Long ones, or some that pass functions.
+    Payload(Payload),
+    /// They could not be written: this is the reply.
+    Reply(Reply),
+}
+
+/// How many calls are submitted together at most: enough for the far end to work at while the next ones are written.
+const CALLS_PER_PART_MAX: usize = 320;
+
+/// A part with as many bytes of arguments is submitted as it is.
+const PART_LEN_MAX: usize = 64 * 1024;
+
+impl ManyCalls {
+    /// No calls yet; all are of this action, with the default deadline.
+    #[must_use]
+    pub fn new(node: &Arc<Node>, action: impl Into<ByteString>) -> Self {
+        let action = action.into();
+        let head = node.head(&action);
+        let encoding = head.map_or_else(|| node.encoding_for(&action), |head| head.encoding());
+        Self {
+            batch: node.begin_batch(),
+            node: Arc::clone(node),
+            action,
+            head,
+            encoding,
+            bytes: BytesMut::new(),
+            unsent: Vec::new(),
+            parts: Vec::new(),
+            count: 0,
+            left: 0,
+        }
+    }
+
+    /// Adds a call with these arguments. One whose arguments cannot be written has that as its reply. Submits those before it if they are as many
+    /// as go together.
+    #[inline]
+    pub fn add<T: Serialize + ?Sized>(&mut self, arguments: &T) {
+        if self.is_full() {
+            self.submit();
+        }
+        let bytes = &mut self.bytes;
+        let start = bytes.len();
+        let written =
+            Payload::encode_unless_small(self.encoding, arguments, |small| bytes.extend_from_slice(small));
+        self.unsent.push(match written {
+            Ok(None) => Unsent::Bytes(bytes.len() - start),
+            Ok(Some(payload)) => Unsent::Payload(payload),
+            Err(error) => Unsent::Reply(Reply::failed(error.into())),
+        });
+    }
+
+    /// How many were added and not submitted yet.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// Whether the calls that were added and not submitted yet are as many as go together.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.unsent.len() >= CALLS_PER_PART_MAX || self.bytes.len() >= PART_LEN_MAX
+    }
+
+    /// Submits the calls that were added.
+    pub fn submit(&mut self) {
+        if self.unsent.is_empty() {
+            return;
+        }
+        let deadline = Instant::now().checked_add(CALL_WITHIN).map(Instant::into_std);
+        let Self { node, batch, action, head, encoding, bytes, unsent, parts, count, left } = self;
+        let batch = *batch;
+        let mut wakes = Vec::new();
+        // Dropped when the lock is let go: the functions in their arguments may do anything then.
+        let mut refused = Vec::new();
+        let submitted = node.with_queue(|queue| {
+            let mut rest = &bytes[..];
+            // The action may have become the node's own, or the link may be lost, since the head was found.
+            let head = head.filter(|head| queue.takes(*head));
+            let mut part = None;
+            for unsent in unsent.drain(..) {
+                let number = u32::try_from(*count).unwrap_or(u32::MAX);
+                (*count, *left) = (*count + 1, *left + 1);
+                let waiter = Waiter::Batch { batch, number };
+                let opened = match (unsent, head) {
+                    (Unsent::Bytes(len), Some(head)) => {
+                        let (arguments, others) = rest.split_at(len);
+                        rest = others;
+                        queue.write(head, deadline, arguments, waiter)
+                    }
+                    (Unsent::Payload(payload), Some(head)) if is_copied(&payload) => {
+                        queue.write(head, deadline, &payload.bytes, waiter)
+                    }
+                    (Unsent::Reply(reply), _) => {
+                        wakes.push(queue.in_flight().tell_batch(batch, number, reply));
+                        continue;
+                    }
+                    (unsent, _) => {
+                        let arguments = match unsent {
+                            Unsent::Bytes(len) => {
+                                let (arguments, others) = rest.split_at(len);
+                                rest = others;
+                                Payload::new(*encoding, arguments.to_vec())
+                            }
+                            Unsent::Payload(payload) => payload,
+                            Unsent::Reply(_) => continue,
+                        };
+                        let (action, node) = (action.clone(), ByteString::new());
+                        let (within, when_down) = (Some(CALL_WITHIN), WhenDown::Wait);
+                        let mut call = Call { action, node, arguments, within, when_down };
+                        let opened = queue.ask(&mut call, deadline, waiter);
+                        if opened.is_err() {
+                            refused.push(call);
+                        }
+                        opened
+                    }
+                };
+                match opened {
+                    Ok(id) => part = Some(part.map_or((id, id), |(first, _)| (first, id))),
+                    Err(error) => {
+                        wakes.push(queue.in_flight().tell_batch(batch, number, Reply::failed(error)));
+                    }
+                }
+            }
+            parts.extend(part);
+        });
+        if let Err(ended) = submitted {
+            let numbers = *count..*count + unsent.len();
+            (*count, *left) = (*count + unsent.len(), *left + unsent.len());
+            unsent.clear();
+            node.tell_batch(batch, numbers, &ended);
+        }
+        bytes.clear();
+        wakes.into_iter().for_each(Wake::wake);
+    }
+
+    /// How many were added.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count + self.unsent.len()
+    }
+
+    /// Waits for some of those that were submitted; gives their replies, each with the number of its call in the order in which they were added. None
+    /// when all have been given.
+    pub async fn next(&mut self) -> Option<Vec<(u32, Reply)>> {
+        if self.left == 0 {
+            return None;
+        }
+        let replies = std::future::poll_fn(|context| self.node.poll_batch(self.batch, context.waker())).await;
+        self.left = self.left.saturating_sub(replies.len());
+        Some(replies)
+    }
+}
+
+impl Drop for ManyCalls {
+    fn drop(&mut self) {
+        let parts = if self.left > 0 { std::mem::take(&mut self.parts) } else { Vec::new() };
+        self.node.end_batch(self.batch, &parts);
+    }
+}
+
+const _: () = assert!(IN_FLIGHT_MAX <= u32::MAX as usize, "a call of a batch has a number");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::response::Calls;
+    use crate::node::pending::PendingCall;
+    use meshwork_wire::{Callable, Callbacks, Code, Function, Invocation, Invoked, Passed};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Waker};
+
+    /// How many have ended, and how many of them while the lock of the node was held.
+    #[derive(Default)]
+    struct Ended {
+        all: AtomicUsize,
+        in_lock: AtomicUsize,
+    }
+
+    /// Tells that it ended.
+    struct Ends(Arc<Node>, Arc<Ended>);
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.1.all.fetch_add(1, Ordering::Relaxed);
+            self.1.in_lock.fetch_add(usize::from(self.0.is_locked()), Ordering::Relaxed);
+        }
+    }
+
+    impl Callable for Ends {
+        fn invoke(&self, _: Invocation) -> Invoked {
+            Box::pin(async { Ok(Payload::default()) })
+        }
+
+        fn encoding(&self) -> Encoding {
+            Encoding::MessagePack
+        }
+    }
+
+    impl std::task::Wake for Ends {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    struct World {
+        node: Arc<Node>,
+        ended: Arc<Ended>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { node: Node::new("one".into()), ended: Arc::default() }
+        }
+
+        fn ends(&self) -> Ends {
+            Ends(Arc::clone(&self.node), Arc::clone(&self.ended))
+        }
+
+        fn with_function(&self) -> Payload {
+            let mut payload = Payload::new(Encoding::MessagePack, vec![0]);
+            payload.callbacks = Callbacks::new([Passed::Here(Function::new(self.ends()))]);
+            payload
+        }
+
+        fn waker(&self) -> Waker {
+            Waker::from(Arc::new(self.ends()))
+        }
+
+        /// A reply with a function in it comes to every call.
+        fn settle_all(&self) {
+            let mut wakes = Vec::new();
+            let reply = || Reply::from(Ok(self.with_function()));
+            self.node.with(&mut |in_flight| in_flight.settle_all(reply, &mut wakes));
+            wakes.into_iter().for_each(crate::calls::in_flight::Wake::wake);
+        }
+
+        /// So many have ended since this was asked last, none of them in the lock.
+        #[track_caller]
+        fn ended(&self, count: usize) {
+            assert_eq!(self.ended.all.swap(0, Ordering::Relaxed), count);
+            assert_eq!(self.ended.in_lock.load(Ordering::Relaxed), 0);
+        }
+
+        fn call(&self, waker: &Waker) -> PendingCall {
+            let call = Call::new("x", Payload::default());
+            PendingCall::ask(Arc::clone(&self.node), call, &Context::from_waker(waker))
+                .expect("there is room")
+        }
+    }
+
+    /// A function or a task that ended in the lock of its node took it again, and the thread stood for ever.
+    #[test]
+    fn what_callers_own_ends_when_the_lock_of_their_node_is_free() {
+        let world = World::new();
+
+        // A task that is dropped with its call.
+        let pending = world.call(&world.waker());
+        drop(pending);
+        world.ended(1);
+
+        // One that another task takes the call from.
+        let mut pending = world.call(&world.waker());
+        assert!(pending.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        world.ended(1);
+
+        // A reply that nobody takes.
+        world.settle_all();
+        drop(pending);
+        world.ended(1);
+
+        // Replies to many that nobody takes, with the task that polled for them.
+        let mut calls = ManyCalls::new(&world.node, "x");
+        calls.add(&1);
+        calls.add(&2);
+        calls.submit();
+        let waker = world.waker();
+        {
+            let mut next = std::pin::pin!(calls.next());
+            assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            world.ended(0);
+            // Another task polls from now on.
+            assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            world.ended(1);
+        }
+        world.settle_all();
+        drop(calls);
+        world.ended(2);
+    }
+
+    #[test]
+    fn the_functions_of_refused_calls_end_when_the_lock_of_their_node_is_free() {
+        let world = World::new();
+        world.node.set_in_flight_max(1);
+        let mut calls = ManyCalls::new(&world.node, "x");
+        for _ in 0..3 {
+            calls.add(&Function::new(world.ends()));
+        }
+        calls.submit();
+        // One of them is in flight.
+        world.ended(2);
+        let replies = std::pin::pin!(calls.next()).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(replies)) = replies else {
+            panic!("two have been refused");
+        };
+        for (number, reply) in replies {
+            assert!(number > 0);
+            assert_eq!(reply.into_outcome().expect_err("it is refused").code(), Code::OVERLOADED);
+        }
+        drop(calls);
+        let mut left = Vec::new();
+        world.node.take_submissions(&mut left);
+        assert_eq!(left.len(), 2, "the one in flight, and its cancel");
+        drop(left);
+        world.ended(1);
+    }
+}

@@ -1,0 +1,213 @@
+//! What handles ask of their node, on its way to the actor.
+
+use bytes::BytesMut;
+use meshwork_wire::limits::{CALL_WITHIN, PAYLOAD_SHARED_LEN_MIN};
+use meshwork_wire::{
+    Block, ByteString, CallbackId, EncodeError, Encoding, Frame, FrameCodec, Invocation, Payload, Request,
+};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use tokio_util::codec::Decoder;
+
+/// Something that a handle asks of its node.
+pub(crate) enum Submission {
+    /// Calls that are written already.
+    Frames(Frames),
+    /// A call that the actor writes, or answers itself.
+    Ask(Box<Ask>),
+    /// A call that its caller dropped.
+    Cancel(CallbackId),
+    /// A call of a function that came over a link.
+    Invoke(Box<Invoking>),
+    /// A function that came over the link of that number is held no more.
+    Release {
+        link: u64,
+        function: CallbackId,
+    },
+    Publish {
+        topic: ByteString,
+        payload: Payload,
+    },
+    Broadcast {
+        topic: ByteString,
+        payload: Payload,
+    },
+}
+
+/// The frames of calls, in the order of their ids.
+#[derive(Default)]
+pub(crate) struct Frames {
+    pub(crate) bytes: BytesMut,
+    pub(crate) count: usize,
+    /// How many bytes the longest of them has, its prefix not counted.
+    pub(crate) longest: usize,
+}
+
+/// A call that the actor writes, or answers itself.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    /// As it is sent; its `time_left` is how long the caller waits in all.
+    pub(crate) request: Request,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) when_down: WhenDown,
+}
+
+/// A call of a function that came over a link.
+pub(crate) struct Invoking {
+    /// The number of the link: a branch counts its links, a master numbers its sessions.
+    pub(crate) link: u64,
+    pub(crate) function: CallbackId,
+    /// None when nobody waits.
+    pub(crate) callback_id: Option<CallbackId>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) invocation: Invocation,
+}
+
+/// A call: which action, with what, how long, by whom.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The action.
+    pub action: ByteString,
+    /// The node that is to run it; empty for any.
+    pub node: ByteString,
+    /// The arguments.
+    pub arguments: Payload,
+    /// How long the caller waits; `None` for ever.
+    pub within: Option<Duration>,
+    /// What happens while the link is down.
+    pub when_down: WhenDown,
+}
+
+/// What a call does while the link is down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenDown {
+    /// It waits for the link, within its deadline.
+    #[default]
+    Wait,
+    /// It fails at once.
+    Fail,
+}
+
+impl Call {
+    /// A call of any provider of an action, with the default deadline.
+    #[must_use]
+    pub fn new(action: impl Into<ByteString>, arguments: Payload) -> Self {
+        Self {
+            action: action.into(),
+            node: ByteString::new(),
+            arguments,
+            within: Some(CALL_WITHIN),
+            when_down: WhenDown::Wait,
+        }
+    }
+}
+
+/// Whether arguments are copied behind the head of their request: they pass no functions, and are no longer than is worth it.
+pub(crate) fn is_copied(arguments: &Payload) -> bool {
+    arguments.callbacks.is_empty() && arguments.len() < PAYLOAD_SHARED_LEN_MIN
+}
+
+/// Arguments of so many bytes stand in the call until it is polled.
+const SMALL_LEN_MAX: usize = 32;
+
+/// The arguments of a call, written.
+#[derive(Clone, Debug)]
+pub struct Arguments(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// Short ones without functions.
+    Small {
+        encoding: Encoding,
+        len: u8,
+        bytes: [u8; SMALL_LEN_MAX],
+    },
+    Payload(Payload),
+}
+
+impl Arguments {
+    /// Writes the arguments of a call.
+    ///
+    /// # Errors
+    ///
+    /// When the encoding has no form for them.
+    #[inline]
+    pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
+        let mut small = None;
+        let written = Payload::encode_unless_small(encoding, value, |bytes| {
+            small = Some(if bytes.len() <= SMALL_LEN_MAX {
+                let mut room = [0; SMALL_LEN_MAX];
+                room[..bytes.len()].copy_from_slice(bytes);
+                #[expect(clippy::cast_possible_truncation, reason = "it is at most SMALL_LEN_MAX")]
+                let len = bytes.len() as u8;
+                Kind::Small { encoding, len, bytes: room }
+            } else {
+                Kind::Payload(Payload::new(encoding, bytes.to_vec()))
+            });
+        })?;
+        Ok(Self(small.unwrap_or_else(|| Kind::Payload(written.unwrap_or_default()))))
+    }
+
+    /// The bytes that follow the head of a request in its frame; none if they pass functions or are so long that they are not
+    /// copied.
+    #[inline]
+    pub(crate) fn inline(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kind::Small { len, bytes, .. } => Some(&bytes[..usize::from(*len)]),
+            Kind::Payload(payload) => is_copied(payload).then_some(&payload.bytes),
+        }
+    }
+
+    /// The arguments as a payload.
+    #[must_use]
+    pub fn into_payload(self) -> Payload {
+        match self.0 {
+            Kind::Small { encoding, len, bytes } => {
+                Payload::new(encoding, bytes[..usize::from(len)].to_vec())
+            }
+            Kind::Payload(payload) => payload,
+        }
+    }
+}
+
+impl From<Payload> for Arguments {
+    fn from(payload: Payload) -> Self {
+        Self(Kind::Payload(payload))
+    }
+}
+
+impl Submission {
+    /// Whether it is a call of an action.
+    pub(crate) fn is_call(&self) -> bool {
+        matches!(self, Submission::Frames(_) | Submission::Ask(_))
+    }
+
+    /// Whether it is answered.
+    pub(crate) fn asks(&self) -> bool {
+        match self {
+            Submission::Frames(_) | Submission::Ask(_) => true,
+            Submission::Invoke(invoking) => invoking.callback_id.is_some(),
+            Submission::Cancel(_)
+            | Submission::Release { .. }
+            | Submission::Publish { .. }
+            | Submission::Broadcast { .. } => false,
+        }
+    }
+}
+
+impl Frames {
+    /// The calls one by one, for every way but the straight one. Costs a read of each frame.
+    pub(crate) fn into_requests(mut self) -> Vec<Request> {
+        let mut requests = Vec::with_capacity(self.count);
+        let mut codec = FrameCodec::new(usize::MAX);
+        // They were written here, so they can be read.
+        while let Ok(Some(block)) = codec.decode(&mut self.bytes) {
+            let frames = Block::frames(block).filter_map(|frame| match frame {
+                Ok(Frame::Request(request)) => Some(request),
+                _ => None,
+            });
+            requests.extend(frames);
+        }
+        requests
+    }
+}

@@ -1,0 +1,424 @@
+//! The talk of either end once the bind is done, and the words that both say before: messages, topics, errors.
+
+use super::batch::{DIALECT, Unreadable, write_bin};
+use super::values::{from_node, pack, to_node};
+use crate::dialect::peer::{Calls, too_late};
+use crate::dialect::said::Said;
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::frame::{Broadcast, Frame, Publish, Request, Response};
+use crate::id::CallbackId;
+use crate::name::check_topic;
+use crate::payload::{CallError, Payload};
+use crate::value::Value;
+use bytestring::ByteString;
+use std::collections::HashSet;
+use std::time::Instant;
+
+/// The longest id of a message, in bytes: it is kept as long as the call takes.
+const ID_LEN_MAX: usize = 256;
+
+pub(super) const BIND: &str = "action:bindAuth";
+pub(super) const REGISTER: &str = "action:register";
+pub(super) const HEARTBEAT: &str = "action:heartbeat";
+pub(super) const DISCONNECT: &str = "action:disconnect";
+
+/// The talk of either end once the bind is done.
+#[derive(Debug)]
+pub(super) struct Talk {
+    peer: String,
+    /// The name of the branch.
+    pub(super) name: ByteString,
+    /// Requests to our end that are in flight, with the party that waits for the answer.
+    pub(super) calls: Calls<Waiter>,
+    /// Requests to the other end.
+    asked: HashSet<CallbackId>,
+    next_id: u64,
+    /// The clock of the other end, in milliseconds since the epoch, and when it told it.
+    clock: Option<(Instant, f64)>,
+}
+
+/// Whom an answer of ours concerns.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    /// The other end asked, under this id, for this action.
+    Request(String, ByteString),
+    /// It offers these.
+    Offers(Vec<ByteString>),
+    /// It listens to this.
+    Topic(ByteString),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum State {
+    Unbound,
+    /// A bind is asked for under this id.
+    Binding(String),
+    Bound,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Request,
+    Callback,
+    Publish,
+    Notification,
+}
+
+const KINDS: [(Kind, &str); 4] = [
+    (Kind::Request, "request"),
+    (Kind::Callback, "callback"),
+    (Kind::Publish, "publish"),
+    (Kind::Notification, "notification"),
+];
+
+/// The parts of a message that matter.
+pub(super) struct Message {
+    pub(super) id: String,
+    pub(super) kind: Kind,
+    pub(super) system: bool,
+    pub(super) action: ByteString,
+    pub(super) params: Vec<Value>,
+    pub(super) body: Value,
+    pub(super) error: Value,
+}
+
+impl Message {
+    /// Of a user's.
+    fn custom(kind: Kind, id: String, action: impl Into<ByteString>, params: Vec<Value>) -> Self {
+        let action = action.into();
+        Self { id, kind, system: false, action, params, body: Value::Nil, error: Value::Nil }
+    }
+
+    /// Of the protocol's own.
+    pub(super) fn system(kind: Kind, id: String, action: &'static str, params: Vec<Value>) -> Self {
+        Self { system: true, ..Self::custom(kind, id, ByteString::from_static(action), params) }
+    }
+}
+
+/// Their topics are texts of any form, ours have segments and no `*`: a part that would be none of ours is escaped.
+pub(super) fn topic_of(theirs: ByteString) -> ByteString {
+    if check_topic(&theirs).is_ok() && !theirs.contains('%') {
+        return theirs;
+    }
+    let mut ours = String::new();
+    for (at, character) in theirs.char_indices() {
+        let rest = &theirs[at..];
+        match character {
+            '*' => ours.push_str("%2A"),
+            '%' if ESCAPED.iter().any(|(escape, _)| rest.starts_with(escape)) => ours.push_str("%25"),
+            '/' if rest.len() == 1 || ours.is_empty() || ours.ends_with('/') => ours.push_str("%2F"),
+            other => ours.push(other),
+        }
+    }
+    ours.into()
+}
+
+/// The topic that was escaped.
+pub(super) fn topic_for(ours: &str) -> String {
+    let mut theirs = String::new();
+    let mut rest = ours;
+    while let Some(character) = rest.chars().next() {
+        match ESCAPED.iter().find(|(escape, _)| rest.starts_with(escape)) {
+            Some((escape, meant)) => {
+                theirs.push(*meant);
+                rest = &rest[escape.len()..];
+            }
+            None => {
+                theirs.push(character);
+                rest = &rest[character.len_utf8()..];
+            }
+        }
+    }
+    theirs
+}
+
+const ESCAPED: [(&str, char); 3] = [("%2F", '/'), ("%2A", '*'), ("%25", '%')];
+
+/// A value of ours as the list of arguments of theirs: a list is one already, nothing is an empty one.
+fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
+    Ok(match payload.transcode(Encoding::MessagePack)?.decode()? {
+        Value::List(values) => values,
+        Value::Nil => Vec::new(),
+        value => vec![value],
+    })
+}
+
+/// An error of ours as theirs: codes are texts there, and an error that one of them threw comes out as it went in.
+fn error_object(error: &CallError) -> Value {
+    // Others have data as well, which are not the error itself.
+    if let Some(thrown) = error.data().and_then(|data| data.decode::<Value>().ok())
+        && matches!(thrown.get("message"), Some(Value::Text(message)) if message == error.message())
+    {
+        return thrown;
+    }
+    let code = match error.code() {
+        Code::UNKNOWN => Value::text("NONE"),
+        Code::ACTION_NOT_FOUND => Value::text("ACTION_NOT_EXIST"),
+        Code::PROVIDER_LOST | Code::LINK_LOST => Value::text("ACTION_SOCKET_NOT_ACTIVE"),
+        Code::CANNOT_DECODE => Value::text("REQUEST_PARAM_ERROR"),
+        code => code.name().map_or(Value::Unsigned(u64::from(code.0)), Value::text),
+    };
+    let name = if error.name().is_empty() { "Error" } else { error.name() };
+    Value::map([("code", code), ("name", Value::text(name)), ("message", Value::text(error.message()))])
+}
+
+/// The error that a Node.js action threw, as one of ours: a code that is a text travels in its data.
+fn thrown(mut error: Value) -> CallError {
+    let whole = error.clone();
+    if let Value::Text(message) = error {
+        return CallError::named(Code::UNKNOWN, Fate::Failed, "Error", message);
+    }
+    let (name, message) = (error.take("name").into_text(), error.take("message").into_text());
+    let (code, fate) = match error.take("code") {
+        Value::Unsigned(code) => (u32::try_from(code).map_or(Code::UNKNOWN, Code), Fate::Failed),
+        Value::Text(code) => match &*code {
+            // Its action may be running.
+            "REQUEST_TIMEOUT" => (Code::REQUEST_TIMEOUT, Fate::Unknown),
+            // It may be one that it called itself.
+            "ACTION_NOT_EXIST" => (Code::ACTION_NOT_FOUND, Fate::Failed),
+            _ => (Code::UNKNOWN, Fate::Failed),
+        },
+        _ => (Code::UNKNOWN, Fate::Failed),
+    };
+    let name = if name.is_empty() { "Error".to_owned() } else { name };
+    let error = CallError::named(code, fate, name, message);
+    match Payload::encode(Encoding::MessagePack, &whole) {
+        Ok(data) => error.with_data(data),
+        Err(_) => error,
+    }
+}
+
+impl Talk {
+    pub(super) fn new(peer: &str, name: ByteString) -> Self {
+        Self {
+            peer: peer.to_owned(),
+            name,
+            calls: Calls::new(),
+            asked: HashSet::new(),
+            next_id: 0,
+            clock: None,
+        }
+    }
+
+    /// An id that no request to the other end has: their ids are our numbers.
+    pub(super) fn draw(&mut self) -> String {
+        self.next_id += 1;
+        format!("m{:015x}", self.next_id)
+    }
+
+    pub(super) fn write(&self, message: Message, now: Instant, said: &mut Said) {
+        let time =
+            self.clock.map_or(0.0, |(since, time)| time + now.duration_since(since).as_secs_f64() * 1e3);
+        let Message { id, kind, system, action, params, body, error } = message;
+        let kind = KINDS.iter().find(|(other, _)| *other == kind).map_or("", |(_, text)| text);
+        let mut message = Value::map([
+            ("id", Value::text(id)),
+            ("type", Value::text(kind)),
+            ("source", Value::text(if system { "system" } else { "custom" })),
+            ("fromId", Value::text("IPv4://meshwork")),
+            ("fromName", Value::text(&*self.name)),
+            ("targetId", Value::text(format!("IPv4://{}", self.peer))),
+            ("content", Value::map([("action", Value::text(&*action)), ("params", Value::List(params))])),
+            ("time", Value::Float64(time)),
+            ("data", Value::map([("body", body), ("error", error)])),
+        ]);
+        message.each(&to_node);
+        write_bin(&pack(&Value::List(vec![message])).bytes, &mut said.bytes);
+    }
+
+    /// A message, if it is of a kind that is known and its id is one.
+    pub(super) fn read(&mut self, mut message: Value, now: Instant) -> Option<Message> {
+        if let Value::Float64(time) = message.take("time")
+            && self.clock.is_none()
+        {
+            self.clock = Some((now, time));
+        }
+        message.each(&from_node);
+        let (mut content, mut data) = (message.take("content"), message.take("data"));
+        let kind = message.take("type").into_text();
+        let (kind, _) = KINDS.into_iter().find(|(_, text)| *text == kind)?;
+        let id = message.take("id").into_text();
+        if id.len() > ID_LEN_MAX {
+            return None;
+        }
+        Some(Message {
+            id,
+            kind,
+            system: message.take("source").into_text() == "system",
+            action: content.take("action").into_text().into(),
+            params: content.take("params").into_list(),
+            body: data.take("body"),
+            error: data.take("error"),
+        })
+    }
+
+    /// Hears a message that cannot be read: the end that waits for its answer is told.
+    pub(super) fn hear_unreadable(
+        &mut self,
+        Unreadable { id, kind, why }: Unreadable,
+        now: Instant,
+        said: &mut Said,
+    ) {
+        let what = format!("a message cannot be read: {why}");
+        let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what);
+        match &*kind {
+            "request" => self.answer(id, ByteString::new(), Err(error), now, said),
+            "callback" => {
+                if let Some(callback_id) = self.take_asked(&id) {
+                    said.answer(callback_id, Err(error.with_fate(Fate::Failed)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The request of ours that is known there by this id.
+    fn take_asked(&mut self, id: &str) -> Option<CallbackId> {
+        let asked = u64::from_str_radix(id, 16).ok().map(CallbackId);
+        asked.filter(|asked| self.asked.remove(asked))
+    }
+
+    /// Hears a message of a user.
+    pub(super) fn hear(&mut self, message: Message, now: Instant, said: &mut Said) {
+        let Message { id, kind, action, params, body, error, .. } = message;
+        let payload = || pack(&Value::List(params));
+        match kind {
+            Kind::Request => {
+                let waiter = Waiter::Request(id, action.clone());
+                let request = self.calls.request(waiter, action, payload(), now);
+                said.frames.push(request);
+            }
+            Kind::Callback => {
+                if let Some(callback_id) = self.take_asked(&id) {
+                    said.answer(
+                        callback_id,
+                        if error == Value::Nil { Ok(pack(&body)) } else { Err(thrown(error)) },
+                    );
+                }
+            }
+            Kind::Publish => said.frames.push(Frame::Publish(Publish {
+                topic: topic_of(action),
+                publisher: ByteString::new(),
+                for_all: true,
+                groups: Vec::new(),
+                payload: payload(),
+            })),
+            Kind::Notification => said.frames.push(Frame::Broadcast(Broadcast {
+                topic: topic_of(action),
+                publisher: ByteString::new(),
+                payload: payload(),
+            })),
+        }
+    }
+
+    /// Says a frame of ours.
+    pub(super) fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) {
+        match frame {
+            Frame::Ping => said.frames.push(Frame::Pong),
+            Frame::Request(Request { callback_id, action, payload, .. }) => {
+                let params = said.without_functions(&payload, DIALECT).and_then(|()| as_params(&payload));
+                match params {
+                    Ok(params) => {
+                        let id = format!("{:016x}", callback_id.0);
+                        self.write(Message::custom(Kind::Request, id, action, params), now, said);
+                        self.asked.insert(callback_id);
+                    }
+                    Err(error) => said.answer(callback_id, Err(error.with_fate(Fate::NotSent))),
+                }
+            }
+            Frame::Response(response) => {
+                self.settle(response, now, said);
+            }
+            Frame::Publish(Publish { topic, payload, .. }) => {
+                self.event(Kind::Publish, topic, &payload, now, said);
+            }
+            Frame::Broadcast(Broadcast { topic, payload, .. }) => {
+                self.event(Kind::Notification, topic, &payload, now, said);
+            }
+            Frame::Cancel(cancelled) => {
+                self.asked.remove(&cancelled);
+            }
+            Frame::Invoke(invoke) => said.nobody_lent(&invoke, DIALECT),
+            _ => {}
+        }
+    }
+
+    /// An answer of ours: the other end is told, if it is one that it waits for. Gives whom else a no concerns.
+    pub(super) fn settle(
+        &mut self,
+        Response { callback_id, outcome }: Response,
+        now: Instant,
+        said: &mut Said,
+    ) -> Option<Waiter> {
+        let outcome = said.plain(outcome, DIALECT);
+        match self.calls.settle(callback_id)? {
+            Waiter::Request(id, action) => {
+                self.answer(id, action, outcome, now, said);
+                None
+            }
+            waiter => outcome.is_err().then_some(waiter),
+        }
+    }
+
+    fn event(&mut self, kind: Kind, topic: ByteString, payload: &Payload, now: Instant, said: &mut Said) {
+        if let Ok(params) = as_params(payload) {
+            let id = self.draw();
+            self.write(Message::custom(kind, id, topic_for(&topic), params), now, said);
+        }
+    }
+
+    /// Answers a request of the other end.
+    pub(super) fn answer(
+        &self,
+        id: String,
+        action: ByteString,
+        outcome: Result<Payload, CallError>,
+        now: Instant,
+        said: &mut Said,
+    ) {
+        let read =
+            outcome.and_then(|payload| Ok(payload.transcode(Encoding::MessagePack)?.decode::<Value>()?));
+        let (body, error) = match read {
+            Ok(body) => (body, Value::Nil),
+            Err(error) => (Value::Nil, error_object(&error)),
+        };
+        let answer = Message::custom(Kind::Callback, id, action, Vec::new());
+        self.write(Message { body, error, ..answer }, now, said);
+    }
+
+    pub(super) fn expire(&mut self, now: Instant, said: &mut Said) {
+        while let Some((callback_id, waiter)) = self.calls.expired(now) {
+            if let Waiter::Request(id, action) = waiter {
+                said.frames.push(Frame::Cancel(callback_id));
+                self.answer(id, action, Err(too_late(self.calls.within())), now, said);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_of_theirs_is_one_of_ours_and_finds_its_way_back() {
+        for (theirs, ours) in [
+            ("sub/test", "sub/test"),
+            ("/user/login", "%2Fuser/login"),
+            ("a//b", "a/%2Fb"),
+            ("a/", "a%2F"),
+            ("/", "%2F"),
+            ("//", "%2F%2F"),
+            ("a/*", "a/%2A"),
+            ("100%", "100%"),
+            ("%2F", "%252F"),
+            ("é*😀//", "é%2A😀/%2F"),
+        ] {
+            let topic = topic_of(theirs.into());
+            assert_eq!(topic, ours);
+            assert!(check_topic(&topic).is_ok(), "{topic}");
+            assert_eq!(topic_for(&topic), theirs);
+        }
+    }
+}

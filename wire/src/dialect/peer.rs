@@ -1,0 +1,216 @@
+//! What the dialects keep of the foreign program at the other end: the actions that it may see and call, its calls in flight, its bind as a
+//! branch, and the name that it is known by.
+
+use crate::error::{Code, Fate};
+use crate::frame::{Bind, Frame, NodeNews, Offer, Register, Request, SubscriptionKey};
+use crate::id::{CallbackId, SessionId};
+use crate::limits::{ACTIONS_PER_FRAME_MAX, FOREIGN_CALL_WITHIN, NAME_LEN_MAX, PROTOCOL_VERSION};
+use crate::name::is_everything_below;
+use crate::pattern::Pattern;
+use crate::payload::{CallError, Payload};
+use bytestring::ByteString;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// The actions that a foreign connection may call.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Allowed(Option<Vec<Pattern>>);
+
+/// The actions that a foreign connection may see, as nodes come and go.
+#[derive(Default, Debug)]
+pub(crate) struct Visible {
+    allowed: Allowed,
+    /// By action: how many nodes offer it.
+    actions: BTreeMap<ByteString, usize>,
+    nodes: HashMap<SessionId, HashSet<ByteString>>,
+}
+
+/// Calls of a foreign connection that are in flight: each with the key that its protocol knows it by, and its deadline.
+#[derive(Debug)]
+pub(crate) struct Calls<T> {
+    waiting: HashMap<CallbackId, T>,
+    deadlines: VecDeque<(Instant, CallbackId)>,
+    next_id: u64,
+    within: Duration,
+}
+
+impl Allowed {
+    /// Everything.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(None)
+    }
+
+    /// The actions that match one of these.
+    pub fn only(patterns: impl IntoIterator<Item = Pattern>) -> Self {
+        Self(Some(patterns.into_iter().collect()))
+    }
+
+    /// The patterns, unless it is everything.
+    #[must_use]
+    pub fn patterns(&self) -> Option<&[Pattern]> {
+        self.0.as_deref()
+    }
+
+    /// Whether this action is among them.
+    #[must_use]
+    pub fn allows(&self, action: &str) -> bool {
+        self.0.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(action)))
+    }
+}
+
+impl Visible {
+    pub(crate) fn new(allowed: Allowed) -> Self {
+        Self { allowed, ..Self::default() }
+    }
+
+    pub(crate) fn allows(&self, action: &str) -> bool {
+        self.allowed.allows(action)
+    }
+
+    pub(crate) fn online(&mut self, news: NodeNews) {
+        if news.whole {
+            self.forget(news.session);
+        }
+        let offered = self.nodes.entry(news.session).or_default();
+        for (action, _) in news.actions {
+            // An action that stands for others has no name to be called by.
+            if !self.allowed.allows(&action) || is_everything_below(&action) {
+                continue;
+            }
+            // Names from a frame share its buffer, which the name that is kept must not keep.
+            let action = ByteString::from(&*action);
+            if offered.insert(action.clone()) {
+                *self.actions.entry(action).or_default() += 1;
+            }
+        }
+    }
+
+    pub(crate) fn offline(&mut self, news: &NodeNews) {
+        if news.whole {
+            return self.forget(news.session);
+        }
+        let Some(offered) = self.nodes.get_mut(&news.session) else {
+            return;
+        };
+        for (action, _) in &news.actions {
+            if offered.remove(action) {
+                one_less(&mut self.actions, action);
+            }
+        }
+    }
+
+    /// By name.
+    pub(crate) fn actions(&self) -> impl Iterator<Item = &ByteString> {
+        self.actions.keys()
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        for action in self.nodes.remove(&session).unwrap_or_default() {
+            one_less(&mut self.actions, &action);
+        }
+    }
+}
+
+fn one_less(actions: &mut BTreeMap<ByteString, usize>, action: &ByteString) {
+    if let Some(count) = actions.get_mut(action) {
+        *count -= 1;
+        if *count == 0 {
+            actions.remove(action);
+        }
+    }
+}
+
+impl<T> Calls<T> {
+    pub(crate) fn new() -> Self {
+        Self { waiting: HashMap::new(), deadlines: VecDeque::new(), next_id: 0, within: FOREIGN_CALL_WITHIN }
+    }
+
+    /// A call begins, as the request that is made of it.
+    pub(crate) fn request(&mut self, waiter: T, action: ByteString, payload: Payload, now: Instant) -> Frame {
+        Frame::Request(Request {
+            callback_id: self.open(waiter, now),
+            action,
+            node: ByteString::new(),
+            caller: ByteString::new(),
+            time_left: Some(self.within),
+            payload,
+        })
+    }
+
+    /// How long one may take.
+    pub(crate) fn within(&self) -> Duration {
+        self.within
+    }
+
+    /// A call begins.
+    pub(crate) fn open(&mut self, waiter: T, now: Instant) -> CallbackId {
+        let id = CallbackId(self.next_id);
+        self.next_id += 1;
+        self.waiting.insert(id, waiter);
+        if let Some(deadline) = now.checked_add(self.within) {
+            self.deadlines.push_back((deadline, id));
+        }
+        id
+    }
+
+    /// Its end has come.
+    pub(crate) fn settle(&mut self, id: CallbackId) -> Option<T> {
+        let waiter = self.waiting.remove(&id);
+        while self.deadlines.front().is_some_and(|(_, first)| !self.waiting.contains_key(first)) {
+            self.deadlines.pop_front();
+        }
+        waiter
+    }
+
+    /// The next one that has taken too long.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<(CallbackId, T)> {
+        loop {
+            let (_, id) = *self.deadlines.front().filter(|(deadline, _)| *deadline <= now)?;
+            self.deadlines.pop_front();
+            if let Some(waiter) = self.waiting.remove(&id) {
+                return Some((id, waiter));
+            }
+        }
+    }
+}
+
+/// The bind of one that looks like a branch, and the offers that it has no room for: they are [registered](registers) when it is bound.
+pub(crate) fn bind(
+    name: ByteString,
+    credentials: Option<ByteString>,
+    mut offers: Vec<Offer>,
+    subscriptions: Vec<SubscriptionKey>,
+) -> (Frame, Vec<Offer>) {
+    let more = offers.split_off(offers.len().min(ACTIONS_PER_FRAME_MAX));
+    (Frame::Bind(Bind { version: PROTOCOL_VERSION, name, credentials, offers, subscriptions }), more)
+}
+
+/// Offers, as many in each frame as it carries.
+pub(crate) fn registers(
+    offers: Vec<Offer>,
+    mut draw: impl FnMut(&[Offer]) -> CallbackId,
+) -> impl Iterator<Item = Frame> {
+    let mut offers = offers.into_iter();
+    std::iter::from_fn(move || {
+        let offers: Vec<_> = offers.by_ref().take(ACTIONS_PER_FRAME_MAX).collect();
+        let callback_id = (!offers.is_empty()).then(|| draw(&offers))?;
+        Some(Frame::Register(Register { callback_id, offers }))
+    })
+}
+
+/// No reply came in time, from a protocol that knows no deadlines.
+pub(crate) fn too_late(within: Duration) -> CallError {
+    CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, format!("no reply came within {within:?}"))
+}
+
+/// A name for a foreign connection: nodes have one, and many protocols do not.
+#[must_use]
+pub fn foreign_name(dialect: &str, peer: &str) -> ByteString {
+    let mut name = format!("{dialect}/{peer}");
+    name.retain(|c| !c.is_control());
+    while name.len() > NAME_LEN_MAX {
+        name.pop();
+    }
+    name.into()
+}

@@ -1,0 +1,396 @@
+//! The heads of all frames as bincode has them, through serde: the order of variants and fields is the protocol. Frames are written
+//! and read here; the usual requests, replies and events by the ways of `swift.rs`.
+
+use super::error::FrameError;
+use super::kinds::{
+    Bind, Borrowed, Bound, Broadcast, Describe, Described, Frame, FrameRef, Invoke, NodeNews, Publish,
+    Refused, Register, Request, Response, Subscribe, SubscriptionKey, Unregister, as_micros,
+};
+use super::swift::{self, RequestRun};
+use crate::copy::append;
+use crate::encoding::Encoding;
+use crate::error::{Code, Fate};
+use crate::id::CallbackId;
+use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
+use crate::payload::{CallError, Payload, Wants};
+use crate::value::{read_bounded, read_head, write_head};
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, ops::Range, time::Duration};
+
+/// A frame without its payload, as it stands in the bytes. The order of variants and fields is the protocol.
+#[derive(Serialize, Deserialize)]
+enum Head<'a> {
+    #[serde(deserialize_with = "read_bounded")]
+    Bind(Cow<'a, Bind>),
+    #[serde(deserialize_with = "read_bounded")]
+    Bound(Cow<'a, Bound>),
+    #[serde(deserialize_with = "read_bounded")]
+    Refused(Cow<'a, Refused>),
+    #[serde(deserialize_with = "read_bounded")]
+    Register(Cow<'a, Register>),
+    #[serde(deserialize_with = "read_bounded")]
+    Unregister(Cow<'a, Unregister>),
+    #[serde(deserialize_with = "read_bounded")]
+    Online(Cow<'a, NodeNews>),
+    #[serde(deserialize_with = "read_bounded")]
+    Offline(Cow<'a, NodeNews>),
+    #[serde(deserialize_with = "read_bounded")]
+    Describe(Cow<'a, Describe>),
+    #[serde(deserialize_with = "read_bounded")]
+    Described(Cow<'a, Described>),
+    #[serde(borrow)]
+    Request(RequestHead<'a>),
+    #[serde(borrow)]
+    Response(ResponseHead<'a>),
+    Cancel(CallbackId),
+    Invoke(InvokeHead<'a>),
+    Release(CallbackId),
+    #[serde(deserialize_with = "read_bounded")]
+    Subscribe(Cow<'a, Subscribe>),
+    #[serde(deserialize_with = "read_bounded")]
+    Unsubscribe(Cow<'a, SubscriptionKey>),
+    #[serde(borrow)]
+    Publish(PublishHead<'a>),
+    #[serde(borrow)]
+    Broadcast(BroadcastHead<'a>),
+    Ping,
+    Pong,
+    Drain,
+    /// An invoke whose caller wants only its end.
+    InvokeForEnd(InvokeHead<'a>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct PayloadHead<'a> {
+    encoding: Encoding,
+    #[serde(deserialize_with = "read_bounded")]
+    callbacks: Cow<'a, [CallbackId]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestHead<'a> {
+    callback_id: CallbackId,
+    action: &'a str,
+    node: &'a str,
+    caller: &'a str,
+    time_left_us: Option<u64>,
+    payload: PayloadHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResponseHead<'a> {
+    callback_id: CallbackId,
+    #[serde(borrow)]
+    outcome: OutcomeHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum OutcomeHead<'a> {
+    Reply(PayloadHead<'a>),
+    Error { code: Code, fate: Fate, name: &'a str, message: &'a str, data: Option<PayloadHead<'a>> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct InvokeHead<'a> {
+    function: CallbackId,
+    callback_id: Option<CallbackId>,
+    time_left_us: Option<u64>,
+    payload: PayloadHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PublishHead<'a> {
+    topic: &'a str,
+    publisher: &'a str,
+    for_all: bool,
+    #[serde(deserialize_with = "read_bounded")]
+    groups: Cow<'a, [ByteString]>,
+    payload: PayloadHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BroadcastHead<'a> {
+    topic: &'a str,
+    publisher: &'a str,
+    payload: PayloadHead<'a>,
+}
+
+impl Frame {
+    /// Appends the whole frame: length, head, payload.
+    pub fn encode(&self, buffer: &mut BytesMut) {
+        FrameRef::from(self).encode(buffer);
+    }
+
+    /// Reads a frame from its bytes, the length prefix taken off. Names and payload share the bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a frame of this protocol. No text is allocated that is longer than the bytes themselves, and
+    /// no list that is longer than [`HEAD_ELEMENTS_MAX`](crate::limits::HEAD_ELEMENTS_MAX).
+    pub fn decode(bytes: &Bytes) -> Result<Frame, FrameError> {
+        match swift::read(bytes, 0..bytes.len()) {
+            Some(frame) => Ok(frame),
+            None => Self::decode_unusual(bytes, 0..bytes.len()),
+        }
+    }
+
+    /// Reads the frame in this part of a block, which must lie within it: any frame, at the cost of any.
+    pub(crate) fn decode_unusual(block: &Bytes, part: Range<usize>) -> Result<Frame, FrameError> {
+        let bytes = &block.slice(part);
+        let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
+        let rest = || bytes.slice(head_len..);
+        let text = |text: &str| shared_text(bytes, text);
+        let frame = match head {
+            Head::Request(head) => Frame::Request(Request {
+                callback_id: head.callback_id,
+                action: text(head.action)?,
+                node: text(head.node)?,
+                caller: text(head.caller)?,
+                time_left: head.time_left_us.map(Duration::from_micros),
+                payload: head.payload.with(rest())?,
+            }),
+            Head::Response(ResponseHead { callback_id, outcome }) => {
+                let outcome = match outcome {
+                    OutcomeHead::Reply(payload) => Ok(payload.with(rest())?),
+                    OutcomeHead::Error { code, fate, name, message, data } => {
+                        // Errors outlive the buffer that they came in, in logs and in hands: their texts are copied.
+                        let error =
+                            CallError::named(code, fate, ByteString::from(name), ByteString::from(message));
+                        Err(match data {
+                            Some(data) => error.with_data(data.with(rest())?),
+                            None => {
+                                no_rest(bytes, head_len)?;
+                                error
+                            }
+                        })
+                    }
+                };
+                Frame::Response(Response { callback_id, outcome })
+            }
+            Head::Invoke(head) => {
+                let wants = if head.callback_id.is_some() { Wants::Result } else { Wants::Nothing };
+                Frame::Invoke(head.with(wants, rest())?)
+            }
+            Head::InvokeForEnd(head) => Frame::Invoke(head.with(Wants::End, rest())?),
+            Head::Publish(head) => Frame::Publish(Publish {
+                topic: text(head.topic)?,
+                publisher: text(head.publisher)?,
+                for_all: head.for_all,
+                groups: head.groups.into_owned(),
+                payload: head.payload.with(rest())?,
+            }),
+            Head::Broadcast(head) => Frame::Broadcast(Broadcast {
+                topic: text(head.topic)?,
+                publisher: text(head.publisher)?,
+                payload: head.payload.with(rest())?,
+            }),
+            head => {
+                no_rest(bytes, head_len)?;
+                head.into_frame_without_payload()
+            }
+        };
+        Ok(frame)
+    }
+}
+
+impl<'a> FrameRef<'a> {
+    /// Appends the whole frame: length, head, payload.
+    pub fn encode(self, buffer: &mut BytesMut) {
+        self.write(self.payload().map_or(&[][..], |payload| &payload.bytes), buffer);
+    }
+
+    /// As [`FrameRef::encode`]; from its third request on, a run takes two thirds of the instructions.
+    pub fn encode_in_run(self, run: &mut RequestRun, buffer: &mut BytesMut) {
+        match self.0 {
+            Borrowed::Request(request) if run.write(request, buffer) => {}
+            _ => self.encode(buffer),
+        }
+    }
+
+    /// Appends length and head only: the payload, of [`FrameRef::payload`], must follow.
+    pub fn encode_without_payload(self, buffer: &mut BytesMut) {
+        self.write(&[], buffer);
+    }
+
+    /// Appends the head and these bytes behind it: the payload, or none of it.
+    fn write(self, behind: &[u8], buffer: &mut BytesMut) {
+        if !swift::write(self.0, behind, buffer) {
+            self.write_unusual(behind, buffer);
+        }
+    }
+
+    /// As `write` does, through serde: any frame, at the cost of any.
+    pub(super) fn write_unusual(self, behind: &[u8], buffer: &mut BytesMut) {
+        let payload_len = self.payload().map_or(0, Payload::len);
+        let start = buffer.len();
+        buffer.put_u32_le(0);
+        write_head(&self.head(), buffer);
+        let len = buffer.len() - start - LENGTH_PREFIX_LEN + payload_len;
+        // The maker of a frame checks it against the frame limit, which the limits assert to fit.
+        let prefix = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+        buffer[start..start + LENGTH_PREFIX_LEN].copy_from_slice(&prefix);
+        append(buffer, behind);
+    }
+
+    fn head(self) -> Head<'a> {
+        match self.0 {
+            Borrowed::Request(request) => Head::of_request(request),
+            Borrowed::Response(response) => Head::of_response(response),
+            Borrowed::Publish(publish) => Head::of_publish(publish),
+            Borrowed::Other(frame) => Head::of(frame),
+        }
+    }
+}
+
+impl<'a> Head<'a> {
+    fn of(frame: &'a Frame) -> Self {
+        match frame {
+            Frame::Bind(bind) => Head::Bind(Cow::Borrowed(bind)),
+            Frame::Bound(bound) => Head::Bound(Cow::Borrowed(bound)),
+            Frame::Refused(refused) => Head::Refused(Cow::Borrowed(refused)),
+            Frame::Register(register) => Head::Register(Cow::Borrowed(register)),
+            Frame::Unregister(unregister) => Head::Unregister(Cow::Borrowed(unregister)),
+            Frame::Online(news) => Head::Online(Cow::Borrowed(news)),
+            Frame::Offline(news) => Head::Offline(Cow::Borrowed(news)),
+            Frame::Describe(describe) => Head::Describe(Cow::Borrowed(describe)),
+            Frame::Described(described) => Head::Described(Cow::Borrowed(described)),
+            Frame::Request(request) => Self::of_request(request),
+            Frame::Response(response) => Self::of_response(response),
+            Frame::Cancel(callback_id) => Head::Cancel(*callback_id),
+            Frame::Invoke(invoke) => {
+                let head = InvokeHead {
+                    function: invoke.function,
+                    callback_id: invoke.callback_id,
+                    time_left_us: invoke.time_left.map(as_micros),
+                    payload: PayloadHead::of(&invoke.payload),
+                };
+                match invoke.wants {
+                    Wants::End => Head::InvokeForEnd(head),
+                    Wants::Result | Wants::Nothing => Head::Invoke(head),
+                }
+            }
+            Frame::Release(function) => Head::Release(*function),
+            Frame::Subscribe(subscribe) => Head::Subscribe(Cow::Borrowed(subscribe)),
+            Frame::Unsubscribe(key) => Head::Unsubscribe(Cow::Borrowed(key)),
+            Frame::Publish(publish) => Self::of_publish(publish),
+            Frame::Broadcast(broadcast) => Head::Broadcast(BroadcastHead {
+                topic: &broadcast.topic,
+                publisher: &broadcast.publisher,
+                payload: PayloadHead::of(&broadcast.payload),
+            }),
+            Frame::Ping => Head::Ping,
+            Frame::Pong => Head::Pong,
+            Frame::Drain => Head::Drain,
+        }
+    }
+
+    fn of_request(request: &'a Request) -> Self {
+        Head::Request(RequestHead {
+            callback_id: request.callback_id,
+            action: &request.action,
+            node: &request.node,
+            caller: &request.caller,
+            time_left_us: request.time_left.map(as_micros),
+            payload: PayloadHead::of(&request.payload),
+        })
+    }
+
+    fn of_publish(publish: &'a Publish) -> Self {
+        Head::Publish(PublishHead {
+            topic: &publish.topic,
+            publisher: &publish.publisher,
+            for_all: publish.for_all,
+            groups: Cow::Borrowed(&publish.groups),
+            payload: PayloadHead::of(&publish.payload),
+        })
+    }
+
+    fn of_response(response: &'a Response) -> Self {
+        Head::Response(ResponseHead {
+            callback_id: response.callback_id,
+            outcome: match &response.outcome {
+                Ok(payload) => OutcomeHead::Reply(PayloadHead::of(payload)),
+                Err(error) => OutcomeHead::Error {
+                    code: error.code(),
+                    fate: error.fate(),
+                    name: error.name(),
+                    message: error.message(),
+                    data: error.data().map(PayloadHead::of),
+                },
+            },
+        })
+    }
+
+    fn into_frame_without_payload(self) -> Frame {
+        match self {
+            Head::Bind(bind) => Frame::Bind(bind.into_owned()),
+            Head::Bound(bound) => Frame::Bound(bound.into_owned()),
+            Head::Refused(refused) => Frame::Refused(refused.into_owned()),
+            Head::Register(register) => Frame::Register(register.into_owned()),
+            Head::Unregister(unregister) => Frame::Unregister(unregister.into_owned()),
+            Head::Online(news) => Frame::Online(news.into_owned()),
+            Head::Offline(news) => Frame::Offline(news.into_owned()),
+            Head::Describe(describe) => Frame::Describe(describe.into_owned()),
+            Head::Described(described) => Frame::Described(described.into_owned()),
+            Head::Cancel(callback_id) => Frame::Cancel(callback_id),
+            Head::Release(function) => Frame::Release(function),
+            Head::Subscribe(subscribe) => Frame::Subscribe(subscribe.into_owned()),
+            Head::Unsubscribe(key) => Frame::Unsubscribe(key.into_owned()),
+            Head::Ping => Frame::Ping,
+            Head::Pong => Frame::Pong,
+            Head::Drain => Frame::Drain,
+            Head::Request(_)
+            | Head::Response(_)
+            | Head::Invoke(_)
+            | Head::InvokeForEnd(_)
+            | Head::Publish(_)
+            | Head::Broadcast(_) => {
+                unreachable!("`Frame::decode` has read the heads that a payload follows")
+            }
+        }
+    }
+}
+
+impl InvokeHead<'_> {
+    fn with(self, wants: Wants, bytes: Bytes) -> Result<Invoke, FrameError> {
+        Ok(Invoke {
+            function: self.function,
+            callback_id: self.callback_id,
+            time_left: self.time_left_us.map(Duration::from_micros),
+            wants,
+            payload: self.payload.with(bytes)?,
+        })
+    }
+}
+
+impl PayloadHead<'_> {
+    fn of(payload: &Payload) -> Self {
+        let callbacks = if payload.callbacks.is_empty() { Vec::new() } else { payload.callbacks.ids() };
+        Self { encoding: payload.encoding, callbacks: Cow::Owned(callbacks) }
+    }
+
+    fn with(self, bytes: Bytes) -> Result<Payload, FrameError> {
+        if self.callbacks.len() > CALLBACKS_PER_REQUEST_MAX {
+            return Err(FrameError::TooManyCallbacks(self.callbacks.len()));
+        }
+        let callbacks = self.callbacks.iter().copied().collect();
+        Ok(Payload { encoding: self.encoding, bytes, callbacks })
+    }
+}
+
+fn shared_text(bytes: &Bytes, text: &str) -> Result<ByteString, FrameError> {
+    if text.is_empty() {
+        return Ok(ByteString::new());
+    }
+    ByteString::try_from(bytes.slice_ref(text.as_bytes()))
+        .map_err(|error| FrameError::Malformed(error.to_string()))
+}
+
+fn no_rest(bytes: &Bytes, head_len: usize) -> Result<(), FrameError> {
+    match bytes.len() - head_len {
+        0 => Ok(()),
+        rest => Err(FrameError::Malformed(format!("{rest} bytes are left over behind the head"))),
+    }
+}

@@ -1,0 +1,391 @@
+//! The frames of the native dialect, and what each says. The order of the variants of [`Frame`] and of the fields of their structs is the
+//! protocol: variants are only ever added at the end, and `tests/golden.rs` freezes the bytes of each. The bytes are the business of
+//! `heads.rs` and `swift.rs`.
+
+use crate::encoding::Encoding;
+use crate::error::Code;
+use crate::id::{CallbackId, SessionId};
+use crate::limits::{FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
+use crate::pattern::Pattern;
+use crate::payload::{CallError, Payload, Wants};
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use std::{fmt, time::Duration};
+
+/// The unit on a link.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Frame {
+    /// Branch to master, first of all: let me in.
+    Bind(Bind),
+    /// Master to branch: you are in.
+    Bound(Bound),
+    /// Master to branch: you are not, or no longer, in. The link closes behind it.
+    Refused(Refused),
+    /// Branch to master: I offer these too. Answered by a response without a value.
+    Register(Register),
+    /// Branch to master: I offer these no longer. Answered by a response without a value.
+    Unregister(Unregister),
+    /// Master to branch: a node came, or offers more.
+    Online(NodeNews),
+    /// Master to branch: a node went, or offers less.
+    Offline(NodeNews),
+    /// Branch to master: which actions are there?
+    Describe(Describe),
+    /// The answer.
+    Described(Described),
+    /// Run this action.
+    Request(Request),
+    /// The outcome of a request, a register, an unregister, a subscribe or an invoke.
+    Response(Response),
+    /// The caller of a request dropped the call: no response is expected any more.
+    Cancel(CallbackId),
+    /// Call a function that was passed as an argument.
+    Invoke(Invoke),
+    /// The last holder of a function that was passed as an argument let it go.
+    Release(CallbackId),
+    /// Branch to master: send me the events that match. Answered by a response without a value.
+    Subscribe(Subscribe),
+    /// Branch to master: no longer. Not answered.
+    Unsubscribe(SubscriptionKey),
+    /// An event for the subscribers of its topic.
+    Publish(Publish),
+    /// An event for every node.
+    Broadcast(Broadcast),
+    /// Are you there?
+    Ping,
+    /// Yes.
+    Pong,
+    /// I finish the requests in flight and take no more.
+    Drain,
+}
+
+/// The first frame of a branch.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bind {
+    /// [`PROTOCOL_VERSION`](crate::limits::PROTOCOL_VERSION) of the branch.
+    pub version: u16,
+    /// The name of the branch.
+    pub name: ByteString,
+    /// A token, or another text that the master's check understands.
+    pub credentials: Option<ByteString>,
+    /// The actions that it answers. More than [`ACTIONS_PER_FRAME_MAX`](crate::limits::ACTIONS_PER_FRAME_MAX) follow in `Register`s.
+    pub offers: Vec<Offer>,
+    /// Its subscriptions.
+    pub subscriptions: Vec<SubscriptionKey>,
+}
+
+/// An action that a node answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Offer {
+    /// Its name.
+    pub action: ByteString,
+    /// The encoding that its node reads best. A call in bincode goes only to a node that says so.
+    pub encoding: Encoding,
+    /// Its arguments and its reply, where they are known.
+    pub shape: Option<Shape>,
+}
+
+/// The arguments and the reply of an action, each as the text of a JSON Schema.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Shape {
+    /// The schema of the arguments.
+    pub arguments: ByteString,
+    /// The schema of the reply.
+    pub reply: ByteString,
+}
+
+/// The master's yes to a bind.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Bound {
+    /// The session of this link.
+    pub session: SessionId,
+    /// The name of the master.
+    pub master: ByteString,
+    /// How often the branch must say something, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// The longest frame that the master reads, in bytes without the length prefix.
+    pub frame_len_max: u64,
+    /// How many requests the branch may have in flight.
+    pub in_flight_max: u64,
+}
+
+/// The master's no to a bind, or the end of one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, as a number.
+    pub code: Code,
+    /// Why, as a sentence.
+    pub message: ByteString,
+    /// Whether the branch may come back: a name taken over by another one is lost for good.
+    pub may_return: bool,
+}
+
+/// More actions of a bound branch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Register {
+    /// Where the response goes.
+    pub callback_id: CallbackId,
+    /// The actions that it offers from now on, too.
+    pub offers: Vec<Offer>,
+}
+
+/// Fewer actions of a bound branch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unregister {
+    /// Where the response goes.
+    pub callback_id: CallbackId,
+    /// The actions that it offers no longer.
+    pub actions: Vec<ByteString>,
+}
+
+/// A node that came or went, with its actions. It feeds the action cache of the other nodes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeNews {
+    /// The name of the node.
+    pub node: ByteString,
+    /// Its session: several nodes may share one name.
+    pub session: SessionId,
+    /// Whether the node itself came or went, and not only some of its actions.
+    pub whole: bool,
+    /// The actions that came, with the encoding that each wants. When the node itself goes, they all go, listed or not.
+    pub actions: Vec<(ByteString, Encoding)>,
+}
+
+/// A question for the actions of the mesh.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Describe {
+    /// Where the answer goes.
+    pub callback_id: CallbackId,
+    /// Which actions: their names are matched as topics are.
+    pub pattern: Pattern,
+}
+
+/// The answer to a [`Describe`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Described {
+    /// Whose question it answers.
+    pub callback_id: CallbackId,
+    /// The actions, sorted by name: at most [`DESCRIBED_MAX`](crate::limits::DESCRIBED_MAX).
+    pub actions: Vec<ActionDescription>,
+}
+
+/// An action of the mesh, as seen from outside.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ActionDescription {
+    /// Its name.
+    pub action: ByteString,
+    /// The nodes that offer it.
+    pub nodes: Vec<ByteString>,
+    /// Its arguments and its reply, where they are known.
+    pub shape: Option<Shape>,
+}
+
+const _: () = assert!(
+    HEAD_ELEMENTS_MAX * size_of::<ActionDescription>() <= FRAME_LEN_MAX,
+    "the lists of a head must not take more than a frame, even those of the largest elements",
+);
+const _: () = assert!(size_of::<Offer>() <= size_of::<ActionDescription>());
+
+/// A request to run an action.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Request {
+    /// Where the response goes.
+    pub callback_id: CallbackId,
+    /// Which action.
+    pub action: ByteString,
+    /// The node that is to run it; empty for any.
+    pub node: ByteString,
+    /// The node that asks; a branch leaves it empty and the master writes the name that is bound.
+    pub caller: ByteString,
+    /// How long the caller still waits. It goes down at each hop.
+    pub time_left: Option<Duration>,
+    /// The arguments.
+    pub payload: Payload,
+}
+
+/// What became of a request: its reply, or why there is none.
+pub type Outcome = Result<Payload, CallError>;
+
+/// The outcome of a request.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Response {
+    /// Which request.
+    pub callback_id: CallbackId,
+    /// Its reply, or why there is none.
+    pub outcome: Result<Payload, CallError>,
+}
+
+/// A call of a function that was passed as an argument.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Invoke {
+    /// Which function, by the id that its owner drew.
+    pub function: CallbackId,
+    /// Where the response goes, if one is wanted.
+    pub callback_id: Option<CallbackId>,
+    /// How long the caller still waits.
+    pub time_left: Option<Duration>,
+    /// The part of the outcome that the caller waits for: nothing if there is no callback id.
+    pub wants: Wants,
+    /// The arguments.
+    pub payload: Payload,
+}
+
+/// A new subscription.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Subscribe {
+    /// Where the response goes.
+    pub callback_id: CallbackId,
+    /// The key of the subscription.
+    pub key: SubscriptionKey,
+}
+
+/// The pattern and the group of a subscription. A node is sent an event once for a key, however many of its own handlers share it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct SubscriptionKey {
+    /// Which topics.
+    pub pattern: Pattern,
+    /// The group whose members share the events, each event going to one of them.
+    pub group: Option<ByteString>,
+}
+
+/// An event for the subscribers of its topic.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Publish {
+    /// Its topic.
+    pub topic: ByteString,
+    /// The node that published it; a branch leaves it empty and the master writes the name that is bound.
+    pub publisher: ByteString,
+    /// Whether it is for the subscribers that are in no group.
+    pub for_all: bool,
+    /// The groups that it is for.
+    pub groups: Vec<ByteString>,
+    /// The value that it carries.
+    pub payload: Payload,
+}
+
+/// An event for every node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Broadcast {
+    /// Its topic.
+    pub topic: ByteString,
+    /// The node that sent it; a branch leaves it empty and the master writes the name that is bound.
+    pub publisher: ByteString,
+    /// The value that it carries.
+    pub payload: Payload,
+}
+
+impl fmt::Debug for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A token must not find its way into a log.
+        f.debug_struct("Bind")
+            .field("version", &self.version)
+            .field("name", &self.name)
+            .field("credentials", &self.credentials.as_ref().map(|_| "(kept back)"))
+            .field("offers", &self.offers.len())
+            .field("subscriptions", &self.subscriptions)
+            .finish()
+    }
+}
+
+impl Frame {
+    /// The bytes that follow the head, for the frames that carry a user's value.
+    #[must_use]
+    pub fn payload(&self) -> Option<&Payload> {
+        FrameRef::from(self).payload()
+    }
+
+    /// The payload, to be changed; none for an error.
+    pub fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            Frame::Request(Request { payload, .. })
+            | Frame::Response(Response { outcome: Ok(payload), .. })
+            | Frame::Invoke(Invoke { payload, .. })
+            | Frame::Publish(Publish { payload, .. })
+            | Frame::Broadcast(Broadcast { payload, .. }) => Some(payload),
+            _ => None,
+        }
+    }
+}
+
+/// A frame to be written, borrowed: a request, a response or an event is written without making a [`Frame`] of it.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameRef<'a>(pub(super) Borrowed<'a>);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Borrowed<'a> {
+    Request(&'a Request),
+    Response(&'a Response),
+    Publish(&'a Publish),
+    Other(&'a Frame),
+}
+
+impl<'a> From<&'a Frame> for FrameRef<'a> {
+    fn from(frame: &'a Frame) -> Self {
+        match frame {
+            Frame::Request(request) => request.into(),
+            Frame::Response(response) => response.into(),
+            Frame::Publish(publish) => publish.into(),
+            other => Self(Borrowed::Other(other)),
+        }
+    }
+}
+
+impl<'a> From<&'a Request> for FrameRef<'a> {
+    fn from(request: &'a Request) -> Self {
+        Self(Borrowed::Request(request))
+    }
+}
+
+impl<'a> From<&'a Response> for FrameRef<'a> {
+    fn from(response: &'a Response) -> Self {
+        Self(Borrowed::Response(response))
+    }
+}
+
+impl<'a> From<&'a Publish> for FrameRef<'a> {
+    fn from(publish: &'a Publish) -> Self {
+        Self(Borrowed::Publish(publish))
+    }
+}
+
+impl<'a> FrameRef<'a> {
+    /// The bytes that follow the head, for the frames that carry a user's value.
+    #[must_use]
+    pub fn payload(self) -> Option<&'a Payload> {
+        match self.0 {
+            Borrowed::Request(Request { payload, .. })
+            | Borrowed::Response(Response { outcome: Ok(payload), .. })
+            | Borrowed::Publish(Publish { payload, .. })
+            | Borrowed::Other(
+                Frame::Invoke(Invoke { payload, .. }) | Frame::Broadcast(Broadcast { payload, .. }),
+            ) => Some(payload),
+            Borrowed::Response(Response { outcome: Err(error), .. }) => error.data(),
+            Borrowed::Other(_) => None,
+        }
+    }
+
+    /// The request that it answers, if it is a response.
+    #[must_use]
+    pub fn callback_id_of_response(self) -> Option<CallbackId> {
+        match self.0 {
+            Borrowed::Response(response) => Some(response.callback_id),
+            Borrowed::Request(_) | Borrowed::Publish(_) | Borrowed::Other(_) => None,
+        }
+    }
+
+    /// The frame itself. Copies names and shares the payload.
+    #[must_use]
+    pub fn to_frame(self) -> Frame {
+        match self.0 {
+            Borrowed::Request(request) => Frame::Request(request.clone()),
+            Borrowed::Response(response) => Frame::Response(response.clone()),
+            Borrowed::Publish(publish) => Frame::Publish(publish.clone()),
+            Borrowed::Other(frame) => frame.clone(),
+        }
+    }
+}
+
+/// Microseconds, as a deadline travels. A wait longer than 500,000 years is cut to that.
+pub(super) fn as_micros(time_left: Duration) -> u64 {
+    time_left.as_secs().saturating_mul(1_000_000).saturating_add(time_left.subsec_micros().into())
+}

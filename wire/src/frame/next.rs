@@ -1,0 +1,77 @@
+//! A frame of a block while it is read: requests, replies and events are handed on where they stand.
+
+use super::error::FrameError;
+use super::kinds::{Frame, Publish, Request, Response};
+use crate::encoding::Encoding;
+use crate::id::CallbackId;
+use crate::payload::{Callbacks, Payload, PayloadRef};
+use bytes::Bytes;
+
+/// The next frame of a block: nearly all are requests, replies and events, and those are not made a [`Frame`] of, since that is
+/// as large as its largest variant.
+#[derive(Debug)]
+pub enum Next<'a> {
+    /// A request. [`Frames::next_request_of_run`](crate::Frames::next_request_of_run) reads the others of its run.
+    Request(Request),
+    /// A reply without functions.
+    Reply {
+        /// The request that it settles.
+        callback_id: CallbackId,
+        /// The value, where it stands.
+        payload: BlockPayload<'a>,
+    },
+    /// An event. [`Frames::next_event_of_run`](crate::Frames::next_event_of_run) reads the others of its run.
+    Event(Publish),
+    /// Any other frame: also a response that is an error or passes functions.
+    Other(Frame),
+    /// Bytes that are no frame. It is the last of its block: where the next frame begins cannot be told.
+    Broken(FrameError),
+}
+
+/// A payload without functions that stands in a block. Reading it there costs nothing; sharing it holds the block.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockPayload<'a> {
+    pub(super) block: &'a Bytes,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) encoding: Encoding,
+}
+
+/// The functions of a payload that passes none.
+static NO_CALLBACKS: Callbacks = Callbacks::none();
+
+impl Next<'_> {
+    /// The frame itself, whose payload shares the block.
+    ///
+    /// # Errors
+    ///
+    /// When it is [`Next::Broken`].
+    pub fn into_frame(self) -> Result<Frame, FrameError> {
+        match self {
+            Next::Request(request) => Ok(Frame::Request(request)),
+            Next::Reply { callback_id, payload } => {
+                Ok(Frame::Response(Response { callback_id, outcome: Ok(payload.share()) }))
+            }
+            Next::Event(event) => Ok(Frame::Publish(event)),
+            Next::Other(frame) => Ok(frame),
+            Next::Broken(error) => Err(error),
+        }
+    }
+}
+
+impl<'a> BlockPayload<'a> {
+    /// To be read where it stands.
+    #[must_use]
+    #[inline]
+    pub fn by_ref(self) -> PayloadRef<'a> {
+        let bytes = &self.block[self.start..self.end];
+        PayloadRef { encoding: self.encoding, bytes, callbacks: &NO_CALLBACKS }
+    }
+
+    /// To be kept: it holds the block, however long that is.
+    #[must_use]
+    #[inline]
+    pub fn share(self) -> Payload {
+        Payload::new(self.encoding, self.block.slice(self.start..self.end))
+    }
+}
