@@ -338,6 +338,34 @@ async fn a_late_reply_and_one_that_nobody_asked_for_miss() {
     assert_eq!(mesh.master.snapshot().await.unwrap().sessions.len(), 2, "nobody was closed for it");
 }
 
+/// Its entry stayed in the tables of both sessions until a link was lost, and the request ran on.
+#[actix::test]
+async fn a_request_whose_caller_neither_cancels_nor_leaves_ends_with_its_deadline() {
+    let mesh = Mesh::of(MasterActor::new("master").heartbeat(Duration::from_millis(700))).await;
+    let mut provider = RawBranch::bound(&mesh, "provider", &["ask"]).await;
+    let mut caller = RawBranch::bound(&mesh, "caller", &[]).await;
+    let Frame::Request(ask) = request(1, "ask") else { unreachable!("it is a request") };
+    caller.say(&Frame::Request(Request { time_left: Some(Duration::from_millis(20)), ..ask })).await;
+    let asked = provider.hear_request().await;
+    assert_eq!(provider.hear_answer().await, Some(Frame::Cancel(asked.callback_id)));
+    let Some(Frame::Response(Response { callback_id, outcome })) = caller.hear_answer().await else {
+        panic!("it is told");
+    };
+    let error = outcome.expect_err("nobody has answered it");
+    assert_eq!((callback_id.0, error.code(), error.fate()), (1, Code::REQUEST_TIMEOUT, Fate::Unknown));
+}
+
+#[actix::test]
+async fn a_drain_turns_away_connections_that_have_not_bound() {
+    let mesh = Mesh::start().await;
+    let mut unbound = RawBranch::connect(&mesh).await;
+    // Connections are taken in one after the other.
+    let _bound = RawBranch::bound(&mesh, "bound", &[]).await;
+    mesh.master.drain(Duration::from_secs(1)).await.unwrap();
+    let refused = unbound.is_refused().await;
+    assert_eq!((refused.code, refused.may_return), (Code::DRAINING, true));
+}
+
 #[actix::test]
 async fn a_reply_that_comes_in_pieces_is_one_reply() {
     let mesh = Mesh::start().await;
