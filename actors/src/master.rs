@@ -78,7 +78,7 @@ struct Master {
     alarm: Alarm,
 }
 
-/// What handles share with this master. Sent by a handle that was made from its address.
+/// Gives the node of this master, which its handles share. Sent by a handle that was made from its address.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "Arc<Node>")]
 pub struct Attach;
@@ -115,7 +115,7 @@ impl MasterActor {
         self
     }
 
-    /// Lets in only whom this recipient lets in; its [`Permissions`] says what each may do. It has the rest of the bind deadline
+    /// Lets in the branches that this recipient lets in; its [`Permissions`] says what each may do. It has the rest of the bind deadline
     /// to answer. With a token too, the token is checked first.
     #[must_use]
     pub fn authenticate(mut self, recipient: Recipient<Authenticate>) -> Self {
@@ -199,7 +199,7 @@ impl MasterActor {
         self
     }
 
-    /// What handles on it share with it.
+    /// The node of this master, which its handles share.
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.node
@@ -209,7 +209,7 @@ impl MasterActor {
         self.running.as_mut().expect("it is made in `started`, before anything else")
     }
 
-    /// Ends a turn: asks the registry about all new actions, and sends to the sessions what the turn made.
+    /// Ends a turn: asks the registry about all new actions, and sends the messages of the turn to the sessions.
     fn end_turn(&mut self, context: &mut Context<Self>) {
         let this = self.running();
         let unasked = this.calls.take_unasked();

@@ -1,4 +1,4 @@
-//! Whether a branch may bind: the token first, then whoever checks identities.
+//! Whether a branch may bind: the token is checked first, then the recipient that checks identities is asked.
 
 use super::permissions::{Authenticate, Permissions};
 use super::surroundings::Config;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-/// A batch of items for each receiver. The receiver is shared with the entries that name it too.
+/// A batch of items for each receiver. Entries of requests share the receiver.
 pub(crate) type Batches<To, T> = Vec<(Rc<To>, Vec<T>)>;
 
 /// Adds an item to the batch of the receiver for which `is` holds, and gives that receiver. `share` makes the receiver of a batch that

@@ -16,7 +16,7 @@ pub(crate) struct Dispatch<P> {
     balance: Balance,
     /// At most [`ROUTE_CACHE_MAX`].
     routes: HashMap<ByteString, Arc<Route<P>>>,
-    /// The route of the last request: requests that come together are for one action more often than not.
+    /// The route of the last request of this turn: most requests of a block are for one action.
     last: Option<(ByteString, arc_swap::Guard<Arc<Providers<P>>>)>,
     /// Requests for actions of which the registry is being asked, in the order in which they came; none in the place of a request that
     /// was cancelled. Bounded by what its owner may have in flight, which counts `cancelled` too.
@@ -72,7 +72,7 @@ impl<P: Provider> Dispatch<P> {
     #[inline]
     pub(crate) fn route(&mut self, action: &ByteString, node: &str) -> Option<Routed<'_, P>> {
         if self.last.as_ref().is_none_or(|(last, _)| last != action) {
-            // Requests do not overtake those that wait.
+            // A request does not overtake earlier ones for the action.
             if !self.waiting.is_empty() && self.waiting.contains_key(action) {
                 return None;
             }
@@ -90,7 +90,7 @@ impl<P: Provider> Dispatch<P> {
 
     /// Keeps a request until its action has been looked up.
     pub(crate) fn wait(&mut self, request: Request, deadline: Option<Instant>) -> WaitsAt {
-        // Names from a frame share its buffer: what is kept in the route cache must not keep that.
+        // A name from a frame shares the buffer of its block, which the route cache would keep.
         let action = match self.waiting.get_key_value(&request.action) {
             Some((action, _)) => action.clone(),
             None => {
@@ -112,7 +112,7 @@ impl<P: Provider> Dispatch<P> {
         }
     }
 
-    /// How many requests were cancelled whose places are not free yet: those of an action are when it has been looked up.
+    /// How many places cancelled requests still take: an action's are free when the registry has answered.
     pub(crate) fn cancelled(&self) -> usize {
         self.cancelled
     }

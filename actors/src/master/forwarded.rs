@@ -1,5 +1,5 @@
-//! What sessions, and the master, hand each other when one relays for another: requests one way, outcomes the other. Values only;
-//! the messages that carry them are in `handle.rs`.
+//! Requests that a session or the master forwards to another session, and their outcomes. Values only; `handle.rs` has the messages
+//! that carry them.
 
 use super::batches::Batches;
 use crate::link::refusal::gone;
@@ -30,24 +30,24 @@ pub(crate) struct Forwarded {
     pub(crate) payload: Payload,
 }
 
-/// What a forwarded request is for.
+/// The target of a forwarded request.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Target {
     /// An action that the branch offers.
     Action(ByteString),
-    /// A function that the branch lent, and what its caller waits for.
+    /// A function that the branch lent. Its caller waits for a result, the end, or nothing.
     Function(CallbackId, Wants),
 }
 
 /// The outcome of a forwarded request, on its way back.
 pub(crate) struct Replied {
     pub(crate) id_at_caller: CallbackId,
-    /// A branch may use an id again once it has cancelled the request: this tells the two requests apart.
+    /// Tells the request from a later one under its id: a branch may use an id again when it has cancelled the request.
     pub(crate) id_at_provider: CallbackId,
     pub(crate) outcome: Outcome,
 }
 
-/// What one block of frames, or one message, makes a session or the master say to others: one message for each receiver.
+/// The messages to other sessions that one block of frames, or one message, gives rise to: one for each receiver.
 pub(crate) struct Outgoing<P, M> {
     pub(crate) forwards: Batches<P, Forwarded>,
     pub(crate) replies: Batches<Arc<Caller<M>>, Replied>,

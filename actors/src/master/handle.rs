@@ -34,7 +34,7 @@ struct Shared {
 /// The session, or the master, that forwards requests and takes their outcomes.
 pub(crate) type ForwardingCaller = Caller<Recipient<Replies>>;
 
-/// What a session takes.
+/// The mailboxes of a session, one for each message.
 pub(crate) struct SessionMailboxes {
     pub(crate) forward: Recipient<Forward>,
     pub(crate) replies: Recipient<Replies>,
@@ -80,13 +80,13 @@ pub(crate) struct Release(pub(crate) CallbackId);
 #[rtype(result = "()")]
 pub(crate) struct Evict;
 
-/// The drain is over: the callers of what is still in flight are told so, and the link closes. Sent by the master, when every session has
-/// had its time: one that closed earlier would end what others wait for.
+/// The drain is over: requests in flight end with an error, and the link closes. Sent by the master when every session has had its time: a
+/// session that closed earlier would end requests of other branches.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Close;
 
-/// Takes no more and finishes what is in flight. Sent by the master.
+/// Takes no more requests and finishes those in flight. Sent by the master.
 #[derive(Message)]
 #[rtype(result = "Drained")]
 pub(crate) struct Drain {

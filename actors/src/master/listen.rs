@@ -92,7 +92,7 @@ impl Listen {
         Self { asked, on, allowed: Allowed::all(), results: ResultStyle::default() }
     }
 
-    /// What those may do who come this way; none if each is checked.
+    /// The permissions of every client of this listener; none if each bind is checked.
     pub(super) fn admitted(&self) -> Option<Permissions> {
         matches!(self.on, ListenOn::LightRpc | ListenOn::Dnode).then(|| only_calls(&self.allowed))
     }
@@ -118,7 +118,7 @@ impl Listen {
     }
 }
 
-/// What a client may do that was not asked who it is.
+/// The permissions of a client without an identity.
 fn only_calls(allowed: &Allowed) -> Permissions {
     Permissions {
         call: allowed.patterns().map(<[_]>::to_vec),

@@ -33,13 +33,13 @@ pub struct RouterActor {
 /// One subscription of a node.
 #[derive(Clone, PartialEq, Debug)]
 struct Member {
-    node: Node,
+    listener: Listener,
     group: Option<ByteString>,
 }
 
-/// A node that is subscribed.
+/// A node that is subscribed: it hands an event to its own handlers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-enum Node {
+enum Listener {
     /// The master of this router.
     Own,
     Branch(SessionId),
@@ -120,11 +120,11 @@ impl RouterActor {
         let Some(first) = events.first() else {
             return;
         };
-        let mut plain: Vec<Node> = Vec::new();
-        let mut grouped: HashMap<&ByteString, Vec<Node>> = HashMap::new();
+        let mut plain: Vec<Listener> = Vec::new();
+        let mut grouped: HashMap<&ByteString, Vec<Listener>> = HashMap::new();
         self.trie.for_each_match(&first.topic, &mut |member| match &member.group {
-            None => plain.push(member.node),
-            Some(group) => grouped.entry(group).or_default().push(member.node),
+            None => plain.push(member.listener),
+            Some(group) => grouped.entry(group).or_default().push(member.listener),
         });
         if events.len() > 1 && !grouped.is_empty() {
             drop(grouped);
@@ -134,15 +134,15 @@ impl RouterActor {
         plain.sort_unstable();
         plain.dedup();
         // The publisher has served its own handlers, but not its groups: those are chosen here, once for all nodes.
-        plain.retain(|node| from.is_none_or(|from| *node != Node::Branch(from)));
+        plain.retain(|node| from.is_none_or(|from| *node != Listener::Branch(from)));
         let mut once = None;
         for node in plain {
             match node {
-                Node::Own => {
+                Listener::Own => {
                     events.iter().for_each(|event| self.own.deliver_next(event.into()));
                     self.own.end_run();
                 }
-                Node::Branch(id) => {
+                Listener::Branch(id) => {
                     let (bytes, longest) = once.get_or_insert_with(|| {
                         let longest = encode_run(events, encoded);
                         (encoded.split().freeze(), longest)
@@ -172,12 +172,12 @@ impl RouterActor {
     }
 
     /// One member of a group gets the event: whose turn it is, or the next one that has room.
-    fn publish_to_group(&self, turn: usize, group: &ByteString, members: &[Node], event: &Event) {
+    fn publish_to_group(&self, turn: usize, group: &ByteString, members: &[Listener], event: &Event) {
         // A member that has no room is passed over: the group is served as long as one of it can be.
         for step in 0..members.len() {
             match members[turn.wrapping_add(step) % members.len()] {
-                Node::Own => return self.own.deliver_to_group(group, event),
-                Node::Branch(id) => {
+                Listener::Own => return self.own.deliver_to_group(group, event),
+                Listener::Branch(id) => {
                     let session = self.sessions.get(&id).map(|(session, _)| session);
                     let last = step + 1 == members.len();
                     let fits = session.filter(|session| last || session.outbox().has_room(Kind::Event));
@@ -244,7 +244,7 @@ impl Handler<Subscribe> for RouterActor {
         }
         for key in keys {
             if !there.contains(&key) {
-                let member = Member { node: Node::Branch(id), group: key.group.clone() };
+                let member = Member { listener: Listener::Branch(id), group: key.group.clone() };
                 self.trie.insert(&key.pattern, member);
                 there.insert(key);
             }
@@ -261,7 +261,7 @@ impl Handler<Unsubscribe> for RouterActor {
             return;
         };
         if there.remove(&key) {
-            self.trie.remove(&key.pattern, &Member { node: Node::Branch(session), group: key.group });
+            self.trie.remove(&key.pattern, &Member { listener: Listener::Branch(session), group: key.group });
         }
     }
 }
@@ -276,7 +276,7 @@ impl Handler<SubscribeOwn> for RouterActor {
             }
             SubscribeTo::Topics(key) => {
                 if self.own.insert(id, key.clone(), subscriber) {
-                    self.trie.insert(&key.pattern, Member { node: Node::Own, group: key.group });
+                    self.trie.insert(&key.pattern, Member { listener: Listener::Own, group: key.group });
                 }
             }
         }
@@ -289,7 +289,7 @@ impl Handler<UnsubscribeOwn> for RouterActor {
     fn handle(&mut self, UnsubscribeOwn(id): UnsubscribeOwn, _: &mut Context<Self>) {
         self.own_broadcasts.remove(id);
         if let Some(key) = self.own.remove(id) {
-            self.trie.remove(&key.pattern, &Member { node: Node::Own, group: key.group });
+            self.trie.remove(&key.pattern, &Member { listener: Listener::Own, group: key.group });
         }
     }
 }
@@ -302,7 +302,7 @@ impl Handler<Leave> for RouterActor {
             return;
         };
         for key in keys {
-            self.trie.remove(&key.pattern, &Member { node: Node::Branch(session), group: key.group });
+            self.trie.remove(&key.pattern, &Member { listener: Listener::Branch(session), group: key.group });
         }
     }
 }

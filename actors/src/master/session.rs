@@ -1,10 +1,10 @@
 //! The master's end of one link. It checks the bind, then relays: requests of its branch to the nodes that answer them, requests of
-//! other nodes to its branch, events to the router. A relay reads heads only; it never opens a payload. What is relayed where is
-//! decided in `session/relay.rs`; the actor carries.
+//! other nodes to its branch, events to the router. A relay reads heads only; it never opens a payload. The [`Relay`] decides, without
+//! an actor or a clock; the session actor carries out its decisions.
 //!
 //! It takes blocks of frames from its link, [`Forward`] and [`Cancel`] from the sessions (and the master) whose requests it
 //! relays, [`Replies`] from the sessions that it relayed to, [`Evict`] from the registry, [`Release`], [`Drain`] and [`Close`] from
-//! the master. It waits for no other session; what it asks of registry and router is answered past it, straight into its outbox.
+//! the master. It waits for no other session; registry and router answer its questions straight into its outbox.
 
 mod admission;
 #[cfg(any(test, fuzzing))]
@@ -68,7 +68,7 @@ pub struct SessionActor {
     link: Option<Box<dyn Link>>,
     handle: Option<SessionHandle>,
     peer: String,
-    /// What the branch may do, if its listener lets everyone in.
+    /// The permissions of a branch whose listener lets everyone in; none if its bind is checked.
     admitted: Option<Permissions>,
     name: ByteString,
     permissions: Permissions,
@@ -84,12 +84,12 @@ pub struct SessionActor {
     pending: Pending,
     in_flight: Rc<InFlight>,
     writer: Option<JoinHandle<()>>,
-    block: OfBlock,
+    block: BlockState,
 }
 
-/// What gathers while one block is read, besides what the relay says to others.
+/// State of the block that is being read, besides the messages that the relay gathers.
 #[derive(Default)]
-struct OfBlock {
+struct BlockState {
     /// Replies of the master's own actions.
     own_replies: Gathered,
     events: Vec<Event>,
@@ -108,11 +108,11 @@ struct InFlight {
     idle: Notify,
 }
 
-/// A branch as its session writes requests of other nodes to it.
+/// Writes requests of other nodes to the branch.
 struct ToBranch<'a> {
     held: OutboxGuard<'a>,
     name: &'a str,
-    /// What each request changes, and the caller that they have in common.
+    /// Rewritten for each request; the caller stays for all requests of a message.
     request: Request,
 }
 
@@ -142,7 +142,7 @@ impl SessionActor {
             pending: Pending::default(),
             in_flight: Rc::default(),
             writer: None,
-            block: OfBlock::default(),
+            block: BlockState::default(),
         }
     }
 
@@ -282,7 +282,7 @@ impl SessionActor {
         if let Err(refused) = check_bind(&bind) {
             return self.refuse(Code::BIND_ERROR, &refused.why, refused.may_return, context);
         }
-        // Names from a frame share its buffer, and the buffer holds the credentials: what is kept is copied.
+        // Names from a frame share its buffer, and the buffer holds the credentials: the name is copied.
         self.name = ByteString::from(&*bind.name);
         self.relay.bind(self.name.clone());
         self.me().set_name(self.name.clone());
@@ -316,7 +316,7 @@ impl SessionActor {
     }
 
     fn request(&mut self, mut request: Request, now: Instant, context: &mut Context<Self>) {
-        // Also of a request that is refused: the functions that came with it are given back.
+        // Before anything is refused: functions that came with a refused request are released.
         let borrowed = borrow(&mut request.payload, self.outbox(), || self.lender());
         let allowed = borrowed.and_then(|()| {
             let allowed = allows(self.permissions.call.as_deref(), &request.action);
@@ -348,8 +348,8 @@ impl SessionActor {
         }
     }
 
-    /// Answers the rest of a run of requests that the master itself answers. Action, caller and deadline are those of its first request, and
-    /// so is the permission.
+    /// Answers the rest of a run of requests that the master itself answers. The action was looked up and permitted with the first request of
+    /// the run; caller and deadline are taken from it.
     fn answer_run(&mut self, frames: &mut Frames, context: &mut Context<Self>) {
         let Some(run) = self.block.run.take() else {
             return;
@@ -423,8 +423,8 @@ impl SessionActor {
         self.carry_out(decision, context);
     }
 
-    /// The number of a function at the branch of another session of this master, if that is what it is. The session becomes the `lender` of
-    /// this block, unless it has ended.
+    /// The number of a function that was borrowed over a session of this master; none for any other function. The session becomes the
+    /// `lender` of this block, unless it has ended.
     fn find_lender(&mut self, function: &Function) -> Option<CallbackId> {
         let (lender, number) = borrowed_over(function)?;
         let NodeLender { node, link } = lender.as_any().downcast_ref()?;
@@ -438,7 +438,7 @@ impl SessionActor {
         Some(number)
     }
 
-    /// Takes an event, and those of its run that follow it in the block.
+    /// Publishes an event, and the rest of its run in the block.
     fn publish(&mut self, publish: meshwork_wire::Publish, frames: Option<&mut Frames>) {
         if check_topic(&publish.topic).is_err()
             || !allows(self.permissions.publish.as_deref(), &publish.topic)
@@ -476,7 +476,7 @@ impl SessionActor {
         self.outbox().respond(callback_id, outcome);
     }
 
-    /// Says to the others what the block made: one message for each of them.
+    /// Sends the messages that the block made: one for each receiver.
     fn end_turn(&mut self, context: &mut Context<Self>) {
         self.outbox().push_gathered(&self.block.own_replies);
         if self.outbox().is_overfull() {
@@ -484,7 +484,7 @@ impl SessionActor {
             self.outbox().close_now();
             context.stop();
         }
-        // It was read out of a block, which it would keep.
+        // The context of the run was read out of the block, and would keep it.
         self.block.run = None;
         self.block.lender = None;
         let unasked = self.relay.take_unasked();
@@ -500,7 +500,7 @@ impl SessionActor {
         }
     }
 
-    /// Sends what the relay says to others.
+    /// Sends the messages of the relay, and publishes its load.
     fn send(&mut self) {
         self.relay.end_turn();
         if let Some(me) = &self.handle {
@@ -538,14 +538,14 @@ impl SessionActor {
         }
     }
 
-    /// Writes what stands in the outbox, hears nothing more, and stops when the branch has gone or has had its time.
+    /// Writes the rest of the outbox, hears nothing more, and stops when the branch has closed the link or has had its time.
     fn close(&mut self, context: &mut Context<Self>) {
         self.leave();
         self.outbox().close();
         context.run_later(LINGER, |_, context| context.stop());
     }
 
-    /// Out of the registry, out of the router, and everyone who waits is told. Done once, whatever ends the session.
+    /// Takes the session out of registry and router, and ends all requests in flight. Done once, however the session ends.
     fn leave(&mut self) {
         if !self.me().set_gone() {
             return;
@@ -629,7 +629,7 @@ impl Actor for SessionActor {
             if tokio::runtime::Handle::try_current().is_err() {
                 return writer.abort();
             }
-            // What stands in the outbox may still leave, as long as the peer takes it.
+            // The rest of the outbox may still leave, as long as the peer reads.
             actix_rt::spawn(async move {
                 if tokio::time::timeout(LINGER, &mut writer).await.is_err() {
                     writer.abort();
@@ -786,7 +786,7 @@ impl Handler<Drain> for SessionActor {
             answered.await;
         };
         let waiting = async move {
-            // Whether they settled in time shows in what is left.
+            // The requests left in flight show whether all settled in time.
             let _ = tokio::time::timeout(within, settled).await;
         };
         Box::pin(waiting.into_actor(self).map(move |(), this, _| {
@@ -845,8 +845,7 @@ fn answer(
     context
 }
 
-/// An event without functions: no single node could be said to hold a function that came with one, and events with functions are refused
-/// where they are written.
+/// Drops the functions of an event: many nodes would hold each, and nobody could say when to release it. Our branches refuse to publish them.
 fn without_callbacks(payload: Payload) -> Payload {
     Payload { callbacks: Callbacks::none(), ..payload }
 }

@@ -1,4 +1,4 @@
-//! What the sessions of a master share: its configuration, its registry and its router, its node, and each other.
+//! The surroundings that all sessions of a master share: its configuration, registry, router and node, and each other.
 
 use super::forwarded::MASTER;
 use super::handle::SessionHandle;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// What a master was told when it was built.
+/// The configuration of a master.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) heartbeat: Duration,
@@ -32,7 +32,7 @@ pub(crate) struct Config {
     pub(crate) spawner: Option<Arc<dyn SessionSpawner>>,
 }
 
-/// What the sessions of a master share.
+/// Shared by a master and its sessions.
 pub(crate) struct MasterShared {
     pub(crate) name: ByteString,
     pub(crate) config: Config,

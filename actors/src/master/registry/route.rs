@@ -25,9 +25,9 @@ pub(crate) trait Provider: Clone {
     fn name(&self) -> &str;
     /// Draws an id for a request to the branch, never twice.
     fn next_id(&self) -> CallbackId;
-    /// Counts a call of a function of the branch that nobody waits for, unless too many of those are on their way to the session.
+    /// Counts a notification, a call of a function of the branch that nobody waits for; `false` if too many are on their way to the session.
     fn begin_notification(&self) -> bool;
-    /// Such a call has reached the session, or will not.
+    /// A notification has reached the session, or was dropped before.
     fn end_notification(&self);
     /// How many requests it has in flight.
     fn in_flight(&self) -> usize;
@@ -65,9 +65,9 @@ pub(crate) struct Providers<S> {
 pub(crate) enum NoProvider {
     /// Nobody offers it, or not the node that was named.
     None,
-    /// Those who do are draining.
+    /// Every provider is draining.
     Draining,
-    /// Those who do have no room.
+    /// No provider has room.
     Overloaded,
 }
 
@@ -117,7 +117,7 @@ impl<S: Provider> Route<S> {
 }
 
 impl<S: Provider> Providers<S> {
-    /// The master's own answer, which wins over those of branches.
+    /// The master's own answer, which wins over the branches.
     pub(crate) fn own(&self) -> Option<&Action> {
         self.own.as_ref()
     }
@@ -126,7 +126,7 @@ impl<S: Provider> Providers<S> {
         &self.branches
     }
 
-    /// Whether nobody answers any more: whoever kept the route looks the action up again.
+    /// Whether nobody answers any more: a session that kept the route looks the action up again.
     pub(crate) fn is_empty(&self) -> bool {
         self.own.is_none() && self.branches.is_empty()
     }

@@ -1,5 +1,5 @@
 //! Who is bound under which name, and who offers which action. It decides; `registry.rs` receives and sends. Nothing in here
-//! is an actor, so it is generic over what a session is to whoever asks.
+//! is an actor, so it is generic over the handle of a session.
 
 use super::route::{Provider, Route};
 use hashbrown::{HashMap, HashSet};
@@ -71,7 +71,7 @@ impl<S: Provider> Table<S> {
         Self { nodes: HashMap::new(), names: HashMap::new(), actions: HashMap::new(), wide: 0 }
     }
 
-    /// Takes a session in; gives those that it replaces, which are out from now on.
+    /// Takes a session in; gives the sessions that it replaces, which are out from now on.
     pub(crate) fn bind(
         &mut self,
         id: SessionId,
@@ -90,7 +90,7 @@ impl<S: Provider> Table<S> {
         Ok(replaced)
     }
 
-    /// Adds actions to a session; gives those that it did not offer before.
+    /// Adds actions to a session; gives the actions that it did not offer before.
     pub(crate) fn offer(
         &mut self,
         id: SessionId,
@@ -112,7 +112,7 @@ impl<S: Provider> Table<S> {
         Ok(new)
     }
 
-    /// Takes actions from a session; gives those that it did offer.
+    /// Takes actions from a session; gives the actions that it did offer.
     pub(crate) fn withdraw(&mut self, id: SessionId, actions: &[ByteString]) -> Vec<(ByteString, Encoding)> {
         let Some(member) = self.nodes.get_mut(&id) else {
             return Vec::new();

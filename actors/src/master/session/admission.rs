@@ -29,7 +29,7 @@ impl BindRefused {
     }
 }
 
-/// What can be said against a bind at once.
+/// Checks a bind as far as that needs nobody else.
 pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     if bind.version != PROTOCOL_VERSION {
         return Err(BindRefused::for_good(format!(
@@ -53,8 +53,8 @@ pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     Ok(())
 }
 
-/// Binds a branch: checks who it is and what it may do, registers it, subscribes it. `admitted` is what a branch may do whose listener
-/// lets everyone in. Between the registration and the end, requests for the branch may come in already.
+/// Binds a branch: checks who it is and what it may do, registers it, subscribes it. `admitted` has the permissions of a branch whose
+/// listener lets everyone in. Between the registration and the end, requests for the branch may come in already.
 pub(super) async fn admit(
     master: Arc<MasterShared>,
     session: SessionHandle,
@@ -89,7 +89,7 @@ pub(super) async fn admit(
     }
 }
 
-/// Tells the branch that it is bound, and what it may rely on.
+/// Tells the branch that it is bound, with the bounds of this master.
 pub(super) fn say_bound(master: &MasterShared, session: &SessionHandle, outbox: &Outbox) {
     let config = &master.config;
     outbox.say(&Frame::Bound(Bound {

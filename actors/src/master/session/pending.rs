@@ -81,7 +81,7 @@ impl Pending {
     }
 }
 
-/// The place of one request among those that are not answered; dropping it gives it back.
+/// Counts one request that is not answered; dropping it ends that.
 struct PendingPlace(Rc<Cell<usize>>);
 
 impl Drop for PendingPlace {

@@ -1,6 +1,6 @@
 //! What a session relays, as a value: requests of its branch that other nodes answer, and requests of other nodes that its branch
-//! answers. Frames, messages and moments come in; what to write to the branch goes out through closures and [`Decision`]s, and what to
-//! say to other sessions gathers in [`Outgoing`]. The session actor carries all of that out and decides nothing.
+//! answers. Frames, messages and moments come in. Frames for the branch go out through closures and [`Decision`]s; messages to other
+//! sessions gather in [`Outgoing`]. The session actor carries them out and decides nothing.
 //!
 //! Each request is answered once, and truly: one that was never written to its provider is *not sent*, one that was written and not
 //! answered is *unknown*. An entry ends with the answer, the cancel, the deadline or the link.
@@ -35,7 +35,7 @@ pub(crate) struct Relay<P, M> {
     /// Requests of other nodes that came between the registration and the end of the bind. Ids are drawn in the order in which a caller
     /// forwards, so this keeps that order.
     early: BTreeMap<CallbackId, (SharedCaller<M>, Forwarded)>,
-    /// What the others are told when the block, or the message, has been taken.
+    /// The messages that leave when the block, or the message, has been taken.
     pub(crate) outgoing: Outgoing<P, M>,
     /// How many frames of the block are not taken yet: the most that a batch may still grow by.
     pub(crate) may_follow: usize,
@@ -59,7 +59,7 @@ struct Serving<M> {
     deadline: Option<Instant>,
 }
 
-/// What the session does about a request of its branch.
+/// How a session goes on with a request of its branch.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Nothing now: it was forwarded, or waits for the registry.
@@ -146,7 +146,7 @@ impl<P: Provider, M> Relay<P, M> {
         self.name = name;
     }
 
-    /// The branch is bound: what came for it meanwhile is written.
+    /// The branch is bound: requests that came for it meanwhile are written.
     pub(crate) fn bound(
         &mut self,
         now: Instant,
@@ -160,7 +160,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     // Requests of this branch.
 
-    /// Takes a request of the branch; `allowed` is the error of one that it may not make. What is not in use and not refused is
+    /// Takes a request of the branch; `allowed` is an error if the branch may not make it. A request that is not refused is
     /// forwarded, or waits for the registry, or is answered by the master.
     #[inline]
     pub(crate) fn request(
@@ -341,7 +341,7 @@ impl<P: Provider, M> Relay<P, M> {
         let refuse = |code, why: String| Err(CallError::new(code, Fate::NotSent, why));
         match (self.phase, &forwarded.target) {
             (Phase::Binding | Phase::Bound, _) => {}
-            // What is in flight may call the functions that came with it until it is finished.
+            // A request in flight may call the functions that came with it until it is finished.
             (Phase::BranchDrains | Phase::Draining, Target::Function(..)) => {}
             (Phase::BranchDrains | Phase::Draining, Target::Action(_)) => {
                 return refuse(Code::DRAINING, format!("{} is draining", self.name));
@@ -386,8 +386,8 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
-    /// Ends the requests to the branch whose deadlines have passed; their callers have most likely given up already. Gives those that the
-    /// branch is to be told of.
+    /// Ends the requests to the branch whose deadlines have passed; most callers have given up already. Gives the ids that are to be
+    /// cancelled at the branch.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<CallbackId> {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         for (id, (caller, forwarded)) in std::mem::take(&mut self.early) {
@@ -412,7 +412,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     // The end.
 
-    /// The branch takes no more requests. What was written to it before is in flight.
+    /// The branch takes no more requests. Those written to it before stay in flight.
     pub(crate) fn branch_drains(&mut self) {
         if self.phase == Phase::Bound {
             self.phase = Phase::BranchDrains;
@@ -428,7 +428,7 @@ impl<P: Provider, M> Relay<P, M> {
         drains
     }
 
-    /// The time of a drain is over: the branch is told what became of its requests that are still in flight. [`Relay::leave`] follows.
+    /// The time of a drain is over: the requests of the branch that are in flight end with an error. [`Relay::leave`] follows.
     pub(crate) fn abandon(&mut self, mut respond: impl FnMut(CallbackId, CallError)) {
         for (callback_id, requested) in self.requested.take_all() {
             let fate = match requested {
@@ -448,12 +448,12 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
-    /// The link has ended, or will: requests of the branch are cancelled where they are answered, and callers of requests to it are told
-    /// what became of those.
+    /// The link has ended, or will: requests of the branch are cancelled at their providers, and requests to the branch end with an error:
+    /// unknown if they were written, else not sent.
     pub(crate) fn leave(&mut self) {
         self.phase = Phase::Closing;
         self.dispatch.clear();
-        // The branch has gone, so what it asked for in this very block need not leave.
+        // The branch has gone, so its requests of this very block need not leave.
         for (to, requests) in self.outgoing.forwards.drain(..) {
             requests.iter().filter(|request| request.is_notification()).for_each(|_| to.end_notification());
         }
