@@ -10,14 +10,14 @@ use futures::future::BoxFuture;
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::calls::Reply;
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::node::{Arguments, Call as ActorCall, Head, Node as ActorNode, PendingCall, WhenDown};
+use meshwork_actors::node::{Arguments, Call as ActorCall, Head, Node as ActorNode, WhenDown};
 use meshwork_wire::limits::CALL_WITHIN;
-use meshwork_wire::{ByteString, CallError, Code, EncodeError, Encoding, Fate, Payload};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Payload};
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// A call: nothing is sent before it is first polled, and dropping it cancels the call, at the far end too.
@@ -26,33 +26,35 @@ use std::time::Duration;
 /// by default after 10 s.
 #[must_use = "a call is not made before it is awaited"]
 pub struct Calling<R> {
-    state: State,
+    /// None before the handle of a master is used for the first time, and when the arguments cannot be written.
+    node: Option<Arc<ActorNode>>,
+    stage: Stage,
     decode: fn(Reply) -> Result<R, CallError>,
 }
 
-enum State {
-    /// Not polled yet, and written here when it is.
-    Ready {
-        node: Arc<ActorNode>,
+enum Stage {
+    /// Not polled yet, and written by the task that polls it.
+    Written {
         head: Head,
         arguments: Arguments,
     },
     /// Not polled yet, and written by the actor of the node, or answered by it.
-    Asked(Box<Asked>),
-    /// The arguments cannot be written.
-    Failed(CallError),
-    /// The handle of a master is used for the first time: the master is asked for what they share.
-    Attaching(BoxFuture<'static, Result<(Arc<ActorNode>, ActorCall), CallError>>),
-    Pending(PendingCall),
+    Unwritten(Box<ActorCall>),
+    /// Something that is done before the call can be submitted.
+    Before(Box<Before>),
+    /// Submitted.
+    InFlight(CallbackId),
     Done,
 }
 
-/// A call that the actor of the node writes, or answers itself.
-struct Asked {
-    node: Node,
-    call: ActorCall,
-    /// The arguments in the other encoding, while it is not known which one is wanted.
-    instead: Option<Payload>,
+enum Before {
+    /// The arguments cannot be written.
+    Failed(Option<CallError>),
+    /// Not polled yet: the handle of a master is used for the first time. The arguments are there in the other encoding too, since it is
+    /// not known which one is wanted.
+    Unattached { node: Node, call: ActorCall, instead: Option<Payload> },
+    /// The master is asked for what the handle shares with it.
+    Attaching(BoxFuture<'static, Result<(Arc<ActorNode>, ActorCall), CallError>>),
 }
 
 impl<R> Calling<R> {
@@ -65,25 +67,14 @@ impl<R> Calling<R> {
     where
         R: DeserializeOwned,
     {
-        let state = match node.attached() {
-            Some(attached) => match attached.head(action.as_ref()) {
-                Some(head) => match Arguments::encode(head.encoding(), arguments) {
-                    Ok(arguments) => State::Ready { node: Arc::clone(attached), head, arguments },
-                    Err(error) => State::Failed(error.into()),
-                },
-                None => {
-                    let action = action.into();
-                    let encoding = attached.encoding_for(&action);
-                    State::asked(node, action, Payload::encode(encoding, arguments), None)
-                }
-            },
-            // Which of the two is wanted shows when the handle is attached.
-            None => {
-                let instead = Payload::encode(Encoding::MessagePack, arguments).ok();
-                State::asked(node, action.into(), Payload::encode(Encoding::Bincode, arguments), instead)
-            }
+        let attached = node.attached();
+        let stage = match attached.and_then(|attached| attached.head(action.as_ref())) {
+            Some(head) => Arguments::encode(head.encoding(), arguments)
+                .map(|arguments| Stage::Written { head, arguments }),
+            None => Stage::unwritten(node, action.into(), arguments),
         };
-        Self { state, decode: Reply::decode }
+        let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
+        Self { node: attached.cloned(), stage, decode: Reply::decode }
     }
 
     /// Waits at most so long; `Duration::MAX` for ever. Default: 10 s. The responder is told how long is left.
@@ -106,96 +97,82 @@ impl<R> Calling<R> {
     /// Another head, if there is one that says it, else the change is made to the call.
     fn with(
         mut self,
-        head: impl FnOnce(&ActorNode, Head) -> Option<Head>,
+        other_head: impl FnOnce(&ActorNode, Head) -> Option<Head>,
         change: impl FnOnce(&mut ActorCall),
     ) -> Self {
-        match &mut self.state {
-            State::Ready { node, head: now, arguments } => match head(node, *now) {
-                Some(other) => *now = other,
+        match (&mut self.stage, &self.node) {
+            (Stage::Written { head, arguments }, Some(node)) => match other_head(node, *head) {
+                Some(other) => *head = other,
                 None => {
-                    if let Some(mut call) = node.call_of(*now, arguments.clone()) {
+                    if let Some(mut call) = node.call_of(*head, arguments.clone()) {
                         change(&mut call);
-                        let node = Node::of_branch(Arc::clone(node));
-                        self.state = State::Asked(Box::new(Asked { node, call, instead: None }));
+                        self.stage = Stage::Unwritten(Box::new(call));
                     }
                 }
             },
-            State::Asked(asked) => change(&mut asked.call),
-            State::Failed(_) | State::Attaching(_) | State::Pending(_) | State::Done => {}
+            (Stage::Unwritten(call), _) => change(call),
+            (Stage::Before(before), _) => {
+                if let Before::Unattached { call, .. } = &mut **before {
+                    change(call);
+                }
+            }
+            (Stage::Written { .. } | Stage::InFlight(_) | Stage::Done, _) => {}
         }
         self
     }
+
+    /// Polls what is done before the call can be submitted; the call is there then.
+    fn poll_before(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        let Stage::Before(before) = &mut self.stage else {
+            return Poll::Ready(Ok(()));
+        };
+        if let Before::Unattached { node, call, instead } = &mut **before {
+            let (node, call, instead) = (node.clone(), call.clone(), instead.take());
+            **before = Before::Attaching(Box::pin(async move {
+                let attached = node.attach().await?;
+                let call = in_wanted_encoding(&attached, call, instead);
+                Ok((attached, call))
+            }));
+        }
+        let attached = match &mut **before {
+            Before::Failed(error) => Err(error.take().unwrap_or_else(again)),
+            Before::Attaching(attaching) => ready!(attaching.poll_unpin(context)),
+            Before::Unattached { .. } => return Poll::Pending,
+        };
+        Poll::Ready(attached.map(|(node, call)| {
+            self.node = Some(node);
+            self.stage = Stage::Unwritten(Box::new(call));
+        }))
+    }
 }
 
-impl State {
-    fn asked(
-        node: &Node,
-        action: ByteString,
-        arguments: Result<Payload, EncodeError>,
-        instead: Option<Payload>,
-    ) -> Self {
-        match arguments {
-            Ok(arguments) => {
-                let call = ActorCall::new(action, arguments);
-                State::Asked(Box::new(Asked { node: node.clone(), call, instead }))
-            }
-            Err(error) => State::Failed(error.into()),
+impl Stage {
+    #[cold]
+    fn unwritten<A: Serialize>(node: &Node, action: ByteString, arguments: &A) -> Result<Self, EncodeError> {
+        if let Some(attached) = node.attached() {
+            let arguments = Payload::encode(attached.encoding_for(&action), arguments)?;
+            return Ok(Stage::Unwritten(Box::new(ActorCall::new(action, arguments))));
         }
+        // Which of the two is wanted shows when the handle is attached.
+        let instead = Payload::encode(Encoding::MessagePack, arguments).ok();
+        let call = ActorCall::new(action, Payload::encode(Encoding::Bincode, arguments)?);
+        Ok(Stage::Before(Box::new(Before::Unattached { node: node.clone(), call, instead })))
     }
 
-    /// Submits it, if it is polled for the first time.
-    #[inline]
-    fn submit(&mut self, context: &mut Context<'_>) -> Result<(), CallError> {
-        match self {
-            State::Ready { .. } | State::Asked(_) | State::Failed(_) | State::Attaching(_) => {}
-            State::Pending(_) | State::Done => return Ok(()),
-        }
-        *self = match std::mem::replace(self, State::Done) {
-            State::Ready { node, head, arguments } => {
-                State::Pending(PendingCall::submit(node, head, &arguments, context)?)
-            }
-            state => return self.submit_slowly(state, context),
-        };
-        Ok(())
-    }
-
-    fn submit_slowly(&mut self, state: State, context: &mut Context<'_>) -> Result<(), CallError> {
-        let attaching = match state {
-            State::Asked(asked) => {
-                let Asked { node, call, instead } = *asked;
-                match node.into_attached() {
-                    Ok(attached) => {
-                        *self = State::Pending(PendingCall::ask(attached, call, context)?);
-                        return Ok(());
-                    }
-                    Err(node) => async move {
-                        let attached = node.attach().await?;
-                        let call = in_wanted_encoding(&attached, call, instead);
-                        Ok((attached, call))
-                    }
-                    .boxed(),
-                }
-            }
-            State::Failed(error) => return Err(error),
-            State::Attaching(attaching) => attaching,
-            State::Ready { .. } | State::Pending(_) | State::Done => return Ok(()),
-        };
-        let mut attaching = attaching;
-        *self = match attaching.poll_unpin(context) {
-            Poll::Ready(attached) => {
-                let (node, call) = attached?;
-                State::Pending(PendingCall::ask(node, call, context)?)
-            }
-            Poll::Pending => State::Attaching(attaching),
-        };
-        Ok(())
+    fn failed(error: CallError) -> Self {
+        Stage::Before(Box::new(Before::Failed(Some(error))))
     }
 }
 
 impl Calling<Payload> {
     /// A call whose arguments are written already, and whose reply is not read: for tools that know no types.
     pub(crate) fn raw(node: &Node, action: ByteString, arguments: Payload) -> Self {
-        Self { state: State::asked(node, action, Ok(arguments), None), decode: Reply::into_outcome }
+        let call = ActorCall::new(action, arguments);
+        let stage = match node.attached() {
+            Some(_) => Stage::Unwritten(Box::new(call)),
+            None => Stage::Before(Box::new(Before::Unattached { node: node.clone(), call, instead: None })),
+        };
+        Self { node: node.attached().cloned(), stage, decode: Reply::into_outcome }
     }
 }
 
@@ -208,26 +185,59 @@ fn in_wanted_encoding(node: &ActorNode, mut call: ActorCall, instead: Option<Pay
     call
 }
 
+fn again() -> CallError {
+    CallError::new(Code::CANCELLED, Fate::Unknown, "a call was awaited twice")
+}
+
 impl<R> Future for Calling<R> {
     type Output = Result<R, CallError>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.state.submit(context)?;
-        let reply = match &mut this.state {
-            State::Pending(pending) => pending.poll(context),
-            State::Attaching(_) => Poll::Pending,
-            State::Ready { .. } | State::Asked(_) | State::Failed(_) | State::Done => {
-                let again = CallError::new(Code::CANCELLED, Fate::Unknown, "a call was awaited twice");
-                return Poll::Ready(Err(again));
+        if let Stage::Before(_) = &this.stage
+            && let Err(error) = ready!(this.poll_before(context))
+        {
+            this.stage = Stage::Done;
+            return Poll::Ready(Err(error));
+        }
+        let Some(node) = &this.node else {
+            return Poll::Ready(Err(again()));
+        };
+        let submitted = match &mut this.stage {
+            Stage::InFlight(callback_id) => {
+                let reply = ready!(node.poll_reply(*callback_id, context.waker()));
+                this.stage = Stage::Done;
+                return Poll::Ready((this.decode)(reply));
+            }
+            Stage::Written { head, arguments } => node.call(*head, arguments, context.waker()),
+            Stage::Unwritten(_) | Stage::Before(_) | Stage::Done => {
+                match std::mem::replace(&mut this.stage, Stage::Done) {
+                    Stage::Unwritten(call) => node.ask(*call, context.waker()),
+                    _ => Err(again()),
+                }
             }
         };
-        let Poll::Ready(reply) = reply else {
-            return Poll::Pending;
-        };
-        this.state = State::Done;
-        Poll::Ready((this.decode)(reply))
+        match submitted {
+            // The task of this waker is woken for the reply.
+            Ok(callback_id) => {
+                this.stage = Stage::InFlight(callback_id);
+                Poll::Pending
+            }
+            Err(error) => {
+                this.stage = Stage::Done;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+}
+
+impl<R> Drop for Calling<R> {
+    #[inline]
+    fn drop(&mut self) {
+        if let (Stage::InFlight(callback_id), Some(node)) = (&self.stage, &self.node) {
+            node.forget(*callback_id);
+        }
     }
 }
 

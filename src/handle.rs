@@ -35,17 +35,6 @@ impl Node {
         }
     }
 
-    /// What the handle shares with its actor, if that is known yet.
-    pub(crate) fn into_attached(self) -> Result<Arc<ActorNode>, Self> {
-        match self.0 {
-            Inner::Attached(node) => Ok(node),
-            Inner::Master(master) => match master.1.get() {
-                Some(node) => Ok(Arc::clone(node)),
-                None => Err(Self(Inner::Master(master))),
-            },
-        }
-    }
-
     pub(crate) async fn attach(&self) -> Result<Arc<ActorNode>, CallError> {
         if let Some(node) = self.attached() {
             return Ok(Arc::clone(node));

@@ -16,7 +16,7 @@
 //!
 //! A branch calls `add`, and another branch answers. In this order the call goes through these rooms:
 //!
-//! 1. **[`node`]**. `PendingCall`, in the caller's task, takes the lock of its `Node` once: it opens a slot, which draws the callback id
+//! 1. **[`node`]**. The first poll of the call, in the task of its caller, takes the lock of its `Node` once: it opens a slot, which draws the callback id
 //!    and keeps waker and deadline, and appends the frame of the request to the queue, by a head that is kept (`Heads`). The first
 //!    submission in an empty queue sends the actor a [`Flush`](node::Flush).
 //! 2. **[`calls`]**. The slots are `InFlight`, a machine without a runtime. [`BranchActor`](branch::BranchActor) takes the queue, and binds

@@ -18,7 +18,6 @@ pub use mailboxes::{
     Withdraw,
 };
 pub use many::ManyCalls;
-pub use pending::PendingCall;
 pub use shared::{Head, Node};
 pub use snapshot::{SessionSnapshot, Snapshot};
 pub use submission::{Arguments, Call, WhenDown};

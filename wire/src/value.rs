@@ -60,7 +60,7 @@ thread_local! {
 const SCRATCH_LEN: usize = 4 * 1024;
 
 /// Payloads of at most this many bytes are small: they are gathered on the stack and share no buffer.
-const SMALL_LEN_MAX: usize = 64;
+pub const SMALL_VALUE_LEN_MAX: usize = 64;
 
 impl Payload {
     /// Writes a value. Costs a pass over the value, and one allocation if it is small; larger ones share a buffer.
@@ -94,6 +94,26 @@ impl Payload {
             }
             _ => Ok(Some(Self { encoding, bytes: writer.finish(), callbacks })),
         }
+    }
+
+    /// As [`Payload::encode_unless_small`]; `small` gets all the room that the bytes stand in, and how many they are, so that it may copy the room
+    /// without a look at their number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Payload::encode`].
+    #[inline]
+    pub fn encode_unless_small_in_room<T: Serialize + ?Sized>(
+        encoding: Encoding,
+        value: &T,
+        small: impl FnOnce(&[u8; SMALL_VALUE_LEN_MAX], usize),
+    ) -> Result<Option<Self>, EncodeError> {
+        let (writer, callbacks) = written(encoding, value)?;
+        if writer.buffer.is_none() && callbacks.is_empty() {
+            small(&writer.gathered, writer.len);
+            return Ok(None);
+        }
+        Ok(Some(Self { encoding, bytes: writer.finish(), callbacks }))
     }
 
     /// Reads the value, all of it: bytes left over are an error. Nesting and claimed lengths are bounded.
@@ -228,7 +248,7 @@ fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, writer: &mut Writ
 /// A payload in the making. Codecs write byte after byte, so they are gathered before they go into the buffer, which a small
 /// payload does not need at all.
 struct Writer {
-    gathered: [u8; SMALL_LEN_MAX],
+    gathered: [u8; SMALL_VALUE_LEN_MAX],
     len: usize,
     /// The bytes that were gathered before.
     buffer: Option<BytesMut>,
@@ -236,7 +256,7 @@ struct Writer {
 
 impl Default for Writer {
     fn default() -> Self {
-        Self { gathered: [0; SMALL_LEN_MAX], len: 0, buffer: None }
+        Self { gathered: [0; SMALL_VALUE_LEN_MAX], len: 0, buffer: None }
     }
 }
 

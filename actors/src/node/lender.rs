@@ -27,10 +27,7 @@ impl Lender for NodeLender {
             .open_invoke(link, function, invocation, Waiter::Task(Waker::noop().clone()))
             .map(|callback_id| PendingCall::new(Arc::clone(node), callback_id))
             .map_err(|refused| refused.error);
-        Box::pin(async move {
-            let mut pending = opened?;
-            std::future::poll_fn(|context| pending.poll(context)).await.into_outcome()
-        })
+        Box::pin(async move { opened?.await.into_outcome() })
     }
 
     fn release(&self, function: CallbackId) {

@@ -337,8 +337,8 @@ impl Node {
         let _ = self.submit(Submission::Release { link, function });
     }
 
-    /// The caller dropped its call: whoever runs it is told, if it is not settled.
-    pub(crate) fn forget(&self, callback_id: CallbackId) {
+    /// The caller dropped its call: the node that runs it is told, if it is not settled.
+    pub fn forget(&self, callback_id: CallbackId) {
         // Dropped when the lock is let go: a waker and the functions in a reply may do anything then.
         let forgotten;
         let mut locked = self.lock();
@@ -357,10 +357,40 @@ impl Node {
         }
     }
 
-    pub(super) fn poll_reply(&self, callback_id: CallbackId, waker: &Waker) -> Poll<Option<Reply>> {
+    /// Submits a call: writes its frame behind those that have not left yet. The task of this waker is woken for its reply, which
+    /// [`Node::poll_reply`] gives; a caller that does not wait for it any more must [`Node::forget`] the call.
+    ///
+    /// # Errors
+    ///
+    /// At once, not sent: when too much is in flight, or the node has ended.
+    #[inline]
+    pub fn call(&self, head: Head, arguments: &Arguments, waker: &Waker) -> Result<CallbackId, CallError> {
+        Ok(self.open(head, arguments, Waiter::Task(waker.clone()))?)
+    }
+
+    /// As [`Node::call`], for a call that the actor writes, or answers itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::call`].
+    pub fn ask(&self, call: Call, waker: &Waker) -> Result<CallbackId, CallError> {
+        Ok(self.open_asked(call, Waiter::Task(waker.clone()))?)
+    }
+
+    /// The reply to a call, when it is there. The task that polled it last is woken for it.
+    #[inline]
+    pub fn poll_reply(&self, callback_id: CallbackId, waker: &Waker) -> Poll<Reply> {
         // Dropped when the lock is let go: it may be all that keeps a task.
         let mut unused = None;
-        self.lock().in_flight.poll(callback_id, waker, &mut unused)
+        let polled = self.lock().in_flight.poll(callback_id, waker, &mut unused);
+        match polled {
+            Poll::Ready(Some(reply)) => Poll::Ready(reply),
+            Poll::Ready(None) => {
+                let again = "a call was awaited again after its reply was taken";
+                Poll::Ready(Reply::failed(CallError::new(Code::CANCELLED, Fate::Unknown, again)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     pub(super) fn begin_batch(&self) -> BatchId {

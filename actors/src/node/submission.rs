@@ -134,15 +134,14 @@ impl Arguments {
     #[inline]
     pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
         let mut small = None;
-        let written = Payload::encode_unless_small(encoding, value, |bytes| {
-            small = Some(if bytes.len() <= SMALL_LEN_MAX {
-                let mut room = [0; SMALL_LEN_MAX];
-                room[..bytes.len()].copy_from_slice(bytes);
-                #[expect(clippy::cast_possible_truncation, reason = "it is at most SMALL_LEN_MAX")]
-                let len = bytes.len() as u8;
-                Kind::Small { encoding, len, bytes: room }
-            } else {
-                Kind::Payload(Payload::new(encoding, bytes.to_vec()))
+        let written = Payload::encode_unless_small_in_room(encoding, value, |written, count| {
+            small = Some(match written.first_chunk::<SMALL_LEN_MAX>() {
+                Some(room) if count <= SMALL_LEN_MAX => {
+                    #[expect(clippy::cast_possible_truncation, reason = "it is at most SMALL_LEN_MAX")]
+                    let len = count as u8;
+                    Kind::Small { encoding, len, bytes: *room }
+                }
+                _ => Kind::Payload(Payload::new(encoding, written[..count].to_vec())),
             });
         })?;
         Ok(Self(small.unwrap_or_else(|| Kind::Payload(written.unwrap_or_default()))))
