@@ -9,6 +9,7 @@ mod dialects;
 mod dnode;
 mod ends;
 mod events;
+mod in_flight;
 mod leaving;
 mod light_rpc;
 mod links;

@@ -1,5 +1,7 @@
-//! What a master does with a branch that keeps to no rules: frames written by hand, over a plain socket.
+//! What a master does with a branch that keeps to no rules, and a branch with such a master: frames written by hand, over a plain
+//! socket.
 
+use crate::in_flight::{blocking, elsewhere};
 use crate::{Mesh, ear, soon, until_known};
 use bytes::{Bytes, BytesMut};
 use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, PROTOCOL_VERSION};
@@ -10,7 +12,7 @@ use meshwork_wire::{
 };
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// A branch that says what it is told to say.
 struct RawBranch(TcpStream);
@@ -444,4 +446,78 @@ async fn a_branch_that_says_nothing_is_given_up_and_one_that_pings_is_answered()
     while branch.hear().await.expect("it is answered first") != Frame::Pong {}
     until_known(&mesh.master, "mute", false).await;
     assert_eq!(branch.hear_answer().await, None);
+}
+
+/// The link of a branch to a master that says what it is told to say.
+async fn bound_branch(listener: &TcpListener) -> RawBranch {
+    let (stream, _) = soon(listener.accept()).await.expect("a branch comes");
+    let mut link = RawBranch(stream);
+    assert!(matches!(link.hear().await, Some(Frame::Bind(_))));
+    link.say(&Frame::Bound(Bound {
+        session: SessionId(1),
+        master: "boss".into(),
+        heartbeat_ms: 60_000,
+        frame_len_max: 1 << 20,
+        in_flight_max: 65_536,
+    }))
+    .await;
+    link
+}
+
+#[actix::test]
+async fn calls_that_have_not_left_when_the_link_is_lost_leave_over_the_next_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = meshwork::Address::from(listener.local_addr().unwrap().to_string());
+    let (block, mut blocked, let_go) = blocking();
+    let branch = move || {
+        let quick = BranchActor::new("one").backoff(Duration::from_millis(5), Duration::from_millis(20));
+        quick.respond_all(block)
+    };
+    let (mut link, (branch, arbiter)) = tokio::join!(bound_branch(&listener), elsewhere(address, branch));
+    let left = actix_rt::spawn(branch.call::<i32>("left", ()).within(Duration::MAX));
+    assert_eq!(&*link.hear_request().await.action, "left");
+
+    // The master asks, and hangs up in the same breath. Between the two the branch is busy.
+    let mut bytes = BytesMut::new();
+    request(1, "block").encode(&mut bytes);
+    let refused = Refused { code: Code::LINK_LOST, message: "come again".into(), may_return: true };
+    Frame::Refused(refused).encode(&mut bytes);
+    link.write(&bytes).await;
+    soon(blocked.recv()).await.expect("it is busy");
+    let mut calls: Vec<_> = (0..10).map(|_| branch.call::<i32>("waits", ()).within(Duration::MAX)).collect();
+    for call in &mut calls {
+        assert!(futures::poll!(call).is_pending());
+    }
+    let mut fails: Vec<_> = (0..10).map(|_| branch.call::<i32>("fails", ()).fail_when_down()).collect();
+    for call in &mut fails {
+        assert!(futures::poll!(call).is_pending());
+    }
+    let mut dropped = branch.call::<i32>("dropped", ()).within(Duration::MAX);
+    assert!(futures::poll!(&mut dropped).is_pending());
+    let too_short = branch.call::<i32>("too-short", ()).within(Duration::from_millis(1));
+    let mut too_short = Box::pin(too_short);
+    assert!(futures::poll!(&mut too_short).is_pending());
+    drop(dropped);
+    let_go.send(()).expect("it waits for that");
+
+    let error = soon(left).await.unwrap().expect_err("the link is lost");
+    assert_eq!((error.code(), error.fate()), (Code::LINK_LOST, Fate::Unknown));
+    for outcome in soon(futures::future::join_all(fails)).await {
+        let error = outcome.expect_err("the link is lost");
+        assert_eq!((error.code(), error.fate()), (Code::LINK_LOST, Fate::NotSent));
+    }
+    let error = soon(too_short).await.expect_err("no link came in time");
+    assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::NotSent));
+    assert_eq!(branch.snapshot().await.unwrap().calls_waiting, 10);
+    let mut link = bound_branch(&listener).await;
+    let answering = async {
+        for number in 0..10 {
+            let request = link.hear_request().await;
+            assert_eq!(&*request.action, "waits");
+            link.reply(request.callback_id, number).await;
+        }
+    };
+    let (outcomes, ()) = soon(async { tokio::join!(futures::future::join_all(calls), answering) }).await;
+    assert!(outcomes.into_iter().eq((0..10).map(Ok)), "in their order");
+    arbiter.stop();
 }
