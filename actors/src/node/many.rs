@@ -202,6 +202,7 @@ mod tests {
     use crate::calls::response::Calls;
     use crate::node::pending::PendingCall;
     use meshwork_wire::{Callable, Callbacks, Code, Function, Invocation, Invoked, Passed};
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};
 
@@ -277,8 +278,8 @@ mod tests {
 
         fn call(&self, waker: &Waker) -> PendingCall {
             let call = Call::new("x", Payload::default());
-            PendingCall::ask(Arc::clone(&self.node), call, &Context::from_waker(waker))
-                .expect("there is room")
+            let callback_id = self.node.ask(call, waker).expect("there is room");
+            PendingCall::new(Arc::clone(&self.node), callback_id)
         }
     }
 
@@ -294,7 +295,7 @@ mod tests {
 
         // One that another task takes the call from.
         let mut pending = world.call(&world.waker());
-        assert!(pending.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(Pin::new(&mut pending).poll(&mut Context::from_waker(Waker::noop())).is_pending());
         world.ended(1);
 
         // A reply that nobody takes.
