@@ -75,7 +75,7 @@ pub use meshwork_actors::master::{
     Authenticate, Balance, Listen, ListenError, MasterActor, OnNameTaken, Permissions,
 };
 pub use meshwork_actors::node::{
-    Change, Describe, Drain, Drained, SessionSnapshot, Snapshot, Status, TakeSnapshot,
+    Change, ConfigureNode, Describe, Drain, Drained, SessionSnapshot, Snapshot, Status, TakeSnapshot,
 };
 /// Both ends of a set of actions from one trait: see the crate's documentation.
 pub use meshwork_macros::actions;
@@ -92,8 +92,8 @@ pub use subscribe::{Broadcast, Event, IntoSubscriber, Publish, Subscribe, Subscr
 pub mod prelude {
     pub use crate::{
         ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Callback,
-        Code, Dialect, Event, Fate, Listen, Master, MasterActor, Node, Publish, Respond, Responders,
-        SpreadMaster, Subscribe, Subscription,
+        Code, ConfigureNode, Dialect, Event, Fate, Listen, Master, MasterActor, Node, Publish, Respond,
+        Responders, SpreadMaster, Subscribe, Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

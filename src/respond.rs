@@ -8,6 +8,7 @@ use actix::{Message, Recipient};
 use meshwork_actors::answers::{self, Action, Actions, Answer, CallContext, Replier, Responder, poll_once};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
+use meshwork_actors::node::ConfigureNode;
 use meshwork_wire::{ByteString, CallError, Code, Encoding, Fate, Offer, Payload, PayloadRef, Shape};
 use serde::{Serialize, de::DeserializeOwned};
 use std::any::Any;

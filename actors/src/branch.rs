@@ -8,10 +8,10 @@ mod link;
 
 pub use establish::BindError;
 
+use crate::answers::CallContext;
 use crate::answers::answering::Answering;
 use crate::answers::invoked::invoked;
 use crate::answers::reply_to::Replies;
-use crate::answers::{Action, Actions, CallContext};
 use crate::calls::in_flight::Waiter;
 use crate::calls::reply::Reply;
 use crate::events::event::{Event, EventRef};
@@ -30,11 +30,11 @@ use crate::node::mailboxes::{
     Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe,
     Watch, Withdraw,
 };
+use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
 use crate::node::snapshot::Snapshot;
 use crate::node::submission::Submission;
 use crate::turns::alarm::Alarm;
-use crate::turns::busy_poll::BusyPoll;
 use crate::turns::on_wake::{OnWake, run_interval};
 use crate::turns::paced::Paced;
 use actix::{
@@ -47,8 +47,7 @@ use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use link::{Beat, Course, LinkState, Lost, Say, ended};
 use meshwork_wire::limits::{
-    BIND_WITHIN, BUSY_POLL_WITHIN, CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY_MIN,
-    IN_FLIGHT_MAX, LINGER, PROTOCOL_VERSION,
+    CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY_MIN, LINGER, PROTOCOL_VERSION,
 };
 use meshwork_wire::{
     ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
@@ -69,12 +68,9 @@ pub struct BranchActor {
     dial: Arc<dyn Dial>,
     dialect: Dialect,
     address: Address,
-    bind_within: Duration,
     frame_len_max: usize,
-    in_flight_max: usize,
     backoff: Backoff,
-    node: Arc<Node>,
-    actions: Actions,
+    options: NodeOptions,
     link: LinkState,
     /// What is bound; there as long as [`LinkState::is_bound`].
     wires: Option<Wires>,
@@ -86,7 +82,6 @@ pub struct BranchActor {
     watchers: Vec<Watcher>,
     submissions: Vec<Submission>,
     alarm: Alarm,
-    busy_poll: BusyPoll,
     _ended: EndsNode,
 }
 
@@ -136,21 +131,18 @@ impl BranchActor {
     #[must_use]
     pub fn new(name: impl Into<ByteString>) -> Self {
         let name = name.into();
-        let node = Node::new(name.clone());
+        let options = NodeOptions::new(name.clone());
         Self {
-            calls: BranchCalls::new(&node),
-            _ended: EndsNode(Arc::clone(&node)),
-            node,
+            calls: BranchCalls::new(&options.node),
+            _ended: EndsNode(Arc::clone(&options.node)),
+            options,
             name,
             credentials: None,
             dial: Arc::new(Tcp),
             dialect: Dialect::Native,
             address: Address::from(""),
-            bind_within: BIND_WITHIN,
             frame_len_max: FRAME_LEN_MAX,
-            in_flight_max: IN_FLIGHT_MAX,
             backoff: Backoff::default(),
-            actions: Actions::default(),
             link: LinkState::new(),
             wires: None,
             left: Left::default(),
@@ -159,7 +151,6 @@ impl BranchActor {
             watchers: Vec::new(),
             submissions: Vec::new(),
             alarm: Alarm::default(),
-            busy_poll: BusyPoll::new(BUSY_POLL_WITHIN),
         }
     }
 
@@ -184,13 +175,6 @@ impl BranchActor {
         self
     }
 
-    /// How long the master has to answer a bind. Default: 2 s.
-    #[must_use]
-    pub fn bind_within(mut self, within: Duration) -> Self {
-        self.bind_within = within;
-        self
-    }
-
     /// How long it waits before it binds again: `min` at first, doubled each time up to `max`, each longer by chance by up
     /// to as much again. Default: 50 ms and 3 s.
     #[must_use]
@@ -199,44 +183,10 @@ impl BranchActor {
         self
     }
 
-    /// How many of its calls may be in flight. Default: 65,536, or what the master allows if that is less. The next one
-    /// fails at once with `OVERLOADED`.
-    #[must_use]
-    pub fn in_flight_max(mut self, max: usize) -> Self {
-        self.in_flight_max = max;
-        self.node.set_in_flight_max(max);
-        self
-    }
-
-    /// How long the threads of this branch stay awake for the next frame instead of sleeping. Default: zero, which lets them sleep; at
-    /// most 10 ms.
-    ///
-    /// Worth it, with about 200 us, where one call follows the other as soon as its reply is there: then neither end sleeps, and a call
-    /// takes a part of the time. A thread stays awake only as long as nearly all frames have come that soon, and gives way to all
-    /// else on it and to others that want its processor; still, where calls come by chance, it costs processor time and gains nothing.
-    #[must_use]
-    pub fn busy_poll(mut self, within: Duration) -> Self {
-        self.busy_poll = BusyPoll::new(within);
-        self
-    }
-
-    /// Answers an action.
-    ///
-    /// # Panics
-    ///
-    /// When the name is none, or is taken: that is a mistake in the program.
-    #[must_use]
-    pub fn action(mut self, action: Action) -> Self {
-        if let Err(refused) = self.actions.insert(action) {
-            panic!("{refused}");
-        }
-        self
-    }
-
     /// What handles on it share with it.
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
-        &self.node
+        &self.options.node
     }
 
     /// Binds to a master and starts. From then on the branch is callable, and binds again by itself when it loses its link.
@@ -248,11 +198,13 @@ impl BranchActor {
         self.address = address.into();
         self.dial = Arc::new(DialectDial { dial: self.dial, dialect: self.dialect });
         let entry = self.entry();
-        let established = establish(&*self.dial, &self.address, entry, DIAL_WITHIN, self.bind_within).await?;
+        let established =
+            establish(&*self.dial, &self.address, entry, DIAL_WITHIN, self.options.limits.bind_within)
+                .await?;
         // The link is taken over before anyone has the address, so whoever has it finds a branch that is bound.
         Ok(Self::create(|context| {
-            self.node.open_mailboxes(Mailboxes::of(&context.address()));
-            self.node.set_own(&self.actions);
+            self.options.node.open_mailboxes(Mailboxes::of(&context.address()));
+            self.options.node.set_own(&self.options.actions);
             self.bound(established, context);
             self
         }))
@@ -264,10 +216,10 @@ impl BranchActor {
             version: PROTOCOL_VERSION,
             name: self.name.clone(),
             credentials: self.credentials.clone(),
-            offers: self.actions.offers(),
+            offers: self.options.actions.offers(),
             subscriptions: self.subscribers.keys().cloned().collect(),
         };
-        let node = Arc::clone(&self.node);
+        let node = Arc::clone(&self.options.node);
         Entry::new(bind, self.frame_len_max, move || node.draw())
     }
 
@@ -300,12 +252,12 @@ impl BranchActor {
             run_interval(context, heartbeat, move |this: &mut Self, context| this.beat(epoch, context));
         log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
-        self.node.set_in_flight_max(self.in_flight_max.min(in_flight_max));
+        self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));
         self.backoff.reset();
         for frame in unsaid {
             outbox.say(&frame);
         }
-        self.node.set_event_path(EventPath::Link(outbox.clone()));
+        self.options.node.set_event_path(EventPath::Link(outbox.clone()));
         let (answering, gathered) = (Answering::new(), Gathered::default());
         self.wires = Some(Wires { outbox: outbox.clone(), beat, writer, answering, gathered });
         for frame in early {
@@ -315,10 +267,10 @@ impl BranchActor {
         // The master may have said meanwhile that it takes no more, or hung up: then they wait for the next link.
         if self.link.course() == Course::Leaves {
             self.calls.leave(&outbox, now);
-            self.node.set_writes_frames(true);
+            self.options.node.set_writes_frames(true);
         }
         if self.link.is_bound() {
-            self.node.set_status(Status::Bound);
+            self.options.node.set_status(Status::Bound);
         }
     }
 
@@ -343,7 +295,7 @@ impl BranchActor {
             return;
         }
         log::info!("{} lost its link: {why}", self.name);
-        self.node.set_writes_frames(false);
+        self.options.node.set_writes_frames(false);
         let mut left = self.cut(context);
         let gone = CallError::new(
             Code::LINK_LOST,
@@ -351,14 +303,14 @@ impl BranchActor {
             format!("the link was lost before the reply came: {why}"),
         );
         left.failed = self.calls.lost(&gone) as u64;
-        self.node.set_event_path(EventPath::Down);
+        self.options.node.set_event_path(EventPath::Down);
         self.forget_others();
         if lost == Lost::Leaves {
             // The program that drains it hears what became of it, so it ends when that has been said.
             self.left = left;
             return;
         }
-        self.node.set_status(Status::Rebinding);
+        self.options.node.set_status(Status::Rebinding);
         self.rebind_later(context);
     }
 
@@ -385,7 +337,8 @@ impl BranchActor {
         if !self.link.rebinds() {
             return;
         }
-        let (dial, address, within) = (Arc::clone(&self.dial), self.address.clone(), self.bind_within);
+        let (dial, address, within) =
+            (Arc::clone(&self.dial), self.address.clone(), self.options.limits.bind_within);
         let entry = self.entry();
         let binding = async move { establish(&*dial, &address, entry, DIAL_WITHIN, within).await };
         context.spawn(binding.into_actor(self).map(|bound, this, context| {
@@ -411,17 +364,17 @@ impl BranchActor {
             return;
         }
         log::info!("{} has ended: {why}", self.name);
-        self.node.set_writes_frames(false);
+        self.options.node.set_writes_frames(false);
         self.cut(context);
         self.calls.end(&why);
-        self.node.set_event_path(EventPath::Down);
+        self.options.node.set_event_path(EventPath::Down);
         self.forget_others();
-        self.node.close(why);
+        self.options.node.close(why);
         context.stop();
     }
 
     fn forget_others(&mut self) {
-        let gone = self.node.with_known(|known| {
+        let gone = self.options.node.with_known(|known| {
             let nodes = known.nodes();
             known.clear();
             nodes
@@ -437,7 +390,7 @@ impl BranchActor {
 
     /// The master, as functions that it lends over this link know it.
     fn lender(&self) -> NodeLender {
-        NodeLender { node: Arc::clone(&self.node), link: self.link.epoch() }
+        NodeLender { node: Arc::clone(&self.options.node), link: self.link.epoch() }
     }
 
     fn take(&mut self, frame: Frame, now: Instant, context: &mut Context<Self>) {
@@ -468,12 +421,12 @@ impl BranchActor {
             Frame::Release(function) => wires.outbox.lent().release(function),
             Frame::Invoke(invoke) => {
                 let lender = || self.lender();
-                invoked(invoke, &wires.outbox, lender, &wires.answering, self.in_flight_max);
+                invoked(invoke, &wires.outbox, lender, &wires.answering, self.options.limits.in_flight_max);
             }
             Frame::Drain => {
                 log::info!("{}: the master drains", self.name);
                 self.link.master_drains();
-                self.node.set_writes_frames(false);
+                self.options.node.set_writes_frames(false);
             }
             Frame::Refused(Refused { code, message, may_return: false }) => {
                 self.end(CallError::new(code, Fate::NotSent, message), context);
@@ -511,7 +464,7 @@ impl BranchActor {
     }
 
     fn news(&mut self, change: Change) {
-        self.node.with_known(|known| known.follow(&change));
+        self.options.node.with_known(|known| known.follow(&change));
         self.tell_watchers(&change);
     }
 
@@ -529,7 +482,7 @@ impl BranchActor {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, format!("{} is draining", self.name));
             return wires.outbox.respond(callback_id, Err(error));
         }
-        let Some(own) = self.actions.find(&action) else {
+        let Some(own) = self.options.actions.find(&action) else {
             let what = format!("{} does not offer {action:?}", self.name);
             let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what);
             return wires.outbox.respond(callback_id, Err(error));
@@ -570,10 +523,10 @@ impl BranchActor {
     /// Takes what the handles have submitted, and sends it on its way.
     fn flush(&mut self) {
         let mut submissions = std::mem::take(&mut self.submissions);
-        let run = self.node.take_submissions(&mut submissions);
+        let run = self.options.node.take_submissions(&mut submissions);
         self.calls.bind(run);
         if submissions.iter().any(Submission::asks) {
-            self.busy_poll.asked();
+            self.options.limits.busy_poll.asked();
         }
         self.send_on(&mut submissions);
         self.submissions = submissions;
@@ -590,7 +543,7 @@ impl BranchActor {
                 (Course::Draining, _) => Path::Draining,
                 (Course::Ended, _) => Path::Ended,
             };
-            self.calls.send_calls(&mut submissions, &self.actions, path, now);
+            self.calls.send_calls(&mut submissions, &self.options.actions, path, now);
             let Some(submission) = submissions.next() else {
                 break;
             };
@@ -622,7 +575,7 @@ impl BranchActor {
         context: &mut Context<Self>,
     ) -> ResponseFuture<Result<(), CallError>> {
         if !self.link.is_bound() {
-            let said = self.link.say(frame(self.node.draw()));
+            let said = self.link.say(frame(self.options.node.draw()));
             return Box::pin(async move { if said == Say::Never { Err(ended()) } else { Ok(()) } });
         }
         let asked = self.ask_master(frame, Some(CALL_WITHIN), context);
@@ -640,7 +593,7 @@ impl BranchActor {
         let hook = Waiter::Hook(Box::new(move |reply| drop(caller.send(reply))));
         let deadline = within.and_then(|within| Instant::now().checked_add(within)).map(Instant::into_std);
         let mut before = Vec::new();
-        let asked = match self.node.open_alone(deadline, hook, &mut before) {
+        let asked = match self.options.node.open_alone(deadline, hook, &mut before) {
             Ok((run_before, run)) => {
                 // What was submitted before it leaves before it.
                 self.calls.bind(run_before);
@@ -674,6 +627,12 @@ impl BranchActor {
                 this.set_alarm(context);
             });
         }
+    }
+}
+
+impl ConfigureNode for BranchActor {
+    fn options(&mut self) -> &mut NodeOptions {
+        &mut self.options
     }
 }
 
@@ -717,7 +676,7 @@ impl BranchActor {
         let now = Instant::now();
         self.link.heard(now.into_std());
         if !block.is_beat() {
-            self.busy_poll.heard();
+            self.options.limits.busy_poll.heard();
         }
         let mut frames = block.frames();
         while self.link.is_bound() {
@@ -812,10 +771,10 @@ impl Handler<Respond> for BranchActor {
         let offers = actions.offers();
         let names: Vec<_> = offers.iter().map(|offer| offer.action.clone()).collect();
         let mut telling = Vec::new();
-        let extended = self.actions.extend(actions);
+        let extended = self.options.actions.extend(actions);
         if extended.is_ok() {
-            self.node.set_own(&self.actions);
-            let node = Arc::clone(&self.node);
+            self.options.node.set_own(&self.options.actions);
+            let node = Arc::clone(&self.options.node);
             for register in registers(offers, &|| node.draw()) {
                 let offers = register.offers;
                 let say = |callback_id| Frame::Register(meshwork_wire::Register { callback_id, offers });
@@ -836,9 +795,9 @@ impl Handler<Respond> for BranchActor {
                 if [Code::NOT_PERMITTED, Code::OVERLOADED, Code::FRAME_TOO_LARGE].contains(&error.code()) =>
             {
                 for name in names {
-                    this.actions.remove(&name);
+                    this.options.actions.remove(&name);
                 }
-                this.node.set_own(&this.actions);
+                this.options.node.set_own(&this.options.actions);
                 Err(error)
             }
             told => told,
@@ -851,9 +810,9 @@ impl Handler<Withdraw> for BranchActor {
 
     fn handle(&mut self, Withdraw(actions): Withdraw, context: &mut Context<Self>) -> Self::Result {
         for action in &actions {
-            self.actions.remove(action);
+            self.options.actions.remove(action);
         }
-        self.node.set_own(&self.actions);
+        self.options.node.set_own(&self.options.actions);
         self.tell_master(|callback_id| Frame::Unregister(Unregister { callback_id, actions }), context)
     }
 }
@@ -900,8 +859,8 @@ impl Handler<TakeSnapshot> for BranchActor {
             calls_in_flight: self.calls.len(),
             calls_waiting: self.calls.waiting(),
             answering: answering + self.calls.own_answering.len(),
-            own_actions: self.actions.len(),
-            actions: self.node.with_known(|known| known.action_count()),
+            own_actions: self.options.actions.len(),
+            actions: self.options.node.with_known(|known| known.action_count()),
             subscriptions: self.subscribers.len() + self.broadcasts.len(),
             events_dropped: dropped + self.subscribers.dropped() + self.broadcasts.dropped(),
             callbacks_lent: lent,
@@ -915,13 +874,13 @@ impl Handler<Drain> for BranchActor {
     type Result = ResponseActFuture<Self, Drained>;
 
     fn handle(&mut self, Drain { within }: Drain, _: &mut Context<Self>) -> Self::Result {
-        self.node.set_status(Status::Draining);
+        self.options.node.set_status(Status::Draining);
         // What was submitted before it has its chance to leave.
         self.flush();
         let own = self.calls.len() as u64;
         let mut never_left = 0;
         let has_link = self.link.drain();
-        self.node.set_writes_frames(false);
+        self.options.node.set_writes_frames(false);
         if !has_link {
             let why =
                 CallError::new(Code::DRAINING, Fate::NotSent, "this branch drains, and its link is down");
@@ -932,7 +891,7 @@ impl Handler<Drain> for BranchActor {
             wires.outbox.say(&Frame::Drain);
             wires.answering.idle()
         });
-        let node = Arc::clone(&self.node);
+        let node = Arc::clone(&self.options.node);
         let settled = async move {
             if let Some(requested) = requested {
                 requested.await;

@@ -28,18 +28,17 @@ pub use session::SessionActor;
 pub use session::model as session_model;
 pub use surroundings::SessionSpawner;
 
-use crate::answers::{Action, Actions};
 use crate::events::Event;
 use crate::link::Address;
 use crate::node::mailboxes::{
     Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe, Watch,
     Withdraw,
 };
+use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
 use crate::node::submission::Submission;
 use crate::node::{Change, Snapshot, Status};
 use crate::turns::alarm::Alarm;
-use crate::turns::busy_poll::BusyPoll;
 use accept::accept;
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
@@ -49,9 +48,7 @@ use calls::MasterCalls;
 use forwarded::MASTER;
 use futures::future::LocalBoxFuture;
 use handle::Replies;
-use meshwork_wire::limits::{
-    BIND_WITHIN, BUSY_POLL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, IN_FLIGHT_MAX,
-};
+use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN};
 use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Pattern, check_node};
 use std::io;
 use std::sync::Arc;
@@ -64,8 +61,7 @@ use tokio::time::Instant;
 pub struct MasterActor {
     name: ByteString,
     config: Config,
-    actions: Actions,
-    node: Arc<Node>,
+    options: NodeOptions,
     running: Option<Master>,
 }
 
@@ -89,21 +85,17 @@ impl MasterActor {
     pub fn new(name: impl Into<ByteString>) -> Self {
         let name = name.into();
         Self {
-            node: Node::new(name.clone()),
+            options: NodeOptions::new(name.clone()),
             name,
             config: Config {
                 heartbeat: HEARTBEAT_EVERY,
-                bind_within: BIND_WITHIN,
                 frame_len_max: FRAME_LEN_MAX,
-                in_flight_max: IN_FLIGHT_MAX,
                 on_taken: OnNameTaken::default(),
                 balance: Balance::default(),
-                busy_poll: BusyPoll::new(BUSY_POLL_WITHIN),
                 token: None,
                 authenticate: None,
                 spawner: None,
             },
-            actions: Actions::default(),
             running: None,
         }
     }
@@ -151,13 +143,6 @@ impl MasterActor {
         self
     }
 
-    /// How long a connection has to bind. Default: 2 s. One that does not is closed with `BIND_TIMEOUT`.
-    #[must_use]
-    pub fn bind_within(mut self, within: Duration) -> Self {
-        self.config.bind_within = within;
-        self
-    }
-
     /// The longest frame that a bound branch may send, in bytes. Default and most: 16 MiB. What is longer ends the link.
     #[must_use]
     pub fn frame_len_max(mut self, len: usize) -> Self {
@@ -165,44 +150,10 @@ impl MasterActor {
         self
     }
 
-    /// How many requests may be in flight on one connection, each way. Default: 65,536. The next one fails at once with
-    /// `OVERLOADED`.
-    #[must_use]
-    pub fn in_flight_max(mut self, max: usize) -> Self {
-        self.config.in_flight_max = max;
-        self.node.set_in_flight_max(max);
-        self
-    }
-
-    /// How long the threads of its sessions stay awake for the next frame instead of sleeping. Default: zero, which lets them sleep; at
-    /// most 10 ms.
-    ///
-    /// Worth it, with about 200 us, where one call follows the other as soon as its reply is there: then neither end sleeps, and a call
-    /// takes a part of the time. A thread stays awake only as long as nearly all frames have come that soon, and gives way to all
-    /// else on it and to others that want its processor; still, where calls come by chance, it costs processor time and gains nothing.
-    #[must_use]
-    pub fn busy_poll(mut self, within: Duration) -> Self {
-        self.config.busy_poll = BusyPoll::new(within);
-        self
-    }
-
-    /// Answers an action itself, before any branch that offers it too.
-    ///
-    /// # Panics
-    ///
-    /// When the name is none, or is taken: that is a mistake in the program.
-    #[must_use]
-    pub fn action(mut self, action: Action) -> Self {
-        if let Err(refused) = self.actions.insert(action) {
-            panic!("{refused}");
-        }
-        self
-    }
-
     /// The node of this master, which its handles share.
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
-        &self.node
+        &self.options.node
     }
 
     fn running(&mut self) -> &mut Master {
@@ -237,6 +188,12 @@ impl MasterActor {
     }
 }
 
+impl ConfigureNode for MasterActor {
+    fn options(&mut self) -> &mut NodeOptions {
+        &mut self.options
+    }
+}
+
 impl Actor for MasterActor {
     type Context = Context<Self>;
 
@@ -248,9 +205,10 @@ impl Actor for MasterActor {
         let registry = RegistryActor::new(self.name.clone()).start();
         let router = RouterActor::new().start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
-        registry.do_send(registry::OfferOwn(self.actions.clone()));
-        let node = Arc::clone(&self.node);
-        let shared = Arc::new(MasterShared::new(node, self.config.clone(), registry, router));
+        registry.do_send(registry::OfferOwn(self.options.actions.clone()));
+        let node = Arc::clone(&self.options.node);
+        let shared =
+            Arc::new(MasterShared::new(node, self.config.clone(), self.options.limits, registry, router));
         self.running = Some(Master {
             calls: MasterCalls::new(Arc::clone(&shared), address.clone().recipient()),
             shared,
@@ -259,7 +217,7 @@ impl Actor for MasterActor {
             alarm: Alarm::default(),
         });
         // The master knows of its branches as they know of each other.
-        let node = Arc::clone(&self.node);
+        let node = Arc::clone(&self.options.node);
         let follow = move |change: &Change| {
             if change.news().session != MASTER {
                 node.with_known(|known| known.follow(change));
@@ -267,14 +225,14 @@ impl Actor for MasterActor {
         };
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         self.running().shared.registry.do_send(registry::Watch(Box::new(follow)));
-        self.node.set_event_path(EventPath::Router);
-        self.node.set_status(Status::Bound);
-        self.node.open_mailboxes(Mailboxes::of(&address));
+        self.options.node.set_event_path(EventPath::Router);
+        self.options.node.set_status(Status::Bound);
+        self.options.node.open_mailboxes(Mailboxes::of(&address));
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
         let ended = CallError::new(Code::LINK_LOST, Fate::Unknown, "the master has ended");
-        self.node.close(ended.clone().with_fate(Fate::NotSent));
+        self.options.node.close(ended.clone().with_fate(Fate::NotSent));
         if let Some(mut running) = self.running.take() {
             running.calls.fail_all(&ended);
             for listener in running.listeners {
@@ -314,7 +272,7 @@ impl Handler<Attach> for MasterActor {
     type Result = MessageResult<Attach>;
 
     fn handle(&mut self, _: Attach, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(Arc::clone(&self.node))
+        MessageResult(Arc::clone(&self.options.node))
     }
 }
 
@@ -323,7 +281,7 @@ impl Handler<Flush> for MasterActor {
 
     fn handle(&mut self, _: Flush, context: &mut Context<Self>) {
         let mut submissions = std::mem::take(&mut self.running().submissions);
-        let run = self.node.take_submissions(&mut submissions);
+        let run = self.options.node.take_submissions(&mut submissions);
         let asks = submissions.iter().any(Submission::asks);
         let mut events = Vec::new();
         let publisher = self.name.clone();
@@ -356,7 +314,7 @@ impl Handler<Flush> for MasterActor {
         }
         self.running().submissions = submissions;
         if asks {
-            self.config.busy_poll.asked();
+            self.options.limits.busy_poll.asked();
         }
         self.end_turn(context);
     }
@@ -392,7 +350,7 @@ impl Handler<Respond> for MasterActor {
     type Result = ResponseFuture<Result<(), CallError>>;
 
     fn handle(&mut self, Respond(actions): Respond, _: &mut Context<Self>) -> Self::Result {
-        if let Err(refused) = self.actions.extend(actions.clone()) {
+        if let Err(refused) = self.options.actions.extend(actions.clone()) {
             return Box::pin(async move { Err(refused.into()) });
         }
         let asking = self.running().shared.registry.send(registry::OfferOwn(actions));
@@ -405,7 +363,7 @@ impl Handler<Withdraw> for MasterActor {
 
     fn handle(&mut self, Withdraw(actions): Withdraw, _: &mut Context<Self>) -> Self::Result {
         for action in &actions {
-            self.actions.remove(action);
+            self.options.actions.remove(action);
         }
         let asking = self.running().shared.registry.send(registry::WithdrawOwn(actions));
         Box::pin(async move { asking.await.map_err(|_| ending()) })
@@ -457,7 +415,7 @@ impl Handler<TakeSnapshot> for MasterActor {
                 listing.map_or((0, Vec::new()), |listing| (listing.actions, listing.snapshots));
             let (subscriptions, dropped_here) = counted.unwrap_or_default();
             let dropped_on_the_way: u64 = sessions.iter().map(|session| session.events_dropped).sum();
-            let (own_actions, name) = (this.actions.len(), this.name.clone());
+            let (own_actions, name) = (this.options.actions.len(), this.name.clone());
             let running = this.running();
             let calls_in_flight = running.calls.in_flight();
             Snapshot {
@@ -481,7 +439,7 @@ impl Handler<Drain> for MasterActor {
     type Result = ResponseActFuture<Self, Drained>;
 
     fn handle(&mut self, Drain { within }: Drain, _: &mut Context<Self>) -> Self::Result {
-        let node = Arc::clone(&self.node);
+        let node = Arc::clone(&self.options.node);
         node.set_status(Status::Draining);
         let this = self.running();
         this.calls.drain();
@@ -512,7 +470,7 @@ impl Handler<Drain> for MasterActor {
             let abandoned = this.running().calls.fail_all(&ended) as u64;
             drained.abandoned += abandoned;
             drained.finished += own.saturating_sub(abandoned);
-            this.node.close(CallError::new(Code::DRAINING, Fate::NotSent, "the master has drained"));
+            this.options.node.close(CallError::new(Code::DRAINING, Fate::NotSent, "the master has drained"));
             context.stop();
             drained
         }))

@@ -6,6 +6,7 @@ pub(crate) mod known;
 pub(crate) mod lender;
 pub(crate) mod mailboxes;
 mod many;
+pub(crate) mod options;
 mod pending;
 pub(crate) mod shared;
 pub(crate) mod snapshot;
@@ -18,6 +19,7 @@ pub use mailboxes::{
     Withdraw,
 };
 pub use many::ManyCalls;
+pub use options::{ConfigureNode, NodeOptions};
 pub use shared::{Head, Node};
 pub use snapshot::{SessionSnapshot, Snapshot};
 pub use submission::{Arguments, Call, WhenDown};

@@ -131,3 +131,38 @@ impl Stream for Inbox {
         self.0.told.take().map_or(Poll::Pending, |resolve| Poll::Ready(Some(resolve)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::in_flight::Waiter;
+    use meshwork_wire::Payload;
+    use std::sync::Mutex;
+
+    struct Lock(Mutex<InFlight>);
+
+    impl Calls for Lock {
+        fn with(&self, run: &mut dyn FnMut(&mut InFlight)) {
+            run(&mut self.0.lock().unwrap());
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_caller_hears_at_once_and_even_of_an_actor_that_has_ended() {
+        let lock = Arc::new(Lock(Mutex::new(InFlight::new())));
+        let mut pooled = Pooled::new(Arc::clone(&lock) as Arc<dyn Calls>);
+        let resolved = |pooled: &mut Pooled| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let waiter = Waiter::Hook(Box::new(move |_| tell.send(()).unwrap()));
+            let Ok(id) = lock.0.lock().unwrap().open(None, waiter) else { panic!("there is room") };
+            let mut row = vec![(id, Reply::from(Ok(Payload::default())))];
+            assert_eq!(pooled.resolve(&*lock, &mut row), 1);
+            told.try_recv().is_ok()
+        };
+        for _ in 0..40 {
+            assert!(resolved(&mut pooled));
+        }
+        pooled.terminate();
+        assert!(resolved(&mut pooled));
+    }
+}

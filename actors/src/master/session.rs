@@ -125,7 +125,7 @@ impl SessionActor {
     ) -> Self {
         master.unbound.fetch_add(1, Ordering::Relaxed);
         let config = &master.config;
-        let relay = Relay::new(master.name.clone(), config.balance, config.in_flight_max);
+        let relay = Relay::new(master.name.clone(), config.balance, master.limits.in_flight_max);
         Self {
             master,
             link: Some(link),
@@ -162,7 +162,7 @@ impl SessionActor {
         let now = Instant::now();
         self.heard = now;
         if !block.is_beat() {
-            self.master.config.busy_poll.heard();
+            self.master.limits.busy_poll.heard();
         }
         let mut frames = block.frames();
         loop {
@@ -410,7 +410,7 @@ impl SessionActor {
             {
                 return self.carry_out(decision, context);
             }
-            return answer_call(call, self.outbox(), &self.answering, self.master.config.in_flight_max);
+            return answer_call(call, self.outbox(), &self.answering, self.master.limits.in_flight_max);
         };
         let Some(to) = &self.block.lender else {
             let error = Target::Function(function, call.invocation.wants).lost();
@@ -583,7 +583,7 @@ impl Actor for SessionActor {
             self.peer.clone(),
             SessionMailboxes::of(&context.address()),
             outbox.clone(),
-            config.in_flight_max,
+            self.master.limits.in_flight_max,
         );
         self.master.session_started(handle.clone());
         self.handle = Some(handle);
@@ -599,7 +599,7 @@ impl Actor for SessionActor {
                 log::debug!("a link cannot be written to: {error}");
             }
         }));
-        self.bind_alarm = context.run_later(config.bind_within, |this, context| {
+        self.bind_alarm = context.run_later(self.master.limits.bind_within, |this, context| {
             if this.relay.phase().is_before_bound() {
                 this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
             }

@@ -8,8 +8,8 @@ use super::registry::route::Balance;
 use super::registry::table::OnNameTaken;
 use super::router::RouterActor;
 use crate::node::lender::NodeLender;
+use crate::node::options::NodeLimits;
 use crate::node::shared::Node;
-use crate::turns::busy_poll::BusyPoll;
 use actix::{Addr, Recipient};
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SessionId};
@@ -21,12 +21,9 @@ use std::time::Duration;
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) heartbeat: Duration,
-    pub(crate) bind_within: Duration,
     pub(crate) frame_len_max: usize,
-    pub(crate) in_flight_max: usize,
     pub(crate) on_taken: OnNameTaken,
     pub(crate) balance: Balance,
-    pub(crate) busy_poll: BusyPoll,
     pub(crate) token: Option<ByteString>,
     pub(crate) authenticate: Option<Recipient<Authenticate>>,
     pub(crate) spawner: Option<Arc<dyn SessionSpawner>>,
@@ -36,6 +33,7 @@ pub(crate) struct Config {
 pub(crate) struct MasterShared {
     pub(crate) name: ByteString,
     pub(crate) config: Config,
+    pub(crate) limits: NodeLimits,
     pub(crate) registry: Addr<RegistryActor>,
     pub(crate) router: Addr<RouterActor>,
     /// The master as its handles see it. A function that came over a session is called, and given back, through its queue.
@@ -57,12 +55,14 @@ impl MasterShared {
     pub(crate) fn new(
         node: Arc<Node>,
         config: Config,
+        limits: NodeLimits,
         registry: Addr<RegistryActor>,
         router: Addr<RouterActor>,
     ) -> Self {
         Self {
             name: node.name().clone(),
             config,
+            limits,
             registry,
             router,
             node,

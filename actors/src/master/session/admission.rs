@@ -97,7 +97,7 @@ pub(super) fn say_bound(master: &MasterShared, session: &SessionHandle, outbox: 
         master: master.name.clone(),
         heartbeat_ms: u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX),
         frame_len_max: config.frame_len_max as u64,
-        in_flight_max: config.in_flight_max as u64,
+        in_flight_max: master.limits.in_flight_max as u64,
     }));
 }
 

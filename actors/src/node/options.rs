@@ -1,0 +1,88 @@
+//! The options that a master and a branch share, and the methods that set them.
+
+use super::shared::Node;
+use crate::answers::{Action, Actions};
+use crate::turns::busy_poll::BusyPoll;
+use meshwork_wire::ByteString;
+use meshwork_wire::limits::{BIND_WITHIN, BUSY_POLL_WITHIN, IN_FLIGHT_MAX};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The options that a master and a branch share.
+pub struct NodeOptions {
+    pub(crate) node: Arc<Node>,
+    pub(crate) actions: Actions,
+    pub(crate) limits: NodeLimits,
+}
+
+/// The bounds of a node that a program may set.
+#[derive(Clone, Copy)]
+pub(crate) struct NodeLimits {
+    /// How long a bind may take.
+    pub(crate) bind_within: Duration,
+    /// How many requests may be in flight on one connection, each way.
+    pub(crate) in_flight_max: usize,
+    /// How long threads stay awake for the next frame.
+    pub(crate) busy_poll: BusyPoll,
+}
+
+impl NodeOptions {
+    pub(crate) fn new(name: ByteString) -> Self {
+        let limits = NodeLimits {
+            bind_within: BIND_WITHIN,
+            in_flight_max: IN_FLIGHT_MAX,
+            busy_poll: BusyPoll::new(BUSY_POLL_WITHIN),
+        };
+        Self { node: Node::new(name), actions: Actions::default(), limits }
+    }
+}
+
+/// Sets the options that a [`MasterActor`](crate::master::MasterActor) and a [`BranchActor`](crate::branch::BranchActor) share, before they start.
+pub trait ConfigureNode: Sized {
+    /// The options of this node.
+    #[doc(hidden)]
+    fn options(&mut self) -> &mut NodeOptions;
+
+    /// How long a bind may take: at a branch, how long the master has to answer it; at a master, how long a connection has to bind
+    /// before it is closed with `BIND_TIMEOUT`. Default: 2 s.
+    #[must_use]
+    fn bind_within(mut self, within: Duration) -> Self {
+        self.options().limits.bind_within = within;
+        self
+    }
+
+    /// How many requests may be in flight on one connection, each way. Default: 65,536; a branch has what its master allows if that is less.
+    /// The next one fails at once with `OVERLOADED`.
+    #[must_use]
+    fn in_flight_max(mut self, max: usize) -> Self {
+        let options = self.options();
+        options.limits.in_flight_max = max;
+        options.node.set_in_flight_max(max);
+        self
+    }
+
+    /// How long the threads of this node's connections stay awake for the next frame instead of sleeping. Default: zero, which lets them
+    /// sleep; at most 10 ms.
+    ///
+    /// Worth it, with about 200 us, where one call follows the other as soon as its reply is there: then neither end sleeps, and a call
+    /// takes a part of the time. A thread stays awake only as long as nearly all frames have come that soon, and gives way to all
+    /// else on it and to others that want its processor; still, where calls come by chance, it costs processor time and gains nothing.
+    #[must_use]
+    fn busy_poll(mut self, within: Duration) -> Self {
+        self.options().limits.busy_poll = BusyPoll::new(within);
+        self
+    }
+
+    /// Answers an action. A master answers it before any branch that offers it too.
+    ///
+    /// # Panics
+    ///
+    /// When the name is none, or is taken: that is a mistake in the program.
+    #[must_use]
+    fn action(mut self, action: Action) -> Self {
+        if let Err(refused) = self.options().actions.insert(action) {
+            panic!("{refused}");
+        }
+        self
+    }
+}
