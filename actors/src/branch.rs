@@ -11,7 +11,7 @@ pub use establish::BindError;
 use crate::answers::CallContext;
 use crate::answers::answering::Answering;
 use crate::answers::invoked::invoked;
-use crate::answers::reply_to::Replies;
+use crate::answers::reply_to::BlockReplies;
 use crate::calls::in_flight::Waiter;
 use crate::calls::reply::Reply;
 use crate::events::event::{Event, EventRef};
@@ -489,19 +489,14 @@ impl BranchActor {
         };
         let deadline = time_left.and_then(|time_left| now.checked_add(time_left));
         let call = CallContext::new(action, caller, deadline);
-        let replies = |left| Replies::new(&wires.outbox, &wires.gathered, left);
-        let left = frames.as_ref().map_or(0, |frames| frames.left());
-        wires.answering.start(own, (&payload).into(), &call, callback_id, &replies(left));
+        let replies = BlockReplies::new(&wires.outbox, &wires.gathered);
+        wires.answering.start(own, (&payload).into(), &call, callback_id, &replies);
         let Some(frames) = frames else {
             return;
         };
         // Requests that come together are of one run more often than not.
-        loop {
-            let left = frames.left().saturating_sub(1);
-            let Some((callback_id, arguments)) = frames.next_request_of_run() else {
-                return;
-            };
-            wires.answering.start(own, arguments.by_ref(), &call, callback_id, &replies(left));
+        while let Some((callback_id, arguments)) = frames.next_request_of_run() {
+            wires.answering.start(own, arguments.by_ref(), &call, callback_id, &replies);
         }
     }
 

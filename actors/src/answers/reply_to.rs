@@ -19,22 +19,21 @@ pub(crate) trait ReplyTo {
     fn later(&self) -> Self::Later;
 }
 
-/// The replies to the requests of one block: small ones are gathered, and leave in one go when the block has been read.
-pub(crate) struct Replies<'a> {
+/// The replies to the requests of one block: small ones are gathered, without an allocation each, and leave in one go when the block has
+/// been read.
+pub(crate) struct BlockReplies<'a> {
     outbox: &'a Outbox,
     gathered: Option<&'a Gathered>,
 }
 
-impl<'a> Replies<'a> {
-    /// For a request of a block that has so many frames left. A block of one frame gathers nothing.
-    pub(crate) fn new(outbox: &'a Outbox, gathered: &'a Gathered, left: usize) -> Self {
-        let many = left > 0 || !gathered.is_empty();
+impl<'a> BlockReplies<'a> {
+    pub(crate) fn new(outbox: &'a Outbox, gathered: &'a Gathered) -> Self {
         let fits = outbox.frame_len_max() >= GATHERED_FRAME_LEN_MAX;
-        Self { outbox, gathered: (many && fits).then_some(gathered) }
+        Self { outbox, gathered: fits.then_some(gathered) }
     }
 }
 
-impl ReplyTo for Replies<'_> {
+impl ReplyTo for BlockReplies<'_> {
     type Later = Outbox;
 
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
@@ -83,5 +82,36 @@ impl ReplyTo for Nobody {
 
     fn later(&self) -> Self {
         Self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshwork_wire::limits::FRAME_LEN_MAX;
+    use meshwork_wire::{Encoding, Payload};
+
+    #[test]
+    fn small_replies_of_a_block_are_gathered_and_the_others_leave_at_once() {
+        let outbox = Outbox::new(FRAME_LEN_MAX);
+        let gathered = Gathered::default();
+        let say = |outbox: &Outbox, id, len| {
+            let payload = Payload::new(Encoding::Json, vec![b'1'; len]);
+            BlockReplies::new(outbox, &gathered).reply(CallbackId(id), Ok(payload));
+        };
+        say(&outbox, 1, 10);
+        assert_eq!((outbox.len(), gathered.is_empty()), (0, false));
+        say(&outbox, 2, GATHERED_LEN_MAX + 1);
+        assert!(outbox.len() > GATHERED_LEN_MAX);
+        outbox.push_gathered(&gathered);
+        assert!(gathered.is_empty());
+        let narrow = Outbox::new(GATHERED_FRAME_LEN_MAX - 1);
+        say(&narrow, 3, 10);
+        assert!(gathered.is_empty(), "a link that reads short frames only has each reply checked");
+        let len = outbox.len();
+        say(&outbox, 4, 10);
+        outbox.close();
+        outbox.push_gathered(&gathered);
+        assert_eq!((outbox.len(), gathered.is_empty()), (len, true), "nobody waits for it any more");
     }
 }

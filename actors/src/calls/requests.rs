@@ -18,8 +18,8 @@ use std::time::Instant;
 /// The calls of one node that have left it.
 pub(crate) struct Requests<W> {
     calls: Arc<dyn Calls>,
-    bindings: Bindings<Box<Pooled>>,
-    pool: Vec<Box<Pooled>>,
+    bindings: Bindings<Pooled>,
+    pool: Vec<Pooled>,
     /// The ways of the calls that did not go the usual one.
     ways: HashMap<CallbackId, W>,
     /// One for each run whose deadlines are in order, under its first id, and one for each call of the others.
@@ -44,7 +44,7 @@ impl<W> Requests<W> {
 
     /// Binds a response actor to the calls of a run, which leave now.
     pub(crate) fn bind(&mut self, run: Run) {
-        let response = self.pool.pop().unwrap_or_else(|| Box::new(Pooled::new(Arc::clone(&self.calls))));
+        let response = self.pool.pop().unwrap_or_else(|| Pooled::new(Arc::clone(&self.calls)));
         // Nobody must be looked up by a place in a list that changes.
         self.end_row();
         self.bindings.bind(run, response);

@@ -37,8 +37,10 @@ pub struct Resolve {
     row: Vec<(CallbackId, Reply)>,
 }
 
-/// A response actor in the context that it runs in, and the way to it.
-pub(crate) struct Pooled {
+/// A response actor in the context that it runs in, and the way to it. It moves between the pool and its calls, so it is a pointer.
+pub(crate) struct Pooled(Box<Running>);
+
+struct Running {
     inbox: Inbox,
     actor: ContextFut<ResponseActor, Context<ResponseActor>>,
 }
@@ -98,15 +100,15 @@ impl Pooled {
         let mut context = Context::new();
         context.add_stream(inbox.clone());
         let actor = ResponseActor { calls, inbox: inbox.clone(), wakes: Vec::new(), resolved: 0 };
-        Self { inbox, actor: context.into_future(actor) }
+        Self(Box::new(Running { inbox, actor: context.into_future(actor) }))
     }
 
     /// Tells the actor of a row of replies, and gives it its turn; gives how many calls it settled. The row is empty then.
     pub(crate) fn resolve(&mut self, calls: &dyn Calls, row: &mut Vec<(CallbackId, Reply)>) -> usize {
-        let shared = &self.inbox.0;
+        let shared = &self.0.inbox.0;
         shared.told.set(Some(Resolve { row: std::mem::take(row) }));
         // It has nothing else to wait for, so nobody needs to wake it.
-        let _ = self.actor.poll_unpin(&mut task::Context::from_waker(task::Waker::noop()));
+        let _ = self.0.actor.poll_unpin(&mut task::Context::from_waker(task::Waker::noop()));
         if let Some(Resolve { row: mut left }) = shared.told.take() {
             // An actor does not end while its stream does not. If one did, the callers would still hear.
             let settled = settle(calls, &mut left, &mut Vec::new());
@@ -120,7 +122,7 @@ impl Pooled {
     #[cfg(test)]
     fn terminate(&mut self) {
         use actix::ActorContext;
-        self.actor.ctx().terminate();
+        self.0.actor.ctx().terminate();
     }
 }
 

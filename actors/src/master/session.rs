@@ -25,7 +25,7 @@ use super::surroundings::MasterShared;
 use crate::answers::Action;
 use crate::answers::answering::Answering;
 use crate::answers::invoked::{LentCall, answer_call, find_lent};
-use crate::answers::reply_to::Replies as BlockReplies;
+use crate::answers::reply_to::BlockReplies;
 use crate::answers::responder::CallContext;
 use crate::events::event::Event;
 use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
@@ -337,8 +337,7 @@ impl SessionActor {
                 let Some(own) = self.relay.own() else {
                     return;
                 };
-                let replies =
-                    BlockReplies::new(self.outbox(), &self.block.own_replies, self.relay.may_follow);
+                let replies = BlockReplies::new(self.outbox(), &self.block.own_replies);
                 let run = answer(&self.answering, own, request, &self.name, &replies);
                 self.block.run = Some(run);
             }
@@ -355,13 +354,12 @@ impl SessionActor {
             return;
         };
         while let Some(own) = self.relay.own() {
-            let left = frames.left().saturating_sub(1);
             let Some((callback_id, arguments)) = frames.next_request_of_run() else {
                 return;
             };
             match self.relay.continue_run(callback_id, &self.answering) {
                 Ok(()) => {
-                    let replies = BlockReplies::new(self.outbox(), &self.block.own_replies, left);
+                    let replies = BlockReplies::new(self.outbox(), &self.block.own_replies);
                     self.answering.start(own, arguments.by_ref(), &run, callback_id, &replies);
                 }
                 Err(decision) => self.carry_out(decision, context),
@@ -375,7 +373,7 @@ impl SessionActor {
         context.spawn(asking.into_actor(self).map(move |found, this, context| {
             let found = found.unwrap_or_default().into_iter().chain(std::iter::repeat(Found::Nowhere));
             let outbox = this.outbox().clone();
-            let replies = BlockReplies::new(&outbox, &this.block.own_replies, 0);
+            let replies = BlockReplies::new(&outbox, &this.block.own_replies);
             for (action, found) in actions.into_iter().zip(found) {
                 this.relay.looked_up(action, found, |decision, own| match (decision, own) {
                     (Decision::Answer(request), Some(own)) => {

@@ -132,7 +132,6 @@ fn place_of(node: u64, action: &str) -> usize {
     let bytes = action.as_bytes();
     let last = bytes.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
     let mixed = (u64::from(last) ^ node ^ (bytes.len() as u64) << 7).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    #[expect(clippy::cast_possible_truncation, reason = "it is less than REMEMBERED")]
     let place = (mixed >> 58) as usize;
     place
 }

@@ -213,13 +213,17 @@ impl Node {
     /// submitted. Nothing cancels it but its deadline.
     pub fn call_with(&self, head: Head, arguments: &Arguments, told: impl FnOnce(Reply) + Send + 'static) {
         let opened = self.open(head, arguments, Waiter::Hook(Box::new(told)));
-        opened.err().map(Refused::tell);
+        if let Err(refused) = opened {
+            refused.tell();
+        }
     }
 
     /// As [`Node::call_with`], for a call that the actor writes, or answers itself.
     pub fn ask_with(&self, call: Call, told: impl FnOnce(Reply) + Send + 'static) {
         let opened = self.open_asked(call, Waiter::Hook(Box::new(told)));
-        opened.err().map(Refused::tell);
+        if let Err(refused) = opened {
+            refused.tell();
+        }
     }
 
     /// Submits a call: writes its frame behind those that have not left yet. Costs no message when others are on their way to the
