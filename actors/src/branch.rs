@@ -518,8 +518,8 @@ impl BranchActor {
     /// Takes what the handles have submitted, and sends it on its way.
     fn flush(&mut self) {
         let mut submissions = std::mem::take(&mut self.submissions);
-        let run = self.options.node.take_submissions(&mut submissions);
-        self.calls.bind(run);
+        let departure = self.options.node.take_submissions(&mut submissions);
+        self.calls.bind(departure);
         if submissions.iter().any(Submission::asks) {
             self.options.limits.busy_poll.asked();
         }
@@ -589,18 +589,18 @@ impl BranchActor {
         let deadline = within.and_then(|within| Instant::now().checked_add(within)).map(Instant::into_std);
         let mut before = Vec::new();
         let asked = match self.options.node.open_alone(deadline, hook, &mut before) {
-            Ok((run_before, run)) => {
-                // What was submitted before it leaves before it.
-                self.calls.bind(run_before);
+            Ok((departure_before, departure)) => {
+                // Submissions of the handles leave before the call that the actor makes after them.
+                self.calls.bind(departure_before);
                 self.send_on(&mut before);
-                self.calls.bind(Some(run));
+                self.calls.bind(Some(departure));
                 let refused = match &self.wires {
-                    Some(wires) => wires.outbox.push(&frame(run.first), Kind::Request).err(),
+                    Some(wires) => wires.outbox.push(&frame(departure.first), Kind::Request).err(),
                     None => Some(Refusal::Closed),
                 };
                 if let Some(refusal) = refused {
                     let error = refusal.into_error(Receiver::Master);
-                    self.calls.requests.borrow_mut().resolve(run.first, Err(error));
+                    self.calls.requests.borrow_mut().resolve(departure.first, Err(error));
                 }
                 self.set_alarm(context);
                 Ok(())

@@ -281,12 +281,12 @@ impl Handler<Flush> for MasterActor {
 
     fn handle(&mut self, _: Flush, context: &mut Context<Self>) {
         let mut submissions = std::mem::take(&mut self.running().submissions);
-        let run = self.options.node.take_submissions(&mut submissions);
+        let departure = self.options.node.take_submissions(&mut submissions);
         let asks = submissions.iter().any(Submission::asks);
         let mut events = Vec::new();
         let publisher = self.name.clone();
         let Master { shared, calls, .. } = self.running();
-        calls.bind(run);
+        calls.bind(departure);
         for submission in submissions.drain(..) {
             match submission {
                 Submission::Ask(ask) => calls.ask(*ask),

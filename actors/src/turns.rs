@@ -1,4 +1,5 @@
-//! When an actor is polled: only when something woke it, with turns for others in between, and with a thread that may stay awake.
+//! When an actor is polled: only when something woke it, with turns for the other tasks of its arbiter in between, and on a thread
+//! that may stay awake.
 
 pub(crate) mod alarm;
 pub(crate) mod busy_poll;

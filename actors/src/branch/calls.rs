@@ -3,7 +3,7 @@
 use super::link::{draining, ended};
 use crate::answers::answering::Answering;
 use crate::answers::{Action, Actions, CallContext};
-use crate::calls::in_flight::Run;
+use crate::calls::in_flight::Departure;
 use crate::calls::requests::Requests;
 use crate::link::outbox::{Encoded, Kind, Outbox, OutboxGuard};
 use crate::link::refusal::{Receiver, Refusal, gone};
@@ -74,10 +74,10 @@ impl BranchCalls {
         }
     }
 
-    /// Binds a response actor to the calls of a run, which leave now.
-    pub(super) fn bind(&self, run: Option<Run>) {
-        if let Some(run) = run {
-            self.requests.borrow_mut().bind(run);
+    /// Binds a response actor to the calls of a departure, which leave now.
+    pub(super) fn bind(&self, departure: Option<Departure>) {
+        if let Some(departure) = departure {
+            self.requests.borrow_mut().bind(departure);
         }
     }
 

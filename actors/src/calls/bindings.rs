@@ -3,7 +3,7 @@
 //!
 //! Calls leave in the order of their ids, so the ids of one binding lie between those of the one before it and the one behind it.
 
-use super::in_flight::Run;
+use super::in_flight::Departure;
 use meshwork_wire::CallbackId;
 use std::collections::VecDeque;
 
@@ -20,10 +20,10 @@ pub(crate) struct Bindings<R> {
 
 /// A response actor, and the calls that it is bound to.
 pub(crate) struct Binding<R> {
-    pub(crate) run: Run,
+    pub(crate) departure: Departure,
     /// How many of them are not settled.
     left: usize,
-    /// The calls before this one have no deadline, or one that has passed. Of use to a run whose deadlines are in order.
+    /// The calls before this one have no deadline, or one that has passed. Of use to a departure whose deadlines are in order.
     pub(crate) unexpired: CallbackId,
     /// None when all are settled: it is free again then.
     pub(crate) response: Option<R>,
@@ -37,11 +37,16 @@ impl<R> Bindings<R> {
         Self { bound: VecDeque::new(), open: 0, left: 0, last: 0 }
     }
 
-    /// Binds a response actor to the calls of a run, which left behind all that are bound already.
-    pub(crate) fn bind(&mut self, run: Run, response: R) {
+    /// Binds a response actor to the calls of a departure, which left behind all that are bound already.
+    pub(crate) fn bind(&mut self, departure: Departure, response: R) {
         self.open += 1;
-        self.left += run.count;
-        let binding = Binding { run, left: run.count, unexpired: run.first, response: Some(response) };
+        self.left += departure.count;
+        let binding = Binding {
+            departure,
+            left: departure.count,
+            unexpired: departure.first,
+            response: Some(response),
+        };
         self.bound.push_back(binding);
     }
 
@@ -51,7 +56,7 @@ impl<R> Bindings<R> {
         if self.bound.get(self.last).is_some_and(|binding| binding.has(id)) {
             return Some(self.last);
         }
-        let at = self.bound.partition_point(|binding| binding.run.first <= id).checked_sub(1)?;
+        let at = self.bound.partition_point(|binding| binding.departure.first <= id).checked_sub(1)?;
         if !self.bound[at].has(id) {
             return None;
         }
@@ -59,12 +64,12 @@ impl<R> Bindings<R> {
         Some(at)
     }
 
-    /// Whether a deadline under this id may still pass: it is that of a run in order which has calls that are not settled, or of a call of
-    /// another run that waits.
+    /// Whether a deadline under this id may still pass: it is that of a departure in order which has calls that are not settled, or of a call of
+    /// another departure that waits.
     pub(crate) fn may_expire(&self, id: CallbackId, waits: impl FnOnce() -> bool) -> bool {
-        let at = self.bound.partition_point(|binding| binding.run.first <= id).checked_sub(1);
+        let at = self.bound.partition_point(|binding| binding.departure.first <= id).checked_sub(1);
         let binding = at.and_then(|at| self.bound.get(at)).filter(|it| it.has(id) && it.left > 0);
-        binding.is_some_and(|binding| binding.run.in_order || waits())
+        binding.is_some_and(|binding| binding.departure.in_order || waits())
     }
 
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut Binding<R>> {
@@ -87,8 +92,8 @@ impl<R> Bindings<R> {
     }
 
     /// The ids of all runs that have calls which are not settled.
-    pub(crate) fn open_runs(&self) -> Vec<Run> {
-        self.bound.iter().filter(|binding| binding.left > 0).map(|binding| binding.run).collect()
+    pub(crate) fn open_departures(&self) -> Vec<Departure> {
+        self.bound.iter().filter(|binding| binding.left > 0).map(|binding| binding.departure).collect()
     }
 
     /// How many calls are not settled.
@@ -115,6 +120,6 @@ impl<R> Bindings<R> {
 impl<R> Binding<R> {
     #[inline]
     fn has(&self, id: CallbackId) -> bool {
-        self.run.first <= id && id <= self.run.last
+        self.departure.first <= id && id <= self.departure.last
     }
 }

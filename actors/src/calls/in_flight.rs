@@ -1,10 +1,10 @@
-//! The calls of one node that are in flight, one slot each: who waits for which callback id, and until when. It decides who
-//! settles a call: its reply, its deadline, the end of its link, or a caller that drops it; an id that was settled is gone, so
-//! what comes later can only miss. No runtime, no clock: moments come in. The node keeps it under its lock, so it drops no waker,
-//! reply or function of a caller, whose end may take that lock again: it gives them back instead.
+//! The calls of one node that are in flight, one slot each: which waiter waits for which callback id, and until when. A call is settled
+//! once: by its reply, its deadline, the end of its link, or a caller that drops it. A settled id is gone, so a later reply can only
+//! miss. No runtime, no clock: moments come in. The node keeps this table under its lock. The end of a waker, reply or function of a
+//! caller may take that lock again, so the table drops none of them but gives them back.
 //!
 //! A call stands in the slot of the last digits of its id. Ids are drawn in order, and an id whose slot is still taken is passed
-//! over, so no two calls ever share a slot, and none has to be searched for.
+//! over, so no two calls ever share a slot, and no call has to be searched for.
 
 use super::reply::Reply;
 use meshwork_wire::CallbackId;
@@ -15,36 +15,39 @@ use std::time::Instant;
 
 /// The calls of one node that are in flight.
 pub(crate) struct InFlight {
-    /// As many as a power of two. At least half of them are free.
+    /// Their number is a power of two. At least half of the slots are free.
     slots: Vec<Slot>,
     next_id: u64,
-    /// How many slots are not free.
+    /// How many slots hold a call or a reply.
     taken: usize,
     /// How many calls are not settled.
     waiting: usize,
     waiting_max: usize,
-    /// The calls that were opened since the queue was last taken.
-    run: Option<Run>,
+    /// The calls that were opened since the queue of the node was last taken.
+    departure: Option<Departure>,
+    /// By the number of their [`BatchId`]; none for a number that is free.
     batches: Vec<Option<BatchState>>,
 }
 
+/// Holds one call, from its opening until its reply is taken.
 struct Slot {
     id: u64,
     deadline: Option<Instant>,
     state: State,
 }
 
+/// The state of a slot.
 enum State {
     Free,
     Waiting(Waiter),
     Settled(Reply),
 }
 
-/// Who is told of the reply to a call.
+/// The waiter of a call: it is told of the reply.
 pub(crate) enum Waiter {
     /// The task that polls the call.
     Task(Waker),
-    /// The batch of calls that are awaited as one, and the number of this call there.
+    /// A batch of calls that are awaited as one, and the number of this call in the batch.
     Batch { batch: BatchId, number: u32 },
     /// A function that is called with the reply.
     Hook(Hook),
@@ -57,52 +60,55 @@ pub(crate) type Hook = Box<dyn FnOnce(Reply) + Send>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BatchId(u32);
 
-/// Calls that are awaited as one.
+/// A batch: calls that are awaited as one.
 #[derive(Default)]
 struct BatchState {
+    /// The task that waits for replies, if one does.
     waker: Option<Waker>,
     /// The replies that the caller has not taken yet, each with the number of its call.
     replies: Vec<(u32, Reply)>,
 }
 
-/// Calls that were opened one after the other and leave their node together.
+/// A departure: the calls that leave their node together, in one flush. No other call has an id between `first` and `last`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Run {
+pub(crate) struct Departure {
     pub(crate) first: CallbackId,
     pub(crate) last: CallbackId,
     pub(crate) count: usize,
-    /// The earliest deadline of them.
+    /// The earliest deadline of its calls.
     pub(crate) earliest: Option<Instant>,
-    /// The latest, while no call has an earlier deadline than one before it.
+    /// The latest deadline of its calls, as long as they are in order.
     latest: Option<Instant>,
+    /// Whether no call has an earlier deadline than a call before it.
     pub(crate) in_order: bool,
 }
 
-/// What a settled call asks to be done when the lock is let go.
+/// The wake-up of the waiter of a settled call, to be done when the lock is let go.
 #[must_use = "it is done, or dropped, when the lock is let go"]
 pub(crate) enum Wake {
-    /// Nobody waited for the id: it is settled already, or was never drawn. Gives the reply back.
+    /// The id has no waiter: its call is settled already, or it was never drawn. Gives the reply back.
     Late(#[expect(dead_code, reason = "it is dropped later than it comes back")] Reply),
-    /// The call was settled, and nobody is left to hear of it. Gives the reply back.
+    /// The call was settled, but its batch has ended. Gives the reply back.
     Unheard(#[expect(dead_code, reason = "it is dropped later than it comes back")] Reply),
+    /// The batch of the call keeps the reply, and no task waits for the batch.
     Nobody,
     Task(Waker),
     Hook(Hook, Reply),
 }
 
-/// What stood in the slot of a call that its caller dropped.
+/// The waiter or the reply in the slot of a call that its caller dropped.
 #[must_use = "it is dropped when the lock is let go"]
 pub(crate) struct Forgotten(State);
 
-/// What is left of a batch that nobody waits for.
+/// The remains of a batch that its caller dropped.
 #[must_use = "it is dropped when the lock is let go"]
 pub(crate) struct EndedBatch {
-    /// The calls of it that were not settled, and have to be cancelled.
+    /// The calls of the batch that were not settled, and have to be cancelled.
     pub(crate) cancelled: Vec<CallbackId>,
     _kept: Option<BatchState>,
 }
 
-/// As many calls are in flight as may be. Gives back the waiter of the one that is refused.
+/// A call was refused, since `max` calls are in flight. Gives its waiter back.
 pub(crate) struct Full {
     pub(crate) max: usize,
     pub(crate) waiter: Waiter,
@@ -110,7 +116,7 @@ pub(crate) struct Full {
 
 const SLOTS_MIN: usize = 16;
 
-/// More slots than this are given back when they are all free.
+/// A table of more slots than this is given back when all its slots are free.
 const SLOTS_IDLE_MAX: usize = 4096;
 
 impl InFlight {
@@ -121,7 +127,7 @@ impl InFlight {
             taken: 0,
             waiting: 0,
             waiting_max: IN_FLIGHT_MAX,
-            run: None,
+            departure: None,
             batches: Vec::new(),
         }
     }
@@ -135,14 +141,14 @@ impl InFlight {
         self.waiting_max = max;
     }
 
-    /// Draws an id that no call has and none will have.
+    /// Draws an id that no call has and no call will have.
     pub(crate) fn draw(&mut self) -> CallbackId {
         let id = self.next_id;
         self.next_id += 1;
         CallbackId(id)
     }
 
-    /// Opens a call: from now on its waiter waits for the id that is given. It joins the run of those that leave together.
+    /// Opens a call, and gives the id that its waiter waits for from now on. The call joins the next departure.
     #[inline]
     pub(crate) fn open(&mut self, deadline: Option<Instant>, waiter: Waiter) -> Result<CallbackId, Full> {
         if self.waiting >= self.waiting_max {
@@ -152,7 +158,7 @@ impl InFlight {
             self.grow();
         }
         let mut id = self.next_id;
-        // Half of the slots are free, so one is found.
+        // At least half of the slots are free, so a free one is found.
         while !matches!(self.slot(id).state, State::Free) {
             id += 1;
         }
@@ -161,24 +167,25 @@ impl InFlight {
         self.taken += 1;
         self.waiting += 1;
         let id = CallbackId(id);
-        match &mut self.run {
-            Some(run) => run.add(id, deadline),
-            run => *run = Some(Run::new(id, deadline)),
+        match &mut self.departure {
+            Some(departure) => departure.add(id, deadline),
+            departure => *departure = Some(Departure::new(id, deadline)),
         }
         Ok(id)
     }
 
-    /// The calls that were opened since this was asked last: they leave now, and nothing that is opened later has an id among theirs.
-    pub(crate) fn take_run(&mut self) -> Option<Run> {
-        self.run.take()
+    /// Takes the calls that were opened since the last departure was taken. They leave now; no call that is opened later has an id between
+    /// theirs.
+    pub(crate) fn take_departure(&mut self) -> Option<Departure> {
+        self.departure.take()
     }
 
-    /// A run that was taken does not leave after all, and nothing was opened meanwhile.
-    pub(crate) fn put_back(&mut self, run: Option<Run>) {
-        self.run = run;
+    /// Puts back a departure that does not leave after all. No call may have been opened meanwhile.
+    pub(crate) fn put_back(&mut self, departure: Option<Departure>) {
+        self.departure = departure;
     }
 
-    /// Settles a call with its reply. The slot keeps it for the task that polls the call; a batch gathers it.
+    /// Settles a call with its reply. The slot keeps the reply for the task that polls the call; a batch gathers it.
     #[inline]
     pub(crate) fn settle(&mut self, id: CallbackId, reply: Reply) -> Wake {
         let Some(slot) = self.waiting_slot(id) else {
@@ -199,14 +206,15 @@ impl InFlight {
         wake
     }
 
-    /// Settles every call.
+    /// Settles every call that is not settled, each with a reply of its own.
     pub(crate) fn settle_all(&mut self, reply: impl Fn() -> Reply, wakes: &mut Vec<Wake>) {
         let ids = self.slots.iter().filter(|slot| matches!(slot.state, State::Waiting(_)));
         let ids: Vec<_> = ids.map(|slot| CallbackId(slot.id)).collect();
         wakes.extend(ids.into_iter().map(|id| self.settle(id, reply())));
     }
 
-    /// The reply to a call, if it is there; else its task is woken when it is. Gives the waker back that is no longer used.
+    /// Takes the reply to a call, or lets this waker be woken when the reply comes; none if no reply will come. Gives back a waker that is no
+    /// longer used.
     #[inline]
     pub(crate) fn poll(
         &mut self,
@@ -234,7 +242,7 @@ impl InFlight {
         }
     }
 
-    /// The caller dropped its call.
+    /// Frees the slot of a call that its caller dropped.
     pub(crate) fn forget(&mut self, id: CallbackId) -> Forgotten {
         let Some(slot) = self.slot_of(id) else {
             return Forgotten(State::Free);
@@ -245,19 +253,20 @@ impl InFlight {
         forgotten
     }
 
+    /// Whether a call is not settled.
     pub(crate) fn is_waiting(&self, id: CallbackId) -> bool {
         self.slots
             .get(self.index(id.0))
             .is_some_and(|slot| slot.id == id.0 && matches!(slot.state, State::Waiting(_)))
     }
 
-    /// Until when a call is waited for; none if it is settled, or has no deadline.
+    /// The deadline of a call; none if the call is settled, or has no deadline.
     pub(crate) fn deadline(&self, id: CallbackId) -> Option<Instant> {
         let slot = self.slots.get(self.index(id.0))?;
         if slot.id == id.0 && matches!(slot.state, State::Waiting(_)) { slot.deadline } else { None }
     }
 
-    /// A batch without calls; it ends with [`InFlight::end_batch`].
+    /// Begins a batch without calls; [`InFlight::end_batch`] ends it.
     pub(crate) fn begin_batch(&mut self) -> BatchId {
         let free = self.batches.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
@@ -269,7 +278,7 @@ impl InFlight {
         BatchId(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
-    /// The replies that have come for a batch; if there are none, its task is woken when one comes. Gives the waker back that is no
+    /// Takes the replies that have come for a batch; if there are none, this waker is woken when one comes. Gives back a waker that is no
     /// longer used.
     pub(crate) fn poll_batch(
         &mut self,
@@ -290,7 +299,7 @@ impl InFlight {
         Poll::Ready(std::mem::take(&mut state.replies))
     }
 
-    /// Gives a call of a batch its reply that never got a slot.
+    /// Gives a batch the reply to one of its calls, which has no slot any more or never had one.
     pub(crate) fn tell_batch(&mut self, batch: BatchId, number: u32, reply: Reply) -> Wake {
         let Some(state) = self.batch(batch) else {
             return Wake::Unheard(reply);
@@ -299,10 +308,10 @@ impl InFlight {
         state.waker.take().map_or(Wake::Nobody, Wake::Task)
     }
 
-    /// Nobody waits for the batch any more: its calls, which have ids in these runs, are forgotten.
-    pub(crate) fn end_batch(&mut self, batch: BatchId, runs: &[(CallbackId, CallbackId)]) -> EndedBatch {
+    /// Ends a batch that its caller dropped, and forgets its calls. `id_ranges` has the first and the last id of each range that their ids are in.
+    pub(crate) fn end_batch(&mut self, batch: BatchId, id_ranges: &[(CallbackId, CallbackId)]) -> EndedBatch {
         let mut cancelled = Vec::new();
-        for (first, last) in runs {
+        for (first, last) in id_ranges {
             for id in (first.0..=last.0).map(CallbackId) {
                 let is_of_batch = self.slot_of(id).is_some_and(
                     |slot| matches!(&slot.state, State::Waiting(Waiter::Batch { batch: of, .. }) if *of == batch),
@@ -335,7 +344,7 @@ impl InFlight {
         &mut self.slots[index]
     }
 
-    /// With no slots at all it is past their end.
+    /// The index of the slot of an id: its last digits. With no slots at all it is past their end.
     #[inline]
     fn index(&self, id: u64) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "the last digits are what is wanted")]
@@ -350,7 +359,7 @@ impl InFlight {
         }
     }
 
-    /// Twice as many slots. Ids that had slots of their own have them among twice as many, too.
+    /// Doubles the slots. Ids that had different slots have different slots among twice as many, too.
     fn grow(&mut self) {
         let len = (self.slots.len() * 2).max(SLOTS_MIN);
         let free = || Slot { id: 0, deadline: None, state: State::Free };
@@ -365,8 +374,8 @@ impl InFlight {
     }
 }
 
-impl Run {
-    /// A call that leaves alone.
+impl Departure {
+    /// The departure of one call that leaves alone.
     pub(crate) fn new(id: CallbackId, deadline: Option<Instant>) -> Self {
         Self { first: id, last: id, count: 1, earliest: deadline, latest: deadline, in_order: true }
     }
@@ -396,13 +405,13 @@ impl Forgotten {
 }
 
 impl Wake {
-    /// Tells the caller. To be called when the lock is let go: a caller may do anything then.
+    /// Wakes the waiter. To be called when the lock is let go: the code of a caller may do anything then.
     #[inline]
     pub(crate) fn wake(self) {
         match self {
             Wake::Late(_) | Wake::Unheard(_) | Wake::Nobody => {}
             Wake::Task(waker) => waker.wake(),
-            // Those after it are told, even if it panics.
+            // The waiters after this one are told, even if the function panics.
             Wake::Hook(hook, reply) => {
                 if catch_unwind(AssertUnwindSafe(|| hook(reply))).is_err() {
                     log::error!("a function that is told of the reply to a call panicked");
@@ -412,7 +421,7 @@ impl Wake {
     }
 }
 
-/// Keeps this waker from now on, and gives the one that was kept, if that wakes another task.
+/// Keeps this waker instead of the kept one, and gives that one back; does nothing if both wake one task.
 #[inline]
 fn replaced(kept: &mut Waker, waker: &Waker) -> Option<Waker> {
     (!kept.will_wake(waker)).then(|| std::mem::replace(kept, waker.clone()))
@@ -450,7 +459,7 @@ mod tests {
     }
 
     fn number(reply: Reply) -> u32 {
-        let payload = reply.into_outcome().expect("it was none");
+        let payload = reply.into_outcome().expect("it is no error");
         u32::from_le_bytes(payload.bytes.as_ref().try_into().expect("it is a number"))
     }
 
@@ -458,17 +467,17 @@ mod tests {
     enum Step {
         Open(Kind, Option<u64>),
         Settle(usize),
-        /// An id that was never drawn, or not yet.
+        /// Settles an id that was never drawn, or not yet.
         SettleUnknown(u64),
-        /// The task of a call polls it, or another one does from now on.
+        /// The task of a call polls it; or, if `true`, another task polls it from now on.
         Poll(usize, bool),
         Forget(usize),
         BeginBatch,
         PollBatch(usize),
         TellBatch(usize),
         EndBatch(usize),
-        TakeRun,
-        TakeRunAndPutItBack,
+        TakeDeparture,
+        TakeDepartureAndPutItBack,
         SettleAll,
         SetMax(usize),
         Draw,
@@ -493,8 +502,8 @@ mod tests {
             6 => any::<usize>().prop_map(Step::PollBatch),
             2 => any::<usize>().prop_map(Step::TellBatch),
             2 => any::<usize>().prop_map(Step::EndBatch),
-            4 => Just(Step::TakeRun),
-            2 => Just(Step::TakeRunAndPutItBack),
+            4 => Just(Step::TakeDeparture),
+            2 => Just(Step::TakeDepartureAndPutItBack),
             1 => Just(Step::SettleAll),
             1 => (0..80_usize).prop_map(Step::SetMax),
             2 => Just(Step::Draw),
@@ -513,7 +522,7 @@ mod tests {
     }
 
     enum Told {
-        /// The tasks that polled it, the last one last.
+        /// The tasks that polled the call, in their order.
         Tasks(Vec<Arc<Woken>>),
         Hook(Arc<Mutex<Vec<u32>>>),
         Batch(usize, u32),
@@ -523,7 +532,7 @@ mod tests {
     struct Batch {
         id: BatchId,
         open: bool,
-        /// Whether its task was told to wait, and was not woken since.
+        /// Whether the task of the batch was told to wait, and was not woken since.
         pending: bool,
         woken: Arc<Woken>,
         wakes: usize,
@@ -623,10 +632,10 @@ mod tests {
             self.settled(id, number, wake);
         }
 
-        /// What the model expects of a call that is settled, and nothing of one that does not wait.
+        /// Checks the wake-up of a call that was settled with this reply; a call that did not wait must miss.
         fn settled(&mut self, id: u64, reply: u32, wake: Wake) {
             let Some(call) = self.calls.get_mut(&id).filter(|call| call.waits) else {
-                assert!(matches!(wake, Wake::Late(_)), "nobody waits for {id}");
+                assert!(matches!(wake, Wake::Late(_)), "{id} has no waiter");
                 return;
             };
             call.waits = false;
@@ -668,7 +677,7 @@ mod tests {
                 return;
             };
             let Told::Tasks(tasks) = &mut call.waiter else {
-                // Nobody polls these; if somebody did, nothing would be there.
+                // Calls of hooks and batches are never polled; a poll would find no reply.
                 let polled = self.real.poll(CallbackId(id), Waker::noop(), &mut None);
                 assert!(matches!(polled, Poll::Ready(None)));
                 return;
@@ -719,14 +728,14 @@ mod tests {
             let of_batch = |call: &Call| matches!(call.waiter, Told::Batch(of, _) if of == at);
             let ids: Vec<_> =
                 self.calls.iter().filter(|(_, call)| of_batch(call)).map(|(id, _)| *id).collect();
-            // One run that holds those of others too.
-            let runs: Vec<_> = ids
+            // One range, which holds ids of other calls too.
+            let id_ranges: Vec<_> = ids
                 .first()
                 .zip(ids.last())
                 .map(|(first, last)| (CallbackId(*first), CallbackId(*last)))
                 .into_iter()
                 .collect();
-            let ended = self.real.end_batch(batch.id, &runs);
+            let ended = self.real.end_batch(batch.id, &id_ranges);
             let mut cancelled = Vec::new();
             for id in ids {
                 let call = self.calls.get_mut(&id).expect("it is there");
@@ -738,19 +747,19 @@ mod tests {
             assert_eq!(ended.cancelled, cancelled);
         }
 
-        fn take_run(&mut self) -> Option<Run> {
-            let run = self.real.take_run();
+        fn take_departure(&mut self) -> Option<Departure> {
+            let departure = self.real.take_departure();
             let opened = &self.opened;
             let deadlines: Vec<_> = opened.iter().filter_map(|(_, deadline)| *deadline).collect();
             assert_eq!(
-                run.map(|run| (run.first, run.last, run.count)),
+                departure.map(|departure| (departure.first, departure.last, departure.count)),
                 opened.first().zip(opened.last()).map(|(first, last)| (first.0, last.0, opened.len()))
             );
-            if let Some(run) = run {
-                assert_eq!(run.earliest, deadlines.iter().min().copied());
-                assert_eq!(run.in_order, deadlines.is_sorted());
+            if let Some(departure) = departure {
+                assert_eq!(departure.earliest, deadlines.iter().min().copied());
+                assert_eq!(departure.in_order, deadlines.is_sorted());
             }
-            run
+            departure
         }
 
         fn step(&mut self, step: Step) {
@@ -816,20 +825,20 @@ mod tests {
                         self.end_batch(at);
                     }
                 }
-                Step::TakeRun => {
-                    self.take_run();
+                Step::TakeDeparture => {
+                    self.take_departure();
                     self.opened.clear();
                 }
-                Step::TakeRunAndPutItBack => {
-                    let run = self.take_run();
-                    self.real.put_back(run);
+                Step::TakeDepartureAndPutItBack => {
+                    let departure = self.take_departure();
+                    self.real.put_back(departure);
                 }
                 Step::SettleAll => {
                     self.replies += 1;
                     let (mut wakes, told) = (Vec::new(), self.replies);
                     self.real.settle_all(|| reply(told), &mut wakes);
                     assert_eq!(wakes.len(), self.waiting());
-                    // They come in the order of their slots.
+                    // The wake-ups come in the order of the slots.
                     let mask = self.real.slots.len() as u64 - u64::from(!self.real.slots.is_empty());
                     let mut ids: Vec<_> =
                         self.calls.iter().filter(|(_, call)| call.waits).map(|(id, _)| *id).collect();
@@ -868,7 +877,7 @@ mod tests {
             }
         }
 
-        /// Everybody takes what there is.
+        /// Settles every call, and lets its caller take the reply.
         fn end(mut self) {
             for id in self.calls.keys().copied().collect::<Vec<_>>() {
                 if self.calls[&id].waits {

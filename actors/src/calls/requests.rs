@@ -3,7 +3,7 @@
 
 use super::bindings::Bindings;
 use super::deadlines::Deadlines;
-use super::in_flight::Run;
+use super::in_flight::Departure;
 use super::reply::Reply;
 use super::response::{Calls, Pooled};
 use crate::answers::reply_to::ReplyTo;
@@ -22,7 +22,7 @@ pub(crate) struct Requests<W> {
     pool: Vec<Pooled>,
     /// The ways of the calls that did not go the usual one.
     ways: HashMap<CallbackId, W>,
-    /// One for each run whose deadlines are in order, under its first id, and one for each call of the others.
+    /// One for each departure whose deadlines are in order, under its first id, and one for each call of the others.
     deadlines: Deadlines,
     /// Replies that came together, to calls of the binding that stands there.
     row: Vec<(CallbackId, Reply)>,
@@ -42,21 +42,21 @@ impl<W> Requests<W> {
         }
     }
 
-    /// Binds a response actor to the calls of a run, which leave now.
-    pub(crate) fn bind(&mut self, run: Run) {
+    /// Binds a response actor to the calls of a departure, which leave now.
+    pub(crate) fn bind(&mut self, departure: Departure) {
         let response = self.pool.pop().unwrap_or_else(|| Pooled::new(Arc::clone(&self.calls)));
         // Nobody must be looked up by a place in a list that changes.
         self.end_row();
-        self.bindings.bind(run, response);
-        if run.in_order {
-            if let Some(earliest) = run.earliest {
-                self.deadlines.push(earliest, run.first);
+        self.bindings.bind(departure, response);
+        if departure.in_order {
+            if let Some(earliest) = departure.earliest {
+                self.deadlines.push(earliest, departure.first);
             }
             return;
         }
         let deadlines = &mut self.deadlines;
         self.calls.with(&mut |in_flight| {
-            for id in (run.first.0..=run.last.0).map(CallbackId) {
+            for id in (departure.first.0..=departure.last.0).map(CallbackId) {
                 if let Some(deadline) = in_flight.deadline(id) {
                     deadlines.push(deadline, id);
                 }
@@ -113,14 +113,14 @@ impl<W> Requests<W> {
     }
 
     fn settled(&mut self, at: usize, count: usize) {
-        let Some(run) = self.bindings.get_mut(at).map(|binding| binding.run) else {
+        let Some(departure) = self.bindings.get_mut(at).map(|binding| binding.departure) else {
             return;
         };
         let ended = self.bindings.settled(at, count);
         let (calls, bindings) = (&*self.calls, &self.bindings);
         let waits = |id| bindings.may_expire(id, || is_waiting(calls, id));
         if let Some(response) = ended {
-            self.deadlines.settled(run.first, waits, bindings.left());
+            self.deadlines.settled(departure.first, waits, bindings.left());
             if self.pool.len() < RESPONSE_POOL_MAX {
                 self.pool.push(response);
             }
@@ -158,16 +158,18 @@ impl<W> Requests<W> {
             let Some(at) = self.bindings.find(id) else {
                 continue;
             };
-            let Some((run, unexpired)) = self.bindings.get_mut(at).map(|it| (it.run, it.unexpired)) else {
+            let Some((departure, unexpired)) =
+                self.bindings.get_mut(at).map(|it| (it.departure, it.unexpired))
+            else {
                 continue;
             };
-            if !run.in_order {
+            if !departure.in_order {
                 expired.push(id);
                 continue;
             }
             let mut next = None;
             self.calls.with(&mut |in_flight| {
-                for id in (unexpired.0..=run.last.0).map(CallbackId) {
+                for id in (unexpired.0..=departure.last.0).map(CallbackId) {
                     match in_flight.deadline(id) {
                         Some(deadline) if deadline <= now => expired.push(id),
                         Some(deadline) => {
@@ -182,7 +184,7 @@ impl<W> Requests<W> {
                 if let Some(binding) = self.bindings.get_mut(at) {
                     binding.unexpired = id;
                 }
-                self.deadlines.push(deadline, run.first);
+                self.deadlines.push(deadline, departure.first);
             }
         }
         let calls = Arc::clone(&self.calls);
@@ -208,10 +210,10 @@ impl<W> Requests<W> {
     pub(crate) fn fail_if(&mut self, gone: impl Fn(Option<&W>) -> bool, error: &CallError) -> usize {
         self.end_row();
         let mut lost = Vec::new();
-        for run in self.bindings.open_runs() {
+        for departure in self.bindings.open_departures() {
             let ways = &self.ways;
             self.calls.with(&mut |in_flight| {
-                let ids = (run.first.0..=run.last.0).map(CallbackId);
+                let ids = (departure.first.0..=departure.last.0).map(CallbackId);
                 lost.extend(ids.filter(|id| in_flight.is_waiting(*id) && gone(ways.get(id))));
             });
         }
@@ -290,9 +292,9 @@ mod tests {
     }
 
     impl Calls for Lock {
-        fn with(&self, run: &mut dyn FnMut(&mut InFlight)) {
+        fn with(&self, change: &mut dyn FnMut(&mut InFlight)) {
             self.taken.fetch_add(1, Ordering::Relaxed);
-            self.lock(run);
+            self.lock(change);
         }
     }
 
@@ -317,8 +319,8 @@ mod tests {
     }
 
     fn leave(lock: &Lock, requests: &mut Requests<u8>) {
-        if let Some(run) = lock.lock(InFlight::take_run) {
-            requests.bind(run);
+        if let Some(departure) = lock.lock(InFlight::take_departure) {
+            requests.bind(departure);
         }
     }
 
@@ -427,7 +429,7 @@ mod tests {
 
         fn flush(&mut self) {
             leave(&self.lock, &mut self.requests);
-            self.open_max = self.open_max.max(self.requests.bindings.open_runs().len());
+            self.open_max = self.open_max.max(self.requests.bindings.open_departures().len());
             for call in &mut self.calls {
                 call.left = true;
                 if call.forgotten && !call.cancelled {
@@ -534,7 +536,7 @@ mod tests {
             let next = requests.next_deadline();
             assert!(earliest.is_none_or(|earliest| next.is_some_and(|next| next <= earliest)));
             // Each response actor is bound, or in the pool.
-            let open = requests.bindings.open_runs().len();
+            let open = requests.bindings.open_departures().len();
             assert_eq!(requests.pool.len() + open, self.open_max);
             assert!(requests.deadlines.len() <= 64 + 2 * left);
             assert!(requests.bindings.len() <= 16 + 2 * open);
@@ -616,7 +618,7 @@ mod tests {
     fn a_call_that_never_ends_does_not_keep_the_deadlines_of_the_settled_ones() {
         let (lock, mut requests) = new();
         let start = Instant::now();
-        // Each run has one that is slow; their deadlines are in no order.
+        // Each departure has one slow call; its deadlines are in no order.
         for round in 0..50_u64 {
             let ids: Vec<_> = (0..200_u64)
                 .map(|number| {

@@ -17,7 +17,7 @@ use std::task::{self, Poll};
 /// The lock of the node whose calls are in flight.
 pub(crate) trait Calls: Send + Sync {
     /// Does this with the calls of the node, under its lock.
-    fn with(&self, run: &mut dyn FnMut(&mut InFlight));
+    fn with(&self, change: &mut dyn FnMut(&mut InFlight));
 }
 
 /// Hands the replies to requests to their callers. It lives on the arbiter of the branch or master that made the requests, which
@@ -144,8 +144,8 @@ mod tests {
     struct Lock(Mutex<InFlight>);
 
     impl Calls for Lock {
-        fn with(&self, run: &mut dyn FnMut(&mut InFlight)) {
-            run(&mut self.0.lock().unwrap());
+        fn with(&self, change: &mut dyn FnMut(&mut InFlight)) {
+            change(&mut self.0.lock().unwrap());
         }
     }
 

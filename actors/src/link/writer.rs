@@ -1,4 +1,4 @@
-//! The task that writes what stands in an outbox.
+//! The task that writes the frames of an outbox to its link.
 
 use super::outbox::{Outbox, State};
 use bytes::{Bytes, BytesMut};
@@ -9,10 +9,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// How many pieces one system call takes at most.
+/// How many pieces of bytes one system call writes at most.
 const PIECES_MAX: usize = 64;
 
-/// Writes what stands in the outbox until the link fails or the outbox is closed. Ends with the reason.
+/// Writes the frames of an outbox until the link fails or the outbox is closed. Gives the error of a link that failed.
 pub(crate) async fn write_all<W: AsyncWrite + Unpin>(outbox: Outbox, mut link: W) -> io::Result<()> {
     let written = write_until_closed(&outbox, &mut link).await;
     outbox.close_now();
@@ -25,7 +25,7 @@ async fn write_until_closed<W: AsyncWrite + Unpin>(outbox: &Outbox, link: &mut W
     loop {
         let (len, state) = poll_fn(|context| outbox.poll_take(context, &mut pieces, &mut small)).await;
         if len == 0 {
-            // Closing: a peer that does not let us finish is not waited for.
+            // A peer that does not let the shutdown finish is waited for no longer than `LINGER`.
             if state == State::Closing {
                 let _ = tokio::time::timeout(LINGER, link.shutdown()).await;
             }
@@ -45,7 +45,7 @@ async fn write_until_closed<W: AsyncWrite + Unpin>(outbox: &Outbox, link: &mut W
     }
 }
 
-/// Writes the pieces, then the rest.
+/// Writes the pieces, then the bytes of `rest`.
 async fn write_pieces<W: AsyncWrite + Unpin>(
     link: &mut W,
     pieces: &mut VecDeque<Bytes>,
@@ -58,7 +58,7 @@ async fn write_pieces<W: AsyncWrite + Unpin>(
         pieces.push_back(Bytes::copy_from_slice(rest));
     }
     while !pieces.is_empty() {
-        // The list of slices is made anew for each attempt: kept across a wait it would be most of what an idle link takes.
+        // The list of slices is made anew for each attempt: kept across a wait, it would be most of the memory of an idle link.
         let written = poll_fn(|context| {
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
             let mut count = 0;
@@ -93,7 +93,7 @@ mod tests {
     use meshwork_wire::{CallbackId, Code, Encoding, Frame, FrameCodec, Payload, Response};
     use tokio_util::codec::FramedRead;
 
-    /// More than an idle link keeps at once.
+    /// A longer buffer is given back as soon as the link is idle.
     const BURST_LEN: usize = 128 * 1024;
 
     fn reply(id: u64, payload_len: usize) -> Frame {

@@ -10,7 +10,7 @@ use super::registry::route::{Provider as _, no_provider};
 use super::surroundings::MasterShared;
 use crate::answers::CallContext;
 use crate::answers::answering::Answering;
-use crate::calls::in_flight::Run;
+use crate::calls::in_flight::Departure;
 use crate::calls::requests::Requests;
 use crate::calls::response::Calls;
 use crate::link::refusal::gone;
@@ -63,10 +63,10 @@ impl MasterCalls {
         }
     }
 
-    /// Binds a response actor to the calls of a run, which leave now.
-    pub(super) fn bind(&self, run: Option<Run>) {
-        if let Some(run) = run {
-            self.requests.borrow_mut().bind(run);
+    /// Binds a response actor to the calls of a departure, which leave now.
+    pub(super) fn bind(&self, departure: Option<Departure>) {
+        if let Some(departure) = departure {
+            self.requests.borrow_mut().bind(departure);
         }
     }
 

@@ -1,5 +1,5 @@
 //! The heads of requests, each written once: the calls of an action differ in their ids and arguments alone. A thread remembers
-//! where the heads of its actions stand, so that a call finds its own without a lock.
+//! the indexes of the heads of its actions, so that a call finds its head without a lock.
 
 use bytes::BytesMut;
 use hashbrown::HashMap;
@@ -7,27 +7,27 @@ use meshwork_wire::{ByteString, CallbackId, Encoding, HeadTemplate, Payload, Req
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// How many heads a node keeps. Calls that need another one are written by the actor.
+/// How many heads a node keeps. Calls that need a further head are written by the actor.
 const HEADS_MAX: usize = 1_024;
 
 /// The heads that a node keeps.
 #[derive(Default)]
 pub(crate) struct Heads {
     heads: Vec<Head>,
-    places: HashMap<Spec, HeadIndex>,
+    indexes: HashMap<Spec, HeadIndex>,
 }
 
-/// What a head says besides the id of a request.
+/// The contents of a head besides the id of a request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Spec {
     pub(crate) action: ByteString,
-    /// The node that is to run it; empty for any.
+    /// The node that is to answer the request; empty for any.
     pub(crate) node: ByteString,
     pub(crate) within: Option<Duration>,
     pub(crate) encoding: Encoding,
 }
 
-/// The place of a head at its node.
+/// The index of a head at its node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct HeadIndex(u32);
 
@@ -37,10 +37,11 @@ struct Head {
 }
 
 impl Heads {
-    /// The place of a head, which is written if there is none yet. None if as many are kept as may be, or its names are too long.
+    /// The index of a head, which is written now if the node does not keep it yet. None if [`HEADS_MAX`] heads are kept, or the names of this
+    /// one are too long.
     pub(crate) fn find(&mut self, spec: &Spec) -> Option<HeadIndex> {
-        if let Some(place) = self.places.get(spec) {
-            return Some(*place);
+        if let Some(index) = self.indexes.get(spec) {
+            return Some(*index);
         }
         if self.heads.len() >= HEADS_MAX {
             return None;
@@ -53,26 +54,26 @@ impl Heads {
             time_left: spec.within,
             payload: Payload::new(spec.encoding, Vec::new()),
         })?;
-        let place = HeadIndex(u32::try_from(self.heads.len()).ok()?);
+        let index = HeadIndex(u32::try_from(self.heads.len()).ok()?);
         self.heads.push(Head { spec: spec.clone(), template });
-        self.places.insert(spec.clone(), place);
-        Some(place)
+        self.indexes.insert(spec.clone(), index);
+        Some(index)
     }
 
-    pub(crate) fn spec(&self, place: HeadIndex) -> Option<&Spec> {
-        self.heads.get(place.0 as usize).map(|head| &head.spec)
+    pub(crate) fn spec(&self, index: HeadIndex) -> Option<&Spec> {
+        self.heads.get(index.0 as usize).map(|head| &head.spec)
     }
 
-    /// Appends the frame of a request; `false` if there is no such head.
+    /// Appends the frame of a request; `false` if there is no head of this index.
     #[inline]
     pub(crate) fn write(
         &self,
-        place: HeadIndex,
+        index: HeadIndex,
         callback_id: CallbackId,
         arguments: &[u8],
         frames: &mut BytesMut,
     ) -> bool {
-        let Some(head) = self.heads.get(place.0 as usize) else {
+        let Some(head) = self.heads.get(index.0 as usize) else {
             return false;
         };
         head.template.write_request(callback_id, arguments, frames);
@@ -80,19 +81,19 @@ impl Heads {
     }
 }
 
-/// What a thread remembers of the heads of an action that is called with the default deadline, at any node.
+/// The head of an action that this thread called, with the default deadline and at any node.
 #[derive(Clone, Debug)]
 struct Remembered {
     /// The number of the node in this process.
     node: u64,
-    /// The version of the node when it was found.
+    /// The version of the node when the head was found.
     version: u64,
     action: ByteString,
-    place: HeadIndex,
+    index: HeadIndex,
     encoding: Encoding,
 }
 
-/// How many actions a thread remembers. Two of them may need the same place: then the one that was called last has it.
+/// How many actions a thread remembers. Two actions may have one index in the cache: then the action that was called last is remembered.
 const REMEMBERED: usize = 64;
 
 thread_local! {
@@ -105,35 +106,36 @@ pub(crate) fn remembered(node: u64, version: u64, action: &str) -> Option<(HeadI
     THREAD
         .try_with(|thread| {
             let thread = thread.borrow();
-            let found = thread.get(place_of(node, action))?.as_ref()?;
+            let found = thread.get(cache_index(node, action))?.as_ref()?;
             let is_it = found.node == node && found.version == version && *found.action == *action;
-            is_it.then_some((found.place, found.encoding))
+            is_it.then_some((found.index, found.encoding))
         })
         .ok()
         .flatten()
 }
 
-/// Remembers where the head of an action stands.
-pub(crate) fn remember(node: u64, version: u64, action: &ByteString, place: HeadIndex, encoding: Encoding) {
+/// Remembers the index of the head of an action.
+pub(crate) fn remember(node: u64, version: u64, action: &ByteString, index: HeadIndex, encoding: Encoding) {
     // A thread that ends has nothing more to remember.
     let _ = THREAD.try_with(|thread| {
         let mut thread = thread.borrow_mut();
         if thread.is_empty() {
             thread.resize(REMEMBERED, None);
         }
-        let at = place_of(node, action);
-        thread[at] = Some(Remembered { node, version, action: action.clone(), place, encoding });
+        let at = cache_index(node, action);
+        thread[at] = Some(Remembered { node, version, action: action.clone(), index, encoding });
     });
 }
 
-/// Made of the length and the last bytes, which differ more often than the first ones.
+/// The index of an action in the cache of a thread. It is made of the length and the last bytes of the name, which differ more often than
+/// the first bytes.
 #[inline]
-fn place_of(node: u64, action: &str) -> usize {
+fn cache_index(node: u64, action: &str) -> usize {
     let bytes = action.as_bytes();
     let last = bytes.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
     let mixed = (u64::from(last) ^ node ^ (bytes.len() as u64) << 7).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let place = (mixed >> 58) as usize;
-    place
+    let index = (mixed >> 58) as usize;
+    index
 }
 
-const _: () = assert!(REMEMBERED == 1 << 6, "a place has six bits");
+const _: () = assert!(REMEMBERED == 1 << 6, "an index in the cache has six bits");

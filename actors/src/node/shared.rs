@@ -1,9 +1,9 @@
-//! What a handle on a node shares with the node's actor, under one lock: a queue of what the handles ask for, drained by one
-//! message however much stands in it; the slots of the calls in flight; the heads that their frames begin with. And what is known of
-//! the others.
+//! The state that the handles of a node share with its actor, under one lock: the queue of submissions, which one message drains however
+//! long it is; the slots of the calls in flight; the heads that their frames begin with. Besides, the other nodes and their actions, as
+//! far as this node knows of them.
 //!
-//! The queue, and not a message a call, is what makes a call cheap: the handle may be on any thread, writes its frame itself, and the
-//! actor sees a burst as one [`Flush`].
+//! A call is cheap since it costs no message of its own: the handle, on whichever thread, writes the frame into the queue, and the actor
+//! sees a burst of calls as one [`Flush`].
 
 use super::change::{Status, Watcher};
 use super::heads::{HeadIndex, Heads, Spec, remember, remembered};
@@ -15,7 +15,7 @@ use super::mailboxes::{
 use super::snapshot::Snapshot;
 use super::submission::{Arguments, Ask, Call, Frames, Invoking, Submission, WhenDown};
 use crate::answers::Actions;
-use crate::calls::in_flight::{BatchId, Full, InFlight, Run, Waiter, Wake};
+use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
 use crate::calls::reply::Reply;
 use crate::calls::response::Calls;
 use crate::events::{Deliver, SubscriberId};
@@ -38,7 +38,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// What handles on a node and its actor share.
+/// A node, master or branch: the state that its handles and its actor share.
 pub struct Node {
     name: ByteString,
     /// The number of the node in this process.
@@ -50,14 +50,14 @@ pub struct Node {
     mailboxes: OnceLock<Mailboxes>,
     known: RwLock<ActionCache>,
     status: watch::Sender<Status>,
-    /// Told when there may be room for events again.
+    /// Notified when there may be room for events again.
     room: Notify,
-    /// Told when nothing is in flight any more, if somebody waits for that.
+    /// Notified when no call is in flight any more, if a task waits for that.
     idle: Notify,
     event_path: RwLock<EventPath>,
 }
 
-/// What events of this node leave through.
+/// The way out of this node for its events.
 #[derive(Default)]
 pub(crate) enum EventPath {
     /// There is no link at the moment.
@@ -65,32 +65,33 @@ pub(crate) enum EventPath {
     Down,
     /// The outbox of the link to the master.
     Link(Outbox),
-    /// The router of this very process, which is bounded behind it.
+    /// The router of this process, a master. Full outboxes behind the router drop events, so there is always room.
     Router,
 }
 
-/// What handles and actor change together.
+/// The state that handles and actor change under the lock.
 struct Locked {
     in_flight: InFlight,
     submissions: Vec<Submission>,
-    /// An empty buffer for the next frames, with the room of earlier ones.
+    /// An empty buffer for the next frames, which keeps the capacity of earlier ones.
     spare: BytesMut,
     heads: Heads,
-    /// Rises when calls may have to go another way than before: known nodes, own actions, the link.
+    /// Rises when a head may no longer fit: when the known nodes, the node's own actions or its link change.
     version: u64,
     /// Whether calls leave over a link, as frames that their callers write.
     writes_frames: bool,
     /// The actions that the node answers itself.
     own: HashSet<ByteString>,
-    /// Whether somebody waits until nothing is in flight.
+    /// Whether a task waits until no call is in flight.
     idle_wanted: bool,
+    /// The error of every submission after the node has ended.
     closed: Option<CallError>,
 }
 
-/// The head that calls of an action begin with, as long as the version of the node stays.
+/// The head that requests for an action begin with, valid for one version of the node.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    place: HeadIndex,
+    index: HeadIndex,
     version: u64,
     encoding: Encoding,
     within: Option<Duration>,
@@ -104,19 +105,19 @@ impl Head {
     }
 }
 
-/// Numbers nodes.
+/// The number of the next node of this process.
 static NODES: AtomicU64 = AtomicU64::new(0);
 
-/// A spare buffer that is longer is not kept.
+/// A longer buffer is not kept as the spare one.
 const SPARE_LEN_MAX: usize = 128 * 1024;
 
-/// What the head of an event takes at most, its names and that of one group included.
+/// How many bytes the head of an event takes at most, with all its names and the name of one group.
 const EVENT_HEAD_LEN_MAX: usize = 4 * NAME_LEN_MAX;
 
 impl Calls for Node {
-    fn with(&self, run: &mut dyn FnMut(&mut InFlight)) {
+    fn with(&self, change: &mut dyn FnMut(&mut InFlight)) {
         let mut locked = self.lock();
-        run(&mut locked.in_flight);
+        change(&mut locked.in_flight);
         self.tell_if_idle(locked);
     }
 }
@@ -148,19 +149,19 @@ impl Node {
         })
     }
 
-    /// What the node is called.
+    /// The name of the node.
     #[must_use]
     pub fn name(&self) -> &ByteString {
         &self.name
     }
 
-    /// The head that calls of an action begin with; none if they are not written by their callers: the action is the node's own, or
-    /// there is no link, or the name is long. A thread that has asked before is answered without a lock.
+    /// The head that requests for an action begin with; none if callers do not write such requests: the action is the node's own, or there
+    /// is no link, or the name is long. A thread that has asked for the action before is answered without a lock.
     #[inline]
     pub fn head(&self, action: &str) -> Option<Head> {
         let version = self.version.load(Ordering::Acquire);
         match remembered(self.number, version, action) {
-            Some((place, encoding)) => Some(Head { place, version, encoding, within: Some(CALL_WITHIN) }),
+            Some((index, encoding)) => Some(Head { index, version, encoding, within: Some(CALL_WITHIN) }),
             None => self.find_head(action),
         }
     }
@@ -175,14 +176,14 @@ impl Node {
         let action = ByteString::from(action);
         let node = ByteString::new();
         let spec = Spec { action, node, within: Some(CALL_WITHIN), encoding };
-        let place = locked.heads.find(&spec)?;
+        let index = locked.heads.find(&spec)?;
         let version = locked.version;
         drop(locked);
-        remember(self.number, version, &spec.action, place, encoding);
-        Some(Head { place, version, encoding, within: Some(CALL_WITHIN) })
+        remember(self.number, version, &spec.action, index, encoding);
+        Some(Head { index, version, encoding, within: Some(CALL_WITHIN) })
     }
 
-    /// The head of calls that say otherwise until when they wait, or which node is to run them. None if there is none.
+    /// The head of calls with another deadline, or with a node that is to answer them; none if callers do not write such requests.
     #[must_use]
     pub fn other_head(
         &self,
@@ -191,26 +192,26 @@ impl Node {
         node: Option<&ByteString>,
     ) -> Option<Head> {
         let mut locked = self.lock();
-        let mut spec = locked.heads.spec(head.place)?.clone();
+        let mut spec = locked.heads.spec(head.index)?.clone();
         spec.within = within.unwrap_or(spec.within);
         if let Some(node) = node {
             spec.node.clone_from(node);
         }
-        Some(Head { place: locked.heads.find(&spec)?, within: spec.within, ..head })
+        Some(Head { index: locked.heads.find(&spec)?, within: spec.within, ..head })
     }
 
-    /// What a head says, as a call with these arguments.
+    /// The call that a request with this head and these arguments makes.
     #[must_use]
     pub fn call_of(&self, head: Head, arguments: Arguments) -> Option<Call> {
         let locked = self.lock();
-        let Spec { action, node, within, .. } = locked.heads.spec(head.place)?.clone();
+        let Spec { action, node, within, .. } = locked.heads.spec(head.index)?.clone();
         drop(locked);
         let arguments = arguments.into_payload();
         Some(Call { action, node, arguments, within, when_down: WhenDown::Wait })
     }
 
-    /// Submits a call; `told` is called with its reply on the arbiter of the node, in any case and once: at once if the call cannot be
-    /// submitted. Nothing cancels it but its deadline.
+    /// Submits a call; `told` is called once, in any case, with its reply: on the arbiter of the node, or here and at once if the call cannot
+    /// be submitted. Only its deadline cancels the call.
     pub fn call_with(&self, head: Head, arguments: &Arguments, told: impl FnOnce(Reply) + Send + 'static) {
         let opened = self.open(head, arguments, Waiter::Hook(Box::new(told)));
         if let Err(refused) = opened {
@@ -218,20 +219,19 @@ impl Node {
         }
     }
 
-    /// As [`Node::call_with`], for a call that the actor writes, or answers itself.
+    /// [`Node::call_with`] for a call that the actor writes, or answers itself.
     pub fn ask_with(&self, call: Call, told: impl FnOnce(Reply) + Send + 'static) {
-        let opened = self.open_asked(call, Waiter::Hook(Box::new(told)));
+        let opened = self.open_ask(call, Waiter::Hook(Box::new(told)));
         if let Err(refused) = opened {
             refused.tell();
         }
     }
 
-    /// Submits a call: writes its frame behind those that have not left yet. Costs no message when others are on their way to the
-    /// actor already.
+    /// Submits a call: writes its frame behind the frames that have not left yet. Costs no message if other submissions are in the queue.
     ///
     /// # Errors
     ///
-    /// At once, not sent: when too much is in flight, or the node has ended.
+    /// At once, not sent: when too many calls are in flight, or the node has ended.
     #[inline]
     pub(crate) fn open(
         &self,
@@ -244,7 +244,7 @@ impl Node {
         let Some(bytes) = arguments.inline().filter(|_| locked.version == head.version) else {
             drop(locked);
             return match self.call_of(head, arguments.clone()) {
-                Some(call) => self.open_asked(call, waiter),
+                Some(call) => self.open_ask(call, waiter),
                 None => {
                     let error = CallError::new(Code::UNKNOWN, Fate::NotSent, "the call has no head");
                     Err(Refused { error, waiter })
@@ -257,7 +257,7 @@ impl Node {
         let deadline = head.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
         let callback_id = locked.in_flight.open(deadline, waiter).map_err(full)?;
         let was_empty = locked.submissions.is_empty();
-        locked.write(head.place, callback_id, bytes);
+        locked.write(head.index, callback_id, bytes);
         drop(locked);
         if was_empty {
             self.flush();
@@ -270,7 +270,7 @@ impl Node {
     /// # Errors
     ///
     /// As [`Node::open`].
-    pub(crate) fn open_asked(&self, call: Call, waiter: Waiter) -> Result<CallbackId, Refused> {
+    pub(crate) fn open_ask(&self, call: Call, waiter: Waiter) -> Result<CallbackId, Refused> {
         let now = Instant::now();
         let Call { action, node, arguments: payload, within: time_left, when_down } = call;
         let deadline = time_left.and_then(|within| now.checked_add(within)).map(Instant::into_std);
@@ -296,7 +296,7 @@ impl Node {
         Ok(callback_id)
     }
 
-    /// Calls a function that came over the link of that number; gives the id of the call.
+    /// Submits a call of a function that came over the link of this number; gives the id of the call.
     ///
     /// # Errors
     ///
@@ -316,11 +316,11 @@ impl Node {
         })
     }
 
-    /// Calls a function that came over the link of that number, and waits for nothing.
+    /// Submits a call of a function that came over the link of this number, without waiting for an outcome.
     ///
     /// # Errors
     ///
-    /// Not sent: when too many wait to be sent, or the node has ended.
+    /// Not sent: when too many submissions stand in the queue, or the node has ended.
     pub(crate) fn notify(
         &self,
         link: u64,
@@ -335,15 +335,15 @@ impl Node {
         self.submit(Submission::Invoke(Box::new(invoking)))
     }
 
-    /// A function that came over the link of that number is held no more.
+    /// Submits the release of a function that came over the link of this number.
     pub(crate) fn release(&self, link: u64, function: CallbackId) {
-        // A node that has ended has nobody to tell.
+        // A node that has ended has no link to send the release over.
         let _ = self.submit(Submission::Release { link, function });
     }
 
-    /// The caller dropped its call: the node that runs it is told, if it is not settled.
+    /// Forgets a call that its caller dropped. If the call is not settled, the node that answers it is told to cancel it.
     pub fn forget(&self, callback_id: CallbackId) {
-        // Dropped when the lock is let go: a waker and the functions in a reply may do anything then.
+        // Dropped when the lock is let go: the end of a waker, or of a function in a reply, may take the lock.
         let forgotten;
         let mut locked = self.lock();
         forgotten = locked.in_flight.forget(callback_id);
@@ -361,30 +361,30 @@ impl Node {
         }
     }
 
-    /// Submits a call: writes its frame behind those that have not left yet. The task of this waker is woken for its reply, which
-    /// [`Node::poll_reply`] gives; a caller that does not wait for it any more must [`Node::forget`] the call.
+    /// Submits a call: writes its frame behind the frames that have not left yet. The waker is woken for the reply, which
+    /// [`Node::poll_reply`] gives; a caller that waits no longer must [`Node::forget`] the call.
     ///
     /// # Errors
     ///
-    /// At once, not sent: when too much is in flight, or the node has ended.
+    /// At once, not sent: when too many calls are in flight, or the node has ended.
     #[inline]
     pub fn call(&self, head: Head, arguments: &Arguments, waker: &Waker) -> Result<CallbackId, CallError> {
         Ok(self.open(head, arguments, Waiter::Task(waker.clone()))?)
     }
 
-    /// As [`Node::call`], for a call that the actor writes, or answers itself.
+    /// [`Node::call`] for a call that the actor writes, or answers itself.
     ///
     /// # Errors
     ///
     /// As [`Node::call`].
     pub fn ask(&self, call: Call, waker: &Waker) -> Result<CallbackId, CallError> {
-        Ok(self.open_asked(call, Waiter::Task(waker.clone()))?)
+        Ok(self.open_ask(call, Waiter::Task(waker.clone()))?)
     }
 
-    /// The reply to a call, when it is there. The task that polled it last is woken for it.
+    /// Takes the reply to a call when it has come. The task that polled last is woken for the reply.
     #[inline]
     pub fn poll_reply(&self, callback_id: CallbackId, waker: &Waker) -> Poll<Reply> {
-        // Dropped when the lock is let go: it may be all that keeps a task.
+        // Dropped when the lock is let go: the waker may be the last handle on a task, whose end may take the lock.
         let mut unused = None;
         let polled = self.lock().in_flight.poll(callback_id, waker, &mut unused);
         match polled {
@@ -406,7 +406,7 @@ impl Node {
         self.lock().in_flight.poll_batch(batch, waker, &mut unused)
     }
 
-    /// Tells these calls of a batch that they were not submitted.
+    /// Gives these calls of a batch, which were not submitted, an error as their reply.
     pub(super) fn tell_batch(&self, batch: BatchId, numbers: Range<usize>, error: &CallError) {
         let mut locked = self.lock();
         let mut wakes = Vec::new();
@@ -418,13 +418,14 @@ impl Node {
         wakes.into_iter().for_each(Wake::wake);
     }
 
-    /// Nobody waits for a batch any more: those of its calls that are not settled are cancelled.
-    pub(super) fn end_batch(&self, batch: BatchId, parts: &[(CallbackId, CallbackId)]) {
-        // Dropped when the lock is let go, with the replies that nobody took.
+    /// Ends a batch that its caller dropped, and cancels its calls that are not settled. `id_ranges` has the first and the last id of each
+    /// range that their ids are in.
+    pub(super) fn end_batch(&self, batch: BatchId, id_ranges: &[(CallbackId, CallbackId)]) {
+        // Dropped when the lock is let go, with the replies that the caller did not take.
         let ended;
         let mut locked = self.lock();
         let was_empty = locked.submissions.is_empty();
-        ended = locked.in_flight.end_batch(batch, parts);
+        ended = locked.in_flight.end_batch(batch, id_ranges);
         if locked.closed.is_none() {
             locked.submissions.extend(ended.cancelled.iter().copied().map(Submission::Cancel));
         }
@@ -435,7 +436,7 @@ impl Node {
         }
     }
 
-    /// Does this with the calls in flight, and with the queue if it writes frames.
+    /// Changes the queue and the calls in flight, under the lock.
     pub(super) fn with_queue<T>(&self, change: impl FnOnce(&mut Queue<'_>) -> T) -> Result<T, CallError> {
         let mut locked = self.lock();
         if let Some(error) = &locked.closed {
@@ -451,7 +452,7 @@ impl Node {
         Ok(changed)
     }
 
-    /// Publishes an event: to the matching handlers of this node, then over the link. Waits for room in the outbox, and for
+    /// Publishes an event: to the matching handlers of this node, then over the link. Waits for room in the queue and in the outbox, and for
     /// nothing else.
     ///
     /// # Errors
@@ -474,25 +475,25 @@ impl Node {
         self.submit(Submission::Broadcast { topic, payload })
     }
 
-    /// The encoding that the providers of an action read best, as far as this node knows.
+    /// The encoding for requests of an action: the best one that all its providers read, as far as this node knows.
     #[must_use]
     pub fn encoding_for(&self, action: &str) -> Encoding {
         self.known.read().unwrap_or_else(PoisonError::into_inner).encoding_for(action)
     }
 
-    /// The other nodes, as far as this one was told, sorted by name: each with its actions.
+    /// The other nodes with their actions, sorted by name, as far as this node was told of them.
     #[must_use]
     pub fn known_nodes(&self) -> Vec<NodeNews> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).nodes()
     }
 
-    /// Whether some other node is known to offer the action.
+    /// Whether this node knows of another node that offers the action.
     #[must_use]
     pub fn knows(&self, action: &str) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).knows(action)
     }
 
-    /// How the node stands to its mesh, now and from now on.
+    /// The status of the node in its mesh, now and from now on.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
@@ -504,14 +505,14 @@ impl Node {
         self.lock().in_flight.waiting()
     }
 
-    /// Draws the number of a handler, never twice. It is drawn before the handler is subscribed, so that a caller that gives up
+    /// Draws the number of a handler, never twice. The number is drawn before the handler is subscribed, so that a caller that gives up
     /// on the answer can still unsubscribe.
     #[must_use]
     pub fn draw_subscriber(&self) -> SubscriberId {
         SubscriberId(self.next_subscriber.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// See [`Subscribe`].
+    /// Subscribes a handler: see [`Subscribe`].
     ///
     /// # Errors
     ///
@@ -525,7 +526,7 @@ impl Node {
         self.mailboxes()?.subscribe.send(Subscribe { id, to, subscriber }).await.map_err(|_| self.ended())?
     }
 
-    /// See [`Unsubscribe`]. Does not wait.
+    /// Unsubscribes a handler, without waiting: see [`Unsubscribe`].
     pub fn unsubscribe(&self, subscriber: SubscriberId) {
         if let Ok(mailboxes) = self.mailboxes() {
             #[expect(clippy::disallowed_methods, reason = "bounded by the subscriptions: one message each")]
@@ -533,16 +534,16 @@ impl Node {
         }
     }
 
-    /// See [`Respond`].
+    /// Answers more actions: see [`Respond`].
     ///
     /// # Errors
     ///
-    /// When one of them cannot be added here, or the master refuses it.
+    /// When an action cannot be added here, or the master refuses it.
     pub async fn respond(&self, actions: Actions) -> Result<(), CallError> {
         self.mailboxes()?.respond.send(Respond(actions)).await.map_err(|_| self.ended())?
     }
 
-    /// See [`Withdraw`].
+    /// Answers actions no longer: see [`Withdraw`].
     ///
     /// # Errors
     ///
@@ -551,7 +552,7 @@ impl Node {
         self.mailboxes()?.withdraw.send(Withdraw(actions)).await.map_err(|_| self.ended())?
     }
 
-    /// See [`Describe`].
+    /// Asks which actions there are: see [`Describe`].
     ///
     /// # Errors
     ///
@@ -561,7 +562,7 @@ impl Node {
         self.mailboxes()?.describe.send(describe).await.map_err(|_| self.ended())?
     }
 
-    /// See [`Watch`].
+    /// Adds a watcher of other nodes: see [`Watch`].
     ///
     /// # Errors
     ///
@@ -570,7 +571,7 @@ impl Node {
         self.mailboxes()?.watch.send(Watch(watcher)).await.map_err(|_| self.ended())
     }
 
-    /// See [`Drain`].
+    /// Drains the node: see [`Drain`].
     ///
     /// # Errors
     ///
@@ -579,7 +580,7 @@ impl Node {
         self.mailboxes()?.drain.send(Drain { within }).await.map_err(|_| self.ended())
     }
 
-    /// See [`TakeSnapshot`].
+    /// Takes a snapshot of the node: see [`TakeSnapshot`].
     ///
     /// # Errors
     ///
@@ -588,16 +589,17 @@ impl Node {
         self.mailboxes()?.snapshot.send(TakeSnapshot).await.map_err(|_| self.ended())
     }
 
+    /// Lets the handles reach the actor.
     pub(crate) fn open_mailboxes(&self, mailboxes: Mailboxes) {
         // A node has one actor, started once.
         let _ = self.mailboxes.set(mailboxes);
-        // What was submitted before the actor started waits in the queue.
+        // Submissions made before the actor started wait in the queue.
         if !self.lock().submissions.is_empty() {
             self.flush();
         }
     }
 
-    /// Draws an id that no call has and none will have.
+    /// Draws an id that no call has and no call will have.
     pub(crate) fn draw(&self) -> CallbackId {
         self.lock().in_flight.draw()
     }
@@ -606,7 +608,7 @@ impl Node {
         self.lock().in_flight.set_waiting_max(max);
     }
 
-    /// Waits until none of its calls is in flight.
+    /// Waits until no call of the node is in flight.
     pub(crate) async fn idle(&self) {
         loop {
             let notified = self.idle.notified();
@@ -621,51 +623,52 @@ impl Node {
         }
     }
 
-    /// Takes what was submitted, and the run of calls in it.
-    pub(crate) fn take_submissions(&self, into: &mut Vec<Submission>) -> Option<Run> {
+    /// Takes all submissions, and the departure of the calls among them. `into` must be empty: its capacity is used for the next ones.
+    pub(crate) fn take_submissions(&self, into: &mut Vec<Submission>) -> Option<Departure> {
         let mut locked = self.lock();
         std::mem::swap(&mut locked.submissions, into);
-        let run = locked.in_flight.take_run();
+        let departure = locked.in_flight.take_departure();
         drop(locked);
         self.taken(into);
-        run
+        departure
     }
 
-    /// These have left the queue: whoever waits for room there is told, which nobody does of a queue that was shorter.
+    /// Notifies the publishers that wait for room in the queue, from which these submissions were taken. No publisher waits for a queue
+    /// shorter than [`EVENTS_PENDING_MAX`].
     fn taken(&self, submissions: &[Submission]) {
         if submissions.len() >= EVENTS_PENDING_MAX {
             self.room.notify_waiters();
         }
     }
 
-    /// Opens a call of the actor's own, which leaves at once. What was submitted before it must have been taken, or is given with its
-    /// run, to leave first.
+    /// Opens a call of the actor's own, which leaves at once. Gives the departure of the submissions before it, which are swapped into
+    /// `before` and must leave first, and the departure of the call itself.
     pub(crate) fn open_alone(
         &self,
         deadline: Option<std::time::Instant>,
         waiter: Waiter,
         before: &mut Vec<Submission>,
-    ) -> Result<(Option<Run>, Run), Refused> {
+    ) -> Result<(Option<Departure>, Departure), Refused> {
         let mut locked = self.lock();
         std::mem::swap(&mut locked.submissions, before);
-        let run_before = locked.in_flight.take_run();
+        let departure_before = locked.in_flight.take_departure();
         match locked.in_flight.open(deadline, waiter).map_err(full) {
             Ok(callback_id) => {
-                locked.in_flight.take_run();
+                locked.in_flight.take_departure();
                 drop(locked);
                 self.taken(before);
-                Ok((run_before, Run::new(callback_id, deadline)))
+                Ok((departure_before, Departure::new(callback_id, deadline)))
             }
             Err(refused) => {
-                // Those before it stay where they are: with the run that they are of.
+                // The submissions before the refused call stay in the queue, with their departure.
                 std::mem::swap(&mut locked.submissions, before);
-                locked.in_flight.put_back(run_before);
+                locked.in_flight.put_back(departure_before);
                 Err(refused)
             }
         }
     }
 
-    /// Gives a buffer back whose frames have left.
+    /// Gives back a buffer whose frames have left, for the next frames.
     pub(crate) fn give_back(&self, mut buffer: BytesMut) {
         buffer.clear();
         let mut locked = self.lock();
@@ -674,7 +677,7 @@ impl Node {
         }
     }
 
-    /// Changes what is known of the other nodes.
+    /// Changes the cache of other nodes and their actions.
     pub(crate) fn with_known<T>(&self, change: impl FnOnce(&mut ActionCache) -> T) -> T {
         let changed = {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -684,12 +687,12 @@ impl Node {
         changed
     }
 
-    /// Whether calls leave over a link at the moment, as frames that their callers write.
+    /// Sets whether calls leave over a link at the moment, as frames that their callers write.
     pub(crate) fn set_writes_frames(&self, writes: bool) {
         self.raise_version(|locked| locked.writes_frames = writes);
     }
 
-    /// The actions that the node answers itself.
+    /// Sets the actions that the node answers itself.
     pub(crate) fn set_own(&self, actions: &Actions) {
         let own = actions.names().cloned().collect();
         self.raise_version(|locked| locked.own = own);
@@ -711,30 +714,30 @@ impl Node {
         self.room.notify_waiters();
     }
 
-    /// Ends the node for its handles: nothing is submitted any more. Gives what was submitted and has not been taken.
+    /// Ends the node for its handles: every later submission fails with this error, and so does every call that the actor has not taken.
     pub(crate) fn close(&self, error: CallError) {
         let mut locked = self.lock();
         if locked.closed.is_none() {
             locked.closed = Some(error.clone());
         }
-        let left = std::mem::take(&mut locked.submissions);
+        let untaken = std::mem::take(&mut locked.submissions);
         let mut wakes = Vec::new();
-        if let Some(run) = locked.in_flight.take_run() {
-            for id in (run.first.0..=run.last.0).map(CallbackId) {
+        if let Some(departure) = locked.in_flight.take_departure() {
+            for id in (departure.first.0..=departure.last.0).map(CallbackId) {
                 wakes.push(locked.in_flight.settle(id, Reply::failed(error.clone())));
             }
         }
         self.tell_if_idle(locked);
         wakes.into_iter().for_each(Wake::wake);
-        // Arguments and events may hold anything: they are dropped when no lock is held.
-        drop(left);
+        // Dropped when the lock is let go: arguments and events may hold functions, whose end may take the lock.
+        drop(untaken);
         if !matches!(*self.status.borrow(), Status::Closed(_)) {
             self.set_status(Status::Closed(error));
         }
         self.room.notify_waiters();
     }
 
-    /// As [`Node::close`]; and what has left and is not settled ends too, in an unknown way.
+    /// [`Node::close`], and ends the calls that have left and are not settled, with the fate *unknown*.
     pub(crate) fn close_all(&self, error: CallError) {
         let mut wakes = Vec::new();
         let ended = "the node ended before the reply came";
@@ -787,7 +790,7 @@ impl Node {
         let mut path = self.event_path.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *path, event_path);
         drop(path);
-        // The functions that were lent over a link may end with it, and do anything then.
+        // Dropped without the lock: functions that were lent over the link may end with its outbox, and do anything then.
         drop(before);
     }
 
@@ -809,7 +812,7 @@ impl Node {
         Err(CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what))
     }
 
-    /// Waits until an event would find room, at most as long as a call would. Nearly always it does, and no timer is made.
+    /// Waits until an event would find room, for at most [`CALL_WITHIN`]. Nearly always there is room, and no timer is made.
     async fn wait_for_room(&self) -> Result<(), CallError> {
         let mut waiting = std::pin::pin!(self.room());
         if let Poll::Ready(room) = futures::poll!(waiting.as_mut()) {
@@ -848,7 +851,7 @@ impl Node {
                 }
                 EventPath::Router => return Ok(()),
                 EventPath::Link(outbox) if outbox.has_room(Kind::Event) => return Ok(()),
-                // It never has room again; the node is told what follows it, if anything does.
+                // A closing outbox never has room again; the next link has an outbox of its own.
                 EventPath::Link(outbox) if !outbox.is_open() => {
                     return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"));
                 }
@@ -869,7 +872,7 @@ impl Node {
         })
     }
 
-    /// Whether the lock is held, by whichever thread.
+    /// Whether any thread holds the lock.
     #[cfg(test)]
     pub(crate) fn is_locked(&self) -> bool {
         matches!(self.locked.try_lock(), Err(std::sync::TryLockError::WouldBlock))
@@ -889,7 +892,7 @@ impl Queue<'_> {
         &mut self.0.in_flight
     }
 
-    /// Whether calls with a head of this version are written by their callers.
+    /// Whether a head is still valid: calls with it are written by their callers.
     pub(super) fn takes(&self, head: Head) -> bool {
         self.0.version == head.version
     }
@@ -903,11 +906,11 @@ impl Queue<'_> {
         waiter: Waiter,
     ) -> Result<CallbackId, CallError> {
         let callback_id = self.0.in_flight.open(deadline, waiter).map_err(full)?;
-        self.0.write(head.place, callback_id, arguments);
+        self.0.write(head.index, callback_id, arguments);
         Ok(callback_id)
     }
 
-    /// Opens a call that the actor writes; leaves its arguments where they are if it is refused, to be dropped when the lock is let go.
+    /// Opens a call that the actor writes. The arguments of a refused call stay in `call`, to be dropped when the lock is let go.
     pub(super) fn ask(
         &mut self,
         call: &mut Call,
@@ -926,16 +929,16 @@ impl Queue<'_> {
 }
 
 impl Locked {
-    /// Writes the frame of a call that is open, behind those that have not left.
+    /// Writes the frame of an open call behind the frames that have not left.
     #[inline]
-    fn write(&mut self, place: HeadIndex, callback_id: CallbackId, arguments: &[u8]) {
+    fn write(&mut self, index: HeadIndex, callback_id: CallbackId, arguments: &[u8]) {
         if !matches!(self.submissions.last(), Some(Submission::Frames(_))) {
             let bytes = std::mem::take(&mut self.spare);
             self.submissions.push(Submission::Frames(Frames { bytes, count: 0, longest: 0 }));
         }
         if let Some(Submission::Frames(frames)) = self.submissions.last_mut() {
             let start = frames.bytes.len();
-            self.heads.write(place, callback_id, arguments, &mut frames.bytes);
+            self.heads.write(index, callback_id, arguments, &mut frames.bytes);
             frames.count += 1;
             frames.longest = frames.longest.max(frames.bytes.len() - start - LENGTH_PREFIX_LEN);
         }
@@ -949,7 +952,7 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Calls the function that was to be called with the reply.
+    /// Tells the hook of the call, if it has one, of the error.
     fn tell(self) {
         if let Waiter::Hook(hook) = self.waiter {
             hook(Reply::failed(self.error));
@@ -981,7 +984,7 @@ impl fmt::Debug for Node {
 mod tests {
     use super::*;
 
-    /// It waited for ten seconds and failed: only a queue with events in it told of room.
+    /// The event waited for ten seconds and failed: only a queue with events in it notified publishers of room.
     #[tokio::test(start_paused = true)]
     async fn an_event_that_waits_behind_calls_leaves_when_they_have_left() {
         let node = Node::new("one".into());
@@ -991,14 +994,17 @@ mod tests {
         }
         let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
         assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
-        let mut left = Vec::new();
-        assert_eq!(node.take_submissions(&mut left).map(|run| run.count), Some(EVENTS_PENDING_MAX));
-        assert_eq!(left.len(), EVENTS_PENDING_MAX);
+        let mut taken = Vec::new();
+        assert_eq!(
+            node.take_submissions(&mut taken).map(|departure| departure.count),
+            Some(EVENTS_PENDING_MAX)
+        );
+        assert_eq!(taken.len(), EVENTS_PENDING_MAX);
         assert_eq!(publishing.await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_event_that_waits_behind_calls_leaves_when_the_actor_takes_them_to_ask_something_itself() {
+    async fn an_event_that_waits_behind_calls_leaves_when_the_actor_takes_them_to_make_a_call_itself() {
         let node = Node::new("one".into());
         node.set_event_path(EventPath::Router);
         for _ in 0..EVENTS_PENDING_MAX {
@@ -1014,7 +1020,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_the_actor_that_finds_no_room_leaves_those_before_it_where_they_were() {
+    fn a_call_of_the_actor_that_finds_no_room_leaves_the_calls_before_it_in_the_queue() {
         let node = Node::new("one".into());
         node.set_in_flight_max(2);
         for _ in 0..2 {
@@ -1024,7 +1030,7 @@ mod tests {
         let refused = node.open_alone(None, Waiter::Hook(Box::new(drop)), &mut before);
         assert_eq!(refused.map_err(|refused| refused.error.code()), Err(Code::OVERLOADED));
         assert!(before.is_empty());
-        assert_eq!(node.take_submissions(&mut before).map(|run| run.count), Some(2));
+        assert_eq!(node.take_submissions(&mut before).map(|departure| departure.count), Some(2));
         assert_eq!(before.len(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! One timer for all deadlines of an actor: it is set for the first, and for the next one when it has rung.
+//! One timer for all deadlines of an actor. It is set for the first deadline; after it has rung, for the next one.
 
 use super::on_wake::run_later;
 use actix::{Actor, AsyncContext, Context, SpawnHandle};
@@ -11,7 +11,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// Lets `ring` be called at this moment, unless it is set for an earlier one already. `ring` must call [`Alarm::rang`] first.
+    /// Calls `ring` at the moment `next`, unless the alarm is set for an earlier moment. `ring` must call [`Alarm::rang`] first.
     pub(crate) fn set<A: Actor<Context = Context<A>>>(
         &mut self,
         next: Instant,
@@ -28,7 +28,7 @@ impl Alarm {
         self.set = Some((next, run_later(context, after, ring)));
     }
 
-    /// It has rung, and may be set again.
+    /// Notes that the alarm has rung: it may be set again.
     pub(crate) fn rang(&mut self) {
         self.set = None;
     }

@@ -1,13 +1,13 @@
-//! Busy polling: a thread on which something nearly always comes within a moment stays awake for it. To put a processor to sleep and
-//! to wake it costs more than what either end of a call does, so a call that finds both ends awake takes a small part of the time,
-//! and less processor time as well. [`Waits`] decides by what has come so far whether it is worth it; a task that gives way to
-//! everything else keeps the runtime from parking.
+//! Busy polling: a thread to which frames nearly always come within a moment stays awake for the next ones. To put a processor to sleep
+//! and to wake it costs more than all that either end of a call does, so a call that finds both ends awake takes a small part of the
+//! time, and less processor time as well. [`Waits`] decides by the waits so far whether polling is worth it; a polling task that gives
+//! way to all other tasks keeps the runtime from parking.
 
 use meshwork_wire::limits::BUSY_POLL_WITHIN_MAX;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-/// Keeps the thread of whoever has it awake for so long, where that has been worth it.
+/// Keeps the thread of the actor that owns it awake for up to `within` after each frame, where that has been worth it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BusyPoll {
     within: Duration,
@@ -26,24 +26,24 @@ thread_local! {
 
 struct Thread {
     waits: RefCell<Waits>,
-    /// How long whoever heard or asked something last lets it stay awake.
+    /// How long the thread may stay awake, by the actor that last heard or asked something.
     within: Cell<Duration>,
     is_polling: Cell<bool>,
-    /// Whether something was heard or asked since the task looked last.
+    /// Whether an actor heard or asked something since the polling task looked last.
     has_moved: Cell<bool>,
 }
 
-/// How long a thread has waited so far.
+/// How long a thread has waited for frames so far.
 #[derive(Default)]
 struct Waits {
     score: u8,
-    /// Since when it waits: since it heard something, or asked the first thing after that.
+    /// Since when the thread waits: since the last frames came, or since it asked the first thing after them.
     since: Option<Instant>,
-    /// Whether it has asked something and heard nothing since.
+    /// Whether the thread has asked something since the last frames came.
     asked: bool,
-    /// Whether it was polled for since then, in vain.
+    /// Whether the thread has polled since `since`, in vain.
     gave_up: bool,
-    /// Others need the processor: until then they have it.
+    /// Other threads need the processor: no polling before this moment.
     not_before: Option<Instant>,
 }
 
@@ -53,33 +53,33 @@ const SCORE_MAX: u8 = 16;
 /// From this score on a thread stays awake.
 const SCORE_ENOUGH: u8 = 8;
 
-/// What a long wait takes from the score: one in nine is too many.
+/// A long wait takes so much from the score: one in nine is too many.
 const LONG_COSTS: u8 = 8;
 
-/// How much longer a wait takes when both ends sleep: that is what polling spares.
+/// How many times as long a wait takes when both ends sleep. Polling spares the difference.
 const ASLEEP: u32 = 2;
 
-/// When others take the processor for so many times as long as one would poll, they have work of their own.
+/// Other threads that take the processor for more than this many times the polling time have work of their own.
 const TAKEN_MAX: u32 = 5;
 
-/// And are left alone for so many times as long as they took it.
+/// Then there is no polling for this many times as long as they took the processor.
 const LEFT_ALONE: u32 = 100;
 
-/// What was longer was no other's work: the process was stopped, or the machine.
+/// A longer absence was no work of other threads: the process was stopped, or the machine.
 const TAKEN_LONGEST: Duration = Duration::from_millis(100);
 
 impl BusyPoll {
-    /// At most [`BUSY_POLL_WITHIN_MAX`]; zero does not poll at all.
+    /// Polls for `within` after each frame, at most [`BUSY_POLL_WITHIN_MAX`]; zero does not poll at all.
     pub(crate) fn new(within: Duration) -> Self {
         Self { within: within.min(BUSY_POLL_WITHIN_MAX) }
     }
 
-    /// Frames have come.
+    /// Notes that frames have come.
     pub(crate) fn heard(self) {
         self.note(Waits::heard);
     }
 
-    /// Something was asked that others answer.
+    /// Notes that the node has asked something that another process answers.
     pub(crate) fn asked(self) {
         self.note(|waits, now, _| waits.asked(now));
     }
@@ -101,10 +101,10 @@ impl BusyPoll {
     }
 }
 
-/// Goes on as long as something comes in time.
+/// Polls as long as frames come in time.
 async fn poll(_end: End) {
     loop {
-        // Everything else has its turn first, then whatever the operating system has for us.
+        // All other tasks have their turns first, then the events of the operating system.
         tokio::task::yield_now().await;
         if !THREAD.with(Thread::goes_on) {
             return;
@@ -112,12 +112,13 @@ async fn poll(_end: End) {
     }
 }
 
-/// Also when the task is dropped with its runtime, before its first turn or later: the thread may have another one.
+/// Marks the end of polling, also when the task is dropped with its runtime, before its first turn or later: the thread may run another
+/// runtime.
 struct End;
 
 impl Drop for End {
     fn drop(&mut self) {
-        // At the end of the thread there is none.
+        // A thread that ends has no thread-local state any more.
         let _ = THREAD.try_with(|thread| thread.is_polling.set(false));
     }
 }
@@ -133,7 +134,7 @@ impl Thread {
             waits.give_up();
             return false;
         }
-        // Whoever is to answer may need this very processor.
+        // The thread that is to answer may need this very processor.
         std::thread::yield_now();
         waits.gave_way(before, Instant::now(), within)
     }
@@ -153,7 +154,7 @@ impl Waits {
         (self.since, self.asked, self.gave_up) = (Some(now), false, false);
     }
 
-    /// What is asked later does not make the wait for an answer begin anew.
+    /// Begins a wait, unless one has begun since the last frames: a later question does not make the wait for an answer begin anew.
     fn asked(&mut self, now: Instant) {
         if !self.asked {
             (self.since, self.asked, self.gave_up) = (Some(now), true, false);
@@ -165,7 +166,7 @@ impl Waits {
         self.gave_up = true;
     }
 
-    /// Others had the processor meanwhile; says whether to go on.
+    /// Other threads had the processor from `before` to `now`; says whether to go on polling.
     fn gave_way(&mut self, before: Instant, now: Instant, within: Duration) -> bool {
         let taken = now.saturating_duration_since(before);
         if taken <= within * TAKEN_MAX {
@@ -187,7 +188,7 @@ mod tests {
 
     const WITHIN: Duration = Duration::from_micros(100);
 
-    /// What a thread makes of these waits, in microseconds, if it polls as long as it may: whether it is worth it after each.
+    /// Whether polling is worth it after each of these waits, in microseconds, for a thread that polls as long as it may.
     fn waits(us: impl IntoIterator<Item = u64>) -> Vec<bool> {
         let (mut waits, mut now) = (Waits::default(), Instant::now());
         waits.heard(now, WITHIN);
@@ -209,11 +210,11 @@ mod tests {
     fn a_thread_stays_awake_when_its_waits_have_been_short() {
         assert_eq!(waits([150; 8]), [[false; 7].as_slice(), &[true]].concat(), "both ends slept");
         assert_eq!(waits([50; 100])[8..], [true; 92]);
-        assert!(!waits([250; 100]).contains(&true), "what comes seldom is not waited for");
+        assert!(!waits([250; 100]).contains(&true), "frames that come seldom are not polled for");
     }
 
     #[test]
-    fn it_sleeps_again_after_few_long_waits() {
+    fn a_thread_sleeps_again_after_few_long_waits() {
         let idle = waits([[10; 100].as_slice(), &[5_000_000; 3]].concat());
         assert_eq!(idle[99..], [true, true, false, false]);
         assert!(!waits([10, 10, 10, 10, 250].repeat(20)).contains(&true), "one in five is too many");
@@ -222,18 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn what_always_comes_too_late_is_polled_for_seldom() {
+    fn frames_that_always_come_too_late_are_polled_for_seldom() {
         let polls = waits([150; 900]).into_iter().filter(|polls| *polls).count();
         assert_eq!(polls, 100, "once in nine times");
     }
 
     #[test]
-    fn whoever_asks_and_hears_nothing_sleeps() {
+    fn a_thread_that_asks_and_hears_nothing_sleeps() {
         let (mut waits, start) = (Waits::default(), Instant::now());
         (0..20).for_each(|_| waits.heard(start, WITHIN));
         waits.asked(start);
         waits.asked(start + WITHIN);
-        assert_eq!(waits.since, Some(start), "the first one is waited for");
+        assert_eq!(waits.since, Some(start), "the answer to the first question is waited for");
         (0..2).for_each(|_| waits.give_up());
         waits.asked(start + 2 * WITHIN);
         assert!(!waits.are_short(start + 2 * WITHIN));
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_needs_the_processor_is_left_alone() {
+    fn threads_that_need_the_processor_are_left_alone() {
         let (mut waits, start) = (Waits::default(), Instant::now());
         (0..20).for_each(|_| waits.heard(start, WITHIN));
         assert!(waits.gave_way(start, start + WITHIN, WITHIN) && waits.are_short(start));
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn it_polls_for_as_long_as_it_was_told_and_begins_anew() {
+    fn a_thread_polls_for_as_long_as_it_was_told_and_begins_anew() {
         for _ in 0..2 {
             actix_rt::System::new().block_on(async {
                 let poll = BusyPoll::new(Duration::from_secs(3600));
@@ -273,7 +274,7 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
                 assert!(began.elapsed() >= BUSY_POLL_WITHIN_MAX);
-                // Dropped with its runtime in the middle of it.
+                // The task is dropped with its runtime while it polls.
                 (0..20).for_each(|_| poll.heard());
                 assert!(is_polling());
             });

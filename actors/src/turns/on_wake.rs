@@ -1,6 +1,6 @@
-//! What an actor holds, polled only when it has woken the actor itself. A context polls all that it holds whenever any of it, or
-//! a message, has something to say; with one call in flight, timers and a socket that were silent took a twentieth of the caller's
-//! instructions, and a tenth of those of a master that relays.
+//! Timers and readers of an actor, each polled only when it has woken the actor itself. A context polls all its futures and streams
+//! whenever one of them, or a message, has woken it; with one call in flight, timers and a socket that were silent took a twentieth
+//! of the caller's instructions, and a tenth of the instructions of a master that relays.
 
 use actix::utils::{IntervalFunc, TimerFunc};
 use actix::{Actor, ActorFuture, ActorStreamExt, AsyncContext, SpawnHandle};
@@ -13,26 +13,27 @@ use std::time::Duration;
 
 /// A stream or a future of an actor that is polled only when it has woken its task since it was pending.
 pub(crate) struct OnWake<T> {
-    held: T,
+    inner: T,
     bell: Arc<Bell>,
-    /// The bell, as what is held knows it.
+    /// The bell, as the waker that `inner` is polled with.
     rings: Waker,
-    /// Whom the bell wakes.
+    /// The task of the actor, which the bell wakes.
     task: Waker,
-    /// Whether it was pending when it was polled last.
+    /// Whether `inner` was pending when it was polled last.
     pending: bool,
 }
 
+/// A waker that notes that it was rung, and wakes the task of the actor.
 struct Bell {
     rung: AtomicBool,
     task: Mutex<Waker>,
 }
 
 impl<T> OnWake<T> {
-    pub(crate) fn new(held: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         let task = Waker::noop().clone();
         let bell = Arc::new(Bell { rung: AtomicBool::new(false), task: Mutex::new(task.clone()) });
-        Self { held, rings: Waker::from(Arc::clone(&bell)), bell, task, pending: false }
+        Self { inner, rings: Waker::from(Arc::clone(&bell)), bell, task, pending: false }
     }
 
     fn poll_with<R>(
@@ -47,16 +48,16 @@ impl<T> OnWake<T> {
         if self.pending && !self.bell.has_rung() {
             return Poll::Pending;
         }
-        let polled = poll(&mut self.held, &mut Context::from_waker(&self.rings));
+        let polled = poll(&mut self.inner, &mut Context::from_waker(&self.rings));
         self.pending = polled.is_pending();
         polled
     }
 }
 
 impl Bell {
-    /// Whether it has rung since it was asked last.
+    /// Whether the bell has rung since the last time this was asked.
     fn has_rung(&self) -> bool {
-        // A load is cheaper than a swap, and it has not rung more often than it has.
+        // A load is cheaper than a swap, and most of the time the bell has not rung.
         self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::Acquire)
     }
 }
@@ -93,7 +94,7 @@ impl<A: Actor, F: ActorFuture<A> + Unpin> ActorFuture<A> for OnWake<F> {
     }
 }
 
-/// As [`AsyncContext::run_later`].
+/// [`AsyncContext::run_later`] with a timer that is polled only when it rings.
 pub(crate) fn run_later<A: Actor<Context = actix::Context<A>>>(
     context: &mut actix::Context<A>,
     after: Duration,
@@ -102,7 +103,7 @@ pub(crate) fn run_later<A: Actor<Context = actix::Context<A>>>(
     context.spawn(OnWake::new(Box::pin(TimerFunc::new(after, run))))
 }
 
-/// As [`AsyncContext::run_interval`].
+/// [`AsyncContext::run_interval`] with a timer that is polled only when it rings.
 pub(crate) fn run_interval<A: Actor<Context = actix::Context<A>>>(
     context: &mut actix::Context<A>,
     every: Duration,
@@ -119,7 +120,7 @@ mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
 
-    /// How often a stream is polled.
+    /// A stream, and the count of its polls.
     fn counted<S: Stream + Unpin>(mut stream: S) -> (impl Stream<Item = S::Item> + Unpin, Rc<Cell<usize>>) {
         let polls = Rc::new(Cell::new(0));
         let counter = Rc::clone(&polls);
@@ -142,14 +143,14 @@ mod tests {
         say.try_send(1).expect("room");
         say.try_send(2).expect("room");
         assert_eq!(poll!(said.next()), Poll::Ready(Some(1)));
-        assert_eq!(poll!(said.next()), Poll::Ready(Some(2)), "it was not pending in between");
+        assert_eq!(poll!(said.next()), Poll::Ready(Some(2)), "the stream was not pending in between");
         assert!(poll!(said.next()).is_pending());
         drop(say);
         assert_eq!(said.next().await, None, "the end wakes, too");
     }
 
     #[actix_rt::test]
-    async fn whoever_polls_last_is_woken() {
+    async fn the_task_that_polled_last_is_woken() {
         let (mut say, said) = mpsc::channel(1);
         let mut said = OnWake::new(said);
         assert!(said.next().poll_unpin(&mut Context::from_waker(noop_waker_ref())).is_pending());
@@ -188,7 +189,7 @@ mod tests {
 
     #[actix_rt::test]
     async fn timers_ring_on_time_and_can_be_cancelled() {
-        // Nobody waits: the clock goes on by itself whenever all sleep.
+        // Paused time goes on by itself whenever all tasks sleep.
         tokio::time::pause();
         let clock = Clock(Vec::new()).start();
         assert_eq!(clock.send(Tell).await, Ok(vec![]));

@@ -7,12 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
-/// Lets the other tasks of the arbiter have their turns after each block, or part of one: the frames that it made others write leave, and
-/// are worked on at the far end, while the next block is read. Tasks that hold a part of the block let go of it meanwhile, so
-/// that its buffer is read into again: making a new one for each read took more than half of what a call of 1 KiB cost.
+/// Lets the other tasks of the arbiter have their turns after each block, or part of a block: the frames that the block made them write
+/// leave, and are worked on at the far end, while the next block is read. Tasks that hold a part of the block drop it meanwhile, so
+/// that its buffer is read into again: a new buffer for each read took more than half of the cost of a call of 1 KiB.
 pub(crate) struct Paced<S> {
     blocks: S,
-    /// Whether the others have their turns before the next block.
+    /// Whether the other tasks have their turns before the next block.
     is_their_turn: bool,
     /// Whether the last block had to be waited for.
     waited: bool,
@@ -21,8 +21,9 @@ pub(crate) struct Paced<S> {
     rest: Option<(Block, usize)>,
 }
 
-/// A block of one frame, no longer than this, holds up nobody and is copied by those who keep a part of it. When it was waited for, the
-/// next one most likely is, too: then the others have their turns anyway, and a turn in between would cost as much as the frame.
+/// A block of one frame, no longer than this, delays no other task, and is copied by a task that keeps a part of it. When the reader had
+/// to wait for it, it most likely waits for the next block too: then the other tasks have their turns anyway, and a turn in between would
+/// cost as much as the frame.
 const ALONE_LEN_MAX: usize = 1024;
 
 impl<S> Paced<S> {
@@ -65,7 +66,7 @@ impl<S: Stream<Item = Result<Block, FrameError>> + Unpin> Stream for Paced<S> {
         let is_alone = |block: &Block| waited && block.count() == 1 && block.len() <= ALONE_LEN_MAX;
         this.is_their_turn = !matches!(&block, Some(Ok(block)) if is_alone(block));
         let block = match block {
-            // An event has no answer that its publisher could work on meanwhile.
+            // Events are not taken in parts: they have no answers that the publisher could work on meanwhile.
             Some(Ok(block)) if !block.is_of_events() => {
                 let len = this.parts.part_len(block.count(), || Instant::now().into_std());
                 Some(Ok(this.part_of(block, len)))

@@ -1,18 +1,17 @@
-//! Whether a block of frames is taken at once or in parts. Taken at once, all that it asks for is answered in one go, and the other
-//! end may sleep meanwhile, if it has nothing to do before it hears; taken in parts, the other end is woken early and works on the
-//! first answers while the others are made. That gains much where the other end sleeps and has a processor of its own, and costs
-//! as much where it is busy, or its processor is. Neither can be seen from here. But its effect can: the time that passes for each frame from
-//! one block to the next. So both ways are tried in turn, for blocks of each size, and the faster one is kept.
-//! No runtime, no clock: moments come in.
+//! Whether a block of frames is taken at once or in parts. Taken at once, all its requests are answered in one go, and the other end may
+//! sleep until the answers come; taken in parts, the other end is woken early and works on the first answers while the rest are made.
+//! Parts gain much where the other end sleeps and has a processor of its own, and cost as much where that end, or its processor, is busy.
+//! Neither can be seen from here, but the effect can: the time that passes for each frame from one block to the next. So both ways are
+//! tried alternately, for blocks of each size, and the faster one is kept. No runtime, no clock: moments come in.
 
 use std::time::{Duration, Instant};
 
 /// Whether blocks of one link are taken at once or in parts.
 #[derive(Default)]
 pub(crate) struct Parts {
-    /// By sizes: twice as many frames in each as in the one before it.
+    /// One trial for each size of blocks; each size has twice as many frames as the size before it.
     sizes: [Trial; SIZES],
-    /// The last block: when it came, how many frames it had, and its size.
+    /// The last block: when it came, how many frames it had, and the index of its size.
     last: Option<(Instant, usize, usize)>,
 }
 
@@ -20,11 +19,11 @@ pub(crate) struct Parts {
 #[derive(Clone, Copy, Default)]
 struct Trial {
     stage: Stage,
-    /// The time and the frames of the blocks that were counted in this stage, and how many blocks these are.
+    /// The time and the frames of the blocks that were counted in this stage, and the number of these blocks.
     time: Duration,
     frames: u32,
     counted: u32,
-    /// Whether parts were better when both ways were tried last, and for how many times as long as a trial that is kept.
+    /// Whether parts were better when both ways were tried last, and for how many times the length of a trial this is kept.
     in_parts: bool,
     kept_for: u32,
 }
@@ -34,29 +33,29 @@ enum Stage {
     /// Blocks are taken at once.
     #[default]
     TryWhole,
-    /// Blocks are taken in parts; taken at once, a frame took so many picoseconds.
+    /// Blocks are taken in parts; taken at once, a frame took `whole` picoseconds.
     TryInParts { whole: u64 },
     /// The better way is kept.
     Keep,
 }
 
-/// A block of so many frames or fewer is taken at once in any case: to wake the other end costs as much as to answer them.
+/// A block of so many frames or fewer is always taken at once: to wake the other end costs as much as to answer them.
 const WHOLE_MAX: usize = 16;
 
-/// In so many parts, or fewer: none has less than [`WHOLE_MAX`] frames.
+/// A block is taken in at most so many parts; no part but the last has fewer than [`WHOLE_MAX`] frames.
 const PARTS: usize = 4;
 
-/// Blocks of 17 to 32 frames, and so on, to those of more than 256.
+/// The sizes of blocks: 17 to 32 frames, 33 to 64, and so on; the last size is more than 256 frames.
 const SIZES: usize = 5;
 
-/// For so many blocks a way is tried.
+/// Each way is tried for so many blocks.
 const TRIAL_BLOCKS: u32 = 24;
 
-/// The better way is kept for so many times as many at first, and for twice as many each time that it is better again.
+/// The better way is kept for so many times [`TRIAL_BLOCKS`] at first, and twice as long each time that it is better again.
 const KEPT_MIN: u32 = 8;
 const KEPT_MAX: u32 = 512;
 
-/// A longer pause between two blocks has other reasons.
+/// A longer pause between two blocks has other reasons, and is not counted.
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 impl Parts {
@@ -92,7 +91,7 @@ impl Trial {
         }
     }
 
-    /// A block of so many frames came, and so much later the next one.
+    /// Counts a block of `frames` frames, which the next block followed after `pause`.
     fn count(&mut self, pause: Duration, frames: usize) {
         self.time += pause;
         self.frames = self.frames.saturating_add(u32::try_from(frames).unwrap_or(u32::MAX));
@@ -125,7 +124,7 @@ impl Trial {
 mod tests {
     use super::*;
 
-    /// How many of these blocks are taken in parts, if each takes so many microseconds at once and in parts.
+    /// How many of `blocks` blocks are taken in parts, if a block takes `whole_us` at once and `in_parts_us` in parts.
     fn taken_in_parts(
         parts: &mut Parts,
         blocks: usize,
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_faster_way_is_kept_and_the_other_one_tried_again_now_and_then() {
+    fn the_faster_way_is_kept_and_the_slower_one_tried_again_now_and_then() {
         for count in [17, 64, 128, 256, 257, 300, 512] {
             let mut parts = Parts::default();
             let taken = taken_in_parts(&mut parts, 10_000, count, 100, 60);
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_when_the_faster_way_changes() {
+    fn the_kept_way_changes_when_the_faster_one_does() {
         let mut parts = Parts::default();
         taken_in_parts(&mut parts, 100_000, 64, 100, 60);
         let taken = taken_in_parts(&mut parts, 100_000, 64, 60, 100);
