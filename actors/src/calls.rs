@@ -1,7 +1,7 @@
-//! Calls that this process made: who waits for which, until when, and who tells them.
+//! The calls of a node: which waiter waits for which call, until when, and how it is told of the reply.
 //!
-//! A call is a slot among those [`in_flight`] from its first poll on. When the queue of its node is taken, the calls of it are
-//! [bound](bindings) to a response actor, which settles the slots as their replies come.
+//! From its first poll on a call has a slot in the table of calls [`in_flight`]. When the actor takes the queue of its node, it
+//! [binds](bindings) a response actor to the calls in the queue, which settles their slots as the replies come.
 
 pub(crate) mod bindings;
 pub(crate) mod deadlines;

@@ -24,7 +24,7 @@ pub(super) struct BranchCalls {
     name: ByteString,
     node: Arc<Node>,
     /// Those that went over the link have no way of their own.
-    pub(super) requests: Rc<RefCell<Requests<Way>>>,
+    pub(super) requests: Rc<RefCell<Requests<Destination>>>,
     /// Calls of this branch to itself that were not answered at once. They outlive the link.
     pub(super) own_answering: Answering,
     /// Calls that wait for the link, at most [`WAITING_MAX`].
@@ -33,7 +33,7 @@ pub(super) struct BranchCalls {
 
 /// The way of a call that has not gone over the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
+pub(super) enum Destination {
     /// It waits for the link.
     Waiting,
     /// To a responder of this branch.
@@ -180,7 +180,7 @@ impl BranchCalls {
     /// Answers a call of this branch to itself.
     fn answer(&mut self, own: &Action, ask: Ask) {
         let Ask { request: Request { callback_id, action, payload, .. }, deadline, .. } = ask;
-        self.requests.borrow_mut().goes(callback_id, Way::Here);
+        self.requests.borrow_mut().set_destination(callback_id, Destination::Here);
         let context = CallContext::new(action, self.name.clone(), deadline.map(Instant::from_std));
         self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
     }
@@ -218,7 +218,7 @@ impl BranchCalls {
             let what = format!("{WAITING_MAX} calls wait for the link already");
             return self.refuse(callback_id, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
         }
-        self.requests.borrow_mut().goes(callback_id, Way::Waiting);
+        self.requests.borrow_mut().set_destination(callback_id, Destination::Waiting);
         self.waiting.push_back(ask);
     }
 
@@ -237,7 +237,7 @@ impl BranchCalls {
             let callback_id = ask.request.callback_id;
             // Those whose deadline passed have been told.
             if self.requests.borrow().is_waiting(callback_id) {
-                self.requests.borrow_mut().goes_the_usual_way(callback_id);
+                self.requests.borrow_mut().clear_destination(callback_id);
                 refused.extend(Self::send(ask, &mut guard, now));
             }
         }
@@ -271,13 +271,15 @@ impl BranchCalls {
 
     /// Nobody waits for a call any more: the node that runs it is told. A cancel that is lost with its link does no harm: the master
     /// cancels all that the branch asked when it loses the link; nor does one of a call that went over an earlier link.
-    fn stop(&mut self, callback_id: CallbackId, way: Option<Way>, outbox: Option<&Outbox>) {
+    fn stop(&mut self, callback_id: CallbackId, way: Option<Destination>, outbox: Option<&Outbox>) {
         match (way, outbox) {
-            (Some(Way::Here), _) => {
+            (Some(Destination::Here), _) => {
                 self.own_answering.cancel(callback_id);
             }
             // What it would have sent is let go, and the functions in it.
-            (Some(Way::Waiting), _) => self.waiting.retain(|ask| ask.request.callback_id != callback_id),
+            (Some(Destination::Waiting), _) => {
+                self.waiting.retain(|ask| ask.request.callback_id != callback_id)
+            }
             (None, Some(outbox)) => outbox.say(&Frame::Cancel(callback_id)),
             (None, None) => {}
         }
@@ -285,10 +287,12 @@ impl BranchCalls {
 
     /// Ends the calls whose deadlines have passed.
     pub(super) fn expire(&mut self, now: Instant, outbox: Option<&Outbox>) {
-        let no_reply = |way: Option<&Way>| {
+        let no_reply = |way: Option<&Destination>| {
             let (fate, what) = match way {
-                Some(Way::Waiting) => (Fate::NotSent, "the link did not come back before the deadline"),
-                Some(Way::Here) | None => (Fate::Unknown, "no reply came before the deadline"),
+                Some(Destination::Waiting) => {
+                    (Fate::NotSent, "the link did not come back before the deadline")
+                }
+                Some(Destination::Here) | None => (Fate::Unknown, "no reply came before the deadline"),
             };
             CallError::new(Code::REQUEST_TIMEOUT, fate, what)
         };
@@ -306,7 +310,7 @@ impl BranchCalls {
     /// The branch does not bind again: the calls that wait for a link end; gives how many.
     pub(super) fn wait_no_longer(&mut self, error: &CallError) -> usize {
         self.waiting.clear();
-        self.requests.borrow_mut().fail_if(|way| way == Some(&Way::Waiting), error)
+        self.requests.borrow_mut().fail_if(|way| way == Some(&Destination::Waiting), error)
     }
 
     /// The branch has ended: all that it called ends.

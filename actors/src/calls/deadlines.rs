@@ -1,12 +1,12 @@
-//! Deadlines in order.
+//! The deadlines of calls, in order.
 
 use meshwork_wire::CallbackId;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
-/// Deadlines in order. Most calls of a connection have the same time, so their deadlines come in order already and go into a
-/// queue; the others go into a heap. Settled ids are swept out when they are the majority.
+/// The deadlines of calls, in order. Most calls of a connection may take equally long, so their deadlines come in order already and go into a
+/// queue; any other deadline goes into a heap. The deadlines of settled calls are swept out when they are the majority.
 #[derive(Default)]
 pub(crate) struct Deadlines {
     in_order: VecDeque<(Instant, CallbackId)>,
@@ -24,6 +24,7 @@ impl Deadlines {
         }
     }
 
+    /// Notes that the call of this id is settled, with at most `waiting` calls that still wait.
     pub(crate) fn settled(&mut self, id: CallbackId, waits: impl Fn(CallbackId) -> bool, waiting: usize) {
         // Replies come in order more often than not.
         if self.in_order.front().is_some_and(|(_, first)| *first == id) {
@@ -33,8 +34,8 @@ impl Deadlines {
         }
     }
 
-    /// Sweeps if most of them are settled, with so many that may wait. Each sweep lets go of more than half, so it costs no more than
-    /// they did.
+    /// Sweeps if most deadlines are of settled calls; at most `waiting` calls still wait. Each sweep drops more than half of the deadlines, so
+    /// it costs no more than putting them in did.
     #[inline]
     pub(crate) fn sweep_if_long(&mut self, waits: impl Fn(CallbackId) -> bool, waiting: usize) {
         if self.len() > SWEEP_LEN_MIN + 2 * waiting {
@@ -42,11 +43,13 @@ impl Deadlines {
         }
     }
 
+    /// Drops the deadlines of all settled calls.
     pub(crate) fn sweep(&mut self, waits: impl Fn(CallbackId) -> bool) {
         self.in_order.retain(|(_, id)| waits(*id));
         self.others.retain(|Reverse((_, id))| waits(*id));
     }
 
+    /// Drops the deadlines of settled calls at the front, so that the first deadline is one of a call that waits.
     pub(crate) fn drop_settled(&mut self, waits: impl Fn(CallbackId) -> bool) {
         while self.in_order.front().is_some_and(|(_, id)| !waits(*id)) {
             self.in_order.pop_front();
@@ -69,6 +72,7 @@ impl Deadlines {
         self.in_order.len() + self.others.len()
     }
 
+    /// Takes the id of the first deadline, if it has passed.
     pub(super) fn pop(&mut self, now: Instant) -> Option<CallbackId> {
         let first = self.first().filter(|first| *first <= now)?;
         if self.in_order.front().is_some_and(|(deadline, _)| *deadline == first) {

@@ -1,15 +1,15 @@
-//! What became of a request, as it stands in the slot of its call until the caller takes it.
+//! The outcome of a request, on its way to the caller: it stands in the slot of the call until the caller takes it.
 
 use meshwork_wire::{ActionDescription, CallError, Callbacks, Encoding, Outcome, Payload, PayloadRef};
 use serde::de::DeserializeOwned;
 
-/// A reply of so many bytes stands in its slot, and keeps nothing of the block that brought it.
+/// A reply of at most so many bytes is copied into its slot, so that it keeps nothing of the block that brought it.
 const SMALL_LEN_MAX: usize = 32;
 
 /// No functions.
 static NO_CALLBACKS: Callbacks = Callbacks::none();
 
-/// What became of a request.
+/// The outcome of a request, on its way to the caller.
 #[derive(Debug)]
 pub struct Reply(Kind);
 
@@ -28,7 +28,7 @@ enum Kind {
 }
 
 impl Reply {
-    /// A reply that is read where it stands; `share` makes a payload of it that lives on.
+    /// Makes a reply of a payload that is read where it stands; `share` makes a payload that outlives the block, for a reply that is not small.
     #[inline]
     pub(crate) fn read(payload: PayloadRef<'_>, share: impl FnOnce() -> Payload) -> Self {
         if payload.bytes.len() <= SMALL_LEN_MAX && payload.callbacks.is_empty() {
@@ -53,7 +53,7 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// Why there is none, or why it is not a `T`.
+    /// The error of the request, or why its value is not a `T`.
     #[inline]
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, CallError> {
         match self.0 {
@@ -67,11 +67,11 @@ impl Reply {
         }
     }
 
-    /// The reply as a payload, or why there is none.
+    /// The value as a payload.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// The error of the request.
     pub fn into_outcome(self) -> Outcome {
         match self.0 {
             Kind::Small { encoding, len, bytes } => {
@@ -83,7 +83,7 @@ impl Reply {
         }
     }
 
-    /// The answer to a `Describe`.
+    /// The actions of the answer to a `Describe`.
     pub(crate) fn into_described(self) -> Result<Vec<ActionDescription>, CallError> {
         match self.0 {
             Kind::Described(actions) => Ok(actions),

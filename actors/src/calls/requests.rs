@@ -1,5 +1,5 @@
-//! The calls of one node that have left it, as its actor knows them: which response actor is bound to which, the way that each went, and
-//! when the next deadline passes. Generic over what a way is; no way is the usual one.
+//! The calls of one node that have left it, as its actor knows them: which response actor is bound to which calls, where each call went,
+//! and when the next deadline passes. Generic over the type of a destination; a call without one has gone to the usual destination.
 
 use super::bindings::Bindings;
 use super::deadlines::Deadlines;
@@ -16,26 +16,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// The calls of one node that have left it.
-pub(crate) struct Requests<W> {
+pub(crate) struct Requests<D> {
     calls: Arc<dyn Calls>,
     bindings: Bindings<Pooled>,
     pool: Vec<Pooled>,
-    /// The ways of the calls that did not go the usual one.
-    ways: HashMap<CallbackId, W>,
-    /// One for each departure whose deadlines are in order, under its first id, and one for each call of the others.
+    /// The destinations of the calls that did not go to the usual one.
+    destinations: HashMap<CallbackId, D>,
+    /// One deadline for each departure whose deadlines are in order, under its first id; one for each call of any other departure.
     deadlines: Deadlines,
-    /// Replies that came together, to calls of the binding that stands there.
+    /// A row: replies of one block to calls of one binding.
     row: Vec<(CallbackId, Reply)>,
+    /// The index of the binding of the row.
     row_binding: usize,
 }
 
-impl<W> Requests<W> {
+impl<D> Requests<D> {
     pub(crate) fn new(calls: Arc<dyn Calls>) -> Self {
         Self {
             calls,
             bindings: Bindings::new(),
             pool: Vec::new(),
-            ways: HashMap::new(),
+            destinations: HashMap::new(),
             deadlines: Deadlines::default(),
             row: Vec::new(),
             row_binding: 0,
@@ -45,7 +46,7 @@ impl<W> Requests<W> {
     /// Binds a response actor to the calls of a departure, which leave now.
     pub(crate) fn bind(&mut self, departure: Departure) {
         let response = self.pool.pop().unwrap_or_else(|| Pooled::new(Arc::clone(&self.calls)));
-        // Nobody must be looked up by a place in a list that changes.
+        // Before the bindings change, since `row_binding` is an index into them.
         self.end_row();
         self.bindings.bind(departure, response);
         if departure.in_order {
@@ -64,17 +65,17 @@ impl<W> Requests<W> {
         });
     }
 
-    /// Resolves a call. A late or unknown reply misses.
+    /// Resolves a call with its reply. A late reply, or one to an unknown id, misses.
     pub(crate) fn resolve(&mut self, id: CallbackId, reply: impl Into<Reply>) {
         self.resolve_in_row(id, reply.into());
         self.end_row();
     }
 
-    /// Resolves a call of a block in which more may follow; [`Requests::end_row`] must.
+    /// Resolves a call with a reply of a block in which more replies may follow. [`Requests::end_row`] must be called after the last.
     #[inline]
     pub(crate) fn resolve_in_row(&mut self, id: CallbackId, reply: Reply) {
-        if !self.ways.is_empty() {
-            self.ways.remove(&id);
+        if !self.destinations.is_empty() {
+            self.destinations.remove(&id);
         }
         let before = self.row_binding;
         let Some(at) = self.bindings.find(id) else {
@@ -82,7 +83,7 @@ impl<W> Requests<W> {
         };
         if at != before && !self.row.is_empty() {
             self.end_row();
-            // A binding that ended may have moved this one.
+            // The end of the row may have dropped bindings before this one.
             match self.bindings.find(id) {
                 Some(at) => self.row_binding = at,
                 None => return,
@@ -93,7 +94,7 @@ impl<W> Requests<W> {
         self.row.push((id, reply));
     }
 
-    /// Hands over the replies that came together.
+    /// Hands the row to the response actor that is bound to its calls.
     #[inline]
     pub(crate) fn end_row(&mut self) {
         if !self.row.is_empty() {
@@ -105,13 +106,14 @@ impl<W> Requests<W> {
         let at = self.row_binding;
         let response = self.bindings.get_mut(at).and_then(|binding| binding.response.as_mut());
         let Some(response) = response else {
-            // All of its calls are settled.
+            // All calls of the binding are settled.
             return self.row.clear();
         };
         let settled = response.resolve(&*self.calls, &mut self.row);
         self.settled(at, settled);
     }
 
+    /// Notes that `count` calls of the binding at this index are settled.
     fn settled(&mut self, at: usize, count: usize) {
         let Some(departure) = self.bindings.get_mut(at).map(|binding| binding.departure) else {
             return;
@@ -120,39 +122,39 @@ impl<W> Requests<W> {
         let (calls, bindings) = (&*self.calls, &self.bindings);
         let waits = |id| bindings.may_expire(id, || is_waiting(calls, id));
         if let Some(response) = ended {
-            self.deadlines.settled(departure.first, waits, bindings.left());
+            self.deadlines.settled(departure.first, waits, bindings.unsettled());
             if self.pool.len() < RESPONSE_POOL_MAX {
                 self.pool.push(response);
             }
         }
-        self.deadlines.sweep_if_long(waits, bindings.left());
+        self.deadlines.sweep_if_long(waits, bindings.unsettled());
     }
 
-    /// A caller dropped its call, which was not settled; gives the way that it went, if it has left and it was not the usual one.
-    pub(crate) fn cancel(&mut self, id: CallbackId) -> Option<W> {
+    /// Notes that a caller dropped its call before it was settled; gives the destination of the call, if that was not the usual one.
+    pub(crate) fn cancel(&mut self, id: CallbackId) -> Option<D> {
         self.end_row();
         if let Some(at) = self.bindings.find(id) {
             self.settled(at, 1);
         }
-        self.ways.remove(&id)
+        self.destinations.remove(&id)
     }
 
-    /// A call goes another way than the usual one.
-    pub(crate) fn goes(&mut self, id: CallbackId, way: W) {
-        self.ways.insert(id, way);
+    /// Notes that a call goes to another destination than the usual one.
+    pub(crate) fn set_destination(&mut self, id: CallbackId, destination: D) {
+        self.destinations.insert(id, destination);
     }
 
-    /// A call goes the usual way after all.
-    pub(crate) fn goes_the_usual_way(&mut self, id: CallbackId) {
-        self.ways.remove(&id);
+    /// Notes that a call goes to the usual destination after all.
+    pub(crate) fn clear_destination(&mut self, id: CallbackId) {
+        self.destinations.remove(&id);
     }
 
-    /// Ends the calls whose deadline has passed, each with this error; gives them with the ways that they went.
+    /// Ends the calls whose deadline has passed, each with the error for its destination; gives the calls and their destinations.
     pub(crate) fn expire(
         &mut self,
         now: Instant,
-        error: impl Fn(Option<&W>) -> CallError,
-    ) -> Vec<(CallbackId, Option<W>)> {
+        error: impl Fn(Option<&D>) -> CallError,
+    ) -> Vec<(CallbackId, Option<D>)> {
         let mut expired = Vec::new();
         while let Some(id) = self.deadlines.pop(now) {
             let Some(at) = self.bindings.find(id) else {
@@ -190,9 +192,9 @@ impl<W> Requests<W> {
         let calls = Arc::clone(&self.calls);
         calls.with(&mut |in_flight| expired.retain(|id| in_flight.is_waiting(*id)));
         let expired = expired.into_iter().map(|id| {
-            let way = self.ways.remove(&id);
-            self.resolve_in_row(id, Reply::failed(error(way.as_ref())));
-            (id, way)
+            let destination = self.destinations.remove(&id);
+            self.resolve_in_row(id, Reply::failed(error(destination.as_ref())));
+            (id, destination)
         });
         let expired = expired.collect();
         self.end_row();
@@ -206,15 +208,15 @@ impl<W> Requests<W> {
         self.deadlines.first()
     }
 
-    /// Ends every call that has left and went a certain way; gives how many.
-    pub(crate) fn fail_if(&mut self, gone: impl Fn(Option<&W>) -> bool, error: &CallError) -> usize {
+    /// Ends every call that has left for a destination for which `gone` holds; gives how many.
+    pub(crate) fn fail_if(&mut self, gone: impl Fn(Option<&D>) -> bool, error: &CallError) -> usize {
         self.end_row();
         let mut lost = Vec::new();
         for departure in self.bindings.open_departures() {
-            let ways = &self.ways;
+            let destinations = &self.destinations;
             self.calls.with(&mut |in_flight| {
                 let ids = (departure.first.0..=departure.last.0).map(CallbackId);
-                lost.extend(ids.filter(|id| in_flight.is_waiting(*id) && gone(ways.get(id))));
+                lost.extend(ids.filter(|id| in_flight.is_waiting(*id) && gone(destinations.get(id))));
             });
         }
         for id in &lost {
@@ -229,7 +231,7 @@ impl<W> Requests<W> {
         is_waiting(&*self.calls, id)
     }
 
-    /// Until when a call is waited for.
+    /// The deadline of a call that is not settled.
     pub(crate) fn deadline(&self, id: CallbackId) -> Option<Instant> {
         let mut deadline = None;
         self.calls.with(&mut |in_flight| deadline = in_flight.deadline(id));
@@ -238,7 +240,7 @@ impl<W> Requests<W> {
 
     /// How many calls that have left are not settled.
     pub(crate) fn len(&self) -> usize {
-        self.bindings.left()
+        self.bindings.unsettled()
     }
 }
 
@@ -248,7 +250,7 @@ fn is_waiting(calls: &dyn Calls, id: CallbackId) -> bool {
     is_waiting
 }
 
-impl<W: 'static> ReplyTo for Rc<RefCell<Requests<W>>> {
+impl<D: 'static> ReplyTo for Rc<RefCell<Requests<D>>> {
     type Later = Self;
 
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
@@ -277,7 +279,7 @@ mod tests {
     /// The lock of a node, without the node.
     struct Lock {
         in_flight: Mutex<InFlight>,
-        /// How often it was taken.
+        /// How often the lock was taken.
         taken: AtomicUsize,
     }
 
@@ -298,7 +300,7 @@ mod tests {
         }
     }
 
-    /// What a call heard, each time it heard something.
+    /// The outcomes that the hook of a call was told.
     type Heard = Arc<Mutex<Vec<Result<u32, CallError>>>>;
 
     fn reply(number: u32) -> Reply {
@@ -324,26 +326,26 @@ mod tests {
         }
     }
 
-    fn timed_out(way: Option<&u8>) -> CallError {
-        CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, format!("{way:?}"))
+    fn timed_out(destination: Option<&u8>) -> CallError {
+        CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, format!("{destination:?}"))
     }
 
-    fn lost(way: Option<u8>) -> CallError {
-        CallError::new(Code::LINK_LOST, Fate::Unknown, format!("{way:?}"))
+    fn lost(destination: Option<u8>) -> CallError {
+        CallError::new(Code::LINK_LOST, Fate::Unknown, format!("{destination:?}"))
     }
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// With a deadline after so many milliseconds, or none.
+        /// Opens a call with a deadline after so many milliseconds, or none.
         Open(Option<u64>),
-        /// Those that were opened leave, and those that were forgotten are cancelled.
+        /// The calls that were opened leave, and the calls that were forgotten are cancelled.
         Flush,
         /// Replies that come in one block.
         Row(Vec<usize>),
         Reply(usize),
         Unknown(u64),
         Forget(usize),
-        Goes(usize, u8),
+        SetDestination(usize, u8),
         Wait(u64),
         Fail(Option<u8>),
     }
@@ -362,7 +364,7 @@ mod tests {
             15 => any::<usize>().prop_map(Step::Reply),
             2 => any::<u64>().prop_map(Step::Unknown),
             8 => any::<usize>().prop_map(Step::Forget),
-            5 => (any::<usize>(), 0..2_u8).prop_map(|(at, way)| Step::Goes(at, way)),
+            5 => (any::<usize>(), 0..2_u8).prop_map(|(at, destination)| Step::SetDestination(at, destination)),
             8 => (0..40_u64).prop_map(Step::Wait),
             1 => proptest::option::of(0..2_u8).prop_map(Step::Fail),
         ];
@@ -374,10 +376,10 @@ mod tests {
         id: CallbackId,
         deadline: Option<Instant>,
         heard: Heard,
-        /// What it must have heard.
+        /// The outcome that it must have heard.
         told: Option<Result<u32, CallError>>,
-        way: Option<u8>,
-        left: bool,
+        destination: Option<u8>,
+        departed: bool,
         forgotten: bool,
         cancelled: bool,
     }
@@ -387,9 +389,9 @@ mod tests {
             self.told.is_none() && !self.forgotten
         }
 
-        /// Whether the actor counts it.
+        /// Whether the actor counts the call as one that has left and is not settled.
         fn counts(&self) -> bool {
-            self.left && self.told.is_none() && !self.cancelled
+            self.departed && self.told.is_none() && !self.cancelled
         }
     }
 
@@ -415,14 +417,14 @@ mod tests {
             self.calls.get_mut(at.checked_rem(count)?)
         }
 
-        /// A reply comes for one of the calls; gives the reply.
+        /// Makes a reply to one of the calls.
         fn replied(&mut self, at: usize) -> Option<(CallbackId, Reply)> {
             self.replies += 1;
             let number = self.replies;
             let call = self.pick(at)?;
-            if call.left && call.waits() {
+            if call.departed && call.waits() {
                 call.told = Some(Ok(number));
-                call.way = None;
+                call.destination = None;
             }
             Some((call.id, reply(number)))
         }
@@ -431,12 +433,12 @@ mod tests {
             leave(&self.lock, &mut self.requests);
             self.open_max = self.open_max.max(self.requests.bindings.open_departures().len());
             for call in &mut self.calls {
-                call.left = true;
+                call.departed = true;
                 if call.forgotten && !call.cancelled {
                     call.cancelled = true;
-                    // A reply that came after the caller had forgotten it takes the way away.
-                    let way = self.requests.cancel(call.id);
-                    assert!(way.is_none() || way == call.way);
+                    // A reply that came after the caller had forgotten the call has removed the destination.
+                    let destination = self.requests.cancel(call.id);
+                    assert!(destination.is_none() || destination == call.destination);
                 }
             }
         }
@@ -451,8 +453,8 @@ mod tests {
                         deadline,
                         heard,
                         told: None,
-                        way: None,
-                        left: false,
+                        destination: None,
+                        departed: false,
                         forgotten: false,
                         cancelled: false,
                     });
@@ -484,24 +486,27 @@ mod tests {
                         call.forgotten |= call.waits();
                     }
                 }
-                Step::Goes(at, way) => {
-                    if let Some(call) = self.pick(at).filter(|call| call.left && call.waits()) {
-                        call.way = Some(way);
+                Step::SetDestination(at, destination) => {
+                    if let Some(call) = self.pick(at).filter(|call| call.departed && call.waits()) {
+                        call.destination = Some(destination);
                         let id = call.id;
-                        self.requests.goes(id, way);
+                        self.requests.set_destination(id, destination);
                     }
                 }
                 Step::Wait(ms) => self.wait(Duration::from_millis(ms)),
-                Step::Fail(way) => {
+                Step::Fail(destination) => {
                     let mut count = 0;
-                    for call in self.calls.iter_mut().filter(|call| call.left && call.waits()) {
-                        if call.way == way {
-                            call.told = Some(Err(lost(way)));
-                            call.way = None;
+                    for call in self.calls.iter_mut().filter(|call| call.departed && call.waits()) {
+                        if call.destination == destination {
+                            call.told = Some(Err(lost(destination)));
+                            call.destination = None;
                             count += 1;
                         }
                     }
-                    assert_eq!(self.requests.fail_if(|of| of.copied() == way, &lost(way)), count);
+                    assert_eq!(
+                        self.requests.fail_if(|of| of.copied() == destination, &lost(destination)),
+                        count
+                    );
                 }
             }
             self.check();
@@ -511,10 +516,10 @@ mod tests {
             self.now += time;
             let now = self.now;
             let mut expected = Vec::new();
-            for call in self.calls.iter_mut().filter(|call| call.left && call.waits()) {
+            for call in self.calls.iter_mut().filter(|call| call.departed && call.waits()) {
                 if call.deadline.is_some_and(|deadline| deadline <= now) {
-                    call.told = Some(Err(timed_out(call.way.as_ref())));
-                    expected.push((call.id, call.way.take()));
+                    call.told = Some(Err(timed_out(call.destination.as_ref())));
+                    expected.push((call.id, call.destination.take()));
                 }
             }
             let mut expired = self.requests.expire(now, timed_out);
@@ -529,18 +534,21 @@ mod tests {
                 assert_eq!(self.requests.is_waiting(call.id), call.waits());
             }
             let requests = &mut self.requests;
-            let left = self.calls.iter().filter(|call| call.counts()).count();
-            assert_eq!(requests.len(), left);
-            let waiting = self.calls.iter().filter(|call| call.left && call.waits());
+            let unsettled = self.calls.iter().filter(|call| call.counts()).count();
+            assert_eq!(requests.len(), unsettled);
+            let waiting = self.calls.iter().filter(|call| call.departed && call.waits());
             let earliest = waiting.filter_map(|call| call.deadline).min();
             let next = requests.next_deadline();
             assert!(earliest.is_none_or(|earliest| next.is_some_and(|next| next <= earliest)));
-            // Each response actor is bound, or in the pool.
+            // Each response actor is either bound or in the pool.
             let open = requests.bindings.open_departures().len();
             assert_eq!(requests.pool.len() + open, self.open_max);
-            assert!(requests.deadlines.len() <= 64 + 2 * left);
+            assert!(requests.deadlines.len() <= 64 + 2 * unsettled);
             assert!(requests.bindings.len() <= 16 + 2 * open);
-            assert!(requests.ways.len() <= self.calls.iter().filter(|call| call.way.is_some()).count());
+            assert!(
+                requests.destinations.len()
+                    <= self.calls.iter().filter(|call| call.destination.is_some()).count()
+            );
         }
 
         fn end(mut self) {
@@ -550,7 +558,7 @@ mod tests {
                 self.requests.resolve(id, reply);
             }
             self.check();
-            assert_eq!((self.requests.len(), self.requests.ways.len()), (0, 0));
+            assert_eq!((self.requests.len(), self.requests.destinations.len()), (0, 0));
             assert_eq!((self.requests.next_deadline(), self.requests.bindings.len()), (None, 0));
             assert_eq!(self.lock.lock(|in_flight| in_flight.waiting()), 0);
             for call in self.calls {
@@ -607,7 +615,7 @@ mod tests {
         leave(&lock, &mut requests);
         assert!(lock.lock(|in_flight| in_flight.forget(id)).waited());
         requests.resolve(id, reply(1));
-        assert_eq!(requests.len(), 1, "its cancel is on the way");
+        assert_eq!(requests.len(), 1, "its cancel is on the destination");
         requests.cancel(id);
         requests.resolve(id, reply(2));
         assert_eq!((requests.len(), requests.pool.len()), (0, 1));
@@ -640,7 +648,7 @@ mod tests {
         assert!(requests.deadlines.len() <= 64 + 2 * 50 && requests.bindings.len() <= 16 + 2 * 50);
     }
 
-    /// Every reply to the others swept the deadlines of all.
+    /// Every reply to a call with a short deadline swept the deadlines of all calls.
     #[test]
     fn many_slow_calls_in_no_order_cost_the_others_nothing() {
         let (lock, mut requests) = new();
@@ -655,7 +663,7 @@ mod tests {
             requests.next_deadline();
             requests.resolve(id, reply(1));
         }
-        // All of the slow ones would have been looked at for each of the others.
+        // Otherwise all slow calls would have been looked at for each other call.
         let taken = lock.taken.load(Ordering::Relaxed);
         assert!(taken < 6 * 20_000 && start.elapsed() < Duration::from_secs(20), "{taken}");
         assert_eq!(requests.len(), slow.len());
@@ -665,7 +673,7 @@ mod tests {
     fn calls_whose_deadlines_are_in_no_order_expire_one_by_one_in_time_that_is_not_the_square() {
         let (lock, mut requests) = new();
         let (start, count) = (Instant::now(), 50_000_u64);
-        // Each has a deadline of its own: 7 and the count have no divisor in common.
+        // Each call has a deadline of its own: 7 and the count have no divisor in common.
         for number in 0..count {
             open_quietly(&lock, Some(start + Duration::from_millis(1 + number * 7 % count)));
         }
@@ -697,7 +705,7 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }
 
-    /// Its caller was not told, and no caller of the replies that came with it.
+    /// The callers of the other replies in the row were not told.
     #[test]
     fn a_function_that_panics_does_not_keep_the_others_from_being_told() {
         let (lock, mut requests) = new();
@@ -712,12 +720,12 @@ mod tests {
             }
             requests.end_row();
         });
-        catch_unwind(row).expect("it goes no further");
+        catch_unwind(row).expect("it set_destination no further");
         assert_eq!((&*before.1.lock().unwrap(), &*behind.1.lock().unwrap()), (&vec![Ok(1)], &vec![Ok(3)]));
         assert_eq!((requests.len(), requests.pool.len()), (0, 1));
     }
 
-    /// Tells whether it ended while the lock was held.
+    /// Notes whether it was dropped while the lock was held.
     struct Ends(Arc<Lock>, Arc<AtomicBool>);
 
     impl Drop for Ends {
@@ -741,9 +749,9 @@ mod tests {
         fn wake(self: Arc<Self>) {}
     }
 
-    /// A function that ended in the lock took it again, and the thread stood for ever.
+    /// A function that was dropped under the lock took the lock again, and the thread stood for ever.
     #[test]
-    fn what_a_caller_owns_ends_when_no_lock_is_held() {
+    fn wakers_and_functions_of_callers_end_when_no_lock_is_held() {
         let (lock, mut requests) = new();
         let in_lock = Arc::new(AtomicBool::new(false));
         let ends = || Ends(Arc::clone(&lock), Arc::clone(&in_lock));
@@ -766,7 +774,7 @@ mod tests {
         requests.end_row();
         assert!(!in_lock.load(Ordering::Relaxed));
 
-        // One whose caller was told, and drops the call unread.
+        // A reply to a caller that was woken, and drops the call without reading it.
         let unread = open(task());
         leave(&lock, &mut requests);
         requests.resolve(unread, with_function());
@@ -774,7 +782,7 @@ mod tests {
         drop(forgotten);
         assert!(!in_lock.load(Ordering::Relaxed));
 
-        // A task that another one takes the call from.
+        // The waker of a task that another task takes the call from.
         let moved = open(task());
         let mut unused = None;
         let polled = lock.lock(|in_flight| in_flight.poll(moved, Waker::noop(), &mut unused));

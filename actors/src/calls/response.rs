@@ -1,6 +1,6 @@
-//! The actors that resolve callback ids, as each call of light_rpc has an entry in the callback table that its response is looked up in.
-//! Calls that leave their node together share one; a call that leaves alone has one of its own. The actors come from a pool, so a
-//! call costs no actor, and replies that come together cost one message.
+//! The actors that resolve callback ids, as light_rpc looks a response up in its callback table. The calls of one departure share a
+//! response actor; a call that leaves alone has one of its own. The actors come from a pool, so a call costs no actor, and a row of
+//! replies costs one message.
 
 use super::in_flight::{InFlight, Wake};
 use super::reply::Reply;
@@ -16,45 +16,47 @@ use std::task::{self, Poll};
 
 /// The lock of the node whose calls are in flight.
 pub(crate) trait Calls: Send + Sync {
-    /// Does this with the calls of the node, under its lock.
+    /// Changes the calls of the node, under its lock.
     fn with(&self, change: &mut dyn FnMut(&mut InFlight));
 }
 
-/// Hands the replies to requests to their callers. It lives on the arbiter of the branch or master that made the requests, which
-/// also gives it its turn: right after it has sent it something, and not as a task of its own, whose way through the queue of
-/// the arbiter would cost more than all that the actor does.
+/// Hands the replies to requests to their callers. It lives on the arbiter of the branch or master that made the requests, and that actor
+/// gives it its turn, right after each row of replies. As a task of its own it would go through the queue of the arbiter, which costs
+/// more than all that the response actor does.
 pub struct ResponseActor {
     calls: Arc<dyn Calls>,
     inbox: Inbox,
-    /// The callers that are told when the lock has been let go.
+    /// The callers to wake when the lock has been let go.
     wakes: Vec<Wake>,
     resolved: u64,
 }
 
-/// Replies to calls that left together. Put by the branch or master that made the calls into the stream of the response actor that is bound to
-/// them, for each row of replies that came together. The actor settles each call that nobody settled before, and tells its caller.
+/// A row of replies to calls of one departure. Put by the branch or master that made the calls into the stream of the response actor that
+/// is bound to them. The response actor settles each call that is not settled yet, and wakes its caller.
 pub struct Resolve {
     row: Vec<(CallbackId, Reply)>,
 }
 
-/// A response actor in the context that it runs in, and the way to it. It moves between the pool and its calls, so it is a pointer.
-pub(crate) struct Pooled(Box<Running>);
+/// A response actor of the pool. It moves between the pool and its bindings, so it is a pointer.
+pub(crate) struct Pooled(Box<PooledParts>);
 
-struct Running {
+/// A response actor in its context, and the inbox to it.
+struct PooledParts {
     inbox: Inbox,
     actor: ContextFut<ResponseActor, Context<ResponseActor>>,
 }
 
-/// What a response actor is told: one row at a time. Nobody else tells it anything, so this is all that a mailbox is for.
+/// The stream of a response actor, which takes one row at a time. Only the owner of the actor sends to it, so no mailbox is needed.
 #[derive(Clone, Default)]
-struct Inbox(Rc<Shared>);
+struct Inbox(Rc<InboxState>);
 
+/// The state that a response actor shares with its owner.
 #[derive(Default)]
-struct Shared {
+struct InboxState {
     told: Cell<Option<Resolve>>,
     /// The row that was resolved last, empty again.
     row: RefCell<Vec<(CallbackId, Reply)>>,
-    /// How many calls of it were settled by it.
+    /// How many calls that row settled.
     settled: Cell<usize>,
 }
 
@@ -71,7 +73,7 @@ impl StreamHandler<Resolve> for ResponseActor {
     }
 }
 
-/// Settles the calls of a row under one lock, and tells their callers when it has been let go; gives how many were not settled before.
+/// Settles the calls of a row under one lock, and wakes their callers when the lock has been let go; gives how many calls this settled.
 fn settle(calls: &dyn Calls, row: &mut Vec<(CallbackId, Reply)>, wakes: &mut Vec<Wake>) -> usize {
     let mut settled = 0;
     calls.with(&mut |in_flight| {
@@ -79,7 +81,7 @@ fn settle(calls: &dyn Calls, row: &mut Vec<(CallbackId, Reply)>, wakes: &mut Vec
             match in_flight.settle(id, reply) {
                 late @ Wake::Late(_) => {
                     log::debug!("a reply to {id} came too late");
-                    // Dropped when the lock is let go: the functions in it may be held by nobody else.
+                    // Dropped when the lock is let go: it may have the last handle on a function, whose end may take the lock.
                     wakes.push(late);
                 }
                 Wake::Nobody => settled += 1,
@@ -100,19 +102,19 @@ impl Pooled {
         let mut context = Context::new();
         context.add_stream(inbox.clone());
         let actor = ResponseActor { calls, inbox: inbox.clone(), wakes: Vec::new(), resolved: 0 };
-        Self(Box::new(Running { inbox, actor: context.into_future(actor) }))
+        Self(Box::new(PooledParts { inbox, actor: context.into_future(actor) }))
     }
 
-    /// Tells the actor of a row of replies, and gives it its turn; gives how many calls it settled. The row is empty then.
+    /// Sends the actor a row of replies, and gives it its turn; gives how many calls this settled. Empties the row.
     pub(crate) fn resolve(&mut self, calls: &dyn Calls, row: &mut Vec<(CallbackId, Reply)>) -> usize {
         let shared = &self.0.inbox.0;
         shared.told.set(Some(Resolve { row: std::mem::take(row) }));
-        // It has nothing else to wait for, so nobody needs to wake it.
+        // The actor waits for rows only, so its waker is never used.
         let _ = self.0.actor.poll_unpin(&mut task::Context::from_waker(task::Waker::noop()));
-        if let Some(Resolve { row: mut left }) = shared.told.take() {
-            // An actor does not end while its stream does not. If one did, the callers would still hear.
-            let settled = settle(calls, &mut left, &mut Vec::new());
-            *row = left;
+        if let Some(Resolve { row: mut unhandled }) = shared.told.take() {
+            // An actor does not end before its stream. If one did, the callers would still be told.
+            let settled = settle(calls, &mut unhandled, &mut Vec::new());
+            *row = unhandled;
             return settled;
         }
         *row = shared.row.take();

@@ -1,6 +1,6 @@
-//! A map from callback ids, made for how ids come: one after the other, each for a short while. An entry stands in the slot
-//! of the last digits of its id, so it is found without a hash, and neighbours in time are neighbours in memory. An id that
-//! finds its slot taken, by one that has waited for long or by an attack, goes into an ordinary map beside the slots.
+//! A map from callback ids, made for ids that rise and live for a short while. An entry stands in the slot of the last digits of its id,
+//! so it is found without a hash, and neighbours in time are neighbours in memory. An entry whose slot is taken, by an entry that has
+//! waited for long or by an attack, goes into an ordinary map beside the slots.
 
 use hashbrown::HashMap;
 use meshwork_wire::CallbackId;
@@ -10,13 +10,13 @@ pub(crate) struct Slots<W> {
     slots: Vec<Option<(CallbackId, W)>>,
     /// How many slots are taken.
     taken: usize,
-    /// Those whose slot was taken.
+    /// The entries whose slot was taken.
     others: HashMap<CallbackId, W>,
 }
 
 const SLOTS_MIN: usize = 16;
 
-/// More slots than this are given back when they are all free.
+/// A table of more slots than this is given back when all its slots are free.
 const SLOTS_IDLE_MAX: usize = 4096;
 
 impl<W> Slots<W> {
@@ -28,12 +28,12 @@ impl<W> Slots<W> {
         self.taken + self.others.len()
     }
 
-    /// Puts an entry in; gives back what had its id already.
+    /// Puts an entry in; gives back the entry that had its id already.
     pub(crate) fn insert(&mut self, id: CallbackId, entry: W) -> Option<W> {
         if let Some(other) = self.others.get_mut(&id) {
             return Some(std::mem::replace(other, entry));
         }
-        // Half of them stay free. They grow with what waits and not with what collides, which an attacker can choose.
+        // Half of the slots stay free. Their number grows with the entries and not with the collisions, which an attacker can choose.
         if self.taken * 2 >= self.slots.len() {
             self.grow();
         }
@@ -44,7 +44,7 @@ impl<W> Slots<W> {
                 self.taken += 1;
                 None
             }
-            Some((taken, same)) if *taken == id => Some(std::mem::replace(same, entry)),
+            Some((taken, before)) if *taken == id => Some(std::mem::replace(before, entry)),
             Some(_) => self.others.insert(id, entry),
         }
     }
@@ -90,7 +90,7 @@ impl<W> Slots<W> {
         self.slots.iter().flatten().map(|(id, _)| *id).chain(self.others.keys().copied())
     }
 
-    /// Takes out those for which `gone` holds.
+    /// Takes out the entries for which `gone` holds.
     pub(crate) fn take_if(&mut self, mut gone: impl FnMut(&W) -> bool) -> Vec<(CallbackId, W)> {
         let mut taken = Vec::new();
         for slot in &mut self.slots {
@@ -103,7 +103,7 @@ impl<W> Slots<W> {
         taken
     }
 
-    /// Takes everything out.
+    /// Takes all entries out.
     pub(crate) fn take_all(&mut self) -> Vec<(CallbackId, W)> {
         let mut all: Vec<_> = std::mem::take(&mut self.slots).into_iter().flatten().collect();
         self.taken = 0;
@@ -170,10 +170,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_a_map(steps in proptest::collection::vec((0..6_u8, 0..40_u64, 0..4_u64), 0..200)) {
+        fn slots_are_a_map(steps in proptest::collection::vec((0..6_u8, 0..40_u64, 0..4_u64), 0..200)) {
             let (mut slots, mut plain) = (Slots::new(), Plain::new());
             for (number, (step, low, high)) in steps.into_iter().enumerate() {
-                // Many of them want the same slots.
+                // Many ids want one slot.
                 let id = CallbackId(low + (high << 40));
                 match step {
                     0..3 => prop_assert_eq!(slots.insert(id, number), plain.insert(id, number)),

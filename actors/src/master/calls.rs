@@ -27,7 +27,7 @@ use std::time::Instant;
 pub(super) struct MasterCalls {
     shared: Arc<MasterShared>,
     me: Arc<ForwardingCaller>,
-    requests: Rc<RefCell<Requests<Way>>>,
+    requests: Rc<RefCell<Requests<Destination>>>,
     dispatch: Dispatch<SessionHandle>,
     /// The calls whose actions the registry is asked for. Bounded by what is in flight.
     waiting: HashMap<CallbackId, WaitsAt>,
@@ -40,7 +40,7 @@ pub(super) struct MasterCalls {
 }
 
 /// The way of a call of the master; one that still waits for the registry has none.
-enum Way {
+enum Destination {
     /// To a responder of the master.
     Here,
     /// Over a session, by the id that was drawn there.
@@ -103,8 +103,8 @@ impl MasterCalls {
         let id_at_provider = to.next_id();
         let id_at_caller = match callback_id {
             Some(callback_id) => {
-                let way = Way::Session(to.clone(), id_at_provider);
-                self.requests.borrow_mut().goes(callback_id, way);
+                let way = Destination::Session(to.clone(), id_at_provider);
+                self.requests.borrow_mut().set_destination(callback_id, way);
                 callback_id
             }
             None if to.begin_notification() => id_at_provider,
@@ -160,7 +160,7 @@ impl MasterCalls {
 
     /// Ends the calls whose deadlines have passed.
     pub(super) fn expire(&mut self, now: Instant) {
-        let no_reply = |way: Option<&Way>| {
+        let no_reply = |way: Option<&Destination>| {
             // One without a way still waits for the registry.
             let fate = if way.is_some() { Fate::Unknown } else { Fate::NotSent };
             CallError::new(Code::REQUEST_TIMEOUT, fate, "no reply came before the deadline")
@@ -213,12 +213,12 @@ impl MasterCalls {
     }
 
     /// Nobody waits for a call any more: the node that answers it is told.
-    fn stop(&mut self, callback_id: CallbackId, way: Option<Way>) {
+    fn stop(&mut self, callback_id: CallbackId, way: Option<Destination>) {
         match way {
-            Some(Way::Here) => {
+            Some(Destination::Here) => {
                 self.answering.cancel(callback_id);
             }
-            Some(Way::Session(session, id_at_provider)) => {
+            Some(Destination::Session(session, id_at_provider)) => {
                 let is = |other: &SessionHandle| other.id() == session.id();
                 let share = || Rc::new(session.clone());
                 push_to(&mut self.outgoing.cancels, is, share, id_at_provider, 0);
@@ -237,7 +237,7 @@ fn send_to(
     routed: Routed<'_, SessionHandle>,
     request: Request,
     deadline: Option<Instant>,
-    requests: &Rc<RefCell<Requests<Way>>>,
+    requests: &Rc<RefCell<Requests<Destination>>>,
     answering: &Answering,
     outgoing: &mut Outgoing<SessionHandle, Recipient<Replies>>,
     me: &ByteString,
@@ -245,14 +245,16 @@ fn send_to(
     let Request { callback_id, action, node, payload, .. } = request;
     match routed {
         Routed::Own(own) => {
-            requests.borrow_mut().goes(callback_id, Way::Here);
+            requests.borrow_mut().set_destination(callback_id, Destination::Here);
             let caller = me.clone();
             let context = CallContext::new(action, caller, deadline.map(tokio::time::Instant::from_std));
             answering.start(own, (&payload).into(), &context, callback_id, requests);
         }
         Routed::Provider(session) => {
             let id_at_provider = session.next_id();
-            requests.borrow_mut().goes(callback_id, Way::Session(session.clone(), id_at_provider));
+            requests
+                .borrow_mut()
+                .set_destination(callback_id, Destination::Session(session.clone(), id_at_provider));
             let target = Target::Action(action);
             let forwarded =
                 Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, payload };
