@@ -1,4 +1,4 @@
-//! A node, master or branch, as its handles see it.
+//! A node, master or branch, as its handles see it: the shared state, the messages that its actor takes, its options.
 
 pub(crate) mod change;
 mod heads;

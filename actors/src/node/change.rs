@@ -1,34 +1,34 @@
-//! How a node stands to its mesh, and what it is told of the others.
+//! The status of a node in its mesh, and the news of other nodes that it passes on to its watchers.
 
 use meshwork_wire::{CallError, NodeNews};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How a node stands to its mesh.
+/// The status of a node in its mesh.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Status {
-    /// Callable, and able to call. A master is so from its start.
+    /// The node is callable and can call. A master is bound from its start.
     Bound,
-    /// The link is lost; the branch is on its way back.
+    /// The link is lost; the branch binds again.
     Rebinding,
-    /// It drains.
+    /// The node drains: it takes no more requests and finishes those in flight.
     Draining,
-    /// It ended, and why.
+    /// The node has ended, for this reason.
     Closed(CallError),
 }
 
-/// Is told of every change, on the arbiter of the node: it must be quick.
+/// A closure that is told of every change of other nodes, on the arbiter of its own node: it must be quick.
 pub type Watcher = Box<dyn FnMut(&Change) + Send>;
 
-/// A node came or went, or offers more or less.
+/// A change of another node: it came or went, or offers more or fewer actions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// It came, or offers more.
+    /// The node came, or offers more actions.
     Online(NodeNews),
-    /// It went, or offers less.
+    /// The node went, or offers fewer actions.
     Offline(NodeNews),
 }
 
-/// Tells every watcher. One that panics must not end the node.
+/// Tells every watcher of a change. A watcher that panics must not end the node.
 pub(crate) fn tell(watchers: &mut [Watcher], change: &Change) {
     for watcher in watchers {
         if catch_unwind(AssertUnwindSafe(|| watcher(change))).is_err() {
@@ -38,7 +38,7 @@ pub(crate) fn tell(watchers: &mut [Watcher], change: &Change) {
 }
 
 impl Change {
-    /// Who came or went, and with what.
+    /// The node that came or went, and its actions.
     #[must_use]
     pub fn news(&self) -> &NodeNews {
         match self {

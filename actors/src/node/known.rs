@@ -1,21 +1,22 @@
-//! What a branch knows of the others: who is there, what they offer, in which encoding they read best. It follows the
-//! master's `Online` and `Offline`. It is never asked whether an action exists: its news travel behind the bind of a
-//! newcomer, so only the master can say no.
+//! The other nodes and their actions, as far as a node knows of them, with the encoding that each action reads. The cache follows the
+//! `Online` and `Offline` frames of the master. It is never asked whether an action exists: the news of a newcomer travel behind its
+//! bind, so only the master can say no.
 
 use super::change::Change;
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, Encoding, NodeNews, SessionId};
 
-/// The other nodes and their actions.
+/// The cache of the other nodes and their actions.
 #[derive(Default, Debug)]
 pub struct ActionCache {
-    nodes: HashMap<SessionId, Known>,
-    /// How many nodes offer an action, and how many of those do not read bincode.
+    nodes: HashMap<SessionId, KnownNode>,
+    /// The providers of each action, counted.
     actions: HashMap<ByteString, Providers>,
 }
 
+/// A node that is online, with its actions.
 #[derive(Debug)]
-struct Known {
+struct KnownNode {
     node: ByteString,
     actions: HashMap<ByteString, Encoding>,
 }
@@ -23,11 +24,12 @@ struct Known {
 #[derive(Clone, Copy, Default, Debug)]
 struct Providers {
     count: usize,
+    /// How many of the providers do not read bincode.
     foreign: usize,
 }
 
 impl ActionCache {
-    /// Takes the news in.
+    /// Takes in the news of a node.
     pub(crate) fn follow(&mut self, change: &Change) {
         match change {
             Change::Online(news) => self.online(news),
@@ -35,7 +37,7 @@ impl ActionCache {
         }
     }
 
-    /// A node came, or offers more.
+    /// Takes in a node that came, or offers more actions.
     pub(crate) fn online(&mut self, news: &NodeNews) {
         if news.whole {
             self.remove_node(news.session);
@@ -43,9 +45,9 @@ impl ActionCache {
         let known = self
             .nodes
             .entry(news.session)
-            .or_insert_with(|| Known { node: news.node.clone(), actions: HashMap::new() });
+            .or_insert_with(|| KnownNode { node: news.node.clone(), actions: HashMap::new() });
         for (action, encoding) in &news.actions {
-            // Names from a frame share its buffer; what is kept must not keep that.
+            // A name from a frame shares the buffer of the frame, which a name that is kept must not keep.
             let action = ByteString::from(&**action);
             if known.actions.insert(action.clone(), *encoding).is_none() {
                 let providers = self.actions.entry(action).or_default();
@@ -57,7 +59,7 @@ impl ActionCache {
         }
     }
 
-    /// A node went, or offers less.
+    /// Takes out a node that went, or the actions that it offers no longer.
     pub(crate) fn offline(&mut self, news: &NodeNews) {
         if news.whole {
             self.remove_node(news.session);
@@ -71,7 +73,7 @@ impl ActionCache {
         }
     }
 
-    /// Everyone is gone: the link is lost.
+    /// Takes out all nodes, when the link is lost.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -84,7 +86,8 @@ impl ActionCache {
         self.actions.len()
     }
 
-    /// Bincode when all who offer the action read it. Of whom nothing is known yet, everybody reads MessagePack.
+    /// The encoding for requests of an action: bincode if all its providers read it. A provider that is not known yet reads MessagePack in any
+    /// case.
     pub(crate) fn encoding_for(&self, action: &str) -> Encoding {
         match self.actions.get(action) {
             Some(providers) if providers.foreign == 0 => Encoding::Bincode,
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_is_known_as_long_as_someone_offers_it() {
+    fn an_action_is_known_as_long_as_a_node_offers_it() {
         let mut cache = ActionCache::default();
         cache.online(&news(1, true, &[("add", Encoding::Bincode)]));
         cache.online(&news(2, true, &[("add", Encoding::Bincode)]));
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn of_whom_nothing_is_known_everybody_reads_what_describes_itself() {
+    fn an_action_of_no_known_provider_is_called_in_an_encoding_that_describes_itself() {
         let mut cache = ActionCache::default();
         assert_eq!(cache.encoding_for("add"), Encoding::MessagePack);
         cache.online(&news(1, true, &[("add", Encoding::Bincode)]));

@@ -1,4 +1,4 @@
-//! Functions that came over a link of this node: how their holders call them and give them back.
+//! Functions that came over a link of this node: how their holders call and release them.
 
 use super::pending::PendingCall;
 use super::shared::Node;
@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::task::Waker;
 
-/// The other end of a link, as functions that it lent know it.
+/// The other end of a link, as the functions that it lent over the link know it.
 pub(crate) struct NodeLender {
     pub(crate) node: Arc<Node>,
     /// The number of the link: a branch counts its links, a master numbers its sessions.

@@ -1,4 +1,4 @@
-//! The messages that a master and a branch both take, sent by their handles, and the mailboxes that a handle reaches.
+//! The messages that a master and a branch both take from their handles, and the mailboxes that take them.
 
 use super::change::Watcher;
 use super::snapshot::Snapshot;
@@ -9,7 +9,7 @@ use meshwork_wire::{ActionDescription, ByteString, CallError, Pattern, Subscript
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The mailboxes that a handle reaches.
+/// The mailboxes of a node, one for each message of its handles.
 pub(crate) struct Mailboxes {
     pub(crate) flush: Recipient<Flush>,
     pub(crate) subscribe: Recipient<Subscribe>,
@@ -22,29 +22,29 @@ pub(crate) struct Mailboxes {
     pub(crate) snapshot: Recipient<TakeSnapshot>,
 }
 
-/// There is something in the queue. Sent by a handle when the queue was empty; the receiver takes all of it.
+/// Lets the node take its queue. Sent by a handle whose submission found the queue empty; the node takes all submissions.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "()")]
 pub struct Flush;
 
-/// Delivers the events of a pattern to a handler of this node. Sent by a handle; answered when the master knows of it.
+/// Delivers the events of a pattern to a handler of this node. Sent by a handle; answered when the master knows of the subscription.
 #[derive(Message)]
 #[rtype(result = "Result<(), CallError>")]
 pub struct Subscribe {
     /// The number of the handler, drawn by [`Node::draw_subscriber`].
     pub id: SubscriberId,
-    /// Which events.
+    /// The events that the handler gets.
     pub to: SubscribeTo,
-    /// Who handles them.
+    /// The handler.
     pub subscriber: Arc<dyn Deliver>,
 }
 
 /// Which events a handler gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SubscribeTo {
-    /// Those published to a topic that matches.
+    /// The events published to a topic that matches.
     Topics(SubscriptionKey),
-    /// Those broadcast by others under a topic that matches. No master needs to know of it.
+    /// The events that other nodes broadcast under a topic that matches. The master is not told of such a subscription.
     Broadcasts(Pattern),
 }
 
@@ -53,37 +53,37 @@ pub enum SubscribeTo {
 #[rtype(result = "()")]
 pub struct Unsubscribe(pub SubscriberId);
 
-/// Answers more actions from now on. Sent by a handle; answered when they are callable from everywhere. All are taken or
-/// none.
+/// Answers more actions from now on. Sent by a handle; answered when the actions are callable from every node. Either all actions are
+/// added, or none.
 #[derive(Message)]
 #[rtype(result = "Result<(), CallError>")]
 pub struct Respond(pub Actions);
 
-/// Answers actions no longer. Sent by a handle; answered when the master knows.
+/// Answers actions no longer. Sent by a handle; answered when the master has taken the actions out.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "Result<(), CallError>")]
 pub struct Withdraw(pub Vec<ByteString>);
 
-/// Which actions are there? Sent by a handle.
+/// Asks which actions there are. Sent by a handle.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "Result<Vec<ActionDescription>, CallError>")]
 pub struct Describe {
-    /// Which actions: their names are matched as topics are.
+    /// The names of the actions, matched as topics are.
     pub pattern: Pattern,
     /// How long the answer is waited for.
     pub within: Duration,
 }
 
-/// Tells who comes and goes from now on. Sent by a handle.
+/// Tells a watcher which nodes come and go from now on. Sent by a handle.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Watch(pub Watcher);
 
-/// Takes no more, finishes what is in flight, closes. Sent by a handle.
+/// Drains the node: it takes no more requests, finishes those in flight, and closes. Sent by a handle.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "Drained")]
 pub struct Drain {
-    /// How long to wait for what is in flight.
+    /// How long to wait for the requests in flight.
     pub within: Duration,
 }
 
@@ -92,11 +92,11 @@ pub struct Drain {
 pub struct Drained {
     /// How many requests ended in time.
     pub finished: u64,
-    /// How many did not: their callers have been told.
+    /// How many requests did not end in time: their callers have been told.
     pub abandoned: u64,
 }
 
-/// Shows what goes on. Sent by a handle.
+/// Takes a snapshot of the node. Sent by a handle.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "Snapshot")]
 pub struct TakeSnapshot;

@@ -1,5 +1,5 @@
-//! Many calls that are awaited as one. Each has a slot of its own, its own deadline and its own reply; their replies gather in one place,
-//! and one task is woken for all that came together.
+//! A batch: many calls that are awaited as one. Each call has a slot, a deadline and a reply of its own; the replies gather in the batch,
+//! and its task is woken once for all replies that came together.
 
 use super::shared::{Head, Node};
 use super::submission::{Call, WhenDown, is_copied};
@@ -12,42 +12,43 @@ use serde::Serialize;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Many calls of one action that are awaited as one: [`ManyCalls::add`] them, [`ManyCalls::submit`] them a part at a time, then take their
-/// replies as they come with [`ManyCalls::next`]. Dropping it cancels those that have no reply yet.
+/// A batch of calls of one action, awaited as one. [`ManyCalls::add`] adds a call, [`ManyCalls::submit`] submits the calls a part at a time,
+/// and [`ManyCalls::next`] gives their replies as they come. Dropping the batch cancels the calls that have no reply yet.
 pub struct ManyCalls {
     node: Arc<Node>,
     batch: BatchId,
     action: ByteString,
     head: Option<Head>,
     encoding: Encoding,
-    /// The arguments of those that are not submitted yet.
+    /// The arguments of the calls that are not submitted yet, one behind the other.
     bytes: BytesMut,
     unsent: Vec<Unsent>,
-    /// The ids of those that were submitted: the first and the last of each part.
-    parts: Vec<(CallbackId, CallbackId)>,
+    /// The ids of the calls that were submitted: the first and the last id of each part.
+    id_ranges: Vec<(CallbackId, CallbackId)>,
+    /// How many calls were submitted.
     count: usize,
-    /// How many of those that were submitted have not been given their replies.
-    left: usize,
+    /// How many calls were submitted whose replies [`ManyCalls::next`] has not given yet.
+    awaited: usize,
 }
 
 /// The arguments of a call that is not submitted yet.
 enum Unsent {
-    /// So many of the bytes that were written.
+    /// The next so many bytes of `bytes`.
     Bytes(usize),
-    /// Long ones, or some that pass functions.
+    /// Long arguments, or arguments that pass functions.
     Payload(Payload),
-    /// They could not be written: this is the reply.
+    /// The arguments could not be written: this is the reply to the call.
     Reply(Reply),
 }
 
-/// How many calls are submitted together at most: enough for the far end to work at while the next ones are written.
+/// How many calls are submitted together at most: enough for the far end to work at while the next part is written.
 const CALLS_PER_PART_MAX: usize = 320;
 
-/// A part with as many bytes of arguments is submitted as it is.
+/// A part is submitted as soon as its arguments have so many bytes.
 const PART_LEN_MAX: usize = 64 * 1024;
 
 impl ManyCalls {
-    /// No calls yet; all are of this action, with the default deadline.
+    /// A batch without calls. All its calls will be of this action, with the default deadline.
     #[must_use]
     pub fn new(node: &Arc<Node>, action: impl Into<ByteString>) -> Self {
         let action = action.into();
@@ -61,14 +62,14 @@ impl ManyCalls {
             encoding,
             bytes: BytesMut::new(),
             unsent: Vec::new(),
-            parts: Vec::new(),
+            id_ranges: Vec::new(),
             count: 0,
-            left: 0,
+            awaited: 0,
         }
     }
 
-    /// Adds a call with these arguments. One whose arguments cannot be written has that as its reply. Submits those before it if they are as many
-    /// as go together.
+    /// Adds a call with these arguments. A call whose arguments cannot be written gets that error as its reply. Submits the calls before this
+    /// one if they are a full part.
     #[inline]
     pub fn add<T: Serialize + ?Sized>(&mut self, arguments: &T) {
         if self.is_full() {
@@ -85,13 +86,13 @@ impl ManyCalls {
         });
     }
 
-    /// How many were added and not submitted yet.
+    /// How many calls were added and not submitted yet.
     #[must_use]
     pub fn unsent(&self) -> usize {
         self.unsent.len()
     }
 
-    /// Whether the calls that were added and not submitted yet are as many as go together.
+    /// Whether the calls that were added and not submitted yet are a full part: 320 calls, or 64 KiB of arguments.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.unsent.len() >= CALLS_PER_PART_MAX || self.bytes.len() >= PART_LEN_MAX
@@ -103,10 +104,10 @@ impl ManyCalls {
             return;
         }
         let deadline = Instant::now().checked_add(CALL_WITHIN).map(Instant::into_std);
-        let Self { node, batch, action, head, encoding, bytes, unsent, parts, count, left } = self;
+        let Self { node, batch, action, head, encoding, bytes, unsent, id_ranges, count, awaited } = self;
         let batch = *batch;
         let mut wakes = Vec::new();
-        // Dropped when the lock is let go: the functions in their arguments may do anything then.
+        // Dropped when the lock is let go: the end of a function in the arguments may take the lock.
         let mut refused = Vec::new();
         let submitted = node.with_queue(|queue| {
             let mut rest = &bytes[..];
@@ -115,7 +116,7 @@ impl ManyCalls {
             let mut part = None;
             for unsent in unsent.drain(..) {
                 let number = u32::try_from(*count).unwrap_or(u32::MAX);
-                (*count, *left) = (*count + 1, *left + 1);
+                (*count, *awaited) = (*count + 1, *awaited + 1);
                 let waiter = Waiter::Batch { batch, number };
                 let opened = match (unsent, head) {
                     (Unsent::Bytes(len), Some(head)) => {
@@ -157,11 +158,11 @@ impl ManyCalls {
                     }
                 }
             }
-            parts.extend(part);
+            id_ranges.extend(part);
         });
         if let Err(ended) = submitted {
             let numbers = *count..*count + unsent.len();
-            (*count, *left) = (*count + unsent.len(), *left + unsent.len());
+            (*count, *awaited) = (*count + unsent.len(), *awaited + unsent.len());
             unsent.clear();
             node.tell_batch(batch, numbers, &ended);
         }
@@ -169,28 +170,28 @@ impl ManyCalls {
         wakes.into_iter().for_each(Wake::wake);
     }
 
-    /// How many were added.
+    /// How many calls were added.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count + self.unsent.len()
     }
 
-    /// Waits for some of those that were submitted; gives their replies, each with the number of its call in the order in which they were added. None
-    /// when all have been given.
+    /// Waits for replies to calls that were submitted; gives each with the number of its call, in the order in which the calls were added. None
+    /// when the replies to all submitted calls have been given.
     pub async fn next(&mut self) -> Option<Vec<(u32, Reply)>> {
-        if self.left == 0 {
+        if self.awaited == 0 {
             return None;
         }
         let replies = std::future::poll_fn(|context| self.node.poll_batch(self.batch, context.waker())).await;
-        self.left = self.left.saturating_sub(replies.len());
+        self.awaited = self.awaited.saturating_sub(replies.len());
         Some(replies)
     }
 }
 
 impl Drop for ManyCalls {
     fn drop(&mut self) {
-        let parts = if self.left > 0 { std::mem::take(&mut self.parts) } else { Vec::new() };
-        self.node.end_batch(self.batch, &parts);
+        let id_ranges = if self.awaited > 0 { std::mem::take(&mut self.id_ranges) } else { Vec::new() };
+        self.node.end_batch(self.batch, &id_ranges);
     }
 }
 
@@ -206,14 +207,14 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};
 
-    /// How many have ended, and how many of them while the lock of the node was held.
+    /// How many functions and wakers were dropped, and how many of them under the lock of the node.
     #[derive(Default)]
     struct Ended {
         all: AtomicUsize,
         in_lock: AtomicUsize,
     }
 
-    /// Tells that it ended.
+    /// Counts its own drop.
     struct Ends(Arc<Node>, Arc<Ended>);
 
     impl Drop for Ends {
@@ -261,7 +262,7 @@ mod tests {
             Waker::from(Arc::new(self.ends()))
         }
 
-        /// A reply with a function in it comes to every call.
+        /// Settles every call with a reply that passes a function.
         fn settle_all(&self) {
             let mut wakes = Vec::new();
             let reply = || Reply::from(Ok(self.with_function()));
@@ -269,7 +270,7 @@ mod tests {
             wakes.into_iter().for_each(crate::calls::in_flight::Wake::wake);
         }
 
-        /// So many have ended since this was asked last, none of them in the lock.
+        /// Checks that `count` functions and wakers were dropped since the last check, none of them under the lock.
         #[track_caller]
         fn ended(&self, count: usize) {
             assert_eq!(self.ended.all.swap(0, Ordering::Relaxed), count);
@@ -283,27 +284,27 @@ mod tests {
         }
     }
 
-    /// A function or a task that ended in the lock of its node took it again, and the thread stood for ever.
+    /// A function or a task that was dropped under the lock of its node took the lock again, and the thread stood for ever.
     #[test]
-    fn what_callers_own_ends_when_the_lock_of_their_node_is_free() {
+    fn wakers_and_functions_of_callers_end_when_the_lock_of_their_node_is_free() {
         let world = World::new();
 
-        // A task that is dropped with its call.
+        // The waker of a task, dropped with the call.
         let pending = world.call(&world.waker());
         drop(pending);
         world.ended(1);
 
-        // One that another task takes the call from.
+        // The waker of a task that another task takes the call from.
         let mut pending = world.call(&world.waker());
         assert!(Pin::new(&mut pending).poll(&mut Context::from_waker(Waker::noop())).is_pending());
         world.ended(1);
 
-        // A reply that nobody takes.
+        // A reply that the caller does not take.
         world.settle_all();
         drop(pending);
         world.ended(1);
 
-        // Replies to many that nobody takes, with the task that polled for them.
+        // Replies to a batch that its caller does not take, with the waker of the task that polled for them.
         let mut calls = ManyCalls::new(&world.node, "x");
         calls.add(&1);
         calls.add(&2);
@@ -332,7 +333,7 @@ mod tests {
             calls.add(&Function::new(world.ends()));
         }
         calls.submit();
-        // One of them is in flight.
+        // One of the three calls is in flight.
         world.ended(2);
         let replies = std::pin::pin!(calls.next()).poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Some(replies)) = replies else {
@@ -343,10 +344,10 @@ mod tests {
             assert_eq!(reply.into_outcome().expect_err("it is refused").code(), Code::OVERLOADED);
         }
         drop(calls);
-        let mut left = Vec::new();
-        world.node.take_submissions(&mut left);
-        assert_eq!(left.len(), 2, "the one in flight, and its cancel");
-        drop(left);
+        let mut taken = Vec::new();
+        world.node.take_submissions(&mut taken);
+        assert_eq!(taken.len(), 2, "the call in flight, and its cancel");
+        drop(taken);
         world.ended(1);
     }
 }

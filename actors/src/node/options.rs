@@ -37,7 +37,8 @@ impl NodeOptions {
     }
 }
 
-/// Sets the options that a [`MasterActor`](crate::master::MasterActor) and a [`BranchActor`](crate::branch::BranchActor) share, before they start.
+/// Sets the options that a [`MasterActor`](crate::master::MasterActor) and a [`BranchActor`](crate::branch::BranchActor) share, before
+/// they start.
 pub trait ConfigureNode: Sized {
     /// The options of this node.
     #[doc(hidden)]
@@ -51,8 +52,8 @@ pub trait ConfigureNode: Sized {
         self
     }
 
-    /// How many requests may be in flight on one connection, each way. Default: 65,536; a branch has what its master allows if that is less.
-    /// The next one fails at once with `OVERLOADED`.
+    /// How many requests may be in flight on one connection, each way. Default: 65,536; a branch keeps to the bound of its master if that is
+    /// less. A further request fails at once with `OVERLOADED`.
     #[must_use]
     fn in_flight_max(mut self, max: usize) -> Self {
         let options = self.options();
@@ -61,23 +62,23 @@ pub trait ConfigureNode: Sized {
         self
     }
 
-    /// How long the threads of this node's connections stay awake for the next frame instead of sleeping. Default: zero, which lets them
-    /// sleep; at most 10 ms.
+    /// How long the threads of this node's connections stay awake for the next frame instead of sleeping. Default: zero, which lets the
+    /// threads sleep; at most 10 ms.
     ///
-    /// Worth it, with about 200 us, where one call follows the other as soon as its reply is there: then neither end sleeps, and a call
-    /// takes a part of the time. A thread stays awake only as long as nearly all frames have come that soon, and gives way to all
-    /// else on it and to others that want its processor; still, where calls come by chance, it costs processor time and gains nothing.
+    /// About 200 us are worth it where one call follows the reply to the call before it: then neither end sleeps, and a call takes a
+    /// fraction of the time. A thread stays awake only as long as nearly all frames come that soon, and gives way to its other tasks and to
+    /// other threads that want its processor. Where calls come by chance, busy polling costs processor time and gains nothing.
     #[must_use]
     fn busy_poll(mut self, within: Duration) -> Self {
         self.options().limits.busy_poll = BusyPoll::new(within);
         self
     }
 
-    /// Answers an action. A master answers it before any branch that offers it too.
+    /// Answers an action. A master that answers an action answers all requests for it, whichever branches offer the action too.
     ///
     /// # Panics
     ///
-    /// When the name is none, or is taken: that is a mistake in the program.
+    /// When the name of the action is not valid, or the node answers it already: that is a mistake in the program.
     #[must_use]
     fn action(mut self, action: Action) -> Self {
         if let Err(refused) = self.options().actions.insert(action) {

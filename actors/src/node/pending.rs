@@ -1,4 +1,4 @@
-//! A call of a function that was submitted, to be awaited by one task.
+//! A call of a function that was submitted, awaited by one task.
 
 use super::shared::Node;
 use crate::calls::reply::Reply;
@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// A call in flight. Dropping it cancels the call, at the far end too.
+/// A call of a function in flight. Dropping it cancels the call, at the far end too.
 pub(super) struct PendingCall {
     node: Arc<Node>,
     callback_id: CallbackId,

@@ -1,57 +1,57 @@
-//! What goes on at a node at one moment, for people and for monitors. Taking one costs a message to each of the master's own
-//! actors, none to its sessions.
+//! The state of a node at one moment, for people and for monitors. Taking a snapshot of a master costs one message each to the master,
+//! its registry and its router, and none to its sessions.
 
 use meshwork_wire::{ByteString, SessionId};
 use serde::Serialize;
 
-/// A node at one moment.
+/// The state of a node at one moment.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Snapshot {
-    /// What the node is called.
+    /// The name of the node.
     pub name: ByteString,
-    /// How many calls of its own are in flight.
+    /// How many calls of the node itself are in flight.
     pub calls_in_flight: usize,
-    /// How many of them wait for a lost link.
+    /// How many of these calls wait for a lost link.
     pub calls_waiting: usize,
-    /// How many requests it is answering itself that were not answered at once.
+    /// How many requests the node is answering itself that were not answered at once.
     pub answering: usize,
-    /// How many actions it answers itself.
+    /// How many actions the node answers itself.
     pub own_actions: usize,
-    /// How many actions there are, as far as it knows.
+    /// How many actions there are in the mesh, as far as the node knows.
     pub actions: usize,
-    /// How many subscriptions it serves: its own, and at a master those of its branches.
+    /// How many subscriptions the node serves: its own, and at a master also the subscriptions of its branches.
     pub subscriptions: usize,
     /// How many events found no room and were dropped.
     pub events_dropped: u64,
-    /// How many functions are lent over its links: each was passed as an argument and is not released yet.
+    /// How many functions are lent over the links of the node: each was passed as an argument and is not released yet.
     pub callbacks_lent: usize,
-    /// How many functions it holds that came over its links.
+    /// How many functions the node holds that came over its links.
     pub callbacks_borrowed: usize,
-    /// The branches that are bound, at a master.
+    /// The branches that are bound; none at a branch.
     pub sessions: Vec<SessionSnapshot>,
 }
 
 /// A branch connection of a master at one moment.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct SessionSnapshot {
-    /// What the branch is called.
+    /// The name of the branch.
     pub name: ByteString,
-    /// Its session.
+    /// The id of the session.
     pub session: SessionId,
-    /// Where it came from.
+    /// The address that the branch came from.
     pub peer: String,
-    /// How many actions it offers.
+    /// How many actions the branch offers.
     pub actions: usize,
-    /// How many requests to it are in flight.
+    /// How many requests to the branch are in flight.
     pub in_flight: usize,
-    /// How many bytes wait to be written to it.
+    /// How many bytes wait in the outbox to the branch.
     pub outbox_len: usize,
-    /// How many events found no room on the way to it.
+    /// How many events found no room in the outbox to the branch, and were dropped.
     pub events_dropped: u64,
-    /// How many functions are lent to it.
+    /// How many functions are lent to the branch.
     pub callbacks_lent: usize,
-    /// How many functions of it are held.
+    /// How many functions of the branch the master holds.
     pub callbacks_borrowed: usize,
-    /// Whether it drains.
+    /// Whether the branch or the master drains.
     pub draining: bool,
 }

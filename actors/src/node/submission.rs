@@ -1,4 +1,4 @@
-//! What handles ask of their node, on its way to the actor.
+//! Submissions: calls, events, cancels and releases of the handles of a node, in the queue to its actor.
 
 use bytes::BytesMut;
 use meshwork_wire::limits::{CALL_WITHIN, PAYLOAD_SHARED_LEN_MIN};
@@ -9,9 +9,9 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 use tokio_util::codec::Decoder;
 
-/// Something that a handle asks of its node.
+/// An entry of the queue from the handles of a node to its actor.
 pub(crate) enum Submission {
-    /// Calls that are written already.
+    /// Calls whose frames their callers have written.
     Frames(Frames),
     /// A call that the actor writes, or answers itself.
     Ask(Box<Ask>),
@@ -19,7 +19,7 @@ pub(crate) enum Submission {
     Cancel(CallbackId),
     /// A call of a function that came over a link.
     Invoke(Box<Invoking>),
-    /// A function that came over the link of that number is held no more.
+    /// The release of a function that came over the link of this number: no handle on it is left.
     Release {
         link: u64,
         function: CallbackId,
@@ -39,14 +39,14 @@ pub(crate) enum Submission {
 pub(crate) struct Frames {
     pub(crate) bytes: BytesMut,
     pub(crate) count: usize,
-    /// How many bytes the longest of them has, its prefix not counted.
+    /// How many bytes the longest frame has, its length prefix not counted.
     pub(crate) longest: usize,
 }
 
 /// A call that the actor writes, or answers itself.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    /// As it is sent; its `time_left` is how long the caller waits in all.
+    /// The request as it is sent, except for its `time_left`, which is still the whole time that the caller waits.
     pub(crate) request: Request,
     pub(crate) deadline: Option<Instant>,
     pub(crate) when_down: WhenDown,
@@ -57,34 +57,34 @@ pub(crate) struct Invoking {
     /// The number of the link: a branch counts its links, a master numbers its sessions.
     pub(crate) link: u64,
     pub(crate) function: CallbackId,
-    /// None when nobody waits.
+    /// None when the caller waits for no outcome.
     pub(crate) callback_id: Option<CallbackId>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) invocation: Invocation,
 }
 
-/// A call: which action, with what, how long, by whom.
+/// A call of an action, with its arguments, deadline and node.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The action.
     pub action: ByteString,
-    /// The node that is to run it; empty for any.
+    /// The node that is to answer the call; empty for any.
     pub node: ByteString,
     /// The arguments.
     pub arguments: Payload,
     /// How long the caller waits; `None` for ever.
     pub within: Option<Duration>,
-    /// What happens while the link is down.
+    /// The behaviour of the call while the link is down.
     pub when_down: WhenDown,
 }
 
-/// What a call does while the link is down.
+/// The behaviour of a call while the link is down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WhenDown {
-    /// It waits for the link, within its deadline.
+    /// The call waits for the link, within its deadline.
     #[default]
     Wait,
-    /// It fails at once.
+    /// The call fails at once.
     Fail,
 }
 
@@ -102,12 +102,12 @@ impl Call {
     }
 }
 
-/// Whether arguments are copied behind the head of their request: they pass no functions, and are no longer than is worth it.
+/// Whether arguments are copied behind the head of their request: they pass no functions, and are shorter than [`PAYLOAD_SHARED_LEN_MIN`].
 pub(crate) fn is_copied(arguments: &Payload) -> bool {
     arguments.callbacks.is_empty() && arguments.len() < PAYLOAD_SHARED_LEN_MIN
 }
 
-/// Arguments of so many bytes stand in the call until it is polled.
+/// Arguments of at most so many bytes stand in the call itself until it is polled.
 const SMALL_LEN_MAX: usize = 32;
 
 /// The arguments of a call, written.
@@ -116,7 +116,7 @@ pub struct Arguments(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// Short ones without functions.
+    /// Short arguments without functions.
     Small {
         encoding: Encoding,
         len: u8,
@@ -130,7 +130,7 @@ impl Arguments {
     ///
     /// # Errors
     ///
-    /// When the encoding has no form for them.
+    /// When the encoding has no form for the arguments.
     #[inline]
     pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
         let mut small = None;
@@ -147,8 +147,7 @@ impl Arguments {
         Ok(Self(small.unwrap_or_else(|| Kind::Payload(written.unwrap_or_default()))))
     }
 
-    /// The bytes that follow the head of a request in its frame; none if they pass functions or are so long that they are not
-    /// copied.
+    /// The bytes that are copied behind the head of a request; none for arguments that pass functions or are too long to copy.
     #[inline]
     pub(crate) fn inline(&self) -> Option<&[u8]> {
         match &self.0 {
@@ -176,12 +175,12 @@ impl From<Payload> for Arguments {
 }
 
 impl Submission {
-    /// Whether it is a call of an action.
+    /// Whether the submission is a call of an action.
     pub(crate) fn is_call(&self) -> bool {
         matches!(self, Submission::Frames(_) | Submission::Ask(_))
     }
 
-    /// Whether it is answered.
+    /// Whether the submission asks for a reply.
     pub(crate) fn asks(&self) -> bool {
         match self {
             Submission::Frames(_) | Submission::Ask(_) => true,
@@ -195,11 +194,11 @@ impl Submission {
 }
 
 impl Frames {
-    /// The calls one by one, for every way but the straight one. Costs a read of each frame.
+    /// The calls one by one, for calls that do not all leave over the link at once. Costs a read of each frame.
     pub(crate) fn into_requests(mut self) -> Vec<Request> {
         let mut requests = Vec::with_capacity(self.count);
         let mut codec = FrameCodec::new(usize::MAX);
-        // They were written here, so they can be read.
+        // The frames were written by this process, so they can be read.
         while let Ok(Some(block)) = codec.decode(&mut self.bytes) {
             let frames = Block::frames(block).filter_map(|frame| match frame {
                 Ok(Frame::Request(request)) => Some(request),
