@@ -1,4 +1,4 @@
-//! Answers: what a node does with the requests that come to it.
+//! Answers: how a node answers the requests that come to it, by its actions and their responders.
 
 pub(crate) mod action;
 pub(crate) mod answering;

@@ -20,7 +20,7 @@ use crate::gateway::Dialect;
 use crate::gateway::dialled::DialectDial;
 use crate::link::backoff::Backoff;
 use crate::link::borrowed::{borrow, borrow_outcome};
-use crate::link::gathered::Gathered;
+use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox};
 use crate::link::refusal::{Receiver, Refusal};
 use crate::link::{Address, Dial, Tcp, writer};
@@ -93,7 +93,7 @@ struct Wires {
     /// Requests of the master that were not answered at once.
     answering: Answering,
     /// Small replies of one block.
-    gathered: Gathered,
+    gathered: GatheredReplies,
 }
 
 /// What became of the requests of the master, and of calls over the link, when that was lost during a drain.
@@ -258,7 +258,7 @@ impl BranchActor {
             outbox.say(&frame);
         }
         self.options.node.set_event_path(EventPath::Link(outbox.clone()));
-        let (answering, gathered) = (Answering::new(), Gathered::default());
+        let (answering, gathered) = (Answering::new(), GatheredReplies::default());
         self.wires = Some(Wires { outbox: outbox.clone(), beat, writer, answering, gathered });
         for frame in early {
             self.take(frame, now, context);

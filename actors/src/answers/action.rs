@@ -1,4 +1,4 @@
-//! The actions that a node answers, by name, and how many requests of each at once.
+//! The actions that a node answers, by name, and how many requests for each at once.
 
 use super::responder::Responder;
 use hashbrown::HashMap;
@@ -7,43 +7,45 @@ use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Offer, check_a
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// An action that a node answers, and how many of it at once.
+/// An action that a node answers, and how many requests for it at once.
 #[derive(Clone)]
 pub struct Action {
-    /// What the others are told.
+    /// The offer of the action, as other nodes are told.
     pub offer: Offer,
-    /// Who answers.
+    /// The responder that answers the requests.
     pub responder: Arc<dyn Responder>,
     permits: Option<Arc<Permits>>,
 }
 
+/// The permits of an action: each request holds one while it is answered.
 struct Permits {
-    left: AtomicUsize,
+    free: AtomicUsize,
     max: usize,
 }
 
-/// One request of an action that is being answered; its end gives the permit back.
+/// The permit of a request that is being answered; dropping it gives the permit back. None if the action has no bound.
 pub(super) struct Permit(Option<Arc<Permits>>);
 
 impl Action {
-    /// An action that may be answered any number of times at once, within what the connection allows.
+    /// An action without a bound of its own: the connection bounds how many requests for it are answered at once.
     pub fn new(offer: Offer, responder: Arc<dyn Responder>) -> Self {
         Self { offer, responder, permits: None }
     }
 
-    /// Answers at most so many requests at once; the next one is refused with [`Code::OVERLOADED`].
+    /// Answers at most `max` requests at once; a further request is refused with [`Code::OVERLOADED`].
     #[must_use]
     pub fn with_permits(mut self, max: usize) -> Self {
-        self.permits = Some(Arc::new(Permits { left: AtomicUsize::new(max), max }));
+        self.permits = Some(Arc::new(Permits { free: AtomicUsize::new(max), max }));
         self
     }
 
+    /// Takes a permit for one request.
     pub(super) fn permit(&self) -> Result<Permit, CallError> {
         let Some(permits) = &self.permits else {
             return Ok(Permit(None));
         };
         let taken =
-            permits.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+            permits.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
         match taken {
             Ok(_) => Ok(Permit(Some(Arc::clone(permits)))),
             Err(_) => Err(CallError::new(
@@ -56,7 +58,7 @@ impl Action {
 }
 
 impl Permit {
-    /// That of a request that needs none.
+    /// The permit of a request for an action without a bound.
     pub(super) fn unbounded() -> Self {
         Self(None)
     }
@@ -65,7 +67,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(permits) = &self.0 {
-            permits.left.fetch_add(1, Ordering::AcqRel);
+            permits.free.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
@@ -77,10 +79,10 @@ pub struct Actions(HashMap<ByteString, Action>);
 /// Why an action cannot be added.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ActionRefused {
-    /// Its name is none.
+    /// The name of the action is not valid.
     #[error("an action cannot be named so: {0}")]
     Name(#[from] NameError),
-    /// The node answers it already. Withdraw the old one first.
+    /// The node answers an action of this name already. Withdraw that action first.
     #[error("this node answers {0:?} already")]
     Twice(ByteString),
     /// The node answers [`ACTIONS_PER_NODE_MAX`] actions already.
@@ -93,7 +95,7 @@ impl Actions {
     ///
     /// # Errors
     ///
-    /// When its name is none or is taken, or there are too many.
+    /// When its name is not valid or taken, or the node answers [`ACTIONS_PER_NODE_MAX`] actions already.
     pub fn insert(&mut self, action: Action) -> Result<(), ActionRefused> {
         check_action(&action.offer.action)?;
         if self.0.contains_key(&action.offer.action) {
@@ -106,11 +108,11 @@ impl Actions {
         Ok(())
     }
 
-    /// Adds all of them, or none.
+    /// Adds all these actions, or none.
     ///
     /// # Errors
     ///
-    /// When one of them cannot be added.
+    /// When one of the actions cannot be added.
     pub fn extend(&mut self, others: Actions) -> Result<(), ActionRefused> {
         if let Some(twice) = others.0.keys().find(|action| self.0.contains_key(*action)) {
             return Err(ActionRefused::Twice(twice.clone()));
@@ -127,19 +129,19 @@ impl Actions {
         self.0.remove(action)
     }
 
-    /// The action of that name.
+    /// The action of this name.
     #[must_use]
     pub fn get(&self, action: &str) -> Option<&Action> {
         self.0.get(action)
     }
 
-    /// The action of that name, or else the one that answers everything below a part of it.
+    /// The action of this name, or else the action that answers everything below a part of the name.
     #[must_use]
     pub fn find(&self, action: &str) -> Option<&Action> {
         self.get(action).or_else(|| everything_above(action).find_map(|above| self.get(&above)))
     }
 
-    /// What the others are told, sorted by name.
+    /// The offers of all actions, sorted by name.
     #[must_use]
     pub fn offers(&self) -> Vec<Offer> {
         let mut offers: Vec<_> = self.0.values().map(|action| action.offer.clone()).collect();
@@ -147,18 +149,18 @@ impl Actions {
         offers
     }
 
-    /// Their names.
+    /// The names of all actions, in no order.
     pub fn names(&self) -> impl Iterator<Item = &ByteString> {
         self.0.keys()
     }
 
-    /// How many there are.
+    /// How many actions there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no action.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

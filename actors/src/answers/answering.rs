@@ -16,28 +16,30 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 /// The requests that a node is answering and that were not answered at once. Dropping it drops their futures.
-pub(crate) struct Answering(Rc<Running>);
+pub(crate) struct Answering(Rc<Tasks>);
 
-struct Running {
-    tasks: RefCell<HashMap<CallbackId, AbortHandle>>,
+/// The tasks that await the futures of responders, by the callback ids of the requests.
+struct Tasks {
+    by_id: RefCell<HashMap<CallbackId, AbortHandle>>,
+    /// How many requests were not answered at once and have ended.
     finished: Cell<u64>,
-    /// How many were started that nobody waits for.
+    /// How many calls of functions were started whose callers wait for no outcome.
     quiet: Cell<u64>,
-    /// Told whenever the last one ended, for whoever drains.
+    /// Notified whenever the last task has ended, for the drain of the node.
     idle: Notify,
 }
 
 impl Answering {
     pub(crate) fn new() -> Self {
-        Self(Rc::new(Running {
-            tasks: RefCell::default(),
+        Self(Rc::new(Tasks {
+            by_id: RefCell::default(),
             finished: Cell::new(0),
             quiet: Cell::new(0),
             idle: Notify::new(),
         }))
     }
 
-    /// Answers a request: at once if its future is ready, else as a task of its own until [`Answering::cancel`].
+    /// Answers a request: at once if its future is ready, else by a task of its own, which [`Answering::cancel`] ends.
     pub(crate) fn start(
         &self,
         action: &Action,
@@ -55,7 +57,8 @@ impl Answering {
         self.run(respond, &action.offer.action, callback_id, reply_to, permit);
     }
 
-    /// Calls a function that was lent, as [`Answering::start`] answers a request. Without a callback id nobody waits.
+    /// Calls a function that was lent: at once if its future is ready, else by a task of its own. Without a callback id the caller waits for no
+    /// outcome.
     pub(crate) fn invoke(
         &self,
         function: &Function,
@@ -73,7 +76,7 @@ impl Answering {
         match callback_id {
             Some(callback_id) => self.run(invoke, "a callback", callback_id, reply_to, Permit::unbounded()),
             None => {
-                // Ids are drawn from zero on, so nobody else has this one.
+                // Callback ids are drawn from zero up, so no request has an id counted from the top.
                 let quiet = self.0.quiet.get() + 1;
                 self.0.quiet.set(quiet);
                 self.run(invoke, "a callback", CallbackId(u64::MAX - quiet), &Nobody, Permit::unbounded());
@@ -105,22 +108,22 @@ impl Answering {
         reply_to: impl ReplyTo + 'static,
         permit: Permit,
     ) {
-        let running = Rc::downgrade(&self.0);
+        let tasks = Rc::downgrade(&self.0);
         let task = actix_rt::spawn(async move {
             let outcome = AssertUnwindSafe(answer).catch_unwind().await;
             drop(permit);
             let outcome = outcome.unwrap_or_else(|panic| Err(panicked("the action", &*panic)));
-            if let Some(running) = running.upgrade() {
-                running.ended(callback_id);
+            if let Some(tasks) = tasks.upgrade() {
+                tasks.ended(callback_id);
             }
             reply_to.reply(callback_id, outcome);
         });
-        self.0.tasks.borrow_mut().insert(callback_id, task.abort_handle());
+        self.0.by_id.borrow_mut().insert(callback_id, task.abort_handle());
     }
 
     /// Drops the future of a request whose caller gave up.
     pub(crate) fn cancel(&self, callback_id: CallbackId) -> bool {
-        let task = self.0.tasks.borrow_mut().remove(&callback_id);
+        let task = self.0.by_id.borrow_mut().remove(&callback_id);
         if let Some(task) = &task {
             task.abort();
             self.0.tell_if_idle();
@@ -129,32 +132,32 @@ impl Answering {
     }
 
     pub(crate) fn contains(&self, callback_id: CallbackId) -> bool {
-        self.0.tasks.borrow().contains_key(&callback_id)
+        self.0.by_id.borrow().contains_key(&callback_id)
     }
 
-    /// The ids of those that are being answered and that somebody waits for, in no order.
+    /// The ids of the requests that are being answered and whose callers wait for an outcome, in no order.
     pub(crate) fn ids(&self) -> Vec<CallbackId> {
         let last = u64::MAX - self.0.quiet.get();
-        self.0.tasks.borrow().keys().copied().filter(|id| id.0 < last).collect()
+        self.0.by_id.borrow().keys().copied().filter(|id| id.0 < last).collect()
     }
 
-    /// How many are being answered.
+    /// How many requests are being answered.
     pub(crate) fn len(&self) -> usize {
-        self.0.tasks.borrow().len()
+        self.0.by_id.borrow().len()
     }
 
-    /// How many were not answered at once and have ended.
+    /// How many requests were not answered at once and have ended.
     pub(crate) fn finished(&self) -> u64 {
         self.0.finished.get()
     }
 
-    /// Waits until none is being answered.
+    /// Waits until no request is being answered.
     pub(crate) fn idle(&self) -> impl Future<Output = ()> + use<> {
-        let running = Rc::clone(&self.0);
+        let tasks = Rc::clone(&self.0);
         async move {
             loop {
-                let notified = running.idle.notified();
-                if running.tasks.borrow().is_empty() {
+                let notified = tasks.idle.notified();
+                if tasks.by_id.borrow().is_empty() {
                     return;
                 }
                 notified.await;
@@ -162,9 +165,9 @@ impl Answering {
         }
     }
 
-    /// Drops the futures of all of them.
+    /// Drops the futures of all requests.
     pub(crate) fn cancel_all(&self) {
-        for (_, task) in self.0.tasks.borrow_mut().drain() {
+        for (_, task) in self.0.by_id.borrow_mut().drain() {
             task.abort();
         }
         self.0.tell_if_idle();
@@ -177,15 +180,15 @@ impl Drop for Answering {
     }
 }
 
-impl Running {
+impl Tasks {
     fn ended(&self, callback_id: CallbackId) {
-        self.tasks.borrow_mut().remove(&callback_id);
+        self.by_id.borrow_mut().remove(&callback_id);
         self.finished.set(self.finished.get() + 1);
         self.tell_if_idle();
     }
 
     fn tell_if_idle(&self) {
-        if self.tasks.borrow().is_empty() {
+        if self.by_id.borrow().is_empty() {
             self.idle.notify_waiters();
         }
     }

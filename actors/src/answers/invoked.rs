@@ -1,4 +1,4 @@
-//! Calls of functions that were lent: the other end of the link calls one.
+//! Calls of functions that were lent over a link, by the other end of the link.
 
 use super::answering::Answering;
 use crate::link::borrowed::{Lender, borrow};
@@ -6,14 +6,15 @@ use crate::link::outbox::Outbox;
 use crate::link::refusal::gone;
 use meshwork_wire::{CallError, CallbackId, Code, Fate, Function, Invocation, Invoke};
 
-/// A function that the other end of a link calls.
+/// A call of a lent function by the other end of a link.
 pub(crate) struct LentCall {
     pub(crate) function: Function,
+    /// None if the other end waits for no outcome.
     pub(crate) callback_id: Option<CallbackId>,
     pub(crate) invocation: Invocation,
 }
 
-/// Calls the function that the other end asks for, if it is lent and not too much is being answered.
+/// Calls the function that the other end asks for, if it is lent and fewer than `in_flight_max` requests are being answered.
 pub(crate) fn invoked<L: Lender>(
     invoke: Invoke,
     outbox: &Outbox,
@@ -28,21 +29,21 @@ pub(crate) fn invoked<L: Lender>(
     }
 }
 
-/// Finds the function that the other end calls, and borrows those that it passes as arguments.
+/// Finds the function that the other end calls, and borrows the functions that it passes as arguments.
 pub(crate) fn find_lent<L: Lender>(
     invoke: Invoke,
     outbox: &Outbox,
     lender: impl FnOnce() -> L,
 ) -> Result<LentCall, CallError> {
     let Invoke { function, callback_id, time_left, wants, mut payload } = invoke;
-    // Also when it is refused: the functions that came with it are given back.
+    // Before the call may be refused: then the functions that came with it are dropped, which releases them.
     borrow(&mut payload, outbox, lender)?;
     let function = outbox.lent().get(function).ok_or_else(|| gone("it is not lent, or not any more"))?;
     let invocation = Invocation { arguments: payload, within: time_left, wants };
     Ok(LentCall { function, callback_id, invocation })
 }
 
-/// Calls a function of this process, if not too much is being answered.
+/// Calls a function of this process, if fewer than `in_flight_max` requests and callbacks are being answered.
 pub(crate) fn answer_call(call: LentCall, outbox: &Outbox, answering: &Answering, in_flight_max: usize) {
     let LentCall { function, callback_id, invocation } = call;
     if answering.len() >= in_flight_max {

@@ -1,4 +1,4 @@
-//! A future that is ready when it is first polled costs no allocation.
+//! Polls the future of a responder once: a future that is ready at its first poll costs no allocation.
 
 use futures::future::LocalBoxFuture;
 use meshwork_wire::Outcome;
@@ -7,9 +7,9 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Poll, Waker};
 
-/// Polls a future once, and gives what it is ready with; else the future of what `outcome` makes of that. The task that awaits this
-/// polls it again, with a waker of its own. A future that is ready costs no allocation: one is kept on each thread for the next
-/// future of the same type.
+/// Polls a future once and gives its output. A future that is not ready is given back, boxed, as a future whose output is made by
+/// `outcome`; the task that awaits it polls it again, with a waker of its own. A future that is ready costs no allocation: each thread
+/// keeps the box of the last one for the next future of its type.
 ///
 /// # Errors
 ///
@@ -20,9 +20,9 @@ where
     F: Future + 'static,
     M: FnOnce(F::Output) -> Outcome + 'static,
 {
-    /// Of a future that was ready, if it is of the type.
+    /// The box of the last future that was ready, if it was of this type.
     type Spare<F, M> = Option<Pin<Box<Polled<F, M>>>>;
-    // Taken, not borrowed: a future may itself ask a responder. Whoever says goodbye when the thread ends finds nothing.
+    // Taken, not borrowed: a future may itself call `poll_once`. A thread that ends has no spare box any more.
     let mut spare = SPARE.try_with(Cell::take).ok().flatten();
     let kept =
         spare.as_deref_mut().and_then(|spare| spare.downcast_mut::<Spare<F, M>>()).and_then(Option::take);
@@ -42,12 +42,12 @@ where
             Some(spare) => *spare = Some(polled),
             None => spare = Some(Box::new(Some(polled) as Spare<F, M>)),
         }
-        let _ = SPARE.try_with(|place| place.set(spare));
+        let _ = SPARE.try_with(|kept| kept.set(spare));
     }
     Ok(ready)
 }
 
-/// A future that is larger than this is not kept room for.
+/// The box of a larger future is not kept.
 const SPARE_LEN_MAX: usize = 4096;
 
 thread_local! {
@@ -55,7 +55,7 @@ thread_local! {
 }
 
 pin_project_lite::pin_project! {
-    /// A future that was polled, and what its outcome is made with.
+    /// A future that was polled, and the function that makes its outcome.
     struct Polled<F, M> {
         #[pin]
         future: Option<F>,
@@ -91,7 +91,7 @@ mod tests {
         Ok(Payload::default())
     }
 
-    /// Where the future stood that was ready last on this thread.
+    /// The address of the box that this thread keeps.
     fn spare() -> Option<*const ()> {
         let spare = SPARE.take();
         let at = spare.as_deref().map(|spare| std::ptr::from_ref(spare).cast());
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_kept_for_the_next_future_of_the_type() {
+    fn a_box_is_kept_for_the_next_future_of_the_type() {
         assert_eq!(poll_once(ready(1), none).ok(), Some(1));
         let first = spare();
         assert!(first.is_some());
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(
             poll_once(async { 3 }, |_| Ok(Payload::default())).ok(),
             Some(3),
-            "and another type has its own"
+            "and another type has a box of its own"
         );
         let large = [0_u8; SPARE_LEN_MAX];
         let later = async move {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_future_that_asks_a_responder_itself_finds_room_of_its_own() {
+    fn a_future_that_asks_a_responder_itself_finds_a_box_of_its_own() {
         let inner = || poll_once(ready(1), none).ok();
         assert_eq!(poll_once(async move { inner() }, |_| Ok(Payload::default())).ok(), Some(Some(1)));
         assert_eq!(inner(), Some(1));

@@ -1,33 +1,33 @@
-//! Where the replies to requests go: over a link, or to calls of the node itself.
+//! The receivers of replies to requests: an outbox, or the calls of the node itself.
 
-use crate::link::gathered::{GATHERED_FRAME_LEN_MAX, GATHERED_LEN_MAX, Gathered};
+use crate::link::gathered::{GATHERED_FRAME_LEN_MAX, GATHERED_LEN_MAX, GatheredReplies};
 use crate::link::outbox::Outbox;
 use meshwork_wire::{CallbackId, Outcome, Response};
 
 /// Takes the replies to requests.
 pub(crate) trait ReplyTo {
-    /// Where the replies go that are not there at once.
+    /// The receiver of replies that do not come at once, and outlive the block of their requests.
     type Later: ReplyTo + 'static;
 
     fn reply(&self, callback_id: CallbackId, outcome: Outcome);
 
-    /// The buffer that small replies are gathered in, if they are.
-    fn gathered(&self) -> Option<&Gathered> {
+    /// The buffer that small replies are gathered in; none where they are not gathered.
+    fn gathered(&self) -> Option<&GatheredReplies> {
         None
     }
 
     fn later(&self) -> Self::Later;
 }
 
-/// The replies to the requests of one block: small ones are gathered, without an allocation each, and leave in one go when the block has
-/// been read.
+/// The receiver of replies to the requests of one block. Small replies are gathered, without an allocation each, and leave in one go when
+/// the block has been read; other replies leave at once.
 pub(crate) struct BlockReplies<'a> {
     outbox: &'a Outbox,
-    gathered: Option<&'a Gathered>,
+    gathered: Option<&'a GatheredReplies>,
 }
 
 impl<'a> BlockReplies<'a> {
-    pub(crate) fn new(outbox: &'a Outbox, gathered: &'a Gathered) -> Self {
+    pub(crate) fn new(outbox: &'a Outbox, gathered: &'a GatheredReplies) -> Self {
         let fits = outbox.frame_len_max() >= GATHERED_FRAME_LEN_MAX;
         Self { outbox, gathered: fits.then_some(gathered) }
     }
@@ -47,7 +47,7 @@ impl ReplyTo for BlockReplies<'_> {
         }
     }
 
-    fn gathered(&self) -> Option<&Gathered> {
+    fn gathered(&self) -> Option<&GatheredReplies> {
         self.gathered
     }
 
@@ -68,7 +68,7 @@ impl ReplyTo for Outbox {
     }
 }
 
-/// Where the outcome of a function goes whose caller does not wait for it.
+/// The receiver of the outcome of a function whose caller does not wait for it: a failure is logged.
 pub(super) struct Nobody;
 
 impl ReplyTo for Nobody {
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn small_replies_of_a_block_are_gathered_and_the_others_leave_at_once() {
         let outbox = Outbox::new(FRAME_LEN_MAX);
-        let gathered = Gathered::default();
+        let gathered = GatheredReplies::default();
         let say = |outbox: &Outbox, id, len| {
             let payload = Payload::new(Encoding::Json, vec![b'1'; len]);
             BlockReplies::new(outbox, &gathered).reply(CallbackId(id), Ok(payload));
@@ -107,11 +107,14 @@ mod tests {
         assert!(gathered.is_empty());
         let narrow = Outbox::new(GATHERED_FRAME_LEN_MAX - 1);
         say(&narrow, 3, 10);
-        assert!(gathered.is_empty(), "a link that reads short frames only has each reply checked");
+        assert!(
+            gathered.is_empty(),
+            "the length of each reply is checked for a link that reads short frames only"
+        );
         let len = outbox.len();
         say(&outbox, 4, 10);
         outbox.close();
         outbox.push_gathered(&gathered);
-        assert_eq!((outbox.len(), gathered.is_empty()), (len, true), "nobody waits for it any more");
+        assert_eq!((outbox.len(), gathered.is_empty()), (len, true), "a closed link takes no reply");
     }
 }

@@ -1,7 +1,7 @@
-//! What answers requests at a node. A responder is user code: it may take its time, fail, or panic, and none of that may reach
+//! Responders: the user code that answers requests at a node. A responder may take its time, fail or panic, and none of that may reach
 //! the actor that runs it.
 
-use crate::link::gathered::Gathered;
+use crate::link::gathered::GatheredReplies;
 use futures::future::LocalBoxFuture;
 use meshwork_wire::{
     ByteString, CallError, CallbackId, EncodeError, Encoding, Fate, Outcome, Payload, PayloadRef,
@@ -10,38 +10,38 @@ use serde::Serialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Answers the requests for one action. It is asked on the arbiter of the session or branch that the request came in on, and
-/// its future stays there; so it is `Send + Sync` and its future need not be `Send`.
+/// Answers the requests for one action. A responder is called on the arbiter of the session or branch that the request came in on, and
+/// its future stays there; so the responder is `Send + Sync`, and the future need not be `Send`.
 pub trait Responder: Send + Sync + 'static {
-    /// Answers one request: at once, or with a future, which is dropped when the caller gives up. [`poll_once`](super::poll_once::poll_once) tells the one from the
-    /// other.
+    /// Answers one request: at once, or with a future, which is dropped when the caller gives up. Call
+    /// [`poll_once`](super::poll_once::poll_once) on a future: it may be ready at once.
     fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer;
 }
 
-/// How a responder answers.
+/// The answer of a responder.
 pub enum Answer {
-    /// With what it said through [`Replier::say`].
+    /// The reply that it wrote through [`Replier::say`].
     Said,
-    /// At once.
+    /// This outcome, at once.
     Now(Outcome),
-    /// When this is ready.
+    /// The outcome of this future, when it is ready.
     Later(LocalBoxFuture<'static, Outcome>),
 }
 
-/// Where a responder that answers at once may say so.
+/// Writes the reply of a responder that answers at once.
 #[derive(Clone, Copy)]
 pub struct Replier<'a> {
     callback_id: CallbackId,
-    /// None where replies are not gathered.
-    gathered: Option<&'a Gathered>,
+    /// None where small replies are not gathered.
+    gathered: Option<&'a GatheredReplies>,
 }
 
 impl<'a> Replier<'a> {
-    pub(crate) fn new(callback_id: CallbackId, gathered: Option<&'a Gathered>) -> Self {
+    pub(crate) fn new(callback_id: CallbackId, gathered: Option<&'a GatheredReplies>) -> Self {
         Self { callback_id, gathered }
     }
 
-    /// Answers with this value. Where small replies of a turn are gathered this costs no allocation.
+    /// Answers with this value. A small reply costs no allocation where the small replies of a block are gathered.
     #[inline]
     pub fn say<T: Serialize + ?Sized>(self, encoding: Encoding, value: &T) -> Answer {
         let written = match self.gathered {
@@ -58,12 +58,12 @@ impl<'a> Replier<'a> {
     }
 }
 
-/// The action ran, so the error must not say that it was not sent.
+/// The error of a reply that could not be written. The action ran, so the fate must not be *not sent*.
 fn not_written(error: EncodeError) -> CallError {
     CallError::from(error).with_fate(Fate::Failed)
 }
 
-/// A reply that is written as a payload.
+/// Writes a reply as a payload.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub fn reply<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Outcome {
     Payload::encode(encoding, value).map_err(not_written)
 }
 
-/// What a responder may know of a request besides its arguments.
+/// The context of a request, for its responder: action, caller and deadline.
 #[derive(Clone, Debug)]
 pub struct CallContext {
     action: ByteString,
@@ -85,13 +85,13 @@ impl CallContext {
         Self { action, caller, deadline }
     }
 
-    /// The action that was asked for.
+    /// The action that the request is for.
     #[must_use]
     pub fn action(&self) -> &str {
         &self.action
     }
 
-    /// The name of the node that asks.
+    /// The name of the node whose code made the call.
     #[must_use]
     pub fn caller(&self) -> &str {
         &self.caller
@@ -103,7 +103,7 @@ impl CallContext {
         self.deadline
     }
 
-    /// How long the caller still waits: pass it on to calls that are made on its behalf. `None` if it waits for ever.
+    /// How long the caller still waits, to pass on to calls that are made on its behalf. `None` if it waits for ever.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))

@@ -2,7 +2,7 @@
 //! what has gathered when the actors have had their turns (`writer.rs`), so many frames cost one system call. How full it may be
 //! is up to the [`Kind`] of the frame.
 
-use super::gathered::Gathered;
+use super::gathered::GatheredReplies;
 use super::lent::{Lent, TooMuchLent};
 use super::refusal::{Receiver, Refusal};
 use bytes::{Bytes, BytesMut};
@@ -190,14 +190,14 @@ impl Outbox {
     }
 
     /// Appends the small replies that a block has gathered.
-    pub(crate) fn push_gathered(&self, gathered: &Gathered) {
+    pub(crate) fn push_gathered(&self, gathered: &GatheredReplies) {
         if gathered.is_empty() {
             return;
         }
         let bytes = gathered.take();
         // Nobody reads the replies of a link that is closed. Their lengths were checked before they were gathered.
         let _ = self.push_encoded(Encoded::copied(&bytes, 1, 0), Kind::SmallReply);
-        Gathered::give_back(bytes);
+        GatheredReplies::give_back(bytes);
     }
 
     /// Holds it while several frames are appended.

@@ -30,7 +30,7 @@ use crate::answers::responder::CallContext;
 use crate::events::event::Event;
 use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
 use crate::link::codec::SessionCodec;
-use crate::link::gathered::Gathered;
+use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
 use crate::link::refusal::Receiver;
 use crate::link::{Link, writer};
@@ -91,7 +91,7 @@ pub struct SessionActor {
 #[derive(Default)]
 struct BlockState {
     /// Replies of the master's own actions.
-    own_replies: Gathered,
+    own_replies: GatheredReplies,
     events: Vec<Event>,
     /// Functions that the branch has released. Calls of them may not have left yet, so they are dropped at the end.
     released: Vec<Function>,
