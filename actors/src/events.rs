@@ -1,4 +1,4 @@
-//! Events at one node: what they are, which handlers a topic reaches, who takes them.
+//! Events at one node: an event, and the handlers that its topic reaches.
 
 pub(crate) mod event;
 pub(crate) mod subscribers;

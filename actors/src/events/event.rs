@@ -1,4 +1,4 @@
-//! An event, and who takes it at the node where it arrives.
+//! An event, and the handler that takes it at the node where it arrives.
 
 use meshwork_wire::{ByteString, Payload, PayloadRef};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,35 +7,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SubscriberId(pub u64);
 
-/// Handles events at the node where it lives: decodes them and hands them on, in no time.
+/// A handler of events. It decodes an event and hands it on at once: it runs on the arbiter of its node and must not block.
 pub trait Deliver: Send + Sync + 'static {
     /// Takes one event.
     ///
     /// # Errors
     ///
-    /// When the handler has too many events before it, is gone, or cannot read this one: it is dropped and counted.
+    /// When too many events wait for the handler, or it is gone, or cannot read the event: the event is dropped and counted.
     fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped>;
 }
 
 /// An event on its way to a handler.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Its topic.
+    /// The topic of the event.
     pub topic: ByteString,
-    /// The name of the node that published it.
+    /// The name of the node that published the event.
     pub publisher: ByteString,
-    /// What happened.
+    /// The value of the event.
     pub payload: Payload,
 }
 
-/// An [`Event`] that is read where it stands.
+/// An [`Event`] that is read where it stands, without a copy of its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRef<'a> {
-    /// Its topic.
+    /// The topic of the event.
     pub topic: &'a ByteString,
-    /// The name of the node that published it.
+    /// The name of the node that published the event.
     pub publisher: &'a ByteString,
-    /// What happened.
+    /// The value of the event.
     pub payload: PayloadRef<'a>,
 }
 
@@ -48,18 +48,18 @@ impl<'a> From<&'a Event> for EventRef<'a> {
 /// Why a handler did not take an event.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Dropped {
-    /// It has too many events before it.
+    /// Too many events wait for the handler.
     #[error("too many events are before it")]
     Full,
-    /// It is gone.
+    /// The handler is gone.
     #[error("the handler is gone")]
     Gone,
-    /// It expects another type.
+    /// The handler expects another type.
     #[error(transparent)]
     CannotDecode(#[from] meshwork_wire::DecodeError),
 }
 
-/// Hands an event to a handler of this node; what it does not take is counted.
+/// Hands an event to a handler of this node, and counts it if the handler does not take it.
 #[inline]
 pub(crate) fn hand_over(subscriber: &dyn Deliver, event: EventRef<'_>, dropped: &AtomicU64) {
     if let Err(reason) = subscriber.deliver(event) {

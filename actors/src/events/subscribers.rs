@@ -1,4 +1,4 @@
-//! The handlers of one node, by pattern: who at this node gets an event that came to it.
+//! The handlers of one node, by pattern: which of them get an event that reached the node.
 
 use super::event::{Deliver, Event, EventRef, SubscriberId, hand_over};
 use super::trie::Trie;
@@ -10,19 +10,22 @@ use std::sync::atomic::AtomicU64;
 
 /// The handlers of one node.
 pub(crate) struct Subscribers {
-    trie: Trie<Member>,
+    trie: Trie<Subscription>,
     handlers: HashMap<SubscriberId, (SubscriptionKey, Arc<dyn Deliver>)>,
     /// How many handlers share a key: the master is told of the first and of the last.
     keys: HashMap<SubscriptionKey, usize>,
-    /// The topic of the events that are being delivered, and who gets them.
+    /// The topic of the run of events that is being delivered, and the handlers that get it.
     run_topic: Option<ByteString>,
     run_handlers: Vec<Arc<dyn Deliver>>,
-    turn: Cell<usize>,
+    /// Counts up: chooses the handler of a group that gets the next event.
+    next_in_group: Cell<usize>,
+    /// How many events handlers did not take.
     dropped: AtomicU64,
 }
 
+/// One handler under one pattern.
 #[derive(Clone, PartialEq, Debug)]
-struct Member {
+struct Subscription {
     id: SubscriberId,
     group: Option<ByteString>,
 }
@@ -35,12 +38,12 @@ impl Subscribers {
             keys: HashMap::new(),
             run_topic: None,
             run_handlers: Vec::new(),
-            turn: Cell::new(0),
+            next_in_group: Cell::new(0),
             dropped: AtomicU64::new(0),
         }
     }
 
-    /// Adds a handler; `true` if it is the first of its key.
+    /// Adds a handler; `true` if it is the first handler of its key.
     pub(crate) fn insert(
         &mut self,
         id: SubscriberId,
@@ -48,7 +51,7 @@ impl Subscribers {
         handler: Arc<dyn Deliver>,
     ) -> bool {
         self.end_run();
-        self.trie.insert(&key.pattern, Member { id, group: key.group.clone() });
+        self.trie.insert(&key.pattern, Subscription { id, group: key.group.clone() });
         let count = self.keys.entry(key.clone()).or_default();
         *count += 1;
         let first = *count == 1;
@@ -56,11 +59,11 @@ impl Subscribers {
         first
     }
 
-    /// Takes a handler out; gives its key if it was the last one of it.
+    /// Takes a handler out; gives its key if it was the last handler of the key.
     pub(crate) fn remove(&mut self, id: SubscriberId) -> Option<SubscriptionKey> {
         self.end_run();
         let (key, _) = self.handlers.remove(&id)?;
-        self.trie.remove(&key.pattern, &Member { id, group: key.group.clone() });
+        self.trie.remove(&key.pattern, &Subscription { id, group: key.group.clone() });
         let count = self.keys.get_mut(&key)?;
         *count -= 1;
         if *count > 0 {
@@ -70,7 +73,7 @@ impl Subscribers {
         Some(key)
     }
 
-    /// What the master must know.
+    /// The keys of all handlers, which the master must know.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &SubscriptionKey> {
         self.keys.keys()
     }
@@ -81,29 +84,30 @@ impl Subscribers {
         self.end_run();
     }
 
-    /// The same for one of several events. The topic is kept until [`Subscribers::end_run`], since the next event is of the
-    /// same one more often than not.
+    /// Hands one of several events to every matching handler that is in no group. The handlers of the topic are kept until
+    /// [`Subscribers::end_run`], since the next event has this topic more often than not.
     pub(crate) fn deliver_next(&mut self, event: EventRef<'_>) {
         if self.run_topic.as_ref() != Some(event.topic) {
             self.find(event.topic);
         }
-        self.deliver_alike(event);
+        self.deliver_in_run(event);
     }
 
-    /// The same for one whose topic is that of the last one.
+    /// Hands an event whose topic is the topic of the last event to the handlers of that topic.
     #[inline]
-    pub(crate) fn deliver_alike(&self, event: EventRef<'_>) {
+    pub(crate) fn deliver_in_run(&self, event: EventRef<'_>) {
         for handler in &self.run_handlers {
             hand_over(&**handler, event, &self.dropped);
         }
     }
 
-    /// Lets go of the topic: one from a link keeps all that was read with it.
+    /// Drops the topic of the run, which may keep the whole buffer of the block that it was read from.
     pub(crate) fn end_run(&mut self) {
         self.run_topic = None;
         self.run_handlers.clear();
     }
 
+    /// Finds the handlers of a topic that are in no group.
     fn find(&mut self, topic: &ByteString) {
         self.run_topic = Some(topic.clone());
         let (handlers, found) = (&self.handlers, &mut self.run_handlers);
@@ -126,8 +130,8 @@ impl Subscribers {
             }
         });
         if !members.is_empty() {
-            self.turn.set(self.turn.get().wrapping_add(1));
-            self.hand_over(members[self.turn.get() % members.len()], event);
+            self.next_in_group.set(self.next_in_group.get().wrapping_add(1));
+            self.hand_over(members[self.next_in_group.get() % members.len()], event);
         }
     }
 
@@ -136,7 +140,7 @@ impl Subscribers {
         self.handlers.len()
     }
 
-    /// How many events were not taken.
+    /// How many events handlers did not take.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(std::sync::atomic::Ordering::Relaxed)
     }
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_gets_an_event_once_and_its_members_take_turns() {
+    fn a_group_gets_an_event_once_and_its_members_alternate() {
         let mut subscribers = Subscribers::new();
         let (one, two) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
         subscribers.insert(SubscriberId(1), key("a", Some("g")), one.clone());

@@ -1,5 +1,5 @@
-//! Patterns in a tree of segments: an event costs a step per segment of its topic and per branch that `*` opens, whatever
-//! else is subscribed. It decides who gets an event; `router.rs` and the branch hand it over.
+//! Patterns in a tree of segments. An event costs a step for each segment of its topic and for each path that `*` opens, however many
+//! other patterns there are. The tree finds the subscribers of an event; `router.rs` and `subscribers.rs` hand the event over.
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -14,9 +14,9 @@ pub(crate) struct Trie<S> {
 
 #[derive(Debug)]
 struct Level<S> {
-    /// Those whose pattern ends here.
+    /// The subscribers whose pattern ends here.
     here: Vec<S>,
-    /// Those whose pattern ends here with `**`.
+    /// The subscribers whose pattern ends here with `**`.
     rest: Vec<S>,
     literal: HashMap<ByteString, Level<S>>,
     star: Option<Box<Level<S>>>,
@@ -33,8 +33,8 @@ impl<S: PartialEq> Trie<S> {
         Self { root: Level::default(), len: 0 }
     }
 
-    /// Adds a subscriber to a pattern. Whoever adds it knows that it is not there yet: looking for it among all others of the
-    /// pattern would cost more with each.
+    /// Adds a subscriber to a pattern. It must not be there yet: a search among the subscribers of the pattern would make each further one
+    /// dearer to add.
     pub(crate) fn insert(&mut self, pattern: &Pattern, subscriber: S) {
         let mut level = &mut self.root;
         let mut segments = pattern.segments().peekable();
@@ -50,7 +50,7 @@ impl<S: PartialEq> Trie<S> {
         self.len += 1;
     }
 
-    /// Takes a subscriber from a pattern; `false` if it is not there.
+    /// Takes a subscriber from a pattern; `false` if it is not subscribed to the pattern.
     pub(crate) fn remove(&mut self, pattern: &Pattern, subscriber: &S) -> bool {
         let segments: Vec<_> = pattern.segments().collect();
         let removed = self.root.remove(&segments, subscriber);
@@ -58,7 +58,7 @@ impl<S: PartialEq> Trie<S> {
         removed
     }
 
-    /// Calls `found` with everyone whose pattern matches: as often as patterns of theirs do.
+    /// Calls `found` with each subscriber whose pattern matches, once for each matching pattern.
     pub(crate) fn for_each_match<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t S)) {
         self.root.matching(Some(topic), found);
     }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_leaves_nothing_behind() {
+    fn a_removed_pattern_leaves_nothing_behind() {
         let mut trie = Trie::new();
         let patterns = ["a/b/c", "a/*/c", "a/**"].map(|pattern| Pattern::new(pattern).unwrap());
         for pattern in &patterns {
