@@ -458,7 +458,7 @@ impl BranchActor {
         {
             while let Some(payload) = frames.next_event_of_run() {
                 let (topic, publisher, payload) = (&event.topic, &event.publisher, payload.by_ref());
-                self.subscribers.deliver_alike(EventRef { topic, publisher, payload });
+                self.subscribers.deliver_in_run(EventRef { topic, publisher, payload });
             }
         }
     }

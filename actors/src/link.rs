@@ -1,6 +1,5 @@
-//! The link between two nodes: a byte stream, where it comes from, its bounded way out, and the functions that are lent and
-//! borrowed over it. The actors know nothing of TCP: they are handed a [`Dial`] or an [`Accept`], so a simulated network is as
-//! good.
+//! The link between two nodes: a byte stream, how it is opened, its bounded outbox, and the functions that are lent and borrowed over it.
+//! The actors know nothing of TCP: they are handed a [`Dial`] or an [`Accept`], so a simulated network is as good.
 
 mod address;
 pub(crate) mod backoff;

@@ -1,25 +1,25 @@
-//! Where a master listens.
+//! The address of a master.
 
 use std::net::SocketAddr;
 use std::{fmt, sync::Arc};
 
-/// Where a master listens: `host:port`.
+/// The address that a master listens on: `host:port`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Address(Arc<str>);
 
-/// A text is no address. The message says what would be one.
+/// A text is no address. The message gives examples of addresses.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0:?} is no address: write HOST:PORT, as in 127.0.0.1:3010 or [::1]:3010")]
 pub struct AddressError(String);
 
 impl Address {
-    /// The text as it was given.
+    /// The text of the address, as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether only this machine reaches it.
+    /// Whether only this machine reaches the address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match self.0.parse::<SocketAddr>() {
@@ -28,11 +28,11 @@ impl Address {
         }
     }
 
-    /// Checks the form: a host and a port. Whether the host exists shows when it is dialled.
+    /// Checks that the address is a host and a port. Whether the host exists shows when it is dialled.
     ///
     /// # Errors
     ///
-    /// When it is not of the form `host:port`.
+    /// When the address is not of the form `host:port`.
     pub fn check(&self) -> Result<(), AddressError> {
         let wrong = || AddressError(self.0.to_string());
         let (host, port) = self.0.rsplit_once(':').ok_or_else(wrong)?;

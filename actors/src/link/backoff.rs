@@ -1,11 +1,11 @@
-//! How long a branch waits before it binds again: twice as long each time, with jitter, so that a mesh that lost its master
-//! does not come back all at once.
+//! How long a branch waits before it binds again: twice as long each time, with jitter, so that the branches of a lost master do not
+//! all come back at once.
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use meshwork_wire::limits::{BACKOFF_MAX, BACKOFF_MIN};
 use std::time::Duration;
 
-/// The waits between binds. It never ends.
+/// The waits between binds, without an end.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     builder: ExponentialBuilder,
@@ -14,14 +14,14 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// From `min` on, doubled up to `max`; each wait is longer by up to itself again, by chance.
+    /// Waits from `min` on, doubled up to `max`. By chance, each wait is up to twice as long.
     pub(crate) fn new(min: Duration, max: Duration) -> Self {
         let builder = ExponentialBuilder::new()
             .with_min_delay(min)
             .with_max_delay(max)
             .without_max_times()
             .with_jitter()
-            // Without a seed, the chance would be the same for every branch.
+            // Without a seed of its own, every branch would wait equally long.
             .with_jitter_seed(fastrand::u64(..));
         Self { builder, waits: builder.build(), max }
     }
@@ -31,7 +31,7 @@ impl Backoff {
         self.waits.next().unwrap_or(self.max)
     }
 
-    /// The bind held: the next loss starts from the shortest wait.
+    /// Lets the next wait be the shortest again, after a bind.
     pub(crate) fn reset(&mut self) {
         self.waits = self.builder.build();
     }

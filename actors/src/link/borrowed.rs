@@ -1,9 +1,9 @@
-//! Functions that are passed as arguments. A node *lends* a function over a link: it draws a number for it, which travels with
-//! the payload, and calls it when the other end sends an `Invoke` of that number, until that end sends a `Release`. What came
-//! with a number is *borrowed*: it can be called, kept, and lent on over other links, and its last handle sends the `Release`.
-//! So a master relays functions without knowing what they are: what one session borrows, another one lends.
+//! Functions that are passed as arguments. A node *lends* a function over a link: it draws a number, which travels with the payload, and
+//! calls the function when the other end sends an `Invoke` of that number, until that end sends a `Release`. A function that came as a
+//! number is *borrowed*: it can be called, kept, and lent on over other links, and its last handle sends the `Release`. So a master
+//! relays functions of any type: it lends over one session a function that it borrows over another session.
 //!
-//! Both end with the link. A function that is lent twice has two numbers, and no counts.
+//! Lent and borrowed functions end with the link. A function that is lent twice has two numbers, and no reference count.
 
 use super::outbox::{Kind, Outbox};
 use meshwork_wire::limits::CALLBACKS_PER_CONNECTION_MAX;
@@ -14,15 +14,15 @@ use meshwork_wire::{
 use std::any::Any;
 use std::sync::Arc;
 
-/// The other end of a link, as the functions that it lent know it.
+/// The other end of a link, as the functions that it lent over the link know it.
 pub(crate) trait Lender: Send + Sync + 'static {
     /// Calls a function that the other end lent.
     fn invoke(&self, function: CallbackId, invocation: Invocation) -> Invoked;
 
-    /// Tells the other end that a function of it is held no more.
+    /// Tells the other end that no handle on a function that it lent is left.
     fn release(&self, function: CallbackId);
 
-    /// Itself, for a session that is to relay a call instead of making it.
+    /// The lender itself, for a session that relays a call of the function instead of making it.
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -31,15 +31,16 @@ struct Borrowed {
     id: CallbackId,
     encoding: Encoding,
     lender: Arc<dyn Lender>,
-    /// Where it is counted.
+    /// The outbox of the link, which counts the borrowed functions.
     outbox: Outbox,
 }
 
-/// Makes the functions of a payload that came over a link ones that can be called.
+/// Borrows the functions of a payload that came over a link, so that they can be called.
 ///
 /// # Errors
 ///
-/// When this end holds as many functions of the link as it may. All of the payload are given back then.
+/// When this end would hold more than [`CALLBACKS_PER_CONNECTION_MAX`] functions of the link. All functions of the payload are released
+/// then.
 pub(crate) fn borrow<L: Lender>(
     payload: &mut Payload,
     outbox: &Outbox,
@@ -68,7 +69,7 @@ pub(crate) fn borrow<L: Lender>(
     Ok(())
 }
 
-/// The outcome of a reply that came over a link, with its functions ready to be called.
+/// Borrows the functions of a reply that came over a link.
 pub(crate) fn borrow_outcome<L: Lender>(
     outcome: Outcome,
     outbox: &Outbox,
@@ -79,8 +80,7 @@ pub(crate) fn borrow_outcome<L: Lender>(
     Ok(payload)
 }
 
-/// The other end of the link that a function was borrowed over, and the number of the function there; none if it is a function of this
-/// process.
+/// The other end of the link that a function was borrowed over, and the number of the function there; none for a function of this process.
 pub(crate) fn borrowed_over(function: &Function) -> Option<(&dyn Lender, CallbackId)> {
     let borrowed = function.as_any()?.downcast_ref::<Borrowed>()?;
     Some((&*borrowed.lender, borrowed.id))

@@ -1,4 +1,4 @@
-//! The codec of a session's link: the longest frame that it reads rises when the branch is bound.
+//! The codec of the link of a session: the longest frame that it reads rises when the branch is bound.
 
 use bytes::BytesMut;
 use meshwork_wire::{Block, FrameCodec, FrameError};
@@ -6,16 +6,16 @@ use std::cell::Cell;
 use std::rc::Rc;
 use tokio_util::codec::Decoder;
 
-/// Cuts what a session's link brings into blocks.
+/// Cuts the bytes from the link of a session into blocks of frames.
 pub(crate) struct SessionCodec {
     codec: FrameCodec,
-    /// Set when the branch is bound.
+    /// Set when the branch is bound, to allow frames of `frame_len_max` bytes.
     raise: Rc<Cell<bool>>,
     frame_len_max: usize,
 }
 
 impl SessionCodec {
-    /// Allows frames of a bind until `raise` is set, then frames of `frame_len_max` bytes.
+    /// Allows frames as long as a bind until `raise` is set, then frames of `frame_len_max` bytes.
     pub(crate) fn new(raise: Rc<Cell<bool>>, frame_len_max: usize) -> Self {
         Self { codec: FrameCodec::unbound(), raise, frame_len_max }
     }

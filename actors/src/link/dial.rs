@@ -1,26 +1,26 @@
-//! The byte stream between two nodes, and where it comes from: a branch holds a [`Dial`], a master an [`Accept`].
+//! The byte stream between two nodes, and how it is opened: a branch holds a [`Dial`], a master an [`Accept`].
 
 use super::address::Address;
 use futures::future::BoxFuture;
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A byte stream that a node can be reached over.
+/// A byte stream between two nodes.
 pub trait Link: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link for T {}
 
-/// Opens links. A branch holds one and dials again whenever it lost its link.
+/// Opens links. A branch dials again whenever it has lost its link.
 pub trait Dial: Send + Sync + 'static {
     /// Opens a link to an address.
     fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>>;
 }
 
-/// Takes links in.
+/// Accepts links at an address. A master holds one for each address that it listens on.
 pub trait Accept: Send + 'static {
-    /// Where it listens.
+    /// The address that is listened on.
     fn address(&self) -> Address;
 
-    /// Waits for the next link; gives it and who is at its other end.
+    /// Waits for the next link; gives the link and the address of its other end.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>>;
 }

@@ -1,6 +1,6 @@
-//! A link's bounded way out. Whichever actor has something to say to the other end appends its frames here; one task writes
-//! what has gathered when the actors have had their turns (`writer.rs`), so many frames cost one system call. How full it may be
-//! is up to the [`Kind`] of the frame.
+//! The outbox of a link, which bounds the bytes that wait to be written. Any actor appends frames for the other end here; one task writes
+//! all gathered frames when the actors have had their turns (`writer.rs`), so many frames cost one system call. The bound for a frame
+//! depends on its [`Kind`].
 
 use super::gathered::GatheredReplies;
 use super::lent::{Lent, TooMuchLent};
@@ -19,70 +19,77 @@ use std::sync::{
 use std::task::{Context, Poll};
 use tokio::sync::Notify;
 
-/// A handle on the way out of one link. Clones share it.
+/// A handle on the outbox of one link. Clones share the outbox.
 #[derive(Clone)]
 pub(crate) struct Outbox(Arc<Shared>);
 
-/// What a frame is to the outbox: it decides how many bytes may stand there before the frame is refused.
+/// The kind of a frame: it decides how many bytes may stand in the outbox before the frame is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// A request, or anything else that somebody waits for and that can be refused: `OUTBOX_REQUEST_LEN_MAX`.
+    /// A request, or another frame whose sender can be told that it was refused: `OUTBOX_REQUEST_LEN_MAX`.
     Request,
-    /// An event: `OUTBOX_LEN_MAX`. One that is refused is counted.
+    /// An event: `OUTBOX_LEN_MAX`. A refused event is counted.
     Event,
-    /// What the protocol cannot do without, so that the other end has room for it: `OUTBOX_REPLY_LEN_MAX`. A response that is refused is replaced by
-    /// an error of a few bytes.
+    /// A frame that the protocol cannot do without: `OUTBOX_REPLY_LEN_MAX`. A refused response is replaced by an error of a few bytes.
     Protocol,
-    /// Replies that are no longer than the error which would replace them. They are bounded by what is in flight, and by
+    /// Replies that are no longer than the errors which would replace them. They are bounded by the requests in flight, and by
     /// `OUTBOX_OVERFULL_LEN`.
     SmallReply,
 }
 
-/// Frames that are written already: an outbox takes all of them or none.
+/// Frames that are encoded already: an outbox takes all of them or none.
 #[derive(Debug)]
 pub(crate) struct Encoded<'a> {
     bytes: EncodedBytes<'a>,
     /// How many frames there are.
     count: usize,
-    /// How many bytes the longest of them has, its prefix not counted.
+    /// How many bytes the longest frame has, its length prefix not counted.
     longest: usize,
 }
 
+/// How the bytes of encoded frames get into the outbox.
 #[derive(Debug)]
 enum EncodedBytes<'a> {
+    /// They are copied.
     Copied(&'a [u8]),
-    /// Taken, if nothing stands before them; an empty buffer is given in exchange.
+    /// The buffer is taken, and an empty one given in exchange, if no small frame stands in the outbox; else they are copied.
     Taken(&'a mut BytesMut),
-    /// Shared from so many bytes on, copied below.
+    /// The buffer is shared if it has at least so many bytes; else they are copied.
     Shared(&'a Bytes, usize),
 }
 
-/// An outbox to which several frames are appended in one go: nobody else gets a word in, so nothing but appending may be done meanwhile. Its
-/// writer is woken when this is dropped.
+/// Holds the lock of an outbox while several frames are appended in one go. Nothing but appending may be done meanwhile. Dropping it wakes the
+/// writer.
 pub(crate) struct OutboxGuard<'a> {
     outbox: &'a Outbox,
     queue: MutexGuard<'a, Queue>,
+    /// The run of requests that the last appended frame belongs to.
     before: RequestRun,
 }
 
+/// The outbox that its handles share.
 struct Shared {
     frame_len_max: usize,
     queue: Mutex<Queue>,
-    /// How many bytes stand in the queue, for readers that do not take the lock; [`NOT_OPEN`] when it takes nothing.
+    /// How many bytes stand in the queue, for readers that do not take the lock; [`NOT_OPEN`] when the outbox takes no frames.
     standing: AtomicUsize,
+    /// The task that writes the frames.
     writer: AtomicWaker,
+    /// How many events were refused.
     dropped: AtomicU64,
+    /// Notified when there is room for events again.
     room: Notify,
     lent: Lent,
 }
 
+/// The bytes that wait for the writer.
 #[derive(Default)]
 struct Queue {
-    /// What was said before `small`, in order: large payloads stand here as they are.
+    /// The bytes before `small`, in order. Large payloads stand here as they are, without a copy.
     ready: VecDeque<Bytes>,
-    /// Small frames, one behind the other.
+    /// Frames that were appended last, one behind the other.
     small: BytesMut,
-    /// How many bytes stand in here or are just being written.
+    /// How many bytes stand in the outbox or are being written.
     len: usize,
     /// Whether the writer waits to be woken.
     writer_waits: bool,
@@ -100,25 +107,25 @@ struct Queue {
 pub(super) enum State {
     #[default]
     Open,
-    /// What stands in here is still written, then the link is shut down.
+    /// The frames in the outbox are still written, then the link is shut down.
     Closing,
     Closed,
 }
 
-/// A buffer that one burst made longer than this is given back as soon as the link is idle; a shorter one, and one that is needed
-/// again and again, after a heartbeat that did without.
+/// A buffer that one burst made longer than this is given back as soon as the link is idle. A shorter buffer, and a long one that the next
+/// burst needs again, is given back after a heartbeat in which little was written.
 const IDLE_BUFFER_LEN_MAX: usize = 128 * 1024;
 
-/// A list of large pieces that has room for more is given back when the link is idle.
+/// A list of pieces with room for more than this is given back when the link is idle.
 const IDLE_PIECES_MAX: usize = 8;
 
-/// Frames for a crowd are shared from so many bytes on: a copy for each would cost more than one more piece to write.
+/// Frames for many links are shared from so many bytes on: a copy for each link would cost more than a further piece to write.
 const CROWD_SHARED_LEN_MIN: usize = 256;
 
-/// A buffer of this length or a little more is kept, whatever left.
+/// A buffer of up to four times this length is kept, however few bytes were written.
 const BUFFER_LEN_MIN: usize = 64;
 
-/// See [`Shared::standing`].
+/// The value of [`Shared::standing`] for an outbox that takes no frames.
 const NOT_OPEN: usize = usize::MAX;
 
 impl Kind {
@@ -134,29 +141,29 @@ impl Kind {
 }
 
 impl<'a> Encoded<'a> {
-    /// So many frames for this link alone; `longest` is the length of the longest, its prefix not counted.
+    /// Frames for this link alone; `longest` is the length of the longest frame, its prefix not counted.
     pub(crate) fn copied(bytes: &'a [u8], count: usize, longest: usize) -> Self {
         Self { bytes: EncodedBytes::Copied(bytes), count, longest }
     }
 
-    /// So many frames for this link alone, in a buffer that is empty when they were taken.
+    /// Frames for this link alone, in a buffer that is empty when the outbox has taken them.
     pub(crate) fn taken(bytes: &'a mut BytesMut, count: usize, longest: usize) -> Self {
         Self { bytes: EncodedBytes::Taken(bytes), count, longest }
     }
 
-    /// So many frames that one or two links get.
+    /// Frames that one or two links get.
     pub(crate) fn shared(bytes: &'a Bytes, count: usize, longest: usize) -> Self {
         Self { bytes: EncodedBytes::Shared(bytes, PAYLOAD_SHARED_LEN_MIN), count, longest }
     }
 
-    /// So many frames that many links get.
+    /// Frames that many links get.
     pub(crate) fn for_crowd(bytes: &'a Bytes, count: usize, longest: usize) -> Self {
         Self { bytes: EncodedBytes::Shared(bytes, CROWD_SHARED_LEN_MIN), count, longest }
     }
 }
 
 impl Outbox {
-    /// The way out to an end that reads frames of at most so many bytes, prefix not counted.
+    /// An outbox to an end that reads frames of at most `frame_len_max` bytes, their prefix not counted.
     pub(crate) fn new(frame_len_max: usize) -> Self {
         Self(Arc::new(Shared {
             frame_len_max,
@@ -174,7 +181,7 @@ impl Outbox {
         self.hold().push(frame, kind)
     }
 
-    /// Appends a frame that the protocol cannot do without. A link that is full or closed loses it, and that is all that can be done.
+    /// Appends a frame that the protocol cannot do without. If the outbox is full or closed the frame is lost, since no one can be told.
     pub(crate) fn say(&self, frame: &Frame) {
         let _ = self.push(frame, Kind::Protocol);
     }
@@ -184,23 +191,23 @@ impl Outbox {
         let _ = self.push(&Response { callback_id, outcome }, Kind::Protocol);
     }
 
-    /// Appends frames that are written already: all of them, or none.
+    /// Appends frames that are encoded already: all of them, or none.
     pub(crate) fn push_encoded(&self, frames: Encoded<'_>, kind: Kind) -> Result<(), Refusal> {
         self.hold().push_encoded(frames, kind)
     }
 
-    /// Appends the small replies that a block has gathered.
+    /// Appends the small replies to the requests of a block.
     pub(crate) fn push_gathered(&self, gathered: &GatheredReplies) {
         if gathered.is_empty() {
             return;
         }
         let bytes = gathered.take();
-        // Nobody reads the replies of a link that is closed. Their lengths were checked before they were gathered.
+        // A closed link has no reader for the replies. Their lengths were checked before they were gathered.
         let _ = self.push_encoded(Encoded::copied(&bytes, 1, 0), Kind::SmallReply);
         GatheredReplies::give_back(bytes);
     }
 
-    /// Holds it while several frames are appended.
+    /// Holds the lock of the outbox, to append several frames.
     pub(crate) fn hold(&self) -> OutboxGuard<'_> {
         OutboxGuard { outbox: self, queue: self.lock(), before: RequestRun::default() }
     }
@@ -220,17 +227,17 @@ impl Outbox {
         self.standing() < kind.len_max()
     }
 
-    /// Whether more stands in it than a peer that reads at all would leave there. Its link is given up then.
+    /// Whether more bytes wait than a peer that reads at all would leave there. The link is given up then.
     pub(crate) fn is_overfull(&self) -> bool {
         self.is_open() && self.standing() > OUTBOX_OVERFULL_LEN
     }
 
-    /// Whether it takes anything at all.
+    /// Whether the outbox is neither closing nor closed.
     pub(crate) fn is_open(&self) -> bool {
         self.standing() != NOT_OPEN
     }
 
-    /// Waits until half of what events may take is free, or it is closed.
+    /// Waits until half of the room for events is free, or the outbox is closed.
     pub(crate) async fn room(&self) {
         loop {
             let notified = self.0.room.notified();
@@ -245,7 +252,7 @@ impl Outbox {
         }
     }
 
-    /// Takes nothing more, writes what stands in it, then shuts the link down.
+    /// Closes the outbox: no more frames are taken, the frames in it are written, then the link is shut down.
     pub(crate) fn close(&self) {
         let mut guard = self.hold();
         if guard.queue.state == State::Open {
@@ -253,7 +260,7 @@ impl Outbox {
         }
     }
 
-    /// Takes nothing more and forgets what stands in it.
+    /// Closes the outbox and drops the frames in it. The functions that were lent over the link are released.
     pub(crate) fn close_now(&self) {
         let mut guard = self.hold();
         guard.queue.state = State::Closed;
@@ -265,7 +272,7 @@ impl Outbox {
         self.0.lent.release_all();
     }
 
-    /// Gives back a buffer that is much longer than what left at once since the last heartbeat.
+    /// Gives back a buffer that is more than four times as long as the most bytes that left at once since the last heartbeat.
     pub(crate) fn shrink(&self) {
         let mut queue = self.lock();
         let needed = std::mem::take(&mut queue.taken_max).max(BUFFER_LEN_MIN);
@@ -274,12 +281,12 @@ impl Outbox {
         }
     }
 
-    /// How many bytes stand in it.
+    /// How many bytes stand in the outbox or are being written.
     pub(crate) fn len(&self) -> usize {
         self.lock().len
     }
 
-    /// How many events it had no room for.
+    /// How many events the outbox had no room for.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -293,13 +300,14 @@ impl Outbox {
         self.0.standing.load(Ordering::Acquire)
     }
 
-    /// Tells the readers that do not take the lock. To be called before the queue is let go whenever it has changed.
+    /// Publishes the length of the queue to readers that do not take the lock. To be called before the lock is let go, whenever the queue has
+    /// changed.
     fn note(&self, queue: &Queue) {
         let standing = if queue.state == State::Open { queue.len } else { NOT_OPEN };
         self.0.standing.store(standing, Ordering::Release);
     }
 
-    /// Takes all that stands in it, for its writer. `small` must be empty, its capacity is used for what comes next.
+    /// Takes all bytes of the outbox, for its writer. `small` must be empty: its capacity is used for the next frames.
     pub(super) fn poll_take(
         &self,
         context: &mut Context<'_>,
@@ -311,7 +319,7 @@ impl Outbox {
         let len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
         if len == 0 && queue.state == State::Open {
             queue.writer_waits = true;
-            // One buffer is enough for a link that keeps up: the writer is done with its own before the next is begun.
+            // One buffer is enough for a link that keeps up: the writer has written its buffer before the next frames come.
             if queue.small.capacity() < small.capacity() {
                 std::mem::swap(&mut queue.small, small);
             }
@@ -334,7 +342,7 @@ impl Outbox {
         Poll::Ready((len, queue.state))
     }
 
-    /// So many bytes have been written: there is room for as many.
+    /// Notes that `len` bytes have been written, which makes room for as many.
     pub(super) fn written(&self, len: usize) {
         let mut queue = self.lock();
         queue.len = queue.len.saturating_sub(len);
@@ -376,7 +384,7 @@ impl OutboxGuard<'_> {
         Err(refused)
     }
 
-    /// Appends frames that are written already: all of them, or none.
+    /// Appends frames that are encoded already: all of them, or none.
     pub(crate) fn push_encoded(&mut self, frames: Encoded<'_>, kind: Kind) -> Result<(), Refusal> {
         let Encoded { bytes, count, longest } = frames;
         let admitted = self.queue.admit(kind).and_then(|()| self.outbox.check_len(longest));
@@ -406,12 +414,13 @@ impl OutboxGuard<'_> {
         Ok(())
     }
 
+    /// Appends a frame if it is admitted, and lends the functions that it passes.
     fn append(&mut self, frame: FrameRef<'_>, kind: Kind) -> Result<(), Refusal> {
         self.queue.admit(kind)?;
         if frame.payload().is_none_or(|payload| payload.callbacks.is_empty()) {
             return self.append_admitted(frame);
         }
-        // It passes functions: they are lent from now on, unless it does not leave.
+        // The frame passes functions: they are lent from now on, unless the frame is refused.
         let mut lending = frame.to_frame();
         let Some(payload) = lending.payload_mut() else {
             return self.append_admitted(frame);

@@ -1,4 +1,4 @@
-//! Why an outbox refused a frame, and what the sender of the frame is told. This is the one place that makes an error of a
+//! Why an outbox refused a frame, and the error that the sender of the frame gets. This is the one place that makes an error of a
 //! refusal.
 
 use meshwork_wire::limits::CALLBACKS_PER_CONNECTION_MAX;
@@ -7,31 +7,31 @@ use meshwork_wire::{CallError, Code, Fate};
 /// Why an outbox did not take a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
-    /// It is full.
+    /// The outbox is full.
     Full,
-    /// The link is gone, or closes.
+    /// The link is closed or closing.
     Closed,
-    /// The other end does not read frames of so many bytes, but of so many at most.
+    /// The frame has `len` bytes, and the other end reads frames of at most `max` bytes.
     TooLong { len: usize, max: usize },
-    /// The frame passes functions, and as many are lent over the link as may be.
+    /// The frame passes functions, and [`CALLBACKS_PER_CONNECTION_MAX`] functions are lent over the link already.
     TooMuchLent,
 }
 
-/// Who would have read the frame that was refused: it decides the code, the fate and the words of the error.
+/// The receiver of the frame that was refused: it decides the code, the fate and the words of the error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Receiver<'a> {
-    /// The master, a request of its branch.
+    /// The master, of a request of its branch.
     Master,
-    /// The branch of that name, a request that a master relays to it.
+    /// The branch of this name, of a request that a master relays to it.
     Provider(&'a str),
-    /// The node that lent a function, a call of that function.
+    /// The node that lent a function, of a call of that function.
     Lender,
-    /// The caller of an action, the reply: the action ran.
+    /// The caller of an action, of the reply: the action ran.
     Caller,
 }
 
 impl Refusal {
-    /// What the sender of the frame is told.
+    /// The error that the sender of the frame gets.
     pub(crate) fn into_error(self, receiver: Receiver<'_>) -> CallError {
         let fate = if matches!(receiver, Receiver::Caller) { Fate::Failed } else { Fate::NotSent };
         let (code, what) = match (self, receiver) {
@@ -63,12 +63,12 @@ impl Refusal {
     }
 }
 
-/// Why a request is too long, as its caller is told.
+/// The message of the error of a request that is too long.
 pub(crate) fn too_long(len: usize, max: usize) -> String {
     format!("the request takes a frame of {len} bytes, and the link allows {max}")
 }
 
-/// Why a function that was passed as an argument cannot be called.
+/// The error of a call of a function that was passed as an argument and cannot be called any more.
 pub(crate) fn gone(why: &str) -> CallError {
     CallError::new(Code::CALLBACK_GONE, Fate::NotSent, format!("the callback is gone: {why}"))
 }

@@ -11,7 +11,7 @@ use std::{io, io::IoSlice, net::SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
-/// TCP, as the operating system offers it.
+/// TCP links of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
@@ -19,7 +19,7 @@ impl Dial for Tcp {
     fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>> {
         Box::pin(async move {
             let stream = TcpStream::connect(address.as_str()).await?;
-            // Frames are small and someone waits for each.
+            // Frames are small, and the other end waits for each.
             stream.set_nodelay(true)?;
             SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
             Ok(Box::new(stream) as Box<dyn Link>)
@@ -27,23 +27,23 @@ impl Dial for Tcp {
     }
 }
 
-/// A TCP port that is listened on.
+/// A listener on a TCP port.
 #[derive(Debug)]
 pub struct TcpAccept {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// How many connections the operating system may hold before they are accepted: a mesh that comes back all at once must not
-/// be turned away.
+/// How many connections the operating system may hold before they are accepted: branches that all come back at once must not be turned
+/// away.
 const TCP_BACKLOG: i32 = 4096;
 
 impl TcpAccept {
-    /// Listens on an address; port 0 takes a free one.
+    /// Listens on an address; port 0 takes a free port.
     ///
     /// # Errors
     ///
-    /// What the operating system says.
+    /// When the address is not valid, or the operating system refuses to listen on it.
     pub async fn bind(address: &Address) -> io::Result<Self> {
         address.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
@@ -66,18 +66,19 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         socket2::Type::STREAM,
         Some(socket2::Protocol::TCP),
     )?;
-    // On Windows this would let two processes share the port; elsewhere it lets a master come back at once on its own.
+    // On Windows this would let two processes share the port; elsewhere it lets a restarted master listen on its port at once.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    // What it accepts is kept alive as it is.
+    // Connections that it accepts inherit this.
     socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&address.into())?;
     socket.listen(TCP_BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Other protocols have no heartbeat, or a slow one: then the operating system finds out that the other end is gone.
+/// The keepalive of a connection. Foreign protocols have no heartbeat, or a slow one: there only the operating system finds out that the
+/// other end is gone.
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY)
 }
@@ -97,10 +98,12 @@ impl Accept for TcpAccept {
     }
 }
 
-/// A connection that was taken in. It belongs to the arbiter that first reads or writes it, which need not be the listener's:
-/// the arbiter whose reactor it is registered with is woken for it.
+/// A connection that was accepted. It belongs to the arbiter that first reads or writes it, which need not be the arbiter of the listener:
+/// the connection is registered with the reactor of that arbiter, which is woken for it.
 struct Accepted {
+    /// The registered connection, after the first read or write.
     stream: Option<TcpStream>,
+    /// The connection before the first read or write.
     fresh: Option<std::net::TcpStream>,
 }
 
@@ -109,7 +112,7 @@ impl Accepted {
         if let Some(fresh) = self.fresh.take() {
             self.stream = Some(TcpStream::from_std(fresh)?);
         }
-        // Gone when it could not be registered: that has been said to whoever asked first.
+        // None when the connection could not be registered: the first read or write has failed with that error.
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
