@@ -1,5 +1,4 @@
-//! Gateways: links that speak another protocol at their far end. What is said in which protocol is the business of the dialects in
-//! `meshwork-wire`.
+//! Gateways: links that speak another protocol at their far end. The protocols themselves are the dialects in `meshwork-wire`.
 
 pub(crate) mod accept;
 pub mod bridge;

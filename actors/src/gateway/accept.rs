@@ -1,14 +1,14 @@
-//! A listener of a foreign protocol: what it accepts becomes links that carry frames.
+//! A listener of a foreign protocol: the connections that it accepts become links that carry frames.
 
 use super::dialect_link::DialectLink;
 use crate::link::{Accept, Address, Link};
 use futures::future::BoxFuture;
 use std::io;
 
-/// Makes a dialect for a connection that came from there.
+/// Makes the dialect of a connection, from the address of its peer.
 pub(crate) type MakeDialect = Box<dyn Fn(&str) -> Box<dyn meshwork_wire::Dialect> + Send>;
 
-/// Takes foreign connections in.
+/// Accepts connections of a foreign protocol.
 pub(crate) struct GatewayAccept {
     pub(crate) accept: Box<dyn Accept>,
     pub(crate) dialect: MakeDialect,

@@ -1,5 +1,5 @@
-//! A bridge: an old server of another protocol becomes a branch. Its functions are actions while it is there; when it goes,
-//! they go, and the bridge dials again.
+//! A bridge: an old server of another protocol becomes a branch. The functions of the server are actions as long as it is connected; when
+//! the link to it ends, the actions go, and the bridge dials again.
 
 use super::dialect_link::DialectLink;
 use crate::link::backoff::Backoff;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// Makes the dialect of a bridge for each of its links.
 type MakeDialect = dyn Fn(&Bridge) -> Box<dyn Dialect> + Send + Sync;
 
-/// Binds an old server of another protocol to a master, as a branch that offers its functions.
+/// Binds an old server of another protocol to a master, as a branch that offers the functions of the server.
 pub struct Bridge {
     server: Address,
     name: ByteString,
@@ -30,30 +30,30 @@ pub struct Bridge {
     dialect: Arc<MakeDialect>,
 }
 
-/// Why a bridge does not run, or runs no more.
+/// Why a bridge does not run, or has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    /// An address is none.
+    /// An address is not valid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The name or the prefix cannot be part of a name.
+    /// The name or the prefix is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// One of its two ends refuses it for good: a wrong token, a name that another one has taken over.
+    /// The server or the master refuses the bridge for good: its token is wrong, or another branch has taken its name over.
     #[error("the bridge is refused: {0}")]
     Refused(CallError),
-    /// A server that does not say which actions there are needs a place in the names of ours.
+    /// The bridge needs a prefix, since its server does not say which functions it has.
     #[error(
         "this bridge needs a prefix: its server does not say which actions there are, so all under the prefix are asked of it"
     )]
     NoPrefix,
 }
 
-/// A link that held this long was well: the next loss starts from the shortest wait.
+/// After a link that held this long, the next wait is the shortest again.
 const WELL_AFTER: Duration = Duration::from_secs(5);
 
 impl Bridge {
-    /// To a server that speaks light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do.
+    /// A bridge to a server that speaks light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do.
     #[must_use]
     pub fn light_rpc(server: impl Into<Address>) -> Self {
         Self::to(server.into(), "light_rpc", |bridge| {
@@ -61,7 +61,7 @@ impl Bridge {
         })
     }
 
-    /// To a server that speaks dnode, as the npm package `dnode` 1.2.2 does.
+    /// A bridge to a server that speaks dnode, as the npm package `dnode` 1.2.2 does.
     #[must_use]
     pub fn dnode(server: impl Into<Address>) -> Self {
         Self::to(server.into(), "dnode", |bridge| {
@@ -70,8 +70,8 @@ impl Bridge {
         })
     }
 
-    /// To a master that speaks node-mesh, as the npm package `node-mesh` 2.0 does. It does not say which actions there are, so everything
-    /// under the [prefix](Self::prefix), which is needed, is asked of it: `legacy/add` of its `add`.
+    /// A bridge to a master that speaks node-mesh, as the npm package `node-mesh` 2.0 does. That master does not say which actions it has, so
+    /// the bridge needs a [prefix](Self::prefix), and calls of all actions under the prefix go to it: a call of `legacy/add` to its `add`.
     #[must_use]
     pub fn node_mesh(server: impl Into<Address>) -> Self {
         let bridge = Self::to(server.into(), "node-mesh", |bridge| {
@@ -104,49 +104,49 @@ impl Bridge {
         }
     }
 
-    /// What stands before the names of its functions, and a `/`. Default: nothing.
+    /// The prefix of the actions, followed by a `/`, before the names of the functions of the server. Default: none.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// What the branch is called. Default: the protocol and the address.
+    /// The name of the branch. Default: `bridge/`, the protocol, `/` and the address of the server.
     #[must_use]
     pub fn name(mut self, name: impl Into<ByteString>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// What it shows the master.
+    /// The token that the bridge shows the master. Default: none.
     #[must_use]
     pub fn token(mut self, token: impl Into<ByteString>) -> Self {
         self.token = Some(token.into());
         self
     }
 
-    /// What a dnode server calls result callbacks with. Default: the result.
+    /// The arguments that a dnode server calls result callbacks with. Default: the result alone.
     #[must_use]
     pub fn results(mut self, style: ResultStyle) -> Self {
         self.results = style;
         self
     }
 
-    /// What it shows a server that asks for something: the `auth` of node-mesh.
+    /// The token that the bridge shows the server, as the `auth` of node-mesh. Default: none.
     #[must_use]
     pub fn server_token(mut self, token: impl Into<ByteString>) -> Self {
         self.server_token = Some(token.into());
         self
     }
 
-    /// How it reaches server and master. Default: TCP.
+    /// How the bridge reaches server and master. Default: TCP.
     #[must_use]
     pub fn dial(mut self, dial: impl Dial) -> Self {
         self.dial = Arc::new(dial);
         self
     }
 
-    /// Binds it to this master, again and again, until the master refuses it for good.
+    /// Binds the server to this master, again after each lost link, until server or master refuses the bridge for good.
     pub fn run(self, master: impl Into<Address>) -> BoxFuture<'static, BridgeError> {
         let master = master.into();
         Box::pin(self.bridge(master))
@@ -179,7 +179,7 @@ impl Bridge {
         }
     }
 
-    /// Runs until one of the links ends. Gives why the master wants it no more.
+    /// Dials and runs until one of the two links ends. Gives the error of a refusal that is for good.
     async fn once(&self, master: &Address) -> std::io::Result<Option<CallError>> {
         let reached = |address: &Address, error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("{address} cannot be reached: {error}"))
@@ -197,7 +197,7 @@ impl Bridge {
 
 /// Moves bytes both ways until one end has none.
 async fn pipe(theirs: &mut DialectLink, ours: &mut Box<dyn Link>) -> std::io::Result<()> {
-    // When one end is done, the other one is told, and that ends the whole.
+    // When one link ends, the other link is shut down, and that ends the copy.
     tokio::io::copy_bidirectional(theirs, ours).await.map(drop)
 }
 

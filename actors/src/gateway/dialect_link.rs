@@ -1,6 +1,5 @@
-//! A link that speaks another protocol at its far end. It stands between a foreign socket and a session or a master,
-//! which read and write frames of ours and notice nothing. What is said in which protocol is the business of the dialects in
-//! `meshwork-wire`.
+//! A link that speaks another protocol at its far end. It stands between a foreign socket and a session, a branch or a master, which read
+//! and write frames as on any link. The protocols themselves are the dialects in `meshwork-wire`.
 
 use crate::link::Link;
 use crate::link::refusal::too_long;
@@ -20,41 +19,45 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Interval;
 use tokio_util::codec::Decoder;
 
-/// How often a foreign connection says that it is still there, or more often if it must, and looks for calls that have taken too long.
+/// How often a dialect link sends the near end a heartbeat in place of its peer, and looks for calls whose deadline has passed; more often
+/// if the master asks for a shorter heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Frames of ours at one end, another protocol at the other.
+/// A link with frames at the near end, where a node of this process is, and another protocol at the far end.
 pub(crate) struct DialectLink {
     link: Box<dyn Link>,
     dialect: Box<dyn meshwork_wire::Dialect>,
     peer: String,
-    /// What came from outside and is not understood yet.
+    /// Bytes from the far end that the dialect has not read yet.
     heard: BytesMut,
-    /// What goes out.
+    /// Bytes for the far end.
     out: BytesMut,
-    /// Frames for our end.
+    /// Frames for the near end.
     frames: BytesMut,
-    /// What our end wrote and is no whole frame yet.
+    /// Bytes from the near end that are no whole frame yet.
     written: BytesMut,
     codec: FrameCodec,
     said: Said,
     beat: Interval,
-    /// Whether it was dialled. Whoever came in is not heard while it does not read; whoever was dialled always is, since it may do the same.
+    /// Whether the link was dialled. An accepted peer is not heard while it does not read. A dialled peer is always heard, since it may not
+    /// hear us either until we read.
     dialled: bool,
-    bind: Bind,
-    /// The longest frame that our end reads.
+    bind: BindProgress,
+    /// The longest frame that the near end reads.
     frame_len_max: usize,
     state: State,
-    /// Why our end wants it no more.
+    /// The error of a bind that was refused, for the bridge.
     pub(crate) refused: Option<CallError>,
+    /// The near end, when it waits to read.
     reader: Option<Waker>,
+    /// The near end, when it waits to write.
     writer: Option<Waker>,
 }
 
-/// How far the bind is: nothing else may be said before it is done.
+/// The progress of the bind: nothing else may be said before it is done.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Bind {
-    No,
+enum BindProgress {
+    NotAsked,
     Asked,
     Done,
 }
@@ -62,12 +65,12 @@ enum Bind {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// Nothing more is heard; our end reads what there is, then the end.
+    /// The far end is not heard any more; the near end reads the frames that are there, then the end of the link.
     Ended,
 }
 
 impl DialectLink {
-    /// Speaks a dialect over a link that came from there.
+    /// Speaks a dialect over a link that `peer` opened.
     pub(crate) fn accepted(
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
@@ -76,7 +79,7 @@ impl DialectLink {
         Self::new(link, dialect, peer, false)
     }
 
-    /// Speaks a dialect over a link that goes there.
+    /// Speaks a dialect over a link that was dialled to `peer`.
     pub(crate) fn dialled(
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
@@ -105,7 +108,7 @@ impl DialectLink {
             said,
             beat: every(BEAT),
             dialled,
-            bind: Bind::No,
+            bind: BindProgress::NotAsked,
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
             refused: None,
@@ -116,12 +119,12 @@ impl DialectLink {
         this
     }
 
-    /// What the dialect said goes where it belongs.
+    /// Passes on what the dialect said: frames to the near end, bytes to the far end.
     fn pass_on(&mut self) {
         while !self.said.frames.is_empty() {
             for frame in std::mem::take(&mut self.said.frames) {
                 match &frame {
-                    Frame::Bind(_) => self.bind = Bind::Asked,
+                    Frame::Bind(_) => self.bind = BindProgress::Asked,
                     Frame::Bound(bound) => self.let_in(bound),
                     _ => {}
                 }
@@ -139,14 +142,14 @@ impl DialectLink {
         }
     }
 
-    /// The bind is done.
+    /// Notes that the bind is done, with the bounds of the master.
     fn let_in(&mut self, bound: &Bound) {
-        self.bind = Bind::Done;
+        self.bind = BindProgress::Done;
         self.frame_len_max = usize::try_from(bound.frame_len_max).unwrap_or(FRAME_LEN_MAX).min(FRAME_LEN_MAX);
         self.beat = every(BEAT.min(Duration::from_millis(bound.heartbeat_ms)).max(HEARTBEAT_EVERY_MIN));
     }
 
-    /// Why our end would give the link up if it read this.
+    /// The error of a frame that the near end would give the link up for if it read it; none if the frame fits.
     fn unfit(&self, frame: &Frame) -> Option<CallError> {
         let payload = frame.payload()?;
         let (len, max) = (payload.len() + HEAD_RESERVE_LEN, self.frame_len_max);
@@ -160,7 +163,7 @@ impl DialectLink {
         Some(CallError::new(code, Fate::NotSent, what))
     }
 
-    /// Does not say this, and tells whoever waits for what becomes of it.
+    /// Drops a frame that does not fit: its sender, or the caller whose reply it is, gets the error, and its functions are released.
     fn refuse(&mut self, frame: Frame, error: CallError) {
         let callbacks = frame.payload().map_or_else(Callbacks::none, |payload| payload.callbacks.clone());
         let asked = match frame {
@@ -186,6 +189,7 @@ impl DialectLink {
         }
     }
 
+    /// Ends the link with this error: the far end is not heard any more.
     fn end(&mut self, error: &DialectError) {
         log::warn!("{}: {error}", self.peer);
         if let DialectError::Refused(refused) = error {
@@ -198,7 +202,7 @@ impl DialectLink {
         }
     }
 
-    /// Writes what goes out, as far as the socket takes it.
+    /// Writes the bytes for the far end, as far as the socket takes them.
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.out.is_empty() {
             return Poll::Ready(Ok(()));
@@ -210,25 +214,25 @@ impl DialectLink {
             }
             self.out.advance(written);
         }
-        // The socket knows one of the two that may wait for it.
+        // The socket wakes only one of the reader and the writer that may wait for it.
         for waiting in [self.writer.take(), self.reader.take()].into_iter().flatten() {
             waiting.wake();
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Makes frames of what comes from outside, until there are some.
+    /// Reads from the far end until there are frames for the near end, or the link has ended.
     fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while self.beat.poll_tick(context).is_ready() {
                 self.dialect.expire(Instant::now(), &mut self.said);
-                if self.bind == Bind::Done {
-                    // Its other end knows no heartbeat of ours; while the socket is open, it is there.
+                if self.bind == BindProgress::Done {
+                    // The far end knows no heartbeat; as long as the socket is open, it counts as alive.
                     self.said.frames.push(Frame::Ping);
                 }
                 self.pass_on();
             }
-            // Whoever asks and does not read is not heard until it does.
+            // An accepted peer that asks and does not read is not heard until it reads.
             let unread = self.poll_out(context)?.is_pending();
             let blocked = unread && !self.dialled && self.out.len() > FOREIGN_BUFFER_LEN_MAX;
             if unread && self.out.len() > FOREIGN_OUT_LEN_MAX {
@@ -243,7 +247,7 @@ impl DialectLink {
                 self.pass_on();
             }
             if !self.frames.is_empty() || self.state == State::Ended {
-                // What was said on the way leaves, as far as the socket takes it.
+                // The bytes for the far end leave, as far as the socket takes them.
                 _ = self.poll_out(context)?;
                 return Poll::Ready(Ok(()));
             }
@@ -259,13 +263,13 @@ impl DialectLink {
             {
                 return Poll::Pending;
             }
-            // A whole message of theirs must fit; of whoever has not been checked, no more than a bind takes.
-            let is_known = self.bind == Bind::Done || self.dialled;
+            // A whole message of the peer must fit. A peer that has not been checked may send no more than a bind takes.
+            let is_known = self.bind == BindProgress::Done || self.dialled;
             let (claimed, max) =
                 (self.heard.len(), if is_known { FRAME_LEN_MAX } else { BIND_FRAME_LEN_MAX });
             if claimed > max {
-                // What comes behind a bind waits for it.
-                if self.bind != Bind::No {
+                // Bytes behind a bind wait until it is done.
+                if self.bind != BindProgress::NotAsked {
                     return Poll::Pending;
                 }
                 let dialect = "the protocol that is listened for";
@@ -280,7 +284,7 @@ impl DialectLink {
         }
     }
 
-    /// Takes the frames that our end has written.
+    /// Takes the frames that the near end has written.
     fn take_written(&mut self) -> io::Result<()> {
         while let Some(block) = self.codec.decode(&mut self.written).map_err(io::Error::other)? {
             let now = Instant::now();
@@ -295,7 +299,7 @@ impl DialectLink {
             }
             self.pass_on();
         }
-        // What it waited for may be there now: a bind that is done, a function that was called.
+        // The reader may go on now: the bind may be done, or the dialect may have answered a frame itself.
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
@@ -317,7 +321,7 @@ impl AsyncRead for DialectLink {
             }
             Poll::Ready(outcome) => outcome?,
         }
-        // None at the end of the link.
+        // No frames mean the end of the link.
         let len = this.frames.len().min(buffer.remaining());
         buffer.put_slice(&this.frames.split_to(len));
         Poll::Ready(Ok(()))
@@ -333,7 +337,7 @@ impl AsyncWrite for DialectLink {
         }
         this.written.extend_from_slice(bytes);
         this.take_written()?;
-        // What does not leave now leaves when the socket takes it: whoever reads or writes next sees to that.
+        // Bytes that do not leave now leave when the socket takes them, with the next read or write.
         if this.poll_out(context)?.is_pending() {
             this.writer = Some(context.waker().clone());
         }
@@ -347,7 +351,7 @@ impl AsyncWrite for DialectLink {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_out(context))?;
-        // Whoever says nothing more hears nothing more.
+        // A near end that writes no more is not to read any more either.
         this.state = State::Ended;
         if let Some(reader) = this.reader.take() {
             reader.wake();
@@ -367,7 +371,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Says a MiB for each byte that it hears.
+    /// A dialect that says a MiB for each byte that it hears.
     struct Verbose;
 
     impl meshwork_wire::Dialect for Verbose {
@@ -387,12 +391,12 @@ mod tests {
     }
 
     #[actix_rt::test]
-    async fn whoever_was_dialled_and_reads_nothing_is_given_up() {
+    async fn a_dialled_peer_that_reads_nothing_is_given_up() {
         let (near, mut far) = tokio::io::duplex(1024);
         let mut link = DialectLink::dialled(Box::new(near), Box::new(Verbose), "far".to_owned());
         let asking = async {
             let mut asked = 0;
-            // It ends with the link.
+            // The loop ends with the link.
             while far.write_all(b"?").await.is_ok() {
                 asked += 1;
                 tokio::task::yield_now().await;
@@ -400,13 +404,13 @@ mod tests {
             asked
         };
         let hearing = async {
-            let ended = link.read(&mut [0; 8]).await.expect("it is no failure of the socket");
+            let ended = link.read(&mut [0; 8]).await.expect("the socket has not failed");
             drop(link);
             ended
         };
         let (asked, ended) = futures::join!(asking, hearing);
         assert_eq!(ended, 0);
-        // The last ones, 1,024 at most, stood in the socket.
+        // The last bytes, 1,024 at most, stood in the socket.
         let limit = FOREIGN_OUT_LEN_MAX / (1024 * 1024);
         assert!((limit..limit + 1_030).contains(&asked), "{asked} MiB");
     }

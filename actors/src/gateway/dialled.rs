@@ -1,4 +1,4 @@
-//! The other way round: a branch of ours at a master of others.
+//! Links that a branch of ours dials to a foreign master.
 
 use super::dialect_link::DialectLink;
 use crate::link::{Address, Dial, Link};
@@ -7,18 +7,18 @@ use meshwork_wire::NodeMeshClient;
 use std::io;
 use std::sync::Arc;
 
-/// What the master of a branch speaks.
+/// The protocol that the master of a branch speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Dialect {
-    /// Frames, as a master of meshwork does.
+    /// The frames of meshwork.
     #[default]
     Native,
-    /// What the npm package `node-mesh` 2.0 does. Such a master tells nobody who comes and goes or which actions there are, knows no patterns
-    /// and no groups, passes no functions, and does not let a caller choose who answers.
+    /// The protocol of the npm package `node-mesh` 2.0. Its master tells no branch which nodes come and go or which actions there are, knows
+    /// no patterns and no groups, passes no functions, and does not let a caller choose the node that answers.
     NodeMesh,
 }
 
-/// Dials, and speaks a dialect over the link: who reads and writes frames does not see it.
+/// Dials, and speaks a dialect over the link. The branch behind the link reads and writes frames and does not notice.
 pub(crate) struct DialectDial {
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) dialect: Dialect,
