@@ -1,6 +1,6 @@
-//! A process that binds to a master. It calls, responds, subscribes and publishes over one link, and when it loses that, it
-//! binds again by itself. It takes [`Flush`] and the other messages of `node/mailboxes.rs`, and blocks of frames from its link. Where
-//! the link stands is decided in `branch/link.rs`, where its calls go in `branch/calls.rs`.
+//! A branch: a process that binds to a master. It calls, responds, subscribes and publishes over one link, and binds again by itself
+//! when the link is lost. It takes [`Flush`] and the other messages of `node/mailboxes.rs`, and blocks of frames from its link.
+//! `branch/link.rs` decides about the link, `branch/calls.rs` where calls go.
 
 mod calls;
 mod establish;
@@ -42,7 +42,7 @@ use actix::{
     ResponseActFuture, ResponseFuture, SpawnHandle, StreamHandler, WrapFuture,
 };
 use calls::{BranchCalls, Path};
-use establish::{Entry, Established, establish, registers};
+use establish::{BindContent, Established, establish, registers};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use link::{Beat, Course, LinkState, Lost, Say, ended};
@@ -72,10 +72,10 @@ pub struct BranchActor {
     backoff: Backoff,
     options: NodeOptions,
     link: LinkState,
-    /// What is bound; there as long as [`LinkState::is_bound`].
+    /// The bound link; there as long as [`LinkState::is_bound`].
     wires: Option<Wires>,
-    /// What became of the requests of the master when a link was lost during a drain.
-    left: Left,
+    /// The counts for the answer to a drain during which the link was lost.
+    drain_tally: DrainTally,
     calls: BranchCalls,
     subscribers: Subscribers,
     broadcasts: Subscribers,
@@ -85,26 +85,26 @@ pub struct BranchActor {
     _ended: EndsNode,
 }
 
-/// A link that is bound.
+/// A bound link: its outbox, its tasks, and the requests that came over it.
 struct Wires {
     outbox: Outbox,
     beat: SpawnHandle,
     writer: JoinHandle<()>,
     /// Requests of the master that were not answered at once.
     answering: Answering,
-    /// Small replies of one block.
+    /// The small replies to the requests of one block.
     gathered: GatheredReplies,
 }
 
-/// What became of the requests of the master, and of calls over the link, when that was lost during a drain.
+/// How many requests of the master were answered and not answered, and how many calls failed, when a link was lost during a drain.
 #[derive(Clone, Copy, Default)]
-struct Left {
+struct DrainTally {
     answered: u64,
     unanswered: u64,
     failed: u64,
 }
 
-/// Ends the node for its handles when its actor is gone, however that came about: nobody waits for what no actor will do.
+/// Ends the node for its handles when its actor is gone, for whatever reason, so that no caller waits for an actor that is gone.
 struct EndsNode(Arc<Node>);
 
 impl Drop for EndsNode {
@@ -113,21 +113,21 @@ impl Drop for EndsNode {
     }
 }
 
-/// What a link brings.
+/// An item from a link.
 enum Inbound {
     Block(Block),
-    /// It ended, and why.
+    /// The link has ended; with an error, if it failed.
     Lost(Option<FrameError>),
 }
 
-/// What a link of a certain epoch brings.
+/// An item from the link of this epoch.
 struct FromLink {
     epoch: u64,
     inbound: Inbound,
 }
 
 impl BranchActor {
-    /// A branch that answers nothing yet and reaches its master over TCP.
+    /// A branch without actions, which reaches its master over TCP.
     #[must_use]
     pub fn new(name: impl Into<ByteString>) -> Self {
         let name = name.into();
@@ -145,7 +145,7 @@ impl BranchActor {
             backoff: Backoff::default(),
             link: LinkState::new(),
             wires: None,
-            left: Left::default(),
+            drain_tally: DrainTally::default(),
             subscribers: Subscribers::new(),
             broadcasts: Subscribers::new(),
             watchers: Vec::new(),
@@ -154,36 +154,36 @@ impl BranchActor {
         }
     }
 
-    /// What it shows the master: a token, or whatever the master's check understands.
+    /// The credentials that the branch shows the master: a token, or any text that the check of the master understands. Default: none.
     #[must_use]
     pub fn token(mut self, token: impl Into<ByteString>) -> Self {
         self.credentials = Some(token.into());
         self
     }
 
-    /// How it reaches its master. Default: TCP.
+    /// How the branch reaches its master. Default: TCP.
     #[must_use]
     pub fn dial(mut self, dial: impl Dial) -> Self {
         self.dial = Arc::new(dial);
         self
     }
 
-    /// What its master speaks. Default: frames, as masters of meshwork do.
+    /// The protocol that the master speaks. Default: the frames of meshwork.
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;
         self
     }
 
-    /// How long it waits before it binds again: `min` at first, doubled each time up to `max`, each longer by chance by up
-    /// to as much again. Default: 50 ms and 3 s.
+    /// How long the branch waits before it binds again: `min` at first, doubled each time up to `max`; by chance, each wait is up to twice as
+    /// long. Default: 50 ms and 3 s.
     #[must_use]
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.backoff = Backoff::new(min, max);
         self
     }
 
-    /// What handles on it share with it.
+    /// The node of this branch, which its handles share.
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.options.node
@@ -193,15 +193,15 @@ impl BranchActor {
     ///
     /// # Errors
     ///
-    /// When the master cannot be reached, or does not let it in. It is tried once.
+    /// When the master cannot be reached, or refuses the bind. This first bind is tried once.
     pub async fn start_bound(mut self, address: impl Into<Address>) -> Result<Addr<Self>, BindError> {
         self.address = address.into();
         self.dial = Arc::new(DialectDial { dial: self.dial, dialect: self.dialect });
-        let entry = self.entry();
+        let content = self.bind_content();
         let established =
-            establish(&*self.dial, &self.address, entry, DIAL_WITHIN, self.options.limits.bind_within)
+            establish(&*self.dial, &self.address, content, DIAL_WITHIN, self.options.limits.bind_within)
                 .await?;
-        // The link is taken over before anyone has the address, so whoever has it finds a branch that is bound.
+        // The link is taken over before the address is given away, so its holder finds a branch that is bound.
         Ok(Self::create(|context| {
             self.options.node.open_mailboxes(Mailboxes::of(&context.address()));
             self.options.node.set_own(&self.options.actions);
@@ -210,8 +210,8 @@ impl BranchActor {
         }))
     }
 
-    /// What it brings into a bind, as it is now.
-    fn entry(&self) -> Entry {
+    /// The content of a bind: the actions and subscriptions of the branch as they are now.
+    fn bind_content(&self) -> BindContent {
         let bind = Bind {
             version: PROTOCOL_VERSION,
             name: self.name.clone(),
@@ -220,9 +220,10 @@ impl BranchActor {
             subscriptions: self.subscribers.keys().cloned().collect(),
         };
         let node = Arc::clone(&self.options.node);
-        Entry::new(bind, self.frame_len_max, move || node.draw())
+        BindContent::new(bind, self.frame_len_max, move || node.draw())
     }
 
+    /// Takes over a link that is bound.
     fn bound(&mut self, established: Established, context: &mut Context<Self>) {
         let Established { reader, writer: write, bound, early } = established;
         let now = Instant::now();
@@ -264,9 +265,9 @@ impl BranchActor {
             self.take(frame, now, context);
         }
         self.subscribers.end_run();
-        // The master may have said meanwhile that it takes no more, or hung up: then they wait for the next link.
+        // Among the early frames may be a drain or a refusal of the master: then the waiting calls wait for the next link.
         if self.link.course() == Course::Leaves {
-            self.calls.leave(&outbox, now);
+            self.calls.send_waiting(&outbox, now);
             self.options.node.set_writes_frames(true);
         }
         if self.link.is_bound() {
@@ -288,7 +289,7 @@ impl BranchActor {
         }
     }
 
-    /// The link is lost: what went over it ends, and the branch is on its way back.
+    /// Handles the loss of the link: the calls that went over it end, and the branch binds again, unless it drains.
     fn lost(&mut self, why: &str, context: &mut Context<Self>) {
         let lost = self.link.lost();
         if lost == Lost::Nothing {
@@ -296,35 +297,35 @@ impl BranchActor {
         }
         log::info!("{} lost its link: {why}", self.name);
         self.options.node.set_writes_frames(false);
-        let mut left = self.cut(context);
+        let mut tally = self.cut(context);
         let gone = CallError::new(
             Code::LINK_LOST,
             Fate::Unknown,
             format!("the link was lost before the reply came: {why}"),
         );
-        left.failed = self.calls.lost(&gone) as u64;
+        tally.failed = self.calls.lost(&gone) as u64;
         self.options.node.set_event_path(EventPath::Down);
         self.forget_others();
         if lost == Lost::Leaves {
-            // The program that drains it hears what became of it, so it ends when that has been said.
-            self.left = left;
+            // The branch ends when the drain has been answered, with these counts.
+            self.drain_tally = tally;
             return;
         }
         self.options.node.set_status(Status::Rebinding);
         self.rebind_later(context);
     }
 
-    /// Lets go of the link; gives what became of the requests of the master.
-    fn cut(&mut self, context: &mut Context<Self>) -> Left {
+    /// Closes the link; gives the counts of the requests of the master.
+    fn cut(&mut self, context: &mut Context<Self>) -> DrainTally {
         let Some(wires) = self.wires.take() else {
-            return self.left;
+            return self.drain_tally;
         };
         context.cancel_future(wires.beat);
         wires.outbox.close_now();
         wires.writer.abort();
         let (answered, unanswered) = (wires.answering.finished(), wires.answering.len() as u64);
         wires.answering.cancel_all();
-        Left { answered, unanswered, failed: 0 }
+        DrainTally { answered, unanswered, failed: 0 }
     }
 
     fn rebind_later(&mut self, context: &mut Context<Self>) {
@@ -339,8 +340,8 @@ impl BranchActor {
         }
         let (dial, address, within) =
             (Arc::clone(&self.dial), self.address.clone(), self.options.limits.bind_within);
-        let entry = self.entry();
-        let binding = async move { establish(&*dial, &address, entry, DIAL_WITHIN, within).await };
+        let content = self.bind_content();
+        let binding = async move { establish(&*dial, &address, content, DIAL_WITHIN, within).await };
         context.spawn(binding.into_actor(self).map(|bound, this, context| {
             if !this.link.is_rebinding() {
                 return;
@@ -358,7 +359,7 @@ impl BranchActor {
         }));
     }
 
-    /// Ended for good: every call that waits is told, every later one too.
+    /// Ends the branch for good: every call ends with this error, and so does every later call.
     fn end(&mut self, why: CallError, context: &mut Context<Self>) {
         if !self.link.close() {
             return;
@@ -373,6 +374,7 @@ impl BranchActor {
         context.stop();
     }
 
+    /// Forgets the other nodes, and tells the watchers that they are offline.
     fn forget_others(&mut self) {
         let gone = self.options.node.with_known(|known| {
             let nodes = known.nodes();
@@ -388,7 +390,7 @@ impl BranchActor {
         tell(&mut self.watchers, change);
     }
 
-    /// The master, as functions that it lends over this link know it.
+    /// The master, as the functions that it lends over this link know it.
     fn lender(&self) -> NodeLender {
         NodeLender { node: Arc::clone(&self.options.node), link: self.link.epoch() }
     }
@@ -442,7 +444,7 @@ impl BranchActor {
         }
     }
 
-    /// Hands an event to its handlers, and those of its run that follow it in the block.
+    /// Hands an event to its handlers, and then the events of its run that follow in the block.
     fn event(&mut self, publish: Publish, frames: Option<&mut Frames>) {
         let Publish { topic, publisher, for_all, groups, payload } = publish;
         let event = Event { topic, publisher, payload };
@@ -468,13 +470,13 @@ impl BranchActor {
         self.tell_watchers(&change);
     }
 
-    /// Answers a request of the master, and those of its run that follow it in the block.
+    /// Answers a request of the master, and then the requests of its run that follow in the block.
     fn request(&mut self, request: Request, now: Instant, frames: Option<&mut Frames>) {
         let Some(wires) = &self.wires else {
             return;
         };
         let Request { callback_id, action, caller, time_left, mut payload, .. } = request;
-        // Also when it is refused: the functions that came with it are given back.
+        // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         if let Err(error) = borrow(&mut payload, &wires.outbox, || self.lender()) {
             return wires.outbox.respond(callback_id, Err(error));
         }
@@ -510,12 +512,12 @@ impl BranchActor {
 
     fn push_event<'a>(&self, frame: impl Into<FrameRef<'a>>) {
         if let Some(wires) = &self.wires {
-            // One that finds no room is counted; the handle waits for room before it comes here.
+            // An event that finds no room is counted; the handle has waited for room before it submitted the event.
             let _ = wires.outbox.push(frame, Kind::Event);
         }
     }
 
-    /// Takes what the handles have submitted, and sends it on its way.
+    /// Takes the submissions of the handles, and carries them out.
     fn flush(&mut self) {
         let mut submissions = std::mem::take(&mut self.submissions);
         let departure = self.options.node.take_submissions(&mut submissions);
@@ -527,6 +529,7 @@ impl BranchActor {
         self.submissions = submissions;
     }
 
+    /// Carries out submissions, in their order.
     fn send_on(&mut self, submissions: &mut Vec<Submission>) {
         let now = Instant::now();
         let mut submissions = submissions.drain(..).peekable();
@@ -563,7 +566,7 @@ impl BranchActor {
         }
     }
 
-    /// Says something that the master answers: now, or with the next bind.
+    /// Tells the master of a change of the actions or subscriptions: now, or with the next bind. Waits for its answer if the link is bound.
     fn tell_master(
         &mut self,
         frame: impl FnOnce(CallbackId) -> Frame,
@@ -577,7 +580,7 @@ impl BranchActor {
         Box::pin(async move { asked.await.and_then(Reply::into_outcome).map(drop) })
     }
 
-    /// Asks the master something over the link.
+    /// Sends the master a request over the link, and gives its reply.
     fn ask_master(
         &mut self,
         frame: impl FnOnce(CallbackId) -> Frame,
@@ -590,7 +593,7 @@ impl BranchActor {
         let mut before = Vec::new();
         let asked = match self.options.node.open_alone(deadline, hook, &mut before) {
             Ok((departure_before, departure)) => {
-                // Submissions of the handles leave before the call that the actor makes after them.
+                // Submissions of the handles leave before the request that the actor makes after them.
                 self.calls.bind(departure_before);
                 self.send_on(&mut before);
                 self.calls.bind(Some(departure));
@@ -636,7 +639,7 @@ impl Actor for BranchActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         if self.link.is_new() {
-            // Started without a bind: there is no master to look for.
+            // The actor was started without a bind, so there is no master to bind to.
             self.end(
                 CallError::new(Code::BIND_ERROR, Fate::NotSent, "a branch is started by binding it"),
                 context,
@@ -662,7 +665,7 @@ impl StreamHandler<FromLink> for BranchActor {
     }
 
     fn finished(&mut self, _: &mut Context<Self>) {
-        // A link that ended has said so; the actor outlives it.
+        // The end of a link came as `Inbound::Lost`; the actor outlives its links.
     }
 }
 
@@ -721,7 +724,7 @@ impl Handler<Subscribe> for BranchActor {
                 None
             }
             SubscribeTo::Topics(key) => {
-                // Told each time, not only for the first handler of a key: the answer says that the master has it now.
+                // Sent for each handler, not only for the first of its key: the answer says that the master knows of the key.
                 self.subscribers.insert(id, key.clone(), subscriber);
                 let say = |callback_id| Frame::Subscribe(meshwork_wire::Subscribe { callback_id, key });
                 Some(self.tell_master(say, context))
@@ -870,7 +873,7 @@ impl Handler<Drain> for BranchActor {
 
     fn handle(&mut self, Drain { within }: Drain, _: &mut Context<Self>) -> Self::Result {
         self.options.node.set_status(Status::Draining);
-        // What was submitted before it has its chance to leave.
+        // Submissions before the drain may still leave.
         self.flush();
         let own = self.calls.len() as u64;
         let mut never_left = 0;
@@ -894,14 +897,14 @@ impl Handler<Drain> for BranchActor {
             node.idle().await;
         };
         let waiting = async move {
-            // Whether they settled in time shows in what is left.
+            // The counts of unanswered requests and unsettled calls show whether all settled in time.
             let _ = tokio::time::timeout(within, settled).await;
         };
         Box::pin(waiting.into_actor(self).then(move |(), this, _| {
             let finished = this.answered() - finished_before;
             let (unanswered, failed) = match &this.wires {
                 Some(wires) => (wires.answering.len() as u64, 0),
-                None => (this.left.unanswered, this.left.failed),
+                None => (this.drain_tally.unanswered, this.drain_tally.failed),
             };
             let unsettled = this.calls.len() as u64;
             let drained = Drained {
@@ -930,6 +933,6 @@ impl Handler<Drain> for BranchActor {
 impl BranchActor {
     /// How many requests that were not answered at once have been answered over this link.
     fn answered(&self) -> u64 {
-        self.wires.as_ref().map_or(self.left.answered, |wires| wires.answering.finished())
+        self.wires.as_ref().map_or(self.drain_tally.answered, |wires| wires.answering.finished())
     }
 }

@@ -1,4 +1,4 @@
-//! The calls of a branch: its own actions answer them, or they leave over the link, or they wait for it.
+//! The calls of a branch: an action of the branch itself answers a call, or the call leaves over the link, or it waits for a link.
 
 use super::link::{draining, ended};
 use crate::answers::answering::Answering;
@@ -23,33 +23,33 @@ use tokio::time::Instant;
 pub(super) struct BranchCalls {
     name: ByteString,
     node: Arc<Node>,
-    /// Those that went over the link have no way of their own.
+    /// A call that went over the link has no [`Destination`].
     pub(super) requests: Rc<RefCell<Requests<Destination>>>,
-    /// Calls of this branch to itself that were not answered at once. They outlive the link.
+    /// Calls of this branch that it answers itself and did not answer at once. They outlive the link.
     pub(super) own_answering: Answering,
-    /// Calls that wait for the link, at most [`WAITING_MAX`].
+    /// Calls that wait for a link, at most [`WAITING_MAX`].
     waiting: VecDeque<Box<Ask>>,
 }
 
-/// The way of a call that has not gone over the link.
+/// The destination of a call that has not gone over the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Destination {
-    /// It waits for the link.
-    Waiting,
-    /// To a responder of this branch.
-    Here,
+    /// The next link, which the call waits for.
+    NextLink,
+    /// A responder of this branch.
+    OwnResponder,
 }
 
-/// Where calls of a branch go that others answer.
+/// The destination out of a branch for calls that other nodes answer.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'a> {
-    /// Over the link, by this outbox.
+    /// The link, by its outbox.
     Link(&'a Outbox),
-    /// Nowhere until there is a link that takes them.
+    /// No destination until there is a link that takes calls: they wait.
     Wait,
-    /// Nowhere: the branch drains, also what it would answer itself.
+    /// No destination: the branch drains, and refuses also the calls that it would answer itself.
     Draining,
-    /// Nowhere: the branch has ended.
+    /// No destination: the branch has ended.
     Ended,
 }
 
@@ -81,7 +81,7 @@ impl BranchCalls {
         }
     }
 
-    /// Sends what was submitted on its way, up to the first submission that is no call.
+    /// Sends or answers the calls at the front of the submissions, up to the first submission that is no call.
     pub(super) fn send_calls(
         &mut self,
         submissions: &mut Peekable<Drain<'_, Submission>>,
@@ -89,7 +89,7 @@ impl BranchCalls {
         path: Path<'_>,
         now: Instant,
     ) {
-        // Most of what is submitted are calls over the link: its outbox is held for as many as follow each other.
+        // Most submissions are calls over the link: the outbox is held for all calls that follow each other.
         let (mut guard, mut refused) = (None, Vec::new());
         while let Some(submission) = submissions.next_if(Submission::is_call) {
             match (submission, path.outbox()) {
@@ -107,7 +107,7 @@ impl BranchCalls {
                     refused.extend(Self::send(ask, guard.get_or_insert_with(|| outbox.hold()), now));
                 }
                 (Submission::Ask(ask), _) => {
-                    // A responder may have something to say over the link.
+                    // The outbox is let go, since a responder may need it.
                     guard = None;
                     self.ask(ask, actions, path, now);
                 }
@@ -118,13 +118,13 @@ impl BranchCalls {
         self.refuse_all(refused);
     }
 
-    /// The action that answers a call of this branch here.
+    /// The action of this branch that answers the call itself, if there is one.
     fn own<'a>(&self, actions: &'a Actions, request: &Request) -> Option<&'a Action> {
         let is_here = request.node.is_empty() || request.node == self.name;
         actions.get(&request.action).filter(|_| is_here)
     }
 
-    /// Sends calls whose frames are written already; gives them back if the link does not take them together.
+    /// Sends calls whose frames are written already; gives all of them back if the outbox refuses them together.
     fn send_frames(&self, mut frames: Frames, guard: &mut OutboxGuard<'_>) -> Result<(), (Frames, Refusal)> {
         let encoded = Encoded::taken(&mut frames.bytes, frames.count, frames.longest);
         match guard.push_encoded(encoded, Kind::Request) {
@@ -136,7 +136,8 @@ impl BranchCalls {
         }
     }
 
-    /// Sends calls whose frames are written, each on its own way. One that is too long does not keep the others from leaving.
+    /// Sends or answers calls whose frames are written already, each for itself: a call that is too long does not keep the other calls from
+    /// leaving. A refusal that concerns all calls ends all.
     fn send_one_by_one(
         &mut self,
         frames: Frames,
@@ -158,7 +159,7 @@ impl BranchCalls {
         }
     }
 
-    /// Sends a call on its way: own responders first, then the link.
+    /// Answers a call with a responder of this branch, or else sends it over the link or lets it wait.
     fn ask(&mut self, ask: Box<Ask>, actions: &Actions, path: Path<'_>, now: Instant) {
         let callback_id = ask.request.callback_id;
         if let Path::Draining = path {
@@ -177,16 +178,16 @@ impl BranchCalls {
         }
     }
 
-    /// Answers a call of this branch to itself.
+    /// Answers a call with an action of this branch.
     fn answer(&mut self, own: &Action, ask: Ask) {
         let Ask { request: Request { callback_id, action, payload, .. }, deadline, .. } = ask;
-        self.requests.borrow_mut().set_destination(callback_id, Destination::Here);
+        self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
         let context = CallContext::new(action, self.name.clone(), deadline.map(Instant::from_std));
         self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
     }
 
-    /// Sends a call over the link; gives it back if the link does not take it. It is refused when the outbox is let go: its caller, and the functions
-    /// in its arguments, may do anything then.
+    /// Sends a call over the link; gives it back if the outbox refuses it. The caller is told when the outbox has been let go, since its code,
+    /// and the end of the functions in its arguments, may need the outbox.
     #[must_use]
     fn send(mut ask: Box<Ask>, guard: &mut OutboxGuard<'_>, now: Instant) -> Option<(Box<Ask>, Refusal)> {
         if let Some(deadline) = ask.deadline {
@@ -202,14 +203,14 @@ impl BranchCalls {
         }
     }
 
-    /// Lets a call wait for the link.
+    /// Lets a call wait for a link, if it may wait and fewer than [`WAITING_MAX`] calls wait.
     fn wait(&mut self, ask: Box<Ask>) {
         let callback_id = ask.request.callback_id;
         if ask.when_down == WhenDown::Fail {
             let error = CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down");
             return self.refuse(callback_id, error);
         }
-        // Those whose callers gave up or were told meanwhile make room.
+        // Calls that were settled or cancelled meanwhile make room.
         if self.waiting.len() >= WAITING_MAX {
             let requests = self.requests.borrow();
             self.waiting.retain(|ask| requests.is_waiting(ask.request.callback_id));
@@ -218,7 +219,7 @@ impl BranchCalls {
             let what = format!("{WAITING_MAX} calls wait for the link already");
             return self.refuse(callback_id, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
         }
-        self.requests.borrow_mut().set_destination(callback_id, Destination::Waiting);
+        self.requests.borrow_mut().set_destination(callback_id, Destination::NextLink);
         self.waiting.push_back(ask);
     }
 
@@ -226,8 +227,8 @@ impl BranchCalls {
         self.requests.borrow_mut().resolve(callback_id, Err(error));
     }
 
-    /// There is a link again: the calls that wait for it leave.
-    pub(super) fn leave(&mut self, outbox: &Outbox, now: Instant) {
+    /// Sends the calls that wait for a link, over a new link.
+    pub(super) fn send_waiting(&mut self, outbox: &Outbox, now: Instant) {
         if self.waiting.is_empty() {
             return;
         }
@@ -235,7 +236,7 @@ impl BranchCalls {
         let mut guard = outbox.hold();
         for ask in std::mem::take(&mut self.waiting) {
             let callback_id = ask.request.callback_id;
-            // Those whose deadline passed have been told.
+            // Callers whose deadline has passed have been told.
             if self.requests.borrow().is_waiting(callback_id) {
                 self.requests.borrow_mut().clear_destination(callback_id);
                 refused.extend(Self::send(ask, &mut guard, now));
@@ -245,7 +246,7 @@ impl BranchCalls {
         self.refuse_all(refused);
     }
 
-    /// Calls a function at the other end of the link that it came over, if that is still there.
+    /// Calls a function at the other end of the link that it came over; `outbox` is none if that link is lost.
     pub(super) fn invoke(&self, invoking: Invoking, outbox: Option<&Outbox>) {
         let Invoking { function, callback_id, invocation, .. } = invoking;
         let Invocation { arguments: payload, within: time_left, wants } = invocation;
@@ -263,21 +264,22 @@ impl BranchCalls {
         }
     }
 
-    /// The caller of a call dropped it.
+    /// Cancels a call that its caller dropped.
     pub(super) fn cancel(&mut self, callback_id: CallbackId, outbox: Option<&Outbox>) {
-        let way = self.requests.borrow_mut().cancel(callback_id);
-        self.stop(callback_id, way, outbox);
+        let destination = self.requests.borrow_mut().cancel(callback_id);
+        self.stop(callback_id, destination, outbox);
     }
 
-    /// Nobody waits for a call any more: the node that runs it is told. A cancel that is lost with its link does no harm: the master
-    /// cancels all that the branch asked when it loses the link; nor does one of a call that went over an earlier link.
-    fn stop(&mut self, callback_id: CallbackId, way: Option<Destination>, outbox: Option<&Outbox>) {
-        match (way, outbox) {
-            (Some(Destination::Here), _) => {
+    /// Stops the work on a call whose caller waits no longer: the node that answers it is told. A cancel that is lost with its link does no
+    /// harm, since the master cancels all requests of the branch when it loses the link. Nor does a cancel of a call that went over an
+    /// earlier link.
+    fn stop(&mut self, callback_id: CallbackId, destination: Option<Destination>, outbox: Option<&Outbox>) {
+        match (destination, outbox) {
+            (Some(Destination::OwnResponder), _) => {
                 self.own_answering.cancel(callback_id);
             }
-            // What it would have sent is let go, and the functions in it.
-            (Some(Destination::Waiting), _) => {
+            // Drops the call with the functions in its arguments.
+            (Some(Destination::NextLink), _) => {
                 self.waiting.retain(|ask| ask.request.callback_id != callback_id)
             }
             (None, Some(outbox)) => outbox.say(&Frame::Cancel(callback_id)),
@@ -287,41 +289,43 @@ impl BranchCalls {
 
     /// Ends the calls whose deadlines have passed.
     pub(super) fn expire(&mut self, now: Instant, outbox: Option<&Outbox>) {
-        let no_reply = |way: Option<&Destination>| {
-            let (fate, what) = match way {
-                Some(Destination::Waiting) => {
+        let no_reply = |destination: Option<&Destination>| {
+            let (fate, what) = match destination {
+                Some(Destination::NextLink) => {
                     (Fate::NotSent, "the link did not come back before the deadline")
                 }
-                Some(Destination::Here) | None => (Fate::Unknown, "no reply came before the deadline"),
+                Some(Destination::OwnResponder) | None => {
+                    (Fate::Unknown, "no reply came before the deadline")
+                }
             };
             CallError::new(Code::REQUEST_TIMEOUT, fate, what)
         };
         let expired = self.requests.borrow_mut().expire(now.into_std(), no_reply);
-        for (callback_id, way) in expired {
-            self.stop(callback_id, way, outbox);
+        for (callback_id, destination) in expired {
+            self.stop(callback_id, destination, outbox);
         }
     }
 
-    /// The link is lost: the calls that went over it end; gives how many.
+    /// Ends the calls that went over a lost link; gives how many.
     pub(super) fn lost(&self, error: &CallError) -> usize {
-        self.requests.borrow_mut().fail_if(|way| way.is_none(), error)
+        self.requests.borrow_mut().fail_if(|destination| destination.is_none(), error)
     }
 
-    /// The branch does not bind again: the calls that wait for a link end; gives how many.
+    /// Ends the calls that wait for a link, when the branch does not bind again; gives how many.
     pub(super) fn wait_no_longer(&mut self, error: &CallError) -> usize {
         self.waiting.clear();
-        self.requests.borrow_mut().fail_if(|way| way == Some(&Destination::Waiting), error)
+        self.requests.borrow_mut().fail_if(|destination| destination == Some(&Destination::NextLink), error)
     }
 
-    /// The branch has ended: all that it called ends.
+    /// Ends all calls, at the end of the branch.
     pub(super) fn end(&mut self, why: &CallError) {
         self.wait_no_longer(why);
-        // The others had left, whatever it is that ends the branch.
+        // The other calls had left, so their fate is unknown, whatever the reason of the end says.
         self.requests.borrow_mut().fail_if(|_| true, &why.clone().with_fate(Fate::Unknown));
         self.own_answering.cancel_all();
     }
 
-    /// How many calls wait for the link.
+    /// How many calls wait for a link.
     pub(super) fn waiting(&self) -> usize {
         let requests = self.requests.borrow();
         self.waiting.iter().filter(|ask| requests.is_waiting(ask.request.callback_id)).count()

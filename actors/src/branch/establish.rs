@@ -1,4 +1,4 @@
-//! The way into a mesh: dial, bind, be let in. It ends with a link that is bound, or with the reason why not.
+//! The bind of a branch: dial the master, send the `Bind`, wait for `Bound`. It ends with a bound link, or with a [`BindError`].
 
 use crate::link::{Address, AddressError, Dial, Link};
 use bytes::BytesMut;
@@ -17,52 +17,52 @@ use tokio_util::codec::FramedRead;
 /// Why a branch could not bind.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The name of the branch is none.
+    /// The name of the branch is not valid.
     #[error("a branch cannot be named so: {0}")]
     Name(#[from] NameError),
-    /// The address is none.
+    /// The address is not valid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Nobody answers at the address. Whether the master runs, and there, is the first thing to look at.
+    /// No connection was made. Check first that the master runs, and listens on this address.
     #[error("no master can be reached at {address}: {source}")]
     Unreachable {
-        /// Where it was looked for.
+        /// The address that was dialled.
         address: Address,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The master said no.
+    /// The master refused the bind.
     #[error("the master at {address} refuses the bind ({code}): {message}")]
     Refused {
-        /// Where the master is.
+        /// The address of the master.
         address: Address,
-        /// Why, as a number.
+        /// The reason, as a code.
         code: Code,
-        /// Why, as a sentence.
+        /// The reason, as a sentence.
         message: String,
-        /// Whether trying again makes sense.
+        /// Whether a later bind may succeed.
         may_return: bool,
     },
     /// The master did not answer in time.
     #[error("the master at {address} did not answer the bind within {within:?}")]
     Timeout {
-        /// Where the master is.
+        /// The address of the master.
         address: Address,
-        /// How long it was waited for.
+        /// How long the branch waited.
         within: Duration,
     },
-    /// What answers at the address does not speak as a master does, or hung up.
+    /// The program at the address does not speak as a master does, or closed the connection.
     #[error("what listens at {address} does not answer as a meshwork master: {reason}")]
     NoMaster {
-        /// Where it listens.
+        /// The address of the program.
         address: Address,
-        /// What it did.
+        /// What the program did wrong.
         reason: String,
     },
 }
 
 impl BindError {
-    /// The number of the error: [`Code::BIND_ERROR`], [`Code::BIND_TIMEOUT`], or what the master said.
+    /// The code of the error: [`Code::BIND_ERROR`], [`Code::BIND_TIMEOUT`], [`Code::BAD_NAME`], or the code of the master.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
@@ -75,7 +75,7 @@ impl BindError {
         }
     }
 
-    /// Whether trying again may help.
+    /// Whether a later bind may succeed.
     #[must_use]
     pub fn may_return(&self) -> bool {
         match self {
@@ -91,28 +91,31 @@ pub(crate) struct Established {
     pub(crate) reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
     pub(crate) writer: WriteHalf<Box<dyn Link>>,
     pub(crate) bound: Bound,
-    /// What the master said meanwhile, in its order.
+    /// The frames that the master sent during the bind, in their order.
     pub(crate) early: Vec<Frame>,
 }
 
-/// What a branch brings into its bind.
-pub(crate) struct Entry {
+/// The content of a bind: the frame, and the offers and subscriptions that follow it.
+pub(crate) struct BindContent {
     pub(crate) bind: Bind,
-    /// What did not fit into it, and the id that the first of the frames for it may use.
+    /// The offers that did not fit into the frame.
     pub(crate) more_offers: Vec<Offer>,
+    /// The subscriptions that did not fit into the frame.
     pub(crate) more_subscriptions: Vec<SubscriptionKey>,
+    /// The longest frame that the branch reads.
     pub(crate) frame_len_max: usize,
+    /// Draws callback ids for the frames that follow.
     pub(crate) draw: Box<dyn Fn() -> CallbackId>,
 }
 
-/// A bind carries so many subscriptions; the others follow.
+/// A bind carries at most so many subscriptions; further ones follow in frames of their own.
 const SUBSCRIPTIONS_PER_BIND_MAX: usize = ACTIONS_PER_FRAME_MAX;
 
-/// A bind, or a register, carries offers of about so many bytes: shapes may be long, and the frame limit before the bind is
-/// not.
+/// A bind, or a register, carries offers of at most about so many bytes: shapes may be long, and only short frames are allowed before the
+/// bind.
 const OFFERS_LEN_MAX: usize = BIND_FRAME_LEN_MAX / 2;
 
-impl Entry {
+impl BindContent {
     pub(crate) fn new(mut bind: Bind, frame_len_max: usize, draw: impl Fn() -> CallbackId + 'static) -> Self {
         let more_offers = bind.offers.split_off(first_frame(&bind.offers));
         let more_subscriptions =
@@ -121,7 +124,7 @@ impl Entry {
     }
 }
 
-/// How many of the offers fit into one frame.
+/// How many offers, from the first one on, fit into one frame.
 fn first_frame(offers: &[Offer]) -> usize {
     let mut len = 0;
     let fitting = offers.iter().take(ACTIONS_PER_FRAME_MAX).take_while(|offer| {
@@ -129,11 +132,11 @@ fn first_frame(offers: &[Offer]) -> usize {
         len += offer.action.len() + shape + 16;
         len <= OFFERS_LEN_MAX
     });
-    // One that is too long by itself is left to the master's frame limit.
+    // An offer that is too long by itself is sent, and meets the frame limit of the master.
     fitting.count().max(usize::from(!offers.is_empty()))
 }
 
-/// The offers in frames.
+/// Puts offers into as many registers as they need.
 pub(crate) fn registers(offers: Vec<Offer>, draw: &dyn Fn() -> CallbackId) -> Vec<Register> {
     let mut registers = Vec::new();
     let mut offers = offers.into_iter();
@@ -150,21 +153,22 @@ pub(crate) fn registers(offers: Vec<Offer>, draw: &dyn Fn() -> CallbackId) -> Ve
 pub(crate) async fn establish(
     dial: &dyn Dial,
     address: &Address,
-    entry: Entry,
+    content: BindContent,
     dial_within: Duration,
     within: Duration,
 ) -> Result<Established, BindError> {
     address.check()?;
-    meshwork_wire::check_node(&entry.bind.name)?;
+    meshwork_wire::check_node(&content.bind.name)?;
     let unreachable = |source| BindError::Unreachable { address: address.clone(), source };
     let link = match tokio::time::timeout(dial_within, dial.dial(address)).await {
         Ok(dialled) => dialled.map_err(unreachable)?,
         Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
     };
     let (read, writer) = tokio::io::split(link);
-    let reader = FramedRead::with_capacity(read, FrameCodec::new(entry.frame_len_max), READ_BUFFER_LEN_START);
+    let reader =
+        FramedRead::with_capacity(read, FrameCodec::new(content.frame_len_max), READ_BUFFER_LEN_START);
     let mut entering = Entering { address, reader, writer, early: Vec::new() };
-    match tokio::time::timeout(within, entering.enter(entry)).await {
+    match tokio::time::timeout(within, entering.enter(content)).await {
         Ok(bound) => {
             let bound = bound?;
             let Entering { reader, writer, early, .. } = entering;
@@ -174,6 +178,7 @@ pub(crate) async fn establish(
     }
 }
 
+/// A bind in progress.
 struct Entering<'a> {
     address: &'a Address,
     reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
@@ -182,8 +187,8 @@ struct Entering<'a> {
 }
 
 impl Entering<'_> {
-    async fn enter(&mut self, entry: Entry) -> Result<Bound, BindError> {
-        let Entry { bind, more_offers, more_subscriptions, draw, .. } = entry;
+    async fn enter(&mut self, content: BindContent) -> Result<Bound, BindError> {
+        let BindContent { bind, more_offers, more_subscriptions, draw, .. } = content;
         self.say(&[Frame::Bind(bind)]).await?;
         let bound = loop {
             if let Some(bound) = self
@@ -202,7 +207,7 @@ impl Entering<'_> {
                 .into_iter()
                 .map(|key| Frame::Subscribe(Subscribe { callback_id: draw(), key })),
         );
-        // One at a time: the master bounds how many it works at.
+        // One frame at a time: the master bounds how many registers and subscribes it works at.
         for frame in frames {
             let asked = match &frame {
                 Frame::Register(register) => register.callback_id,
@@ -237,7 +242,7 @@ impl Entering<'_> {
         written.map_err(|error| self.no_master(&error.to_string()))
     }
 
-    /// Reads one block, and keeps what is not waited for.
+    /// Reads one block; gives the frame that is `wanted`, if it is there, and keeps the other frames in `early`.
     async fn hear<T>(
         &mut self,
         mut wanted: impl FnMut(Frame) -> ControlFlow<T, Frame>,

@@ -1,5 +1,5 @@
-//! Where the link of a branch stands, and what may be done in each place. It decides; `branch.rs` dials, writes and waits. No runtime, no clock, no
-//! socket: moments come in.
+//! The phase of the link of a branch, and what may be done in each phase. It decides; `branch.rs` dials, writes and waits. No runtime, no
+//! clock, no socket: moments come in.
 //!
 //! ```text
 //!            bound                       lost
@@ -9,92 +9,95 @@
 //!                          ▼                           │
 //!                        Leaving ◀─────────────────────┘
 //!
-//!   Each of them ──▶ Closed: drained, refused for good, or its actor has stopped. Nothing leads back.
+//!   Each phase ──▶ Closed: drained, refused for good, or the actor has stopped. Nothing leads back.
 //! ```
 
 use meshwork_wire::limits::HEARTBEATS_MISSED_MAX;
 use meshwork_wire::{CallError, Code, Fate, Frame};
 use std::time::{Duration, Instant};
 
-/// Where the link of a branch stands.
+/// The phase of the link of a branch, and the number of the link.
 pub(super) struct LinkState {
-    place: Place,
-    /// Which link it is: what a lost one still brings is not heard.
+    phase: Phase,
+    /// The number of the link: frames and heartbeats of an earlier link are ignored.
     epoch: u64,
 }
 
-enum Place {
-    /// Not bound yet.
+/// The phase of a link.
+enum Phase {
+    /// The branch is not bound yet.
     New,
-    /// On the way back. What changed since the bind was written is said when it is answered.
+    /// The link is lost, and the branch binds again. Changes since the bind was written are sent as these frames when it is answered.
     Rebinding {
         unsaid: Vec<Frame>,
     },
     Bound(Bound),
-    /// Drained without a link: the calls of the branch to itself are finished, and it does not bind again.
+    /// The branch drains without a link: it finishes the calls that it answers itself, and does not bind again.
     Leaving,
-    /// Ended: drained, or refused for good.
+    /// The branch has ended: drained, refused for good, or its actor has stopped.
     Closed,
 }
 
+/// The state of a bound link.
 struct Bound {
+    /// When the link last brought a block.
     heard: Instant,
     heartbeat: Duration,
-    /// The master takes no more: calls wait for the next link.
+    /// The master takes no more requests: calls wait for the next link.
     master_drains: bool,
-    /// The branch takes no more.
+    /// The branch takes no more requests.
     draining: bool,
 }
 
-/// What becomes of a call of the branch that somebody else answers.
+/// The course of a call of the branch that another node answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Course {
-    /// It leaves over the link.
+    /// The call leaves over the link.
     Leaves,
-    /// It waits for the next link.
+    /// The call waits for the next link.
     Waits,
-    /// It is refused: the branch drains.
+    /// The call is refused: the branch drains.
     Draining,
-    /// It is refused: the branch has ended.
+    /// The call is refused: the branch has ended.
     Ended,
 }
 
-/// What a heartbeat finds.
+/// What is to be done at a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Beat {
-    /// It was of another link.
+    /// Nothing: it is the heartbeat of an earlier link, or the link is not bound.
     Stale,
-    /// The master is asked whether it is there.
+    /// The master is sent a ping.
     Ping,
     /// The master was silent for too long: the link is lost.
     GiveUp,
 }
 
-/// What follows when a link is lost.
+/// What is to be done when a link is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lost {
-    /// Nothing: it was lost before, or there was none.
+    /// Nothing: the link was not bound.
     Nothing,
     /// The branch binds again.
     Rebinds,
-    /// The branch drains, and ends when that has been said.
+    /// The branch drains: it ends when the drain has been answered.
     Leaves,
 }
 
-/// How something is said that the master answers.
+/// How a change of the actions or subscriptions reaches the master.
 #[derive(PartialEq, Debug)]
 pub(super) enum Say {
-    /// Over the link.
+    /// This frame is sent over the link.
     Now(Frame),
-    /// With the next bind: it is kept.
+    /// The next bind has the change in it; or, if that is written already, the frame is sent when the bind is answered.
     WithTheNextBind,
-    /// Not at all: the branch has ended.
+    /// It does not: the branch has ended, or is not bound yet.
     Never,
 }
 
 impl LinkState {
     pub(super) fn new() -> Self {
-        Self { place: Place::New, epoch: 0 }
+        Self { phase: Phase::New, epoch: 0 }
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -102,66 +105,66 @@ impl LinkState {
     }
 
     pub(super) fn is_new(&self) -> bool {
-        matches!(self.place, Place::New)
+        matches!(self.phase, Phase::New)
     }
 
     pub(super) fn is_bound(&self) -> bool {
-        matches!(self.place, Place::Bound(_))
+        matches!(self.phase, Phase::Bound(_))
     }
 
     pub(super) fn is_rebinding(&self) -> bool {
-        matches!(self.place, Place::Rebinding { .. })
+        matches!(self.phase, Phase::Rebinding { .. })
     }
 
-    /// Whether it is bound, or on its way back.
+    /// Whether the branch is bound, or binds again.
     pub(super) fn may_return(&self) -> bool {
         self.is_bound() || self.is_rebinding()
     }
 
     /// Whether requests of the master are refused.
     pub(super) fn is_draining(&self) -> bool {
-        matches!(&self.place, Place::Bound(Bound { draining: true, .. }) | Place::Leaving)
+        matches!(&self.phase, Phase::Bound(Bound { draining: true, .. }) | Phase::Leaving)
     }
 
-    /// Whether the link of that number is there.
+    /// Whether the link of this number is bound.
     pub(super) fn is_link(&self, epoch: u64) -> bool {
         self.is_bound() && epoch == self.epoch
     }
 
-    /// What becomes of a call that somebody else answers.
+    /// The course of a call that another node answers.
     pub(super) fn course(&self) -> Course {
-        match &self.place {
-            Place::Bound(Bound { draining: true, .. }) | Place::Leaving => Course::Draining,
-            Place::Bound(Bound { master_drains: false, .. }) => Course::Leaves,
-            Place::Bound(_) | Place::New | Place::Rebinding { .. } => Course::Waits,
-            Place::Closed => Course::Ended,
+        match &self.phase {
+            Phase::Bound(Bound { draining: true, .. }) | Phase::Leaving => Course::Draining,
+            Phase::Bound(Bound { master_drains: false, .. }) => Course::Leaves,
+            Phase::Bound(_) | Phase::New | Phase::Rebinding { .. } => Course::Waits,
+            Phase::Closed => Course::Ended,
         }
     }
 
-    /// The branch is bound over a new link; gives what is to be said first. The epoch rises. None if it does not bind any more, or is
-    /// bound.
+    /// Notes that the branch is bound over a new link, which raises the epoch; gives the frames that are to be sent first. None if the branch is
+    /// bound already or does not bind any more.
     pub(super) fn bound(&mut self, now: Instant, heartbeat: Duration) -> Option<Vec<Frame>> {
-        let unsaid = match &mut self.place {
-            Place::New => Vec::new(),
-            Place::Rebinding { unsaid } => std::mem::take(unsaid),
-            Place::Bound(_) | Place::Leaving | Place::Closed => return None,
+        let unsaid = match &mut self.phase {
+            Phase::New => Vec::new(),
+            Phase::Rebinding { unsaid } => std::mem::take(unsaid),
+            Phase::Bound(_) | Phase::Leaving | Phase::Closed => return None,
         };
         self.epoch += 1;
-        self.place = Place::Bound(Bound { heard: now, heartbeat, master_drains: false, draining: false });
+        self.phase = Phase::Bound(Bound { heard: now, heartbeat, master_drains: false, draining: false });
         Some(unsaid)
     }
 
-    /// The link brought something.
+    /// Notes that the link brought a block.
     pub(super) fn heard(&mut self, now: Instant) {
-        if let Place::Bound(bound) = &mut self.place {
+        if let Phase::Bound(bound) = &mut self.phase {
             bound.heard = now;
         }
     }
 
-    /// A heartbeat of the link of that number.
+    /// What is to be done at a heartbeat of the link of this number.
     pub(super) fn beat(&self, epoch: u64, now: Instant) -> Beat {
-        match &self.place {
-            Place::Bound(bound) if epoch == self.epoch => {
+        match &self.phase {
+            Phase::Bound(bound) if epoch == self.epoch => {
                 let silent = now.saturating_duration_since(bound.heard);
                 if silent >= bound.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX) {
                     Beat::GiveUp
@@ -173,32 +176,32 @@ impl LinkState {
         }
     }
 
-    /// The master takes no more.
+    /// Notes that the master takes no more requests.
     pub(super) fn master_drains(&mut self) {
-        if let Place::Bound(bound) = &mut self.place {
+        if let Phase::Bound(bound) = &mut self.phase {
             bound.master_drains = true;
         }
     }
 
-    /// The link is lost.
+    /// Notes that the link is lost.
     pub(super) fn lost(&mut self) -> Lost {
-        match &self.place {
-            Place::Bound(Bound { draining: true, .. }) => {
-                self.place = Place::Leaving;
+        match &self.phase {
+            Phase::Bound(Bound { draining: true, .. }) => {
+                self.phase = Phase::Leaving;
                 Lost::Leaves
             }
-            Place::Bound(_) => {
-                self.place = Place::Rebinding { unsaid: Vec::new() };
+            Phase::Bound(_) => {
+                self.phase = Phase::Rebinding { unsaid: Vec::new() };
                 Lost::Rebinds
             }
-            Place::New | Place::Rebinding { .. } | Place::Leaving | Place::Closed => Lost::Nothing,
+            Phase::New | Phase::Rebinding { .. } | Phase::Leaving | Phase::Closed => Lost::Nothing,
         }
     }
 
-    /// A bind is about to be written: it says all that there is to say now. `false` if the branch does not bind again.
+    /// Notes that a bind is about to be written, with all changes so far. `false` if the branch does not bind again.
     pub(super) fn rebinds(&mut self) -> bool {
-        match &mut self.place {
-            Place::Rebinding { unsaid } => {
+        match &mut self.phase {
+            Phase::Rebinding { unsaid } => {
                 unsaid.clear();
                 true
             }
@@ -206,45 +209,46 @@ impl LinkState {
         }
     }
 
-    /// The branch takes no more; `true` if the master is there to be told.
+    /// Notes that the branch takes no more requests; `true` if the link is bound, so that the master can be told.
     pub(super) fn drain(&mut self) -> bool {
-        match &mut self.place {
-            Place::Bound(bound) => {
+        match &mut self.phase {
+            Phase::Bound(bound) => {
                 bound.draining = true;
                 true
             }
-            Place::Rebinding { .. } => {
-                self.place = Place::Leaving;
+            Phase::Rebinding { .. } => {
+                self.phase = Phase::Leaving;
                 false
             }
-            Place::New | Place::Leaving | Place::Closed => false,
+            Phase::New | Phase::Leaving | Phase::Closed => false,
         }
     }
 
-    /// Something that the master should know. While the branch is on its way back it is kept: bounded by the actions and patterns that a node may have.
+    /// Takes a frame about a change that the master must know. While the branch binds again the frame is kept: bounded by the actions and
+    /// patterns that a node may have.
     pub(super) fn say(&mut self, frame: Frame) -> Say {
-        match &mut self.place {
-            Place::Bound(_) => Say::Now(frame),
-            Place::Rebinding { unsaid } => {
+        match &mut self.phase {
+            Phase::Bound(_) => Say::Now(frame),
+            Phase::Rebinding { unsaid } => {
                 unsaid.push(frame);
                 Say::WithTheNextBind
             }
-            Place::New | Place::Leaving | Place::Closed => Say::Never,
+            Phase::New | Phase::Leaving | Phase::Closed => Say::Never,
         }
     }
 
-    /// The branch has ended; `false` if it had before.
+    /// Notes that the branch has ended; `false` if it had ended before.
     pub(super) fn close(&mut self) -> bool {
-        !matches!(std::mem::replace(&mut self.place, Place::Closed), Place::Closed)
+        !matches!(std::mem::replace(&mut self.phase, Phase::Closed), Phase::Closed)
     }
 }
 
-/// Why a call of a branch that drains is refused.
+/// The error of a call that a draining branch refuses.
 pub(super) fn draining() -> CallError {
     CallError::new(Code::DRAINING, Fate::NotSent, "this branch is draining")
 }
 
-/// Why a branch that has ended does nothing more.
+/// The error of everything that a branch is asked for after its end.
 pub(super) fn ended() -> CallError {
     CallError::new(Code::LINK_LOST, Fate::NotSent, "the branch has ended")
 }
@@ -261,7 +265,7 @@ mod tests {
     enum Step {
         Bound,
         Heard,
-        /// A heartbeat of the link so many links ago.
+        /// A heartbeat of the link that was bound so many links before this one.
         Beat(u64),
         Wait(u64),
         MasterDrains,
@@ -298,12 +302,12 @@ mod tests {
     }
 
     fn at(link: &LinkState) -> At {
-        match &link.place {
-            Place::New => At::New,
-            Place::Rebinding { .. } => At::Rebinding,
-            Place::Bound(_) => At::Bound,
-            Place::Leaving => At::Leaving,
-            Place::Closed => At::Closed,
+        match &link.phase {
+            Phase::New => At::New,
+            Phase::Rebinding { .. } => At::Rebinding,
+            Phase::Bound(_) => At::Bound,
+            Phase::Leaving => At::Leaving,
+            Phase::Closed => At::Closed,
         }
     }
 
@@ -364,7 +368,7 @@ mod tests {
                 ),
                 Step::Rebinds => {
                     assert_eq!(self.link.rebinds(), before == At::Rebinding);
-                    // The bind says it.
+                    // The bind contains the changes.
                     self.unsaid.clear();
                 }
                 Step::Drain => {
@@ -407,7 +411,7 @@ mod tests {
             let is = |it: At| now == it;
             assert_eq!((link.is_new(), link.is_bound()), (is(At::New), is(At::Bound)));
             assert_eq!(
-                (link.is_rebinding(), matches!(link.place, Place::Closed)),
+                (link.is_rebinding(), matches!(link.phase, Phase::Closed)),
                 (is(At::Rebinding), is(At::Closed))
             );
             assert_eq!(link.may_return(), is(At::Bound) || is(At::Rebinding));
@@ -429,7 +433,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_link_goes_from_place_to_place_as_it_is_drawn(steps in steps()) {
+        fn a_link_goes_from_phase_to_phase_as_it_is_drawn(steps in steps()) {
             let now = Instant::now();
             let mut model = Model {
                 link: LinkState::new(),
