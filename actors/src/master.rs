@@ -1,10 +1,10 @@
-//! The process that branches bind to. It listens, starts a session for each connection, and is itself a node: it calls,
-//! responds, subscribes, publishes. It takes [`Listen`], [`Flush`] and the other messages of `node/mailboxes.rs`, [`Replies`] from
-//! sessions that it asked, and [`Drain`].
+//! The master: the process that branches bind to. It listens, starts a session for each connection, and is itself a node: it calls,
+//! responds, subscribes, publishes. It takes [`Listen`], [`Flush`] and the other messages of `node/mailboxes.rs`, among them [`Drain`],
+//! and [`Replies`] from the sessions that it forwarded requests to.
 
 mod accept;
 mod admission;
-mod batches;
+mod bundles;
 mod calls;
 mod dispatch;
 mod forwarded;
@@ -65,7 +65,7 @@ pub struct MasterActor {
     running: Option<Master>,
 }
 
-/// A master that runs.
+/// The state of a master that has started.
 struct Master {
     shared: Arc<MasterShared>,
     calls: MasterCalls,
@@ -80,7 +80,7 @@ struct Master {
 pub struct Attach;
 
 impl MasterActor {
-    /// A master that lets everyone bind, listens nowhere and answers nothing yet.
+    /// A master without actions, which lets every branch bind and listens on no address yet.
     #[must_use]
     pub fn new(name: impl Into<ByteString>) -> Self {
         let name = name.into();
@@ -100,22 +100,22 @@ impl MasterActor {
         }
     }
 
-    /// Lets in only who shows this token. It is compared in constant time.
+    /// Lets in only branches that show this token, which is compared in constant time. Default: every branch.
     #[must_use]
     pub fn token(mut self, token: impl Into<ByteString>) -> Self {
         self.config.token = Some(token.into());
         self
     }
 
-    /// Lets in the branches that this recipient lets in; its [`Permissions`] says what each may do. It has the rest of the bind deadline
-    /// to answer. With a token too, the token is checked first.
+    /// Lets in the branches that this recipient lets in, each with the [`Permissions`] that it answers. The recipient has the rest of the bind
+    /// deadline to answer. If the master has a [token](Self::token) too, the token is checked first.
     #[must_use]
     pub fn authenticate(mut self, recipient: Recipient<Authenticate>) -> Self {
         self.config.authenticate = Some(recipient);
         self
     }
 
-    /// Lets its sessions live elsewhere. Default: on its own arbiter.
+    /// Starts the sessions through this spawner, on other arbiters. Default: on the arbiter of the master.
     #[must_use]
     pub fn session_spawner(mut self, spawner: impl SessionSpawner) -> Self {
         self.config.spawner = Some(Arc::new(spawner));
@@ -136,14 +136,14 @@ impl MasterActor {
         self
     }
 
-    /// How often a branch must say something; after three silent beats its link is given up. Default: 5 s; at least 10 ms.
+    /// How often a branch must send something; after three silent heartbeats its link is given up. Default: 5 s; at least 10 ms.
     #[must_use]
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.config.heartbeat = every.max(HEARTBEAT_EVERY_MIN);
         self
     }
 
-    /// The longest frame that a bound branch may send, in bytes. Default and most: 16 MiB. What is longer ends the link.
+    /// The longest frame that a bound branch may send, in bytes. Default and most: 16 MiB. A longer frame ends the link.
     #[must_use]
     pub fn frame_len_max(mut self, len: usize) -> Self {
         self.config.frame_len_max = len.min(FRAME_LEN_MAX);
@@ -160,16 +160,16 @@ impl MasterActor {
         self.running.as_mut().expect("it is made in `started`, before anything else")
     }
 
-    /// Ends a turn: asks the registry about all new actions, and sends the messages of the turn to the sessions.
-    fn end_turn(&mut self, context: &mut Context<Self>) {
+    /// Ends the handling of a message: asks the registry about all new actions, and sends the messages to the sessions.
+    fn end_message(&mut self, context: &mut Context<Self>) {
         let this = self.running();
-        let unasked = this.calls.take_unasked();
+        let lookups = this.calls.take_lookups();
         this.calls.send();
-        if !unasked.is_empty() {
-            let asking = this.shared.registry.send(registry::Lookup { actions: unasked.clone() });
+        if !lookups.is_empty() {
+            let asking = this.shared.registry.send(registry::Lookup { actions: lookups.clone() });
             context.spawn(asking.into_actor(self).map(move |found, this, context| {
-                this.running().calls.looked_up(unasked, found.unwrap_or_default());
-                this.end_turn(context);
+                this.running().calls.looked_up(lookups, found.unwrap_or_default());
+                this.end_message(context);
             }));
         }
         self.set_alarm(context);
@@ -182,7 +182,7 @@ impl MasterActor {
                 let running = this.running();
                 running.alarm.rang();
                 running.calls.expire(Instant::now().into_std());
-                this.end_turn(context);
+                this.end_message(context);
             });
         }
     }
@@ -216,7 +216,7 @@ impl Actor for MasterActor {
             submissions: Vec::new(),
             alarm: Alarm::default(),
         });
-        // The master knows of its branches as they know of each other.
+        // The master keeps the cache of other nodes that a branch keeps.
         let node = Arc::clone(&self.options.node);
         let follow = move |change: &Change| {
             if change.news().session != MASTER {
@@ -290,7 +290,7 @@ impl Handler<Flush> for MasterActor {
         for submission in submissions.drain(..) {
             match submission {
                 Submission::Ask(ask) => calls.ask(*ask),
-                // Callers write no frames where there is no link.
+                // A master has no link of its own, so callers write no frames.
                 Submission::Frames(_) => {}
                 Submission::Cancel(callback_id) => calls.cancel(callback_id),
                 Submission::Invoke(invoking) => calls.invoke(*invoking),
@@ -316,7 +316,7 @@ impl Handler<Flush> for MasterActor {
         if asks {
             self.options.limits.busy_poll.asked();
         }
-        self.end_turn(context);
+        self.end_message(context);
     }
 }
 
@@ -453,7 +453,7 @@ impl Handler<Drain> for MasterActor {
             let draining =
                 sessions.iter().map(|session| session.mailboxes().drain.send(handle::Drain { within }));
             let mut drained = Drained::default();
-            // The master's own calls and those of its branches have the same time.
+            // The calls of the master and the calls of its branches are waited for together.
             let own_calls = tokio::time::timeout(within, node.idle());
             let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
             for of_session in of_sessions.into_iter().flatten() {

@@ -40,16 +40,16 @@ pub(super) enum Destination {
     OwnResponder,
 }
 
-/// The destination out of a branch for calls that other nodes answer.
+/// The way out of a branch for calls that other nodes answer.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'a> {
     /// The link, by its outbox.
     Link(&'a Outbox),
-    /// No destination until there is a link that takes calls: they wait.
+    /// No way until there is a link that takes calls: they wait.
     Wait,
-    /// No destination: the branch drains, and refuses also the calls that it would answer itself.
+    /// No way: the branch drains, and refuses also the calls that it would answer itself.
     Draining,
-    /// No destination: the branch has ended.
+    /// No way: the branch has ended.
     Ended,
 }
 

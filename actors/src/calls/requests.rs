@@ -615,7 +615,7 @@ mod tests {
         leave(&lock, &mut requests);
         assert!(lock.lock(|in_flight| in_flight.forget(id)).waited());
         requests.resolve(id, reply(1));
-        assert_eq!(requests.len(), 1, "its cancel is on the destination");
+        assert_eq!(requests.len(), 1, "its cancel is on the way");
         requests.cancel(id);
         requests.resolve(id, reply(2));
         assert_eq!((requests.len(), requests.pool.len()), (0, 1));
@@ -720,7 +720,7 @@ mod tests {
             }
             requests.end_row();
         });
-        catch_unwind(row).expect("it set_destination no further");
+        catch_unwind(row).expect("it goes no further");
         assert_eq!((&*before.1.lock().unwrap(), &*behind.1.lock().unwrap()), (&vec![Ok(1)], &vec![Ok(3)]));
         assert_eq!((requests.len(), requests.pool.len()), (0, 1));
     }

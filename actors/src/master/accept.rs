@@ -1,4 +1,4 @@
-//! A listener of a master: it takes connections in, and starts a session for each.
+//! A listener of a master: it accepts connections, and starts a session for each.
 
 use super::permissions::Permissions;
 use super::session::SessionActor;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Starts a session for every connection.
+/// Accepts connections without an end, and starts a session for each.
 pub(super) async fn accept(
     mut acceptor: Box<dyn Accept>,
     master: Arc<MasterShared>,
@@ -28,7 +28,7 @@ pub(super) async fn accept(
                 start_session(&master, link, peer, admitted.clone());
             }
             Err(error) => {
-                // Out of file descriptors, or a peer that was gone before it was taken in: neither ends the listener.
+                // There is no file descriptor left, or the peer has gone before it was accepted: neither ends the listener.
                 log::warn!("a connection could not be taken in at {}: {error}", acceptor.address());
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
@@ -36,7 +36,7 @@ pub(super) async fn accept(
     }
 }
 
-/// How long a listener rests after it could not take a connection in: long enough not to spin, short enough not to be felt.
+/// How long a listener rests after it could not accept a connection: long enough not to spin, short enough to go unnoticed.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 fn start_session(

@@ -1,11 +1,11 @@
-//! Whether a branch may bind: the token is checked first, then the recipient that checks identities is asked.
+//! Whether a branch may bind: the master checks the token first, then asks the recipient that checks identities.
 
 use super::permissions::{Authenticate, Permissions};
 use super::surroundings::Config;
 use futures::future::LocalBoxFuture;
 use subtle::ConstantTimeEq;
 
-/// Whether a branch may bind, and what it may do then.
+/// Checks whether a branch may bind; gives its permissions, or the reason why it may not.
 pub(crate) fn authenticate(
     config: &Config,
     asked: Authenticate,

@@ -1,7 +1,7 @@
-//! The calls that the master itself makes: of its own actions, of those that branches offer, and of functions that branches lent. A
-//! value with methods; `master.rs` hands it what its handles submit and what sessions reply.
+//! The calls that the master itself makes: of its own actions, of actions that branches offer, and of functions that branches lent. A
+//! value with methods; `master.rs` hands it the submissions of the handles and the replies of the sessions.
 
-use super::batches::push_to;
+use super::bundles::push_to;
 use super::dispatch::{Dispatch, Routed, WaitsAt};
 use super::forwarded::{Forwarded, MASTER, Outgoing, Replied, Target};
 use super::handle::{ForwardingCaller, Release, Replies, SessionHandle};
@@ -29,21 +29,21 @@ pub(super) struct MasterCalls {
     me: Arc<ForwardingCaller>,
     requests: Rc<RefCell<Requests<Destination>>>,
     dispatch: Dispatch<SessionHandle>,
-    /// The calls whose actions the registry is asked for. Bounded by what is in flight.
+    /// The calls whose actions the registry is asked about. Bounded by the calls in flight.
     waiting: HashMap<CallbackId, WaitsAt>,
-    /// Calls of the master to itself that were not answered at once.
+    /// Calls of the master that it answers itself and did not answer at once.
     answering: Answering,
     outgoing: Outgoing<SessionHandle, Recipient<Replies>>,
-    /// Functions that are needed no more. Sent last, so that none overtakes a call of it.
+    /// Functions that the master has released. Sent last, so that no release overtakes a call of its function.
     releases: Vec<(SessionHandle, CallbackId)>,
     draining: bool,
 }
 
-/// The way of a call of the master; one that still waits for the registry has none.
+/// The destination of a call of the master; a call that still waits for the registry has none.
 enum Destination {
-    /// To a responder of the master.
-    Here,
-    /// Over a session, by the id that was drawn there.
+    /// A responder of the master.
+    OwnResponder,
+    /// The branch of a session, by the id that was drawn there.
     Session(SessionHandle, CallbackId),
 }
 
@@ -70,7 +70,7 @@ impl MasterCalls {
         }
     }
 
-    /// Sends a call on its way, or lets it wait for the registry.
+    /// Answers a call, forwards it, or lets it wait for the registry.
     pub(super) fn ask(&mut self, ask: Ask) {
         let Ask { request, deadline, .. } = ask;
         let callback_id = request.callback_id;
@@ -90,7 +90,7 @@ impl MasterCalls {
         }
     }
 
-    /// Calls a function of the branch of a session.
+    /// Calls a function that the branch of a session lent.
     pub(super) fn invoke(&mut self, invoking: Invoking) {
         let Invoking { link, function, callback_id, deadline, invocation } = invoking;
         let Invocation { arguments, wants, .. } = invocation;
@@ -103,8 +103,8 @@ impl MasterCalls {
         let id_at_provider = to.next_id();
         let id_at_caller = match callback_id {
             Some(callback_id) => {
-                let way = Destination::Session(to.clone(), id_at_provider);
-                self.requests.borrow_mut().set_destination(callback_id, way);
+                let destination = Destination::Session(to.clone(), id_at_provider);
+                self.requests.borrow_mut().set_destination(callback_id, destination);
                 callback_id
             }
             None if to.begin_notification() => id_at_provider,
@@ -119,22 +119,22 @@ impl MasterCalls {
         push_to(&mut self.outgoing.forwards, is, || Rc::new(to.clone()), forwarded, 0);
     }
 
-    /// Gives a function back to the branch of a session, if that is still there.
+    /// Releases a function of the branch of a session, unless the session has ended.
     pub(super) fn release(&mut self, session: u64, function: CallbackId) {
         self.releases.extend(self.shared.session(SessionId(session)).map(|session| (session, function)));
     }
 
-    /// The caller gave up.
+    /// Cancels a call that its caller dropped.
     pub(super) fn cancel(&mut self, callback_id: CallbackId) {
-        let way = self.requests.borrow_mut().cancel(callback_id);
-        self.stop(callback_id, way);
+        let destination = self.requests.borrow_mut().cancel(callback_id);
+        self.stop(callback_id, destination);
     }
 
     fn refuse(&self, callback_id: CallbackId, error: CallError) {
         self.requests.borrow_mut().resolve(callback_id, Err(error));
     }
 
-    /// Takes what the registry says about actions that it was asked for: the calls that waited go on.
+    /// Takes the answers of the registry: the calls that waited for the actions are answered, forwarded or refused.
     pub(super) fn looked_up(&mut self, actions: Vec<ByteString>, found: Vec<Found>) {
         let found = found.into_iter().chain(std::iter::repeat(Found::Nowhere));
         for (action, found) in actions.into_iter().zip(found) {
@@ -149,7 +149,7 @@ impl MasterCalls {
         }
     }
 
-    /// Takes outcomes of calls that were forwarded.
+    /// Takes the outcomes of calls that were forwarded.
     pub(super) fn replied(&mut self, replies: Vec<Replied>) {
         let mut requests = self.requests.borrow_mut();
         for Replied { id_at_caller, outcome, .. } in replies {
@@ -160,14 +160,14 @@ impl MasterCalls {
 
     /// Ends the calls whose deadlines have passed.
     pub(super) fn expire(&mut self, now: Instant) {
-        let no_reply = |way: Option<&Destination>| {
-            // One without a way still waits for the registry.
-            let fate = if way.is_some() { Fate::Unknown } else { Fate::NotSent };
+        let no_reply = |destination: Option<&Destination>| {
+            // A call without a destination still waits for the registry.
+            let fate = if destination.is_some() { Fate::Unknown } else { Fate::NotSent };
             CallError::new(Code::REQUEST_TIMEOUT, fate, "no reply came before the deadline")
         };
         let expired = self.requests.borrow_mut().expire(now, no_reply);
-        for (callback_id, way) in expired {
-            self.stop(callback_id, way);
+        for (callback_id, destination) in expired {
+            self.stop(callback_id, destination);
         }
     }
 
@@ -175,14 +175,14 @@ impl MasterCalls {
         self.requests.borrow_mut().next_deadline()
     }
 
-    /// The actions that the registry is to be asked for.
-    pub(super) fn take_unasked(&mut self) -> Vec<ByteString> {
-        self.dispatch.take_unasked()
+    /// Takes the actions that the registry is to be asked about.
+    pub(super) fn take_lookups(&mut self) -> Vec<ByteString> {
+        self.dispatch.take_lookups()
     }
 
-    /// Sends what the calls of a turn made: one message for each session.
+    /// Sends the messages that the calls have made: one for each session, and one for each release.
     pub(super) fn send(&mut self) {
-        self.dispatch.end_turn();
+        self.dispatch.end_message();
         self.outgoing.send(MASTER, Some(&self.me));
         for (session, function) in self.releases.drain(..) {
             #[expect(
@@ -193,12 +193,12 @@ impl MasterCalls {
         }
     }
 
-    /// Takes no more calls.
+    /// Refuses all further calls.
     pub(super) fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Ends every call with this error; gives how many there were.
+    /// Ends every call with this error; gives how many.
     pub(super) fn fail_all(&mut self, error: &CallError) -> usize {
         self.requests.borrow_mut().fail_if(|_| true, error)
     }
@@ -212,10 +212,10 @@ impl MasterCalls {
         self.answering.len()
     }
 
-    /// Nobody waits for a call any more: the node that answers it is told.
-    fn stop(&mut self, callback_id: CallbackId, way: Option<Destination>) {
-        match way {
-            Some(Destination::Here) => {
+    /// Stops the work on a call whose caller waits no longer: the node that answers it is told.
+    fn stop(&mut self, callback_id: CallbackId, destination: Option<Destination>) {
+        match destination {
+            Some(Destination::OwnResponder) => {
                 self.answering.cancel(callback_id);
             }
             Some(Destination::Session(session, id_at_provider)) => {
@@ -232,7 +232,7 @@ impl MasterCalls {
     }
 }
 
-/// Sends a call on its way.
+/// Answers, forwards or refuses a call that was routed.
 fn send_to(
     routed: Routed<'_, SessionHandle>,
     request: Request,
@@ -245,7 +245,7 @@ fn send_to(
     let Request { callback_id, action, node, payload, .. } = request;
     match routed {
         Routed::Own(own) => {
-            requests.borrow_mut().set_destination(callback_id, Destination::Here);
+            requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
             let caller = me.clone();
             let context = CallContext::new(action, caller, deadline.map(tokio::time::Instant::from_std));
             answering.start(own, (&payload).into(), &context, callback_id, requests);

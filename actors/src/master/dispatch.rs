@@ -1,6 +1,6 @@
-//! Who gets a request: the master itself if it answers the action, else one of the branches that offer it. A session uses this for the
-//! requests of its branch, the master for its own. A route that was looked up is kept; requests for other actions wait here until the
-//! registry has been asked, once for all of a block. It decides; the actor that owns it asks the registry.
+//! Routes requests: to the master itself if it answers the action, else to one of the branches that offer it. A session uses this for the
+//! requests of its branch, the master for its own calls. A route that was looked up is kept; a request for an action without a route waits
+//! here until the registry has been asked, once for all actions of a block. It decides; the actor that owns it asks the registry.
 
 use super::registry::route::{Balance, Found, NoProvider, Provider, Providers, Route};
 use crate::answers::Action;
@@ -16,14 +16,15 @@ pub(crate) struct Dispatch<P> {
     balance: Balance,
     /// At most [`ROUTE_CACHE_MAX`].
     routes: HashMap<ByteString, Arc<Route<P>>>,
-    /// The route of the last request of this turn: most requests of a block are for one action.
+    /// The route of the last request of this message: most requests of a block are for one action.
     last: Option<(ByteString, arc_swap::Guard<Arc<Providers<P>>>)>,
-    /// Requests for actions of which the registry is being asked, in the order in which they came; none in the place of a request that
-    /// was cancelled. Bounded by what its owner may have in flight, which counts `cancelled` too.
+    /// The requests that wait, by the actions that the registry is asked about, in the order in which they came; none instead of a request that
+    /// was cancelled. Bounded by the requests that the owner may have in flight, among which it counts `cancelled`.
     waiting: HashMap<ByteString, Vec<Option<Box<Waiting>>>>,
+    /// How many entries of `waiting` are of cancelled requests.
     cancelled: usize,
-    /// The actions among them of which the registry has not been asked yet.
-    unasked: Vec<ByteString>,
+    /// The actions in `waiting` that the registry has not been asked about yet.
+    lookups: Vec<ByteString>,
 }
 
 /// A request that waits for its route.
@@ -32,26 +33,26 @@ pub(crate) struct Waiting {
     pub(crate) deadline: Option<Instant>,
 }
 
-/// Where a request waits: kept by the entry of the request, so that a cancel finds it.
+/// The key of a waiting request: kept by the owner, so that a cancel finds the request.
 pub(crate) struct WaitsAt {
     action: ByteString,
     index: usize,
 }
 
-/// Who gets a request.
+/// The receiver of a request.
 pub(crate) enum Routed<'a, P> {
     /// The master itself.
     Own(&'a Action),
     /// A branch.
     Provider(&'a P),
-    /// Nobody, for this reason.
+    /// None: the request is refused for this reason.
     Nowhere(NoProvider),
 }
 
-/// An action that the registry has answered for.
+/// The answer of the registry for one action, with the requests that waited for it.
 pub(crate) struct LookedUp<P> {
     providers: Option<arc_swap::Guard<Arc<Providers<P>>>>,
-    /// The requests that waited and were not cancelled meanwhile.
+    /// The requests that waited; none instead of a request that was cancelled.
     pub(crate) requests: Vec<Option<Box<Waiting>>>,
 }
 
@@ -64,15 +65,15 @@ impl<P: Provider> Dispatch<P> {
             last: None,
             waiting: HashMap::new(),
             cancelled: 0,
-            unasked: Vec::new(),
+            lookups: Vec::new(),
         }
     }
 
-    /// Chooses who gets a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
+    /// Chooses the receiver of a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
     #[inline]
     pub(crate) fn route(&mut self, action: &ByteString, node: &str) -> Option<Routed<'_, P>> {
         if self.last.as_ref().is_none_or(|(last, _)| last != action) {
-            // A request does not overtake earlier ones for the action.
+            // A request does not overtake earlier requests for its action.
             if !self.waiting.is_empty() && self.waiting.contains_key(action) {
                 return None;
             }
@@ -83,7 +84,7 @@ impl<P: Provider> Dispatch<P> {
         (!providers.is_empty()).then(|| choose(providers, &self.master, self.balance, node))
     }
 
-    /// The master's own answer to the action that was routed last.
+    /// The action of the master that answers the request that was routed last.
     pub(crate) fn own(&self) -> Option<&Action> {
         self.last.as_ref().and_then(|(_, providers)| providers.own())
     }
@@ -95,7 +96,7 @@ impl<P: Provider> Dispatch<P> {
             Some((action, _)) => action.clone(),
             None => {
                 let action = ByteString::from(&*request.action);
-                self.unasked.push(action.clone());
+                self.lookups.push(action.clone());
                 action
             }
         };
@@ -112,14 +113,14 @@ impl<P: Provider> Dispatch<P> {
         }
     }
 
-    /// How many places cancelled requests still take: an action's are free when the registry has answered.
+    /// How many cancelled requests still take room among the waiting ones, until the registry has answered for their actions.
     pub(crate) fn cancelled(&self) -> usize {
         self.cancelled
     }
 
-    /// The actions that the registry is to be asked for now.
-    pub(crate) fn take_unasked(&mut self) -> Vec<ByteString> {
-        std::mem::take(&mut self.unasked)
+    /// Takes the actions that the registry is to be asked about now.
+    pub(crate) fn take_lookups(&mut self) -> Vec<ByteString> {
+        std::mem::take(&mut self.lookups)
     }
 
     /// Takes the answer of the registry for one action; gives the requests that waited for it.
@@ -136,7 +137,7 @@ impl<P: Provider> Dispatch<P> {
         LookedUp { providers, requests }
     }
 
-    /// Chooses who gets a request whose action was looked up.
+    /// Chooses the receiver of a request whose action was looked up.
     pub(crate) fn route_found<'a>(&self, found: &'a LookedUp<P>, node: &str) -> Routed<'a, P> {
         match &found.providers {
             Some(providers) => choose(providers, &self.master, self.balance, node),
@@ -144,20 +145,20 @@ impl<P: Provider> Dispatch<P> {
         }
     }
 
-    /// Ends a turn: in the next one each route is looked at anew.
-    pub(crate) fn end_turn(&mut self) {
+    /// Ends the handling of a block, or another message: while the next one is handled, each route is looked at anew.
+    pub(crate) fn end_message(&mut self) {
         self.last = None;
     }
 
     /// Drops the requests that wait.
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
-        self.unasked.clear();
+        self.lookups.clear();
         self.cancelled = 0;
         self.last = None;
     }
 
-    /// How many requests wait, or did when they were cancelled.
+    /// How many requests wait, the cancelled ones included.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.values().map(Vec::len).sum()

@@ -1,7 +1,7 @@
 //! Requests that a session or the master forwards to another session, and their outcomes. Values only; `handle.rs` has the messages
 //! that carry them.
 
-use super::batches::Batches;
+use super::bundles::Bundles;
 use crate::link::refusal::gone;
 use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Outcome, Payload, SessionId, Wants};
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use std::time::Instant;
 /// The session id under which a master speaks of itself; its sessions are counted from one.
 pub(crate) const MASTER: SessionId = SessionId(0);
 
-/// The session, or the master, that forwards requests. `M` is the mailbox that takes their outcomes.
+/// The caller of forwarded requests: the session of the branch that made them, or the master. `M` is the mailbox that takes their outcomes.
 pub(crate) struct Caller<M> {
     /// The session, or [`MASTER`].
     pub(crate) id: SessionId,
-    /// The name of its node, as the responder is told.
+    /// The name of the branch, or of the master, as the responder is told.
     pub(crate) name: ByteString,
     pub(crate) mailbox: M,
 }
 
 /// One request on its way to the session of its provider.
 pub(crate) struct Forwarded {
-    /// The id that its caller knows it by: the branch of the session that forwards it, or the master.
+    /// The id that the branch of the calling session, or the master, gave the request.
     pub(crate) id_at_caller: CallbackId,
     /// The id that was drawn at the provider's session.
     pub(crate) id_at_provider: CallbackId,
@@ -33,25 +33,25 @@ pub(crate) struct Forwarded {
 /// The target of a forwarded request.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Target {
-    /// An action that the branch offers.
+    /// An action that the branch of the provider offers.
     Action(ByteString),
-    /// A function that the branch lent. Its caller waits for a result, the end, or nothing.
+    /// A function that the branch lent. Its caller waits for a result, for the end of the call, or for nothing.
     Function(CallbackId, Wants),
 }
 
 /// The outcome of a forwarded request, on its way back.
 pub(crate) struct Replied {
     pub(crate) id_at_caller: CallbackId,
-    /// Tells the request from a later one under its id: a branch may use an id again when it has cancelled the request.
+    /// Tells the request from a later request under its id: a branch may use an id again when it has cancelled the request.
     pub(crate) id_at_provider: CallbackId,
     pub(crate) outcome: Outcome,
 }
 
-/// The messages to other sessions that one block of frames, or one message, gives rise to: one for each receiver.
+/// The messages to other sessions that come of one block of frames, or one message: one for each receiver.
 pub(crate) struct Outgoing<P, M> {
-    pub(crate) forwards: Batches<P, Forwarded>,
-    pub(crate) replies: Batches<Arc<Caller<M>>, Replied>,
-    pub(crate) cancels: Batches<P, CallbackId>,
+    pub(crate) forwards: Bundles<P, Forwarded>,
+    pub(crate) replies: Bundles<Arc<Caller<M>>, Replied>,
+    pub(crate) cancels: Bundles<P, CallbackId>,
 }
 
 impl<P, M> Default for Outgoing<P, M> {
@@ -61,13 +61,14 @@ impl<P, M> Default for Outgoing<P, M> {
 }
 
 impl Forwarded {
-    /// Whether nobody waits for its outcome.
+    /// Whether the caller waits for no outcome.
     pub(crate) fn is_notification(&self) -> bool {
         self.target.is_notification()
     }
 }
 
 impl Target {
+    /// Whether the caller waits for no outcome.
     pub(crate) fn is_notification(&self) -> bool {
         matches!(self, Target::Function(_, Wants::Nothing))
     }

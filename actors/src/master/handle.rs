@@ -1,5 +1,5 @@
-//! A session as the others see it: the registry, the router, the master and the other sessions hold a [`SessionHandle`], and send
-//! these messages. The handle holds recipients and not the actor's address, so its holders need to know no session actor.
+//! A session as other actors see it: the registry, the router, the master and other sessions hold a [`SessionHandle`], and send these
+//! messages. The handle holds recipients and not the address of the actor, so its holders need not know the session actor.
 
 use super::forwarded::{Caller, Forwarded, Outgoing, Replied};
 use super::registry::route::Provider;
@@ -11,23 +11,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// A session as the others see it. Clones share it.
+/// A handle on a session, for the other actors. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct SessionHandle(Arc<Shared>);
 
+/// The state of a session that its handles share.
 struct Shared {
     id: SessionId,
-    /// Set when the bind is checked.
+    /// The session as the caller of forwarded requests. Set when the bind is checked.
     caller: OnceLock<Arc<ForwardingCaller>>,
     peer: String,
     mailboxes: SessionMailboxes,
     outbox: Outbox,
+    /// The next id of a request to the branch.
     next_id: AtomicU64,
+    /// How many requests to the branch are in flight.
     in_flight: AtomicUsize,
     in_flight_max: usize,
-    /// How many calls of functions of the branch, that nobody waits for, are on their way here.
+    /// How many notifications are on their way here: calls of functions of the branch whose callers wait for no outcome.
     notifications: AtomicUsize,
+    /// Whether the branch takes requests.
     taking: AtomicBool,
+    /// Whether the session has ended.
     gone: AtomicBool,
 }
 
@@ -45,18 +50,18 @@ pub(crate) struct SessionMailboxes {
     pub(crate) close: Recipient<Close>,
 }
 
-/// Requests for the branch of the receiver. Sent by the session, or master, that they came in at: one message a block. A request that
-/// the receiver does not live to handle answers itself: not sent.
+/// Forwards requests to the branch of the receiver. Sent by the session of their caller, or by the master, one message for each block. Requests
+/// of a message that is dropped unhandled are answered with the fate *not sent*.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Forward {
     pub(crate) caller: Arc<ForwardingCaller>,
-    /// The receiver.
+    /// The session that receives the requests.
     pub(crate) to: SessionId,
     pub(crate) requests: Vec<Forwarded>,
 }
 
-/// The outcomes of requests that were forwarded. Sent to their caller by the session that they were forwarded to, one message a block.
+/// Brings the outcomes of forwarded requests to their caller. Sent by the session of the provider, one message for each block.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Replies {
@@ -70,23 +75,23 @@ pub(crate) struct Replies {
 #[rtype(result = "()")]
 pub(crate) struct Cancel(pub(crate) Vec<CallbackId>);
 
-/// A function of the branch is needed no more. Sent by the master when the last handle on the function was dropped.
+/// Releases a function that the branch lent. Sent by the master when the last handle on the function was dropped.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Release(pub(crate) CallbackId);
 
-/// Another branch has taken the name over. Sent by the registry, which has forgotten this session already.
+/// Ends the session, since another branch has taken its name over. Sent by the registry, which has taken the session out already.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Evict;
 
-/// The drain is over: requests in flight end with an error, and the link closes. Sent by the master when every session has had its time: a
-/// session that closed earlier would end requests of other branches.
+/// Ends the drain of a session: its requests in flight end with an error, and the link closes. Sent by the master when every session has had
+/// its time, since a session that closed earlier would end requests of other branches.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Close;
 
-/// Takes no more requests and finishes those in flight. Sent by the master.
+/// Drains a session: it takes no more requests and finishes those in flight. Sent by the master.
 #[derive(Message)]
 #[rtype(result = "Drained")]
 pub(crate) struct Drain {
@@ -161,27 +166,28 @@ impl SessionHandle {
         self.0.caller.get()
     }
 
-    /// Names the branch, once: when its bind is checked.
+    /// Sets the name of the branch, once: when its bind is checked.
     pub(crate) fn set_name(&self, name: ByteString) {
         let mailbox = self.0.mailboxes.replies.clone();
         let _ = self.0.caller.set(Arc::new(Caller { id: self.0.id, name, mailbox }));
     }
 
-    /// How many requests to the branch are in flight now.
+    /// Sets how many requests to the branch are in flight.
     pub(crate) fn set_in_flight(&self, in_flight: usize) {
         self.0.in_flight.store(in_flight, Ordering::Relaxed);
     }
 
-    /// The branch takes no more requests.
+    /// Notes that the branch takes no more requests.
     pub(crate) fn stop_taking(&self) {
         self.0.taking.store(false, Ordering::Release);
     }
 
+    /// Whether the session has ended.
     pub(crate) fn is_gone(&self) -> bool {
         self.0.gone.load(Ordering::Acquire)
     }
 
-    /// The session has ended; `true` the first time.
+    /// Notes that the session has ended; `true` the first time.
     pub(crate) fn set_gone(&self) -> bool {
         self.stop_taking();
         !self.0.gone.swap(true, Ordering::AcqRel)
@@ -231,7 +237,7 @@ impl Provider for SessionHandle {
 }
 
 impl ForwardingCaller {
-    /// Tells the caller the outcomes of its requests. If it has ended, nobody waits for them.
+    /// Tells the caller the outcomes of its requests. A caller that has ended waits for none.
     #[expect(clippy::disallowed_methods, reason = "bounded by the requests that the caller has in flight")]
     pub(crate) fn tell(&self, from: SessionId, replies: Vec<Replied>) {
         self.mailbox.do_send(Replies { from, replies });
@@ -239,7 +245,7 @@ impl ForwardingCaller {
 }
 
 impl Outgoing<SessionHandle, Recipient<Replies>> {
-    /// Sends everything: one message for each receiver. Cancels go last, so that none overtakes the request that it cancels.
+    /// Sends all bundles: one message for each receiver. Cancels go last, so that no cancel overtakes its request.
     #[expect(
         clippy::disallowed_methods,
         reason = "bounded by what is in flight: one message a block and receiver"

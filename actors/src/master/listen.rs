@@ -1,4 +1,4 @@
-//! Where a master listens, and for which protocol.
+//! The addresses that a master listens on, each for one protocol.
 
 use super::permissions::Permissions;
 use crate::gateway::accept::{GatewayAccept, MakeDialect};
@@ -7,8 +7,8 @@ use actix::Message;
 use meshwork_wire::{Allowed, Dnode, LightRpcServer, NodeMeshServer, ResultStyle};
 use std::io;
 
-/// Takes connections in from now on. Sent by your code, as often as there are addresses; answered with the address that is
-/// listened on, which tells the port if 0 was asked for.
+/// Accepts connections at an address from now on. Sent by your code, once for each address; answered with the address that is listened on,
+/// with its port if port 0 was asked for.
 #[derive(Message)]
 #[rtype(result = "Result<Address, ListenError>")]
 pub struct Listen {
@@ -32,56 +32,55 @@ enum ListenOn {
 pub struct ListenError {
     /// The address that was asked for.
     pub address: Address,
-    /// What the operating system says.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
 impl Listen {
-    /// Listens on a TCP address, as `host:port`; port 0 takes a free one.
+    /// Listens on a TCP address, as `host:port`; port 0 takes a free port.
     #[must_use]
     pub fn tcp(address: impl Into<Address>) -> Self {
         Self::at(address.into(), ListenOn::Tcp)
     }
 
-    /// Listens on a TCP address for clients that speak light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do: they see the actions of the mesh
-    /// as functions. The protocol has no authentication, so whoever reaches the address may call what is [allowed](Self::allow),
-    /// whatever token branches need.
+    /// Listens on a TCP address for clients that speak light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do: the clients see the actions of
+    /// the mesh as functions. The protocol has no authentication, so any program that reaches the address may call the
+    /// [allowed](Self::allow) actions, whatever token branches need.
     #[must_use]
     pub fn light_rpc(address: impl Into<Address>) -> Self {
         Self::at(address.into(), ListenOn::LightRpc)
     }
 
-    /// Listens on a TCP address for clients that speak dnode, as the npm package `dnode` 1.2.2 does: they see the actions that there
-    /// are when they come as functions, and may pass functions themselves. What their result callbacks are called with is up
-    /// to the [style](Self::results). The protocol has no authentication, so whoever reaches the address may call what is
-    /// [allowed](Self::allow), whatever token branches need.
+    /// Listens on a TCP address for clients that speak dnode, as the npm package `dnode` 1.2.2 does: a client sees the actions that there
+    /// are when it connects as functions, and may pass functions itself. The [style](Self::results) says which arguments its result
+    /// callbacks are called with. The protocol has no authentication, so any program that reaches the address may call the
+    /// [allowed](Self::allow) actions, whatever token branches need.
     #[must_use]
     pub fn dnode(address: impl Into<Address>) -> Self {
         Self::at(address.into(), ListenOn::Dnode)
     }
 
-    /// Listens on a TCP address for branches that speak node-mesh, as the npm package `node-mesh` 2.0 does: they bind with what they
-    /// show, checked as any branch is, and are branches of the mesh.
+    /// Listens on a TCP address for branches that speak node-mesh, as the npm package `node-mesh` 2.0 does. Each is a branch of the mesh:
+    /// its bind and its credentials are checked as those of any branch.
     #[must_use]
     pub fn node_mesh(address: impl Into<Address>) -> Self {
         Self::at(address.into(), ListenOn::NodeMesh)
     }
 
-    /// Listens on whatever takes links in: a simulated network, a wrapper that speaks TLS.
+    /// Listens by an [`Accept`] of your own, as a simulated network or a wrapper that speaks TLS.
     #[must_use]
     pub fn on(acceptor: impl Accept) -> Self {
         Self::at(acceptor.address(), ListenOn::Acceptor(Box::new(acceptor)))
     }
 
-    /// The actions that programs of another protocol may see and call. Default: all. What branches of ours may do is said by their
-    /// [`Permissions`].
+    /// The actions that clients of a foreign protocol may see and call. Default: all. A branch of meshwork has [`Permissions`] instead.
     #[must_use]
     pub fn allow(mut self, allowed: Allowed) -> Self {
         self.allowed = allowed;
         self
     }
 
-    /// What the result callbacks of dnode clients are called with. Default: the result.
+    /// The arguments that the result callbacks of dnode clients are called with. Default: the result alone.
     #[must_use]
     pub fn results(mut self, style: ResultStyle) -> Self {
         self.results = style;
@@ -92,7 +91,7 @@ impl Listen {
         Self { asked, on, allowed: Allowed::all(), results: ResultStyle::default() }
     }
 
-    /// The permissions of every client of this listener; none if each bind is checked.
+    /// The permissions of every client of this listener; none if the bind of each is checked.
     pub(super) fn admitted(&self) -> Option<Permissions> {
         matches!(self.on, ListenOn::LightRpc | ListenOn::Dnode).then(|| only_calls(&self.allowed))
     }

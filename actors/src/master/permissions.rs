@@ -1,30 +1,30 @@
-//! What a branch may do, and the question whether it may bind.
+//! The permissions of a branch, and the question whether it may bind.
 
 use actix::Message;
 use meshwork_wire::{ByteString, CallError, Code, Fate, Offer, Pattern, SubscriptionKey};
 
-/// May this branch bind? Sent to the recipient that the master was given; its answer says what the branch may do.
+/// Asks whether this branch may bind. Sent to the recipient that the master was given, which answers with the permissions of the branch.
 #[derive(Message, Clone)]
 #[rtype(result = "Result<Permissions, String>")]
 pub struct Authenticate {
-    /// The name that the branch wants.
+    /// The name that the branch binds under.
     pub name: ByteString,
-    /// What it shows.
+    /// The credentials that the branch shows.
     pub credentials: Option<ByteString>,
-    /// Where it comes from.
+    /// The address that the branch comes from.
     pub peer: String,
 }
 
-/// What a branch may do. `None` is everything, the default.
+/// The permissions of a branch. `None` allows everything; it is the default.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Permissions {
-    /// The actions that it may call.
+    /// The actions that the branch may call.
     pub call: Option<Vec<Pattern>>,
-    /// The actions that it may offer.
+    /// The actions that the branch may offer.
     pub respond: Option<Vec<Pattern>>,
-    /// The topics that it may publish and broadcast to.
+    /// The topics that the branch may publish and broadcast to.
     pub publish: Option<Vec<Pattern>>,
-    /// The patterns that it may subscribe to, each as it is written.
+    /// The patterns that the branch may subscribe to, each exactly as it is written.
     pub subscribe: Option<Vec<Pattern>>,
 }
 

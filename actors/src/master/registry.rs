@@ -1,7 +1,7 @@
-//! The registry: who is bound, who offers what. It takes [`Register`], [`Offer`], [`Withdraw`] and [`Leave`] from sessions,
-//! [`OfferOwn`] and [`WithdrawOwn`] from the master, [`Lookup`] from both, and tells every other node who came and went.
-//! What it decides is in `registry/table.rs`; the routes that it gives out stay true by themselves (`registry/route.rs`); what
-//! the others are told gathers in `registry/news.rs`.
+//! The registry: the bound branches and the actions that each offers. It takes [`Register`], [`Offer`], [`Withdraw`] and [`Leave`] from
+//! sessions, [`OfferOwn`] and [`WithdrawOwn`] from the master, [`Lookup`] from both, and tells every node which other nodes came and
+//! went. `registry/table.rs` decides; the routes that the registry gives out stay true by themselves (`registry/route.rs`); the news
+//! for the other nodes gather in `registry/news.rs`.
 
 pub(crate) mod news;
 pub(crate) mod route;
@@ -18,26 +18,27 @@ use meshwork_wire::limits::{NEWS_EVERY, NEWS_EVERY_PER_NODE};
 use meshwork_wire::{ActionDescription, ByteString, NodeNews, Offer as Offered, Pattern, SessionId};
 use news::News;
 use route::Provider as _;
-use table::{Denied, Departed, OnNameTaken, Table};
+use table::{Denied, OnNameTaken, Removed, Table};
 use tokio::time::Instant;
 
 pub(crate) type Found = route::Found<SessionHandle>;
 
-/// The registry of one master.
+/// The registry of one master: the bound branches and the actions that each offers.
 pub struct RegistryActor {
     master: ByteString,
     table: Table<SessionHandle>,
+    /// The actions of the master.
     own: Actions,
     watchers: Vec<Watcher>,
     news: News,
-    /// When the others were told last.
+    /// When the branches were last told the news.
     told: Option<Instant>,
-    /// Whether they will be told what has gathered.
+    /// Whether a timer will tell the branches the news that have gathered.
     will_tell: bool,
 }
 
-/// A branch binds: takes it in with its actions, tells it who is there, and the others that it came. Sent by its session,
-/// which may say `Bound` once it is answered.
+/// Takes in a branch that binds, with its actions; tells it of the nodes that are there, and the other nodes of it. Sent by its session, which
+/// may send `Bound` when this is answered.
 #[derive(Message)]
 #[rtype(result = "Result<(), Denied>")]
 pub(crate) struct Register {
@@ -47,7 +48,7 @@ pub(crate) struct Register {
     pub(crate) on_taken: OnNameTaken,
 }
 
-/// A bound branch offers more. Sent by its session.
+/// Adds actions that a bound branch offers. Sent by its session.
 #[derive(Message)]
 #[rtype(result = "Result<(), Denied>")]
 pub(crate) struct Offer {
@@ -55,7 +56,7 @@ pub(crate) struct Offer {
     pub(crate) offers: Vec<Offered>,
 }
 
-/// A bound branch offers less. Sent by its session.
+/// Takes out actions that a bound branch offers no longer. Sent by its session.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Withdraw {
@@ -63,43 +64,44 @@ pub(crate) struct Withdraw {
     pub(crate) actions: Vec<ByteString>,
 }
 
-/// The session ended. Sent by it, last of all.
+/// Takes out a session that has ended. Sent by the session, as its last message.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Leave(pub(crate) SessionId);
 
-/// The master answers these itself. Sent by it.
+/// Adds actions that the master answers itself. Sent by the master.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct OfferOwn(pub(crate) Actions);
 
-/// The master answers these no longer. Sent by it.
+/// Takes out actions that the master answers no longer. Sent by the master.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct WithdrawOwn(pub(crate) Vec<ByteString>);
 
-/// Where do requests for these actions go? Sent by a session for all new actions of one socket read, and by the master.
+/// Asks for the routes of these actions. Sent by a session for all new actions of one block, and by the master.
 #[derive(Message)]
 #[rtype(result = "Vec<Found>")]
 pub(crate) struct Lookup {
     pub(crate) actions: Vec<ByteString>,
 }
 
-/// Which actions are there? Sent by a session for its branch, and by the master.
+/// Asks which actions there are. Sent by a session for its branch, and by the master.
 #[derive(Message)]
 #[rtype(result = "Vec<ActionDescription>")]
 pub(crate) struct Describe(pub(crate) Pattern);
 
-/// Tells who comes and goes from now on. Sent by the master.
+/// Tells a watcher which nodes come and go from now on. Sent by the master.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Watch(pub(crate) Watcher);
 
-/// The sessions that are bound, and the number of actions. Sent by the master, for a snapshot.
+/// Asks for the bound sessions and the number of actions. Sent by the master, for a snapshot.
 #[derive(Message)]
 #[rtype(result = "Listing")]
 pub(crate) struct List;
 
+/// The answer to a [`List`].
 pub(crate) struct Listing {
     pub(crate) snapshots: Vec<SessionSnapshot>,
     pub(crate) actions: usize,
@@ -122,10 +124,12 @@ impl RegistryActor {
         tell(&mut self.watchers, change);
     }
 
+    /// Spreads the news that a node came, or offers more actions.
     fn came(&mut self, news: NodeNews, context: &mut Context<Self>) {
         self.news.came(&news);
         if news.actions.iter().any(|(_, encoding)| encoding.is_self_describing()) {
-            // Who calls these must write them so: the others hear of it before anyone else could have told them.
+            // Callers must write requests for these actions in an encoding that describes itself: every branch is told before it can know of
+            // the actions in another way.
             self.tell_others();
         } else {
             self.tell_others_soon(context);
@@ -133,19 +137,21 @@ impl RegistryActor {
         self.tell_watchers(&Change::Online(news));
     }
 
+    /// Spreads the news that a node went, or offers fewer actions.
     fn went(&mut self, news: NodeNews, context: &mut Context<Self>) {
         self.news.went(&news);
         self.tell_others_soon(context);
         self.tell_watchers(&Change::Offline(news));
     }
 
-    fn left(&mut self, departed: &Departed<SessionHandle>, context: &mut Context<Self>) {
-        log::info!("{} is offline ({})", departed.name, departed.id);
-        let (node, session) = (departed.name.clone(), departed.id);
+    /// Spreads the news that a session was taken out.
+    fn removed(&mut self, removed: &Removed<SessionHandle>, context: &mut Context<Self>) {
+        log::info!("{} is offline ({})", removed.name, removed.id);
+        let (node, session) = (removed.name.clone(), removed.id);
         self.went(NodeNews { node, session, whole: true, actions: Vec::new() }, context);
     }
 
-    /// Tells the others at once, or, when they have just been told something, together with what comes meanwhile.
+    /// Tells the branches the news at once; or, if they have just been told news, a moment later, together with the news that come meanwhile.
     fn tell_others_soon(&mut self, context: &mut Context<Self>) {
         if self.will_tell {
             return;
@@ -157,19 +163,20 @@ impl RegistryActor {
         context.run_later(every.saturating_sub(since), |this, _| this.tell_others());
     }
 
+    /// Tells each branch the news that have gathered, except the news of itself.
     fn tell_others(&mut self) {
         self.will_tell = false;
         self.told = Some(Instant::now());
         let gathered = self.news.gathered();
         for (id, _, session, _) in self.table.members() {
             for (frames, count) in gathered.parts_for(id) {
-                // What does not fit is news that a full link will not miss: the cache is never asked whether an action exists.
+                // A full outbox drops the news. That does no harm: the cache is never asked whether an action exists.
                 let _ = session.outbox().push_encoded(Encoded::for_crowd(&frames, count, 0), Kind::Event);
             }
         }
     }
 
-    /// The news that a newcomer needs: everyone who is there.
+    /// Tells a newcomer of all nodes that are there.
     fn tell_all(&mut self, newcomer: &SessionHandle) {
         let own = self.own.offers().into_iter().map(|offer| (offer.action, offer.encoding)).collect();
         let master = NodeNews { node: self.master.clone(), session: MASTER, whole: true, actions: own };
@@ -180,7 +187,7 @@ impl RegistryActor {
             });
         let everyone = std::iter::once(master).chain(others);
         for (frames, count) in self.news.everyone(everyone) {
-            // It asked, so it has room: this is no flood of ours.
+            // The newcomer waits for the answer to its bind, so its outbox has room.
             let _ = newcomer.outbox().push_encoded(Encoded::for_crowd(&frames, count, 0), Kind::Protocol);
         }
         self.news.joined(newcomer.id());
@@ -191,7 +198,7 @@ impl Actor for RegistryActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        // Unbounded, so that messages keep their order whichever way they are sent; each sender is bounded by its own link.
+        // Unbounded, so that messages keep their order, whether they are sent by `send` or `do_send`; the link of each sender bounds its messages.
         context.set_mailbox_capacity(0);
     }
 }
@@ -208,7 +215,7 @@ impl Handler<Register> for RegistryActor {
         for replaced in self.table.bind(id, &name, session.clone(), on_taken)? {
             #[expect(clippy::disallowed_methods, reason = "bounded to one: a session is replaced once")]
             replaced.session.mailboxes().evict.do_send(Evict);
-            self.left(&replaced, context);
+            self.removed(&replaced, context);
         }
         let actions = match self.table.offer(id, offers) {
             Ok(actions) => actions,
@@ -251,8 +258,8 @@ impl Handler<Leave> for RegistryActor {
     type Result = ();
 
     fn handle(&mut self, Leave(session): Leave, context: &mut Context<Self>) {
-        if let Some(departed) = self.table.leave(session) {
-            self.left(&departed, context);
+        if let Some(removed) = self.table.leave(session) {
+            self.removed(&removed, context);
         }
     }
 }

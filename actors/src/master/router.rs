@@ -1,7 +1,7 @@
-//! The router: which events go to whom. It takes [`Subscribe`], [`Unsubscribe`] and [`Leave`] from sessions, [`SubscribeOwn`] and
-//! [`UnsubscribeOwn`] from the master, and from both [`Publish`] and [`Broadcast`], with all events of one socket read. It writes
-//! straight into the outboxes, past the sessions' mailboxes, each event encoded once; a full outbox drops it and counts, so a slow
-//! subscriber slows nobody.
+//! The router: it sends each event to the nodes that subscribe to its topic. It takes [`Subscribe`], [`Unsubscribe`] and [`Leave`] from
+//! sessions, [`SubscribeOwn`] and [`UnsubscribeOwn`] from the master, and from both [`Broadcast`], and [`Publish`] with all events of one
+//! block. It encodes each event once and writes it straight into the outboxes, past the mailboxes of the sessions. A full outbox drops and
+//! counts the event, so a slow subscriber slows no other node.
 
 use super::handle::SessionHandle;
 use crate::events::event::{Deliver, Event, SubscriberId};
@@ -19,27 +19,28 @@ use meshwork_wire::{
 };
 use std::sync::Arc;
 
-/// The router of one master.
+/// The router of one master, which sends events to the subscribed nodes.
 pub struct RouterActor {
-    trie: Trie<Member>,
+    trie: Trie<Subscription>,
+    /// By group, a count that chooses the member that gets the next event.
     groups: HashMap<ByteString, usize>,
     sessions: HashMap<SessionId, (SessionHandle, HashSet<SubscriptionKey>)>,
-    /// The handlers of the master. It is served as a branch is: once for all its handlers of a key.
+    /// The handlers of the master. The trie has one subscription of the master for each key, as of a branch.
     own: Subscribers,
-    /// Its handlers of what branches broadcast.
+    /// The handlers of the master for broadcasts of branches.
     own_broadcasts: Subscribers,
 }
 
 /// One subscription of a node.
 #[derive(Clone, PartialEq, Debug)]
-struct Member {
-    listener: Listener,
+struct Subscription {
+    node: SubscribedNode,
     group: Option<ByteString>,
 }
 
-/// A node that is subscribed: it hands an event to its own handlers.
+/// A node that is subscribed. It hands an event to its handlers itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-enum Listener {
+enum SubscribedNode {
     /// The master of this router.
     Own,
     Branch(SessionId),
@@ -53,7 +54,7 @@ pub(crate) struct Subscribe {
     pub(crate) keys: Vec<SubscriptionKey>,
 }
 
-/// A branch is subscribed no longer. Sent by its session.
+/// Ends a subscription of a branch. Sent by its session.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Unsubscribe {
@@ -70,35 +71,35 @@ pub(crate) struct SubscribeOwn {
     pub(crate) subscriber: Arc<dyn Deliver>,
 }
 
-/// A handler of the master is subscribed no longer. Sent by the master.
+/// Ends the subscription of a handler of the master. Sent by the master.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct UnsubscribeOwn(pub(crate) SubscriberId);
 
-/// The session ended. Sent by it, last of all.
+/// Takes out a session that has ended. Sent by the session, as its last message.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Leave(pub(crate) SessionId);
 
-/// Events, in the order in which one node published them. Sent by its session, a read at a time, or by the master.
+/// Publishes events, in the order in which one node published them. Sent by the session of that node, once for each block, or by the master.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Publish {
-    /// The session of the publisher, which has served its own handlers already; `None` for the master.
+    /// The session of the publisher, a branch which has served its own handlers already; `None` for the master.
     pub(crate) from: Option<SessionId>,
     pub(crate) events: Vec<Event>,
 }
 
-/// An event for every node. Sent by the session of the node that broadcasts it, or by the master.
+/// Sends an event to every node but its own. Sent by the session of the node that broadcasts it, or by the master.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Broadcast {
-    /// The session of the node that broadcasts it, which does not hear it; `None` for the master.
+    /// The session of the node that broadcasts the event, which does not get it; `None` for the master.
     pub(crate) from: Option<SessionId>,
     pub(crate) event: Event,
 }
 
-/// How many subscriptions there are, and how many events the master's own handlers did not take.
+/// Asks how many subscriptions there are, and how many events the handlers of the master did not take. Sent by the master, for a snapshot.
 #[derive(Message)]
 #[rtype(result = "(usize, u64)")]
 pub(crate) struct Count;
@@ -114,70 +115,70 @@ impl RouterActor {
         }
     }
 
-    /// Publishes events of one topic and publisher, in their order. Who gets them is found once, and each outbox takes them all
-    /// at once.
+    /// Publishes a run of events, of one topic and publisher, in their order. The subscribed nodes are found once, and each outbox takes all
+    /// events at once.
     fn publish(&mut self, from: Option<SessionId>, events: &[Event], encoded: &mut BytesMut) {
         let Some(first) = events.first() else {
             return;
         };
-        let mut plain: Vec<Listener> = Vec::new();
-        let mut grouped: HashMap<&ByteString, Vec<Listener>> = HashMap::new();
+        let mut plain: Vec<SubscribedNode> = Vec::new();
+        let mut grouped: HashMap<&ByteString, Vec<SubscribedNode>> = HashMap::new();
         self.trie.for_each_match(&first.topic, &mut |member| match &member.group {
-            None => plain.push(member.listener),
-            Some(group) => grouped.entry(group).or_default().push(member.listener),
+            None => plain.push(member.node),
+            Some(group) => grouped.entry(group).or_default().push(member.node),
         });
         if events.len() > 1 && !grouped.is_empty() {
             drop(grouped);
-            // A node that is served for itself and for a group hears of one event after the other.
+            // A node that is subscribed both by itself and in a group gets the events one by one, in their order.
             return events.iter().for_each(|event| self.publish(from, std::slice::from_ref(event), encoded));
         }
         plain.sort_unstable();
         plain.dedup();
-        // The publisher has served its own handlers, but not its groups: those are chosen here, once for all nodes.
-        plain.retain(|node| from.is_none_or(|from| *node != Listener::Branch(from)));
+        // The publisher has served its own handlers, but not its groups: the member that gets an event is chosen here, for all nodes.
+        plain.retain(|node| from.is_none_or(|from| *node != SubscribedNode::Branch(from)));
         let mut once = None;
         for node in plain {
             match node {
-                Listener::Own => {
+                SubscribedNode::Own => {
                     events.iter().for_each(|event| self.own.deliver_next(event.into()));
                     self.own.end_run();
                 }
-                Listener::Branch(id) => {
+                SubscribedNode::Branch(id) => {
                     let (bytes, longest) = once.get_or_insert_with(|| {
                         let longest = encode_run(events, encoded);
                         (encoded.split().freeze(), longest)
                     });
                     if let Some((session, _)) = self.sessions.get(&id) {
                         let frames = Encoded::shared(bytes, events.len(), *longest);
-                        // A full outbox has counted them.
+                        // A full outbox counts the events that it drops.
                         let _ = session.outbox().push_encoded(frames, Kind::Event);
                     }
                 }
             }
         }
-        let mut turns = Vec::new();
+        let mut chosen = Vec::new();
         for (group, mut members) in grouped {
             members.sort_unstable();
             members.dedup();
-            let turn = self.groups.entry(group.clone()).or_default();
-            let first_turn = turn.wrapping_add(1);
-            *turn = turn.wrapping_add(events.len());
-            turns.push((group.clone(), members, first_turn));
+            let last = self.groups.entry(group.clone()).or_default();
+            let first = last.wrapping_add(1);
+            *last = last.wrapping_add(events.len());
+            chosen.push((group.clone(), members, first));
         }
-        for (group, members, first_turn) in turns {
+        for (group, members, first) in chosen {
             for (number, event) in events.iter().enumerate() {
-                self.publish_to_group(first_turn.wrapping_add(number), &group, &members, event);
+                self.publish_to_group(first.wrapping_add(number), &group, &members, event);
             }
         }
     }
 
-    /// One member of a group gets the event: whose turn it is, or the next one that has room.
-    fn publish_to_group(&self, turn: usize, group: &ByteString, members: &[Listener], event: &Event) {
-        // A member that has no room is passed over: the group is served as long as one of it can be.
+    /// Sends an event to one member of a group: the member that `choice` counts to, or the next member that has room.
+    fn publish_to_group(&self, choice: usize, group: &ByteString, members: &[SubscribedNode], event: &Event) {
+        // A member that has no room is passed over: the group is served as long as one member has room.
         for step in 0..members.len() {
-            match members[turn.wrapping_add(step) % members.len()] {
-                Listener::Own => return self.own.deliver_to_group(group, event),
-                Listener::Branch(id) => {
+            match members[choice.wrapping_add(step) % members.len()] {
+                SubscribedNode::Own => return self.own.deliver_to_group(group, event),
+                SubscribedNode::Branch(id) => {
                     let session = self.sessions.get(&id).map(|(session, _)| session);
                     let last = step + 1 == members.len();
                     let fits = session.filter(|session| last || session.outbox().has_room(Kind::Event));
@@ -192,9 +193,9 @@ impl RouterActor {
     }
 }
 
-/// Writes events of one topic and publisher; gives the length of the longest frame, its prefix not counted.
+/// Encodes a run of events; gives the length of the longest frame, its prefix not counted.
 fn encode_run(events: &[Event], encoded: &mut BytesMut) -> usize {
-    // About as much as they take, so that it grows once.
+    // Reserves about as many bytes as the frames take, so that the buffer grows once.
     let frame_len = |event: &Event| 32 + event.topic.len() + event.publisher.len() + event.payload.len();
     encoded.reserve(events.iter().map(frame_len).sum());
     let mut common: Option<(Encoding, HeadTemplate)> = None;
@@ -224,7 +225,7 @@ impl Actor for RouterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        // Unbounded, so that messages keep their order whichever way they are sent; each sender is bounded by its own link.
+        // Unbounded, so that messages keep their order, whether they are sent by `send` or `do_send`; the link of each sender bounds its messages.
         context.set_mailbox_capacity(0);
     }
 }
@@ -244,7 +245,7 @@ impl Handler<Subscribe> for RouterActor {
         }
         for key in keys {
             if !there.contains(&key) {
-                let member = Member { listener: Listener::Branch(id), group: key.group.clone() };
+                let member = Subscription { node: SubscribedNode::Branch(id), group: key.group.clone() };
                 self.trie.insert(&key.pattern, member);
                 there.insert(key);
             }
@@ -261,7 +262,10 @@ impl Handler<Unsubscribe> for RouterActor {
             return;
         };
         if there.remove(&key) {
-            self.trie.remove(&key.pattern, &Member { listener: Listener::Branch(session), group: key.group });
+            self.trie.remove(
+                &key.pattern,
+                &Subscription { node: SubscribedNode::Branch(session), group: key.group },
+            );
         }
     }
 }
@@ -276,7 +280,8 @@ impl Handler<SubscribeOwn> for RouterActor {
             }
             SubscribeTo::Topics(key) => {
                 if self.own.insert(id, key.clone(), subscriber) {
-                    self.trie.insert(&key.pattern, Member { listener: Listener::Own, group: key.group });
+                    self.trie
+                        .insert(&key.pattern, Subscription { node: SubscribedNode::Own, group: key.group });
                 }
             }
         }
@@ -289,7 +294,7 @@ impl Handler<UnsubscribeOwn> for RouterActor {
     fn handle(&mut self, UnsubscribeOwn(id): UnsubscribeOwn, _: &mut Context<Self>) {
         self.own_broadcasts.remove(id);
         if let Some(key) = self.own.remove(id) {
-            self.trie.remove(&key.pattern, &Member { listener: Listener::Own, group: key.group });
+            self.trie.remove(&key.pattern, &Subscription { node: SubscribedNode::Own, group: key.group });
         }
     }
 }
@@ -302,7 +307,10 @@ impl Handler<Leave> for RouterActor {
             return;
         };
         for key in keys {
-            self.trie.remove(&key.pattern, &Member { listener: Listener::Branch(session), group: key.group });
+            self.trie.remove(
+                &key.pattern,
+                &Subscription { node: SubscribedNode::Branch(session), group: key.group },
+            );
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The master's end of one link. It checks the bind, then relays: requests of its branch to the nodes that answer them, requests of
-//! other nodes to its branch, events to the router. A relay reads heads only; it never opens a payload. The [`Relay`] decides, without
-//! an actor or a clock; the session actor carries out its decisions.
+//! A session: the master's end of one link. It checks the bind, then relays: requests of its branch to the nodes that answer them,
+//! requests of other nodes to its branch, events to the router. It reads heads only, and never opens a payload. The [`Relay`] decides,
+//! without an actor or a clock; the session actor carries out its decisions.
 //!
 //! It takes blocks of frames from its link, [`Forward`] and [`Cancel`] from the sessions (and the master) whose requests it
 //! relays, [`Replies`] from the sessions that it relayed to, [`Evict`] from the registry, [`Release`], [`Drain`] and [`Close`] from
-//! the master. It waits for no other session; registry and router answer its questions straight into its outbox.
+//! the master. It waits for no other session; the answers of registry and router to its branch go straight into its outbox.
 
 mod admission;
 #[cfg(any(test, fuzzing))]
@@ -62,18 +62,19 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
 
-/// The master's end of one link.
+/// A session: the master's end of one link.
 pub struct SessionActor {
     master: Arc<MasterShared>,
     link: Option<Box<dyn Link>>,
     handle: Option<SessionHandle>,
     peer: String,
-    /// The permissions of a branch whose listener lets everyone in; none if its bind is checked.
+    /// The permissions of a branch whose listener lets every client in; none if the bind is checked.
     admitted: Option<Permissions>,
     name: ByteString,
     permissions: Permissions,
     /// Tells the reader that longer frames are allowed from now on.
     raise_frame_len: Rc<Cell<bool>>,
+    /// When the link last brought a block.
     heard: Instant,
     /// Ends a connection that does not bind in time.
     bind_alarm: SpawnHandle,
@@ -87,15 +88,15 @@ pub struct SessionActor {
     block: BlockState,
 }
 
-/// State of the block that is being read, besides the messages that the relay gathers.
+/// The state of the block that is being read, besides the messages that the relay gathers.
 #[derive(Default)]
 struct BlockState {
-    /// Replies of the master's own actions.
+    /// Small replies of the actions of the master.
     own_replies: GatheredReplies,
     events: Vec<Event>,
-    /// Functions that the branch has released. Calls of them may not have left yet, so they are dropped at the end.
+    /// Functions that the branch has released. Their calls may not have left yet, so they are dropped at the end of the block.
     released: Vec<Function>,
-    /// The context of the last request, if the master itself answered it: a run of such requests shares it.
+    /// The context of the last request, if the master itself answered it, for the rest of its run.
     run: Option<CallContext>,
     /// The session whose branch lent the function that was called last.
     lender: Option<SessionHandle>,
@@ -110,9 +111,9 @@ struct InFlight {
 
 /// Writes requests of other nodes to the branch.
 struct ToBranch<'a> {
-    held: OutboxGuard<'a>,
+    guard: OutboxGuard<'a>,
     name: &'a str,
-    /// Rewritten for each request; the caller stays for all requests of a message.
+    /// Filled anew for each request. Its caller stays, since all requests of a message have one caller.
     request: Request,
 }
 
@@ -168,7 +169,7 @@ impl SessionActor {
         loop {
             self.relay.may_follow = frames.left().saturating_sub(1);
             let Some(next) = (if self.relay.phase().is_calling() {
-                // Bound to no name, since that would copy all of it.
+                // The result is bound to no variable, since that would copy the whole value.
                 match frames.read_next() {
                     Some(Next::Request(request)) => {
                         self.request(request, now, context);
@@ -209,7 +210,7 @@ impl SessionActor {
                 }
             }
         }
-        self.end_turn(context);
+        self.end_message(context);
     }
 
     fn take(&mut self, frame: Frame, now: Instant, context: &mut Context<Self>) {
@@ -282,7 +283,7 @@ impl SessionActor {
         if let Err(refused) = check_bind(&bind) {
             return self.refuse(Code::BIND_ERROR, &refused.why, refused.may_return, context);
         }
-        // Names from a frame share its buffer, and the buffer holds the credentials: the name is copied.
+        // The name is copied: it shares the buffer of the frame, which holds the credentials.
         self.name = ByteString::from(&*bind.name);
         self.relay.bind(self.name.clone());
         self.me().set_name(self.name.clone());
@@ -316,7 +317,7 @@ impl SessionActor {
     }
 
     fn request(&mut self, mut request: Request, now: Instant, context: &mut Context<Self>) {
-        // Before anything is refused: functions that came with a refused request are released.
+        // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         let borrowed = borrow(&mut request.payload, self.outbox(), || self.lender());
         let allowed = borrowed.and_then(|()| {
             let allowed = allows(self.permissions.call.as_deref(), &request.action);
@@ -347,8 +348,8 @@ impl SessionActor {
         }
     }
 
-    /// Answers the rest of a run of requests that the master itself answers. The action was looked up and permitted with the first request of
-    /// the run; caller and deadline are taken from it.
+    /// Answers the rest of a run of requests that the master itself answers. Action, permission, caller and deadline are those of the first
+    /// request of the run.
     fn answer_run(&mut self, frames: &mut Frames, context: &mut Context<Self>) {
         let Some(run) = self.block.run.take() else {
             return;
@@ -367,7 +368,7 @@ impl SessionActor {
         }
     }
 
-    /// Asks the registry about all new actions of a turn.
+    /// Asks the registry about all new actions of a block.
     fn look_up(&mut self, actions: Vec<ByteString>, context: &mut Context<Self>) {
         let asking = self.master.registry.send(registry::Lookup { actions: actions.clone() });
         context.spawn(asking.into_actor(self).map(move |found, this, context| {
@@ -385,7 +386,7 @@ impl SessionActor {
                     _ => {}
                 });
             }
-            this.end_turn(context);
+            this.end_message(context);
         }));
     }
 
@@ -395,7 +396,7 @@ impl SessionActor {
         }
     }
 
-    /// The branch calls a function that was lent to it: one of another branch is relayed, one of this process is called here.
+    /// Takes a call of a function that was lent to the branch: a function of another branch is called by relay, a function of this process here.
     fn invoke(&mut self, invoke: Invoke, now: Instant, context: &mut Context<Self>) {
         let callback_id = invoke.callback_id;
         let call = match find_lent(invoke, self.outbox(), || self.lender()) {
@@ -421,8 +422,8 @@ impl SessionActor {
         self.carry_out(decision, context);
     }
 
-    /// The number of a function that was borrowed over a session of this master; none for any other function. The session becomes the
-    /// `lender` of this block, unless it has ended.
+    /// The number of a function that was borrowed over a session of this master; none for any other function. The session becomes the `lender`
+    /// of this block; a session that has ended leaves none.
     fn find_lender(&mut self, function: &Function) -> Option<CallbackId> {
         let (lender, number) = borrowed_over(function)?;
         let NodeLender { node, link } = lender.as_any().downcast_ref()?;
@@ -474,20 +475,20 @@ impl SessionActor {
         self.outbox().respond(callback_id, outcome);
     }
 
-    /// Sends the messages that the block made: one for each receiver.
-    fn end_turn(&mut self, context: &mut Context<Self>) {
+    /// Ends the handling of a block, or another message: sends the messages that it made, one for each receiver.
+    fn end_message(&mut self, context: &mut Context<Self>) {
         self.outbox().push_gathered(&self.block.own_replies);
         if self.outbox().is_overfull() {
             log::warn!("{} asks and does not read: the link is given up", self.title());
             self.outbox().close_now();
             context.stop();
         }
-        // The context of the run was read out of the block, and would keep it.
+        // The context of the run shares the buffer of the block, and would keep it.
         self.block.run = None;
         self.block.lender = None;
-        let unasked = self.relay.take_unasked();
-        if !unasked.is_empty() {
-            self.look_up(unasked, context);
+        let lookups = self.relay.take_lookups();
+        if !lookups.is_empty() {
+            self.look_up(lookups, context);
         }
         self.send();
         self.block.released.clear();
@@ -498,9 +499,9 @@ impl SessionActor {
         }
     }
 
-    /// Sends the messages of the relay, and publishes its load.
+    /// Sends the messages of the relay, and publishes how many requests are in flight.
     fn send(&mut self) {
-        self.relay.end_turn();
+        self.relay.end_message();
         if let Some(me) = &self.handle {
             self.relay.outgoing.send(me.id(), me.caller());
             me.set_in_flight(self.relay.to_branch());
@@ -512,7 +513,7 @@ impl SessionActor {
         }
     }
 
-    /// Tells the branch that it is out, and why, and closes behind it.
+    /// Tells the branch that it is refused, and why, then closes the link.
     fn refuse(&mut self, code: Code, why: &str, may_return: bool, context: &mut Context<Self>) {
         if self.relay.phase() == Phase::Closing {
             return;
@@ -536,14 +537,15 @@ impl SessionActor {
         }
     }
 
-    /// Writes the rest of the outbox, hears nothing more, and stops when the branch has closed the link or has had its time.
+    /// Closes the link: the rest of the outbox is written, no frame is heard, and the actor stops when the branch has closed the link, or after
+    /// [`LINGER`].
     fn close(&mut self, context: &mut Context<Self>) {
         self.leave();
         self.outbox().close();
         context.run_later(LINGER, |_, context| context.stop());
     }
 
-    /// Takes the session out of registry and router, and ends all requests in flight. Done once, however the session ends.
+    /// Takes the session out of registry and router, and ends all requests in flight. Happens once, however the session ends.
     fn leave(&mut self) {
         if !self.me().set_gone() {
             return;
@@ -574,7 +576,7 @@ impl Actor for SessionActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         let config = &self.master.config;
-        // A branch reads whatever the protocol allows.
+        // A branch reads every frame that the protocol allows.
         let outbox = Outbox::new(FRAME_LEN_MAX);
         let handle = SessionHandle::new(
             self.master.next_session(),
@@ -623,7 +625,7 @@ impl Actor for SessionActor {
         self.leave();
         self.outbox().close();
         if let Some(mut writer) = self.writer.take() {
-            // At the end of a process there is nothing left to write with.
+            // At the end of a process there is no runtime left to write with.
             if tokio::runtime::Handle::try_current().is_err() {
                 return writer.abort();
             }
@@ -646,7 +648,7 @@ impl StreamHandler<Result<Block, FrameError>> for SessionActor {
     }
 
     fn finished(&mut self, context: &mut Context<Self>) {
-        // A broken stream ends too, and its refusal is still on its way out.
+        // After a broken frame the session is closing already, and its refusal must still be written.
         if self.relay.phase() != Phase::Closing {
             self.outbox().close_now();
             context.stop();
@@ -684,7 +686,7 @@ impl<'a> ToBranch<'a> {
             time_left: None,
             payload: Payload::default(),
         };
-        Self { held: outbox.hold(), name, request }
+        Self { guard: outbox.hold(), name, request }
     }
 
     /// Appends a request, or a call of a function, with the time that its caller still waits.
@@ -701,13 +703,13 @@ impl<'a> ToBranch<'a> {
         let request = &mut self.request;
         (request.callback_id, request.action) = (id_at_provider, action);
         (request.time_left, request.payload) = (time_left, payload);
-        let pushed = self.held.push(&*request, Kind::Request);
+        let pushed = self.guard.push(&*request, Kind::Request);
         pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
     }
 
     #[inline(never)]
     fn invoke(&mut self, invoke: Invoke) -> Result<(), CallError> {
-        let pushed = self.held.push(&Frame::Invoke(invoke), Kind::Request);
+        let pushed = self.guard.push(&Frame::Invoke(invoke), Kind::Request);
         pushed.map_err(|refusal| refusal.into_error(Receiver::Lender))
     }
 }
@@ -717,13 +719,13 @@ impl Handler<Replies> for SessionActor {
 
     fn handle(&mut self, Replies { from, replies }: Replies, _: &mut Context<Self>) {
         let outbox = self.outbox().clone();
-        let mut held = outbox.hold();
+        let mut guard = outbox.hold();
         for Replied { id_at_caller, id_at_provider, outcome } in replies {
             if self.relay.replied(from, id_at_caller, id_at_provider) {
-                let _ = held.push(&Response { callback_id: id_at_caller, outcome }, Kind::Protocol);
+                let _ = guard.push(&Response { callback_id: id_at_caller, outcome }, Kind::Protocol);
             }
         }
-        drop(held);
+        drop(guard);
         self.send();
     }
 }
@@ -784,7 +786,7 @@ impl Handler<Drain> for SessionActor {
             answered.await;
         };
         let waiting = async move {
-            // The requests left in flight show whether all settled in time.
+            // The requests that are still in flight show whether all settled in time.
             let _ = tokio::time::timeout(within, settled).await;
         };
         Box::pin(waiting.into_actor(self).map(move |(), this, _| {
@@ -829,7 +831,7 @@ impl InUse for Answering {
     }
 }
 
-/// Answers a request with the master's own action; gives its context, for a run that it begins.
+/// Answers a request with an action of the master; gives the context of the request, for the rest of its run.
 fn answer(
     answering: &Answering,
     own: &Action,
@@ -843,7 +845,8 @@ fn answer(
     context
 }
 
-/// Drops the functions of an event: many nodes would hold each, and nobody could say when to release it. Our branches refuse to publish them.
+/// Drops the functions of an event: many nodes would hold each function, and no node could tell when to release it. Branches of meshwork refuse
+/// to publish functions.
 fn without_callbacks(payload: Payload) -> Payload {
     Payload { callbacks: Callbacks::none(), ..payload }
 }

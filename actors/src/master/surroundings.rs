@@ -29,14 +29,14 @@ pub(crate) struct Config {
     pub(crate) spawner: Option<Arc<dyn SessionSpawner>>,
 }
 
-/// Shared by a master and its sessions.
+/// The state that a master and its sessions share.
 pub(crate) struct MasterShared {
     pub(crate) name: ByteString,
     pub(crate) config: Config,
     pub(crate) limits: NodeLimits,
     pub(crate) registry: Addr<RegistryActor>,
     pub(crate) router: Addr<RouterActor>,
-    /// The master as its handles see it. A function that came over a session is called, and given back, through its queue.
+    /// The node of the master. A function that came over a session is called and released through the queue of this node.
     pub(crate) node: Arc<Node>,
     /// How many connections have not bound yet.
     pub(crate) unbound: AtomicUsize,
@@ -45,9 +45,10 @@ pub(crate) struct MasterShared {
     sessions: RwLock<HashMap<SessionId, SessionHandle>>,
 }
 
-/// Where the sessions of a master live. Threads are the business of the program that starts the master, so they are handed in.
+/// Starts sessions on the arbiters that they are to live on. Threads are the business of the program that starts the master, so that program
+/// hands a spawner in.
 pub trait SessionSpawner: Send + Sync + 'static {
-    /// Runs this on the arbiter that the next session is to live on.
+    /// Calls `start` on the arbiter that the next session is to live on.
     fn spawn(&self, start: Box<dyn FnOnce() + Send>);
 }
 
@@ -77,13 +78,13 @@ impl MasterShared {
         SessionId(self.last_session.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// A session has started.
+    /// Adds a session that has started.
     pub(crate) fn session_started(&self, session: SessionHandle) {
         let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
         sessions.insert(session.id(), session);
     }
 
-    /// A session has ended.
+    /// Takes out a session that has ended.
     pub(crate) fn session_ended(&self, id: SessionId) {
         self.sessions.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
@@ -93,7 +94,7 @@ impl MasterShared {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// All sessions that have not ended, in the order in which they came.
+    /// All sessions that have not ended, in the order in which they started.
     pub(crate) fn sessions(&self) -> Vec<SessionHandle> {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
         let mut sessions: Vec<_> = sessions.values().cloned().collect();
@@ -101,7 +102,7 @@ impl MasterShared {
         sessions
     }
 
-    /// The branch of a session as the functions that it lends know it.
+    /// The branch of a session, as the functions that it lends know it.
     pub(crate) fn lender(&self, session: SessionId) -> NodeLender {
         NodeLender { node: Arc::clone(&self.node), link: session.0 }
     }

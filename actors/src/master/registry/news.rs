@@ -1,35 +1,37 @@
-//! What the others are told of who came and went. It gathers for a moment, so that a crowd that binds at once costs each of the
-//! others one write and not one for each newcomer; and what a newcomer is told of everyone there is kept as bytes, so that it
-//! is not made again for each. The registry decides when; nothing in here knows a clock or an outbox.
+//! The news of nodes that came and went, as encoded frames for the branches. News gather for a moment, so that many branches that bind at
+//! once cost each other branch one write and not one for each newcomer. The news of all nodes, which a newcomer is told, are kept as
+//! bytes, so that they are not encoded again for each newcomer. The registry decides when; this file knows no clock and no outbox.
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::ACTIONS_PER_FRAME_MAX;
 use meshwork_wire::{Frame, NodeNews, SessionId};
 
-/// News that nobody was told yet, and the news of everyone.
+/// The news that no branch was told yet, and the news of all nodes.
 #[derive(Default)]
 pub(crate) struct News {
+    /// The frames of `entries`.
     buffer: BytesMut,
     entries: Vec<Entry>,
-    /// Those who came meanwhile, with the number of entries that they know.
+    /// The sessions that joined since the news were last taken, each with the number of entries that it knows.
     joined: HashMap<SessionId, usize>,
+    /// None if the news of all nodes must be encoded anew.
     everyone: Option<Everyone>,
 }
 
-/// One change: whom it is about, and where its frames end.
+/// One change of a node: its session, and the end of its frames in the buffer.
 struct Entry {
     about: SessionId,
     end: usize,
     frames: usize,
 }
 
-/// Everyone who is there, in pieces that are shared by those who are told.
+/// The news of all nodes, in pieces of bytes that the outboxes of newcomers share.
 #[derive(Default)]
 struct Everyone {
-    /// Each with its number of frames.
+    /// Each piece with its number of frames.
     pieces: Vec<(Bytes, usize)>,
-    /// What came since somebody was told.
+    /// The frames of nodes that came since a newcomer was last told.
     last: BytesMut,
     last_frames: usize,
 }
@@ -37,16 +39,17 @@ struct Everyone {
 /// Pieces of this length are not joined any more.
 const PIECE_LEN_MAX: usize = 256 * 1024;
 
-/// What has gathered.
-pub(crate) struct Gathered {
+/// The news that have gathered, taken out for the branches.
+pub(crate) struct GatheredNews {
     bytes: Bytes,
     entries: Vec<Entry>,
     joined: HashMap<SessionId, usize>,
+    /// The sessions that the news are about.
     about: HashSet<SessionId>,
 }
 
 impl News {
-    /// Somebody came, or offers more.
+    /// Adds the news of a node that came, or offers more actions.
     pub(crate) fn came(&mut self, news: &NodeNews) {
         self.add(news, Frame::Online);
         match &mut self.everyone {
@@ -55,19 +58,19 @@ impl News {
         }
     }
 
-    /// Somebody went, or offers less.
+    /// Adds the news of a node that went, or offers fewer actions.
     pub(crate) fn went(&mut self, news: &NodeNews) {
         self.add(news, Frame::Offline);
         self.everyone = None;
     }
 
-    /// Somebody was told everyone, so it knows what has gathered so far.
+    /// Notes that a newcomer was told of all nodes: it knows the news that have gathered so far.
     pub(crate) fn joined(&mut self, id: SessionId) {
         self.joined.insert(id, self.entries.len());
     }
 
-    /// Everyone as encoded frames, each piece with their number. They are asked for only when someone left, or changed what it
-    /// offers, since the last time.
+    /// The news of all nodes as encoded frames, each piece with its number of frames. `there` is read only if a node has gone, or has changed
+    /// its actions, since the last time.
     pub(crate) fn everyone(
         &mut self,
         there: impl Iterator<Item = NodeNews>,
@@ -81,10 +84,10 @@ impl News {
         everyone.pieces.iter().cloned()
     }
 
-    /// Takes what has gathered.
-    pub(crate) fn gathered(&mut self) -> Gathered {
+    /// Takes the news that have gathered.
+    pub(crate) fn gathered(&mut self) -> GatheredNews {
         let entries = std::mem::take(&mut self.entries);
-        Gathered {
+        GatheredNews {
             bytes: self.buffer.split().freeze(),
             about: entries.iter().map(|entry| entry.about).collect(),
             entries,
@@ -103,8 +106,8 @@ impl Everyone {
         self.last_frames += encode(news, Frame::Online, &mut self.last);
     }
 
-    /// Makes what came last a piece, and joins pieces like the digits of a number that is counted up: there are few of them, and
-    /// none is copied often.
+    /// Makes a piece of the last frames, and joins pieces as digits carry in a number that is counted up: so there are few pieces, and no byte
+    /// is copied often.
     fn join(&mut self) {
         if self.last.is_empty() {
             return;
@@ -122,8 +125,8 @@ impl Everyone {
     }
 }
 
-impl Gathered {
-    /// What one of the others is told: all but what it knows and what is about itself. Each piece with its number of frames.
+impl GatheredNews {
+    /// The news for one branch: all but those that it knows and those about itself. Each piece with its number of frames.
     pub(crate) fn parts_for(&self, id: SessionId) -> Vec<(Bytes, usize)> {
         let known = self.joined.get(&id).copied().unwrap_or(0);
         let unknown = &self.entries[known..];
@@ -150,7 +153,8 @@ impl Gathered {
     }
 }
 
-/// A long list of actions as several frames, of which only the first speaks of the node itself. Gives their number.
+/// Encodes the news of a node; gives the number of frames. A long list of actions takes several frames, of which only the first may be about
+/// the whole node.
 fn encode(news: &NodeNews, frame: fn(NodeNews) -> Frame, buffer: &mut BytesMut) -> usize {
     let lists = news.actions.chunks(ACTIONS_PER_FRAME_MAX);
     let lists = lists.chain(news.actions.is_empty().then_some(&[][..]));
@@ -176,7 +180,7 @@ mod tests {
         NodeNews { node: format!("node-{session}").into(), session: SessionId(session), whole: true, actions }
     }
 
-    /// Whom the frames are about, and how many actions they carry.
+    /// The session that each frame is about, and the number of its actions.
     fn read(parts: impl IntoIterator<Item = (Bytes, usize)>) -> Vec<(u64, usize)> {
         let mut read = Vec::new();
         for (mut bytes, frames) in parts {
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn everyone_hears_all_but_what_it_knows_and_what_is_about_itself() {
+    fn a_branch_hears_all_news_but_those_that_it_knows_and_those_about_itself() {
         let mut gathering = News::default();
         gathering.came(&news(1, 0));
         gathering.joined(SessionId(2));
@@ -209,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_everyone_is_stays_true_as_they_come_and_go() {
+    fn the_news_of_all_nodes_stay_true_as_nodes_come_and_go() {
         let mut gathering = News::default();
         assert_eq!(read(gathering.everyone([news(0, 1)].into_iter())), [(0, 1)]);
         gathering.came(&news(1, 2));
@@ -222,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_everyone_is_is_shared_in_few_pieces() {
+    fn the_news_of_all_nodes_are_shared_in_few_pieces() {
         let mut gathering = News::default();
         let all: Vec<_> = (0..2_000).map(|session| news(session, 1)).collect();
         let pieces: Vec<_> = gathering.everyone(all.into_iter()).collect();

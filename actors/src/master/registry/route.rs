@@ -1,5 +1,6 @@
-//! Who answers one action. The registry changes it in place, and every session that kept it sees the change
-//! with its next request: no request needs a message to the registry, and nobody who left is chosen again.
+//! The route of one action: its providers, and which of them gets a request. The registry changes a route in place, and every session
+//! that keeps it sees the change with its next request. So no request for a known action needs a message to the registry, and no
+//! provider that has left is chosen again.
 
 use crate::answers::Action;
 use arc_swap::ArcSwap;
@@ -10,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Which of several providers of an action gets a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Balance {
-    /// Each in its turn.
+    /// Each provider after the other.
     #[default]
     RoundRobin,
-    /// The one with the fewest requests in flight.
+    /// The provider with the fewest requests in flight.
     LeastInFlight,
-    /// Any, by chance.
+    /// A provider by chance.
     Random,
 }
 
@@ -25,45 +26,49 @@ pub(crate) trait Provider: Clone {
     fn name(&self) -> &str;
     /// Draws an id for a request to the branch, never twice.
     fn next_id(&self) -> CallbackId;
-    /// Counts a notification, a call of a function of the branch that nobody waits for; `false` if too many are on their way to the session.
+    /// Counts a notification: a call of a function of the branch whose caller waits for no outcome. `false` if too many are on their way to the
+    /// session.
     fn begin_notification(&self) -> bool;
-    /// A notification has reached the session, or was dropped before.
+    /// Uncounts a notification that has reached the session, or was dropped before.
     fn end_notification(&self);
-    /// How many requests it has in flight.
+    /// How many requests to the branch are in flight.
     fn in_flight(&self) -> usize;
-    /// Whether it takes requests at all: one that drains does not.
+    /// Whether the branch takes requests at all: a draining branch does not.
     fn is_taking(&self) -> bool;
-    /// Whether there is room for one more.
+    /// Whether there is room for one more request.
     fn has_room(&self) -> bool;
-    /// Whether there is no room because its link has just ended, which it will say itself.
+    /// Whether the link of the branch is closing: then there is no room, and the session is about to leave the registry.
     fn is_leaving(&self) -> bool;
 }
 
-/// Where requests for an action go.
+/// The answer of the registry to a lookup of an action.
 #[derive(Clone)]
 pub(crate) enum Found<S> {
-    /// To the branches that offer it by name. The route stays true by itself, so it may be kept.
+    /// The route to the providers that offer the action by name. It stays true by itself, so it may be kept.
     Named(Arc<Route<S>>),
-    /// To the branches that answer everything below a part of its name, as long as nobody offers it by name.
+    /// The route to the providers that answer everything below a part of the name. It must not be kept, since a provider may offer the action
+    /// by name later.
     Wide(Arc<Route<S>>),
-    /// Nowhere.
+    /// No provider answers the action.
     Nowhere,
 }
 
-/// Who answers one action.
+/// The route of one action: its providers, which may change at any time.
 pub(crate) struct Route<S>(ArcSwap<Providers<S>>);
 
-/// Who answers one action at the moment.
+/// The providers of one action at one moment.
 pub(crate) struct Providers<S> {
+    /// The action of the master, if it answers the action itself.
     own: Option<Action>,
     branches: Vec<S>,
-    turn: AtomicUsize,
+    /// Counts up: chooses the branch that round robin gives the next request.
+    next: AtomicUsize,
 }
 
-/// Why nobody was chosen. Nothing was sent.
+/// Why no provider was chosen. Nothing was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoProvider {
-    /// Nobody offers it, or not the node that was named.
+    /// No provider offers the action, or the named node does not.
     None,
     /// Every provider is draining.
     Draining,
@@ -82,10 +87,10 @@ impl<S> Found<S> {
 
 impl<S: Provider> Route<S> {
     pub(crate) fn new() -> Self {
-        Self(ArcSwap::from_pointee(Providers { own: None, branches: Vec::new(), turn: AtomicUsize::new(0) }))
+        Self(ArcSwap::from_pointee(Providers { own: None, branches: Vec::new(), next: AtomicUsize::new(0) }))
     }
 
-    /// Who answers now. It is looked at once a request.
+    /// The providers at this moment.
     pub(crate) fn now(&self) -> arc_swap::Guard<Arc<Providers<S>>> {
         self.0.load()
     }
@@ -106,18 +111,18 @@ impl<S: Provider> Route<S> {
         self.change(|providers| providers.branches.retain(|session| session.id() != id));
     }
 
-    /// Called by the registry only, so two changes never meet.
+    /// Changes the providers. Called by the registry only, so two changes never run at once.
     fn change(&self, change: impl FnOnce(&mut Providers<S>)) {
         let now = self.now();
-        let turn = AtomicUsize::new(now.turn.load(Ordering::Relaxed));
-        let mut providers = Providers { own: now.own.clone(), branches: now.branches.clone(), turn };
+        let next = AtomicUsize::new(now.next.load(Ordering::Relaxed));
+        let mut providers = Providers { own: now.own.clone(), branches: now.branches.clone(), next };
         change(&mut providers);
         self.0.store(Arc::new(providers));
     }
 }
 
 impl<S: Provider> Providers<S> {
-    /// The master's own answer, which wins over the branches.
+    /// The action of the master, which answers before any branch.
     pub(crate) fn own(&self) -> Option<&Action> {
         self.own.as_ref()
     }
@@ -126,12 +131,12 @@ impl<S: Provider> Providers<S> {
         &self.branches
     }
 
-    /// Whether nobody answers any more: a session that kept the route looks the action up again.
+    /// Whether no provider is left: then a session that kept the route looks the action up again.
     pub(crate) fn is_empty(&self) -> bool {
         self.own.is_none() && self.branches.is_empty()
     }
 
-    /// Chooses a provider; `node` names the one that it must be, if it is not empty. Costs a step per provider.
+    /// Chooses a provider: of this node, if `node` is not empty. Costs a step for each provider.
     pub(crate) fn pick(&self, balance: Balance, node: &str) -> Result<&S, NoProvider> {
         let branches = &self.branches;
         if let ([only], true) = (&branches[..], node.is_empty()) {
@@ -140,7 +145,7 @@ impl<S: Provider> Providers<S> {
         let count = branches.len();
         let start = match balance {
             _ if count == 0 => return Err(NoProvider::None),
-            Balance::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed) % count,
+            Balance::RoundRobin => self.next.fetch_add(1, Ordering::Relaxed) % count,
             Balance::LeastInFlight | Balance::Random => fastrand::usize(..count),
         };
         let mut reason = NoProvider::None;
@@ -151,7 +156,7 @@ impl<S: Provider> Providers<S> {
             }
             match fit(session) {
                 Err(no) => {
-                    // Overloaded is the better news: it may be worth waiting for.
+                    // Overloaded tells the caller more than draining: a later call may find room.
                     if reason != NoProvider::Overloaded {
                         reason = no;
                     }
@@ -168,6 +173,7 @@ impl<S: Provider> Providers<S> {
     }
 }
 
+/// Gives a provider that can take a request, or the reason why it cannot.
 fn fit<S: Provider>(session: &S) -> Result<&S, NoProvider> {
     if !session.is_taking() {
         Err(NoProvider::Draining)
@@ -178,7 +184,7 @@ fn fit<S: Provider>(session: &S) -> Result<&S, NoProvider> {
     }
 }
 
-/// Why nobody answers, as the caller is told.
+/// The error of a request that no provider gets.
 pub(crate) fn no_provider(reason: NoProvider, action: &str, node: &str) -> CallError {
     let whose = if node.is_empty() { String::new() } else { format!(" at {node:?}") };
     match reason {
@@ -254,7 +260,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn round_robin_gives_each_its_turn_and_skips_those_that_do_not_take() {
+    fn round_robin_reaches_each_provider_and_skips_those_that_do_not_take() {
         let mut second = Fake::new(2, "b");
         second.taking = false;
         let route = route(vec![Fake::new(1, "a"), second, Fake::new(3, "c")]);
@@ -277,7 +283,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn random_reaches_everyone() {
+    fn random_reaches_every_provider() {
         let route = route(vec![Fake::new(1, "a"), Fake::new(2, "b")]);
         let seen: std::collections::HashSet<_> =
             (0..200).map(|_| route.now().pick(Balance::Random, "").unwrap().id).collect();
@@ -294,7 +300,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_reason_says_why_nobody_was_chosen() {
+    fn the_reason_says_why_no_provider_was_chosen() {
         let mut draining = Fake::new(1, "a");
         draining.taking = false;
         let mut full = Fake::new(2, "b");

@@ -1,5 +1,5 @@
-//! Who is bound under which name, and who offers which action. It decides; `registry.rs` receives and sends. Nothing in here
-//! is an actor, so it is generic over the handle of a session.
+//! The table of the registry: which branch is bound under which name, and which actions it offers. It decides; `registry.rs` receives and
+//! sends. It needs no actor, so it is generic over the handle of a session.
 
 use super::route::{Provider, Route};
 use hashbrown::{HashMap, HashSet};
@@ -13,52 +13,54 @@ use std::sync::Arc;
 /// What happens when a branch binds under a name that is bound already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnNameTaken {
-    /// The old one is told, closes, and does not come back. node-mesh does so, and so does meshwork.
+    /// The branch that is bound is told, its session closes, and it does not bind again. node-mesh does so, too.
     #[default]
     Replace,
-    /// The new one is refused.
+    /// The branch that binds is refused.
     Refuse,
-    /// Both stay: several instances under one name, which share its calls.
+    /// Both branches stay bound: several instances under one name, which share the calls of their actions.
     Share,
 }
 
-/// The registry's knowledge.
+/// The bound branches and the actions of one mesh.
 pub(crate) struct Table<S> {
     nodes: HashMap<SessionId, Member<S>>,
     names: HashMap<ByteString, Vec<SessionId>>,
     actions: HashMap<ByteString, Listed<S>>,
-    /// How many of the actions stand for everything below a name.
+    /// How many actions are wide: they stand for everything below a name.
     wide: usize,
 }
 
+/// A branch that is bound.
 struct Member<S> {
     name: ByteString,
     session: S,
     actions: HashMap<ByteString, Encoding>,
 }
 
+/// An action that a branch or the master offers.
 struct Listed<S> {
     route: Arc<Route<S>>,
-    /// The shape that the first of its providers gave.
+    /// The shape that the first provider with a shape gave.
     shape: Option<Shape>,
-    /// The master itself, if it answers this action.
+    /// The name of the master, if it answers this action.
     own: Option<ByteString>,
 }
 
-/// A session that is no longer in the registry.
-pub(crate) struct Departed<S> {
+/// A session that was taken out of the registry.
+pub(crate) struct Removed<S> {
     pub(crate) id: SessionId,
     pub(crate) name: ByteString,
     pub(crate) session: S,
 }
 
-/// Why a session or its actions were not taken in.
+/// Why the registry did not take in a session or its actions.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Denied {
-    /// The name is bound, and the policy refuses a second one.
+    /// A branch is bound under the name, and the policy is [`OnNameTaken::Refuse`].
     #[error("the name {0:?} is bound already")]
     NameTaken(ByteString),
-    /// The session left meanwhile.
+    /// The session has ended meanwhile.
     #[error("the session is gone")]
     Gone,
     /// The node would offer more than [`ACTIONS_PER_NODE_MAX`] actions.
@@ -71,14 +73,14 @@ impl<S: Provider> Table<S> {
         Self { nodes: HashMap::new(), names: HashMap::new(), actions: HashMap::new(), wide: 0 }
     }
 
-    /// Takes a session in; gives the sessions that it replaces, which are out from now on.
+    /// Takes a session in; gives the sessions that it replaces, which are taken out.
     pub(crate) fn bind(
         &mut self,
         id: SessionId,
         name: &ByteString,
         session: S,
         on_taken: OnNameTaken,
-    ) -> Result<Vec<Departed<S>>, Denied> {
+    ) -> Result<Vec<Removed<S>>, Denied> {
         let there = self.names.get(name).cloned().unwrap_or_default();
         let replaced = match on_taken {
             OnNameTaken::Refuse if !there.is_empty() => return Err(Denied::NameTaken(name.clone())),
@@ -112,7 +114,7 @@ impl<S: Provider> Table<S> {
         Ok(new)
     }
 
-    /// Takes actions from a session; gives the actions that it did offer.
+    /// Takes actions from a session; gives the actions that it had offered.
     pub(crate) fn withdraw(&mut self, id: SessionId, actions: &[ByteString]) -> Vec<(ByteString, Encoding)> {
         let Some(member) = self.nodes.get_mut(&id) else {
             return Vec::new();
@@ -124,8 +126,8 @@ impl<S: Provider> Table<S> {
         gone
     }
 
-    /// Takes a session out, with everything that it offers.
-    pub(crate) fn leave(&mut self, id: SessionId) -> Option<Departed<S>> {
+    /// Takes a session out, with all its actions.
+    pub(crate) fn leave(&mut self, id: SessionId) -> Option<Removed<S>> {
         let member = self.nodes.remove(&id)?;
         for action in member.actions.keys() {
             unlist(&mut self.actions, &mut self.wide, action, id);
@@ -136,10 +138,10 @@ impl<S: Provider> Table<S> {
                 self.names.remove(&member.name);
             }
         }
-        Some(Departed { id, name: member.name, session: member.session })
+        Some(Removed { id, name: member.name, session: member.session })
     }
 
-    /// The master itself answers an action from now on, before any branch.
+    /// Adds an action that the master answers itself, before any branch that offers it too.
     pub(crate) fn offer_own(&mut self, master: &ByteString, offer: &Offer) -> Arc<Route<S>> {
         let listed = list(&mut self.actions, &mut self.wide, &offer.action);
         listed.shape = offer.shape.clone().or(listed.shape.take());
@@ -147,7 +149,7 @@ impl<S: Provider> Table<S> {
         Arc::clone(&listed.route)
     }
 
-    /// The master itself answers it no longer.
+    /// Takes out an action that the master answers no longer.
     pub(crate) fn withdraw_own(&mut self, action: &ByteString) {
         if let Some(listed) = self.actions.get_mut(action) {
             listed.own = None;
@@ -158,13 +160,13 @@ impl<S: Provider> Table<S> {
         }
     }
 
-    /// Where requests for an action go. The route stays true by itself as providers come and go, so it may be kept.
+    /// The route of an action that is offered by name. It stays true by itself as providers come and go, so it may be kept.
     pub(crate) fn route(&self, action: &str) -> Option<Arc<Route<S>>> {
         self.actions.get(action).map(|listed| Arc::clone(&listed.route))
     }
 
-    /// Where requests for an action go that nobody offers by its name: to those who answer everything below a part of it. Not to be
-    /// kept: somebody may offer it by its name.
+    /// The route of an action that no provider offers by its name: to the providers that answer everything below a part of the name. It must not
+    /// be kept, since a provider may offer the action by its name later.
     pub(crate) fn wide_route(&self, action: &str) -> Option<Arc<Route<S>>> {
         if self.wide == 0 {
             return None;
@@ -172,7 +174,7 @@ impl<S: Provider> Table<S> {
         everything_above(action).find_map(|above| self.route(&above))
     }
 
-    /// Whose names match, sorted by name.
+    /// Describes the actions whose names match, sorted by name; at most [`DESCRIBED_MAX`], and as many as fit into a frame.
     pub(crate) fn describe(&self, pattern: &Pattern) -> Vec<ActionDescription> {
         let mut described: Vec<_> = if pattern.is_literal() {
             self.actions
@@ -186,7 +188,7 @@ impl<S: Provider> Table<S> {
         };
         described.sort_unstable_by(|one, other| one.action.cmp(&other.action));
         described.truncate(DESCRIBED_MAX);
-        // A frame carries so many list elements at most, the nodes of each action among them.
+        // A frame carries at most `HEAD_ELEMENTS_MAX` list elements, the nodes of each action among them.
         let mut elements = 0;
         let fitting = described.iter().take_while(|one| {
             elements += 1 + one.nodes.len();
@@ -211,14 +213,14 @@ impl<S: Provider> Table<S> {
         ActionDescription { action: action.clone(), nodes, shape: listed.shape.clone() }
     }
 
-    /// Everyone who is bound, with what it offers.
+    /// All bound sessions: id, name, handle and actions of each.
     pub(crate) fn members(
         &self,
     ) -> impl Iterator<Item = (SessionId, &ByteString, &S, &HashMap<ByteString, Encoding>)> {
         self.nodes.iter().map(|(id, member)| (*id, &member.name, &member.session, &member.actions))
     }
 
-    /// How many are bound.
+    /// How many sessions are bound.
     pub(crate) fn member_count(&self) -> usize {
         self.nodes.len()
     }
@@ -239,6 +241,7 @@ impl<S: Provider> Listed<S> {
     }
 }
 
+/// The entry of an action, made if there is none.
 fn list<'a, S: Provider>(
     actions: &'a mut HashMap<ByteString, Listed<S>>,
     wide: &mut usize,
@@ -250,6 +253,7 @@ fn list<'a, S: Provider>(
     })
 }
 
+/// Takes a session from the route of an action, and the action out if no provider is left.
 fn unlist<S: Provider>(
     actions: &mut HashMap<ByteString, Listed<S>>,
     wide: &mut usize,
@@ -282,7 +286,7 @@ mod tests {
     ) -> Result<Vec<u64>, Denied> {
         let replaced =
             table.bind(SessionId(id), &ByteString::from_static(name), Fake::new(id, name), on_taken)?;
-        Ok(replaced.into_iter().map(|departed| departed.id.0).collect())
+        Ok(replaced.into_iter().map(|removed| removed.id.0).collect())
     }
 
     #[test]
@@ -307,8 +311,8 @@ mod tests {
         table.offer(SessionId(1), vec![offer("add"), offer("sub")]).unwrap();
         table.offer(SessionId(2), vec![offer("add")]).unwrap();
         let kept = table.route("add").unwrap();
-        let departed = table.leave(SessionId(1)).unwrap();
-        assert_eq!(departed.name, "a");
+        let removed = table.leave(SessionId(1)).unwrap();
+        assert_eq!(removed.name, "a");
         assert!(table.route("sub").is_none());
         for _ in 0..4 {
             assert_eq!(kept.now().pick(Balance::RoundRobin, "").unwrap().id(), SessionId(2));
@@ -351,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_others_answers_those_that_nobody_offers_by_name() {
+    fn a_wide_action_answers_those_below_it_that_nobody_offers_by_name() {
         let mut table = Table::new();
         assert!(table.wide_route("a/b").is_none());
         bind(&mut table, 1, "one", OnNameTaken::Share).unwrap();

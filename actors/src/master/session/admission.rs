@@ -1,4 +1,4 @@
-//! Whether a branch may bind, what it may offer and what it may subscribe to; and the bind itself, which registers and subscribes it.
+//! Whether a branch may bind, and which actions and subscriptions it may have; and the bind itself, which registers and subscribes it.
 
 use crate::link::outbox::Outbox;
 use crate::master::admission::authenticate;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Why a branch may not bind.
 pub(super) struct BindRefused {
     pub(super) why: String,
-    /// Whether it may try again.
+    /// Whether the branch may bind again later.
     pub(super) may_return: bool,
 }
 
@@ -29,7 +29,7 @@ impl BindRefused {
     }
 }
 
-/// Checks a bind as far as that needs nobody else.
+/// Checks a bind as far as no other actor is needed.
 pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     if bind.version != PROTOCOL_VERSION {
         return Err(BindRefused::for_good(format!(
@@ -53,8 +53,8 @@ pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     Ok(())
 }
 
-/// Binds a branch: checks who it is and what it may do, registers it, subscribes it. `admitted` has the permissions of a branch whose
-/// listener lets everyone in. Between the registration and the end, requests for the branch may come in already.
+/// Binds a branch: checks its identity and permissions, registers it, subscribes it. `admitted` has the permissions of a branch whose listener
+/// lets every client in. Requests for the branch may come in as soon as it is registered, before this ends.
 pub(super) async fn admit(
     master: Arc<MasterShared>,
     session: SessionHandle,
@@ -75,7 +75,7 @@ pub(super) async fn admit(
     let register = registry::Register { session: session.clone(), name, offers, on_taken };
     match master.registry.send(register).await {
         Ok(Ok(())) => {}
-        // The old session may be one that is dead and does not know it yet.
+        // The link of the session that has the name may be dead already, which shows after some heartbeats: then a later bind succeeds.
         Ok(Err(denied @ registry::table::Denied::NameTaken(_))) => {
             return Err(BindRefused::for_now(denied.to_string()));
         }
@@ -101,7 +101,7 @@ pub(super) fn say_bound(master: &MasterShared, session: &SessionHandle, outbox: 
     }));
 }
 
-/// Whether a bound branch may offer these too.
+/// Whether a bound branch may offer these actions too.
 pub(super) fn check_offers(permissions: &Permissions, offers: &[Offer]) -> Result<(), CallError> {
     for offer in offers {
         check_action(&offer.action)

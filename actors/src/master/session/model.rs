@@ -74,7 +74,7 @@ pub(crate) enum Op {
     Lose,
 }
 
-/// The usual comes up more often than the end of everything.
+/// Usual steps come up more often than steps that end a session.
 pub(crate) const OPS: [Op; 32] = [
     Op::Request,
     Op::Request,
@@ -114,11 +114,11 @@ struct World {
     now: Instant,
     registry: HashMap<&'static str, Arc<Route<Fake>>>,
     sessions: Vec<Session>,
-    /// Messages on their way, by sender and receiver: those keep their order, no others do.
+    /// Messages on their way, by sender and receiver: the messages of one sender to one receiver keep their order.
     mail: BTreeMap<(SessionId, SessionId), VecDeque<Mail>>,
     calls: Vec<Call>,
     next_session: u64,
-    /// The last call that a session wrote to another one's branch, by target.
+    /// The last call that a session forwarded to the branch of another session, by target.
     last_written: HashMap<(SessionId, SessionId, String), usize>,
 }
 
@@ -167,7 +167,7 @@ enum Mail {
     Cancel(Vec<CallbackId>),
 }
 
-/// A session as the others see it.
+/// A session as other sessions see it.
 #[derive(Clone)]
 struct Fake(Arc<FakeShared>);
 
@@ -208,7 +208,7 @@ impl Provider for Fake {
         self.0.taking.load(Ordering::Relaxed)
     }
     fn has_room(&self) -> bool {
-        // What it counts is as old as its last turn.
+        // A session publishes its count at the end of each message, so this is as old.
         self.in_flight() < IN_FLIGHT_MAX
     }
     fn is_leaving(&self) -> bool {
@@ -235,8 +235,8 @@ impl Responder for Silent {
 }
 
 impl Session {
-    fn new(id: SessionId, place: usize) -> Self {
-        let name = format!("branch {place}");
+    fn new(id: SessionId, index: usize) -> Self {
+        let name = format!("branch {index}");
         let shared = FakeShared {
             id,
             name: name.clone(),
@@ -280,75 +280,75 @@ impl World {
         };
         let offer = Offer { action: "own".into(), encoding: Encoding::Json, shape: None };
         world.registry["own"].set_own(Some(Action::new(offer, Arc::new(Silent))));
-        for place in 0..SESSIONS {
-            let session = world.new_session(place);
+        for index in 0..SESSIONS {
+            let session = world.new_session(index);
             world.sessions.push(session);
             // Most of what there is to see happens between branches that are bound.
-            if place > 0 {
-                (0..3).for_each(|_| world.bind(place));
+            if index > 0 {
+                (0..3).for_each(|_| world.bind(index));
             }
         }
         world
     }
 
-    fn new_session(&mut self, place: usize) -> Session {
+    fn new_session(&mut self, index: usize) -> Session {
         let id = SessionId(self.next_session);
         self.next_session += 1;
-        Session::new(id, place)
+        Session::new(id, index)
     }
 
     fn step(&mut self, op: u8, one: usize, other: usize) {
-        let place = one % SESSIONS;
+        let index = one % SESSIONS;
         let op = OPS[usize::from(op) % OPS.len()];
         let is_frame = matches!(op, Op::Request | Op::Invoke | Op::Cancel | Op::Reply);
         // Several frames of one branch may be one block, and the link may be lost in the middle of it.
         if !is_frame && op != Op::Lose {
-            self.end_turn(place);
+            self.end_message(index);
         }
         let seldom = matches!(op, Op::BranchDrains | Op::Drain | Op::Abandon | Op::Lose);
         match op {
             _ if seldom && other >= 64 => {}
             // Frames of a branch that is not bound are never taken.
-            _ if is_frame && !self.sessions[place].relay.phase().is_calling() => {}
-            Op::Request => self.request(place, one / SESSIONS, other),
-            Op::Invoke => self.invoke(place, one / SESSIONS, other),
-            Op::Cancel => self.cancel(place, other),
-            Op::Reply => self.reply(place, other),
-            Op::AnswerOwn => self.answer_own(place, other),
+            _ if is_frame && !self.sessions[index].relay.phase().is_calling() => {}
+            Op::Request => self.request(index, one / SESSIONS, other),
+            Op::Invoke => self.invoke(index, one / SESSIONS, other),
+            Op::Cancel => self.cancel(index, other),
+            Op::Reply => self.reply(index, other),
+            Op::AnswerOwn => self.answer_own(index, other),
             Op::Deliver => self.deliver(one),
-            Op::LookUp => self.look_up(place),
-            Op::Bind => self.bind(place),
-            Op::Offer => self.offer(place),
-            Op::Read => self.sessions[place].unread = 0,
+            Op::LookUp => self.look_up(index),
+            Op::Bind => self.bind(index),
+            Op::Offer => self.offer(index),
+            Op::Read => self.sessions[index].unread = 0,
             Op::Pass => self.now += Duration::from_millis(other as u64),
-            Op::Expire => self.expire(place),
-            Op::BranchDrains if self.sessions[place].relay.phase().is_calling() => {
-                self.sessions[place].relay.branch_drains();
-                self.sessions[place].fake.0.taking.store(false, Ordering::Relaxed);
+            Op::Expire => self.expire(index),
+            Op::BranchDrains if self.sessions[index].relay.phase().is_calling() => {
+                self.sessions[index].relay.branch_drains();
+                self.sessions[index].fake.0.taking.store(false, Ordering::Relaxed);
             }
             Op::BranchDrains => {}
             Op::Drain => {
-                let session = &mut self.sessions[place];
+                let session = &mut self.sessions[index];
                 session.fake.0.taking.store(false, Ordering::Relaxed);
                 session.relay.drain();
             }
-            Op::Abandon => self.abandon(place),
-            Op::Lose => self.lose(place),
+            Op::Abandon => self.abandon(index),
+            Op::Lose => self.lose(index),
         }
         if !is_frame || other < 128 {
-            self.end_turn(place);
+            self.end_message(index);
         }
         for other in 0..SESSIONS {
-            if other != place {
-                self.end_turn(other);
+            if other != index {
+                self.end_message(other);
             }
         }
     }
 
-    // What a branch does.
+    // Steps of a branch.
 
-    fn new_call(&mut self, place: usize, waited_for: bool) -> usize {
-        let caller = self.sessions[place].id();
+    fn new_call(&mut self, index: usize, waited_for: bool) -> usize {
+        let caller = self.sessions[index].id();
         let given_up = false;
         self.calls.push(Call {
             caller,
@@ -363,8 +363,8 @@ impl World {
     }
 
     /// A new id; or one that is in use; or the last one again, if that is free.
-    fn draw_id(&mut self, place: usize, how: usize) -> CallbackId {
-        let session = &mut self.sessions[place];
+    fn draw_id(&mut self, index: usize, how: usize) -> CallbackId {
+        let session = &mut self.sessions[index];
         let last = CallbackId(session.next_id);
         match how {
             0 => session.waits.keys().next().copied().unwrap_or(last),
@@ -376,8 +376,8 @@ impl World {
         }
     }
 
-    fn request(&mut self, place: usize, id: usize, other: usize) {
-        let callback_id = self.draw_id(place, id);
+    fn request(&mut self, index: usize, id: usize, other: usize) {
+        let callback_id = self.draw_id(index, id);
         let action = ACTIONS[other / 16 % ACTIONS.len()];
         let deadline = other.is_multiple_of(3).then(|| self.now + Duration::from_millis(other as u64));
         let node =
@@ -386,7 +386,7 @@ impl World {
             0 => Err(CallError::new(Code::NOT_PERMITTED, Fate::NotSent, "not allowed")),
             _ => Ok(()),
         };
-        let call = self.new_call(place, true);
+        let call = self.new_call(index, true);
         let request = Request {
             callback_id,
             action: action.into(),
@@ -395,7 +395,7 @@ impl World {
             time_left: None,
             payload: payload_of(call),
         };
-        let session = &mut self.sessions[place];
+        let session = &mut self.sessions[index];
         let in_use = session.waits.contains_key(&callback_id);
         let decision = session.relay.request(request, deadline, allowed, &session.own);
         assert_eq!(matches!(decision, Decision::Close(_)), in_use, "{callback_id} and {decision:?}");
@@ -405,15 +405,15 @@ impl World {
         if let Decision::Answer(_) = &decision {
             assert!(session.relay.own().is_some(), "the master has an answer");
         }
-        self.carry_out(place, decision, call);
+        self.carry_out(index, decision, call);
     }
 
-    fn invoke(&mut self, place: usize, id: usize, other: usize) {
+    fn invoke(&mut self, index: usize, id: usize, other: usize) {
         let to = self.sessions[other % SESSIONS].fake.clone();
         let wants = if (other / 16).is_multiple_of(4) { Wants::Nothing } else { Wants::Result };
-        let callback_id = (wants != Wants::Nothing).then(|| self.draw_id(place, id));
-        let call = self.new_call(place, callback_id.is_some());
-        let session = &mut self.sessions[place];
+        let callback_id = (wants != Wants::Nothing).then(|| self.draw_id(index, id));
+        let call = self.new_call(index, callback_id.is_some());
+        let session = &mut self.sessions[index];
         let in_use = callback_id.is_some_and(|id| session.waits.contains_key(&id));
         let deadline = other.is_multiple_of(3).then(|| self.now + Duration::from_millis(other as u64));
         let (function, payload) = (CallbackId(other as u64), payload_of(call));
@@ -423,29 +423,29 @@ impl World {
         if let (Some(callback_id), false) = (callback_id, in_use) {
             session.waits.insert(callback_id, call);
         }
-        self.carry_out(place, decision, call);
+        self.carry_out(index, decision, call);
     }
 
-    fn carry_out(&mut self, place: usize, decision: Decision, call: usize) {
+    fn carry_out(&mut self, index: usize, decision: Decision, call: usize) {
         match decision {
             Decision::Relay => {}
             Decision::Answer(OwnRequest { callback_id, action, payload, .. }) => {
                 assert_eq!((&*action, call_of(&payload)), ("own", call));
                 self.calls[call].written = true;
-                self.sessions[place].own.0.insert(callback_id, call);
+                self.sessions[index].own.0.insert(callback_id, call);
             }
-            Decision::Refuse(Some(callback_id), error) => self.tell(place, callback_id, Err(error)),
+            Decision::Refuse(Some(callback_id), error) => self.tell(index, callback_id, Err(error)),
             Decision::Refuse(None, _) => {}
             Decision::Close(_) => {
-                // It was never taken.
+                // The frame was never taken.
                 self.calls[call].waited_for = false;
-                self.lose(place);
+                self.lose(index);
             }
         }
     }
 
-    fn cancel(&mut self, place: usize, other: usize) {
-        let session = &mut self.sessions[place];
+    fn cancel(&mut self, index: usize, other: usize) {
+        let session = &mut self.sessions[index];
         let id = pick(&session.waits, other).unwrap_or(CallbackId(other as u64));
         let was_relayed = session.relay.cancel(id);
         let was_own = !was_relayed && session.own.0.remove(&id).is_some();
@@ -459,8 +459,8 @@ impl World {
         }
     }
 
-    fn reply(&mut self, place: usize, other: usize) {
-        let session = &mut self.sessions[place];
+    fn reply(&mut self, index: usize, other: usize) {
+        let session = &mut self.sessions[index];
         // Some replies answer nothing.
         let id = pick(&session.serves, other).unwrap_or(CallbackId(other as u64));
         let call = session.serves.remove(&id);
@@ -471,26 +471,26 @@ impl World {
             self.calls[call].over = true;
         }
         assert!(
-            !self.sessions[place].relay.response(id, Ok(payload_of(usize::MAX))),
+            !self.sessions[index].relay.response(id, Ok(payload_of(usize::MAX))),
             "{id} is answered once"
         );
     }
 
-    /// The master has answered a request itself.
-    fn answer_own(&mut self, place: usize, other: usize) {
-        if let Some(id) = pick(&self.sessions[place].own.0, other)
-            && let Some(call) = self.sessions[place].own.0.remove(&id)
+    /// Lets the master answer a request itself.
+    fn answer_own(&mut self, index: usize, other: usize) {
+        if let Some(id) = pick(&self.sessions[index].own.0, other)
+            && let Some(call) = self.sessions[index].own.0.remove(&id)
         {
             self.calls[call].over = true;
-            self.tell(place, id, Ok(payload_of(call)));
+            self.tell(index, id, Ok(payload_of(call)));
         }
     }
 
-    // What a session does.
+    // Steps of a session.
 
-    /// The branch is told the outcome of its request.
-    fn tell(&mut self, place: usize, id: CallbackId, outcome: Outcome) {
-        let Some(number) = self.sessions[place].waits.remove(&id) else {
+    /// Tells the branch the outcome of its request.
+    fn tell(&mut self, index: usize, id: CallbackId, outcome: Outcome) {
+        let Some(number) = self.sessions[index].waits.remove(&id) else {
             panic!("nobody waits for {id}, and it is told {outcome:?}");
         };
         let call = &mut self.calls[number];
@@ -509,8 +509,8 @@ impl World {
         }
     }
 
-    fn look_up(&mut self, place: usize) {
-        let Some(action) = self.sessions[place].asked.pop_front() else {
+    fn look_up(&mut self, index: usize) {
+        let Some(action) = self.sessions[index].asked.pop_front() else {
             return;
         };
         let found = match ACTIONS.iter().find(|known| **known == &*action) {
@@ -524,7 +524,7 @@ impl World {
             _ => Found::Nowhere,
         };
         let mut decisions = Vec::new();
-        self.sessions[place].relay.looked_up(action, found, |decision, own| {
+        self.sessions[index].relay.looked_up(action, found, |decision, own| {
             assert_eq!(matches!(decision, Decision::Answer(_)), own.is_some());
             decisions.push(decision);
         });
@@ -533,32 +533,32 @@ impl World {
                 Decision::Answer(own) => call_of(&own.payload),
                 _ => usize::MAX,
             };
-            self.carry_out(place, decision, call);
+            self.carry_out(index, decision, call);
         }
     }
 
-    fn bind(&mut self, place: usize) {
-        let session = &mut self.sessions[place];
+    fn bind(&mut self, index: usize) {
+        let session = &mut self.sessions[index];
         match session.bind {
             0 => session.relay.bind(session.caller.name.clone()),
             1 => {
                 self.registry["all"].add(session.fake.clone());
-                session.offers_some = place == 0;
+                session.offers_some = index == 0;
                 if session.offers_some {
                     self.registry["some"].add(session.fake.clone());
                 }
             }
-            2 => self.relayed(place, |relay, now, branch| {
+            2 => self.relayed(index, |relay, now, branch| {
                 relay.bound(now, |caller, forwarded, time_left| branch.write(caller, forwarded, time_left));
             }),
             _ => return,
         }
-        self.sessions[place].bind += 1;
+        self.sessions[index].bind += 1;
     }
 
-    /// A branch offers one action more, or one less.
-    fn offer(&mut self, place: usize) {
-        let session = &mut self.sessions[place];
+    /// Lets a branch offer one action more, or one less.
+    fn offer(&mut self, index: usize) {
+        let session = &mut self.sessions[index];
         if session.bind > 1 {
             session.offers_some = !session.offers_some;
             match session.offers_some {
@@ -568,39 +568,39 @@ impl World {
         }
     }
 
-    /// Runs something of a session that writes requests to its branch.
+    /// Runs a step of a session that writes requests to its branch.
     fn relayed(
         &mut self,
-        place: usize,
+        index: usize,
         run: impl FnOnce(&mut Relay<Fake, SessionId>, Instant, &mut Branch<'_>),
     ) {
         let World { sessions, calls, last_written, now, .. } = self;
-        let Session { relay, unread, serves, drawn, fake, .. } = &mut sessions[place];
+        let Session { relay, unread, serves, drawn, fake, .. } = &mut sessions[index];
         run(relay, *now, &mut Branch { id: fake.id(), unread, serves, drawn, calls, last_written });
     }
 
-    fn expire(&mut self, place: usize) {
-        let session = &mut self.sessions[place];
+    fn expire(&mut self, index: usize) {
+        let session = &mut self.sessions[index];
         for id in session.relay.expire(self.now) {
             let call = session.serves.remove(&id).expect("it was written");
             self.calls[call].over = true;
         }
     }
 
-    fn abandon(&mut self, place: usize) {
+    fn abandon(&mut self, index: usize) {
         let mut told = Vec::new();
-        if self.sessions[place].bind == 3 {
-            self.sessions[place].relay.abandon(|id, error| told.push((id, error)));
+        if self.sessions[index].bind == 3 {
+            self.sessions[index].relay.abandon(|id, error| told.push((id, error)));
         }
         for (id, error) in told {
-            self.tell(place, id, Err(error));
+            self.tell(index, id, Err(error));
         }
-        self.lose(place);
+        self.lose(index);
     }
 
-    /// The link of a session is lost; another one comes in its place.
-    fn lose(&mut self, place: usize) {
-        let session = &mut self.sessions[place];
+    /// Loses the link of a session; a new session comes in its place.
+    fn lose(&mut self, index: usize) {
+        let session = &mut self.sessions[index];
         session.relay.leave();
         session.fake.0.taking.store(false, Ordering::Relaxed);
         assert!(session.relay.is_empty() && session.relay.phase() == Phase::Closing);
@@ -616,17 +616,17 @@ impl World {
         for call in std::mem::take(&mut session.own.0).into_values() {
             self.calls[call].over = true;
         }
-        self.end_turn(place);
-        let session = self.new_session(place);
-        self.sessions[place] = session;
+        self.end_message(index);
+        let session = self.new_session(index);
+        self.sessions[index] = session;
     }
 
-    /// Sends what a session says to others.
-    fn end_turn(&mut self, place: usize) {
-        let session = &mut self.sessions[place];
+    /// Sends the messages of a session to other sessions.
+    fn end_message(&mut self, index: usize) {
+        let session = &mut self.sessions[index];
         let id = session.id();
-        session.asked.extend(session.relay.take_unasked());
-        session.relay.end_turn();
+        session.asked.extend(session.relay.take_lookups());
+        session.relay.end_message();
         session.fake.0.in_flight.store(session.relay.to_branch(), Ordering::Relaxed);
         let outgoing = &mut session.relay.outgoing;
         for (to, requests) in outgoing.forwards.drain(..) {
@@ -655,39 +655,39 @@ impl World {
         let Some(mail) = self.mail.get_mut(key).and_then(VecDeque::pop_front) else {
             return;
         };
-        let place = self.sessions.iter().position(|session| session.id() == to);
-        match (place, mail) {
-            (Some(place), Mail::Forward(caller, requests)) => {
+        let index = self.sessions.iter().position(|session| session.id() == to);
+        match (index, mail) {
+            (Some(index), Mail::Forward(caller, requests)) => {
                 let caller = Rc::new(caller);
                 for forwarded in requests {
                     if forwarded.is_notification() {
-                        self.sessions[place].fake.end_notification();
+                        self.sessions[index].fake.end_notification();
                     }
-                    self.relayed(place, |relay, now, branch| {
+                    self.relayed(index, |relay, now, branch| {
                         relay.forwarded(&caller, forwarded, now, |caller, forwarded, time_left| {
                             branch.write(caller, forwarded, time_left)
                         });
                     });
                 }
-                self.end_turn(place);
+                self.end_message(index);
             }
-            (Some(place), Mail::Replies(replies)) => {
+            (Some(index), Mail::Replies(replies)) => {
                 for Replied { id_at_caller, id_at_provider, outcome } in replies {
-                    if self.sessions[place].relay.replied(from, id_at_caller, id_at_provider) {
-                        self.tell(place, id_at_caller, outcome);
+                    if self.sessions[index].relay.replied(from, id_at_caller, id_at_provider) {
+                        self.tell(index, id_at_caller, outcome);
                     }
                 }
             }
-            (Some(place), Mail::Cancel(cancelled)) => {
+            (Some(index), Mail::Cancel(cancelled)) => {
                 for id in cancelled {
-                    let session = &mut self.sessions[place];
+                    let session = &mut self.sessions[index];
                     if session.relay.cancelled(id) {
                         let call = session.serves.remove(&id).expect("it was written");
                         self.calls[call].over = true;
                     }
                 }
             }
-            // The session did not live to handle it: it answers itself.
+            // The session ended before it handled the message: the requests answer themselves.
             (None, Mail::Forward(caller, requests)) => {
                 let lost = requests.into_iter().filter(|request| !request.is_notification());
                 let lost = lost.map(|Forwarded { id_at_caller, id_at_provider, target, .. }| Replied {
@@ -702,7 +702,7 @@ impl World {
         }
     }
 
-    // What always holds.
+    // Invariants that always hold.
 
     fn check_bounds(&self) {
         for session in &self.sessions {
@@ -717,7 +717,7 @@ impl World {
         }
     }
 
-    /// How many calls of functions of a branch that nobody waits for are on their way to its session.
+    /// How many notifications are on their way to a session: calls of functions of its branch whose callers wait for no outcome.
     fn notifications_to(&self, id: SessionId) -> usize {
         let sent = self.mail.iter().filter(|((_, to), _)| *to == id).flat_map(|(_, mail)| mail);
         let sent = sent.filter_map(|mail| match mail {
@@ -729,25 +729,25 @@ impl World {
         sent.chain(unsent).flatten().filter(|request| request.is_notification()).count()
     }
 
-    /// Lets everything end, in one of several ways, and looks at what is left.
+    /// Lets all sessions end, in one of several ways, and checks that nothing is left.
     fn end(&mut self, how: u8) {
         self.settle();
         for (number, call) in self.calls.iter().enumerate() {
             let goes_on = call.written && !call.over && call.waited_for;
             assert!(!goes_on || !call.given_up, "{number} goes on though nobody waits for it");
         }
-        for place in 0..SESSIONS {
+        for index in 0..SESSIONS {
             match how % 3 {
                 0 => {}
-                1 => self.lose(place),
-                _ => self.abandon(place),
+                1 => self.lose(index),
+                _ => self.abandon(index),
             }
             self.settle();
-            while !self.sessions[place].serves.is_empty() {
-                self.reply(place, 0);
+            while !self.sessions[index].serves.is_empty() {
+                self.reply(index, 0);
             }
-            while !self.sessions[place].own.0.is_empty() {
-                self.answer_own(place, 0);
+            while !self.sessions[index].own.0.is_empty() {
+                self.answer_own(index, 0);
             }
         }
         self.settle();
@@ -765,14 +765,14 @@ impl World {
     /// Ends binds, look-ups and messages; no branch answers anything.
     fn settle(&mut self) {
         loop {
-            for place in 0..SESSIONS {
-                self.end_turn(place);
-                while !self.sessions[place].asked.is_empty() {
-                    self.look_up(place);
-                    self.end_turn(place);
+            for index in 0..SESSIONS {
+                self.end_message(index);
+                while !self.sessions[index].asked.is_empty() {
+                    self.look_up(index);
+                    self.end_message(index);
                 }
-                (self.sessions[place].bind..3).for_each(|_| self.bind(place));
-                self.end_turn(place);
+                (self.sessions[index].bind..3).for_each(|_| self.bind(index));
+                self.end_message(index);
             }
             if self.mail.values().all(VecDeque::is_empty) {
                 return;
@@ -851,7 +851,7 @@ mod tests {
     const AGAIN: usize = 5;
     const IN_USE: usize = 0;
 
-    /// What the second number of a step chooses: an action, or a function; no deadline, no name, nothing forbidden.
+    /// The second number of a step that chooses an action, or a function, without a deadline, a named node or a missing permission.
     const ALL: usize = 1;
     const SOME: usize = 17;
     const OWN: usize = 34;
@@ -859,20 +859,20 @@ mod tests {
     const NONE: usize = 64;
     const OF_TWO: usize = 17;
     const OF_TWO_UNHEARD: usize = 2;
-    /// With more frames behind it in its block.
+    /// Added to a step whose frame has more frames behind it in its block.
     const OF_TWO_UNHEARD_WITH_MORE: usize = 131;
 
-    fn step(op: Op, place: usize, id: usize, other: usize) -> [u8; 3] {
+    fn step(op: Op, index: usize, id: usize, other: usize) -> [u8; 3] {
         let op = OPS.iter().position(|other| *other == op).expect("each comes up");
-        [op, id * SESSIONS + place, other].map(|part| u8::try_from(part).expect("it is a byte"))
+        [op, id * SESSIONS + index, other].map(|part| u8::try_from(part).expect("it is a byte"))
     }
 
-    fn request(place: usize, action: usize) -> [u8; 3] {
-        step(Op::Request, place, NEW, action)
+    fn request(index: usize, action: usize) -> [u8; 3] {
+        step(Op::Request, index, NEW, action)
     }
 
-    fn plain(op: Op, place: usize) -> [u8; 3] {
-        step(op, place, 0, 0)
+    fn plain(op: Op, index: usize) -> [u8; 3] {
+        step(op, index, 0, 0)
     }
 
     /// The first message of the mail.
@@ -880,7 +880,7 @@ mod tests {
         plain(Op::Deliver, 0)
     }
 
-    /// What once went wrong, or easily would. Branches 1 and 2 are bound from the beginning.
+    /// Steps that once went wrong, or easily would. Branches 1 and 2 are bound from the beginning.
     fn scenarios() -> Vec<(&'static str, Vec<[u8; 3]>)> {
         let bind = || plain(Op::Bind, 0);
         let look_up = || plain(Op::LookUp, 1);
@@ -1067,7 +1067,7 @@ mod tests {
             let path = file.expect("a directory can be listed").path();
             println!("{}", path.display());
             let steps = fs::read(path).expect("a seed can be read");
-            // Each way in which everything may end.
+            // Each way in which all sessions may end.
             (0..3).for_each(|how| run_to_end(&steps, how));
         }
     }

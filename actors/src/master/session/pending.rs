@@ -1,4 +1,4 @@
-//! Requests of a branch that registry and router answer: the answer goes past the session, straight into the outbox.
+//! Requests of a branch that registry and router answer: the answer goes straight into the outbox, past the session.
 
 use crate::link::outbox::{Kind, Outbox};
 use crate::link::refusal::Receiver;
@@ -8,7 +8,7 @@ use meshwork_wire::{
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// How many requests of one branch to registry and router may be unanswered.
+/// How many requests of one branch to registry and router may be unanswered at once.
 const PENDING_MAX: usize = 1024;
 
 /// The requests of one branch to registry and router that are not answered yet: at most [`PENDING_MAX`].
@@ -16,7 +16,7 @@ const PENDING_MAX: usize = 1024;
 pub(super) struct Pending(Rc<Cell<usize>>);
 
 impl Pending {
-    /// Answers a request when registry or router has; `asked` is the error of a request that is not to be made.
+    /// Answers a request of the branch when registry or router has answered; `asked` is an error if they must not be asked.
     pub(super) fn answer<F, T, E>(
         &self,
         outbox: &Outbox,
@@ -36,7 +36,7 @@ impl Pending {
         });
     }
 
-    /// Tells the branch which actions there are when the registry has said.
+    /// Tells the branch which actions there are when the registry has answered.
     pub(super) fn describe<E>(
         &self,
         outbox: &Outbox,
@@ -59,32 +59,33 @@ impl Pending {
         asked: Result<F, CallError>,
         say: impl FnOnce(&Outbox, F::Output) + 'static,
     ) {
-        let asked = asked.and_then(|asked| Ok((asked, self.take_place()?)));
-        let (asked, place) = match asked {
+        let asked = asked.and_then(|asked| Ok((asked, self.count_request()?)));
+        let (asked, guard) = match asked {
             Ok(asked) => asked,
             Err(error) => return outbox.respond(callback_id, Outcome::Err(error)),
         };
         let outbox = outbox.clone();
         actix_rt::spawn(async move {
             say(&outbox, asked.await);
-            drop(place);
+            drop(guard);
         });
     }
 
-    fn take_place(&self) -> Result<PendingPlace, CallError> {
+    /// Counts one more unanswered request, until the guard is dropped.
+    fn count_request(&self) -> Result<PendingGuard, CallError> {
         if self.0.get() >= PENDING_MAX {
             let why = format!("{PENDING_MAX} requests to the registry are unanswered");
             return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, why));
         }
         self.0.set(self.0.get() + 1);
-        Ok(PendingPlace(Rc::clone(&self.0)))
+        Ok(PendingGuard(Rc::clone(&self.0)))
     }
 }
 
-/// Counts one request that is not answered; dropping it ends that.
-struct PendingPlace(Rc<Cell<usize>>);
+/// Counts one unanswered request as long as it lives.
+struct PendingGuard(Rc<Cell<usize>>);
 
-impl Drop for PendingPlace {
+impl Drop for PendingGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }

@@ -1,6 +1,6 @@
-//! What a session relays, as a value: requests of its branch that other nodes answer, and requests of other nodes that its branch
+//! The relay of a session, as a value: requests of its branch that other nodes answer, and requests of other nodes that its branch
 //! answers. Frames, messages and moments come in. Frames for the branch go out through closures and [`Decision`]s; messages to other
-//! sessions gather in [`Outgoing`]. The session actor carries them out and decides nothing.
+//! sessions gather in [`Outgoing`]. The session actor carries out decisions and sends messages, and decides nothing.
 //!
 //! Each request is answered once, and truly: one that was never written to its provider is *not sent*, one that was written and not
 //! answered is *unknown*. An entry ends with the answer, the cancel, the deadline or the link.
@@ -9,7 +9,7 @@ use super::state::{Legality, Phase};
 use crate::answers::Action;
 use crate::calls::slots::Slots;
 use crate::link::refusal::gone;
-use crate::master::batches::push_to;
+use crate::master::bundles::push_to;
 use crate::master::dispatch::{Dispatch, Routed, WaitsAt};
 use crate::master::forwarded::{Caller, Forwarded, Outgoing, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, no_provider};
@@ -37,18 +37,18 @@ pub(crate) struct Relay<P, M> {
     early: BTreeMap<CallbackId, (SharedCaller<M>, Forwarded)>,
     /// The messages that leave when the block, or the message, has been taken.
     pub(crate) outgoing: Outgoing<P, M>,
-    /// How many frames of the block are not taken yet: the most that a batch may still grow by.
+    /// How many frames of the block are not taken yet: the most items that a bundle may still grow by.
     pub(crate) may_follow: usize,
 }
 
-/// A caller, as the entries of its requests share it.
+/// A caller, which the entries of its requests share.
 pub(crate) type SharedCaller<M> = Rc<Arc<Caller<M>>>;
 
 /// A request of this branch.
 enum Requested<P> {
-    /// The registry is asked where it goes.
+    /// The registry is asked for its route.
     Waits(Box<WaitsAt>),
-    /// It was forwarded, under the id that was drawn at the provider's session.
+    /// The request was forwarded, under the id that was drawn at the session of the provider.
     Forwarded { to: Rc<P>, id_at_provider: CallbackId },
 }
 
@@ -62,11 +62,11 @@ struct Serving<M> {
 /// How a session goes on with a request of its branch.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// Nothing now: it was forwarded, or waits for the registry.
+    /// Nothing is to be done now: the request was forwarded, or waits for the registry.
     Relay,
-    /// The master itself answers it, with [`Relay::own`].
+    /// The master itself answers the request, with [`Relay::own`].
     Answer(OwnRequest),
-    /// The branch is told this error. Without an id nobody waits for it.
+    /// The branch is told this error; without an id it waits for no outcome.
     Refuse(Option<CallbackId>, CallError),
     /// The branch broke the protocol: the link is closed.
     Close(&'static str),
@@ -86,14 +86,14 @@ pub(crate) struct Invoking<'a, P> {
     /// None if the branch waits for nothing.
     pub(crate) callback_id: Option<CallbackId>,
     pub(crate) to: &'a P,
-    /// The function, by the number that the branch of `to` drew.
+    /// The number of the function, drawn by the branch of `to`.
     pub(crate) function: CallbackId,
     pub(crate) wants: Wants,
     pub(crate) deadline: Option<Instant>,
     pub(crate) payload: Payload,
 }
 
-/// The requests of the branch that the master itself is answering: their ids are in use too, and they are in flight.
+/// The requests of the branch that the master itself is answering: they are in flight, and their ids are in use.
 pub(crate) trait InUse {
     fn contains(&self, callback_id: CallbackId) -> bool;
     fn len(&self) -> usize;
@@ -123,7 +123,7 @@ impl<P: Provider, M> Relay<P, M> {
         self.phase.judge(frame)
     }
 
-    /// How many requests are in flight, of the branch and to it; not those that the master itself answers.
+    /// How many requests are in flight, of the branch and to it, without the requests that the master itself answers.
     pub(crate) fn in_flight(&self) -> usize {
         self.requested.len() + self.to_branch()
     }
@@ -133,20 +133,20 @@ impl<P: Provider, M> Relay<P, M> {
         self.serving.len() + self.early.len()
     }
 
-    /// How many requests of the branch are in flight; not those that the master itself answers.
+    /// How many requests of the branch are in flight, without the requests that the master itself answers.
     pub(crate) fn of_branch(&self) -> usize {
         self.requested.len()
     }
 
     // The bind.
 
-    /// The bind of the branch is being checked.
+    /// Notes that the bind of the branch is being checked.
     pub(crate) fn bind(&mut self, name: ByteString) {
         self.phase = Phase::Binding;
         self.name = name;
     }
 
-    /// The branch is bound: requests that came for it meanwhile are written.
+    /// Notes that the branch is bound, and writes the requests that came for it meanwhile.
     pub(crate) fn bound(
         &mut self,
         now: Instant,
@@ -160,7 +160,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     // Requests of this branch.
 
-    /// Takes a request of the branch; `allowed` is an error if the branch may not make it. A request that is not refused is
+    /// Takes a request of the branch; `allowed` is an error if the branch has no permission for it. A request that is not refused is
     /// forwarded, or waits for the registry, or is answered by the master.
     #[inline]
     pub(crate) fn request(
@@ -193,7 +193,8 @@ impl<P: Provider, M> Relay<P, M> {
         forward(routed, request, deadline, requested, outgoing, *may_follow)
     }
 
-    /// Whether one more request of a run may be answered by the master; the run was permitted with its first request.
+    /// Whether the master may answer a further request of a run, or a call of its function. The permission was checked with the first request of
+    /// the run.
     #[inline]
     pub(crate) fn continue_run(&self, callback_id: CallbackId, in_use: &impl InUse) -> Result<(), Decision> {
         if self.is_used(callback_id, in_use) {
@@ -202,12 +203,12 @@ impl<P: Provider, M> Relay<P, M> {
         self.check_room(in_use).map_err(|error| Decision::Refuse(Some(callback_id), error))
     }
 
-    /// The master's own answer to the last request of this turn.
+    /// The action of the master that answers the last request of this block.
     pub(crate) fn own(&self) -> Option<&Action> {
         self.dispatch.own()
     }
 
-    /// Takes a call of a function that another session's branch lent, and that was lent on to this branch.
+    /// Takes a call of a function that the branch of another session lent, and that was lent on to this branch.
     pub(crate) fn invoke(&mut self, invoking: Invoking<'_, P>, in_use: &impl InUse) -> Decision {
         let Invoking { callback_id, to, function, wants, deadline, payload } = invoking;
         if let Some(callback_id) = callback_id {
@@ -238,13 +239,13 @@ impl<P: Provider, M> Relay<P, M> {
         Decision::Relay
     }
 
-    /// The actions that the registry is to be asked for, at the end of a turn.
-    pub(crate) fn take_unasked(&mut self) -> Vec<ByteString> {
-        self.dispatch.take_unasked()
+    /// Takes the actions that the registry is to be asked about, at the end of a block.
+    pub(crate) fn take_lookups(&mut self) -> Vec<ByteString> {
+        self.dispatch.take_lookups()
     }
 
-    /// Takes what the registry says about an action: the requests that waited for it go on, in the order in which they came and before any
-    /// that come later. The master's own answer is handed out with each decision.
+    /// Takes the answer of the registry for an action. The requests that waited for it are decided in the order in which they came, before any
+    /// request that comes later. Each decision is handed out with the action of the master, if that answers.
     pub(crate) fn looked_up(
         &mut self,
         action: ByteString,
@@ -263,7 +264,7 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
-    /// The branch cancels a request. `false` if it is not relayed: then the master may be answering it.
+    /// Cancels a request of the branch. `false` if it is not relayed: then the master may be answering it.
     pub(crate) fn cancel(&mut self, callback_id: CallbackId) -> bool {
         match self.requested.remove(callback_id) {
             Some(Requested::Forwarded { to, id_at_provider }) => {
@@ -275,7 +276,7 @@ impl<P: Provider, M> Relay<P, M> {
         true
     }
 
-    /// Takes the outcome of a request that was forwarded; `false` if the branch does not wait for it any more.
+    /// Notes the outcome of a request that was forwarded; `false` if the branch does not wait for it any more.
     #[inline]
     pub(crate) fn replied(&mut self, from: SessionId, id_at_caller: CallbackId, id: CallbackId) -> bool {
         let is = |requested: &Requested<P>| match requested {
@@ -302,7 +303,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     // Requests of other nodes.
 
-    /// Takes a request that a caller forwarded: writes it to the branch, with the time that its caller still waits, or refuses it.
+    /// Takes a request that was forwarded to the branch: writes it, with the time that its caller still waits, or refuses it.
     #[inline]
     pub(crate) fn forwarded(
         &mut self,
@@ -356,7 +357,7 @@ impl<P: Provider, M> Relay<P, M> {
         if time_left.is_some_and(|time_left| time_left.is_zero()) {
             return refuse(Code::REQUEST_TIMEOUT, "the deadline passed on the way".to_owned());
         }
-        // The caller has looked whether there is room, and so have other callers whose requests came at the same time.
+        // The caller has checked for room, but so have other callers, whose requests came at the same time.
         let max = self.in_flight_max;
         if self.to_branch() >= max {
             return refuse(
@@ -367,7 +368,7 @@ impl<P: Provider, M> Relay<P, M> {
         Ok(())
     }
 
-    /// The branch answers a request. `false` if nobody waits for the answer any more.
+    /// Takes the outcome of a request that the branch has answered. `false` if its caller does not wait any more.
     #[inline]
     pub(crate) fn response(&mut self, callback_id: CallbackId, outcome: Outcome) -> bool {
         let Some(Serving { caller, id_at_caller, .. }) = self.serving.remove(callback_id) else {
@@ -378,7 +379,7 @@ impl<P: Provider, M> Relay<P, M> {
         true
     }
 
-    /// A caller cancels a request to the branch. `true` if the branch is to be told.
+    /// Takes the cancel of a request to the branch. `true` if the branch is to be told.
     pub(crate) fn cancelled(&mut self, callback_id: CallbackId) -> bool {
         self.serving.remove(callback_id).is_some() || {
             self.early.remove(&callback_id);
@@ -386,8 +387,8 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
-    /// Ends the requests to the branch whose deadlines have passed; most callers have given up already. Gives the ids that are to be
-    /// cancelled at the branch.
+    /// Ends the requests to the branch whose deadlines have passed. Most of their callers have cancelled them before. Gives the ids that are to
+    /// be cancelled at the branch.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<CallbackId> {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         for (id, (caller, forwarded)) in std::mem::take(&mut self.early) {
@@ -412,14 +413,14 @@ impl<P: Provider, M> Relay<P, M> {
 
     // The end.
 
-    /// The branch takes no more requests. Those written to it before stay in flight.
+    /// Notes that the branch takes no more requests. The requests that were written to it stay in flight.
     pub(crate) fn branch_drains(&mut self) {
         if self.phase == Phase::Bound {
             self.phase = Phase::BranchDrains;
         }
     }
 
-    /// The master takes no more requests. `true` if the branch is to be told.
+    /// Notes that the master takes no more requests. `true` if the branch is to be told.
     pub(crate) fn drain(&mut self) -> bool {
         let drains = matches!(self.phase, Phase::Bound | Phase::BranchDrains);
         if drains {
@@ -428,7 +429,7 @@ impl<P: Provider, M> Relay<P, M> {
         drains
     }
 
-    /// The time of a drain is over: the requests of the branch that are in flight end with an error. [`Relay::leave`] follows.
+    /// Ends the requests of the branch in flight with an error, when the time of a drain is over. [`Relay::leave`] follows.
     pub(crate) fn abandon(&mut self, mut respond: impl FnMut(CallbackId, CallError)) {
         for (callback_id, requested) in self.requested.take_all() {
             let fate = match requested {
@@ -448,12 +449,12 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
-    /// The link has ended, or will: requests of the branch are cancelled at their providers, and requests to the branch end with an error:
-    /// unknown if they were written, else not sent.
+    /// Ends all requests at the end of the link: requests of the branch are cancelled at their providers, and requests to the branch end with an
+    /// error, *unknown* if they were written, else *not sent*.
     pub(crate) fn leave(&mut self) {
         self.phase = Phase::Closing;
         self.dispatch.clear();
-        // The branch has gone, so its requests of this very block need not leave.
+        // The branch has gone, so its requests of the current block need not leave.
         for (to, requests) in self.outgoing.forwards.drain(..) {
             requests.iter().filter(|request| request.is_notification()).for_each(|_| to.end_notification());
         }
@@ -474,29 +475,29 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
-    /// Whether nothing is in flight and nothing waits to be said.
+    /// Whether no request is in flight or waits, and no message is left to send.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn is_empty(&self) -> bool {
         let waits = self.dispatch.waiting() + self.dispatch.cancelled();
         self.in_flight() + waits + self.outgoing.forwards.len() == 0
     }
 
-    /// How many requests wait for the registry, or did when they were cancelled.
+    /// How many requests wait for the registry, the cancelled ones included.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn waiting(&self) -> usize {
         self.dispatch.waiting()
     }
 
-    /// Ends a turn: the block, or the message, has been taken.
-    pub(crate) fn end_turn(&mut self) {
-        self.dispatch.end_turn();
+    /// Ends the handling of a block, or another message.
+    pub(crate) fn end_message(&mut self) {
+        self.dispatch.end_message();
         self.may_follow = 0;
     }
 }
 
 const USED_TWICE: Decision = Decision::Close("a callback id was used twice");
 
-/// Sends a request of the branch on its way.
+/// Decides about a request of the branch that was routed, and forwards it if another branch answers.
 #[inline(always)]
 fn forward<P: Provider, M>(
     routed: Routed<'_, P>,

@@ -1,13 +1,13 @@
-//! Where a session stands, and which frames of its branch are legal there. It decides; `session.rs` acts.
+//! The phase of a session, and which frames of its branch are legal in each phase. It decides; `session.rs` acts.
 
 use meshwork_wire::Frame;
 
-/// Where a session stands.
+/// The phase of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// Connected, not checked. Only a bind is legal, and nothing runs.
+    /// Connected, and not checked. Only a bind is legal, and no action runs.
     Unbound,
-    /// The bind is being checked. Nothing is legal: the branch waits for the answer.
+    /// The bind is being checked. No frame is legal: the branch waits for the answer.
     Binding,
     /// Checked and in the registry.
     Bound,
@@ -15,7 +15,7 @@ pub(crate) enum Phase {
     BranchDrains,
     /// Bound, and the master takes no more requests, of this branch or for it: those in flight are finished.
     Draining,
-    /// Refused or done: what is in the outbox is written, nothing is heard.
+    /// Refused or done: the outbox is still written, and no frame is heard.
     Closing,
 }
 
@@ -23,14 +23,14 @@ pub(crate) enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Legality {
     Legal,
-    /// It is not heard: the link is closing.
+    /// The frame is not heard: the link is closing.
     Ignored,
     /// The branch broke the protocol, in this way: the link is closed.
     Illegal(&'static str),
 }
 
 impl Phase {
-    /// Whether a frame of the branch is legal here.
+    /// Whether a frame of the branch is legal in this phase.
     pub(crate) fn judge(self, frame: &Frame) -> Legality {
         match (self, frame) {
             (Phase::Closing, _) => Legality::Ignored,
@@ -49,7 +49,7 @@ impl Phase {
         }
     }
 
-    /// Whether requests, replies and events are legal: those are read without asking the judge about each.
+    /// Whether requests, replies and events are legal: then they are read without a call of [`Phase::judge`] for each.
     pub(crate) fn is_calling(self) -> bool {
         matches!(self, Phase::Bound | Phase::BranchDrains | Phase::Draining)
     }
