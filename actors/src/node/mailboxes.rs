@@ -31,7 +31,7 @@ pub struct Flush;
 #[derive(Message)]
 #[rtype(result = "Result<(), CallError>")]
 pub struct Subscribe {
-    /// The number of the handler, drawn by [`Node::draw_subscriber`].
+    /// The number of the handler, drawn by [`Node::draw_subscriber`](super::shared::Node::draw_subscriber).
     pub id: SubscriberId,
     /// The events that the handler gets.
     pub to: SubscribeTo,

@@ -1,8 +1,8 @@
 //! Sessions of one master, wired to each other without sockets, actors or a clock, and driven by bytes: requests, calls of functions,
 //! cancels, replies, binds, drains, losses and deadlines in any order, messages delivered late and ids used again. It holds the
 //! [`Relay`] to its promises: each request of a branch is answered once, unless it is cancelled or its branch is lost; an error says
-//! truly whether the request was written to its provider; a cancelled request does not go on; no id is drawn twice; what is bounded
-//! stays bounded; and when everything has ended, nothing is left.
+//! truly whether the request was written to its provider; a cancelled request does not go on; no id is drawn twice; no bound
+//! is exceeded; and when all sessions have ended, no entry is left.
 //!
 //! Property tests and a fuzz target feed it.
 
@@ -283,7 +283,7 @@ impl World {
         for index in 0..SESSIONS {
             let session = world.new_session(index);
             world.sessions.push(session);
-            // Most of what there is to see happens between branches that are bound.
+            // Most steps matter only between branches that are bound.
             if index > 0 {
                 (0..3).for_each(|_| world.bind(index));
             }
