@@ -132,8 +132,7 @@ fn place_of(node: u64, action: &str) -> usize {
     let bytes = action.as_bytes();
     let last = bytes.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
     let mixed = (u64::from(last) ^ node ^ (bytes.len() as u64) << 7).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let place = (mixed >> 58) as usize;
-    place
+    (mixed >> 58) as usize
 }
 
 const _: () = assert!(REMEMBERED == 1 << 6, "a place has six bits");
