@@ -75,6 +75,8 @@ struct Locked {
     submissions: Vec<Submission>,
     /// An empty buffer for the next frames, with the room of earlier ones.
     spare: BytesMut,
+    /// The most bytes of frames that left at once since the last heartbeat.
+    spare_needed: usize,
     heads: Heads,
     /// Rises when calls may have to go another way than before: known nodes, own actions, the link.
     version: u64,
@@ -107,8 +109,8 @@ impl Head {
 /// Numbers nodes.
 static NODES: AtomicU64 = AtomicU64::new(0);
 
-/// A spare buffer that is longer is not kept.
-const SPARE_LEN_MAX: usize = 128 * 1024;
+/// A spare buffer of this length or a little more is kept, whatever the frames of the last heartbeat took.
+const SPARE_LEN_MIN: usize = 64;
 
 /// What the head of an event takes at most, its names and that of one group included.
 const EVENT_HEAD_LEN_MAX: usize = 4 * NAME_LEN_MAX;
@@ -130,6 +132,7 @@ impl Node {
                 in_flight: InFlight::new(),
                 submissions: Vec::new(),
                 spare: BytesMut::new(),
+                spare_needed: 0,
                 heads: Heads::default(),
                 version: 0,
                 writes_frames: false,
@@ -665,12 +668,22 @@ impl Node {
         }
     }
 
-    /// Gives a buffer back whose frames have left.
-    pub(crate) fn give_back(&self, mut buffer: BytesMut) {
+    /// Gives a buffer back for so many bytes of frames that have left.
+    pub(crate) fn give_back(&self, mut buffer: BytesMut, frames_len: usize) {
         buffer.clear();
         let mut locked = self.lock();
-        if buffer.capacity() > locked.spare.capacity() && buffer.capacity() <= SPARE_LEN_MAX {
+        locked.spare_needed = locked.spare_needed.max(frames_len);
+        if buffer.capacity() > locked.spare.capacity() {
             locked.spare = buffer;
+        }
+    }
+
+    /// Gives back a buffer that is much longer than the frames that left at once since the last heartbeat.
+    pub(crate) fn shrink(&self) {
+        let mut locked = self.lock();
+        let needed = std::mem::take(&mut locked.spare_needed).max(SPARE_LEN_MIN);
+        if locked.spare.capacity() > 4 * needed {
+            locked.spare = BytesMut::new();
         }
     }
 
