@@ -283,6 +283,7 @@ impl BranchActor {
             }
             (Beat::Ping, Some(wires)) => {
                 wires.outbox.shrink();
+                self.options.node.shrink();
                 wires.outbox.say(&Frame::Ping);
             }
             (Beat::Ping, None) | (Beat::Stale, _) => {}

@@ -126,10 +126,11 @@ impl BranchCalls {
 
     /// Sends calls whose frames are written already; gives all of them back if the outbox refuses them together.
     fn send_frames(&self, mut frames: Frames, guard: &mut OutboxGuard<'_>) -> Result<(), (Frames, Refusal)> {
+        let frames_len = frames.bytes.len();
         let encoded = Encoded::taken(&mut frames.bytes, frames.count, frames.longest);
         match guard.push_encoded(encoded, Kind::Request) {
             Ok(()) => {
-                self.node.give_back(frames.bytes);
+                self.node.give_back(frames.bytes, frames_len);
                 Ok(())
             }
             Err(refusal) => Err((frames, refusal)),

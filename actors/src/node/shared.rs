@@ -75,6 +75,8 @@ struct Locked {
     submissions: Vec<Submission>,
     /// An empty buffer for the next frames, which keeps the capacity of earlier ones.
     spare: BytesMut,
+    /// The most bytes of frames that left at once since the last heartbeat.
+    spare_needed: usize,
     heads: Heads,
     /// Rises when a head may no longer fit: when the known nodes, the node's own actions or its link change.
     version: u64,
@@ -108,8 +110,8 @@ impl Head {
 /// The number of the next node of this process.
 static NODES: AtomicU64 = AtomicU64::new(0);
 
-/// A longer buffer is not kept as the spare one.
-const SPARE_LEN_MAX: usize = 128 * 1024;
+/// A spare buffer of up to four times this length is kept, however few bytes of frames left since the last heartbeat.
+const SPARE_LEN_MIN: usize = 64;
 
 /// How many bytes the head of an event takes at most, with all its names and the name of one group.
 const EVENT_HEAD_LEN_MAX: usize = 4 * NAME_LEN_MAX;
@@ -131,6 +133,7 @@ impl Node {
                 in_flight: InFlight::new(),
                 submissions: Vec::new(),
                 spare: BytesMut::new(),
+                spare_needed: 0,
                 heads: Heads::default(),
                 version: 0,
                 writes_frames: false,
@@ -668,12 +671,22 @@ impl Node {
         }
     }
 
-    /// Gives back a buffer whose frames have left, for the next frames.
-    pub(crate) fn give_back(&self, mut buffer: BytesMut) {
+    /// Gives back a buffer whose `frames_len` bytes of frames have left, for the next frames.
+    pub(crate) fn give_back(&self, mut buffer: BytesMut, frames_len: usize) {
         buffer.clear();
         let mut locked = self.lock();
-        if buffer.capacity() > locked.spare.capacity() && buffer.capacity() <= SPARE_LEN_MAX {
+        locked.spare_needed = locked.spare_needed.max(frames_len);
+        if buffer.capacity() > locked.spare.capacity() {
             locked.spare = buffer;
+        }
+    }
+
+    /// Gives back a spare buffer that is more than four times as long as the most bytes of frames that left at once since the last heartbeat.
+    pub(crate) fn shrink(&self) {
+        let mut locked = self.lock();
+        let needed = std::mem::take(&mut locked.spare_needed).max(SPARE_LEN_MIN);
+        if locked.spare.capacity() > 4 * needed {
+            locked.spare = BytesMut::new();
         }
     }
 
