@@ -152,7 +152,7 @@ pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// See [`KEEPALIVE_AFTER`].
 pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a heartbeat is sent over a silent link. Both ends give up a link that stays silent for [`HEARTBEATS_MISSED_MAX`]
+/// How often a branch sends a heartbeat, by default. Both ends give up a link that stays silent for [`HEARTBEATS_MISSED_MAX`]
 /// heartbeats.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
