@@ -13,7 +13,7 @@
 //! drive                                      which loop drives a client
 //! closed_loop, open_loop  events             the loops; publishers and subscribers
 //! load, client            runtime, process   what a client is told, and can do; what it lives on
-//! job                                        who does what, in words
+//! job                                        candidates and their jobs, in words
 //! measure                                    the clock, and what the kernel says of a process
 //! ```
 

@@ -25,7 +25,7 @@ use proc_macro::TokenStream;
 ///     #[action(name = "mul")]
 ///     async fn multiply(&self, a: i64, b: i64) -> Result<i64, ActionError>;
 ///
-///     /// Who asks. A `CallContext` is filled in where the action is answered; the requester's `who()` does not take it.
+///     /// The caller's name. The provider fills the `CallContext` in; `who()` of the requester does not take one.
 ///     async fn who(&self, context: CallContext) -> Result<String, ActionError>;
 ///
 ///     /// A body is a default, as in any trait.

@@ -238,7 +238,7 @@ fn has_cfg(action: &Action) -> bool {
     action.attributes.iter().any(|attribute| attribute.path().is_ident("cfg"))
 }
 
-/// Reads one item of the trait. The tokens beside the action are those that name it.
+/// Reads one item of the trait. Gives the action, and the tokens of its name for errors.
 fn read_item(item: TraitItem, prefix: Option<&str>, errors: &mut Errors) -> Option<(Action, TokenStream)> {
     match item {
         TraitItem::Fn(method) => read_method(method, prefix, errors),
