@@ -1,4 +1,4 @@
-//! An actor with state answers an action: a counter that everyone in the mesh increments.
+//! An actor with state answers an action: a counter that any node of the mesh can increment.
 //!
 //! Run it: `cargo run --example actor_responder`. It prints `the counter stands at 10`.
 
@@ -7,7 +7,7 @@ use meshwork::prelude::*;
 #[derive(Default)]
 struct Counter(u64);
 
-/// What callers send: the actor gets it as an ordinary message.
+/// The arguments of a call, which the actor gets as an ordinary message.
 #[derive(Serialize, Deserialize, Message)]
 #[rtype(result = "Result<u64, ActionError>")]
 struct Increment {
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let last = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().max();
     assert_eq!(last, Some(10));
 
-    // Its own errors come through as they are.
+    // The errors of the actor reach the caller unchanged.
     let outcome = branch.call::<u64>("counter/increment", Increment { by: 0 }).await;
     let Err(error) = outcome else { return Err("nothing is no increment".into()) };
     assert_eq!((error.code(), error.name(), error.fate()), (Code(1000), "Nothing", Fate::Failed));

@@ -1,21 +1,21 @@
-//! "Call me back later": the request is over at once, and the callback that it left is called when there is something to say.
-//! It lives until its holder lets it go.
+//! "Call me back later": the request is over at once, and the callback that it left is called at each change of a price. The
+//! callback lives until its holder drops it.
 //!
-//! Run it: `cargo run --example call_me_back`. It prints what the prices did, and what is left when nobody watches any more.
+//! Run it: `cargo run --example call_me_back`. It prints the changes of the prices, and that no callback is left in the end.
 
 use meshwork::prelude::*;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// What is called when a price changes: name and price. It says whether it wants to hear more.
+/// The callback for changes of a price, called with name and price. It returns whether it wants further changes.
 type Watcher = Callback<(String, f64), bool>;
 
-/// The actor that knows the prices, and who wants to hear of them.
+/// The actor that keeps the callbacks of all watchers.
 #[derive(Clone, Default)]
 struct Prices(Arc<Mutex<Vec<Watcher>>>);
 
 impl Prices {
-    /// Keeps the callback: it outlives the request that brought it.
+    /// Keeps the callback, which outlives its request.
     fn watch(&self, watcher: Watcher) {
         self.watchers().push(watcher);
     }
@@ -23,7 +23,7 @@ impl Prices {
     async fn change(&self, name: &str, price: f64) {
         let watchers = std::mem::take(&mut *self.watchers());
         for watcher in watchers {
-            // One that is gone, or has heard enough, is let go: then its owner forgets it, too.
+            // A callback that is gone, or wants no further changes, is dropped: then its lender forgets the function too.
             if watcher.call((name.to_owned(), price)).await.unwrap_or(false) {
                 self.watchers().push(watcher);
             }
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (heard, mut hearing) = mpsc::unbounded_channel();
     let watcher: Watcher = Callback::new(move |(name, price): (String, f64)| {
-        // Whoever listens may have gone.
+        // The receiver may have gone.
         let _ = heard.send(format!("{name} costs {price}"));
         price < 3.0
     });

@@ -1,4 +1,4 @@
-//! A branch that ends without losing anything: what is in flight is finished, nothing new is taken.
+//! A branch that ends without losing requests: requests in flight are finished, and no more are taken.
 //!
 //! Run it: `cargo run --example drain`. It prints the reply of the call that was in flight, and the counts of the drain.
 
@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = master.send(Listen::tcp("127.0.0.1:0")).await??;
     let master = Master::from(master);
 
-    // An action that takes its time: until it is let through.
+    // An action that waits until the example lets it go on.
     let (open, opened) = watch::channel(false);
     let (came, mut coming) = mpsc::unbounded_channel();
     let printer = BranchActor::new("printer")

@@ -1,15 +1,15 @@
-//! A function as an argument: whoever does the work tells how far it is, and asks whether to go on.
+//! Functions as arguments: a provider tells its caller the progress of the work, and asks whether to go on.
 //!
-//! Run it: `cargo run --example progress`. It prints how an import goes on.
+//! Run it: `cargo run --example progress`. It prints the progress of an import.
 
 use meshwork::prelude::*;
 
 #[derive(Serialize, Deserialize)]
 struct Import {
     path: String,
-    /// How far it is, in percent. Nothing comes back.
+    /// Called with the progress, in percent.
     progress: Callback<u8, ()>,
-    /// What to do with a row that cannot be read: go on?
+    /// Called with a row that cannot be read. Returns whether to go on.
     on_error: Option<Callback<(u64, String), bool>>,
 }
 
@@ -27,7 +27,7 @@ async fn import(import: Import) -> Result<u64, ActionError> {
         } else {
             rows += 1;
         }
-        // Awaited: whoever shows the progress is never behind.
+        // Awaited, so that the caller's display never lags behind the import.
         import.progress.call(row as u8 * 25).await?;
     }
     Ok(rows)
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _files = BranchActor::new("files").respond("files/import", import).bind(&address).await?;
     let shell = BranchActor::new("shell").bind(&address).await?;
 
-    // A closure; it lives until the request is done, since the responder keeps no handle on it.
+    // A closure, which lives until the request is done, since the responder keeps no handle on it.
     let progress = Callback::new(|percent: u8| println!("{percent} %"));
     let on_error = Callback::new(|(row, why): (u64, String)| {
         println!("row {row}: {why}");
@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{rows} rows");
     assert_eq!(rows, 3);
 
-    // Nobody to ask: the action fails, and the callback with it.
+    // This import ends at the first row that cannot be read: the error reaches the caller.
     let error = shell
         .call::<u64>("files/import", Import { path: "b.csv".into(), progress, on_error: None })
         .await

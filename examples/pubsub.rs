@@ -1,6 +1,6 @@
 //! Events between nodes, handled by an actor, by a closure and by a group; and a broadcast.
 //!
-//! Run it: `cargo run --example pubsub`. It prints what the audit heard, and who heard the broadcast.
+//! Run it: `cargo run --example pubsub`. It prints the events of the audit, and the nodes that got the broadcast.
 
 use meshwork::prelude::*;
 use tokio::sync::mpsc;
@@ -22,7 +22,7 @@ impl Handler<Event<OrderCreated>> for Audit {
     type Result = ();
 
     fn handle(&mut self, event: Event<OrderCreated>, _: &mut Context<Self>) {
-        // Whoever listens may have gone.
+        // The receiver may have gone.
         let _ = self.heard.send(format!("{} from {}: {}", event.topic, event.publisher, event.value.id));
     }
 }
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shop = BranchActor::new("shop").bind(&address).await?;
     let office = BranchActor::new("office").bind(&address).await?;
 
-    // An actor is a topic handler. The subscription ends when its guard is dropped.
+    // An actor as a handler. The subscription ends when its guard is dropped.
     let (heard, mut audited) = mpsc::unbounded_channel();
     let audit = Audit { heard }.start();
     let orders = office.subscribe("orders/*", audit.recipient::<Event<OrderCreated>>()).await?;
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{line}");
     assert_eq!(line, "orders/created from shop: 7");
 
-    // A group gets each event once, whichever of its members that is.
+    // A group gets each event once, at one of its members.
     let (worked, mut work) = mpsc::unbounded_channel();
     let worker = |name: &'static str| {
         let worked = worked.clone();

@@ -1,6 +1,6 @@
 //! The smallest mesh: a master and a branch that call each other and themselves, and an event.
 //!
-//! Run it: `cargo run --example quickstart`. It prints `22`, `45`, `66`, `89`, one a line, and `sub/test: sub`.
+//! Run it: `cargo run --example quickstart`. It prints `22`, `45`, `66`, `89`, one per line, and `sub/test: sub`.
 
 use meshwork::prelude::*;
 
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (heard, mut events) = tokio::sync::mpsc::unbounded_channel();
     let subscription = branch
         .subscribe("sub/*", move |event: Event<String>| {
-            // Whoever listens may have gone; then nobody misses the event.
+            // The receiver may have gone, and the event is not needed then.
             let _ = heard.send(format!("{}: {}", event.topic, event.value));
         })
         .await?;

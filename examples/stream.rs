@@ -1,7 +1,7 @@
-//! A result that is larger than memory, a piece at a time through a callback: the far side sends no more than a few pieces that
-//! were not taken yet, so it goes as fast as they are taken.
+//! A result that is larger than memory, sent piece by piece through a callback. The provider sends no more than a few pieces that
+//! the caller has not taken yet, so the stream goes as fast as the caller takes it.
 //!
-//! Run it: `cargo run --example stream`. It prints how much came, and how much of it was on its way at most.
+//! Run it: `cargo run --example stream`. It prints how many pieces came, and how many were on their way at most.
 
 use futures::stream;
 use meshwork::ByteBuf;
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let piece = Callback::new_async(move |piece: ByteBuf| {
         let (made, taking, highest) = (Arc::clone(&made), Arc::clone(&taking), Arc::clone(&highest));
         async move {
-            // Somebody slow.
+            // A slow caller.
             tokio::task::yield_now().await;
             let taken = taking.fetch_add(1, Ordering::Relaxed);
             highest.fetch_max(made.load(Ordering::Relaxed) - taken, Ordering::Relaxed);

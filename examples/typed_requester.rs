@@ -1,15 +1,15 @@
 //! One trait, both ends: a set of actions that a branch answers, and a typed requester that calls them.
 //!
-//! Run it: `cargo run --example typed_requester`. It prints the sum, who asked, and what there is to call.
+//! Run it: `cargo run --example typed_requester`. It prints the sum, the name of the caller, and the actions of the mesh.
 
 use meshwork::prelude::*;
 
-/// Sums, wherever they are made.
+/// Sums, made at another node.
 #[meshwork::actions(prefix = "math")]
 pub trait Math {
     /// Adds.
     async fn add(&self, a: i64, b: i64) -> Result<i64, ActionError>;
-    /// Says who asks.
+    /// Returns the name of the calling node.
     async fn who(&self, context: CallContext) -> Result<String, ActionError>;
 }
 

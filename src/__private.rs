@@ -1,13 +1,14 @@
-//! What the code made by `#[meshwork::actions]` calls. Not for users: it may change with any version.
+//! The functions that the code made by `#[meshwork::actions]` calls. Not for users: they may change with any version.
 
 use meshwork_wire::Shape;
 use std::marker::PhantomData;
 
-/// Finds out whether a type can tell its shape. The one with a schema is found first, without a reference.
+/// Finds out whether a type has a JSON Schema. The compiler looks for methods of `Probe` before methods of `&Probe`, so
+/// [`WithSchema`] wins where it is implemented.
 pub struct Probe<T>(PhantomData<T>);
 
 impl<T> Probe<T> {
-    /// Asks about a type.
+    /// A probe of the type `T`.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "only made code calls it")]
     pub fn new() -> Self {
@@ -15,15 +16,15 @@ impl<T> Probe<T> {
     }
 }
 
-/// For types that can tell.
+/// For types that implement `schemars::JsonSchema`.
 pub trait WithSchema {
     /// The JSON Schema, as text.
     fn schema(&self) -> Option<String>;
 }
 
-/// For all others.
+/// For all other types.
 pub trait WithoutSchema {
-    /// None.
+    /// Always none.
     fn schema(&self) -> Option<String> {
         None
     }
@@ -38,13 +39,13 @@ impl<T: schemars::JsonSchema> WithSchema for Probe<T> {
 
 impl<T> WithoutSchema for &Probe<T> {}
 
-/// The shape of an action, if both of its ends are known.
+/// The shape of an action, if the schemas of its arguments and its reply are known.
 #[must_use]
 pub fn shape_of(arguments: Option<String>, reply: Option<String>) -> Option<Shape> {
     Some(Shape { arguments: arguments?.into(), reply: reply?.into() })
 }
 
-/// The shape of an action with these arguments and this reply, if their types can tell it.
+/// The shape of an action from the types of its arguments and its reply, if both have a schema.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __shape {

@@ -7,7 +7,7 @@ use meshwork_actors::link::Address;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A handle on a branch that is bound: everything a [`Node`] can do. `Clone` and `Send`. The branch lives on when its handles
+/// A handle on a branch that is bound, with all methods of [`Node`]. `Clone` and `Send`. The branch lives on when its handles
 /// are gone, until it is drained; it binds again by itself when it loses its link.
 #[derive(Clone, Debug)]
 pub struct Branch(Arc<Shared>);
@@ -19,7 +19,7 @@ struct Shared {
 }
 
 impl Branch {
-    /// The actor behind it.
+    /// The address of the branch actor.
     #[must_use]
     pub fn addr(&self) -> Addr<BranchActor> {
         self.0.actor.clone()
@@ -36,12 +36,12 @@ impl Deref for Branch {
 
 /// Binds a [`BranchActor`].
 pub trait BindBranch {
-    /// Binds to the master at an address, `host:port`, and starts the branch on the current arbiter. It is tried once; a
-    /// branch that is bound once binds again by itself, waiting 50 ms at first and 3 s at most.
+    /// Binds to the master at an address, `host:port`, and starts the branch on the current arbiter. The first bind is tried
+    /// once. A branch that has been bound binds again by itself when it loses its link, waiting 50 ms at first and 3 s at most.
     ///
     /// # Errors
     ///
-    /// When no master can be reached there, or it does not let the branch in.
+    /// When no master can be reached at the address, or the master refuses the branch.
     fn bind(self, address: impl Into<Address>) -> impl Future<Output = Result<Branch, BindError>>;
 }
 

@@ -1,6 +1,6 @@
-//! Calling actions. [`Calling`] is a call on its way, made by [`Node::call`](crate::Node::call); [`Call`] is the same as a
-//! message to an actor. Which one? The handle's is cheaper and cancels when it is dropped; the message fits where everything
-//! else is a message.
+//! Calling actions. [`Calling`] is the future of a call, made by [`Node::call`](crate::Node::call); [`Call`] is a call as a
+//! message to an actor. Which one? [`Calling`] is cheaper, and cancels the call when it is dropped; [`Call`] fits where
+//! everything else is a message.
 
 use crate::handle::Node;
 use actix::dev::{MessageResponse, OneshotSender};
@@ -20,40 +20,41 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// A call: nothing is sent before it is first polled, and dropping it cancels the call, at the far end too.
+/// The future of a call. The request is sent when the future is first polled; dropping the future cancels the call, at the
+/// responder too.
 ///
-/// It resolves to the reply or to a [`CallError`], whose [`Fate`] says whether the action may have run. It ends in any case:
-/// by default after 10 s.
+/// It resolves to the reply or to a [`CallError`], whose [`Fate`] says whether the action may have run. Every call ends, at the
+/// latest with its deadline: by default after 10 s.
 #[must_use = "a call is not made before it is awaited"]
 pub struct Calling<R> {
-    /// None before the handle of a master is used for the first time, and when the arguments cannot be written.
+    /// None before the handle of a master is attached, which its first call does.
     node: Option<Arc<ActorNode>>,
     stage: Stage,
     decode: fn(Reply) -> Result<R, CallError>,
 }
 
 enum Stage {
-    /// Not polled yet, and written by the task that polls it.
+    /// Not polled yet. The task that polls the call writes its frame.
     Written {
         head: Head,
         arguments: Arguments,
     },
-    /// Not polled yet, and written by the actor of the node, or answered by it.
+    /// Not polled yet. The actor of the node writes the request, or answers it.
     Unwritten(Box<ActorCall>),
-    /// Something that is done before the call can be submitted.
-    Before(Box<Before>),
-    /// Submitted.
+    /// The call cannot be submitted yet.
+    Preparing(Box<Preparing>),
+    /// Submitted; the reply resolves this callback id.
     InFlight(CallbackId),
     Done,
 }
 
-enum Before {
+enum Preparing {
     /// The arguments cannot be written.
     Failed(Option<CallError>),
-    /// Not polled yet: the handle of a master is used for the first time. The arguments are there in the other encoding too, since it is
-    /// not known which one is wanted.
-    Unattached { node: Node, call: ActorCall, instead: Option<Payload> },
-    /// The master is asked for what the handle shares with it.
+    /// Not polled yet, and the handle of the master is not attached. `call` has its arguments in bincode, `in_message_pack` has them in
+    /// MessagePack: only an attached handle knows which encoding the provider reads.
+    Unattached { node: Node, call: ActorCall, in_message_pack: Option<Payload> },
+    /// The master is asked for the state that it shares with its handles.
     Attaching(BoxFuture<'static, Result<(Arc<ActorNode>, ActorCall), CallError>>),
 }
 
@@ -77,24 +78,25 @@ impl<R> Calling<R> {
         Self { node: attached.cloned(), stage, decode: Reply::decode }
     }
 
-    /// Waits at most so long; `Duration::MAX` for ever. Default: 10 s. The responder is told how long is left.
+    /// Sets the deadline: how long the call waits for its reply. Default: 10 s; `Duration::MAX`: for ever. The responder is told
+    /// how much of the time is left. When it has passed, the call ends with `REQUEST_TIMEOUT`.
     pub fn within(self, within: Duration) -> Self {
         let within = (within != Duration::MAX).then_some(within);
         self.with(|node, head| node.other_head(head, Some(within), None), |call| call.within = within)
     }
 
-    /// Asks this node and no other, whichever others offer the action.
+    /// Sends the request to the node of this name and to no other provider of the action.
     pub fn on(self, node: impl Into<ByteString>) -> Self {
         let named = node.into();
         self.with(|node, head| node.other_head(head, None, Some(&named)), |call| call.node.clone_from(&named))
     }
 
-    /// Fails at once, instead of waiting for it, when the link to the master is down.
+    /// Fails at once when the link to the master is down. By default the call waits for the link, within its deadline.
     pub fn fail_when_down(self) -> Self {
         self.with(|_, _| None, |call| call.when_down = WhenDown::Fail)
     }
 
-    /// Another head, if there is one that says it, else the change is made to the call.
+    /// Takes another head where the node can write one, else changes the call, which the actor then writes.
     fn with(
         mut self,
         other_head: impl FnOnce(&ActorNode, Head) -> Option<Head>,
@@ -111,8 +113,8 @@ impl<R> Calling<R> {
                 }
             },
             (Stage::Unwritten(call), _) => change(call),
-            (Stage::Before(before), _) => {
-                if let Before::Unattached { call, .. } = &mut **before {
+            (Stage::Preparing(preparing), _) => {
+                if let Preparing::Unattached { call, .. } = &mut **preparing {
                     change(call);
                 }
             }
@@ -121,23 +123,23 @@ impl<R> Calling<R> {
         self
     }
 
-    /// Polls what is done before the call can be submitted; the call is there then.
-    fn poll_before(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CallError>> {
-        let Stage::Before(before) = &mut self.stage else {
+    /// Attaches the handle of a master. The call is [`Stage::Unwritten`] when this is ready.
+    fn poll_preparing(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        let Stage::Preparing(preparing) = &mut self.stage else {
             return Poll::Ready(Ok(()));
         };
-        if let Before::Unattached { node, call, instead } = &mut **before {
-            let (node, call, instead) = (node.clone(), call.clone(), instead.take());
-            **before = Before::Attaching(Box::pin(async move {
+        if let Preparing::Unattached { node, call, in_message_pack } = &mut **preparing {
+            let (node, call, in_message_pack) = (node.clone(), call.clone(), in_message_pack.take());
+            **preparing = Preparing::Attaching(Box::pin(async move {
                 let attached = node.attach().await?;
-                let call = in_wanted_encoding(&attached, call, instead);
+                let call = in_wanted_encoding(&attached, call, in_message_pack);
                 Ok((attached, call))
             }));
         }
-        let attached = match &mut **before {
-            Before::Failed(error) => Err(error.take().unwrap_or_else(again)),
-            Before::Attaching(attaching) => ready!(attaching.poll_unpin(context)),
-            Before::Unattached { .. } => return Poll::Pending,
+        let attached = match &mut **preparing {
+            Preparing::Failed(error) => Err(error.take().unwrap_or_else(awaited_twice)),
+            Preparing::Attaching(attaching) => ready!(attaching.poll_unpin(context)),
+            Preparing::Unattached { .. } => return Poll::Pending,
         };
         Poll::Ready(attached.map(|(node, call)| {
             self.node = Some(node);
@@ -153,14 +155,14 @@ impl Stage {
             let arguments = Payload::encode(attached.encoding_for(&action), arguments)?;
             return Ok(Stage::Unwritten(Box::new(ActorCall::new(action, arguments))));
         }
-        // Which of the two is wanted shows when the handle is attached.
-        let instead = Payload::encode(Encoding::MessagePack, arguments).ok();
+        // Which encoding the provider reads is known when the handle is attached.
+        let in_message_pack = Payload::encode(Encoding::MessagePack, arguments).ok();
         let call = ActorCall::new(action, Payload::encode(Encoding::Bincode, arguments)?);
-        Ok(Stage::Before(Box::new(Before::Unattached { node: node.clone(), call, instead })))
+        Ok(Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, in_message_pack })))
     }
 
     fn failed(error: CallError) -> Self {
-        Stage::Before(Box::new(Before::Failed(Some(error))))
+        Stage::Preparing(Box::new(Preparing::Failed(Some(error))))
     }
 }
 
@@ -170,14 +172,18 @@ impl Calling<Payload> {
         let call = ActorCall::new(action, arguments);
         let stage = match node.attached() {
             Some(_) => Stage::Unwritten(Box::new(call)),
-            None => Stage::Before(Box::new(Before::Unattached { node: node.clone(), call, instead: None })),
+            None => Stage::Preparing(Box::new(Preparing::Unattached {
+                node: node.clone(),
+                call,
+                in_message_pack: None,
+            })),
         };
         Self { node: node.attached().cloned(), stage, decode: Reply::into_outcome }
     }
 }
 
-fn in_wanted_encoding(node: &ActorNode, mut call: ActorCall, instead: Option<Payload>) -> ActorCall {
-    if let Some(arguments) = instead
+fn in_wanted_encoding(node: &ActorNode, mut call: ActorCall, in_message_pack: Option<Payload>) -> ActorCall {
+    if let Some(arguments) = in_message_pack
         && node.encoding_for(&call.action).is_self_describing()
     {
         call.arguments = arguments;
@@ -185,7 +191,7 @@ fn in_wanted_encoding(node: &ActorNode, mut call: ActorCall, instead: Option<Pay
     call
 }
 
-fn again() -> CallError {
+fn awaited_twice() -> CallError {
     CallError::new(Code::CANCELLED, Fate::Unknown, "a call was awaited twice")
 }
 
@@ -195,14 +201,14 @@ impl<R> Future for Calling<R> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Stage::Before(_) = &this.stage
-            && let Err(error) = ready!(this.poll_before(context))
+        if let Stage::Preparing(_) = &this.stage
+            && let Err(error) = ready!(this.poll_preparing(context))
         {
             this.stage = Stage::Done;
             return Poll::Ready(Err(error));
         }
         let Some(node) = &this.node else {
-            return Poll::Ready(Err(again()));
+            return Poll::Ready(Err(awaited_twice()));
         };
         let submitted = match &mut this.stage {
             Stage::InFlight(callback_id) => {
@@ -211,15 +217,15 @@ impl<R> Future for Calling<R> {
                 return Poll::Ready((this.decode)(reply));
             }
             Stage::Written { head, arguments } => node.call(*head, arguments, context.waker()),
-            Stage::Unwritten(_) | Stage::Before(_) | Stage::Done => {
+            Stage::Unwritten(_) | Stage::Preparing(_) | Stage::Done => {
                 match std::mem::replace(&mut this.stage, Stage::Done) {
                     Stage::Unwritten(call) => node.ask(*call, context.waker()),
-                    _ => Err(again()),
+                    _ => Err(awaited_twice()),
                 }
             }
         };
         match submitted {
-            // The task of this waker is woken for the reply.
+            // The node keeps the waker, and wakes this task for the reply.
             Ok(callback_id) => {
                 this.stage = Stage::InFlight(callback_id);
                 Poll::Pending
@@ -241,9 +247,10 @@ impl<R> Drop for Calling<R> {
     }
 }
 
-/// A call as a message to an `Addr<BranchActor>` or `Addr<MasterActor>`. Its result is the reply, or why there is none.
+/// A call as a message to an `Addr<BranchActor>` or `Addr<MasterActor>`. Its result is the reply, or the [`CallError`] that
+/// says why there is none.
 ///
-/// Dropping the `send()` does not cancel it: it ends with its reply or its deadline.
+/// Dropping the `send()` does not cancel the call: it ends with its reply or its deadline.
 pub struct Call<R> {
     action: ByteString,
     arguments: Result<(Arguments, Option<Arguments>), CallError>,
@@ -254,11 +261,10 @@ pub struct Call<R> {
 }
 
 impl<R> Call<R> {
-    /// A call of an action. Its arguments are written now.
+    /// A call of an action. The arguments are written now, in bincode and in MessagePack: the actor chooses.
     pub fn new(action: impl Into<ByteString>, arguments: impl Serialize) -> Self {
-        let both = Arguments::encode(Encoding::Bincode, &arguments).map(|arguments_of_ours| {
-            (arguments_of_ours, Arguments::encode(Encoding::MessagePack, &arguments).ok())
-        });
+        let both = Arguments::encode(Encoding::Bincode, &arguments)
+            .map(|in_bincode| (in_bincode, Arguments::encode(Encoding::MessagePack, &arguments).ok()));
         Self {
             action: action.into(),
             arguments: both.map_err(CallError::from),
@@ -290,31 +296,36 @@ impl<R> Call<R> {
         self
     }
 
-    /// Submits it; `told` is called with what comes of it.
-    fn submit(self, node: &ActorNode, told: impl FnOnce(Result<R, CallError>) + Send + 'static)
+    /// Submits the call; `on_outcome` is called with its reply or its error.
+    fn submit(self, node: &ActorNode, on_outcome: impl FnOnce(Result<R, CallError>) + Send + 'static)
     where
         R: DeserializeOwned + 'static,
     {
         let Self { action, arguments, within, node: named, when_down, .. } = self;
-        let (arguments, instead) = match arguments {
+        let (arguments, in_message_pack) = match arguments {
             Ok(written) => written,
-            Err(error) => return told(Err(error)),
+            Err(error) => return on_outcome(Err(error)),
         };
-        let told = move |reply: Reply| told(reply.decode());
+        let on_outcome = move |reply: Reply| on_outcome(reply.decode());
         let usual = named.is_empty() && when_down == WhenDown::Wait;
         let head = node.head(&action).filter(|_| usual).and_then(|head| match within {
             Some(CALL_WITHIN) => Some(head),
             _ => node.other_head(head, Some(within), None),
         });
         match head {
-            Some(head) if head.encoding() == Encoding::Bincode => node.call_with(head, &arguments, told),
-            Some(head) if head.encoding() == Encoding::MessagePack && instead.is_some() => {
-                node.call_with(head, &instead.unwrap_or(arguments), told);
+            Some(head) if head.encoding() == Encoding::Bincode => {
+                node.call_with(head, &arguments, on_outcome)
+            }
+            Some(head) if head.encoding() == Encoding::MessagePack && in_message_pack.is_some() => {
+                node.call_with(head, &in_message_pack.unwrap_or(arguments), on_outcome);
             }
             _ => {
                 let arguments = arguments.into_payload();
                 let call = ActorCall { action, node: named, arguments, within, when_down };
-                node.ask_with(in_wanted_encoding(node, call, instead.map(Arguments::into_payload)), told);
+                node.ask_with(
+                    in_wanted_encoding(node, call, in_message_pack.map(Arguments::into_payload)),
+                    on_outcome,
+                );
             }
         }
     }
@@ -324,7 +335,8 @@ impl<R: 'static> Message for Call<R> {
     type Result = Result<R, CallError>;
 }
 
-/// A [`Call`] that its actor submits. Its sender is told by the response actor, without a task of its own.
+/// The result of handling a [`Call`]: the call is submitted, and the response actor sends its outcome straight to the sender of
+/// the message, without a task in between.
 pub struct Submitted<R> {
     node: Arc<ActorNode>,
     call: Call<R>,
@@ -333,7 +345,7 @@ pub struct Submitted<R> {
 impl<A: Actor, R: DeserializeOwned + Send + 'static> MessageResponse<A, Call<R>> for Submitted<R> {
     fn handle(self, _: &mut A::Context, sender: Option<OneshotSender<Result<R, CallError>>>) {
         self.call.submit(&self.node, move |result| {
-            // A sender that does not wait has dropped its end.
+            // A sender that does not wait has dropped the receiving end.
             if let Some(sender) = sender {
                 let _ = sender.send(result);
             }

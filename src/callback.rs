@@ -1,5 +1,5 @@
-//! Functions as arguments: a [`Callback`] stands anywhere in the arguments of a call, or in its reply, and is called where it
-//! arrives.
+//! Functions as arguments: a [`Callback`] stands anywhere in the arguments of a call, or in its reply, and the node that it
+//! reaches can call it.
 
 use crate::respond::ActionError;
 use actix::{Message, Recipient};
@@ -22,16 +22,17 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// A function that can be passed to another node: as an argument, in a reply, or as an argument of another callback; at any depth,
-/// in a `Vec`, an `Option`, an enum. Whoever gets it calls it, any number of times, at once or later, or passes it on to a third
+/// in a `Vec`, an `Option`, an enum. The receiver calls it any number of times, at once or later, or passes it on to a third
 /// node.
 ///
-/// `Args` is one serde value, a tuple for several; `Ret` is what comes back. A callback of `()` is awaited until it has run.
+/// `Args` is one serde value, a tuple for several arguments; `Ret` is the reply. A call of a callback that returns `()` is done
+/// when the function has run.
 ///
-/// It lives as long as a handle on it does, wherever that is: clones are handles on the same function. A responder that keeps
-/// none gives it back with the end of the request. A link that is lost ends all callbacks that went over it; a call of one fails
-/// at once with [`Code::CALLBACK_GONE`], not sent.
+/// A function lives as long as any handle on it, at any node; clones are handles on one function. A responder that keeps no
+/// handle gives the function back when its request ends. A link that is lost ends all callbacks that were passed over it; a call
+/// of such a callback fails at once with [`Code::CALLBACK_GONE`], not sent.
 ///
-/// It is written and read in calls, their replies, and calls of callbacks; in events it is refused. One call passes at most
+/// Callbacks are passed in calls, in their replies, and in calls of callbacks; events refuse them. One call passes at most
 /// [`CALLBACKS_PER_REQUEST_MAX`](crate::limits::CALLBACKS_PER_REQUEST_MAX) of them, and one connection holds at most
 /// [`CALLBACKS_PER_CONNECTION_MAX`](crate::limits::CALLBACKS_PER_CONNECTION_MAX) in each direction.
 ///
@@ -73,8 +74,8 @@ where
     Args: DeserializeOwned + 'static,
     Ret: Serialize + 'static,
 {
-    /// A closure. It is called on the arbiter of the branch, or of the session at a master, that passed it; so it must not take
-    /// long. A panic in it is an error of that call only.
+    /// A closure. It runs on the arbiter of the branch, or of the session at a master, that passed it, so it must be quick. A
+    /// panic in the closure fails that call only.
     pub fn new(function: impl Fn(Args) -> Ret + Send + Sync + 'static) -> Self {
         Self::of(Local::new(move |arguments: Payload| {
             let encoding = arguments.encoding;
@@ -83,7 +84,7 @@ where
         }))
     }
 
-    /// An async closure, which may fail. Its future is dropped when the caller gives up.
+    /// An async closure, which may fail. Its future is dropped when the caller drops its call or the deadline passes.
     pub fn new_async<Fut>(function: impl Fn(Args) -> Fut + Send + Sync + 'static) -> Self
     where
         Fut: Future<Output = Result<Ret, ActionError>> + Send + 'static,
@@ -95,7 +96,7 @@ where
         }))
     }
 
-    /// An actor, by a message whose result is a `Result<_, ActionError>`.
+    /// An actor that handles a message whose result is a `Result<_, ActionError>`.
     pub fn to_actor(recipient: Recipient<Args>) -> Self
     where
         Args: Message<Result = Result<Ret, ActionError>> + Send,
@@ -118,12 +119,13 @@ where
 }
 
 impl<Args: Serialize, Ret: DeserializeOwned + 'static> Callback<Args, Ret> {
-    /// Calls it. Sent when it is first awaited; waits at most 10 s unless [`Invoking::within`] says otherwise. Dropping it while it
-    /// waits cancels the call.
+    /// Calls the function. The call is sent when it is first awaited, and waits at most 10 s unless [`Invoking::within`] says
+    /// otherwise. Dropping the future while it waits cancels the call.
     ///
     /// # Errors
     ///
-    /// `CALLBACK_GONE` when its owner or the link to it is gone; what the function itself says; and as any call.
+    /// `CALLBACK_GONE` when the node that passed the function, or the link to it, is gone; the error of the function itself; and
+    /// the errors of any call.
     pub fn call(&self, arguments: Args) -> Invoking<Ret> {
         let arguments = Payload::encode(self.function.encoding(), &arguments).map_err(CallError::from);
         Invoking {
@@ -135,23 +137,24 @@ impl<Args: Serialize, Ret: DeserializeOwned + 'static> Callback<Args, Ret> {
         }
     }
 
-    /// Calls it and does not wait, not even for whether it was called. What comes later on the same callback comes after it.
+    /// Calls the function and waits for nothing: neither for its end nor for whether it ran. Later calls of this callback reach
+    /// the function after this one.
     ///
     /// # Errors
     ///
-    /// When the arguments cannot be written, or too much waits to be sent already; of a function of this process, when
-    /// [`IN_FLIGHT_MAX`] of its notifications are not done.
+    /// When the arguments cannot be written, or the outbox of the link is full; for a function of this process, when
+    /// [`IN_FLIGHT_MAX`] of its notifications are still running.
     pub async fn notify(&self, arguments: Args) -> Result<(), CallError> {
         let arguments = Payload::encode(self.function.encoding(), &arguments)?;
         self.function.invoke(Invocation { arguments, within: None, wants: Wants::Nothing }).await.map(drop)
     }
 
-    /// Calls it with each item of a stream, in order, at most so many at once: a stream of any length goes as fast as the far
-    /// side takes it. Gives how many there were.
+    /// Calls the function with each item of a stream, in order, with at most `at_once` calls in flight: a stream of any length
+    /// goes as fast as the receiver takes it. Returns the number of items.
     ///
     /// # Errors
     ///
-    /// The first call that fails ends it.
+    /// The first call that fails ends the stream, with the error of that call.
     pub async fn feed(&self, items: impl Stream<Item = Args>, at_once: usize) -> Result<u64, CallError> {
         let calls = items.map(|item| self.call(item)).buffered(at_once.max(1));
         calls.try_fold(0, |count, _| std::future::ready(Ok(count + 1))).await
@@ -169,7 +172,7 @@ pub struct Invoking<Ret> {
 }
 
 impl<Ret> Invoking<Ret> {
-    /// Waits at most so long; `Duration::MAX` for ever. Default: 10 s.
+    /// Sets the deadline of the call. Default: 10 s; `Duration::MAX`: for ever.
     pub fn within(mut self, within: Duration) -> Self {
         self.within = (within != Duration::MAX).then_some(within);
         self
@@ -182,7 +185,7 @@ impl<Ret: DeserializeOwned + 'static> Future for Invoking<Ret> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let Some(arguments) = this.arguments.take() {
-            // Whoever has nothing to say when it is done is not waited for longer than that.
+            // A caller that expects `()` waits for the end of the function and needs no value from it.
             let wants = if TypeId::of::<Ret>() == TypeId::of::<()>() { Wants::End } else { Wants::Result };
             let invocation = Invocation { arguments: arguments?, within: this.within, wants };
             this.invoked = Some(this.function.invoke(invocation));
@@ -202,23 +205,23 @@ impl<Ret> Unpin for Invoking<Ret> {}
 /// A function of this process.
 struct Local<F> {
     function: F,
-    /// How many calls that nobody waits for are not done.
-    unwatched: Arc<AtomicUsize>,
+    /// How many notifications of this function are running: calls whose end no caller awaits.
+    notifications: Arc<AtomicUsize>,
 }
 
 impl<F> Local<F> {
     fn new(function: F) -> Self {
-        Self { function, unwatched: Arc::default() }
+        Self { function, notifications: Arc::default() }
     }
 }
 
-/// One of the calls that nobody waits for; it is done when this is dropped.
-struct Unwatched(Arc<AtomicUsize>);
+/// Counts one running notification, until it is dropped.
+struct RunningNotification(Arc<AtomicUsize>);
 
-impl Unwatched {
-    fn begin(unwatched: &Arc<AtomicUsize>) -> Result<Self, CallError> {
-        // Dropped at once if it is one too many.
-        let this = Self(Arc::clone(unwatched));
+impl RunningNotification {
+    fn begin(notifications: &Arc<AtomicUsize>) -> Result<Self, CallError> {
+        // Counts first: where that is one too many, dropping `this` takes it back.
+        let this = Self(Arc::clone(notifications));
         if this.0.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT_MAX {
             return Ok(this);
         }
@@ -227,7 +230,7 @@ impl Unwatched {
     }
 }
 
-impl Drop for Unwatched {
+impl Drop for RunningNotification {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -240,10 +243,10 @@ where
 {
     fn invoke(&self, Invocation { arguments, within, wants }: Invocation) -> Invoked {
         let encoding = arguments.encoding;
-        let mut unwatched = None;
+        let mut running = None;
         if wants == Wants::Nothing {
-            match Unwatched::begin(&self.unwatched) {
-                Ok(begun) => unwatched = Some(begun),
+            match RunningNotification::begin(&self.notifications) {
+                Ok(begun) => running = Some(begun),
                 Err(error) => return Box::pin(std::future::ready(Err(error))),
             }
         }
@@ -253,13 +256,13 @@ where
         };
         let mut returned = Box::pin(returned);
         Box::pin(async move {
-            // Most are done at once, and no timer is made.
+            // Most functions are ready at the first poll and need no timer.
             let outcome = match (futures::poll!(returned.as_mut()), wants, within) {
                 (Poll::Ready(outcome), ..) => outcome,
                 (Poll::Pending, Wants::Nothing, _) if Handle::try_current().is_ok() => {
-                    // It goes on by itself, and nobody hears what becomes of it.
+                    // The notification runs to its end in a task of its own, and its outcome is dropped.
                     tokio::spawn(async move {
-                        let _unwatched = unwatched;
+                        let _running = running;
                         let _ = returned.await;
                     });
                     return Ok(Payload::default());
@@ -281,7 +284,7 @@ where
 }
 
 fn written<Ret: Serialize>(encoding: Encoding, value: &Ret) -> Result<Payload, CallError> {
-    // The function ran, so the error must not say that it was not sent.
+    // The function ran, so the fate of this error must not be `NotSent`.
     Payload::encode(encoding, value).map_err(|error| CallError::from(error).with_fate(Fate::Failed))
 }
 
@@ -296,7 +299,7 @@ impl<Args, Ret> Clone for Callback<Args, Ret> {
 }
 
 impl<Args, Ret> PartialEq for Callback<Args, Ret> {
-    /// Whether both are handles on one function, as far as this process knows.
+    /// Whether both are handles on one function, as far as this process can tell.
     fn eq(&self, other: &Self) -> bool {
         self.function == other.function
     }
@@ -320,7 +323,7 @@ impl<Args, Ret> schemars::JsonSchema for Callback<Args, Ret> {
         "Callback".into()
     }
 
-    /// What stands in the place of a function.
+    /// The schema of the placeholder that is written where a function stands.
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "description": "a function that is passed",

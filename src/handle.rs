@@ -1,4 +1,4 @@
-//! The handle on a node, and how it comes to what it shares with the node's actor.
+//! The handle on a node, and how it gets the state that it shares with the actor of the node.
 
 use actix::Addr;
 use meshwork_actors::master::{Attach, MasterActor};
@@ -7,15 +7,15 @@ use meshwork_wire::{CallError, Code, Fate};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// A handle on a node of the mesh, be it a branch or a master. Cheap to clone, and usable from any thread; on the arbiter of
-/// its actor it is cheapest.
+/// A handle on a node of the mesh, a branch or a master. Cheap to clone, and usable from any thread; calls cost least on the
+/// arbiter of the node's actor.
 #[derive(Clone)]
 pub struct Node(Inner);
 
 #[derive(Clone)]
 enum Inner {
     Attached(Arc<ActorNode>),
-    /// The handle of a master, made from its address: what they share is asked for when it is first needed.
+    /// The handle of a master, made from its address. The handle asks the master for the shared state when it first needs it.
     Master(Arc<(Addr<MasterActor>, OnceLock<Arc<ActorNode>>)>),
 }
 

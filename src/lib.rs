@@ -2,7 +2,7 @@
 //! actions and publish to each other's topics as if they were actors in one system.
 //!
 //! One process runs a [`MasterActor`]; the others run a [`BranchActor`] each and bind to it. From then on they are all nodes
-//! of one mesh: whatever one of them offers, all of them can call.
+//! of one mesh: an action that one node offers can be called by all of them.
 //!
 //! ```
 //! use meshwork::prelude::*;
@@ -28,7 +28,7 @@
 //! let actor: Addr<BranchActor> = branch.addr();
 //! let sum: i64 = actor.send(Call::new("add2", (22, 22)).within(Duration::from_secs(1))).await??;
 //! assert_eq!(sum, 45);
-//! // ...and has a short form on the handle, which is also the fast one.
+//! // ...and has a short form on the handle, which is also faster.
 //! let sum: i64 = branch.call("add2", (22, 22)).await?;
 //! assert_eq!(sum, 45);
 //! // A master calls as a branch does: `Master` is its handle.
@@ -40,13 +40,13 @@
 //!
 //! | you want to | look at |
 //! | --- | --- |
-//! | answer an action with a closure, an actor, a whole set | [`Respond`], [`Responders`], [`actions`] |
-//! | call one | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
-//! | know what failed, and whether it may have run | [`CallError`], [`Fate`], [`Code`] |
+//! | answer an action with a closure or an actor, or a set of actions at once | [`Respond`], [`Responders`], [`actions`] |
+//! | call an action | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
+//! | know why a call failed, and whether its action may have run | [`CallError`], [`Fate`], [`Code`] |
 //! | pass a function, see progress, stream a result | [`Callback`] |
-//! | tell many what happened | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
-//! | see what there is | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
-//! | stop without losing anything | [`Node::drain`] |
+//! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
+//! | see the actions, the nodes, the work of one node | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
+//! | stop a node without losing requests | [`Node::drain`] |
 #![deny(missing_docs)]
 
 mod branch;
@@ -77,7 +77,7 @@ pub use meshwork_actors::master::{
 pub use meshwork_actors::node::{
     Change, ConfigureNode, Describe, Drain, Drained, SessionSnapshot, Snapshot, Status, TakeSnapshot,
 };
-/// Both ends of a set of actions from one trait: see the crate's documentation.
+/// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
     ActionDescription, Allowed, ByteString, CallError, Code, DecodeError, EncodeError, Encoding, Fate,
@@ -88,7 +88,7 @@ pub use respond::{ActionError, IntoResponder, Respond, Responders};
 pub use serde_bytes::{ByteBuf, Bytes};
 pub use subscribe::{Broadcast, Event, IntoSubscriber, Publish, Subscribe, Subscription};
 
-/// What most programs need: `use meshwork::prelude::*`.
+/// The names that most programs need: `use meshwork::prelude::*`.
 pub mod prelude {
     pub use crate::{
         ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Callback,

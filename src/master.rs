@@ -6,7 +6,7 @@ use meshwork_actors::master::{MasterActor, SessionSpawner};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A handle on a master: everything a [`Node`] can do. `Clone` and `Send`; made from the address of the actor.
+/// A handle on a master, with all methods of [`Node`]. `Clone` and `Send`; made from the address of the actor.
 ///
 /// ```
 /// # use meshwork::prelude::*;
@@ -23,7 +23,7 @@ pub struct Master {
 }
 
 impl Master {
-    /// The actor behind it.
+    /// The address of the master actor.
     #[must_use]
     pub fn addr(&self) -> Addr<MasterActor> {
         self.actor.clone()
@@ -32,15 +32,16 @@ impl Master {
 
 /// Spreads a [`MasterActor`] over several threads.
 pub trait SpreadMaster {
-    /// Lets its sessions live on so many arbiters in turn, its own one among them, each with a thread. Default: 1.
+    /// Spreads the sessions over `count` arbiters in turn, each with a thread; the master's own arbiter is one of them.
+    /// Default: 1; 0 counts as 1.
     ///
-    /// Useful when many connections keep one processor busy; a single request gains nothing, and one that crosses from
-    /// arbiter to arbiter waits for the other one to wake. Responders of the master run where the session of their caller
-    /// lives. 0 counts as 1.
+    /// Useful when many connections keep one processor busy. A single request gains nothing, and a request between sessions
+    /// on two arbiters waits for the second arbiter to wake. Responders of the master run on the arbiter of the session whose
+    /// branch calls them.
     ///
     /// # Panics
     ///
-    /// When it is called outside an actix system, or a thread cannot be started.
+    /// Outside an actix system, and when a thread cannot be started.
     #[must_use]
     fn arbiters(self, count: usize) -> Self;
 }
@@ -55,7 +56,7 @@ impl SpreadMaster for MasterActor {
     }
 }
 
-/// The master's own arbiter and others, in turn. The others end with the last session.
+/// The master's own arbiter and `others`, in turn. `others` end when the master and its last session have ended.
 struct Arbiters {
     others: Vec<Arbiter>,
     next: AtomicUsize,
@@ -65,7 +66,7 @@ impl SessionSpawner for Arbiters {
     fn spawn(&self, start: Box<dyn FnOnce() + Send>) {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
         match self.others.get(next) {
-            // One that has ended drops the connection: the system ends.
+            // An arbiter that has ended drops the connection. Arbiters end before this only with the whole system.
             Some(other) => _ = other.spawn_fn(start),
             None => start(),
         }

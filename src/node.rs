@@ -1,5 +1,5 @@
-//! The verbs of a handle: [`Branch`](crate::Branch) and [`Master`](crate::Master) are both a [`Node`], and so call, publish, subscribe, respond and
-//! drain alike.
+//! The methods of a handle. [`Branch`](crate::Branch) and [`Master`](crate::Master) are both a [`Node`], so both call, publish,
+//! subscribe, respond and drain.
 
 use crate::call::Calling;
 use crate::handle::Node;
@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How many calls of many are written before the first of them leave: few, so that the far end begins at once.
+/// How many calls of [`Node::call_many`] are written before the first requests leave: few, so that providers begin at once.
 const CALLS_AT_FIRST: usize = 24;
 
 impl Node {
-    /// Calls an action: the node's own, else whoever offers it. The arguments are one serde value; a tuple or a struct takes
-    /// either. Encodes now, sends when first polled. The reply's type is inferred, or written `call::<i64>(..)`.
+    /// Calls an action: at this node if it answers the action, else at a provider. The arguments are one serde value; a responder
+    /// that takes a tuple or a struct reads both. The arguments are encoded now, the request is sent when the call is first polled.
+    /// The type of the reply is inferred, or written `call::<i64>(..)`.
     ///
     /// Between Rust nodes arguments travel as bincode, which knows no types: an `i32` for a `u32` arrives as another number.
     /// Give literals the type that the responder takes, or use a trait for both ends: [`actions`](crate::actions).
@@ -41,14 +42,14 @@ impl Node {
         Calling::new(self, action, &arguments)
     }
 
-    /// Calls an action with arguments that are written already; the reply comes in the same encoding, unread. For tools that
-    /// know no types.
+    /// Calls an action with arguments that are encoded already. The reply is a payload in the encoding of the arguments. For tools
+    /// that know no types.
     pub fn call_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> Calling<Payload> {
         Calling::raw(self, action.into(), arguments)
     }
 
-    /// Makes many calls of one action at once and waits for all; each has its own outcome, in the order of the arguments.
-    /// Cheaper than as many single calls.
+    /// Makes many calls of one action at once and waits for all replies. Each call has its own outcome, in the order of the
+    /// arguments. Cheaper than as many single calls; deadline: 10 s.
     ///
     /// ```
     /// # use meshwork::prelude::*;
@@ -72,14 +73,14 @@ impl Node {
             if calls.unsent() == part || calls.is_full() {
                 calls.submit();
                 part = usize::MAX;
-                // They leave, and are worked on, while the next ones are written.
+                // These requests leave, and are answered, while the next calls are written.
                 tokio::task::yield_now().await;
             }
         }
         calls.submit();
         let mut results = Vec::new();
         results.resize_with(calls.count(), || None);
-        // Those that come first are read while the others are worked on.
+        // The first replies are decoded while providers answer the rest.
         while let Some(replies) = calls.next().await {
             for (number, reply) in replies {
                 results[number as usize] = Some(reply.decode());
@@ -89,12 +90,12 @@ impl Node {
         results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
     }
 
-    /// Publishes an event to the subscribers of its topic: at most once to each, in the order of this publisher. It travels
-    /// as MessagePack. Ready when the event is on its way; waits only while this node's own link takes no more.
+    /// Publishes an event to the subscribers of its topic: at most once to each, in the order of this publisher. The event travels
+    /// as MessagePack. Ready when the event is on its way; waits only while the outbox of this node's own link is full.
     ///
     /// # Errors
     ///
-    /// Not sent: when the topic is none, the event is too large, or the link is down, closes, or stays full for 10 s.
+    /// Not sent: when the topic is invalid, the event is too large, or the link is down, closes, or stays full for 10 s.
     pub async fn publish<T: Serialize + ?Sized>(
         &self,
         topic: impl Into<ByteString>,
@@ -104,7 +105,7 @@ impl Node {
         self.publish_raw(topic, payload).await
     }
 
-    /// Publishes an event that is written already.
+    /// Publishes an event that is encoded already.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ impl Node {
         self.attach().await?.publish(topic.into(), event).await
     }
 
-    /// Sends an event to every other node: to those of their handlers that [`Node::on_broadcast`] registered.
+    /// Sends an event to every other node: to the handlers that [`Node::on_broadcast`] registered there.
     ///
     /// # Errors
     ///
@@ -127,7 +128,7 @@ impl Node {
         self.broadcast_raw(topic, payload).await
     }
 
-    /// Broadcasts an event that is written already.
+    /// Broadcasts an event that is encoded already.
     ///
     /// # Errors
     ///
@@ -136,14 +137,15 @@ impl Node {
         self.attach().await?.broadcast(topic.into(), event).await
     }
 
-    /// Hands the events of matching topics to a recipient or a closure, until the [`Subscription`] is dropped. When it is
-    /// ready, the master knows: an event published anywhere from then on comes. After a lost link it goes on by itself.
+    /// Hands the events of matching topics to a recipient or a closure, until the [`Subscription`] is dropped. Ready when the
+    /// master knows the subscription: events that any node publishes from then on reach the handler. After a lost link the
+    /// subscription goes on by itself.
     ///
-    /// A handler that has 16,384 events before it gets no more: they are dropped and counted.
+    /// A recipient with 16,384 events that it has not handled gets no more: further events are dropped and counted.
     ///
     /// # Errors
     ///
-    /// When the pattern is none, or the master refuses it or does not answer.
+    /// When the pattern is invalid, or the master refuses the subscription or does not answer.
     pub async fn subscribe<Form>(
         &self,
         pattern: impl AsRef<str>,
@@ -153,7 +155,7 @@ impl Node {
         self.subscribe_to(SubscribeTo::Topics(SubscriptionKey { pattern, group: None }), handler).await
     }
 
-    /// As [`Node::subscribe`], but each event goes to one member of the group only, wherever its members are.
+    /// As [`Node::subscribe`], but each event goes to one member of the group only, at whichever nodes its members are.
     ///
     /// # Errors
     ///
@@ -171,11 +173,11 @@ impl Node {
         self.subscribe_to(SubscribeTo::Topics(SubscriptionKey { pattern, group: Some(group) }), handler).await
     }
 
-    /// Hands what other nodes broadcast to a recipient or a closure, until the [`Subscription`] is dropped.
+    /// Hands the broadcasts of other nodes to a recipient or a closure, until the [`Subscription`] is dropped.
     ///
     /// # Errors
     ///
-    /// When the pattern is none, or the node has ended.
+    /// When the pattern is invalid, or the node has ended.
     pub async fn on_broadcast<Form>(
         &self,
         pattern: impl AsRef<str>,
@@ -191,22 +193,22 @@ impl Node {
         handler: impl IntoSubscriber<Form>,
     ) -> Result<Subscription, CallError> {
         let node = self.attach().await?;
-        // From here on, whoever gives up on the answer drops the subscription with it.
+        // A caller that drops this future while it waits for the master drops the subscription too.
         let subscription = Subscription::new(Arc::clone(&node), node.draw_subscriber());
         node.subscribe(subscription.id(), to, handler.into_subscriber()).await?;
         Ok(subscription)
     }
 
-    /// Answers more actions from now on: all of the set or none. Ready when they are callable from everywhere.
+    /// Answers more actions from now on: all actions of the set or none. Ready when every node of the mesh can call them.
     ///
     /// # Errors
     ///
-    /// When one of them is answered already, or the master refuses them.
+    /// When one of the actions is answered already, or the master refuses them.
     pub async fn respond(&self, responders: Responders) -> Result<(), CallError> {
         self.attach().await?.respond(responders.into_actions()).await
     }
 
-    /// Answers these actions no longer. Requests that are being answered go on.
+    /// Answers these actions no longer. Requests that are being answered are finished.
     ///
     /// # Errors
     ///
@@ -218,28 +220,28 @@ impl Node {
         self.attach().await?.withdraw(actions.into_iter().map(Into::into).collect()).await
     }
 
-    /// The actions of the mesh whose names match, with who offers them and, where known, their shapes: at most 10,000.
+    /// The actions of the mesh whose names match, with their providers and, where known, their shapes: at most 10,000 actions.
     ///
     /// # Errors
     ///
-    /// When the pattern is none, or the master does not answer within 10 s.
+    /// When the pattern is invalid, or the master does not answer within 10 s.
     pub async fn describe(&self, pattern: impl AsRef<str>) -> Result<Vec<ActionDescription>, CallError> {
         let pattern = read_pattern(pattern.as_ref())?;
         self.attach().await?.describe(pattern).await
     }
 
-    /// The other nodes and their actions, as this one was told, sorted by name. A branch that has bound knows all that were
-    /// bound then; later ones come a moment after they have bound.
+    /// The other nodes and their actions, as far as this node was told, sorted by name. A branch knows all nodes that were bound
+    /// when it bound; it is told of a later node a moment after that node has bound.
     ///
     /// # Errors
     ///
-    /// When the master that this is a handle of has ended.
+    /// When the node is a master that has ended.
     pub async fn nodes(&self) -> Result<Vec<NodeNews>, CallError> {
         Ok(self.attach().await?.known_nodes())
     }
 
-    /// Calls a closure whenever another node comes or goes, or offers more or less. A lost link counts as everyone's going.
-    /// The closure runs on the node's arbiter: it must be quick.
+    /// Calls a closure whenever another node comes or goes, or offers more or fewer actions. When a branch loses its link, all
+    /// other nodes count as gone. The closure runs on the node's arbiter: it must be quick.
     ///
     /// # Errors
     ///
@@ -248,16 +250,16 @@ impl Node {
         self.attach().await?.watch(Box::new(watcher)).await
     }
 
-    /// How the node stands to its mesh, now and from now on.
+    /// How the node stands to its mesh, now and at each change.
     ///
     /// # Errors
     ///
-    /// When the master that this is a handle of has ended.
+    /// When the node is a master that has ended.
     pub async fn status(&self) -> Result<watch::Receiver<Status>, CallError> {
         Ok(self.attach().await?.status())
     }
 
-    /// Waits until the node has ended: drained, or refused for good. Gives the reason.
+    /// Waits until the node has ended: drained, or refused by its master for good. Returns the reason.
     pub async fn closed(&self) -> CallError {
         let mut status = match self.status().await {
             Ok(status) => status,
@@ -270,7 +272,7 @@ impl Node {
         }
     }
 
-    /// What goes on at this node.
+    /// The calls, requests, sessions and queues of this node at one moment.
     ///
     /// # Errors
     ///
@@ -279,8 +281,9 @@ impl Node {
         self.attach().await?.snapshot().await
     }
 
-    /// Takes no more, finishes what is in flight within a time, closes. A branch tells its master, so nothing new comes; a
-    /// master drains its branches' sessions and stops listening. Gives how many requests ended and how many did not.
+    /// Takes no more requests, finishes the requests in flight within a time, then closes the node. A branch tells its master,
+    /// which sends it no more requests; a master drains its sessions and stops listening. Returns how many requests finished and
+    /// how many were abandoned.
     ///
     /// # Errors
     ///

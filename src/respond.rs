@@ -1,8 +1,8 @@
-//! Answering actions: with a closure, with an actor, or with a whole set at once.
+//! Answering actions: with a closure, with an actor, or with a set of responders at once.
 //!
-//! Which one? A closure for what needs no state or only shared state; [`Respond::respond_with`] for what an actor should do
-//! one after the other, with its own state; `#[meshwork::actions]` when callers and responders share a trait. All of them may
-//! be mixed.
+//! Which one? A closure when the action needs no state or only shared state; [`Respond::respond_with`] when an actor should
+//! handle its requests one after the other, with its own state; `#[meshwork::actions]` when callers and responders share a
+//! trait. One node may use all three.
 
 use actix::{Message, Recipient};
 use meshwork_actors::answers::{self, Action, Actions, Answer, CallContext, Replier, Responder, poll_once};
@@ -16,11 +16,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Why an action failed, as its responder says it. The caller gets it as a [`CallError`] with [`Fate::Failed`]: code, name,
-/// message and data come through unchanged.
+/// The error of an action, made by its responder. The caller gets a [`CallError`] with [`Fate::Failed`] and with the code, name,
+/// message and data of this error.
 ///
-/// Every `std::error::Error` becomes one through `?`: code [`Code::UNKNOWN`], its text as the message. A [`CallError`] of a
-/// call that the responder made itself keeps its code, name, message and data.
+/// `?` turns every `std::error::Error` into an `ActionError`: code [`Code::UNKNOWN`], the text of the error as the message. A
+/// [`CallError`] of a call that the responder made itself keeps its code, name, message and data.
 ///
 /// ```
 /// use meshwork::{ActionError, Code};
@@ -44,7 +44,7 @@ impl ActionError {
         Self(CallError::named(Code::UNKNOWN, Fate::Failed, name, message))
     }
 
-    /// The same error with a code of the application's: choose from 1,000 on.
+    /// Sets a code of the application: choose from 1,000 on.
     #[must_use]
     pub fn with_code(self, code: u32) -> Self {
         let error =
@@ -55,8 +55,8 @@ impl ActionError {
         })
     }
 
-    /// The same error with data, which travel as MessagePack so that every caller can read them. Data that cannot be written
-    /// so are left out, and the log says it.
+    /// Adds data, which travel as MessagePack so that every caller can read them. Data that cannot be encoded are left out, with
+    /// a warning in the log.
     #[must_use]
     pub fn with_data<T: Serialize + ?Sized>(self, data: &T) -> Self {
         match Payload::encode(Encoding::MessagePack, data) {
@@ -87,7 +87,7 @@ impl ActionError {
     }
 }
 
-// It is not an `Error` itself: that is what lets every `Error` become one.
+// `ActionError` is not an `Error` itself: else this conversion from every `Error` would overlap with `From<T> for T`.
 impl<E: std::error::Error + 'static> From<E> for ActionError {
     fn from(error: E) -> Self {
         match (&error as &dyn Any).downcast_ref::<CallError>() {
@@ -109,14 +109,14 @@ impl fmt::Display for ActionError {
     }
 }
 
-/// What can answer an action: a closure `|arguments| async { Ok(reply) }`, or `|arguments, context| async { Ok(reply) }` with
-/// a [`CallContext`], which knows the caller and the deadline.
+/// A closure that answers an action: `|arguments| async { Ok(reply) }`, or `|arguments, context| async { Ok(reply) }` with a
+/// [`CallContext`], which knows the caller and the deadline.
 ///
-/// The arguments are one serde value: a tuple or a struct takes a caller's tuple, struct or list alike. The closure may be
-/// called from several threads; its future stays where it was made, so it need not be `Send`. It is dropped when the caller
-/// gives up, at an `await`; a panic in it is an error of that call only. `Form` is inferred.
+/// The arguments are one serde value: a tuple or a struct reads a caller's tuple, struct or list. The closure may be called from
+/// several threads; its future stays on the thread that made it, so it need not be `Send`. The future is dropped at an `await`
+/// when the caller cancels; a panic in it fails that call only. `Form` is inferred.
 pub trait IntoResponder<Form>: Send + Sync + 'static {
-    /// What the actors call.
+    /// The responder that the actors call.
     fn into_responder(self) -> Arc<dyn Responder>;
 }
 
@@ -144,7 +144,7 @@ where
     }
 }
 
-/// A closure that answers, and what it takes.
+/// A closure that answers an action, and the type of its arguments.
 struct Closure<F, A> {
     answer: F,
     takes: PhantomData<fn(A)>,
@@ -191,7 +191,7 @@ where
     }))
 }
 
-/// A set of actions with their responders, to be registered at once: see [`Respond::respond_all`].
+/// A set of actions with their responders, registered together: see [`Respond::respond_all`].
 #[derive(Clone, Default)]
 pub struct Responders(Actions);
 
@@ -206,15 +206,15 @@ impl Responders {
     ///
     /// # Panics
     ///
-    /// When the name is empty, longer than 255 bytes, holds a control character, or is in the set already: that is a
-    /// mistake in the program.
+    /// When the name is empty, longer than 255 bytes, holds a control character, or is in the set already: a mistake in the
+    /// program.
     #[must_use]
     pub fn respond<Form>(self, action: impl Into<ByteString>, responder: impl IntoResponder<Form>) -> Self {
         self.add(action.into(), Encoding::Bincode, responder.into_responder())
     }
 
-    /// Adds an action that an actor answers, by a message whose result is a `Result<_, ActionError>`. Requests wait for the
-    /// actor; what is in flight bounds them, and [`Responders::permits`] more tightly.
+    /// Adds an action that an actor answers, by a message whose result is a `Result<_, ActionError>`. Requests wait in the mailbox
+    /// of the actor, bounded by the requests that may be in flight on each connection; [`Responders::permits`] sets a lower bound.
     ///
     /// # Panics
     ///
@@ -228,8 +228,8 @@ impl Responders {
         self.add(action.into(), Encoding::Bincode, by_actor(recipient))
     }
 
-    /// Adds an action whose closure needs an encoding that describes itself, such as one that takes a `serde_json::Value`:
-    /// callers are told, and send MessagePack instead of bincode.
+    /// Adds an action whose closure needs arguments in an encoding that describes itself, such as a closure that takes a
+    /// `serde_json::Value`. Callers are told, and send MessagePack instead of bincode.
     ///
     /// # Panics
     ///
@@ -243,8 +243,8 @@ impl Responders {
         self.add(action.into(), Encoding::MessagePack, responder.into_responder())
     }
 
-    /// Answers at most so many requests for an action of the set at once; the next one fails at once with `OVERLOADED`.
-    /// Default: what is in flight on the connection bounds it.
+    /// Answers at most `max` requests for an action of the set at once; a request above that fails at once with `OVERLOADED`.
+    /// Default: no bound but that on the requests in flight on each connection.
     ///
     /// # Panics
     ///
@@ -255,7 +255,7 @@ impl Responders {
         self.put(there)
     }
 
-    /// Says what an action of the set takes and gives, for `describe`. `None` leaves it unsaid.
+    /// Sets the shape of an action of the set, the schemas of its arguments and reply, for `describe`. `None`: no shape.
     ///
     /// # Panics
     ///
@@ -267,7 +267,7 @@ impl Responders {
         self.put(there)
     }
 
-    /// Derives what an action of the set takes and gives from its types.
+    /// Derives the shape of an action of the set from the types of its arguments and reply.
     ///
     /// # Panics
     ///
@@ -278,13 +278,13 @@ impl Responders {
         self.shape(action, crate::__private::shape!(A, R))
     }
 
-    /// How many actions are in it.
+    /// How many actions are in the set.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether no action is in it.
+    /// Whether no action is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -316,13 +316,13 @@ impl fmt::Debug for Responders {
     }
 }
 
-/// Gives a master or a branch its actions before it starts. For one that runs, see [`Node::respond`](crate::Node::respond).
+/// Gives a master or a branch its actions before it starts. For a node that runs, see [`Node::respond`](crate::Node::respond).
 pub trait Respond: Sized {
     /// Answers all actions of a set.
     ///
     /// # Panics
     ///
-    /// When one of them is answered already: that is a mistake in the program.
+    /// When one of the actions is answered already: a mistake in the program.
     #[must_use]
     fn respond_all(self, responders: Responders) -> Self;
 

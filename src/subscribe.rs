@@ -1,8 +1,8 @@
 //! Handling events. [`Node::subscribe`](crate::Node::subscribe) on a handle, or [`Subscribe`], [`Publish`] and [`Broadcast`]
 //! as messages to the actors.
 //!
-//! `call` or `publish`? A call has one answer and its caller knows what became of it; an event goes to whoever listens, once
-//! or not at all, and its publisher knows only that it left.
+//! `call` or `publish`? A call has one answer, and its caller learns the outcome. An event goes to all subscribers, to each at
+//! most once, and its publisher learns only that the event left.
 
 use crate::handle::Node;
 use actix::{Handler, Message, Recipient, ResponseFuture};
@@ -19,29 +19,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// An event as its handler gets it. An actor is a topic handler when it handles `Event<T>`.
+/// An event, as a handler gets it. An actor can subscribe when it handles `Event<T>`.
 #[derive(Debug)]
 pub struct Event<T> {
-    /// Its topic.
+    /// The topic that the event was published to.
     pub topic: ByteString,
     /// The name of the node that published it.
     pub publisher: ByteString,
-    /// What happened.
+    /// The value that was published.
     pub value: T,
-    /// It counts as not handled yet until it is dropped.
-    _place: Option<Place>,
+    /// Counts the event as pending until the handler drops it. None for a closure, which handles its events at once.
+    _pending: Option<PendingEvent>,
 }
 
 impl<T> Message for Event<T> {
     type Result = ();
 }
 
-/// The place of one event that was handed over and not handled yet.
+/// Counts one event that stands in the mailbox of a recipient or is being handled, until it is dropped.
 #[derive(Debug)]
-struct Place(Arc<AtomicUsize>);
+struct PendingEvent(Arc<AtomicUsize>);
 
-impl Place {
-    fn take(pending: &Arc<AtomicUsize>) -> Option<Self> {
+impl PendingEvent {
+    /// None when [`EVENTS_PENDING_MAX`] events are pending.
+    fn count(pending: &Arc<AtomicUsize>) -> Option<Self> {
         if pending.fetch_add(1, Ordering::AcqRel) < EVENTS_PENDING_MAX {
             return Some(Self(Arc::clone(pending)));
         }
@@ -50,16 +51,16 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingEvent {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// What can handle events: a `Recipient<Event<T>>`, or a closure `|event: Event<T>|`, which runs on the node's arbiter and must
-/// be quick. `Form` is inferred.
+/// A handler of events: a `Recipient<Event<T>>`, or a closure `|event: Event<T>|`, which runs on the node's arbiter and must be
+/// quick. `Form` is inferred.
 pub trait IntoSubscriber<Form> {
-    /// What the actors call.
+    /// The handler that the actors call.
     fn into_subscriber(self) -> Arc<dyn Deliver>;
 }
 
@@ -92,9 +93,9 @@ impl<T: DeserializeOwned + Send + 'static> Deliver for ToRecipient<T> {
         if !self.recipient.connected() {
             return Err(Dropped::Gone);
         }
-        let place = Place::take(&self.pending).ok_or(Dropped::Full)?;
-        #[expect(clippy::disallowed_methods, reason = "bounded by the places: EVENTS_PENDING_MAX")]
-        self.recipient.do_send(read(event, Some(place))?);
+        let pending = PendingEvent::count(&self.pending).ok_or(Dropped::Full)?;
+        #[expect(clippy::disallowed_methods, reason = "bounded by the pending events: EVENTS_PENDING_MAX")]
+        self.recipient.do_send(read(event, Some(pending))?);
         Ok(())
     }
 }
@@ -110,21 +111,24 @@ where
     T: DeserializeOwned + 'static,
 {
     fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
-        let said = read(event, None)?;
+        let decoded = read(event, None)?;
         // A panic in a handler must not end the node.
-        if catch_unwind(AssertUnwindSafe(|| (self.closure)(said))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| (self.closure)(decoded))).is_err() {
             log::error!("the handler of {} panicked", event.topic);
         }
         Ok(())
     }
 }
 
-fn read<T: DeserializeOwned>(event: EventRef<'_>, place: Option<Place>) -> Result<Event<T>, Dropped> {
+fn read<T: DeserializeOwned>(
+    event: EventRef<'_>,
+    pending: Option<PendingEvent>,
+) -> Result<Event<T>, Dropped> {
     let value = event.payload.decode_arguments()?;
-    Ok(Event { topic: event.topic.clone(), publisher: event.publisher.clone(), value, _place: place })
+    Ok(Event { topic: event.topic.clone(), publisher: event.publisher.clone(), value, _pending: pending })
 }
 
-/// Keeps a subscription alive: dropping it ends it, at the master too.
+/// Keeps a subscription alive: dropping this ends the subscription, at the master too.
 #[must_use = "dropping it ends the subscription"]
 pub struct Subscription {
     node: Arc<ActorNode>,
@@ -140,7 +144,7 @@ impl Subscription {
         self.id
     }
 
-    /// Keeps the subscription for as long as the node lives.
+    /// Keeps the subscription until the node ends.
     pub fn keep(self) {
         std::mem::forget(self);
     }
@@ -159,17 +163,17 @@ impl fmt::Debug for Subscription {
 }
 
 /// Publishes an event: [`Node::publish`] as a message.
-pub struct Publish(Sending);
+pub struct Publish(EncodedEvent);
 
 /// Sends an event to every other node: [`Node::broadcast`] as a message.
-pub struct Broadcast(Sending);
+pub struct Broadcast(EncodedEvent);
 
-struct Sending {
+struct EncodedEvent {
     topic: ByteString,
     payload: Result<Payload, CallError>,
 }
 
-impl Sending {
+impl EncodedEvent {
     fn new<T: Serialize + ?Sized>(topic: ByteString, event: &T) -> Self {
         Self { topic, payload: Payload::encode(Encoding::MessagePack, event).map_err(CallError::from) }
     }
@@ -178,11 +182,11 @@ impl Sending {
 impl Publish {
     /// An event of a topic. It is written now.
     pub fn new<T: Serialize + ?Sized>(topic: impl Into<ByteString>, event: &T) -> Self {
-        Self(Sending::new(topic.into(), event))
+        Self(EncodedEvent::new(topic.into(), event))
     }
 
     fn send(self, node: &Arc<ActorNode>) -> ResponseFuture<Result<(), CallError>> {
-        let (Sending { topic, payload }, node) = (self.0, Arc::clone(node));
+        let (EncodedEvent { topic, payload }, node) = (self.0, Arc::clone(node));
         Box::pin(async move { node.publish(topic, payload?).await })
     }
 }
@@ -190,11 +194,11 @@ impl Publish {
 impl Broadcast {
     /// An event of a topic. It is written now.
     pub fn new<T: Serialize + ?Sized>(topic: impl Into<ByteString>, event: &T) -> Self {
-        Self(Sending::new(topic.into(), event))
+        Self(EncodedEvent::new(topic.into(), event))
     }
 
     fn send(self, node: &Arc<ActorNode>) -> ResponseFuture<Result<(), CallError>> {
-        let (Sending { topic, payload }, node) = (self.0, Arc::clone(node));
+        let (EncodedEvent { topic, payload }, node) = (self.0, Arc::clone(node));
         Box::pin(async move { node.broadcast(topic, payload?).await })
     }
 }
@@ -206,7 +210,7 @@ pub struct Subscribe {
 }
 
 impl Subscribe {
-    /// A subscription to the topics that match.
+    /// A subscription to the topics that match the pattern.
     pub fn new<Form>(pattern: impl Into<String>, handler: impl IntoSubscriber<Form>) -> Self {
         Self { pattern: pattern.into(), handler: handler.into_subscriber() }
     }
@@ -217,6 +221,7 @@ impl Subscribe {
     }
 }
 
+/// A handler that is made already.
 struct Raw(Arc<dyn Deliver>);
 
 impl IntoSubscriber<()> for Raw {

@@ -1,7 +1,7 @@
-//! What a master allocates for what it relays, counted: nothing for a small frame, a little for each block of frames.
+//! The allocations of a master that relays, counted: none for a small frame, a few for each block of frames.
 //!
-//! Both ends of the relay speak the native protocol by hand, over links in memory, and all their bytes are written before the
-//! counting starts. So what is counted is the master's own, and everything runs in the one thread that is counted.
+//! Both ends of the relay write prepared frames over links in memory, and all their bytes are made before the counting starts. So
+//! the allocations that are counted are those of the master, and everything runs in the one thread that is counted.
 
 use actix_rt::{System, SystemRunner};
 use allocation_counter::measure;
@@ -16,10 +16,10 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
-/// A link in memory takes a whole burst, so that nobody waits for room.
+/// The room of a link in memory, in bytes: a whole burst fits, so that no write waits.
 const LINK_LEN: usize = 1024 * 1024;
 
-/// The bursts that are compared, in requests: their difference is what so many more frames cost.
+/// The bursts that are compared, in requests: the difference of their allocations is the cost of the additional frames.
 const FEW: u64 = 200;
 const MANY: u64 = 1_200;
 
@@ -44,7 +44,7 @@ impl Accept for MemoryAccept {
     }
 }
 
-/// A branch that says what was written for it.
+/// A branch that writes frames which were prepared for it.
 struct RawEnd {
     link: DuplexStream,
     heard: Vec<u8>,
@@ -74,7 +74,7 @@ impl RawEnd {
         self.link.write_all(bytes).await.expect("the master reads");
     }
 
-    /// Reads until so many frames of this kind have come, and allocates nothing.
+    /// Reads until `count` frames of this kind have come, and allocates nothing.
     async fn hear(&mut self, mut count: u64, kind: u8) {
         self.heard.clear();
         let mut at = 0;
@@ -93,7 +93,7 @@ impl RawEnd {
         }
     }
 
-    /// What was heard last, read.
+    /// The frames of the bytes that were heard last.
     fn frames(&self) -> Vec<Frame> {
         let (mut rest, mut frames) = (Bytes::copy_from_slice(&self.heard), Vec::new());
         while let Some(prefix) = rest.first_chunk() {
@@ -108,7 +108,7 @@ impl RawEnd {
     }
 }
 
-/// Requests that are in flight together, and what the provider will say to them.
+/// Requests that are in flight together, and the replies of the provider.
 struct Burst {
     ids: std::ops::Range<u64>,
     requests: Bytes,
@@ -116,7 +116,8 @@ struct Burst {
 }
 
 impl Burst {
-    /// The master draws its ids for a provider in order, from zero on: as we do, so each id stands for the same request.
+    /// The master draws its ids for a provider in order, from zero on, as the caller here does: so the id of a request is equal on both
+    /// links.
     fn new(ids: std::ops::Range<u64>) -> Self {
         let payload = Payload::encode(Encoding::Bincode, &(2, 3)).expect("two numbers");
         let request = |id| {
@@ -162,7 +163,7 @@ fn kind_of(frame: &[u8]) -> u8 {
     frame[LENGTH_PREFIX_LEN]
 }
 
-/// A master with two raw ends, in a system that runs only while somebody waits for it.
+/// A master with two raw ends, in a system that runs only inside `block_on`.
 struct Relay {
     system: SystemRunner,
     caller: RawEnd,
@@ -208,7 +209,7 @@ fn a_small_frame_is_relayed_without_an_allocation() {
     }
     let (few, many) = (relay.allocations(FEW), relay.allocations(MANY));
     println!("{FEW} requests: {few} allocations; {MANY} requests: {many}");
-    // A request and its reply are two frames. What is left is of blocks and messages: one for many frames.
+    // A request and its reply are two frames. The remaining allocations are for blocks and messages: one for many frames.
     let frames = 2 * (MANY - FEW);
     let more = many.saturating_sub(few);
     assert!(more < frames / 40, "{frames} more frames cost {more} allocations: {few}, then {many}");

@@ -1,7 +1,8 @@
-//! What `#[meshwork::actions]` makes of a trait compiles under strict lints, and what it refuses is told where it stands.
+//! The code that `#[meshwork::actions]` makes of a trait compiles under strict lints, and each fault of a trait is reported at its
+//! place.
 //!
-//! The files are in `macros/pass` and `macros/fail`; each of the latter has the errors of the compiler beside it.
-//! `TRYBUILD=overwrite cargo test --test macros` writes them anew: read the difference before you keep it.
+//! The traits are in `macros/pass` and `macros/fail`; beside each file in `macros/fail` stand the errors of the compiler.
+//! `TRYBUILD=overwrite cargo test --test macros` writes the errors anew: read the difference before you keep it.
 
 #[test]
 fn a_trait_of_actions_compiles_under_strict_lints() {

@@ -1,5 +1,5 @@
-//! A master and three branches in a simulated network with simulated time: it is cut, mended, and the registry is right again.
-//! The actors are the same as over TCP; only where links come from is another.
+//! A master and three branches in a simulated network with simulated time: the network is cut and mended, and the registry is right
+//! again. The actors are those that run over TCP; only their links are simulated.
 
 use futures::future::BoxFuture;
 use meshwork::link::{Accept, Dial, Link};
@@ -14,7 +14,7 @@ use turmoil::{Builder, Sim};
 const PORT: u16 = 3010;
 const MASTER: &str = "master";
 
-/// How often a branch says something here.
+/// How often a branch sends a heartbeat here.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 type Simulated = Result<(), Box<dyn std::error::Error>>;
@@ -83,7 +83,7 @@ fn simulation() -> Sim<'static> {
 async fn until_known(branch: &Branch, name: &'static str, known: bool) -> Result<(), CallError> {
     let (changed, mut changes) = tokio::sync::mpsc::unbounded_channel();
     let told = move |_: &meshwork::Change| {
-        // Nobody waits any more.
+        // The receiver may have gone.
         let _ = changed.send(());
     };
     branch.on_change(told).await?;
@@ -108,7 +108,7 @@ fn a_cut_network_is_noticed_and_a_mended_one_is_whole_again() {
         let calling = branch.call::<()>("stuck-one", ()).within(Duration::MAX);
         let cutting = async {
             tokio::task::yield_now().await;
-            // Once round the mesh, so the call before it has arrived.
+            // A second call, so that the call before it has arrived when its provider is cut off.
             let other = branch.call::<String>("who-one", ()).await;
             turmoil::partition("one", MASTER);
             other
@@ -164,7 +164,7 @@ fn a_branch_that_is_cut_off_keeps_its_calls_until_it_is_back() {
         let error = timed_out.expect_err("the link was down all the time");
         assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::NotSent));
 
-        // Its subscription came back with it.
+        // The branch that came back has its subscription again.
         let other = bind(BranchActor::new("four")).await?;
         other.publish("news/today", &7_u32).await?;
         assert_eq!(events.recv().await, Some(7));

@@ -1,8 +1,8 @@
-//! Rules about the code, as tests of the code: which file may name what, where things live, what the map says.
+//! Rules about the code, as tests of the code: the names that a file may use, the places of files, the truth of the map.
 //!
-//! The compiler keeps the order between crates; these tests keep it inside them. They read source text and nothing else,
-//! so they are quick, and each failure says which file and line, and what would be right. An exception is an
-//! [`Allowance`] with a reason, and one that is no longer needed fails as well.
+//! The compiler keeps the order between crates; these tests keep the order inside crates. They read only source text, so they are
+//! quick, and each failure names file and line and says what would be right. An exception is an [`Allowance`] with a reason, and
+//! an allowance that is no longer needed fails too.
 
 #[path = "tidy/files.rs"]
 mod files;
@@ -43,16 +43,16 @@ const PURE_HALVES: [&str; 14] = [
 /// The floors of each crate, file by file.
 const FLOORS: &str = "tests/floors.txt";
 
-/// The one file that knows which codecs there are.
+/// The only file that may name the codecs.
 const CODECS: &str = "wire/src/value.rs";
 
 /// Each file in here is the codec of another protocol.
 const DIALECTS: &str = "wire/src/dialect/";
 
-/// Names that say nothing about what is inside, so that everything ends up there.
+/// Names of files and folders that say nothing about their content, so that any code ends up there.
 const ROOMS_WITHOUT_AN_OWNER: [&str; 6] = ["common", "utils", "types", "helpers", "messages", "errors"];
 
-/// Tests that import more of our crates than `meshwork`.
+/// Tests that import other crates of the project than `meshwork`.
 const IMPORTS_ALLOWED: &[Allowance] = &[
     Allowance {
         file: "tests/allocation.rs",
@@ -66,8 +66,8 @@ const IMPORTS_ALLOWED: &[Allowance] = &[
     },
 ];
 
-/// Tests that sleep: paused or simulated time is a reason, waiting for something to have happened is none. And tests
-/// that name a port: they fight with whoever else listens there.
+/// Tests that sleep: paused or simulated time is a reason, waiting for an event is none. And tests that name a port: another
+/// process may listen on it.
 const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[];
 
 #[test]
@@ -182,7 +182,7 @@ fn no_sleeps_and_no_chosen_ports_in_tests() {
     verdict(found, SLEEPS_AND_PORTS_ALLOWED);
 }
 
-/// The rules themselves are tried on text that breaks them, since a rule that finds nothing looks like one that is kept.
+/// The rules themselves are tried on text that breaks them, since a rule that finds nothing looks like a rule that is kept.
 #[test]
 fn each_rule_finds_what_it_forbids_and_nothing_else() {
     let file = |text: &str| File { path: "wire/src/id.rs".into(), text: text.into() };
@@ -258,7 +258,7 @@ fn impure(file: &File) -> Vec<Finding> {
     found
 }
 
-/// What tests depend on is left out: cargo permits a circle there, and no user ever builds it.
+/// The dependencies of tests are left out: cargo permits a circle there, and no user ever builds it.
 fn depends_on_ours(manifest: &File, may_use: &[&str]) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut counts = false;
@@ -305,14 +305,14 @@ fn crate_without_an_owner(manifest: &File) -> Vec<Finding> {
     found
 }
 
-/// On the map stand paths in backticks, each in full. What has the form of a path but is none, stands in a fenced block.
+/// The map has paths in backticks, each in full. A text in the form of a path that is no path stands in a fenced block.
 fn off_the_map(map: &File, sources: &[String], exists: impl Fn(&str) -> bool) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut on_the_map = BTreeSet::new();
     let mut fenced = false;
     for (line, text) in map.lines() {
         fenced ^= text.trim_start().starts_with("```");
-        // Every second piece between backticks stands inside a pair of them.
+        // Split at backticks, every second piece stands inside a pair of backticks.
         for token in text.split('`').skip(1).step_by(2).filter(|_| !fenced) {
             let is_path = token.ends_with(".rs") && token.contains('/')
                 || [".toml", ".md", "/"].iter().any(|it| token.ends_with(it));
@@ -333,7 +333,7 @@ fn off_the_map(map: &File, sources: &[String], exists: impl Fn(&str) -> bool) ->
 }
 
 fn points_outside(file: &File) -> Vec<Finding> {
-    // Written in two pieces, so that this file does not contain what it looks for.
+    // Written in two pieces, so that this file does not contain the text that it looks for.
     let outside = [concat!("..", "/shared"), concat!(".lib", "rary")];
     let right = "say it here: whoever clones the project has nothing else";
     let lines =

@@ -1,7 +1,7 @@
 //! The budgets, each a ratio of medians of one run, and whether they were met.
 //!
-//! A peer that has several set-ups is held against with the better of them, whichever that is in this run. All budgets are of meshwork as it
-//! is by default, without busy polling.
+//! meshwork is compared with the better set-up of a peer that has several, whichever is the better one in this run. All budgets are for
+//! meshwork by default, without busy polling.
 
 use crate::job::Candidate::{self, Meshwork, Nats, NatsOneThread, Raw, Rawtask, Tarpc, TarpcOneThread};
 use crate::job::{Ends, Form, Job, Route, Work};
@@ -9,36 +9,36 @@ use crate::table::{Row, find, short};
 use serde::Serialize;
 use std::fmt;
 
-/// What is promised of meshwork at a job, beside somebody else at the same job or at another one.
+/// A promise about meshwork at a job, compared with a peer, at that job or at another.
 #[derive(Clone, Debug)]
 struct Budget {
     job: Job,
     their_job: Job,
-    /// Whom it is held against: the best of these.
+    /// The candidates that meshwork is compared with: with the best of them.
     theirs: &'static [Candidate],
     asked: Asked,
 }
 
-/// What is asked.
+/// The bound that a budget asks for.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Asked {
-    /// A rate of at least so many times theirs.
+    /// A rate of at least this many times the peer's.
     RateAtLeast(f64),
-    /// Processor time a call, of all processes together, of at most so many times theirs.
+    /// Processor time for each call, of all processes together, of at most this many times the peer's.
     CpuAtMost(f64),
-    /// Memory of at most so many KiB, whatever others take.
+    /// Memory of at most this many KiB, whatever peers take.
     KibAtMost(f64),
 }
 
-/// A budget, and what came of it.
+/// A budget, and its outcome.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Verdict {
     work: String,
     asked: Asked,
-    /// Whom it was held against: the best of a peer's set-ups. None where it is held against nobody.
+    /// The set-up that meshwork was compared with: the best of a peer's. None for a budget without a peer.
     against: Option<String>,
-    /// In the unit of what is asked. None when somebody was not measured whom it takes.
+    /// The measured value, in the unit of `asked`. None when meshwork or the peer was not measured.
     measured: Option<f64>,
     pub(crate) met: bool,
 }
@@ -47,7 +47,7 @@ pub(crate) struct Verdict {
 const TARPC: &[Candidate] = &[Tarpc, TarpcOneThread];
 const NATS: &[Candidate] = &[Nats, NatsOneThread];
 
-/// How much memory a branch may take of its master that says nothing, when there are 10,000.
+/// How much memory of the master an idle branch may take, in KiB, when there are 10,000.
 const IDLE_BRANCH_KIB: f64 = 7.0;
 
 fn budgets() -> Vec<Budget> {
@@ -76,7 +76,7 @@ fn budgets() -> Vec<Budget> {
         against(Job::Publish { subscribers, ends: Ends::Own }, NATS, RateAtLeast(at_least));
     }
     against(Job::Open { rate_per_second: 20_000, route: Route::Direct }, &[Raw], CpuAtMost(1.25));
-    // Nobody else has these forms, so they are held against single calls.
+    // No peer has these forms of calls, so they are compared with single calls.
     for (form, at_least) in [(Form::Message, 0.4), (Form::Many, 1.2)] {
         budgets.push(Budget {
             job: Job::add_in_form(form, 1024),
@@ -88,7 +88,7 @@ fn budgets() -> Vec<Budget> {
     budgets
 }
 
-/// Who must be measured at which job, so that every budget can be held against somebody.
+/// The candidates that must be measured at each job, so that every budget has its peer.
 pub(crate) fn needed() -> Vec<(Job, Candidate)> {
     let mut needed = Vec::new();
     for budget in budgets() {
@@ -102,7 +102,7 @@ pub(crate) fn needed() -> Vec<(Job, Candidate)> {
     needed
 }
 
-/// Holds the rows of a run against the budgets.
+/// Compares the rows of a run with the budgets.
 pub(crate) fn verdicts(rows: &[Row]) -> Vec<Verdict> {
     budgets().iter().map(|budget| verdict(budget, rows)).collect()
 }
@@ -126,7 +126,7 @@ fn verdict(budget: &Budget, rows: &[Row]) -> Verdict {
     Verdict::new(budget.job.to_string(), asked, Some(against), measured)
 }
 
-/// Holds the memory of one idle branch of 10,000 against its budget.
+/// Compares the memory of one idle branch of 10,000 with its budget.
 pub(crate) fn idle_branch(kib: f64) -> Verdict {
     let work = "idle branch, of 10,000".to_owned();
     Verdict::new(work, Asked::KibAtMost(IDLE_BRANCH_KIB), None, Some(kib))

@@ -1,5 +1,5 @@
-//! The candidates: how each of their processes is started. Each candidate has a file of its own below; what they share stands
-//! further below, in `load.rs`, `drive.rs` and `events.rs`.
+//! The candidates: how the processes of each are started. Each candidate has a file of its own below; the code that candidates share
+//! stands further below, in `load.rs`, `drive.rs` and `events.rs`.
 
 mod jsonrpsee;
 pub(crate) mod meshwork;
@@ -19,18 +19,18 @@ use crate::runtime::{as_documented, on_actix, on_one_thread};
 use anyhow::{Context as _, bail};
 use std::net::SocketAddr;
 
-/// What a server is told.
+/// The options of a server.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Serve {
-    /// Whose server.
+    /// The candidate.
     candidate: Candidate,
-    /// Which part.
+    /// The part of this process.
     #[arg(long, default_value = "server")]
     part: Part,
-    /// Where the broker is: for a provider.
+    /// The address of the broker, for a provider.
     #[arg(long)]
     at: Option<SocketAddr>,
-    /// Over how many arbiters meshwork's master spreads its sessions.
+    /// The number of arbiters that the meshwork master spreads its sessions over.
     #[arg(long, default_value_t = 1)]
     arbiters: usize,
 }

@@ -1,4 +1,4 @@
-//! What every candidate's client can do, so that one loop drives them all.
+//! The calls that the client of every candidate can make, so that one loop drives all clients.
 
 use crate::job::Work;
 use anyhow::ensure;
@@ -7,13 +7,13 @@ use std::future::Future;
 
 /// A client with one connection. Clones share it.
 pub(crate) trait Client: Clone + Send + Sync + 'static {
-    /// Adds two numbers over there.
+    /// Adds two numbers at the server.
     fn add(&self, a: i32, b: i32) -> impl Future<Output = anyhow::Result<i32>> + Send;
 
-    /// Sends bytes there and back; gives how many came back.
+    /// Sends bytes to the server and back; gives how many came back.
     fn echo(&self, bytes: Bytes) -> impl Future<Output = anyhow::Result<usize>> + Send;
 
-    /// Makes so many calls at once and awaits them as one; gives how many were right.
+    /// Makes a number of calls at once and awaits them as one; gives how many replies were right.
     fn many(&self, _: Work, _: usize, _: &Bytes) -> impl Future<Output = anyhow::Result<usize>> + Send {
         async { anyhow::bail!("this candidate has no call_many") }
     }
@@ -42,6 +42,6 @@ pub(crate) fn bytes(work: Work) -> Bytes {
         Work::Echo1K => 1024,
         Work::Echo64K => 65_536,
     };
-    // Not all alike, so that no candidate gains from compressing them.
+    // Different bytes, so that no candidate gains from compressing them.
     (0..len).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>().into()
 }

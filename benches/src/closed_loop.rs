@@ -1,5 +1,5 @@
-//! The closed loop: so many tasks, each calling, awaiting and calling again. How fast a candidate answers decides how often it
-//! is asked.
+//! The closed loop: a number of tasks, each of which calls, awaits the reply and calls again. So a candidate gets as many calls as it
+//! answers.
 
 use crate::client::{Client, ask, bytes};
 use crate::job::{Form, Work};

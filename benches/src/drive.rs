@@ -1,4 +1,4 @@
-//! How a candidate's clients are driven: in a closed loop, or in an open one where the load says how often calls come.
+//! How the clients of a candidate are driven: in a closed loop, or in an open loop where the load sets the rate of calls.
 
 use crate::client::Client;
 use crate::load::Load;

@@ -1,8 +1,8 @@
 //! Events to many subscribers: how many are delivered a second while none is dropped.
 //!
-//! The publisher is allowed to be [`WINDOW`] events ahead of the slowest subscriber, no more: the subscribers' process tells
-//! it over a connection of their own how far they are. So nobody's buffer overflows, and every event must arrive. Which
-//! candidate's publisher and subscribers they are is decided in `publish.rs`.
+//! The publisher may be [`WINDOW`] events ahead of the slowest subscriber, no more: the process of the subscribers tells the
+//! publisher over a connection of its own how many events the slowest has had. So no buffer overflows, and every event must arrive.
+//! `publish.rs` chooses the candidate whose publisher and subscribers these are.
 
 use crate::job::Ends;
 use crate::load::{Load, Phase};
@@ -24,21 +24,21 @@ const WINDOW: u64 = 8192;
 /// How many bytes an event has.
 pub(crate) const EVENT_LEN: usize = 128;
 
-/// The topic of all events, with dots where the broker separates its segments so.
+/// The topic of all events, with dots for brokers that separate segments by dots.
 pub(crate) const TOPIC: &str = "bench/events";
 
-/// What the publisher is told.
+/// The options of the publisher.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Publish {
     #[command(flatten)]
     pub(crate) load: Load,
-    /// Of which kind it is.
+    /// The kind of the publisher.
     #[arg(long)]
     pub(crate) ends: Ends,
     /// How many subscribers there are.
     #[arg(long)]
     subscribers: usize,
-    /// Where the subscribers' process tells how far it is.
+    /// The address at which the process of the subscribers tells how many events they have had.
     #[arg(long)]
     subscribers_at: SocketAddr,
 }
@@ -57,7 +57,7 @@ impl Delivered {
         self.0.len()
     }
 
-    /// This subscriber has had so many more.
+    /// Counts more events of this subscriber.
     pub(crate) fn add(&self, subscriber: usize, events: u64) {
         self.0[subscriber].fetch_add(events, Ordering::Relaxed);
     }
@@ -67,23 +67,23 @@ impl Delivered {
     }
 }
 
-/// One who publishes.
+/// A publisher.
 pub(crate) trait Publisher {
-    /// Publishes one event of [`EVENT_LEN`] bytes to [`TOPIC`], in whatever way keeps this client busiest.
+    /// Publishes one event of [`EVENT_LEN`] bytes to [`TOPIC`], in the way that keeps this client busiest.
     fn publish(&mut self, event: &Bytes) -> impl Future<Output = anyhow::Result<()>>;
 
-    /// Sees to it that everything published so far is on its way.
+    /// Flushes, so that all events published so far are on their way.
     fn flush(&mut self) -> impl Future<Output = anyhow::Result<()>>;
 }
 
-/// A connection on which events come, and how they are counted there.
+/// A connection on which events come, and the way of counting them.
 pub(crate) struct CountedLink {
     pub(crate) stream: TcpStream,
     pub(crate) event: Counted,
 }
 
 impl CountedLink {
-    /// Counts what comes on this link as delivered to one of the subscribers, in a task of its own.
+    /// Counts the events on this link as delivered to one of the subscribers, in a task of its own.
     pub(crate) fn count(mut self, subscriber: usize, delivered: Delivered) {
         tokio::spawn(async move {
             let mut read = BytesMut::new();
@@ -99,14 +99,14 @@ impl CountedLink {
 /// How events are counted without being read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Counted {
-    /// Nothing else comes, and each takes so many bytes.
+    /// Only events come, each of this many bytes.
     Bytes(usize),
-    /// Frames come, each behind its length in four bytes, and those of so many bytes together are the events.
+    /// Frames come, each behind its length in four bytes; frames of this total length are the events.
     Frames(usize),
 }
 
 impl Counted {
-    /// Takes the whole events out of what was read, and gives how many they were.
+    /// Takes the whole events out of the bytes that were read, and gives their number.
     fn take(self, read: &mut BytesMut) -> u64 {
         match self {
             Counted::Bytes(len) => {
@@ -137,7 +137,7 @@ pub(crate) struct WrittenLink {
     pub(crate) event: Bytes,
 }
 
-/// Tells the publisher how far the slowest subscriber is, until stdin ends.
+/// Tells the publisher how many events the slowest subscriber has had, until stdin ends.
 pub(crate) async fn tell_publisher(delivered: &Delivered) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     ready(listener.local_addr()?);
@@ -157,7 +157,7 @@ pub(crate) async fn tell_publisher(delivered: &Delivered) -> anyhow::Result<()> 
     tokio::select! { ended = tell => ended, ended = until_stdin_ends() => ended }
 }
 
-/// A publisher that writes the same bytes again and again. What the broker answers is read and thrown away.
+/// A publisher that writes the bytes of one event again and again. Answers of the broker are read and thrown away.
 pub(crate) struct Written {
     link: tokio::net::tcp::OwnedWriteHalf,
     event: Bytes,
@@ -188,7 +188,7 @@ impl Publisher for Written {
     }
 }
 
-/// Publishes through this publisher, and counts what arrives.
+/// Publishes through this publisher, and counts the events that arrive.
 pub(crate) async fn publish_through(
     mut publisher: impl Publisher,
     options: &Publish,
@@ -212,7 +212,7 @@ pub(crate) async fn publish_through(
         while !phase.is_over() {
             while published - slowest.load(Ordering::Relaxed) >= WINDOW && !phase.is_over() {
                 publisher.flush().await?;
-                // A timeout, since a dropped event would never be told and the end of the phase is not either.
+                // A timeout, since neither a dropped event nor the end of the phase is told.
                 let _ = tokio::time::timeout(Duration::from_millis(20), told.notified()).await;
             }
             for _ in 0..16 {

@@ -1,4 +1,4 @@
-//! What is measured, in words that the command line, JSON and the table share: the candidates, what they are asked to do, and how.
+//! The candidates and their jobs, in words that the command line, JSON and the table share.
 
 use crate::measure::grouped;
 use clap::ValueEnum;
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// Who is measured.
+/// A candidate: a library, broker or set-up that is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Candidate {
-    /// Frames over tokio, all of them in one task at each end: what the sockets of the machine allow.
+    /// Frames over tokio, all frames in one task at each end: the rate that the sockets of the machine allow.
     Raw,
-    /// The raw echo, polling for so long as [`Candidate::busy_poll`] says before its threads sleep.
+    /// The raw echo, whose threads poll for [`Candidate::busy_poll`] before they sleep.
     RawPolling,
-    /// The frames of the raw echo, with a task, a oneshot and a slab entry a call: the ceiling of any `call().await`.
+    /// The frames of the raw echo, with a task, a oneshot and a slab entry for each call: the ceiling of any `call().await`.
     Rawtask,
-    /// This project, as it is by default.
+    /// meshwork with its defaults.
     Meshwork,
-    /// This project with busy polling switched on.
+    /// meshwork with busy polling switched on.
     MeshworkPolling,
     /// tarpc with bincode over TCP.
     Tarpc,
@@ -48,8 +48,8 @@ pub(crate) enum Candidate {
 const BUSY_POLL: Duration = Duration::from_micros(200);
 
 impl Candidate {
-    /// How long this candidate polls for what comes next, instead of sleeping. Only two candidates poll at all, and they are
-    /// compared with each other and with nobody else: polling alone is worth several times what any of the peers differ by.
+    /// How long this candidate polls for the next frame instead of sleeping. Only two candidates poll, and they are compared only with
+    /// each other: the gain of polling alone is several times the difference between any two peers.
     pub(crate) fn busy_poll(self) -> Duration {
         match self {
             Candidate::RawPolling | Candidate::MeshworkPolling => BUSY_POLL,
@@ -57,7 +57,7 @@ impl Candidate {
         }
     }
 
-    /// Whether this candidate is this project, in one of its set-ups.
+    /// Whether this candidate is meshwork, in one of its set-ups.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Candidate::Meshwork | Candidate::MeshworkPolling)
     }
@@ -86,28 +86,28 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// What a process of a candidate is.
+/// The part of a process of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Part {
-    /// Is connected to, and answers.
+    /// The process that clients connect to, and that answers.
     Server,
-    /// Is connected to, and passes on.
+    /// The process that clients connect to, and that passes calls on.
     Broker,
-    /// Connects to a broker, and answers.
+    /// A process that connects to a broker, and answers.
     Provider,
 }
 
-/// What is asked of the far side.
+/// The work of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Work {
     /// `add(i32, i32)`.
     Add,
-    /// 1,024 bytes, there and back.
+    /// 1,024 bytes, to the provider and back.
     #[value(name = "echo-1k")]
     #[serde(rename = "echo-1k")]
     Echo1K,
-    /// 65,536 bytes, there and back.
+    /// 65,536 bytes, to the provider and back.
     #[value(name = "echo-64k")]
     #[serde(rename = "echo-64k")]
     Echo64K,
@@ -123,13 +123,13 @@ impl fmt::Display for Work {
     }
 }
 
-/// How a request gets there.
+/// The route of a call to its provider.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Route {
-    /// The process that is connected to answers itself.
+    /// The process that the client connects to answers itself.
     Direct,
-    /// A third process answers; the one that is connected to passes it on.
+    /// A third process answers; the process that the client connects to passes the call on.
     Relayed,
 }
 
@@ -142,11 +142,11 @@ impl fmt::Display for Route {
     }
 }
 
-/// How the client asks.
+/// The form of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Form {
-    /// One call, one await: what users write.
+    /// One call, one await, as users write it.
     Single,
     /// Many calls, one await: `call_many`.
     Many,
@@ -154,29 +154,29 @@ pub(crate) enum Form {
     Message,
 }
 
-/// Who is at the ends of events.
+/// The publisher and the subscribers of events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Ends {
     /// The candidate's own client library.
     Own,
-    /// A publisher that writes bytes made before, and subscribers that count bytes: what is left is the broker.
+    /// A publisher that writes prepared bytes, and subscribers that count bytes, which leaves the cost of the broker.
     Bytes,
 }
 
-/// What is done in a cell of the table.
+/// The job of a cell of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Job {
-    /// Calls, so many awaited at once on each of so many connections.
+    /// Calls, a number of them awaited at once on each of a number of connections.
     Call { work: Work, route: Route, form: Form, in_flight: usize, connections: usize, arbiters: usize },
-    /// Single calls of `add` on one connection that come by chance, so many a second on average.
+    /// Single calls of `add` on one connection that come by chance, at this average rate a second.
     Open { rate_per_second: u32, route: Route },
-    /// Events to so many subscribers.
+    /// Events to a number of subscribers.
     Publish { subscribers: usize, ends: Ends },
 }
 
-/// How often calls come that come by chance, in the jobs that are measured.
+/// The rates of calls that come by chance, in calls a second, in the jobs that are measured.
 pub(crate) const RATES_PER_SECOND: [u32; 3] = [1_000, 5_000, 20_000];
 
 impl Job {

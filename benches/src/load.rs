@@ -1,5 +1,5 @@
-//! The load of a client: what it is told to do, its phases, and how its figures come together. The loops that put the load on
-//! a candidate stand above: `closed_loop.rs`, `open_loop.rs`, `events.rs`, and the raw echo's own.
+//! The load of a client: its options, its phases, and how its figures come together. The loops that put the load on a candidate
+//! stand above: `closed_loop.rs`, `open_loop.rs`, `events.rs`, and the loop of the raw echo.
 
 use crate::job::{Candidate, Form, Route, Work};
 use crate::measure::{Figures, cpu_time, percentiles_us};
@@ -8,39 +8,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a client is told.
+/// The options of a client.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Load {
-    /// Whose client.
+    /// The candidate.
     pub(crate) candidate: Candidate,
-    /// Where the server is.
+    /// The address of the server.
     #[arg(long)]
     pub(crate) at: SocketAddr,
-    /// What to ask.
+    /// The work of each call.
     #[arg(long, default_value = "add")]
     pub(crate) work: Work,
-    /// Whom.
+    /// The route of each call.
     #[arg(long, default_value = "direct")]
     pub(crate) route: Route,
-    /// How.
+    /// The form of the calls.
     #[arg(long, default_value = "single")]
     pub(crate) form: Form,
-    /// Calls come by chance, so many a second on average, whatever is in flight.
+    /// Calls come by chance, at this average rate a second, however many are in flight.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "in_flight")]
     pub(crate) rate_per_second: Option<u32>,
     /// How many calls are awaited at once, on each connection.
     #[arg(long, default_value_t = 1)]
     pub(crate) in_flight: usize,
-    /// How many connections.
+    /// The number of connections.
     #[arg(long, default_value_t = 1)]
     pub(crate) connections: usize,
     /// How long calls are made before anything is counted.
     #[arg(long, default_value_t = 0.2)]
     pub(crate) warm_up_seconds: f64,
-    /// How long is counted.
+    /// How long calls are counted.
     #[arg(long, default_value_t = 1.0)]
     pub(crate) seconds: f64,
-    /// The processes of the other side, whose time is counted too.
+    /// The processes of the server side, whose processor time is counted too.
     #[arg(long, value_delimiter = ',')]
     pub(crate) watch: Vec<u32>,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Load {
 const COUNTING: u8 = 1;
 const OVER: u8 = 2;
 
-/// What all tasks of a client look at: whether calls count by now, and when to end.
+/// The phase, which all tasks of a client look at: whether calls count, and when to end.
 #[derive(Clone, Default)]
 pub(crate) struct Phase(Arc<AtomicU8>);
 
@@ -57,9 +57,9 @@ pub(crate) struct Phase(Arc<AtomicU8>);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
     pub(crate) elapsed: Duration,
-    /// Of this process.
+    /// Processor time of this process.
     pub(crate) client: Duration,
-    /// Of the processes on the other side together.
+    /// Processor time of all processes of the server side together.
     pub(crate) servers: Duration,
 }
 
@@ -99,7 +99,7 @@ impl Spent {
         Figures { latencies_us: percentiles_us(latencies), ..self.on_events(count) }
     }
 
-    /// The figures of a client whose events were delivered so many times.
+    /// The figures of a publisher whose events were delivered `count` times.
     pub(crate) fn on_events(self, count: u64) -> Figures {
         let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
         Figures {
@@ -113,7 +113,7 @@ impl Spent {
     }
 }
 
-/// Nanoseconds, for which four bytes last four seconds; what took longer counts as that.
+/// Nanoseconds in four bytes, which last four seconds; a longer time counts as four seconds.
 pub(crate) fn nanoseconds(time: Duration) -> u32 {
     u32::try_from(time.as_nanos()).unwrap_or(u32::MAX)
 }

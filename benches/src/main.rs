@@ -1,5 +1,5 @@
-//! meshwork beside its peers. One program with several parts: `run` starts the others as processes of their own, since what
-//! shares a process shares its caches, its allocator and its scheduler.
+//! meshwork beside its peers. One program with several parts: `run` starts the other parts as processes of their own, since parts of
+//! one process would share caches, allocator and scheduler.
 //!
 //! A file imports only from files further below:
 //!
@@ -13,7 +13,7 @@
 //! drive                                      which loop drives a client
 //! closed_loop, open_loop  events             the loops; publishers and subscribers
 //! load, client            runtime, process   what a client is told, and can do; what it lives on
-//! job                                        who does what, in words
+//! job                                        candidates and their jobs, in words
 //! measure                                    the clock, and what the kernel says of a process
 //! ```
 
@@ -40,7 +40,7 @@ mod table;
 use clap::Parser;
 use std::process::ExitCode;
 
-/// Every Rust candidate gets the same allocator, the one that meshwork's own binary has.
+/// The allocator of every Rust candidate is that of meshwork's own binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -21,7 +21,7 @@ pub(crate) struct Figures {
     pub(crate) server_cpu_us: f64,
     /// Latencies in microseconds at [`PERCENTILES`]; none where nothing is awaited.
     pub(crate) latencies_us: Vec<f64>,
-    /// The most memory that the server or broker had, in KiB. Filled in by who started it.
+    /// The peak memory of the server or broker, in KiB. Filled in by the process that started it.
     #[serde(default)]
     pub(crate) server_memory_kib: u64,
 }

@@ -1,15 +1,14 @@
-//! The open loop: calls that come by chance, at exponentially distributed gaps, however long the answers take. So do the calls of many
-//! independent users come, and neither end can tell when the next one will.
+//! The open loop: calls that come by chance, at exponentially distributed gaps, however long the answers take. The calls of many
+//! independent users come in this way, and neither end can tell when the next call comes.
 //!
-//! The latency of a call counts from the moment that it was due: when the loop itself is late, since its thread had other work, that
-//! is a wait of the caller's like any other. All candidates get the same moments, from one seed.
+//! The latency of a call counts from the moment that the call was due: a delay of the loop itself, whose thread had other work, is a wait
+//! of the caller too. All candidates get equal moments, from one seed.
 //!
 //! tokio's timers fire on whole milliseconds, and twenty calls are due in one. So the loop waits for a timer of the kernel with a file
-//! descriptor (timerfd), through the same epoll as its sockets: it fires on time, as the kernel allows such a timer no slack, and the
-//! thread sleeps until then. What this takes of the client's processor time, one system call to set the timer and one wake-up, is
-//! in the figures of each candidate alike, the raw echo's too: a caller whose calls come from outside is woken for each of them as
-//! well. A thread of its own for the timer would keep that out of the figures, but it would need a processor of a machine that has
-//! two, and both are taken.
+//! descriptor (timerfd), through the epoll of its sockets: the timer fires on time, as the kernel allows such a timer no slack, and the
+//! thread sleeps until then. Its cost in processor time of the client, one system call to set the timer and one wake-up, is in the
+//! figures of every candidate, the raw echo too: a caller whose calls come from outside is woken for each call as well. A thread of its
+//! own for the timer would keep the cost out of the figures, but would need a processor of a machine that has two, and both are taken.
 
 use crate::client::{Client, ask, bytes};
 use crate::job::Work;
@@ -94,22 +93,22 @@ impl Gaps {
     }
 
     fn next(&mut self) -> Duration {
-        // Between 0, which it may be, and 1, which it never is: its logarithm would be no number otherwise.
+        // The random number may be 0 and is never 1, so its difference to 1 has a logarithm.
         let chance = 1.0 - self.random.f64();
         Duration::from_secs_f64(-chance.ln() * self.mean_seconds)
     }
 }
 
-/// What the calls of a loop have come to so far.
+/// The outcomes of the calls of a loop so far.
 #[derive(Default)]
 struct Outcomes {
-    /// Of the calls that were due while calls counted, in nanoseconds.
+    /// The latencies of the calls that were due while calls counted, in nanoseconds.
     latencies: Vec<u32>,
-    /// Why the first call failed that did.
+    /// The error of the first call that failed.
     failure: Option<anyhow::Error>,
 }
 
-/// Drives this client. As many calls are in flight as come until they are answered, at most all of the run.
+/// Drives this client. The number of calls in flight is bounded only by the calls of the run.
 pub(crate) async fn figures<C: Client, S: Spawn>(
     client: C,
     rate_per_second: u32,
@@ -141,7 +140,7 @@ pub(crate) async fn figures<C: Client, S: Spawn>(
 /// The calls that a loop has started.
 struct Calls {
     tracker: TaskTracker,
-    /// How many of them were due while calls counted.
+    /// How many calls were due while calls counted.
     counted: usize,
 }
 

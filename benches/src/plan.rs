@@ -1,4 +1,4 @@
-//! What is measured: every cell of the table, and who takes part in it.
+//! The plan of a run: every cell of the table, and its candidates.
 
 use crate::budget;
 use crate::job::{Candidate, Ends, Form, Job, RATES_PER_SECOND, Route, Work};
@@ -13,10 +13,10 @@ pub(crate) struct Cell {
 /// How many calls are in flight where all candidates are measured.
 const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
 
-/// And in between: for `add`, direct.
+/// How many calls are in flight besides, for `add`, direct.
 const IN_FLIGHT_BETWEEN: [usize; 3] = [128, 256, 300];
 
-/// Every cell of the full table, or only what a budget needs of it.
+/// Every cell of the full table, or only the cells and candidates that the budgets need.
 pub(crate) fn cells(quick: bool) -> Vec<Cell> {
     let mut cells = all();
     if quick {

@@ -14,7 +14,7 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-/// What stands at an axis.
+/// The name of an axis, and the labels of its values.
 struct Axis {
     name: &'static str,
     label: fn(f64) -> String,
@@ -51,7 +51,7 @@ pub(crate) fn write(folder: &Path, rows: &[Row]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Latencies by the logarithm of how many calls took longer, so that the slow few have their room.
+/// Latencies by the logarithm of the number of calls that took longer, so that the few slow calls have room.
 fn latencies(row: &Row) -> Line {
     let points = PERCENTILES
         .iter()

@@ -1,5 +1,5 @@
 //! The processes of a measurement, seen from both sides: each is started, says `ready ADDRESS`, and ends when its stdin does.
-//! Whatever happens, none of them outlives the handle on it.
+//! No process outlives its handle.
 
 use anyhow::{Context as _, bail, ensure};
 use std::fmt;
@@ -18,7 +18,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) struct Process {
     child: Child,
     name: String,
-    /// Where it listens, or what it is connected to.
+    /// The address that the process listens on, or is connected to.
     pub(crate) address: SocketAddr,
 }
 
@@ -30,7 +30,7 @@ impl Process {
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let stdout = child.stdout.take().context("stdout is piped")?;
         let mut process = Self { child, name, address: SocketAddr::from(([0; 4], 0)) };
-        // Read on a thread of its own: a process that says nothing must not hold us.
+        // Read on a thread of its own: a process that says nothing must not block the run.
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -46,7 +46,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Starts a server that is told its port and says nothing. It is ready when it can be connected to.
+    /// Starts a server that is told its port and says nothing. The server is ready when a connection can be opened.
     pub(crate) fn start_on_free_port(command: impl Fn(u16) -> Command) -> anyhow::Result<Self> {
         let address = free_address()?;
         let mut command = command(address.port());
@@ -110,7 +110,7 @@ pub(crate) fn output(mut command: Command, within: Duration) -> anyhow::Result<S
     Ok(printed.join().unwrap_or_else(|_| Ok(String::new()))?)
 }
 
-/// An address on which nobody listens, for a server that cannot say where it listens.
+/// An address on which no process listens, for a server that cannot say where it listens.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?)
 }

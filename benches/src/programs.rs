@@ -6,7 +6,7 @@ use anyhow::bail;
 use serde::Serialize;
 use std::process::Command;
 
-/// Starts whatever the client needs; the first is the one that it connects to.
+/// Starts the processes that the client needs; the client connects to the first.
 pub(crate) fn start(
     candidate: Candidate,
     is_broker: bool,
@@ -80,7 +80,7 @@ pub(crate) fn client(candidate: Candidate, part: &str) -> anyhow::Result<Command
     Ok(command)
 }
 
-/// How an option is written on the command line of a part: the same word as in JSON.
+/// How an option is written on the command line of a part: with the word that JSON has.
 pub(crate) fn word<T: Serialize>(value: T) -> anyhow::Result<String> {
     match serde_json::to_value(value)? {
         serde_json::Value::String(name) => Ok(name),

@@ -1,4 +1,4 @@
-//! The processes at the ends of events: which candidate's publisher and subscribers they are.
+//! The processes at the ends of events: the publishers and subscribers of each candidate.
 
 use crate::candidate::{meshwork, nats, raw_broker, redis, zenoh};
 use crate::events::{Delivered, Publish, Written, publish_through, tell_publisher};
@@ -10,18 +10,18 @@ use std::any::Any;
 use std::future::Future;
 use std::net::SocketAddr;
 
-/// What the subscribers' process is told.
+/// The options of the process of the subscribers.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Subscribe {
-    /// Whose subscribers.
+    /// The candidate.
     candidate: Candidate,
-    /// Where the broker is.
+    /// The address of the broker.
     #[arg(long)]
     at: SocketAddr,
-    /// How many subscribers, each with a connection of its own.
+    /// The number of subscribers, each with a connection of its own.
     #[arg(long)]
     subscribers: usize,
-    /// Of which kind.
+    /// The kind of the subscribers.
     #[arg(long)]
     ends: Ends,
 }
@@ -38,7 +38,7 @@ pub(crate) fn publish(options: &Publish) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes are written and counted on one thread, whoever's they are: the candidate's clients have no part in it.
+/// Bytes are written and counted on one thread for every candidate: its clients have no part in it.
 fn on_runtime<T>(
     candidate: Candidate,
     ends: Ends,

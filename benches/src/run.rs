@@ -1,5 +1,5 @@
-//! A whole run: each round goes through all cells, and in each cell through its candidates in turn, so that whatever else the
-//! machine does meets all of them alike.
+//! A whole run: each round goes through all cells, and in each cell through its candidates in turn, so that other work of the machine
+//! meets all candidates alike.
 
 use crate::budget;
 use crate::job::{Candidate, Job, Route, Work};
@@ -16,10 +16,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What a run is told.
+/// The options of a run.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Options {
-    /// Measure only what the budgets need, in three minutes once everything is built.
+    /// Measure only the cells that the budgets need, in three minutes once everything is built.
     #[arg(long)]
     quick: bool,
     /// Print JSON for machines instead of the table.
@@ -28,21 +28,21 @@ pub(crate) struct Options {
     /// Write diagrams into this folder: the distribution of latencies, and calls a second against calls in flight.
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Measure what many connections, actions and subscriptions cost, too.
+    /// Measure the cost of many connections, actions and subscriptions too.
     #[arg(long)]
     scale: bool,
-    /// How many rounds; each cell's figures are the medians of all. Default: 5, or 3 when quick.
+    /// The number of rounds; the figures of a cell are the medians of all rounds. Default: 5, or 3 with --quick.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// How long each measurement counts, in seconds. Default: 1, or 0.5 when quick.
+    /// How long each measurement counts, in seconds. Default: 1, or 0.5 with --quick.
     #[arg(long)]
     seconds: Option<f64>,
-    /// Measure only cells whose description contains this, such as "relayed".
+    /// Measure only the cells whose description contains this text, such as "relayed".
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 }
 
-/// What a run found, for machines.
+/// The results of a run, for machines.
 #[derive(Serialize)]
 struct Report {
     machine: Machine,
@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         report.print(options.only.is_none());
     }
     eprintln!("took {:.0} s", started.elapsed().as_secs_f64());
-    // What failed has been said when it did; said again here, it is not lost above the table.
+    // Failures were printed when they happened, and are printed again here, so that they are not lost above the table.
     ensure!(failures.is_empty(), "{} measurements failed:\n{}", failures.len(), failures.join("\n"));
     Ok(())
 }
@@ -140,8 +140,8 @@ impl Machine {
     }
 }
 
-/// All rounds of all candidates of all cells, and what failed: one that fails twice is left out, the others go on. Once it may be the
-/// machine: a stall of the network that is as long as the measurement.
+/// All rounds of all candidates of all cells, and the failures. A candidate that fails twice in a cell is left out. One failure may be due
+/// to the machine: a stall of the network that is as long as the measurement.
 fn measure(cells: &[Cell], rounds: u32, seconds: f64) -> (Vec<Vec<Vec<Figures>>>, Vec<String>) {
     let mut failures = Vec::new();
     let mut all: Vec<Vec<Vec<Figures>>> =
@@ -205,7 +205,7 @@ fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> 
                 .args(["publish", &word(candidate)?, "--ends", &word(ends)?])
                 .args(["--subscribers", &subscribers.to_string()])
                 .args(["--subscribers-at", &subscribing.address.to_string()]);
-            // The broker is what is watched; the subscribers are clients as the publisher is.
+            // Only the broker is watched; the subscribers are clients, as the publisher is.
             let figures = finish(command, std::mem::take(&mut others), seconds, EVENTS_WARM_UP_SECONDS);
             drop(subscribing);
             figures
@@ -216,7 +216,7 @@ fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> 
 /// Events need longer until they flow evenly: at first a whole window stands in the buffers of every subscriber.
 const EVENTS_WARM_UP_SECONDS: f64 = 1.0;
 
-/// Runs the client against the others, which end with it.
+/// Runs the client against the started processes, which end with this call.
 fn finish(mut command: Command, others: Vec<Process>, seconds: f64, warm_up: f64) -> anyhow::Result<Figures> {
     let watched: Vec<_> = others.iter().map(|process| process.pid().to_string()).collect();
     command.args(["--at", &others[0].address.to_string(), "--watch", &watched.join(",")]).args([

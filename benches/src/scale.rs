@@ -1,4 +1,4 @@
-//! What many cost: connections that say nothing, actions, subscriptions, and binds one after another.
+//! The cost of many idle connections, actions, subscriptions, and binds one after another.
 
 use crate::candidate::meshwork::{self, bind};
 use crate::candidate::nats;
@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many connections are held that say nothing.
+/// How many idle connections are held.
 const IDLE: usize = 10_000;
 
-/// How many of them are opened at a time.
+/// How many idle connections are opened at a time.
 const OPENING: usize = 64;
 
-/// How long they are watched doing so.
+/// How long the idle connections are watched.
 const IDLE_FOR: Duration = Duration::from_secs(20);
 
 /// How many actions and how many subscriptions there are.
@@ -33,34 +33,34 @@ const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
 /// How many branches bind one after another.
 const BINDS: usize = 1_000;
 
-/// What a process of this part is told.
+/// The options of a process of this part.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Options {
-    /// What it does.
+    /// The part of the process.
     what: What,
-    /// Where the master or the nats-server is.
+    /// The address of the master or the nats-server.
     #[arg(long)]
     at: SocketAddr,
-    /// How many.
+    /// How many connections, actions or subscriptions.
     #[arg(long, default_value_t = IDLE)]
     count: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum What {
-    /// Hold branches that say nothing.
+    /// Hold idle branches.
     Branches,
-    /// Hold connections to a nats-server that say nothing.
+    /// Hold idle connections to a nats-server.
     NatsConnections,
     /// Call actions of which there are more and more, and print how many calls a second that were.
     Actions,
     /// Publish to subscribers of which there are more and more, and print how many events a second that were.
     Subscriptions,
-    /// Bind one branch after another, and print what each took.
+    /// Bind one branch after another, and print the time that each bind took.
     Binds,
 }
 
-/// What was found.
+/// The results.
 #[derive(Serialize)]
 pub(crate) struct Report {
     idle_branches: Idle,
@@ -68,21 +68,21 @@ pub(crate) struct Report {
     curves: Curves,
 }
 
-/// Connections that say nothing.
+/// The cost of idle connections.
 #[derive(Serialize)]
 struct Idle {
     count: usize,
-    /// Memory of the server for each of them, in KiB.
+    /// Memory of the server for each idle connection, in KiB.
     kib_each: f64,
-    /// Processor time that they cost the server, in thousandths of one processor, all together.
+    /// Processor time of the server for all idle connections together, in thousandths of one processor.
     cpu_permille: f64,
 }
 
 #[derive(Serialize)]
 struct Curves {
-    /// So many actions at one branch: calls a second of random ones, relayed, 64 in flight.
+    /// For each number of actions at one branch: relayed calls of random actions a second, 64 in flight.
     calls_by_actions: Vec<(usize, f64)>,
-    /// So many subscriptions with patterns: events a second to topics that one of them matches.
+    /// For each number of subscriptions with patterns: events a second to topics that one subscription matches.
     events_by_subscriptions: Vec<(usize, f64)>,
     /// Branches that bind one after another: microseconds each, the mean of each hundred.
     bind_us_by_hundred: Vec<f64>,
@@ -95,7 +95,7 @@ impl Report {
     }
 }
 
-/// Is a process of this part.
+/// Runs a process of this part.
 pub(crate) fn scale(options: &Options) -> anyhow::Result<()> {
     match options.what {
         What::Branches => on_one_thread(async {
@@ -181,7 +181,7 @@ fn idle(server: &Process, what: &str) -> anyhow::Result<Idle> {
     })
 }
 
-/// The same command with room for all its connections: a shell raises the limit of open files and becomes it.
+/// The command, with a higher limit of open files for all its connections: a shell raises the limit and executes the command.
 fn with_many_files(command: Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -n 65536 2>/dev/null || ulimit -n $(ulimit -H -n); exec \"$0\" \"$@\""]);
@@ -189,8 +189,8 @@ fn with_many_files(command: Command) -> Command {
     shell
 }
 
-/// Links that are bound one after another; those before stay. Made by hand: a thousand branches in one process would show what
-/// it costs it to know everyone a thousand times, and not what a bind costs the mesh.
+/// Links that are bound one after another, and stay. Their frames are written by hand: a thousand branches in one process would show the
+/// cost of a thousand action caches, and not the cost of a bind for the mesh.
 async fn binds(at: SocketAddr) -> anyhow::Result<Vec<f64>> {
     let mut us_by_hundred = Vec::new();
     for hundred in 0..BINDS / 100 {
@@ -203,7 +203,7 @@ async fn binds(at: SocketAddr) -> anyhow::Result<Vec<f64>> {
     Ok(us_by_hundred)
 }
 
-/// One branch offers so many actions, another one calls them at random for a second.
+/// One branch offers a number of actions, and another branch calls them at random for a second.
 async fn calls(at: SocketAddr, actions: usize) -> anyhow::Result<f64> {
     let mut provider = BranchActor::new(format!("provider-{actions}")).busy_poll(Duration::ZERO);
     for number in 0..actions {
@@ -238,7 +238,7 @@ async fn calls(at: SocketAddr, actions: usize) -> anyhow::Result<f64> {
     Ok(count as f64)
 }
 
-/// One branch has so many subscriptions, another one publishes to topics that one of them matches, for a second.
+/// One branch has a number of subscriptions, and another branch publishes, for a second, to topics that one subscription matches.
 async fn events(at: SocketAddr, subscriptions: usize) -> anyhow::Result<f64> {
     let subscriber = bind(at, format!("subscriber-{subscriptions}")).await?;
     let heard = Arc::new(AtomicU64::new(0));
@@ -268,7 +268,7 @@ async fn events(at: SocketAddr, subscriptions: usize) -> anyhow::Result<f64> {
             publisher.publish(topic, &published).await?;
             published += 1;
         }
-        // No more than this many are on their way, so that none is dropped.
+        // No more events than this are on their way, so that none is dropped.
         while published - heard.load(Ordering::Relaxed) > 2048 {
             tokio::task::yield_now().await;
             ensure!(start.elapsed() < Duration::from_secs(20), "events were lost");

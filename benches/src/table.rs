@@ -1,4 +1,4 @@
-//! The table of medians, and each cell's ratios to whoever else was measured in it.
+//! The table of medians, and the ratios of each candidate to the other candidates of its cell.
 
 use crate::job::{Candidate, Job};
 use crate::measure::{Figures, PERCENTILES, grouped, median};
@@ -16,7 +16,7 @@ pub(crate) struct Row {
     pub(crate) rate: f64,
     /// The lowest and the highest of all rounds.
     pub(crate) rate_range: (f64, f64),
-    /// In microseconds; none where nothing is awaited.
+    /// Latencies in microseconds; none where nothing is awaited.
     pub(crate) p50_us: Option<f64>,
     pub(crate) p90_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
@@ -24,12 +24,13 @@ pub(crate) struct Row {
     /// Processor time a call, in microseconds.
     pub(crate) client_cpu_us: f64,
     pub(crate) server_cpu_us: f64,
-    /// The peak of all processes of the other side together.
+    /// The peak memory of all processes of the server side together.
     pub(crate) server_memory_kib: f64,
     /// Medians of the latencies at [`PERCENTILES`].
     pub(crate) latencies_us: Vec<f64>,
-    /// This candidate's rate by that of each other one of the same job; where calls come by chance and all rates are alike, its processor
-    /// time a call by that of the other. Those that poll are compared with each other only, and so are those that do not.
+    /// The rate of this candidate by the rate of each other candidate of its job. Where calls come by chance and all rates are equal, its
+    /// processor time for each call by that of the other candidate. Candidates that poll are compared only with each other, and so are
+    /// candidates that do not poll.
     pub(crate) ratios: Vec<(Candidate, f64)>,
 }
 
@@ -64,7 +65,7 @@ impl Row {
         self.client_cpu_us + self.server_cpu_us
     }
 
-    /// What candidates are compared by.
+    /// The figure that candidates are compared by.
     fn measure(&self) -> f64 {
         match self.job {
             Job::Call { .. } | Job::Publish { .. } => self.rate,
@@ -73,7 +74,7 @@ impl Row {
     }
 }
 
-/// Fills in the ratios of all rows to the others of their job.
+/// Fills in the ratios of all rows to the other rows of their job.
 pub(crate) fn compare(rows: &mut [Row]) {
     let measures: Vec<_> = rows.iter().map(|row| (row.job, row.candidate, row.measure())).collect();
     for row in rows {
@@ -133,7 +134,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
             format!("{:.2}", row.client_cpu_us),
             format!("{:.2}", row.server_cpu_us),
             format!("{:.1}", row.server_memory_kib / 1024.0),
-            // Only ours are of interest; the others' follow from them.
+            // Only the ratios of meshwork are of interest; those of its peers follow from them.
             if row.candidate.is_ours() && !ratios.is_empty() {
                 format!("{of_what}{}", ratios.join(", "))
             } else {

@@ -1,5 +1,5 @@
-//! `meshwork bridge`: an old server of another protocol becomes a branch of the mesh. And how the protocols are named, which a
-//! master's gateways need, too.
+//! `meshwork bridge`: a server of another protocol becomes a branch of the mesh. Also the names of the protocols, which the
+//! gateways of `meshwork master` use too.
 
 use crate::failure::{Done, Failure};
 use crate::input::read_token;
@@ -13,24 +13,24 @@ use std::str::FromStr;
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// What it speaks, light-rpc, dnode or node-mesh, and where it is, as in `light-rpc=127.0.0.1:5555`.
+    /// The protocol and the address of the server, as in `light-rpc=127.0.0.1:5555`. Protocols: light-rpc, dnode, node-mesh.
     #[arg(value_name = "PROTOCOL=HOST:PORT")]
     server: Foreign,
-    /// What stands before the names of its functions: `legacy` makes `add` the action `legacy/add`. A master of node-mesh does not say
-    /// which actions there are: everything under the prefix is asked of it.
+    /// The prefix of the actions: with `legacy`, the server's function `add` is the action `legacy/add`. Required for node-mesh, whose
+    /// masters do not tell their actions: every call below the prefix goes to the server.
     #[arg(long, default_value = "")]
     prefix: String,
-    /// A file with what a master of node-mesh wants to see, its `auth`.
+    /// A file with the token for a node-mesh server, its `auth`. Default: the token in MESHWORK_TOKEN.
     #[arg(long, value_name = "FILE")]
     server_token_file: Option<PathBuf>,
-    /// What a dnode server calls result callbacks with.
+    /// The arguments that a dnode server calls result callbacks with.
     #[arg(long, value_enum, default_value = "result")]
     dnode_results: Results,
     #[command(flatten)]
     mesh: Mesh,
 }
 
-/// An address of another protocol.
+/// The address of a program of another protocol.
 #[derive(Clone)]
 pub(super) struct Foreign {
     pub(super) protocol: Protocol,
@@ -46,7 +46,7 @@ pub(super) enum Protocol {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum Results {
-    /// `(result)`, and `(null, error)` when it failed.
+    /// `(result)`, and `(null, error)` when the call failed.
     Result,
     /// `(error, result)`, as is usual in Node.js.
     ErrorFirst,

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// Which action.
+    /// The name of the action.
     action: String,
-    /// Its arguments as JSON: `[2,3]` for a tuple or a struct, `-` reads stdin, `@file` a file. Nothing is `null`.
+    /// The arguments as JSON: `[2,3]` for a tuple or a struct; `-` reads stdin, `@file` reads a file. Default: `null`.
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     arguments: Option<String>,
-    /// How long to wait for the reply.
+    /// The deadline: how long to wait for the reply.
     #[arg(long, value_parser = read_duration, default_value = "10s")]
     within: Duration,
-    /// Asks this node and no other.
+    /// The name of the node that is to answer. Default: any provider of the action.
     #[arg(long, value_name = "NODE")]
     on: Option<String>,
     #[command(flatten)]

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 pub(super) struct PublishOptions {
     /// The topic, as in `orders/created`.
     topic: String,
-    /// What happened, as JSON: `-` reads stdin, `@file` a file. Nothing is `null`.
+    /// The value of the event as JSON: `-` reads stdin, `@file` reads a file. Default: `null`.
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     event: Option<String>,
     #[command(flatten)]
@@ -25,12 +25,12 @@ pub(super) struct PublishOptions {
 
 #[derive(Args)]
 pub(super) struct SubscribeOptions {
-    /// Which topics: `orders/*` one segment more, `orders/**` any.
+    /// The topics: `orders/created` itself, `orders/*` one segment more, `orders/**` one or more segments.
     pattern: String,
-    /// Ends after so many events.
+    /// Ends after this number of events. Default: runs until Ctrl-C or SIGTERM.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Shares the events with the other members of a group: each goes to one of them.
+    /// Joins a group of subscribers: each event goes to one member of the group only.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(super) async fn publish(options: PublishOptions) -> Done {
     let event = read_json(options.event.as_deref())?;
     let branch = options.mesh.bind(|branch| branch).await?;
     branch.publish_raw(options.topic, event).await?;
-    // What was published has left when the drain is through.
+    // The event has left when the drain is through.
     branch.drain(DRAIN_WITHIN).await?;
     Ok(())
 }

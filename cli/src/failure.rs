@@ -1,20 +1,20 @@
-//! How a command ends. Which exit code a failure has, and what is said of it, is decided in `main.rs`.
+//! How a command ends. `main.rs` decides the exit code and the message of each failure.
 
 use meshwork::{CallError, Code};
 
-/// How a command ends when it does not work.
+/// Why a command failed.
 pub(super) enum Failure {
     /// The call failed.
     Call(CallError),
-    /// It was used in a wrong way.
+    /// The command was used in a wrong way.
     Use(String),
-    /// The bind failed.
+    /// The bind failed, or the master refused the branch later.
     Bind(String),
-    /// Whoever reads stdout has gone.
+    /// The reader of stdout has gone, which is no failure of the command.
     BrokenPipe,
 }
 
-/// The end of a command: all it has to say has been said.
+/// The end of a command. All its output has been written.
 pub(super) type Done = Result<(), Failure>;
 
 impl From<CallError> for Failure {

@@ -1,4 +1,4 @@
-//! What a command is told: JSON, durations, names and tokens, with what would be right where they are wrong.
+//! The input of commands: JSON, durations, names and tokens. An error says what would be right.
 
 use crate::failure::{Done, Failure};
 use meshwork::{Encoding, NameError, Payload};
@@ -8,12 +8,12 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-/// How much of a text that is not JSON is shown, in characters.
+/// How much of a text that is not JSON an error shows, in characters.
 const JSON_SHOWN_MAX: usize = 60;
 
-/// Reads JSON: the text itself, `-` for stdin, `@file` for a file; nothing is `null`.
+/// Reads JSON: the text itself, `-` for stdin, `@file` for a file; `None` is `null`.
 pub(super) fn read_json(text: Option<&str>) -> Result<Payload, Failure> {
-    let (text, whence) = match text {
+    let (text, source) = match text {
         None => ("null".to_owned(), "nothing".to_owned()),
         Some("-") => {
             let mut read = String::new();
@@ -32,7 +32,7 @@ pub(super) fn read_json(text: Option<&str>) -> Result<Payload, Failure> {
         },
     };
     let value: Value = serde_json::from_str(&text).map_err(|error| {
-        Failure::Use(format!("{whence} is not JSON: {error}; text needs quotes, as in '\"text\"'"))
+        Failure::Use(format!("{source} is not JSON: {error}; text needs quotes, as in '\"text\"'"))
     })?;
     Payload::encode(Encoding::Json, &value).map_err(|error| Failure::Use(error.to_string()))
 }
@@ -58,7 +58,7 @@ pub(super) fn read_duration(text: &str) -> Result<Duration, String> {
 
 pub(super) fn read_token(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let Some(file) = file else {
-        // One that is set and empty is a script's mistake, and a master must not let everyone in for that.
+        // A variable that is set and empty is a mistake in a script, and must not make a master let every branch in.
         return match std::env::var("MESHWORK_TOKEN") {
             Ok(token) if token.is_empty() => {
                 Err(Failure::Use("MESHWORK_TOKEN is empty: set it to the token, or unset it".to_owned()))

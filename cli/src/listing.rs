@@ -1,4 +1,4 @@
-//! `meshwork actions` and `meshwork branches`: a table for people, one JSON object a line for programs.
+//! `meshwork actions` and `meshwork branches`: a table for people, one JSON object per line for programs.
 
 use crate::failure::Done;
 use crate::mesh::Mesh;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 #[derive(Args)]
 pub(super) struct ActionsOptions {
-    /// Which actions: their names are matched as topics are.
+    /// A pattern for the names of actions, as for topics: `math/*` one segment more, `math/**` one or more segments.
     #[arg(default_value = "**")]
     pattern: String,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub(super) async fn actions(options: ActionsOptions, output: &Output) -> Done {
 pub(super) async fn branches(options: BranchesOptions, output: &Output) -> Done {
     let branch = options.mesh.bind(|branch| branch).await?;
     let mut table = table(&["BRANCH", "SESSION", "ACTIONS"]);
-    // A master speaks of itself as session 0.
+    // The master is in the list too, as session 0.
     for node in branch.nodes().await?.into_iter().filter(|node| node.session.0 != 0) {
         let actions: Vec<&str> = node.actions.iter().map(|(action, _)| &**action).collect();
         if output.json {
@@ -71,7 +71,7 @@ fn show(table: &Table, output: &Output) -> Done {
     if output.json { Ok(()) } else { output.line(&table.to_string()) }
 }
 
-/// A schema in a few letters: its type, or the types of its parts.
+/// A JSON Schema in a few words: its type, or the types of its elements or fields.
 fn short(schema: &Value) -> String {
     if let Some(parts) = schema["prefixItems"].as_array() {
         return format!("[{}]", parts.iter().map(short).collect::<Vec<_>>().join(", "));

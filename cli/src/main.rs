@@ -1,5 +1,5 @@
-//! The command line, `meshwork`, the facade's first user: what it takes, and how it ends: data on stdout, everything else on
-//! stderr, an exit code that scripts can rely on. Each command is in a file of its own.
+//! The command line, `meshwork`: its flags, its output and its exit codes. Data go to stdout, everything else to stderr, and
+//! scripts can rely on the exit code. Each command is in a file of its own. The binary uses the library as any user does.
 
 mod bridge;
 mod call;
@@ -25,19 +25,19 @@ use std::process::ExitCode;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Says more on stderr; twice, still more. RUST_LOG says it in detail.
+    /// Logs more to stderr; given twice, still more. RUST_LOG sets the level in detail.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Prints one JSON object a line. The default when stdout is no terminal.
+    /// Prints one JSON object per line. The default when stdout is no terminal.
     #[arg(long, global = true)]
     json: bool,
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  it worked
+  0  the command succeeded
   1  the call failed: the error is on stderr
-  2  wrong use: a flag, an address, a name, a file, JSON that is none
+  2  wrong use: a flag, an address, a name, a file, or text that is not JSON
   3  could not bind to the master, or was refused by it later
 
 Secrets come from a file (--token-file) or from MESHWORK_TOKEN, never from the command line.";
@@ -48,15 +48,15 @@ enum Command {
     Master(master::Options),
     /// Calls an action and prints its reply as JSON.
     Call(call::Options),
-    /// Answers an action with a command: JSON arguments on its stdin, a JSON reply on its stdout.
+    /// Answers an action with a shell command: JSON arguments on its stdin, a JSON reply on its stdout.
     Respond(respond::Options),
-    /// Binds an old server of another protocol: its functions become actions, as long as it is there.
+    /// Binds a server of another protocol as a branch: its functions are actions, as long as the server runs.
     Bridge(bridge::Options),
     /// Publishes an event to the subscribers of a topic.
     Publish(events::PublishOptions),
     /// Prints the events of the topics that match.
     Subscribe(events::SubscribeOptions),
-    /// Sends an event to every other node.
+    /// Sends an event to every other node of the mesh.
     Broadcast(events::PublishOptions),
     /// Lists the actions of the mesh.
     Actions(listing::ActionsOptions),
@@ -64,14 +64,14 @@ enum Command {
     Branches(listing::BranchesOptions),
 }
 
-/// 10 to 25 % of a caller's processor time is allocation.
+/// Chosen for its speed: 10 to 25 % of a caller's processor time is allocation.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let is_master = matches!(cli.command, Command::Master(_));
-    // A master runs unattended, so its log says who comes and goes; the other commands speak for themselves.
+    // A master runs unattended, so by default its log names the branches that come and go. Other commands log warnings only.
     let level = match cli.verbose.saturating_add(u8::from(is_master)) {
         0 => "warn",
         1 => "info",
@@ -93,12 +93,12 @@ fn main() -> ExitCode {
             }
             ExitCode::from(1)
         }
-        Err(Failure::Use(what)) => {
-            say(format_args!("meshwork: {}", one_line(what)));
+        Err(Failure::Use(message)) => {
+            say(format_args!("meshwork: {}", one_line(message)));
             ExitCode::from(2)
         }
-        Err(Failure::Bind(what)) => {
-            say(format_args!("meshwork: {}", one_line(what)));
+        Err(Failure::Bind(message)) => {
+            say(format_args!("meshwork: {}", one_line(message)));
             ExitCode::from(3)
         }
     }

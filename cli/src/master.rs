@@ -16,44 +16,45 @@ use std::str::FromStr;
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// Where to listen; port 0 takes a free one. May be given several times.
+    /// The address to listen on for branches; port 0 takes a free port. May be given several times.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3010")]
     listen: Vec<String>,
-    /// Lets programs of another protocol in: light-rpc, dnode or node-mesh, as in `dnode=127.0.0.1:5555`. May be given several times.
-    /// node-mesh shows the token as branches do. The others have no authentication: whoever reaches the address may call what
-    /// --gateway-allow allows.
+    /// The address to listen on for programs of another protocol: light-rpc, dnode or node-mesh, as in `dnode=127.0.0.1:5555`.
+    /// May be given several times. Programs of node-mesh show the token, as branches do. light-rpc and dnode have no
+    /// authentication: any program that reaches the address may call the actions that --gateway-allow allows.
     #[arg(long, value_name = "PROTOCOL=HOST:PORT")]
     gateway: Vec<Foreign>,
-    /// What the result callbacks of dnode clients are called with.
+    /// The arguments that the result callbacks of dnode clients are called with.
     #[arg(long, value_enum, default_value = "result")]
     dnode_results: Results,
-    /// The actions that programs of other protocols may see and call, as a pattern such as `public/**`. May be given several times;
-    /// everything when it is not.
+    /// The actions that programs of other protocols may see and call, as a pattern such as `public/**`. May be given several times.
+    /// Default: all actions.
     #[arg(long, value_name = "PATTERN")]
     gateway_allow: Vec<Allow>,
-    /// What the master is called.
+    /// The name of the master in the mesh.
     #[arg(long, default_value = "master")]
     name: String,
-    /// Lets in only who shows the token in this file. Without it, MESHWORK_TOKEN is looked at.
+    /// A file with the token that branches must show. Default: the token in MESHWORK_TOKEN; if that is not set either, branches need
+    /// no token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// What happens when a name is bound twice.
+    /// What happens when a branch binds under a name that another branch has.
     #[arg(long, value_enum, default_value = "replace")]
     on_name_taken: Taken,
-    /// Which of several providers of an action gets a request.
+    /// How a request is given to one of several providers of its action.
     #[arg(long, value_enum, default_value = "round-robin")]
     balance: Choice,
-    /// Over how many arbiters, each with a thread, its sessions are spread.
+    /// The number of arbiters, each with a thread, that the sessions of the master are spread over.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     arbiters: u16,
-    /// How long a thread stays awake for the next frame, where one nearly always has come that soon, instead of sleeping: 200us is worth
-    /// it where calls follow each other without a pause; at most 10ms.
+    /// How long a thread polls for the next frame before it sleeps, where frames have nearly always come that soon. 200us is
+    /// worth it where calls follow each other without a pause. At most 10ms; 0s never polls.
     #[arg(long, value_parser = read_busy_poll, default_value = "0s")]
     busy_poll: Duration,
-    /// How often a branch must say something; after three silent beats it is given up.
+    /// How often a branch sends a heartbeat. After three heartbeats without a word from a branch, its link is given up.
     #[arg(long, value_parser = read_duration, default_value = "5s")]
     heartbeat: Duration,
-    /// How long to finish what is in flight when asked to end. A second signal ends at once.
+    /// How long requests in flight may take to finish when the master is asked to end. A second signal ends the master at once.
     #[arg(long, value_parser = read_duration, default_value = "10s")]
     drain_within: Duration,
 }
@@ -79,11 +80,11 @@ impl FromStr for Allow {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Taken {
-    /// The old one is told and stays away.
+    /// The old branch is told so, and ends.
     Replace,
-    /// The new one is refused.
+    /// The new branch is refused.
     Refuse,
-    /// Both stay, and share their calls.
+    /// Both branches stay, and share their calls.
     Share,
 }
 

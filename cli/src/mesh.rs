@@ -1,4 +1,4 @@
-//! How a command finds its mesh and binds to it, as a branch of its own.
+//! The flags that say where the master is, and the bind of a command as a branch of its own.
 
 use crate::failure::Failure;
 use crate::input::read_token;
@@ -7,16 +7,16 @@ use meshwork::{BindBranch, BindError, Branch, BranchActor};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
-/// How a command finds its mesh.
+/// The flags of all commands that bind to a master.
 #[derive(Args)]
 pub(super) struct Mesh {
-    /// Where the master listens.
+    /// The address of the master.
     #[arg(long, value_name = "HOST:PORT", env = "MESHWORK_MASTER", default_value = "127.0.0.1:3010")]
     pub(super) master: String,
-    /// A file that holds the token. Without it, MESHWORK_TOKEN is looked at.
+    /// A file with the token for the master. Default: the token in MESHWORK_TOKEN, if it is set.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
-    /// What this process is called in the mesh. A name of its own by default.
+    /// The name of this process in the mesh. Default: a random name.
     #[arg(long)]
     pub(super) name: Option<String>,
 }
@@ -48,9 +48,10 @@ impl Mesh {
     }
 }
 
-/// A name that no other command has: two of one name would replace each other.
+/// A name that no other command has: two branches of one name would replace each other.
 fn own_name() -> String {
-    // Process ids repeat: in containers, nearly all are 1. The keys of a hash map are the standard library's random number.
+    // The process id alone is not unique: in containers it is nearly always 1. The keys of a hash map are the random numbers that the
+    // standard library has.
     let random = RandomState::new().hash_one(());
     format!("cli-{}-{random:016x}", std::process::id())
 }

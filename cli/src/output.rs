@@ -1,4 +1,4 @@
-//! What a command says: data on stdout, everything else on stderr, and nothing that a terminal would obey.
+//! The output of commands: data on stdout, everything else on stderr, and no control characters for a terminal to obey.
 
 use crate::failure::{Done, Failure};
 use meshwork::CallError;
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::{self, Write};
 
-/// Where data go.
+/// The form of the data on stdout.
 pub(super) struct Output {
     pub(super) json: bool,
 }
 
 impl Output {
-    /// Prints a line, now.
+    /// Prints a line to stdout, and flushes.
     pub(super) fn line(&self, line: &str) -> Done {
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
@@ -33,16 +33,16 @@ pub(super) fn error_as_json(error: &CallError) -> Value {
     }})
 }
 
-/// Says something on stderr.
-pub(super) fn say(what: impl Display) {
-    // Whoever reads stderr may have gone, and that is no reason to fail.
-    let _ = writeln!(io::stderr(), "{what}");
+/// Prints a message to stderr.
+pub(super) fn say(message: impl Display) {
+    // The reader of stderr may have gone, which is no reason to fail.
+    let _ = writeln!(io::stderr(), "{message}");
 }
 
-/// A text in one line. Others may have written it, so what is not text is escaped: it must not tell a terminal anything.
-pub(super) fn one_line(what: impl Display) -> String {
+/// A text in one line. Another node may have written it, so control characters are escaped: a terminal must not obey them.
+pub(super) fn one_line(text: impl Display) -> String {
     let mut line = String::new();
-    for c in what.to_string().trim_end().chars() {
+    for c in text.to_string().trim_end().chars() {
         if c.is_control() {
             line.extend(c.escape_default());
         } else {

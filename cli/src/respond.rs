@@ -1,4 +1,4 @@
-//! `meshwork respond`: a branch whose action runs a command. A request that is cancelled ends its command.
+//! `meshwork respond`: a branch whose action runs a shell command. The cancel of a request ends its command.
 
 use crate::failure::{Done, Failure};
 use crate::input::check;
@@ -17,32 +17,32 @@ use tokio::sync::Semaphore;
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// Which action.
+    /// The name of the action.
     action: String,
-    /// What `sh -c` runs for each request: the arguments come on its stdin as JSON, the reply is what it prints as JSON.
+    /// The command that `sh -c` runs for each request. It reads the arguments as JSON from stdin and prints the reply as JSON.
     #[arg(long, value_name = "CMD")]
     command: String,
-    /// How many commands run at once; further requests wait. The number of processors by default.
+    /// How many commands run at once; further requests wait. Default: the number of processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     jobs: Option<u32>,
     #[command(flatten)]
     mesh: Mesh,
 }
 
-/// How much of what a command says on stderr is kept for the error, in bytes: its end, which is where the reason stands.
+/// How much of the stderr of a command is kept for the error, in bytes: the end of it, where the reason stands.
 const STDERR_LEN_MAX: usize = 2 * 1024;
 
 pub(super) async fn run(options: Options) -> Done {
     let Options { action, command, jobs, mesh } = options;
     let jobs = jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize);
-    let places = Arc::new(Semaphore::new(jobs));
+    let permits = Arc::new(Semaphore::new(jobs));
     let command: Arc<str> = command.into();
     check(meshwork::check_action(&action))?;
     let responders = Responders::new().respond_self_describing(action.as_str(), move |arguments: Value| {
-        let (places, command) = (Arc::clone(&places), Arc::clone(&command));
+        let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
         async move {
-            let _place = places.acquire_owned().await?;
+            let _permit = permits.acquire_owned().await?;
             run_command(&command, &arguments).await
         }
     });
@@ -59,7 +59,7 @@ pub(super) async fn run(options: Options) -> Done {
 async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionError> {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Dropped when the caller gives up: the command must not outlive that, nor what it started itself.
+    // A cancel drops this future, and must end the command and all processes that the command started.
     shell.kill_on_drop(true);
     #[cfg(unix)]
     shell.process_group(0);
@@ -71,7 +71,7 @@ async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionEr
         return Err(ActionError::new("COMMAND_FAILED", "the command has no pipes"));
     };
     let write = async move {
-        // A command that does not read its arguments closes the pipe; that is its right.
+        // A command may close the pipe without reading its arguments.
         let _ = stdin.write_all(&input).await;
         drop(stdin);
     };
@@ -92,7 +92,7 @@ async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionEr
     })
 }
 
-/// The processes of one command. Dropped before the command has ended, it ends them.
+/// The process group of one command. If this is dropped before the command has ended, the whole group is killed.
 struct Group(Option<u32>);
 
 impl Drop for Group {
@@ -101,13 +101,13 @@ impl Drop for Group {
         if let Some(leader) =
             self.0.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
         {
-            // One that has ended meanwhile is what was wanted.
+            // An error says that the group has ended meanwhile, as it should.
             let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
         }
     }
 }
 
-/// All that a command prints, if it fits into a frame.
+/// The whole stdout of a command; an error if it does not fit into a frame.
 async fn read_start(pipe: impl AsyncRead + Unpin) -> Result<Vec<u8>, ActionError> {
     let mut printed = Vec::new();
     pipe.take(FRAME_LEN_MAX as u64 + 1).read_to_end(&mut printed).await?;
@@ -120,7 +120,7 @@ async fn read_start(pipe: impl AsyncRead + Unpin) -> Result<Vec<u8>, ActionError
     Ok(printed)
 }
 
-/// The end of what a command says; all of it is read, so that the command never waits for us.
+/// The end of the stderr of a command. All of it is read, so that the command never waits for a reader.
 async fn read_end(mut pipe: impl AsyncRead + Unpin) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut chunk = [0; 1024];

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-/// Ctrl-C and SIGTERM. They are listened for from when it is made, so one that comes while nobody waits is not lost.
+/// Ctrl-C and SIGTERM. A signal that comes after this was made is not lost, even if the command does not wait for it yet.
 pub(super) struct Signals {
     #[cfg(unix)]
     interrupted: tokio::signal::unix::Signal,
@@ -36,7 +36,7 @@ impl Signals {
         Ok(Self { interrupted: tokio::signal::windows::ctrl_c()? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {
@@ -48,10 +48,10 @@ impl Signals {
     }
 }
 
-/// Drains a node that was asked to end, and says what became of what was in flight. One more signal ends it at once.
+/// Drains a node that was asked to end, and says how many requests finished. One more signal ends the drain at once.
 pub(super) async fn drain(node: &Node, within: Duration, signals: &mut Signals) -> Done {
     let mut status = node.status().await?;
-    // Said when it is so, not when it was asked for: whoever reads it relies on it.
+    // Said when the drain has begun, not when it was asked for: scripts rely on the line.
     let mut begun = pin!(async {
         let _ = status.wait_for(|status| matches!(status, Status::Draining | Status::Closed(_))).await;
     });

@@ -1,5 +1,5 @@
-//! Any bytes from programs of other protocols, at either end of each: all answers are whole messages, all requests to us can be written as
-//! frames and read again, and none comes before the bind.
+//! Any bytes from programs of other protocols, at either end of each protocol: all answers are whole messages, all requests to the mesh
+//! can be written as frames and read again, and no request comes before the bind.
 
 use bytes::BytesMut;
 use meshwork_wire::{
@@ -59,20 +59,20 @@ pub(crate) const ENDS: [End; 7] = [
 /// The actions that the mesh offers.
 const ACTIONS: [&str; 5] = ["boom", "combine", "deep", "multiply", "pair"];
 
-/// A connection: one end of a protocol, whose other end is made up, with ours behind it.
+/// A connection: one end of a protocol between a foreign program and the mesh, both of which the target plays.
 pub(crate) struct Connection {
     end: End,
     dialect: Box<dyn Dialect>,
     pub(crate) now: Instant,
-    /// The bytes that came and are not understood yet.
+    /// The bytes that came and are not read yet.
     heard: BytesMut,
-    /// All that it has said.
+    /// All frames and bytes that the end has said.
     pub(crate) said: Said,
     bound: bool,
 }
 
 impl Connection {
-    /// One that has begun. At the end of a branch, ours binds.
+    /// A connection that has begun. At the end of a branch, the branch has sent its bind.
     pub(crate) fn open(end: End) -> Self {
         let mut connection = Self {
             end,
@@ -93,7 +93,7 @@ impl Connection {
         connection
     }
 
-    /// Hears bytes; ours says yes to a bind.
+    /// Hears bytes, and answers a bind.
     pub(crate) fn hear(&mut self, bytes: &[u8]) -> Result<(), DialectError> {
         self.heard.extend_from_slice(bytes);
         loop {
@@ -119,7 +119,7 @@ impl Connection {
             return false;
         }
         self.bound = true;
-        // A client of dnode calls them by the numbers that they have in their order.
+        // A client of dnode calls actions by the numbers that they have in this order.
         let actions = ACTIONS.map(|action| (action.into(), Encoding::Json)).to_vec();
         let news = NodeNews { node: "node".into(), session: SessionId(2), whole: true, actions };
         self.say(Frame::Online(news)).expect("it hears news");
@@ -144,12 +144,12 @@ impl Connection {
         self.dialect.expire(self.now, &mut self.said);
     }
 
-    /// How much it has heard and not understood yet.
+    /// How many bytes are heard and not read yet.
     pub(crate) fn left(&self) -> usize {
         self.heard.len()
     }
 
-    /// Checks all that it has said.
+    /// Checks all frames and bytes that the end has said.
     pub(crate) fn check(&self) {
         (self.end.whole)(&self.said.bytes);
         for frame in &self.said.frames {
@@ -160,7 +160,7 @@ impl Connection {
     }
 }
 
-/// Reads the bytes: the first one chooses the end. Requests are answered, every other one with an error.
+/// Reads the bytes: the first byte chooses the end. Requests are answered, every second request with an error.
 pub(crate) fn run(bytes: &[u8]) {
     let Some((chosen, bytes)) = bytes.split_first() else { return };
     let mut connection = Connection::open(ENDS[usize::from(*chosen) % ENDS.len()]);
@@ -184,7 +184,7 @@ pub(crate) fn run(bytes: &[u8]) {
     connection.check();
 }
 
-/// Where an answer to this goes.
+/// The id that the answer to a frame has.
 pub(crate) fn asked(frame: &Frame) -> Option<meshwork_wire::CallbackId> {
     match frame {
         Frame::Request(request) => Some(request.callback_id),

@@ -5,7 +5,7 @@ use meshwork_wire::limits::BIND_FRAME_LEN_MAX;
 use meshwork_wire::{Block, Frame, FrameCodec, Next, Publish, Request};
 use tokio_util::codec::Decoder;
 
-/// Reads the stream in one piece and in small ones, and its frames once more when they are written.
+/// Reads the stream in one piece and in small pieces, then writes its frames and reads them again.
 pub(crate) fn run(stream: &[u8]) {
     let frames = read(stream, stream.len().max(1));
     let chunk_len = stream.first().map_or(1, |byte| usize::from(byte % 16) + 1);

@@ -1,4 +1,4 @@
-//! The first byte chooses the encoding, the others are a payload: it is read as several types, and what can be read can be
+//! The first byte chooses the encoding, the rest is a payload: it is read as several types, and a value that can be read can be
 //! written and read again.
 
 use meshwork_wire::{Encoding, Payload};
@@ -15,7 +15,7 @@ enum Tree {
     Node { name: String, children: Vec<Tree>, index: BTreeMap<String, Tree> },
 }
 
-/// A type that only self-describing encodings can be read into: whatever there is.
+/// A type that takes any value, which only self-describing encodings can be read into.
 #[derive(PartialEq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Anything {
@@ -50,7 +50,7 @@ pub(crate) fn run(bytes: &[u8]) {
     let payload = Payload::new(encoding, bytes.to_vec());
     read::<Tree>(&payload);
     read::<Fixed>(&payload);
-    // Some of their values are written as others are: they are only read.
+    // Some different values of these types are written alike, so they are only read.
     _ = payload.decode::<Layers>();
     _ = payload.decode::<Anything>();
     _ = payload.decode::<f64>();

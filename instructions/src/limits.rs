@@ -1,4 +1,4 @@
-//! What each benchmark may take: the limits, as they stand in their file, and what a count means beside its limit. Pure.
+//! The limits of the benchmarks, as they stand in `limits.toml`, and the comparison of counts with limits. Pure.
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 /// How many instructions each benchmark took.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
-/// How to take today's counts for the limits.
+/// The command that records today's counts as the limits.
 pub(crate) const RECORD: &str = "cargo xtask instructions --record";
 
-/// What is allowed above a limit when there is no file yet. Two runs of one binary differ by 0.5 % at most: the seeds of hash
-/// maps come from addresses. The rest is for another processor, whose memcpy is another.
+/// The tolerance above a limit, in percent, when there is no file yet. Two runs of one binary differ by 0.5 % at most: the seeds of
+/// hash maps come from addresses. The rest is for other processors, on which memcpy takes other instructions.
 const TOLERANCE_PERCENT: u64 = 3;
 
 /// The file, `instructions/limits.toml`.
@@ -21,19 +21,19 @@ const TOLERANCE_PERCENT: u64 = 3;
 pub(crate) struct Limits {
     /// How far a count may be from its limit.
     tolerance_percent: u64,
-    /// The compiler that they were recorded with. Another one makes other code.
+    /// The compiler that the limits were recorded with. Another compiler makes other code.
     compiler: String,
     instructions: Counts,
 }
 
-/// What a count means.
+/// The result of comparing a count with its limit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Finding {
-    /// It is as it was.
+    /// The count is at its limit, within the tolerance.
     Kept(String),
-    /// It became better than the limit says: nothing is wrong, but what was won can be lost again unseen.
+    /// The count is below its limit by more than the tolerance: until the limit is lowered, the gain can be lost again unseen.
     Loose(String),
-    /// It must not stay so.
+    /// The count is above its limit, or there is no limit: the check fails.
     Broken(String),
 }
 
@@ -42,7 +42,7 @@ impl Limits {
         toml::from_str(text).context("the limits cannot be read")
     }
 
-    /// The limits that these counts just keep. The tolerance is a person's choice and stays.
+    /// Limits that are equal to these counts. The tolerance of the limits before is kept: a person has chosen it.
     pub(crate) fn recorded(before: Option<&Self>, counts: Counts, compiler: String) -> Self {
         let tolerance_percent = before.map_or(TOLERANCE_PERCENT, |before| before.tolerance_percent);
         Self { tolerance_percent, compiler, instructions: counts }
@@ -68,7 +68,7 @@ impl Limits {
         text
     }
 
-    /// What the counts mean, benchmark by benchmark.
+    /// Compares the counts with the limits, benchmark by benchmark.
     pub(crate) fn judge(&self, counts: &Counts, compiler: &str) -> Vec<Finding> {
         let counted = counts.iter().map(|(name, count)| self.judge_one(name, *count, compiler));
         let left_over = self.instructions.keys().filter(|name| !counts.contains_key(*name));

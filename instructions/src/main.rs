@@ -1,7 +1,7 @@
-//! Counts the instructions of the benchmarks in `benches/counted` and holds them against `limits.toml`, or records them.
+//! Counts the instructions of the benchmarks in `benches/counted` and compares the counts with `limits.toml`, or records them.
 //!
-//! `cargo xtask instructions` calls it, after it has seen to valgrind and to the runner of gungraun. What a count means is
-//! decided in [`limits`]; here it is counted, read and printed.
+//! `cargo xtask instructions` calls this program, after it has installed valgrind and the runner of gungraun. [`limits`] judges the
+//! counts; this file runs the benchmarks, reads the counts and prints the findings.
 
 mod limits;
 
@@ -13,17 +13,17 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
 
-/// Where the limits stand, in the folder of the project: `cargo xtask` runs everything there.
+/// The file of the limits, from the folder of the project: `cargo xtask` runs everything there.
 const LIMITS: &str = "instructions/limits.toml";
 
-/// Where a summary of gungraun has the count. Version 7 of its form.
+/// The place of the count in a summary of gungraun, in version 7 of its format.
 const COUNT: &str = "/profiles/0/data/total/metrics/Ir/values/new";
 
 /// The command line.
 #[derive(Parser)]
 #[command(about = "Counts instructions and holds them against the limits.")]
 struct Arguments {
-    /// Take what is counted for the limits.
+    /// Record the counts as the new limits.
     #[arg(long)]
     record: bool,
 }
@@ -94,8 +94,8 @@ fn compiler() -> anyhow::Result<String> {
     Ok(output("RUSTC", "rustc", "--version")?.trim().to_owned())
 }
 
-/// What a tool prints with these arguments, which are separated by spaces and hold none themselves. Which tool, cargo says in
-/// a variable when it runs us.
+/// The stdout of a tool with these arguments, which are separated by spaces and hold none themselves. cargo names the tool in an
+/// environment variable when it runs this program.
 fn output(variable: &str, tool: &str, arguments: &str) -> anyhow::Result<String> {
     let output = Command::new(env::var_os(variable).unwrap_or_else(|| tool.into()))
         .args(arguments.split_whitespace())

@@ -1,9 +1,9 @@
-//! From the model to code: the trait with its responders, and the requester. Whatever could be refused was refused by
-//! [`parse`](crate::parse), so nothing here fails.
+//! From the model to code: the trait with its responders, and the requester. [`parse`](crate::parse) has refused all faults, so
+//! nothing here fails.
 //!
-//! What is generated resolves its own variables apart from the user's (`mixed_site`), so an argument may be called `this`. It
-//! is located at the method that it is made of, so that a type that cannot travel is reported there, and lints of the user's
-//! crate know that nobody wrote it.
+//! Generated code resolves its variables apart from the user's (`mixed_site`), so an argument may be called `this`. It is located
+//! at the method that it is made from, so that a type that cannot travel is reported there, and lints of the user's crate know
+//! that the code is generated.
 
 use crate::parse::{Action, Actions, Parameter, ParameterKind, Refused};
 use proc_macro2::{Span, TokenStream};
@@ -18,7 +18,7 @@ pub(crate) fn expand(actions: &Actions) -> TokenStream {
     quote! { #contract #requester }
 }
 
-/// Writes out the errors, and what is left of the trait, which must not cause more of them.
+/// Writes out the errors, and the rest of the trait, which must not cause more errors.
 pub(crate) fn expand_refused(refused: Refused) -> TokenStream {
     let Refused { error, kept } = refused;
     let errors = error.into_compile_error();
@@ -67,7 +67,7 @@ fn contract(actions: &Actions) -> TokenStream {
     }
 }
 
-/// The method of the trait. It says what an `async fn` means, since in a public trait that one is a warning.
+/// The method of the trait, written as a function that returns a future: `async fn` in a public trait is a warning.
 fn declaration(action: &Action) -> TokenStream {
     let Action { attributes, fn_token, ident, parameters, output, body, .. } = action;
     let parameters = parameters.iter().map(|Parameter { ident, ty, .. }| quote! { #ident: #ty });
@@ -101,7 +101,7 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
         ParameterKind::Context => &context,
     });
     let method = located(ident);
-    // The path is whole, since a user's type may have another method of this name, and an `Arc` has `clone`.
+    // The whole path, since a user's type may have another method of this name, and `Arc` has `clone`.
     quote_spanned! {method.span()=>
         #(#cfgs)*
         let #responders = {
@@ -163,7 +163,7 @@ fn requester(actions: &Actions) -> TokenStream {
     }
 }
 
-/// The method of the requester. It is as visible as the requester, so a private one is not a public method of nothing.
+/// The method of the requester, as visible as the requester itself: a public method of a private type would be a lint.
 fn call(visibility: &Visibility, action: &Action) -> TokenStream {
     let Action { attributes, ident, name, parameters, reply, .. } = action;
     let kept = copied(attributes, &["doc", "cfg", "allow", "deprecated"]);
@@ -187,7 +187,7 @@ fn arguments(parameters: &[Parameter]) -> impl Iterator<Item = &Parameter> {
     parameters.iter().filter(|parameter| parameter.kind == ParameterKind::Argument)
 }
 
-/// The tuple that travels.
+/// The type of the arguments on the wire: a tuple.
 fn argument_types(parameters: &[Parameter]) -> TokenStream {
     let types = arguments(parameters).map(|parameter| -> &Type { &parameter.ty });
     quote! { (#(#types,)*) }
@@ -197,17 +197,17 @@ fn copied<'a>(attributes: &'a [Attribute], names: &[&str]) -> Vec<&'a Attribute>
     attributes.iter().filter(|attribute| names.iter().any(|name| attribute.path().is_ident(name))).collect()
 }
 
-/// Whether the attribute is a line of documentation, and not a setting of it.
+/// Whether the attribute is a line of documentation, and not a setting such as `doc(hidden)`.
 fn is_sentence(attribute: &Attribute) -> bool {
     attribute.path().is_ident("doc") && matches!(attribute.meta, Meta::NameValue(_))
 }
 
-/// A variable of the expansion, which no variable of the user's can meet.
+/// A variable of the expansion, which cannot collide with a variable of the user.
 fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
 
-/// The same name, as something that was generated for it.
+/// The name as part of generated code, located where the user wrote it.
 fn located(ident: &Ident) -> Ident {
     let mut located = ident.clone();
     located.set_span(Span::mixed_site().located_at(ident.span()));
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::parse::parse;
 
-    /// Without spaces, since where they stand depends on how the tokens came together.
+    /// Without spaces: their places depend on how the tokens came together.
     fn text(tokens: &TokenStream) -> String {
         tokens.to_string().replace(' ', "")
     }

@@ -1,16 +1,16 @@
-//! `#[meshwork::actions]`: one trait, both ends. From a trait of `async fn`s it makes the responders of whoever implements
-//! it, and a requester with the same methods for whoever calls.
+//! `#[meshwork::actions]`: one trait, both ends. From a trait of `async fn`s the macro makes the responders of each type that
+//! implements the trait, and a requester with the methods of the trait for callers.
 //!
-//! `parse` reads the trait into a model and finds everything that is wrong with it; `expand` turns the model into code and
-//! cannot fail. Neither knows how a call is made: that is the facade's part, and the expansion names its items by their path
-//! (`::meshwork::..`), so this crate depends on no other of the project. Users find the macro as `meshwork::actions`.
+//! `parse` reads the trait into a model and finds all errors in it; `expand` turns the model into code and cannot fail. Calls are
+//! made by the facade: the expansion names items of the facade by their path (`::meshwork::..`), so this crate depends on no other
+//! crate of the project. Users find the macro as `meshwork::actions`.
 
 mod expand;
 mod parse;
 
 use proc_macro::TokenStream;
 
-/// Makes both ends of a set of actions from one trait.
+/// Makes both ends of a set of actions, the responders and the requester, from one trait.
 ///
 /// ```ignore (meshwork depends on this crate, so it cannot be used here: tests/macros of meshwork has what compiles)
 /// use meshwork::prelude::*;
@@ -25,7 +25,7 @@ use proc_macro::TokenStream;
 ///     #[action(name = "mul")]
 ///     async fn multiply(&self, a: i64, b: i64) -> Result<i64, ActionError>;
 ///
-///     /// Who asks. A `CallContext` is filled in where the action is answered; the requester's `who()` does not take it.
+///     /// The caller's name. The provider fills the `CallContext` in; `who()` of the requester does not take one.
 ///     async fn who(&self, context: CallContext) -> Result<String, ActionError>;
 ///
 ///     /// A body is a default, as in any trait.
@@ -59,9 +59,9 @@ use proc_macro::TokenStream;
 ///
 /// # What is made of the trait
 ///
-/// - **The trait** becomes `Send + Sync + 'static`, since one value answers from every arbiter. The futures of its methods need
-///   not be `Send`: each stays where its request came in. They are plain methods that return a future, so `async fn` implements
-///   them.
+/// - **The trait** becomes `Send + Sync + 'static`, since one value answers on every arbiter. The futures of its methods need
+///   not be `Send`: each stays on the arbiter that read its request. The methods become plain methods that return a future, and
+///   `async fn` implements them.
 /// - **`into_responders(self)`** is a method of the trait that turns a value into the `Responders` of all its actions, for
 ///   `respond_all`.
 /// - **The requester** is named after the trait (`Math`, `MathRequester`), has its visibility, and is as cheap to clone as the
@@ -78,8 +78,9 @@ use proc_macro::TokenStream;
 /// # What a method must be
 ///
 /// Asynchronous, with `&self`, without generics, with owned arguments that each have a plain name, and with
-/// `Result<T, ActionError>` as its return type. Everything else is an error where it stands, and all errors come at once.
-/// Attributes stay on the trait's method; documentation, `cfg`, `allow` and `deprecated` are copied to the requester's.
+/// `Result<T, ActionError>` as its return type. Everything else is a compile error at its place, and all errors come at once.
+/// Attributes stay on the method of the trait; documentation, `cfg`, `allow` and `deprecated` are copied to the method of the
+/// requester.
 #[proc_macro_attribute]
 pub fn actions(attribute: TokenStream, item: TokenStream) -> TokenStream {
     match parse::parse(attribute.into(), item.into()) {

@@ -1,5 +1,5 @@
-//! From the trait as it was written to the model that [`expand`](crate::expand) writes out. Everything that can be wrong is
-//! found here, all of it in one go, each error at the tokens that it is about.
+//! From the trait as it was written to the model that [`expand`](crate::expand) writes out. All faults of a trait are found here in
+//! one go, and each error points at its tokens.
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
@@ -26,19 +26,19 @@ pub(crate) struct Actions {
     pub(crate) methods: Vec<Action>,
 }
 
-/// One method of it.
+/// A method of the trait, which is an action.
 pub(crate) struct Action {
-    /// What the method carries, without `#[action]`.
+    /// The attributes of the method, without `#[action]`.
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) fn_token: Token![fn],
     pub(crate) ident: Ident,
     /// The whole name of the action, with the prefix.
     pub(crate) name: String,
-    /// What the method takes after `&self`, in its order.
+    /// The parameters after `&self`, in their order.
     pub(crate) parameters: Vec<Parameter>,
     /// `Result<T, ActionError>`, as it was written.
     pub(crate) output: Type,
-    /// The `T` in it.
+    /// The `T` in `output`.
     pub(crate) reply: Type,
     pub(crate) body: Option<Block>,
 }
@@ -55,24 +55,24 @@ pub(crate) struct Parameter {
 pub(crate) enum ParameterKind {
     /// From the caller.
     Argument,
-    /// From the node that answers: it is a `CallContext`.
+    /// From the provider: a `CallContext`.
     Context,
 }
 
-/// A trait, or something else, that is wrong.
+/// An item with faults.
 pub(crate) struct Refused {
-    /// All that is wrong with it, combined.
+    /// All errors, combined.
     pub(crate) error: syn::Error,
-    /// What is left of the trait: as it was written, without what only the macro understands. It stays, so that its
-    /// implementations are not reported as well.
+    /// The trait as it was written, without the attributes that only the macro understands. It is written out, so that the
+    /// compiler does not report its implementations too.
     pub(crate) kept: Option<Box<ItemTrait>>,
 }
 
-/// Reads what stands in the attribute's parentheses, and the item below it.
+/// Reads the arguments of the attribute, and the item below it.
 ///
 /// # Errors
 ///
-/// All that is wrong with either.
+/// All faults of the arguments and the item.
 pub(crate) fn parse(attribute: TokenStream, item: TokenStream) -> Result<Actions, Refused> {
     let mut errors = Errors::default();
     let prefix = read_prefix(attribute, &mut errors);
@@ -82,7 +82,7 @@ pub(crate) fn parse(attribute: TokenStream, item: TokenStream) -> Result<Actions
             let actions = read_trait(item, prefix.as_deref(), &mut errors);
             return match errors.combined() {
                 None => Ok(actions),
-                Some(error) => Err(Refused { error, kept: Some(Box::new(without_ours(kept))) }),
+                Some(error) => Err(Refused { error, kept: Some(Box::new(without_action_attributes(kept))) }),
             };
         }
         Ok(_) => {
@@ -94,15 +94,15 @@ pub(crate) fn parse(attribute: TokenStream, item: TokenStream) -> Result<Actions
     Err(Refused { error: errors.and(not_a_trait), kept: None })
 }
 
-fn without_ours(mut item: ItemTrait) -> ItemTrait {
+fn without_action_attributes(mut item: ItemTrait) -> ItemTrait {
     for inner in &mut item.items {
         let TraitItem::Fn(method) = inner else { continue };
-        method.attrs.retain(|attribute| !is_ours(attribute));
+        method.attrs.retain(|attribute| !is_action_attribute(attribute));
         if method.default.is_some() {
             continue;
         }
         for input in &mut method.sig.inputs {
-            // A pattern without a body is the compiler's error, too, and once is enough.
+            // The compiler reports a pattern in a method without a body; a second error would say no more.
             if let FnArg::Typed(typed) = input
                 && plain_name(&typed.pat).is_none()
             {
@@ -113,7 +113,7 @@ fn without_ours(mut item: ItemTrait) -> ItemTrait {
     item
 }
 
-/// What is wrong, in the order of the source.
+/// The errors, in the order of the source.
 #[derive(Default)]
 struct Errors(Vec<syn::Error>);
 
@@ -183,11 +183,11 @@ fn read_keys(input: ParseStream<'_>, key: &str) -> syn::Result<Option<LitStr>> {
     Ok(value)
 }
 
-fn is_ours(attribute: &Attribute) -> bool {
+fn is_action_attribute(attribute: &Attribute) -> bool {
     attribute.path().is_ident("action")
 }
 
-/// A part of an action's name, if it has no empty segment. What else a name must be is checked when it is offered.
+/// A part of an action's name, if it has no empty segment. The other rules of names are checked when the action is offered.
 fn checked_name(literal: &LitStr, what: &str, errors: &mut Errors) -> Option<String> {
     let name = literal.value();
     if name.is_empty() {
@@ -216,7 +216,7 @@ fn read_trait(item: ItemTrait, prefix: Option<&str>, errors: &mut Errors) -> Act
     let mut methods: Vec<Action> = Vec::new();
     for inner in item.items {
         let Some((action, named_at)) = read_item(inner, prefix, errors) else { continue };
-        // With `cfg` on both, at most one of the two may be left: that is for the compiler to see.
+        // With `cfg` on both methods, at most one may be left: the compiler reports the rest.
         if let Some(first) =
             methods.iter().find(|other| other.name == action.name && !(has_cfg(other) && has_cfg(&action)))
         {
@@ -238,7 +238,7 @@ fn has_cfg(action: &Action) -> bool {
     action.attributes.iter().any(|attribute| attribute.path().is_ident("cfg"))
 }
 
-/// Reads one item of the trait. The tokens beside the action are what names it.
+/// Reads one item of the trait. Gives the action, and the tokens of its name for errors.
 fn read_item(item: TraitItem, prefix: Option<&str>, errors: &mut Errors) -> Option<(Action, TokenStream)> {
     match item {
         TraitItem::Fn(method) => read_method(method, prefix, errors),
@@ -277,8 +277,8 @@ fn read_method(
     let mut name = None;
     let mut attributes = Vec::with_capacity(attrs.len());
     for mut attribute in attrs {
-        if !is_ours(&attribute) {
-            // One that was written into the body says the same above it, where the expansion can put it.
+        if !is_action_attribute(&attribute) {
+            // An inner attribute of the body becomes an outer attribute, which the expansion can write.
             attribute.style = AttrStyle::Outer;
             attributes.push(attribute);
             continue;
@@ -290,7 +290,7 @@ fn read_method(
             Err(error) => errors.push(error),
         }
     }
-    // Each part is read before any may end it here, so that a wrong one hides no other.
+    // All parts are read before a fault ends the reading, so that one fault hides no other.
     let (own, named_at) = match name {
         Some(literal) => (checked_name(&literal, "name", errors), literal.to_token_stream()),
         None => (Some(sig.ident.unraw().to_string()), sig.ident.to_token_stream()),
@@ -312,7 +312,7 @@ fn read_method(
     Some((action, named_at))
 }
 
-/// Checks what a signature has besides its parameters and its return type.
+/// Checks a signature without its parameters and its return type.
 fn check_signature(sig: &Signature, errors: &mut Errors) {
     if sig.ident == "into_responders" {
         errors.at(
@@ -467,7 +467,7 @@ fn is_named(ty: &Type, name: &str) -> bool {
     named_path(ty).and_then(|path| path.segments.last()).is_some_and(|segment| segment.ident == name)
 }
 
-/// The path of a type that is one. A type that came out of another macro may stand in a group that nobody sees.
+/// The path of a type, if the type is a path. A type that came out of another macro may stand in an invisible group.
 fn named_path(ty: &Type) -> Option<&Path> {
     match ty {
         Type::Path(ty) if ty.qself.is_none() => Some(&ty.path),
@@ -477,7 +477,7 @@ fn named_path(ty: &Type) -> Option<&Path> {
     }
 }
 
-/// Finds in a type, at any depth, what cannot go from one process to another, or would not mean the same at both ends.
+/// Finds the parts of a type, at any depth, that cannot travel between processes, or would mean different types at the two ends.
 struct Travels<'errors> {
     what: &'static str,
     errors: &'errors mut Errors,

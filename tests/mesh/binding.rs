@@ -1,4 +1,4 @@
-//! Who is let in, under which name, and what it may do.
+//! Binding: which branches are let in, under which names, and with which permissions.
 
 use crate::{Mesh, soon, until_known};
 use meshwork::prelude::*;
@@ -61,7 +61,7 @@ async fn noise_half_frames_and_other_protocols_hurt_nobody() {
         [&noise[..], b"GET / HTTP/1.1\r\n\r\n", &[40, 0, 0, 0, 0, 1], &[0, 0, 0, 0], &[1, 0, 0, 0, 99]]
     {
         let mut link = TcpStream::connect(mesh.address.as_str()).await.unwrap();
-        // It may be closed before all of it is written.
+        // The master may close the link before all bytes are written.
         let _ = link.write_all(bytes).await;
         let _ = link.shutdown().await;
         let mut said = Vec::new();
@@ -77,7 +77,7 @@ async fn a_master_of_another_protocol_is_named_in_the_error() {
     actix_rt::spawn(async move {
         let (mut link, _) = listener.accept().await.unwrap();
         let _ = link.write_all(b"220 mail.example ESMTP\r\n").await;
-        // Kept open until the branch has given it up.
+        // The link stays open until the branch has given it up.
         let _ = link.read_to_end(&mut Vec::new()).await;
     });
     let error = soon(BranchActor::new("lost").bind(address)).await.expect_err("no master");
@@ -102,7 +102,7 @@ async fn where_no_master_listens_a_bind_fails_and_says_so() {
     assert!(matches!(error, BindError::Unreachable { .. }) && error.may_return(), "{error}");
 }
 
-/// Checks a bind for ever.
+/// A check of binds that never ends.
 struct Ponderer;
 
 impl Actor for Ponderer {

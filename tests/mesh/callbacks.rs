@@ -1,4 +1,4 @@
-//! Functions as arguments: where they may stand, who may call them, how long they live.
+//! Functions as arguments: their places in values, the nodes that may call them, their lifetimes.
 
 use crate::cut::CutDial;
 use crate::{Mesh, OnDrop, soon, until_known};
@@ -17,14 +17,14 @@ fn twice() -> Twice {
     Callback::new(|number: u64| 2 * number)
 }
 
-/// Calls what it gets with 1, 2 and 3.
+/// Calls the callback that it gets with 1, 2 and 3.
 fn three(name: &'static str) -> BranchActor {
     BranchActor::new(name).respond("three", |callback: Twice| async move {
         Ok((callback.call(1).await?, callback.call(2).await?, callback.call(3).await?))
     })
 }
 
-/// Keeps what it gets until it is asked again.
+/// Keeps the callback that it gets until it is called again.
 fn keeper(kept: &Arc<Mutex<Vec<Twice>>>) -> BranchActor {
     let (keep, drop_all) = (Arc::clone(kept), Arc::clone(kept));
     BranchActor::new("keeper")
@@ -44,7 +44,7 @@ fn keeper(kept: &Arc<Mutex<Vec<Twice>>>) -> BranchActor {
         })
 }
 
-/// Waits until nothing is lent or borrowed at these nodes any more.
+/// Waits until no function is lent or borrowed at these nodes any more.
 async fn until_none_is_left(nodes: &[&Node]) {
     soon(async {
         for node in nodes {
@@ -117,7 +117,7 @@ async fn it_works_in_every_encoding_and_at_any_depth() {
 #[actix::test]
 async fn a_callback_is_passed_on_takes_callbacks_and_returns_them() {
     let mesh = Mesh::start().await;
-    // The second node passes what it gets on to the third, within a callback of its own.
+    // The second node passes the callback that it gets on to the third node, within a callback of its own.
     let third = BranchActor::new("third").respond("third", |maker: Callback<Twice, Twice>| async move {
         let made = maker.call(Callback::new(|number: u64| number + 1)).await?;
         Ok(made.call(20).await?)
@@ -174,7 +174,7 @@ async fn a_function_may_be_an_async_closure_or_an_actor() {
     });
     assert_eq!(soon(caller.call("three", later)).await, Ok((3_u64, 6_u64, 9_u64)));
     let counter = Callback::to_actor(Counter(0).start().recipient::<Add>());
-    // Its error is the callback's, and the responder lets it through.
+    // The call fails with the error of the callback, which the responder passes on.
     let error = soon(caller.call::<(u64, u64, u64)>("three", counter)).await.unwrap_err();
     assert_eq!((error.name(), error.code(), error.message()), ("TooMuch", Code(1500), "it counts to five"));
 }
@@ -186,7 +186,7 @@ async fn a_panic_a_deadline_and_a_wrong_type_are_errors_of_that_call_only() {
         BranchActor::new("provider").respond("codes", |callback: Callback<u8, String>| async move {
             let mut codes = Vec::new();
             for number in 0..4 {
-                // Saying where a panic came from may take a while; only one of them waits for its deadline.
+                // Printing the place of a panic may take a while, so only the call that is to time out has a short deadline.
                 let within = if number == 1 { Duration::from_millis(50) } else { Duration::from_secs(10) };
                 let called = callback.call(number).within(within).await;
                 codes.push(called.map_err(|error| error.code().0));
@@ -231,7 +231,7 @@ async fn it_lives_while_it_is_held_and_no_longer() {
     assert_eq!((snapshot.callbacks_lent, snapshot.callbacks_borrowed), (2, 2), "what it borrows, it lends");
     assert_eq!(keeper.snapshot().await.unwrap().callbacks_borrowed, 2);
     let held = kept.lock().unwrap()[0].clone();
-    // Long after the request, and from another task.
+    // The callback is called after the end of its request, from another task.
     assert_eq!(soon(held.call(6)).await, Ok(7));
     drop(held);
     soon(caller.call::<()>("drop", ())).await.unwrap();
@@ -290,7 +290,7 @@ async fn a_lost_link_ends_its_callbacks_at_once() {
     let lost = soon(waiting).await.unwrap().unwrap_err();
     assert_eq!(lost.fate(), Fate::Unknown, "{lost}");
     soon(dropped).await.expect("the closure is dropped, and says so");
-    // The branch comes back, and the callback does not: its link was another one.
+    // The branch comes back, and the callback does not: it was lent over the lost link.
     dial.mend();
     until_known(&keeper, "caller", false).await;
     until_known(&keeper, "caller", true).await;
@@ -491,7 +491,7 @@ async fn whoever_notifies_a_function_of_its_own_process_does_not_wait_either() {
     });
     let own = BranchActor::new("own").respond("own", |callback: Callback<u64, ()>| async move {
         callback.notify(1).await?;
-        // What it gives is nothing that is waited for.
+        // The caller does not wait for the return value of a dnode function.
         callback.call(2).await?;
         Ok(())
     });

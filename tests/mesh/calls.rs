@@ -1,4 +1,4 @@
-//! Calls: who answers, in which order it is looked for, and both ends from one trait.
+//! Calls: the choice of the provider, and both ends from one trait.
 
 use crate::{Mesh, soon, until_known};
 use meshwork::prelude::*;
@@ -85,7 +85,7 @@ async fn actions_may_come_and_go_while_the_node_runs() {
     }
 }
 
-/// They were answered by the branch itself then, known to nobody else, and could not be added again.
+/// The branch once kept such actions: it answered them for its own calls, no other node knew them, and they could not be added again.
 #[actix::test]
 async fn actions_that_the_master_could_not_be_told_of_may_be_added_again() {
     let mesh = Mesh::start().await;
@@ -165,7 +165,7 @@ async fn many_calls_at_once_have_each_their_own_outcome() {
     }
 }
 
-/// Bytes that are written as such; none at all cannot be.
+/// Bytes that are encoded as they are; an empty value cannot be encoded.
 struct Maybe(usize);
 
 impl Serialize for Maybe {
@@ -184,7 +184,7 @@ async fn many_calls_at_once_may_be_of_any_length_and_some_of_none() {
         .respond("len", |bytes: meshwork::ByteBuf| async move { Ok(bytes.len()) });
     let mesh = Mesh::of(master).await;
     let branch = mesh.branch("one").await;
-    // Gathered, copied, shared, refused by the link, refused by the encoding.
+    // Payloads that are gathered, copied, shared, refused by the link, and refused by the encoding.
     let lengths = [5, 64, 65, 16_000, 20_000, 90_000, 100_000, 0, 1, 0, 7].repeat(100);
     for (node, over_a_link) in [(Node::from(&mesh.master), false), (Node::from(&branch), true)] {
         let outcomes: Vec<Result<usize, CallError>> =
@@ -220,7 +220,7 @@ async fn many_calls_at_once_may_be_of_any_length_and_some_of_none() {
 #[actix::test]
 async fn as_many_calls_of_many_go_as_there_are_places() {
     let mesh = Mesh::of(MasterActor::new("master").respond("twice", |n: u32| async move {
-        // Nobody is answered before all were asked.
+        // No call is answered before all requests have come.
         tokio::task::yield_now().await;
         Ok(n * 2)
     }))
@@ -276,7 +276,7 @@ async fn a_whole_set_is_registered_at_once_and_called_by_a_typed_requester() {
     assert_eq!(math.add(2, 3).await, Ok(5));
     assert_eq!(math.caller().await.as_deref(), Ok("one"));
     assert_eq!(MathRequester::new(&mesh.master).caller().await.as_deref(), Ok("master"));
-    // A struct of the same fields is the same arguments, in every encoding.
+    // A struct with these fields is read from the arguments, in every encoding.
     assert_eq!(branch.call::<i64>("math/add", Add { a: 4, b: 5 }).await, Ok(9));
     let described = branch.describe("math/**").await.unwrap();
     let names: Vec<_> = described.iter().map(|one| &*one.action).collect();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How the way is.
+/// The state of the way to the master.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Way {
     #[default]

@@ -1,4 +1,4 @@
-//! One suite that the gateways of all dialects pass, on live sockets; and all of them in one mesh.
+//! One suite that the gateways of all dialects pass, on live sockets; and all dialects in one mesh.
 
 use crate::{Mesh, dnode, light_rpc, node_mesh, soon};
 use meshwork::prelude::*;
@@ -12,18 +12,18 @@ use tokio::net::TcpStream;
 
 /// A program of another protocol, at a gateway.
 pub(crate) trait Foreign: Sized + 'static {
-    /// What none of them says.
+    /// Bytes that no program of this protocol sends.
     const GARBAGE: &[&[u8]];
 
-    /// Listens for them.
+    /// A listener for programs of this protocol.
     async fn gateway(mesh: &Mesh) -> Address;
 
     async fn join(address: &Address, name: &str) -> Self;
 
-    /// Calls an action with a list of arguments; gives what the call is known by.
+    /// Calls an action with a list of arguments; gives the id of the call.
     async fn ask(&mut self, action: &str, arguments: Value) -> String;
 
-    /// What became of the next call that has ended; none when the gateway has closed.
+    /// The id and the outcome of the next call that ends; none when the gateway has closed.
     async fn outcome(&mut self) -> Option<(String, Result<Value, Value>)>;
 
     async fn call(&mut self, action: &str, arguments: Value) -> Result<Value, Value> {
@@ -33,7 +33,7 @@ pub(crate) trait Foreign: Sized + 'static {
         outcome
     }
 
-    /// Makes so many calls, so many of them at once; gives what became of each.
+    /// Makes calls, a bounded number at once; gives the outcome of each.
     async fn call_all(
         &mut self,
         action: &str,
@@ -89,7 +89,7 @@ fn calculator(name: &'static str) -> BranchActor {
         )
 }
 
-/// Never answers; counts those that it works at.
+/// A branch whose action never answers, and the number of requests that it works at.
 fn silent(name: &'static str) -> (BranchActor, Arc<AtomicUsize>) {
     struct Working(Arc<AtomicUsize>);
     impl Drop for Working {
@@ -111,7 +111,7 @@ fn silent(name: &'static str) -> (BranchActor, Arc<AtomicUsize>) {
     (silent, working)
 }
 
-/// As JavaScript compares them: it has one kind of number.
+/// Compares values as JavaScript does, which has one kind of number.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
@@ -196,7 +196,7 @@ async fn garbage_of_others_ends_nothing<F: Foreign>() {
         other.write_all(garbage).await.expect("it reads");
         assert_eq!(program.call("add", json!([1, 2])).await, Ok(json!(3)));
     }
-    // Those who are still there are as good as before.
+    // The gateway serves the next client as before.
     assert_eq!(F::join(&address, "other").await.call("add", json!([2, 2])).await, Ok(json!(4)));
 }
 
@@ -222,7 +222,7 @@ async fn who_asks_and_does_not_read_slows_nobody<F: Foreign>() {
         () = flood => unreachable!("it has no end"),
         () = calls => {}
     }
-    // What it has asked it is answered, as soon as it reads.
+    // The client that did not read gets the answers to all its requests as soon as it reads.
     for _ in 0..asked {
         let (_, outcome) = soon(deaf.outcome()).await.expect("it is open");
         assert_eq!(outcome.as_ref(), Ok(&long[0]));
@@ -244,7 +244,7 @@ async fn whoever_goes_leaves_nothing_running<F: Foreign>() {
     soon(async { while mesh.master.snapshot().await.expect("it runs").sessions.len() > 1 {} }).await;
 }
 
-/// Calls an action of a mesh until told to stop; every call must end, whichever way. Gives how many gave what is expected.
+/// Calls an action of a mesh until told to stop; every call must end, with a reply or an error. Gives how many had the expected reply.
 async fn call_on(node: &Node, action: &str, stop: &AtomicUsize) -> (usize, usize) {
     let (mut good, mut ended) = (0, 0);
     while stop.load(Ordering::Relaxed) == 0 {
@@ -266,7 +266,7 @@ async fn call_on(node: &Node, action: &str, stop: &AtomicUsize) -> (usize, usize
     (good, ended)
 }
 
-/// Each dialect with a gateway of its own, one mesh bridged into another by each of them, branches of ours among them, all calling each
+/// Each dialect has a gateway, one mesh is bridged into another by each dialect, and meshwork branches are among them; all call each
 /// other at once. A branch that all call is killed in the middle, and garbage comes to every port.
 #[actix::test]
 async fn all_of_them_in_one_mesh_while_a_branch_is_killed_and_garbage_comes() {
@@ -297,7 +297,7 @@ async fn all_of_them_in_one_mesh_while_a_branch_is_killed_and_garbage_comes() {
         soon(async { while caller.call("light/add", (1_i64, 2_i64)).await != Ok(3_i64) {} }).await;
         soon(async { while caller.call(action, (1_i64, 2_i64)).await != Ok(3_i64) {} }).await;
     }
-    // One of ours in their mesh.
+    // A meshwork branch in the node-mesh mesh.
     let joined = BranchActor::new("joined").dialect(Dialect::NodeMesh).respond("joined/add", add);
     let joined = joined.bind(&addresses.2).await.expect("it binds");
 
@@ -328,7 +328,7 @@ async fn all_of_them_in_one_mesh_while_a_branch_is_killed_and_garbage_comes() {
         stop.store(1, Ordering::Relaxed);
     };
     let killing = async {
-        // Somewhere in the middle of it.
+        // Kills the branch in the middle of the calls.
         soon(async { while caller.call_many::<i64>("dying", vec![(1_i64, 2_i64); 100]).await.is_empty() {} })
             .await;
         dying.drain(Duration::ZERO).await.expect("it runs");
@@ -357,7 +357,7 @@ async fn all_of_them_in_one_mesh_while_a_branch_is_killed_and_garbage_comes() {
         assert!(good == ended && good > 0, "{good} of {ended}");
     }
     assert!(lost.1 > lost.0, "it was killed in the middle");
-    // Nothing of it is left.
+    // No request is left in flight.
     soon(async {
         loop {
             let snapshots = [

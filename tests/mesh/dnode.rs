@@ -1,4 +1,4 @@
-//! The original dnode, from npm, on live sockets: as a client of our gateway, and as an old server behind a bridge.
+//! The original dnode, from npm, on live sockets: as a client of a gateway, and as an old server behind a bridge.
 
 use crate::dialects::Foreign;
 use crate::{Mesh, node, soon, until_asked};
@@ -43,7 +43,7 @@ fn responders() -> BranchActor {
         })
 }
 
-/// A client without its library, for what the original cannot be made to do.
+/// A dnode client without the original library, for lines that the original does not send.
 pub(crate) struct Client {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
@@ -70,7 +70,7 @@ impl Foreign for Client {
         let callbacks = json!({ &result: [arguments.len().to_string()] });
         arguments.push(json!("[Function]"));
         let line = json!({ "method": action, "arguments": arguments, "callbacks": callbacks, "links": [] });
-        // The other end may have gone.
+        // The gateway may have closed.
         let _ = self.writer.write_all(format!("{line}\n").as_bytes()).await;
         result
     }
@@ -123,7 +123,7 @@ async fn a_client_is_served(style: ResultStyle, name: &str) {
     assert_eq!(said["counter"], json!([2, 5]));
     assert_eq!(said["right"], json!(10_000));
     assert_eq!(said.get("fail").or(said.get("error")), None);
-    // It never says that it needs a function no more; the end of its link does.
+    // The original never culls a function; the end of its link releases all.
     soon(async {
         loop {
             let (master, branch) = (

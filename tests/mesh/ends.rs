@@ -1,4 +1,4 @@
-//! Every call ends, and says what became of it.
+//! Every call ends, with a reply or with an error that tells its fate.
 
 use crate::{Mesh, OnDrop, soon};
 use meshwork::limits::FRAME_LEN_MAX;
@@ -44,7 +44,7 @@ async fn dropping_a_call_drops_the_responders_future_at_the_far_end() {
     let (provider, mut coming) = stuck("provider");
     let provider = mesh.bind(provider).await;
     let caller = mesh.branch("caller").await;
-    // The last one calls itself.
+    // In the last round, the branch calls itself.
     for node in [Node::from(&mesh.master), Node::from(&caller), Node::from(&provider)] {
         let call = actix_rt::spawn({
             let node = node.clone();
@@ -242,7 +242,7 @@ async fn many_calls_that_are_given_up_are_cancelled_where_they_run() {
     let caller = mesh.branch("caller").await;
     let many = actix_rt::spawn({
         let caller = caller.clone();
-        // More than leave at once, so that some are given up after they have left in parts.
+        // More calls than leave at once, so that some are dropped after they have left in parts.
         async move { caller.call_many::<()>("stuck", std::iter::repeat_n((), 300)).await }
     });
     let mut dropped = Vec::new();

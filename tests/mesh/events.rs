@@ -1,4 +1,4 @@
-//! Events: who gets them, how often, in which order.
+//! Events: their subscribers, their number and their order.
 
 use crate::{Mesh, ear, soon};
 use meshwork::prelude::*;
@@ -50,7 +50,7 @@ async fn dropping_the_subscription_reaches_the_master() {
     let subscription = branch.subscribe("t", handler.clone()).await.unwrap();
     assert_eq!(mesh.master.snapshot().await.unwrap().subscriptions, 1);
     drop(subscription);
-    // Answered behind the unsubscribe, so the master knows by then.
+    // The answer comes after the master has read the unsubscribe.
     let _other = branch.subscribe("other", handler).await.unwrap();
     assert_eq!(mesh.master.snapshot().await.unwrap().subscriptions, 1);
     mesh.master.publish("t", &1).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_group_is_served_by_those_of_its_members_that_are_there() {
     let _kept = (
         one.subscribe_group("workers", "jobs", of_one).await.unwrap(),
         two.subscribe_group("workers", "jobs", of_two).await.unwrap(),
-        // A second group, and whoever is in none, get everything as well.
+        // A second group, and a subscriber in no group, get every event too.
         two.subscribe_group("archive", "**", of_all.clone()).await.unwrap(),
         two.subscribe("jobs", of_all).await.unwrap(),
     );
@@ -174,7 +174,7 @@ async fn a_group_is_served_by_those_of_its_members_that_are_there() {
         let of_both = [soon(at_all.recv()).await.unwrap().1, soon(at_all.recv()).await.unwrap().1];
         assert_eq!(of_both, [number, number]);
     }
-    // Those of `one` may still be on their way; they are its, once each.
+    // Events for `one` may still be on their way; `one` gets each of them once.
     let mut seen = Vec::new();
     for _ in 0..5 {
         seen.push(soon(at_one.recv()).await.unwrap().1);
@@ -199,7 +199,7 @@ async fn each_handler_of_a_topic_is_one_of_its_own() {
         let (second, mut at_second) = ear::<i32>();
         let first = node.subscribe("t", first).await.unwrap();
         let second = node.subscribe("t", second).await.unwrap();
-        // A branch tells its master of a pattern once, however many of its handlers share it.
+        // A branch tells its master of a pattern once, however many handlers share the pattern.
         assert_eq!(mesh.master.snapshot().await.unwrap().subscriptions, subscriptions);
         mesh.master.publish("t", &1).await.unwrap();
         branch.publish("t", &2).await.unwrap();
@@ -211,7 +211,7 @@ async fn each_handler_of_a_topic_is_one_of_its_own() {
         drop(first);
         mesh.master.publish("t", &3).await.unwrap();
         assert_eq!(soon(at_second.recv()).await.unwrap().1, 3);
-        // Its handler is gone, and its end of the channel with it.
+        // The handler of the dropped subscription is gone, and its end of the channel too.
         assert_eq!(soon(at_first.recv()).await, None);
         drop(second);
         assert_eq!(soon(at_second.recv()).await, None);
@@ -242,7 +242,7 @@ async fn a_handler_that_panics_or_cannot_read_an_event_hears_the_next_one() {
     }
 }
 
-/// Its handler stayed for as long as the node: nobody had a guard to drop.
+/// The handler of such a subscription once stayed for as long as the node: there was no guard to drop.
 #[actix::test]
 async fn a_subscription_that_is_given_up_before_it_is_answered_ends() {
     let cut = crate::cut::CutDial::default();

@@ -96,7 +96,7 @@ async fn calls_that_have_left_a_link_that_is_lost_may_have_run() {
     let cut = CutDial::default();
     let mesh = Mesh::of(MasterActor::new("master").respond("x", |(): ()| async { Ok(7) })).await;
     let branch = mesh.bind(quick("one", &cut)).await;
-    // They are on their way and get no further.
+    // The calls of a silent link are in flight and never answered.
     cut.silence();
     let mut calls: Vec<_> = (0..10).map(|_| branch.call::<i32>("x", ()).within(Duration::MAX)).collect();
     for call in &mut calls {
@@ -123,7 +123,7 @@ async fn a_full_outbox_refuses_each_call_and_one_that_is_read_takes_them_again()
     .await;
     let branch = mesh.bind(quick("one", &cut)).await;
     cut.silence();
-    // One large text, which all of them share.
+    // One large payload, which all calls share.
     let large = Payload::encode(Encoding::Bincode, &meshwork::ByteBuf::from(vec![7; 15 << 20])).unwrap();
     let count = OUTBOX_REQUEST_LEN_MAX / large.len() + 1;
     let mut calls: Vec<_> =
@@ -178,7 +178,7 @@ async fn a_call_that_is_not_polled_again_keeps_nobody_waiting_and_its_reply() {
     assert_eq!(soon(calls.pop().expect("it is the first")).await, Ok(1));
 }
 
-/// An action that waits for a permit, and counts those who wait for one.
+/// An action that waits for a permit, and counts the requests that wait.
 fn waiting(permits: &Arc<Semaphore>, asked: &Arc<AtomicUsize>) -> MasterActor {
     let (permits, asked) = (Arc::clone(permits), Arc::clone(asked));
     MasterActor::new("master").respond("wait", move |number: u32| {
@@ -264,7 +264,7 @@ async fn many_calls_that_are_dropped_in_the_middle_are_cancelled_at_the_far_end(
     soon(others_drop).await.expect("its future is dropped");
 }
 
-/// The pool of response actors was indexed by more than it holds, and the branch was gone.
+/// The pool of response actors was once indexed past its end, and the panic ended the branch.
 #[actix::test]
 async fn more_calls_that_left_alone_than_response_actors_are_kept_are_answered_in_reverse() {
     for count in [5_000, 20_000] {
@@ -281,7 +281,7 @@ async fn more_calls_that_left_alone_than_response_actors_are_kept_are_answered_i
         for number in 0..u32::try_from(count).expect("it is one") {
             let mut call = Box::pin(branch.call::<u32>("later", number).within(Duration::MAX));
             assert!(poll!(&mut call).is_pending());
-            // The branch has had its turn when it has answered.
+            // The branch has had its turn when it has answered this.
             assert_eq!(branch.snapshot().await.unwrap().calls_in_flight, calls.len() + 1);
             calls.push(call);
         }
@@ -324,11 +324,11 @@ async fn calls_of_several_threads_arrive_in_the_order_of_each_thread() {
                 tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
                     let mut calls = Vec::new();
                     for number in 0..CALLS {
-                        // Written by the caller, and now and then by the actor.
+                        // Requests are written by the caller, and now and then by the actor.
                         let call = node.call::<usize>("hear", (thread, number));
                         let call = if number % 7 == 0 { call.fail_when_down() } else { call };
                         let mut call = Box::pin(maybe_done(call));
-                        // It may have been answered at once.
+                        // The call may have been answered at once.
                         let _ = poll!(&mut call);
                         calls.push(call);
                     }
@@ -400,7 +400,7 @@ async fn calls_through_the_handle_of_a_branch_end_with_its_system() {
 async fn the_longest_time_there_is_is_for_ever() {
     let mesh = Mesh::of(MasterActor::new("master").respond("x", |(): ()| async { Ok(7) })).await;
     let branch = mesh.bind(BranchActor::new("one").respond("y", |(): ()| async { Ok(8) })).await;
-    // A little less is for ever too, and not an error.
+    // A deadline a little below `Duration::MAX` means for ever too, and is no error.
     for within in [Duration::MAX, Duration::MAX - Duration::from_nanos(1), Duration::from_secs(u64::MAX / 4)]
     {
         for node in [&branch as &Node, &mesh.master] {

@@ -1,4 +1,4 @@
-//! Nodes that leave, are replaced, drain or lose their master: what becomes of the calls that are on their way then.
+//! Nodes that leave, are replaced, drain or lose their master: the fates of the calls that are in flight then.
 
 use crate::cut::CutDial;
 use crate::ends::stuck;
@@ -9,7 +9,7 @@ use meshwork::prelude::*;
 use meshwork::{Change, Status};
 use tokio::sync::{mpsc, oneshot};
 
-/// Makes a call that ends only when something happens to it.
+/// Makes a call that is never answered.
 fn call_forever(
     node: impl Into<Node>,
     action: &'static str,
@@ -67,7 +67,7 @@ async fn a_provider_that_is_cut_off_drops_the_futures_of_its_responders() {
     assert_eq!((error.code(), error.fate()), (Code::PROVIDER_LOST, Fate::Unknown));
 }
 
-/// They were told once that such calls had not been sent, and so were safe to repeat.
+/// Their callers were told once that such calls had not been sent, and so were safe to repeat.
 #[actix::test]
 async fn calls_in_flight_of_a_branch_that_is_replaced_may_have_run() {
     let mesh = Mesh::start().await;
@@ -169,7 +169,7 @@ async fn a_drain_ends_when_the_link_is_lost_meanwhile() {
     assert_eq!(soon(provider.closed()).await.code(), Code::DRAINING);
 }
 
-/// It went on taking calls, and came back to its master in the middle of its drain.
+/// Such a branch once went on taking calls, and came back to its master in the middle of its drain.
 #[actix::test]
 async fn a_branch_whose_link_is_down_drains_as_well() {
     let (mesh, cut) = (Mesh::start().await, CutDial::default());
@@ -196,7 +196,7 @@ async fn a_branch_whose_link_is_down_drains_as_well() {
     assert_eq!((error.code(), error.fate()), (Code::DRAINING, Fate::NotSent));
     let error = soon(waiting).await.unwrap().expect_err("it never left");
     assert_eq!((error.code(), error.fate()), (Code::DRAINING, Fate::NotSent));
-    // A way back that opens now is not taken.
+    // The branch does not bind again, though the master can be reached now.
     cut.mend();
     let drained = soon(draining).await.unwrap().unwrap();
     assert_eq!((drained.finished, drained.abandoned), (0, 2));
@@ -319,7 +319,7 @@ async fn a_watcher_hears_of_every_change_in_order() {
         {
             let expected = (came, "coming".to_owned(), whole, actions.to_owned());
             let change = loop {
-                // The master's watcher is also told that `watching` came, if it is registered before that is settled.
+                // The master's watcher is told of `watching` too, if it is registered before that news is out.
                 let change = soon(told.recv()).await.expect("it runs");
                 if change.1 == "coming" {
                     break change;
@@ -330,7 +330,7 @@ async fn a_watcher_hears_of_every_change_in_order() {
     }
 }
 
-/// It took the whole node with it.
+/// Such a panic once ended the whole node.
 #[actix::test]
 async fn a_watcher_that_panics_harms_nobody() {
     let mesh = Mesh::of(MasterActor::new("master").respond("x", |(): ()| async { Ok(1) })).await;

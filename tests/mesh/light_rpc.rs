@@ -1,4 +1,4 @@
-//! light_rpc on live sockets: clients of it at our gateway, and an old server behind a bridge.
+//! light_rpc on live sockets: clients at a gateway, and an old server behind a bridge.
 
 use crate::dialects::Foreign;
 use crate::{Mesh, node, soon, until_asked};
@@ -21,11 +21,11 @@ async fn read_packet(reader: &mut BufReader<OwnedReadHalf>) -> Option<Value> {
 
 async fn write_packet(writer: &mut OwnedWriteHalf, value: &Value) {
     let json = value.to_string();
-    // The other end may have gone.
+    // The far end may have closed.
     let _ = writer.write_all(format!("{}\n{json}", json.len()).as_bytes()).await;
 }
 
-/// A client, as the original one is: it asks what there is, then calls by name.
+/// A client like the original: it asks for the functions, then calls by name.
 pub(crate) struct Client {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
@@ -128,7 +128,7 @@ async fn a_client_calls_the_actions_of_the_mesh() {
     let mut client = Client::connect(&address).await;
     assert_eq!(client.functions().await, ["own"]);
     let calculator = mesh.bind(calculator("calculator")).await;
-    // It is callable at once, and described soon.
+    // A new action is callable at once, and described soon.
     assert_eq!(client.call("combine", json!([1, 2])).await, Ok(json!([3])));
     soon(async { while client.functions().await.len() < 6 {} }).await;
     assert_eq!(client.functions().await, ["boom", "combine", "echo", "multiply", "nothing", "own"]);
@@ -160,9 +160,9 @@ async fn a_client_needs_no_token_and_may_call_what_is_allowed() {
     assert!(refused.to_string().contains("token"), "{refused}");
 }
 
-/// An old server: two results for `pair`, an error as Node.js writes it for `boom`, nothing ever for `silent`.
+/// An old server: it answers `pair` with two results, `boom` with an error as Node.js writes it, and `silent` never.
 async fn old_server(listener: TcpListener) {
-    // They end with it.
+    // The connections end with the server.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("it listens");
@@ -227,7 +227,7 @@ async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
     for (sum, number) in sums.into_iter().zip(0..) {
         assert_eq!(sum, Ok(number + 1));
     }
-    // It goes in the middle of a call, and comes back.
+    // The server goes in the middle of a call, and comes back.
     let waiting = actix_rt::spawn(caller.call::<()>("legacy/silent", ()));
     until_asked(&mesh.master).await;
     running.abort();
@@ -287,7 +287,7 @@ async fn a_quiet_client_is_kept_however_often_the_master_wants_a_sign_of_life() 
     let mesh = Mesh::of(MasterActor::new("master").heartbeat(Duration::from_millis(150))).await;
     let mut client = Client::connect(&gateway(&mesh, Allowed::all()).await).await;
     assert!(client.functions().await.is_empty());
-    // Five heartbeats: whoever is silent for three is given up.
+    // Five heartbeats: a link that is silent for three is given up.
     let said = tokio::time::timeout(Duration::from_millis(800), read_packet(&mut client.reader)).await;
     assert!(said.is_err(), "it is neither told anything nor closed: {said:?}");
     assert_eq!(mesh.master.snapshot().await.expect("it runs").sessions.len(), 1);

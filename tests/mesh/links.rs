@@ -50,7 +50,7 @@ async fn calls_made_while_the_link_is_down_wait_for_it_within_their_deadline() {
     let error =
         branch.call::<i64>("add", (1, 2)).within(Duration::from_millis(30)).await.expect_err("it is down");
     assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::NotSent));
-    // What such a call would have passed is let go with it.
+    // The function that such a call would have passed is dropped with the call.
     let (dropped, gone) = tokio::sync::oneshot::channel();
     let held = OnDrop(Some(dropped));
     let function = Callback::new(move |_: u8| _ = &held);
@@ -113,7 +113,7 @@ async fn a_quiet_link_that_is_well_is_kept() {
     assert_eq!(mesh.master.snapshot().await.unwrap().sessions.len(), 1);
 }
 
-/// An action that waits until it is let through.
+/// An action that waits until the test lets it go on.
 pub(crate) fn gated(open: &watch::Sender<bool>, came: mpsc::UnboundedSender<()>) -> Responders {
     let opened = open.subscribe();
     Responders::new().respond("gated", move |(): ()| {

@@ -1,5 +1,5 @@
-//! What a mesh does, through the public API: one binary, one file a subject. A mesh is started in one place, here; a link that
-//! can be cut or silenced stands in `cut.rs`.
+//! The promises of a mesh, through the public API: one binary, one file for each subject. A mesh is started in one place, here; a link
+//! that can be cut or silenced stands in `cut.rs`.
 
 mod binding;
 mod callbacks;
@@ -52,23 +52,23 @@ impl Mesh {
     }
 }
 
-/// A channel into which a handler puts what it hears.
+/// A handler that puts its events into a channel, and the channel.
 pub(crate) fn ear<T: Send + 'static>()
 -> (impl Fn(Event<T>) + Clone + Send + Sync, mpsc::UnboundedReceiver<(String, T)>) {
     let (heard, events) = mpsc::unbounded_channel();
     let handler = move |event: Event<T>| {
-        // A test that has heard enough has gone.
+        // The test may have dropped the receiver.
         let _ = heard.send((event.topic.to_string(), event.value));
     };
     (handler, events)
 }
 
-/// Nothing in a test takes longer than this.
+/// Fails if the future takes longer than any wait of a test should.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("it happens soon")
 }
 
-/// Waits until the node knows a node of this name, or knows it no longer.
+/// Waits until the node knows another node of this name, or no longer knows one.
 pub(crate) async fn until_known(node: &Node, name: &'static str, known: bool) {
     let (changed, mut changes) = mpsc::unbounded_channel();
     let watch = move |_: &meshwork::Change| {
@@ -83,7 +83,7 @@ pub(crate) async fn until_known(node: &Node, name: &'static str, known: bool) {
     .await;
 }
 
-/// Waits until someone in the mesh has been asked something and has not answered.
+/// Waits until a request is in flight in the mesh.
 pub(crate) async fn until_asked(master: &Master) {
     soon(async {
         let sessions = || async { master.snapshot().await.expect("it runs").sessions };
@@ -104,7 +104,7 @@ pub(crate) fn node(script: &str, arguments: &[&str]) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Node.js is installed")
 }
 
-/// Tells when it is dropped.
+/// Sends a message when it is dropped.
 pub(crate) struct OnDrop(pub(crate) Option<tokio::sync::oneshot::Sender<()>>);
 
 impl Drop for OnDrop {

@@ -1,4 +1,4 @@
-//! node-mesh on live sockets: branches that speak it, made here byte for byte as the original ones are.
+//! node-mesh on live sockets: branches that send the bytes of the original branches.
 
 use crate::dialects::Foreign;
 use crate::{Mesh, ear, node, soon, until_asked};
@@ -23,7 +23,7 @@ impl NodeBranch {
         Self { stream, heard: VecDeque::new(), drawn: 0 }
     }
 
-    /// One that is bound.
+    /// A branch that is bound.
     async fn bound(address: &Address, name: &str, auth: Value, actions: &[&str], topics: &[&str]) -> Self {
         let mut branch = Self::connect(address).await;
         let id =
@@ -58,11 +58,11 @@ impl NodeBranch {
         let mut bytes = vec![0xC6];
         bytes.extend(u32::try_from(content.len()).expect("it is short").to_be_bytes());
         bytes.extend(&content[..]);
-        // The other end may have gone.
+        // The master may have closed.
         let _ = self.stream.write_all(&bytes).await;
     }
 
-    /// The next message; none when the other end has closed.
+    /// The next message; none when the master has closed.
     async fn next(&mut self) -> Option<Value> {
         while self.heard.is_empty() {
             let len = match self.stream.read_u8().await.ok()? {
@@ -82,7 +82,7 @@ impl NodeBranch {
         soon(self.next()).await.expect("the master says something")
     }
 
-    /// The body, or the error.
+    /// The body of the answer, or its error.
     async fn call(&mut self, action: &str, params: Value) -> Result<Value, Value> {
         let id = self.say("request", "custom", action, params).await;
         let mut answer = self.hear().await;
@@ -91,7 +91,7 @@ impl NodeBranch {
         if data["error"].is_null() { Ok(data["body"].clone()) } else { Err(data["error"].clone()) }
     }
 
-    /// Answers requests with the sum of their arguments, or with an error, until the other end closes.
+    /// Answers requests with the sum of their arguments, or with an error, until the master closes.
     async fn answer(mut self) {
         while let Some(request) = self.next().await {
             if request["type"] != "request" {
@@ -146,7 +146,7 @@ async fn gateway(mesh: &Mesh) -> Address {
     mesh.master.addr().send(Listen::node_mesh("127.0.0.1:0")).await.expect("it runs").expect("it listens")
 }
 
-/// One trait, both ends, of which the other one is of Node.js.
+/// One trait whose responder is a branch of Node.js.
 #[meshwork::actions(prefix = "node")]
 trait Node {
     async fn add(&self, one: i64, other: i64) -> Result<i64, ActionError>;
@@ -227,7 +227,7 @@ async fn events_and_broadcasts_go_both_ways() {
         assert_eq!((&message["type"], &message["source"]), (&json!(kind), &json!("custom")));
         assert_eq!(message["content"], json!({ "action": action, "params": params }));
     }
-    // Topics that are none of ours, each under a name that is one.
+    // Topics of node-mesh that are no meshwork topics, each under its escaped name.
     let (handler, mut heard) = ear::<u8>();
     let _escaped = rust.subscribe("%2Fuser/%2A", handler).await.unwrap();
     node.say("publish", "custom", "/user/*", json!([7])).await;
@@ -289,7 +289,7 @@ async fn a_branch_that_goes_ends_what_it_was_asked() {
     assert_eq!(gone.code(), Code::ACTION_NOT_FOUND);
 }
 
-/// Binds a branch of ours to a master of theirs.
+/// Binds a meshwork branch to a node-mesh master.
 async fn join(branch: BranchActor, address: &Address) -> Result<Branch, BindError> {
     soon(branch.dialect(Dialect::NodeMesh).bind(address)).await
 }
@@ -315,7 +315,7 @@ async fn a_branch_of_ours_joins_a_mesh_of_theirs() {
     let boom = soon(ours.call::<()>("node/boom", ())).await.unwrap_err();
     assert_eq!((boom.name(), boom.message(), boom.fate()), ("AppError", "bad", Fate::Failed));
     let none = soon(ours.call::<()>("none", ())).await.unwrap_err();
-    // It may be one that an action called itself.
+    // The missing action may be one that the called action called in turn.
     assert_eq!((none.code(), none.fate()), (Code::ACTION_NOT_FOUND, Fate::Failed));
     let late = soon(ours.call::<()>("node/silent", ()).within(Duration::from_millis(30))).await.unwrap_err();
     assert_eq!(late.code(), Code::REQUEST_TIMEOUT);
@@ -356,7 +356,7 @@ async fn a_branch_of_ours_is_checked_by_a_master_of_theirs_and_comes_back() {
     assert!(matches!(&wrong, BindError::Refused { may_return: false, .. }), "{wrong}");
     let pattern = BranchActor::new("pattern").token("k");
     let bound = join(pattern, &address).await.expect("it binds");
-    // It is replaced, is told, and does not come back.
+    // The branch is replaced, is told so, and does not come back.
     let newer =
         join(BranchActor::new("pattern").token("k").respond("newer", |(): ()| async { Ok(()) }), &address)
             .await
@@ -365,7 +365,7 @@ async fn a_branch_of_ours_is_checked_by_a_master_of_theirs_and_comes_back() {
     let ended = soon(bound.call::<()>("newer", ())).await.unwrap_err();
     assert_eq!(ended.fate(), Fate::NotSent, "{ended}");
     assert_eq!(soon(newer.call("newer", ())).await, Ok(()));
-    // A master that speaks something else.
+    // A master of another protocol.
     let native = join(BranchActor::new("native").token("k"), &theirs.address).await.unwrap_err();
     assert!(native.may_return(), "{native}");
 }
@@ -389,8 +389,8 @@ async fn a_master_of_theirs_that_goes_and_comes_is_joined_again() {
     second.abort();
 }
 
-/// A master as the original is, of one branch at a time: `who` says what it bound with, `back` is the result of the branch's own
-/// `sub`, and `silent` says nothing.
+/// A master like the original, of one branch at a time: `who` returns the parameters of the bind, `back` returns the result of the
+/// branch's own `sub`, and `silent` never answers.
 async fn old_master(listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
         let mut branch = NodeBranch { stream, heard: VecDeque::new(), drawn: 0 };
@@ -440,7 +440,7 @@ async fn an_old_mesh_is_bridged_under_a_prefix_without_saying_what_it_has() {
     assert_eq!((none.code(), none.fate()), (Code::ACTION_NOT_FOUND, Fate::Failed));
     let boom = soon(caller.call::<()>("old/node/boom", ())).await.unwrap_err();
     assert_eq!((boom.name(), boom.message()), ("AppError", "bad"));
-    // It has a name of its own in the new mesh, and then it is that one's.
+    // A branch of the new mesh offers one of the bridged actions by name, and gets its calls while it is bound.
     let named = BranchActor::new("named").respond("old/node/add", |_: Value| async { Ok(0) });
     let named = new.bind(named).await;
     soon(async { while caller.call("old/node/add", (2_i64, 3_i64)).await != Ok(0_i64) {} }).await;
@@ -453,7 +453,7 @@ async fn an_old_mesh_is_bridged_under_a_prefix_without_saying_what_it_has() {
     node.abort();
 }
 
-/// What a script says, line by line.
+/// A script of Node.js, and the lines that it prints.
 struct Script {
     _child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -510,7 +510,7 @@ async fn values_of_the_original_codec_are_the_same_when_they_come_back() {
     );
     assert_eq!(node.says("boom").await, json!({ "code": 1200, "name": "Boom", "message": "it went off" }));
     assert_eq!(node.says("none").await, "ACTION_NOT_EXIST");
-    // Meanwhile its actions are called.
+    // While the script calls, its own actions are called.
     let (sums, right) = tokio::join!(
         rust.call_many::<i64>("node/add", (0..10_000_i64).map(|number| (number, 5_000_000_000_i64))),
         node.says("right")

@@ -1,5 +1,4 @@
-//! What a master does with a branch that keeps to no rules, and a branch with such a master: frames written by hand, over a plain
-//! socket.
+//! A master with a branch that keeps to no rules, and a branch with such a master: frames written by hand, over a plain socket.
 
 use crate::in_flight::{blocking, elsewhere};
 use crate::{Mesh, ear, soon, until_known};
@@ -14,7 +13,7 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A branch that says what it is told to say.
+/// A branch that sends the frames that a test gives it.
 struct RawBranch(TcpStream);
 
 impl RawBranch {
@@ -22,7 +21,7 @@ impl RawBranch {
         Self(TcpStream::connect(mesh.address.as_str()).await.expect("the master listens"))
     }
 
-    /// One that is bound, and offers these.
+    /// A branch that is bound, and offers these actions.
     async fn bound(mesh: &Mesh, name: &'static str, offers: &[&'static str]) -> Self {
         let mut branch = Self::connect(mesh).await;
         branch.say(&bind(name, offers)).await;
@@ -37,7 +36,7 @@ impl RawBranch {
     }
 
     async fn write(&mut self, bytes: &[u8]) {
-        // A master that has closed already takes no more; what it said is read all the same.
+        // A master that has closed takes no more frames; frames that it sent before can still be read.
         let _ = self.0.write_all(bytes).await;
     }
 
@@ -50,7 +49,7 @@ impl RawBranch {
         Some(Frame::decode(&Bytes::from(bytes)).expect("a master says nothing but frames"))
     }
 
-    /// The next frame that is none of the news and beats that come at any time.
+    /// The next frame, without news and heartbeats, which come at any time.
     async fn hear_answer(&mut self) -> Option<Frame> {
         loop {
             match self.hear().await? {
@@ -60,7 +59,7 @@ impl RawBranch {
         }
     }
 
-    /// The master says that this branch is out, and closes.
+    /// Checks that the master refuses this branch, and closes the link.
     async fn is_refused(&mut self) -> Refused {
         let Some(Frame::Refused(refused)) = self.hear_answer().await else {
             panic!("the master must say why");
@@ -206,7 +205,7 @@ async fn a_callback_id_in_flight_may_not_be_used_again() {
     let asked = provider.hear_request().await;
     caller.say(&request(7, "slow")).await;
     caller.is_refused().await;
-    // What it had asked for is cancelled where it runs.
+    // The request of the branch that left is cancelled at its provider.
     assert_eq!(provider.hear_answer().await, Some(Frame::Cancel(asked.callback_id)));
 }
 
@@ -229,7 +228,7 @@ async fn what_a_refused_branch_asked_last_is_run_by_nobody() {
     assert_eq!(provider.hear_request().await.caller, "other");
 }
 
-/// They come in one block, and all but the first take a shorter way.
+/// The requests come in one block and are a run: all but the first take a shorter path.
 #[actix::test]
 async fn requests_that_are_alike_are_answered_each_and_held_to_the_rules_each() {
     let half = |number: u64| async move {
@@ -237,7 +236,7 @@ async fn requests_that_are_alike_are_answered_each_and_held_to_the_rules_each() 
             0 => std::future::pending().await,
             1 => panic!("there is no half of it"),
             2 => Err(ActionError::new("TooSmall", "2 is too small")),
-            // Longer than what is gathered.
+            // Longer than the replies that are gathered.
             3 => Ok("long".repeat(100)),
             _ => Ok((number / 2).to_string()),
         }
@@ -340,7 +339,7 @@ async fn a_late_reply_and_one_that_nobody_asked_for_miss() {
     assert_eq!(mesh.master.snapshot().await.unwrap().sessions.len(), 2, "nobody was closed for it");
 }
 
-/// Its entry stayed in the tables of both sessions until a link was lost, and the request ran on.
+/// The entry of such a request once stayed in the tables of both sessions until a link was lost, and the request ran on.
 #[actix::test]
 async fn a_request_whose_caller_neither_cancels_nor_leaves_ends_with_its_deadline() {
     let mesh = Mesh::of(MasterActor::new("master").heartbeat(Duration::from_millis(700))).await;
@@ -401,7 +400,7 @@ async fn a_subscriber_that_does_not_read_loses_events_and_slows_nobody() {
     let mut branch = RawBranch::connect(&mesh).await;
     branch.say(&Frame::Bind(Bind { subscriptions: vec![key], ..deaf })).await;
     until_known(&mesh.master, "deaf", true).await;
-    // Four times what an outbox holds; what the sockets take besides is far less.
+    // Four times the bytes that an outbox holds; the sockets take far fewer besides.
     let (count, event) = (64, ByteBuf::from(vec![7; OUTBOX_LEN_MAX / 16]));
     for number in 0..count {
         mesh.master.publish("t", &(number, &event)).await.unwrap();
@@ -420,7 +419,7 @@ async fn a_branch_that_asks_and_never_reads_is_given_up() {
     let master = MasterActor::new("master").respond("large", large).respond("small", small);
     let mesh = Mesh::of(master).await;
     let mut branch = RawBranch::bound(&mesh, "deaf", &[]).await;
-    // What replies may take, and then as many small ones as it takes.
+    // As many large replies as the outbox may hold, and then small ones.
     let count = (OUTBOX_REPLY_LEN_MAX / OUTBOX_LEN_MAX) as u64 + 2;
     for id in 0..count {
         branch.say(&request(id, "large")).await;
@@ -448,7 +447,7 @@ async fn a_branch_that_says_nothing_is_given_up_and_one_that_pings_is_answered()
     assert_eq!(branch.hear_answer().await, None);
 }
 
-/// The link of a branch to a master that says what it is told to say.
+/// The link of a branch to a master that sends the frames that a test gives it.
 async fn bound_branch(listener: &TcpListener) -> RawBranch {
     let (stream, _) = soon(listener.accept()).await.expect("a branch comes");
     let mut link = RawBranch(stream);
@@ -477,7 +476,7 @@ async fn calls_that_have_not_left_when_the_link_is_lost_leave_over_the_next_one(
     let left = actix_rt::spawn(branch.call::<i32>("left", ()).within(Duration::MAX));
     assert_eq!(&*link.hear_request().await.action, "left");
 
-    // The master asks, and hangs up in the same breath. Between the two the branch is busy.
+    // The master sends a request and closes at once. The branch is busy when both arrive.
     let mut bytes = BytesMut::new();
     request(1, "block").encode(&mut bytes);
     let refused = Refused { code: Code::LINK_LOST, message: "come again".into(), may_return: true };

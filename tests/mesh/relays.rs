@@ -1,4 +1,4 @@
-//! Branch to branch through the master: what is promised for a call holds over two links as over one.
+//! Branch to branch through the master: the promises of a call hold over two links as over one.
 
 use crate::cut::CutDial;
 use crate::ends::stuck;
@@ -17,7 +17,7 @@ fn the_first_four_codes_are_the_numbers_of_node_mesh_and_all_have_names() {
     assert_eq!(codes.map(|code| code.name().expect("it is ours")), names);
 }
 
-/// Answers nothing until it is let through.
+/// A branch whose action answers when the gate is open.
 fn gated(name: &'static str, open: &watch::Sender<bool>) -> (BranchActor, watch::Receiver<usize>) {
     let (came, coming) = watch::channel(0);
     let opened = open.subscribe();
@@ -32,7 +32,7 @@ fn gated(name: &'static str, open: &watch::Sender<bool>) -> (BranchActor, watch:
     (branch, coming)
 }
 
-/// More got through when they came at the same time.
+/// More requests once got through when they came at one time.
 #[actix::test]
 async fn a_provider_gets_no_more_requests_than_may_be_in_flight_whoever_asks() {
     let mesh = Mesh::of(MasterActor::new("master").in_flight_max(3)).await;
@@ -45,7 +45,7 @@ async fn a_provider_gets_no_more_requests_than_may_be_in_flight_whoever_asks() {
         .into_iter()
         .collect();
     soon(coming.wait_for(|came| *came == 3)).await.unwrap();
-    // Those that found no room are told at once, with the gate still shut.
+    // Calls that found no room fail at once, with the gate still shut.
     let (mut done, mut refused) = (0, 0);
     let mut waiting = futures::stream::FuturesUnordered::from_iter(calls);
     while let Some(outcome) = soon(futures::StreamExt::next(&mut waiting)).await {
@@ -211,7 +211,7 @@ async fn a_responder_passes_the_time_left_on_to_the_calls_that_it_makes() {
     assert_eq!(mesh.branch("first").await.call::<bool>("middle", ()).within(within).await, Ok(true));
 }
 
-/// They were written in bincode, since a branch without a link had forgotten what the others read.
+/// Such calls were once written in bincode, since a branch without a link had forgotten which encodings the providers read.
 #[actix::test]
 async fn calls_that_wait_for_a_lost_link_are_written_as_their_provider_reads() {
     let (mesh, cut) = (Mesh::start().await, CutDial::default());

@@ -1,4 +1,4 @@
-//! A master whose sessions live on several arbiters: what holds on one thread holds across them.
+//! A master whose sessions live on several arbiters: the promises of a call hold across threads.
 
 use crate::{Mesh, soon};
 use meshwork::prelude::*;
@@ -58,7 +58,7 @@ async fn a_provider_that_is_lost_on_another_arbiter_ends_its_calls() {
     let other = actix_rt::spawn(caller.call::<()>("never", ()).within(Duration::from_millis(50)));
     let late = soon(other).await.unwrap().unwrap_err();
     assert_eq!((late.code(), late.fate()), (Code::REQUEST_TIMEOUT, Fate::Unknown));
-    // Drained, it gives up what never ends.
+    // A drained provider gives up the request that never ends.
     soon(provider.drain(Duration::from_millis(50))).await.unwrap();
     let lost = soon(call).await.unwrap().unwrap_err();
     assert_eq!((lost.code(), lost.fate()), (Code::PROVIDER_LOST, Fate::Unknown));

@@ -52,13 +52,13 @@ pub(crate) fn text_files(places: &[&str]) -> Vec<File> {
 }
 
 fn collect(path: &str, files: &mut Vec<File>) {
-    // What is built, fetched or git's own is not the project's text.
+    // Folders of built and fetched files, and of git, hold no text of the project.
     let name = path.rsplit('/').next().unwrap_or(path);
     if ["target", "node_modules", ".git"].contains(&name) {
         return;
     }
     let full = root().join(path);
-    // A link is not followed: what it points to is read where it is, or is none of ours.
+    // A symbolic link is not followed: its target is read at its own place, or is outside the project.
     let Ok(metadata) = full.symlink_metadata() else { return };
     if metadata.is_dir() {
         for entry in fs::read_dir(&full).unwrap_or_else(|error| panic!("{path}: {error}")) {
@@ -89,7 +89,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// An exception from a rule: this file may do this, for this reason.
+/// An exception from a rule, for one file, with its reason.
 pub(crate) struct Allowance {
     pub(crate) file: &'static str,
     pub(crate) what: &'static str,

@@ -1,6 +1,6 @@
 //! The floors of each crate: `tests/floors.txt` lists its files from the ground up, and a file imports downwards only. A path is
 //! resolved to the deepest module file on it, so an item that a module re-exports counts as an import of that module's file. Imports
-//! between crates, and those of unit tests, are left to `imports_run_one_way` and to the compiler.
+//! between crates, and imports of unit tests, are left to `imports_run_one_way` and to the compiler.
 
 use super::files::{File, Finding};
 use super::lexer::is_word;
@@ -20,7 +20,7 @@ struct Crate {
     rooms: Vec<Room>,
 }
 
-/// Files on one floor that may import each other, each from those before it.
+/// A room: files on one floor, each of which may import the files before it.
 struct Room {
     floor: usize,
     name: String,
@@ -283,7 +283,7 @@ struct Mention {
     /// The module it stands in: the file's own, or one that is written in the file.
     module: Vec<String>,
     path: Vec<String>,
-    /// What the path is called in its module from then on, if it is that of a `use`.
+    /// The name that a `use` gives to the path in its module; none for a path outside a `use`.
     import: Option<String>,
 }
 
@@ -293,7 +293,7 @@ struct Arrow {
     line: usize,
     to: String,
     names: Vec<String>,
-    /// Where those of the names are from that the imported file does not define.
+    /// For names that the imported file does not define: the file that defines them.
     origins: Vec<String>,
 }
 
@@ -350,7 +350,7 @@ impl Code {
             _ if self.modules.contains_key(&below(module, &mention.path[..1])?) => {
                 below(module, &mention.path)
             }
-            // Names are imported by way of names, and in the end from somewhere: no such way is longer.
+            // A name may be imported through other names; no chain of imports is longer than this.
             _ if depth < 4 => {
                 let import = self.import(file, mention)?;
                 below(&self.absolute(file, import, depth + 1)?, rest)
@@ -409,7 +409,7 @@ fn tokens(code: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// All paths of a file with more than one name, and what is imported by one. `mod x;` is none, nor is `pub(in path)`.
+/// All paths of a file with more than one name, and the imports of one name. `mod x;` is no path, nor is `pub(in path)`.
 fn mentions(file: &[String], tokens: &[Token<'_>]) -> Vec<Mention> {
     let mut mentions = Vec::new();
     let mut module = file.to_vec();
@@ -432,7 +432,7 @@ fn mentions(file: &[String], tokens: &[Token<'_>]) -> Vec<Mention> {
                 module.push(at(index + 1).to_owned());
                 index += 1;
             }
-            // The other `use`, in a bound, names what it captures in angle brackets.
+            // A `use` in a bound names its captures in angle brackets, and is no import.
             "use" if at(index + 1) != "<" => {
                 index = use_tree(tokens, index + 1, &[], &module, &mut mentions);
                 continue;

@@ -1,5 +1,5 @@
-//! Just enough of a lexer to know code from comments, strings and unit tests. It replaces what it strips by blanks, so line
-//! numbers stay; what code may say is left to the rules.
+//! Just enough of a lexer to tell code from comments, strings and unit tests. Stripped text is replaced by blanks, so line numbers
+//! stay. The rules about code are elsewhere.
 
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Keep {
@@ -124,7 +124,7 @@ fn blank(text: &str) -> String {
 pub(crate) struct Word<'a> {
     pub(crate) line: usize,
     pub(crate) text: &'a str,
-    /// The rest of its line.
+    /// The rest of the line.
     pub(crate) after: &'a str,
 }
 

@@ -1,5 +1,5 @@
-//! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] a read, not one message a
-//! frame: that is what keeps the cost of a frame low under load.
+//! Bytes into blocks of whole frames, and blocks into frames. A reader hands on one [`Block`] for each read, not one message for
+//! each frame, which keeps the cost of a frame low under load.
 
 use crate::frame::{BlockPayload, Frame, FrameError, KeptHead, Next, PUBLISH, read_next};
 use crate::id::CallbackId;
@@ -14,8 +14,9 @@ use tokio_util::codec::{Decoder, Encoder};
 #[derive(Debug)]
 pub struct FrameCodec {
     frame_len_max: usize,
-    /// How many bytes the next read takes at most, and whether a read came since room was made for it.
+    /// How many bytes the next read takes at most.
     read_len: usize,
+    /// Whether a read came since the buffer got room for one.
     has_read: bool,
 }
 
@@ -27,14 +28,14 @@ pub struct Block {
 }
 
 /// The frames of a [`Block`], read one by one: by the actors with [`Frames::read_next`], which copies and shares least, else as an
-/// iterator of [`Frame`]s. It ends after the first that cannot be read.
+/// iterator of [`Frame`]s. Both end after the first frame that cannot be read.
 #[derive(Debug)]
 pub struct Frames {
     block: Bytes,
     at: usize,
     left: usize,
-    /// The head of the last request or event: requests that follow each other are of one action more often than not, events of
-    /// one topic.
+    /// The head of the last request or event: consecutive requests are for one action more often than not, consecutive events of one
+    /// topic.
     kept: Option<KeptHead>,
 }
 
@@ -51,8 +52,8 @@ impl FrameCodec {
         Self { frame_len_max, read_len: READ_BUFFER_LEN_START, has_read: false }
     }
 
-    /// A read that filled its room says that more waits: the next one reads twice as much at once. One that filled little of
-    /// it says that less is enough, so that a connection which falls idle soon keeps little.
+    /// Adapts the length of the next read. A read that filled the buffer doubles the length, since more bytes wait; a read that filled
+    /// less than a quarter halves it, so that a connection which falls idle soon keeps little memory.
     fn follow_load(&mut self, come: usize) {
         if come >= self.read_len {
             self.read_len = (self.read_len * 2).min(READ_BUFFER_LEN_MAX);
@@ -88,7 +89,7 @@ impl Decoder for FrameCodec {
             let claimed = u32::from_le_bytes(*prefix) as usize;
             if claimed > self.frame_len_max {
                 if whole > 0 {
-                    // The frames before it are well-formed and come first. The next call finds this one at the start.
+                    // The frames before the long one are well-formed and come first. The next call finds the long frame at the start.
                     break;
                 }
                 return Err(FrameError::TooLong { claimed, max: self.frame_len_max });
@@ -103,7 +104,7 @@ impl Decoder for FrameCodec {
         if whole > 0 {
             return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
         }
-        // Room for one read, however long the next frame claims to be: a claimed length alone makes us hold nothing.
+        // Room for one read, however long the next frame claims to be: a claimed length alone takes no memory.
         if buffer.is_empty() && buffer.capacity() > 2 * self.read_len {
             // A burst made the buffer long. A connection that falls idle gives it back.
             *buffer = BytesMut::with_capacity(self.read_len);
@@ -132,13 +133,13 @@ impl Encoder<&Frame> for FrameCodec {
 }
 
 impl Block {
-    /// Its frames, to be read.
+    /// The frames of the block, to be read.
     #[must_use]
     pub fn frames(self) -> Frames {
         Frames { block: self.bytes, at: 0, left: self.count, kept: None }
     }
 
-    /// Leaves the first `count` frames in it; gives the others, if there are any.
+    /// Leaves the first `count` frames in this block, and gives a block of the rest; none if there is no rest.
     #[must_use]
     pub fn split_off(&mut self, count: usize) -> Option<Self> {
         if count == 0 || count >= self.count {
@@ -158,31 +159,31 @@ impl Block {
         Some(rest)
     }
 
-    /// Whether its first frame is an event.
+    /// Whether the first frame is an event.
     #[must_use]
     pub fn is_of_events(&self) -> bool {
         self.bytes.get(LENGTH_PREFIX_LEN) == Some(&PUBLISH)
     }
 
-    /// How many bytes it has, prefixes counted.
+    /// How many bytes the block has, prefixes counted.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// How many frames it has.
+    /// How many frames the block has.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Whether it is one frame without any field, as a heartbeat is.
+    /// Whether the block is one frame without fields, as a heartbeat is.
     #[must_use]
     pub fn is_beat(&self) -> bool {
         self.count == 1 && self.bytes.len() == LENGTH_PREFIX_LEN + 1
     }
 
-    /// Whether it has none. A decoder makes no empty blocks.
+    /// Whether the block has no frames. A decoder makes no empty blocks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -201,7 +202,7 @@ impl Frames {
         if let Some(next) = read_next(&self.block, part.clone(), &mut self.kept, self.left == 0) {
             return Some(next);
         }
-        // It begins a run of its own, with a head that is not kept.
+        // The head is not kept, so no run begins with this frame.
         self.kept = None;
         Some(match Frame::decode_unusual(&self.block, part) {
             Ok(Frame::Request(request)) => Next::Request(request),
@@ -240,14 +241,14 @@ impl Frames {
         Some(payload)
     }
 
-    /// How many frames are left: as many as the decoder counted, less the ones that were read.
+    /// How many frames are left: as many as the decoder counted, less the frames that were read.
     #[must_use]
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// The place of the next frame, its prefix taken off. None at the end, or if it is cut: the decoder has checked the lengths,
-    /// but a block may be of another origin.
+    /// The place of the next frame, without its length prefix. None at the end, or if the frame is cut: the decoder has checked the
+    /// lengths, but a block may be of another origin.
     #[inline]
     fn part(&self) -> Option<Range<usize>> {
         let rest = &self.block[self.at..];
@@ -327,7 +328,7 @@ mod tests {
         FrameCodec::unbound().decode(&mut buffer).unwrap().unwrap().frames()
     }
 
-    /// How many frames each reading takes: one, and the others of its run.
+    /// The lengths of the runs: a frame that [`Frames::read_next`] reads, and the frames of its run.
     fn runs(mut frames: Frames) -> Vec<usize> {
         let mut runs = Vec::new();
         while frames.read_next().is_some() {

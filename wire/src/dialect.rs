@@ -1,6 +1,6 @@
-//! Other protocols. A dialect is a state machine without a socket: it hears foreign bytes and says frames of ours, and the other
-//! way round, so that a foreign program looks like a branch, or like a master. It stands between a foreign socket and an
-//! actor that knows nothing of it.
+//! Other protocols. A dialect is a state machine without a socket: it turns the bytes of a foreign program into frames, and
+//! frames into such bytes, so that the foreign program looks like a branch, or like a master. It stands between a foreign
+//! socket and an actor that knows frames only.
 
 mod dnode;
 mod light_rpc;

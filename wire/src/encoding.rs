@@ -1,4 +1,4 @@
-//! The encodings of a payload, and what each is for. The codecs that write and read them are in `value.rs`.
+//! The encodings of a payload, and the use of each. The codecs that write and read them are in `value.rs`.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -11,12 +11,12 @@ pub enum Encoding {
     Bincode,
     /// MessagePack with the names of fields: the default for events, whose readers may be of other versions and languages.
     MessagePack,
-    /// JSON: the command line, and dialects that speak it.
+    /// JSON: for the command line, and for dialects of JSON.
     Json,
 }
 
 impl Encoding {
-    /// Whether a reader needs no type to read it.
+    /// Whether a reader can read the encoding without knowing the type.
     #[must_use]
     pub fn is_self_describing(self) -> bool {
         !matches!(self, Encoding::Bincode)

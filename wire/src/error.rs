@@ -1,11 +1,11 @@
-//! How a call fails, in short: a stable [`Code`], and what became of the action ([`Fate`]). The error that carries both may hold a payload,
+//! The two numbers of a failed call: a stable [`Code`], and the [`Fate`] of the action. `CallError`, which carries both, may hold a payload,
 //! so it is in `payload.rs`.
 
 use crate::limits::ERROR_MESSAGE_LEN_MAX;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What became of the action when a call failed: it decides whether the call may be made again.
+/// What happened to the action of a call that failed. It decides whether the call may be made again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Fate {
     /// The action did not run and will not: calling again is safe.
@@ -26,8 +26,8 @@ impl fmt::Display for Fate {
     }
 }
 
-/// The number of an error. Numbers below 1,000 are meshwork's own, of which 0 to 3 are node-mesh's. An application chooses its own
-/// from 1,000 on, or stays with [`Code::UNKNOWN`] and a name.
+/// The number of an error. Numbers below 1,000 belong to meshwork; 0 to 3 are those of node-mesh. An application chooses numbers
+/// from 1,000 on, or uses [`Code::UNKNOWN`] and a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Code(pub u32);
@@ -50,7 +50,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Nothing went wrong. No error carries it.
+    /// Success. No error has this code.
     SUCCESS = 0;
     /// The action failed and gave no code of its own.
     UNKNOWN = 1;
@@ -64,9 +64,9 @@ codes! {
     ACTION_NOT_FOUND = 5;
     /// There is no room: too much in flight, a full outbox, no permit left.
     OVERLOADED = 6;
-    /// The caller gave up.
+    /// The caller dropped the call.
     CANCELLED = 7;
-    /// The node that was to answer went away.
+    /// The provider went away before it answered.
     PROVIDER_LOST = 8;
     /// The caller's own link went away.
     LINK_LOST = 9;

@@ -1,6 +1,6 @@
-//! Functions as arguments. A function is no bytes: it travels beside the payload, and the payload holds its index among the
-//! functions that travel with it. While a value is written, the functions in it are noted; while one is read, they are handed out. So a
-//! function may stand at any depth of a value, in any encoding.
+//! Functions as arguments. A function has no bytes: it travels beside the payload, and the payload holds its index among the
+//! functions that travel with it. While a value is written, the functions in it are noted; while a value is read, the functions are
+//! handed out to it. So a function may stand at any depth of a value, in any encoding.
 //!
 //! The functions themselves, and the payloads that hold them, are in `payload.rs`.
 
@@ -18,8 +18,8 @@ struct Placeholder {
 }
 
 thread_local! {
-    /// Whether a value is being written on this thread, and whether it has functions: most values have none, and then nothing else
-    /// is looked at.
+    /// Whether a value is being written on this thread, and whether it has functions. Most values have none, and cost no more than
+    /// this look.
     static NOTING: Cell<Noting> = const { Cell::new(Noting::No) };
     /// The functions of the value that is being written.
     static NOTED: Cell<Vec<Function>> = const { Cell::new(Vec::new()) };
@@ -40,7 +40,7 @@ enum Noting {
 }
 
 impl Callbacks {
-    /// Notes the functions of the value that `write` writes; gives the outcome of `write`, and them.
+    /// Notes the functions of the value that `write` writes. Gives the outcome of `write`, and the functions.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Callbacks {
             fn drop(&mut self) {
                 let was = NOTING.replace(self.noting);
                 if was == Noting::Some || self.noting == Noting::Some {
-                    // A thread that ends has no place for it any more, and writes nothing more.
+                    // While a thread ends, the place may be gone already; no further value is written on it then.
                     let _ = NOTED.try_with(|noted| noted.set(std::mem::take(&mut self.noted)));
                 }
             }

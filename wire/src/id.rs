@@ -1,10 +1,10 @@
-//! The numbers that frames carry: which callback, which session.
+//! The numbers that frames carry: ids of callbacks and sessions.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The number that a response, a cancel or an invoke resolves. It is drawn by the end that waits, and never used twice on a
-/// connection, so that a late reply can only miss.
+/// The number of a request, a registration or a lent function, to which a response, a cancel or an invoke refers. The waiting end, or
+/// the lender, draws it, and never uses it twice on a connection, so a late reply resolves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CallbackId(pub u64);

@@ -1,8 +1,8 @@
 //! The wire of meshwork: [`Frame`]s and the bytes they are made of, [`Payload`]s in three encodings, names and
 //! [`Pattern`]s, [`CallError`]s with stable codes, and every bound of every crate ([`limits`]).
 //!
-//! There is no runtime, no clock and no socket in here: bytes come in, values go out, and the other way round. Decisions
-//! and waiting are the business of `meshwork-actors`; users import `meshwork`.
+//! This crate has no runtime, no clock and no socket: it turns bytes into values and values into bytes. Decisions and waiting are the
+//! business of `meshwork-actors`; users import `meshwork`.
 #![deny(missing_docs)]
 
 mod codec;

@@ -1,56 +1,56 @@
-//! Every bound of every crate, with its reason: all that can grow has a name here. Bounds that a user may move are the defaults
-//! of a builder method or a flag; the others are promises of the protocol.
+//! Every bound of every crate, with its reason: each queue, table and length that can grow has a name here. Bounds that a user may
+//! change are the defaults of a builder method or a flag; the rest are promises of the protocol.
 
 use std::time::Duration;
 
-/// The version of the native protocol that this crate speaks. A master refuses a [`Bind`](crate::Bind) of another one.
+/// The version of the native protocol that this crate speaks. A master refuses a [`Bind`](crate::Bind) of another version.
 pub const PROTOCOL_VERSION: u16 = 1;
 
 /// The longest frame, in bytes, its length prefix not counted: large enough for a document, small enough that 64 of them in
 /// flight fit into a small machine.
 pub const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
 
-/// The longest frame of a connection that is not bound yet, in bytes: a peer that has not been checked may make us hold no more.
+/// The longest frame of a connection that is not bound yet, in bytes: the memory that a peer which has not been checked may take.
 /// A `Bind` with 10,000 actions fits.
 pub const BIND_FRAME_LEN_MAX: usize = 1024 * 1024;
 
-/// The bytes before a frame that tell its length.
+/// The length of the prefix that tells the length of a frame, in bytes.
 pub const LENGTH_PREFIX_LEN: usize = 4;
 
-/// The part of a frame that is kept for its head, in bytes. A payload that leaves no room for it does not fit.
+/// The part of a frame that is kept for its head, in bytes. A payload that leaves less room is refused.
 pub const HEAD_RESERVE_LEN: usize = 64 * 1024;
 
-/// How many elements all lists in one head may have together: an empty one takes a byte or three, and 120 when it has been
-/// read, so that a frame of nothing else would make us hold forty times its length. The maker of a list that may be longer,
-/// such as the nodes of every action, splits or cuts it.
+/// How many elements all lists in one head may have together: an empty element takes one to three bytes, and 120 when it has been
+/// read, so a frame of such elements would take forty times its length in memory. The sender of a list that may be longer, such as
+/// the nodes of every action, splits or cuts the list.
 pub const HEAD_ELEMENTS_MAX: usize = 131_072;
 
-/// A payload of this many bytes or more is not copied into an outbox but travels as a shared slice: below, a copy is cheaper
-/// than one more write.
+/// The shortest payload, in bytes, that is not copied into an outbox but travels as a shared slice: a copy of a shorter payload is
+/// cheaper than one more write.
 pub const PAYLOAD_SHARED_LEN_MIN: usize = 16 * 1024;
 
-/// How much a fresh connection reads at once, in bytes. An idle connection holds as much, so it is small.
+/// How much a new connection reads at once, in bytes. Small, since an idle connection holds a buffer of this length.
 pub const READ_BUFFER_LEN_START: usize = 1024;
 
-/// How much a busy connection reads at once, in bytes: several frames of 64 KiB, since the part of one at its end is copied to
-/// where the rest can follow.
+/// How much a busy connection reads at once, in bytes: several frames of 64 KiB, since a frame that is cut at the end of the buffer
+/// is copied to a place where the rest of it fits.
 pub const READ_BUFFER_LEN_MAX: usize = 256 * 1024;
 
-/// How many frames an actor takes in one turn. Then its answers are written, and the far end works on them while the next frames
-/// are read here: two ends that took turns with everything in flight would each wait half of the time. It also
-/// lets the other actors of an arbiter have their turn during a flood.
+/// How many frames an actor takes in one turn. After a turn its answers are written, and the far end works on them while the next
+/// frames are read here: two ends that took turns with everything in flight would each wait half of the time. The bound also lets
+/// the other actors of an arbiter have their turn during a flood.
 pub const BLOCK_FRAMES_MAX: usize = 512;
 
 /// The longest name of an action, a topic, a pattern or a node, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
 
-/// The longest error message that crosses the wire, in bytes. Longer ones are cut: an error must always fit into a frame.
+/// The longest error message that crosses the wire, in bytes. A longer message is cut: an error must always fit into a frame.
 pub const ERROR_MESSAGE_LEN_MAX: usize = 4 * 1024;
 
 /// The longest text of credentials in a bind, in bytes: a signed token of the usual kinds fits.
 pub const CREDENTIALS_LEN_MAX: usize = 16 * 1024;
 
-/// How many segments a topic or a pattern may have: each costs a step when an event is matched.
+/// How many segments a topic or a pattern may have: each segment costs a step when an event is matched.
 pub const SEGMENTS_MAX: usize = 32;
 
 /// How many actions one node may offer.
@@ -62,60 +62,59 @@ pub const PATTERNS_PER_NODE_MAX: usize = 131_072;
 /// How many actions one frame may carry: a longer list travels as several frames.
 pub const ACTIONS_PER_FRAME_MAX: usize = 1_024;
 
-/// How many descriptions a `describe` answers with at most: with their shapes they must fit into one frame.
+/// How many descriptions the answer to a `describe` may have: with their shapes they must fit into one frame.
 pub const DESCRIBED_MAX: usize = 10_000;
 
 /// How many functions may travel as arguments of one request.
 pub const CALLBACKS_PER_REQUEST_MAX: usize = 64;
 
-/// How many functions may be lent over one connection in each direction and not be released: each keeps its closure
-/// alive. The next one is refused where it is passed.
+/// How many functions may be lent over one connection, in each direction, and not be released: each keeps its closure alive. A call
+/// that would pass one more is refused at its sender.
 pub const CALLBACKS_PER_CONNECTION_MAX: usize = 131_072;
 
 /// How many calls may be in flight on one connection, in each direction: twice what a busy gateway has, and it bounds the
-/// callback table. The next one fails at once with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
+/// callback table. A call above the bound fails at once with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
 pub const IN_FLIGHT_MAX: usize = 65_536;
 
-/// How many calls of one node may wait for a lost link to come back. The next one fails at once.
+/// How many calls of one node may wait for a lost link to come back. A call above the bound fails at once.
 pub const WAITING_MAX: usize = 4_096;
 
 /// How many bytes may stand in an outbox before events are dropped.
 pub const OUTBOX_LEN_MAX: usize = 16 * 1024 * 1024;
 
-/// How many bytes may stand in an outbox before requests are refused: 1,024 of 64 KiB find room. The bound on
-/// requests in flight holds for them, too.
+/// How many bytes may stand in an outbox before requests are refused: there is room for 1,024 requests of 64 KiB. The bound on
+/// requests in flight holds too.
 pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 
-/// How many bytes may stand in an outbox before a reply is replaced by an `OVERLOADED` error of a few bytes. It bounds how
-/// much a peer that asks and never reads can make us hold.
+/// How many bytes may stand in an outbox before a reply is replaced by an `OVERLOADED` error of a few bytes. It bounds the memory
+/// that a peer which sends requests and never reads can take.
 pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 
-/// How many bytes may stand in an outbox before its link is given up: even the errors that replace replies gather there when a peer asks on
-/// and never reads.
+/// How many bytes may stand in an outbox before its link is given up: even the errors that replace replies pile up when a peer goes
+/// on sending requests and never reads.
 pub const OUTBOX_OVERFULL_LEN: usize = OUTBOX_REPLY_LEN_MAX + 1024 * 1024;
 
-/// How many events may be handed to one subscriber and not be handled yet. The next one is dropped and counted.
+/// How many events may be handed to one subscriber and not be handled yet. An event above the bound is dropped and counted.
 pub const EVENTS_PENDING_MAX: usize = 16_384;
 
-/// How many response actors are kept for the next calls: a burst of calls in flight beyond it makes more and lets them go.
+/// How many response actors a node keeps for the next calls. A burst that needs more makes more actors, and drops them afterwards.
 pub const RESPONSE_POOL_MAX: usize = 4_096;
 
-/// How many routes a session remembers. A route that does not fit is looked up again.
+/// How many routes a session caches. A full cache is emptied, and its routes are looked up at the registry again.
 pub const ROUTE_CACHE_MAX: usize = 16_384;
 
-/// How many connections may be accepted and not bound yet. The next one is closed at once.
+/// How many connections may be accepted and not bound yet. A connection above the bound is closed at once.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
 
-/// How deep a payload may be nested, each `Some` and each newtype counted: deeper ones would let a few bytes overflow the
-/// stack.
+/// How deep a payload may be nested, each `Some` and each newtype counted: without a bound, a few bytes could overflow the stack.
 pub const DEPTH_MAX: usize = 128;
 
-/// How many elements that take no bytes (such as `()`) one payload may hold: they are the only ones that a short payload
-/// could claim by the million.
+/// How many elements that take no bytes (such as `()`) one payload may hold: of no other elements could a short payload claim
+/// millions.
 pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
 
-/// How long a thread stays awake for the next frame when nobody says otherwise: not at all. Where calls come by chance, a thread that
-/// waits for them takes several times the processor time for the same latency.
+/// How long a thread stays awake for the next frame by default: not at all. Where calls come by chance, a thread that polls for them
+/// takes several times the processor time for the same latency.
 pub const BUSY_POLL_WITHIN: Duration = Duration::ZERO;
 
 /// The longest that a thread may be told to stay awake in vain.
@@ -124,27 +123,28 @@ pub const BUSY_POLL_WITHIN_MAX: Duration = Duration::from_millis(10);
 /// The shortest time between two news of nodes that came and went: all news in between travel together.
 pub const NEWS_EVERY: Duration = Duration::from_millis(10);
 
-/// How much longer for each node that is told: telling one costs some microseconds, so a crowd that comes at once takes a part of
-/// the master's time that does not grow with it.
+/// How much longer than [`NEWS_EVERY`] the time between two news is, for each node that is told: telling a node costs some
+/// microseconds, so the part of the master's time that news take does not grow with the number of nodes.
 pub const NEWS_EVERY_PER_NODE: Duration = Duration::from_micros(100);
 
 /// How long a branch waits for a link to be opened.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a connection has to bind.
+/// How long a connection may take to bind.
 pub const BIND_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long a call may take when its caller says nothing.
+/// The default deadline of a call.
 pub const CALL_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a call may take that comes from a protocol which knows no deadlines.
+/// The deadline of a call from a program whose protocol knows no deadlines.
 pub const FOREIGN_CALL_WITHIN: Duration = Duration::from_secs(60);
 
-/// How many bytes may wait to be written to a foreign connection before it is heard no more: a peer that asks must read the answers.
+/// How many bytes may wait to be written to a foreign program before reading from it pauses: a program that sends requests must read
+/// the answers.
 pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
 
-/// How many bytes may wait for a server that a bridge or a branch dialled before it is given up: it is heard even while it does not read,
-/// since it may wait for us as we wait for it.
+/// How many bytes may wait to be written to a foreign server, which a bridge or a branch dialled, before its connection is given up.
+/// Reading from such a server never pauses, since both ends might then wait for each other.
 pub const FOREIGN_OUT_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
 
 /// How long a TCP connection is silent before the operating system asks whether the other end is there, and how often it asks again.
@@ -152,25 +152,26 @@ pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// See [`KEEPALIVE_AFTER`].
 pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a branch that hears nothing says something. Both ends give a link up after [`HEARTBEATS_MISSED_MAX`] of them.
+/// How often a branch sends a heartbeat, by default. Both ends give up a link that stays silent for [`HEARTBEATS_MISSED_MAX`]
+/// heartbeats.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
-/// The shortest heartbeat: below it, a busy machine would lose links that are well.
+/// The shortest heartbeat: with a shorter one, a busy machine would give up links that work.
 pub const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
 
-/// How many heartbeats a link may stay silent.
+/// For how many heartbeats a link may stay silent before it is given up.
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 
-/// How long a branch waits before it binds again for the first time, before jitter.
+/// The shortest wait of a branch before it binds again, without jitter: the first wait after a link was lost.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 
-/// How long a branch waits at most before it binds again, before jitter: node-mesh waits 3 s each time.
+/// The longest wait of a branch before it binds again, without jitter: node-mesh waits 3 s each time.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
-/// How long the last frames of a connection that we close may take to leave.
+/// How long the last frames of a connection that this end closes may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a drain takes at most, unless its caller says otherwise.
+/// How long a drain takes at most, by default.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 const _: () = assert!(BIND_FRAME_LEN_MAX <= FRAME_LEN_MAX);

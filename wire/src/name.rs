@@ -6,22 +6,22 @@ use bytestring::ByteString;
 /// Why a text is no name. The message describes a name that would be one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NameError {
-    /// It is empty.
+    /// The text is empty.
     #[error("a name must not be empty")]
     Empty,
-    /// It is longer than [`NAME_LEN_MAX`] bytes.
+    /// The text is longer than [`NAME_LEN_MAX`] bytes.
     #[error("a name of {0} bytes is too long: {NAME_LEN_MAX} is the most")]
     TooLong(usize),
-    /// It holds a character that no terminal or log could show.
+    /// The text holds a control character, which no terminal or log could show.
     #[error("{0:?} holds a control character")]
     Control(String),
-    /// It has an empty segment: it begins or ends with `/`, or has `//` in it.
+    /// The text has an empty segment: it begins or ends with `/`, or has `//` in it.
     #[error("{0:?} has an empty segment: write a/b, without a slash at either end")]
     EmptySegment(String),
-    /// It has more than [`SEGMENTS_MAX`] segments.
+    /// The text has more than [`SEGMENTS_MAX`] segments.
     #[error("{0:?} has more than {SEGMENTS_MAX} segments")]
     TooManySegments(String),
-    /// It holds a `*`, which only patterns may.
+    /// The text holds a `*`, which only patterns may.
     #[error("{0:?} holds a *: only a pattern may")]
     Wildcard(String),
 }
@@ -71,7 +71,7 @@ pub fn is_everything_below(action: &str) -> bool {
     action.ends_with(EVERYTHING_BELOW)
 }
 
-/// The actions that would stand for this one, among others: the nearest first.
+/// The actions that stand for everything below some prefix of this action: the longest prefix first.
 pub fn everything_above(action: &str) -> impl Iterator<Item = ByteString> {
     action.rmatch_indices('/').map(|(at, _)| everything_below(&action[..at]))
 }

@@ -21,7 +21,7 @@ pub struct Pattern(ByteString);
 /// Why a text is no pattern. The message describes a pattern that would be one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PatternError {
-    /// It breaks a rule of every name.
+    /// The text breaks a rule of every name.
     #[error(transparent)]
     Name(#[from] NameError),
     /// A `*` is only a part of a segment.
@@ -71,13 +71,13 @@ impl Pattern {
         self.0.split('/')
     }
 
-    /// Whether it stands for one topic only.
+    /// Whether the pattern stands for one topic only.
     #[must_use]
     pub fn is_literal(&self) -> bool {
         !self.0.contains('*')
     }
 
-    /// Whether it matches this topic. The cost grows with the number of segments; nothing is allocated.
+    /// Whether the pattern matches a topic. The cost grows with the number of segments; nothing is allocated.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
         let mut topic = topic.split('/');

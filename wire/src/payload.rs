@@ -1,8 +1,9 @@
-//! A user's bytes, and all that they may hold. Functions travel beside the bytes; a call of one takes a payload and ends with a payload
-//! or with an error, which may hold a payload in turn: each of these is part of the others, so they stand in one file.
+//! [`Payload`], [`Function`] and [`CallError`], in one file since each is part of the others: a payload is a user's bytes with the
+//! functions that travel beside them, a call of a function takes a payload and ends with a payload or an error, and an error may hold
+//! a payload.
 //!
-//! Bytes are written and read in `value.rs`; how functions get out of a value and into one is the business of `function.rs`. Whether
-//! a function is a closure or a way to one is that of `meshwork-actors` and `meshwork`.
+//! Bytes are written and read in `value.rs`; `function.rs` takes functions out of a value that is written, and puts them into a value
+//! that is read. Whether a function is a closure or calls over a link is the business of `meshwork` and `meshwork-actors`.
 
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate, cut_len};
@@ -27,7 +28,7 @@ pub struct Payload {
     pub callbacks: Callbacks,
 }
 
-/// A [`Payload`] that is read where it stands.
+/// A borrowed [`Payload`], read without a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct PayloadRef<'a> {
     /// How the bytes were written.
@@ -42,30 +43,30 @@ pub struct PayloadRef<'a> {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Callbacks(Option<Arc<[Passed]>>);
 
-/// A function on its way.
+/// A function in a payload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Passed {
-    /// At hand: it can be called.
+    /// A function that this process can call.
     Here(Function),
-    /// As it stands in a frame: the number that its lender drew.
+    /// A function as it stands in a frame: the number that its lender drew.
     Lent(CallbackId),
 }
 
-/// A function. Clones share it; it ends with the last of them.
+/// A handle on a function. Clones are handles on one function; it ends with its last handle.
 #[derive(Clone)]
 pub struct Function(Arc<dyn Callable>);
 
 /// The body of a function. It may be called from any thread, any number of times, and several times at once.
 pub trait Callable: Send + Sync + 'static {
-    /// Calls it. The caller drops the future when it waits no more, which may be at any time.
+    /// Calls the function. The caller drops the future when it waits no more, which may be at any time.
     fn invoke(&self, invocation: Invocation) -> Invoked;
 
-    /// The encoding that its arguments are written in: the one that its lender reads.
+    /// The encoding for the arguments of a call: the encoding that the lender reads.
     fn encoding(&self) -> Encoding {
         Encoding::Bincode
     }
 
-    /// Itself, where the node that lends it on wants to know what it is. A function that came over a link says so.
+    /// The body itself, for a node that lends the function on: it can tell a function that came over a link. Default: none.
     fn as_any(&self) -> Option<&dyn Any> {
         None
     }
@@ -88,16 +89,16 @@ pub enum Wants {
     /// The result.
     #[default]
     Result,
-    /// Only the end: the result is `()`. A function of another protocol that tells no result is over when it has been called.
+    /// Only the end: the result is `()`. The call of a function in a protocol that tells no result ends when it has been sent.
     End,
-    /// Nothing: not even whether it was called.
+    /// Nothing: not even whether the function was called.
     Nothing,
 }
 
 /// The outcome of a call of a function, to be awaited.
 pub type Invoked = Pin<Box<dyn Future<Output = Result<Payload, CallError>> + Send>>;
 
-/// Why a call failed. One pointer wide, so that a `Result` of it stays small.
+/// Why a call failed. One pointer wide, so that a `Result` with this error stays small.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CallError(Box<Parts>);
 
@@ -111,19 +112,19 @@ struct Parts {
 }
 
 impl Payload {
-    /// Bytes that were written elsewhere.
+    /// A payload of bytes that are encoded already, without functions.
     #[must_use]
     pub fn new(encoding: Encoding, bytes: impl Into<Bytes>) -> Self {
         Self { encoding, bytes: bytes.into(), callbacks: Callbacks::none() }
     }
 
-    /// How many bytes it takes in a frame, the head not counted.
+    /// How many bytes the payload takes in a frame, the head not counted.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether it has no bytes, as that of a `()` in bincode.
+    /// Whether the payload has no bytes, as a `()` in bincode.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -155,21 +156,21 @@ impl Callbacks {
         self.0.as_deref().unwrap_or_default().iter()
     }
 
-    /// How many there are.
+    /// How many functions there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.as_deref().map_or(0, <[_]>::len)
     }
 
-    /// Whether there are none.
+    /// Whether there are no functions.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// The numbers under which they are lent, as a frame carries them. A function that is not lent has the number that is never
-    /// drawn, so that a call of it fails.
+    /// The numbers under which the functions are lent, as a frame carries them. A function that is not lent has a number that is
+    /// never drawn, so that a call of it fails.
     #[must_use]
     pub fn ids(&self) -> Vec<CallbackId> {
         let id = |passed: &Passed| match passed {
@@ -207,18 +208,18 @@ impl Function {
         Self(Arc::new(callable))
     }
 
-    /// Calls it.
+    /// Calls the function.
     pub fn invoke(&self, invocation: Invocation) -> Invoked {
         self.0.invoke(invocation)
     }
 
-    /// The encoding that its arguments are written in.
+    /// The encoding for the arguments of a call.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         self.0.encoding()
     }
 
-    /// What it is, if it says so: see [`Callable::as_any`].
+    /// The body of the function, if it shows itself: see [`Callable::as_any`].
     #[must_use]
     pub fn as_any(&self) -> Option<&dyn Any> {
         self.0.as_any()
@@ -240,7 +241,7 @@ impl fmt::Debug for Function {
 }
 
 impl CallError {
-    /// An error of meshwork's own: its name is the code's. A message longer than
+    /// An error of meshwork itself, with the name of its code. A message longer than
     /// [`ERROR_MESSAGE_LEN_MAX`](crate::limits::ERROR_MESSAGE_LEN_MAX) is cut.
     #[must_use]
     pub fn new(code: Code, fate: Fate, message: impl Into<ByteString>) -> Self {
@@ -248,7 +249,7 @@ impl CallError {
         Self::named(code, fate, name, message)
     }
 
-    /// An error with a name of the application's. Name and message are cut to
+    /// An error with a name of the application. Name and message are cut to
     /// [`ERROR_MESSAGE_LEN_MAX`](crate::limits::ERROR_MESSAGE_LEN_MAX).
     #[must_use]
     pub fn named(
@@ -261,14 +262,14 @@ impl CallError {
         Self(Box::new(Parts { code, fate, name, message, data: None }))
     }
 
-    /// This error with data of the application's.
+    /// Sets data of the application.
     #[must_use]
     pub fn with_data(mut self, data: Payload) -> Self {
         self.0.data = Some(data);
         self
     }
 
-    /// This error with another fate, as where the error of one call becomes the outcome of another.
+    /// Sets another fate, where the error of one call becomes the outcome of another call.
     #[must_use]
     pub fn with_fate(mut self, fate: Fate) -> Self {
         self.0.fate = fate;
@@ -287,7 +288,7 @@ impl CallError {
         self.0.fate
     }
 
-    /// The name: the code's, or the application's.
+    /// The name of the code, or a name of the application.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
@@ -299,7 +300,7 @@ impl CallError {
         &self.0.message
     }
 
-    /// The application's data.
+    /// The data of the application.
     #[must_use]
     pub fn data(&self) -> Option<&Payload> {
         self.0.data.as_ref()

@@ -1,5 +1,5 @@
-//! A user's values and the codecs that write and read them. This is the one file that names bincode, rmp-serde and serde_json:
-//! another codec would be added here. The heads of frames are bincode too and are read and written here.
+//! The codecs that write and read a user's values. This is the only file that names bincode, rmp-serde and serde_json: another
+//! codec would be added here. The heads of frames are bincode too and are read and written here.
 
 mod any;
 mod bounded;
@@ -22,7 +22,7 @@ use std::{cell::Cell, io};
 pub struct EncodeError {
     /// The encoding that was asked for.
     pub encoding: Encoding,
-    /// The sentence of the codec.
+    /// The codec's reason.
     pub reason: String,
 }
 
@@ -34,7 +34,7 @@ pub struct DecodeError {
     pub encoding: Encoding,
     /// The type that was expected.
     pub expected: &'static str,
-    /// The sentence of the codec.
+    /// The codec's reason.
     pub reason: String,
 }
 
@@ -51,19 +51,20 @@ impl From<DecodeError> for CallError {
 }
 
 thread_local! {
-    /// Payloads that are not small are written one behind the other into one buffer and share it, so that one costs no allocation.
+    /// The buffer that payloads which are not small share: they are written into it one after another, so that most cost no
+    /// allocation.
     static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
-/// How much of the shared buffer is made at once. A payload in it that is kept keeps this much, or twice that when it made the
-/// buffer grow.
+/// How much of the shared buffer is allocated at once, in bytes. A payload that is kept keeps this much memory, or twice as much if
+/// it made the buffer grow.
 const SCRATCH_LEN: usize = 4 * 1024;
 
-/// Payloads of at most this many bytes are small: they are gathered on the stack and share no buffer.
+/// Payloads of at most this many bytes are small: they are written on the stack and do not use the shared buffer.
 pub const SMALL_VALUE_LEN_MAX: usize = 64;
 
 impl Payload {
-    /// Writes a value. Costs a pass over the value, and one allocation if it is small; larger ones share a buffer.
+    /// Writes a value. Costs a pass over the value, and one allocation if the payload is small; larger payloads share a buffer.
     ///
     /// # Errors
     ///
@@ -74,8 +75,8 @@ impl Payload {
         Ok(Self { encoding, bytes: writer.finish(), callbacks })
     }
 
-    /// Writes a value, as [`Payload::encode`] does. One of at most 64 bytes without functions becomes no payload: its bytes are handed to
-    /// `small`, which spares the allocation.
+    /// Writes a value, as [`Payload::encode`] does. A value of at most 64 bytes without functions becomes no payload: its bytes are handed
+    /// to `small`, which spares the allocation.
     ///
     /// # Errors
     ///
@@ -96,8 +97,8 @@ impl Payload {
         }
     }
 
-    /// As [`Payload::encode_unless_small`]; `small` gets all the room that the bytes stand in, and how many they are, so that it may copy the room
-    /// without a look at their number.
+    /// As [`Payload::encode_unless_small`], but `small` gets the whole array that the bytes stand in and their number. A copy of the
+    /// whole array is cheaper than a copy of a variable length.
     ///
     /// # Errors
     ///
@@ -116,7 +117,7 @@ impl Payload {
         Ok(Some(Self { encoding, bytes: writer.finish(), callbacks }))
     }
 
-    /// Reads the value, all of it: bytes left over are an error. Nesting and claimed lengths are bounded.
+    /// Reads the value. Bytes left over are an error. Nesting and claimed lengths are bounded.
     ///
     /// # Errors
     ///
@@ -130,17 +131,17 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`PayloadRef::decode_arguments`].
     pub fn decode_arguments<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         PayloadRef::from(self).decode_arguments()
     }
 
-    /// The value in another encoding. Both must describe themselves: bincode cannot be read without its type. Byte strings, which
-    /// JSON has not, become lists of numbers, and floats that are no number become null.
+    /// The value in another encoding. Both encodings must describe themselves: bincode cannot be read without its type. In JSON, byte
+    /// strings become lists of numbers, and floats that are no number become null.
     ///
     /// # Errors
     ///
-    /// When the bytes are not of their encoding, or the other encoding has no form for the value.
+    /// When the bytes are not of their encoding, or the wanted encoding has no form for the value.
     pub fn transcode(&self, encoding: Encoding) -> Result<Self, CallError> {
         if encoding == self.encoding {
             return Ok(self.clone());
@@ -157,7 +158,7 @@ impl Payload {
 }
 
 impl PayloadRef<'_> {
-    /// Reads the value, all of it: bytes left over are an error. Nesting and claimed lengths are bounded.
+    /// Reads the value. Bytes left over are an error. Nesting and claimed lengths are bounded.
     ///
     /// # Errors
     ///
@@ -168,12 +169,12 @@ impl PayloadRef<'_> {
         callbacks.hand_out(|| read(encoding, bytes)).map_err(|reason| not_read::<T>(encoding, reason))
     }
 
-    /// Reads the arguments of a call. Callers that write lists of arguments send one even if there is one argument, or none: where
-    /// a list is not expected, its only element is read, and an empty list is read as nothing.
+    /// Reads the arguments of a call. Callers that write lists of arguments send a list even for one argument or none: where `T` is
+    /// no list, the only element of the list is read, and an empty list is read as nil.
     ///
     /// # Errors
     ///
-    /// When neither the bytes nor such an element are a `T`.
+    /// When neither the bytes nor the only element of a list are a `T`.
     #[inline]
     pub fn decode_arguments<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
         self.decode().or_else(|error| self.decode_only_argument(error))
@@ -187,7 +188,7 @@ impl PayloadRef<'_> {
         }
     }
 
-    /// The only element of a list.
+    /// The only element of a list; nil for an empty list.
     fn only_argument(self) -> Option<Self> {
         let bytes = match self.encoding {
             Encoding::Bincode => return None,
@@ -211,13 +212,13 @@ impl PayloadRef<'_> {
 
 #[cold]
 fn not_read<T>(encoding: Encoding, mut reason: String) -> DecodeError {
-    // Codecs quote the text that they do not understand, however long it is.
+    // Codecs quote text that they cannot read, however long it is.
     reason.truncate(cut_len(&reason));
     reason.shrink_to_fit();
     DecodeError { encoding, expected: std::any::type_name::<T>(), reason }
 }
 
-/// A value that is written, and its functions.
+/// Writes a value, and notes its functions.
 #[inline]
 fn written<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<(Writer, Callbacks), EncodeError> {
     let mut writer = Writer::default();
@@ -225,7 +226,7 @@ fn written<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<(Writ
     match written.and(callbacks) {
         Ok(callbacks) => Ok((writer, callbacks)),
         Err(reason) => {
-            // The buffer is used again.
+            // Gives the shared buffer back.
             writer.finish();
             Err(EncodeError { encoding, reason })
         }
@@ -245,12 +246,12 @@ fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, writer: &mut Writ
     }
 }
 
-/// A payload in the making. Codecs write byte after byte, so they are gathered before they go into the buffer, which a small
-/// payload does not need at all.
+/// A payload that is being written. Codecs write byte after byte, so bytes are gathered in an array before they go into the shared
+/// buffer. A small payload needs no buffer.
 struct Writer {
     gathered: [u8; SMALL_VALUE_LEN_MAX],
     len: usize,
-    /// The bytes that were gathered before.
+    /// The shared buffer with the first bytes of the payload; none for a small payload.
     buffer: Option<BytesMut>,
 }
 
@@ -274,8 +275,8 @@ impl Writer {
     #[inline(never)]
     fn spill(&mut self, bytes: &[u8]) {
         let buffer = self.buffer.get_or_insert_with(|| {
-            // Taken, not borrowed: a `Serialize` that itself encodes a payload finds an empty buffer instead of a panic.
-            // It is gone when the thread ends: a payload that is written then has a buffer of its own.
+            // Taken, not borrowed: a `Serialize` that itself encodes a payload finds an empty buffer instead of a panic. While
+            // the thread ends, the shared buffer may be gone: a payload that is written then has a buffer of its own.
             let mut buffer = SCRATCH.try_with(Cell::take).unwrap_or_default();
             buffer.reserve(SCRATCH_LEN / 8);
             if buffer.capacity() < SCRATCH_LEN / 4 {
@@ -302,7 +303,7 @@ impl Writer {
         };
         buffer.extend_from_slice(gathered);
         let bytes = buffer.split().freeze();
-        // The rest of a buffer that grew is part of a long allocation, which the next payload would keep.
+        // A buffer that grew is not shared on: the next payload would keep the whole long allocation.
         if bytes.len() <= SCRATCH_LEN {
             _ = SCRATCH.try_with(|scratch| scratch.set(buffer));
         }
@@ -338,14 +339,14 @@ impl io::Write for Writer {
 
 #[inline]
 fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, String> {
-    // The self-describing encodings need bounds too: they ask a type that holds nothing but itself, in newtypes and options, again
-    // and again for one byte.
+    // The self-describing encodings need bounds too: a type that holds only itself, in newtypes and options, recurses without reading
+    // a byte.
     let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     let again = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     match encoding {
         Encoding::Bincode => read_bincode(bytes, &bounds),
         Encoding::MessagePack => read_packed(bytes, &bounds).or_else(|error| {
-            // A type that knows no byte strings, as types written for JSON do, takes them as lists of numbers.
+            // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers.
             let as_lists = bounds.met_bytes().then(|| read_packed(bytes, &again().with_bytes_as_lists()));
             as_lists.and_then(Result::ok).ok_or(error)
         }),
@@ -356,8 +357,8 @@ fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, Stri
     }
 }
 
-/// Texts of JavaScript may hold halves of characters, which no other text can: as Node.js itself does when it writes them as bytes, each
-/// becomes U+FFFD. None if there are none.
+/// Replaces each half of a character in JSON by U+FFFD, as Node.js does when it writes text as bytes. A text of JavaScript may hold
+/// such halves, lone surrogates; Rust's text cannot. None if the JSON holds no such half.
 pub(crate) fn mend_json(json: &[u8]) -> Option<Vec<u8>> {
     let escaped = |at: usize| {
         let digits = json.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
@@ -384,8 +385,7 @@ fn read_packed<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> R
     reader.set_max_depth(DEPTH_MAX);
     let value =
         bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
-    // It does not tell where it ended, only that it finds no byte more: any byte would be a marker to a `bool`, or another
-    // error.
+    // The codec does not tell where the value ended. One more read tells: only without a byte left can it not read a marker.
     match bool::deserialize(&mut reader) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err("bytes are left over".to_owned()),
@@ -420,21 +420,22 @@ fn check_all_read(read: usize, len: usize) -> Result<(), String> {
 
 /// Writes the head of a frame.
 ///
-/// It cannot fail: heads hold nothing but numbers, text and lists of known length, and the buffer grows.
+/// Cannot fail: heads hold only numbers, text and lists of known length, and the buffer grows.
 pub(crate) fn write_head<T: Serialize>(head: &T, buffer: &mut BytesMut) {
     bincode::serde::encode_into_std_write(head, &mut buffer.writer(), bincode::config::standard())
         .expect("a head has only shapes that bincode writes");
 }
 
-/// Reads the head of a frame; gives it and its length.
+/// Reads the head of a frame; gives the head and its length in bytes.
 pub(crate) fn read_head<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<(T, usize), String> {
-    // Not bounded as a whole, which costs a request 30 ns, one sixth of its reading. Its parts that own memory are.
+    // The head is not read through `Bounded` as a whole: that costs a request 30 ns, one sixth of its reading. The parts of a head
+    // that own memory are, by `read_bounded`.
     let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
     bincode::serde::borrow_decode_from_slice(bytes, config).map_err(|error| error.to_string())
 }
 
-/// Reads a part of a head that owns a text or a list. Plain bincode makes room for a text before it looks whether the text is
-/// there, and serde for a list of as many elements as there are, however much larger than their bytes they are.
+/// Reads a part of a head that owns a text or a list, within bounds. Without them, bincode makes room for a text before it looks
+/// whether its bytes are there, and serde makes room for all elements of a list, which may take far more memory than their bytes.
 pub(crate) fn read_bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<T, D::Error> {
     let bounds = bounded::Bounds::new(DEPTH_MAX, HEAD_ELEMENTS_MAX);
     bounded::BoundedSeed::new(&bounds).deserialize(reader)
@@ -446,7 +447,7 @@ mod tests {
     use serde::{Serializer, ser::Error};
     use std::{cell::RefCell, sync::mpsc, thread};
 
-    /// A value that is itself written as a payload while it is written.
+    /// A value whose `Serialize` writes a payload of its own.
     struct Letter(&'static str);
 
     impl Serialize for Letter {
@@ -482,7 +483,7 @@ mod tests {
         }
     }
 
-    /// Says goodbye when its thread ends.
+    /// Writes a payload when its thread ends.
     struct Farewell(mpsc::Sender<bool>);
 
     impl Drop for Farewell {

@@ -1,4 +1,4 @@
-//! The memory that strangers may make us allocate, counted. The counter replaces the allocator of this binary and counts per thread; a
+//! The memory that a stranger's bytes may cause to be allocated, counted. The counter replaces the allocator of this binary and counts per thread; a
 //! buffer that grows counts twice while it is copied, so that no figure here is too small.
 
 use allocation_counter::{AllocationInfo, measure};
@@ -87,7 +87,7 @@ fn a_head_that_lies_about_a_list_costs_little() {
     }
 }
 
-/// Eighteen bytes before the bind made us clear 16 MiB, for a name that was not there.
+/// Eighteen bytes before the bind once made the reader clear 16 MiB, for a name that was not there.
 #[test]
 fn a_head_that_lies_about_a_text_costs_nothing() {
     let texts: [&[u8]; 7] =
@@ -101,7 +101,7 @@ fn a_head_that_lies_about_a_text_costs_nothing() {
     }
 }
 
-/// They became half a gigabyte: an element takes a byte or three of the frame, and 32 to 120 once it has been read.
+/// Such a frame once became half a gigabyte: an element takes one to three bytes of the frame, and 32 to 120 when it has been read.
 #[test]
 fn the_longest_frames_of_the_shortest_elements_cost_less_than_a_frame() {
     let many = |head: &[u8], element: &[u8]| {
@@ -129,7 +129,8 @@ fn the_longest_frames_of_the_shortest_elements_cost_less_than_a_frame() {
 
 #[test]
 fn as_many_elements_as_a_head_may_have_cost_less_than_two_frames() {
-    // The largest in memory, descriptions of nothing, and as many as are allowed. The second frame is the growing list.
+    // Empty descriptions, the largest elements in memory, as many as are allowed. The list is copied while it grows, and counts twice
+    // then.
     let elements = [0, 0, 0].repeat(HEAD_ELEMENTS_MAX);
     let (cost, read) = decoding([&[8, 1][..], &long(HEAD_ELEMENTS_MAX as u64), &elements].concat());
     assert!(read.is_ok());
@@ -227,7 +228,7 @@ fn a_small_payload_takes_one_allocation_of_its_length_and_a_larger_one_shares() 
     }
 }
 
-/// The rest of the buffer that a large payload had made was kept, and the next small payload kept all of it.
+/// The rest of the buffer of a large payload was once kept, and the next small payload kept all of that buffer.
 #[test]
 fn a_large_payload_leaves_nothing_behind() {
     let large = vec![0x55_u8; 3_000_000];
@@ -243,7 +244,7 @@ fn a_large_payload_leaves_nothing_behind() {
     }
 }
 
-/// A value that cannot be written, after much that can.
+/// A value whose first part can be written, and whose second part cannot.
 #[derive(Serialize)]
 struct Unwritable<'a>(&'a [u8], HashMap<(u8, u8), u8>);
 

@@ -58,11 +58,11 @@ struct Shapes {
     address: std::net::SocketAddr,
 }
 
-/// Each node is two levels: the newtype and the `Some`.
+/// A list whose nodes are two levels each: the newtype and the `Some`.
 #[derive(PartialEq, Debug, Serialize, Deserialize)]
 struct List(Option<Box<List>>);
 
-/// Each node is one level, and each branch one more for its sequence.
+/// A tree whose nodes are one level each, with one more level for the sequence in a branch.
 #[derive(PartialEq, Debug, Serialize, Deserialize)]
 enum Tree {
     Leaf,
@@ -86,7 +86,7 @@ fn assert_refused<T: DeserializeOwned + fmt::Debug>(payload: &Payload, reason: &
     assert!(format!("{refused:?}").contains(reason), "{refused:?} does not say: {reason}");
 }
 
-/// Nothing but the length of a sequence or a text: it is written like a number.
+/// The length of a sequence or a text without its elements: a length is written like a number.
 fn claim(len: u64) -> Payload {
     encode(&len)
 }
@@ -160,11 +160,11 @@ fn every_shape_comes_back_unchanged() {
     assert_unchanged(String::from("alone"));
 }
 
-/// The codec cleared 16 MiB for a text of that length before it saw that there was none: a millisecond for five bytes. Bytes that a
-/// type wants to own are copied when they are there.
+/// The codec once cleared 16 MiB for a text that claimed this length before it saw that the text was missing: a millisecond for five
+/// bytes. Bytes that a type wants to own are copied when they are there.
 #[test]
 fn owned_text_is_read_as_borrowed_and_owned_bytes_are_a_copy() {
-    /// How long a text was that a visitor was given without a copy, or bytes that it was given as its own.
+    /// The length of the text that a visitor was given without a copy, or of the bytes that it was given to own.
     #[derive(PartialEq, Debug)]
     enum Given {
         Nothing,
@@ -250,8 +250,8 @@ fn a_type_that_contains_itself_without_end_is_an_error_and_no_stack_overflow() {
     assert_refused::<Endless>(&Payload::new(Encoding::Bincode, Vec::new()), &too_deep());
 }
 
-/// JSON and MessagePack have no bytes for a newtype and none for a `Some`, so their readers asked [`List`] for ever what it
-/// makes of one byte: `1` overflowed the stack.
+/// JSON and MessagePack have no bytes for a newtype and none for a `Some`, so their readers once recursed into [`List`] without
+/// reading a byte: `1` overflowed the stack.
 #[test]
 fn a_type_that_takes_no_bytes_for_a_level_is_bounded_in_every_encoding() {
     for encoding in [Encoding::Json, Encoding::MessagePack] {
@@ -300,7 +300,7 @@ fn elements_that_take_no_bytes_are_bounded_in_all_sequences_together() {
 
 #[test]
 fn a_length_that_lies_is_refused_before_anything_is_allocated() {
-    // Any of these would abort the process if it were believed.
+    // Room for any of these claims would abort the process.
     for lie in [u64::from(u32::MAX), 1 << 40, u64::MAX >> 4, u64::MAX] {
         let reason = format!("more than {} elements", claim(lie).bytes.len() + EMPTY_ELEMENTS_MAX);
         assert_refused::<Vec<u64>>(&claim(lie), &reason);

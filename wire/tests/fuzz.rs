@@ -1,5 +1,4 @@
-//! The targets of `cargo fuzz` over the seeds that it starts from: so the targets always compile, and
-//! a seed that was once a crash stays a test.
+//! The targets of `cargo fuzz`, run over their seeds: so the targets always compile, and a seed that was once a crash stays a test.
 
 #[path = "../../fuzz/targets/dialects.rs"]
 mod dialects;
@@ -35,7 +34,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// The seeds of the frames: each golden frame, all of them in one stream, and some that are broken.
+/// The seeds of the frames: each golden frame, all golden frames in one stream, and some broken frames.
 fn frames_seeds() -> Vec<(String, Vec<u8>)> {
     let golden = every_golden();
     let mut all = BytesMut::new();
@@ -58,7 +57,7 @@ fn frames_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// The seeds of the payloads: the byte that chooses the encoding, and a value in it, or none.
+/// The seeds of the payloads: the byte that chooses the encoding, and a value in this encoding, or bytes that are none.
 fn payload_seeds() -> Vec<(String, Vec<u8>)> {
     let json = |text: &str| [b"\x02", text.as_bytes()].concat();
     let seeds: [(&str, Vec<u8>); 18] = [
@@ -97,8 +96,8 @@ fn payload_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// The seeds of other protocols: for each of their ends the byte that chooses it, and the recorded bytes of the original programs; and
-/// some that are broken.
+/// The seeds of other protocols: for each end, the byte that chooses the end, and the recorded bytes of the original programs, whole and
+/// broken.
 fn dialects_seeds() -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     for (number, end) in ENDS.into_iter().enumerate() {
@@ -117,7 +116,7 @@ fn dialects_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// The variable that has the seeds written anew, after a frame was added.
+/// The environment variable that makes the tests write the seeds anew, after a frame was added.
 const WRITE_SEEDS: &str = "MESHWORK_WRITE_SEEDS";
 
 fn assert_kept(target: &str, expected: Vec<(String, Vec<u8>)>) {

@@ -10,8 +10,8 @@ use tokio_util::codec::Decoder;
 const FROZEN: &str =
     "the bytes are the protocol: variants and fields may only be appended, never changed or moved";
 
-/// The number of each variant. It has no wildcard: a new variant does not compile until it is here, and does not pass until
-/// it has a golden frame.
+/// The number of each variant. The match has no wildcard: a new variant does not compile until it is here, and the test does not pass
+/// until the variant has a golden frame.
 fn number(frame: &Frame) -> u8 {
     match frame {
         Frame::Bind(_) => 0,
@@ -108,7 +108,7 @@ fn a_variant_has_the_number_that_it_was_given_first() {
 fn every_variant_has_a_golden_frame() {
     let golden: Vec<u8> = every_golden().iter().map(|golden| golden.bytes()[4]).collect();
     for number in 0..=250 {
-        // An unknown number is refused with how many there are. Any other error, or none, says that it is known.
+        // The error for an unknown number names the number of variants. Any other error, or none, says that the number is known.
         let read = Frame::decode(&Bytes::from(vec![number]));
         let unknown = read.err().is_some_and(|error| error.to_string().contains("expected variant index"));
         assert_ne!(

@@ -1,5 +1,5 @@
-//! The bytes of strangers: frames that are cut or lie, other protocols, noise. All end in errors or frames. How much memory they
-//! may take is in `allocation.rs`.
+//! The bytes of strangers: frames that are cut or lie, other protocols, noise. All end in errors or frames. The memory that they may
+//! take is tested in `allocation.rs`.
 
 mod samples;
 
@@ -169,7 +169,7 @@ fn a_connection_that_is_bound_may_claim_more() {
     assert!(matches!(codec.decode(&mut BytesMut::from(&claim[..])), Ok(None)));
 }
 
-/// They were lost when one read brought both, and not when two did.
+/// Frames before a frame that is too long were once lost if one read brought both.
 #[test]
 fn frames_before_one_that_is_too_long_are_read() {
     let mut stream = BytesMut::new();
@@ -302,7 +302,7 @@ fn a_text_that_claims_more_than_there_is_is_refused() {
     }
 }
 
-/// A frame of 400 KB with empty offers became 14 MB, and one of 16 MB half a gigabyte.
+/// A frame of 400 KB with empty offers once became 14 MB in memory, and a frame of 16 MB half a gigabyte.
 #[test]
 fn the_lists_of_a_head_are_bounded_together() {
     let list = |len: usize| [&[UNREGISTER, 1][..], &long(len.try_into().unwrap()), &vec![0; len]].concat();
@@ -388,7 +388,7 @@ fn an_error_that_says_too_much_is_cut() {
     assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX);
 }
 
-/// The codecs quote the text that they do not understand: one of 1 MB came back as a sentence of 1 MB, ready for the log.
+/// The codecs quote text that they cannot read: a text of 1 MB once came back as an error message of 1 MB, ready for the log.
 #[test]
 fn a_payload_that_cannot_be_read_is_not_quoted_at_length() {
     let text = "ü".repeat(500_000);
@@ -413,7 +413,7 @@ fn a_megabyte_of_noise_ends_in_errors_and_never_in_a_panic() {
         buffer.extend_from_slice(chunk);
         let (_, error) = frames(&mut codec, &mut buffer);
         if error.is_some() {
-            // The link would be closed. The next stranger goes on with the rest.
+            // The link of this stranger would be closed here. The rest of the noise is read as that of the next stranger.
             refused += 1;
             (codec, buffer) = (FrameCodec::unbound(), BytesMut::new());
         }

@@ -1,5 +1,5 @@
-//! Properties of every frame, every payload and every pattern: one that random values refute is shown with the smallest value that
-//! refutes it.
+//! Properties of every frame, every payload and every pattern. A property that random values refute is shown with the smallest value
+//! that refutes it.
 
 use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
@@ -16,7 +16,7 @@ use tokio_util::codec::Decoder;
 const ENCODINGS: [Encoding; 3] = [Encoding::Bincode, Encoding::MessagePack, Encoding::Json];
 
 fn text() -> impl Strategy<Value = ByteString> {
-    // Empty ones, ones of more than one byte a character, and ones whose length needs more than a byte.
+    // Texts that are empty, that have characters of several bytes, and whose length takes more than a byte.
     prop_oneof![8 => "[a-zß/*:€\u{1F600}]{0,12}", 1 => "[a-z]{249,260}"].prop_map(ByteString::from)
 }
 
@@ -179,7 +179,7 @@ fn telling() -> impl Strategy<Value = Frame> {
     ]
 }
 
-/// Everything that serde has a shape for, but floats: JSON reads some of them as their neighbours.
+/// A type with every shape that serde has, but no floats: JSON reads some floats as their neighbours.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 struct Order {
     id: u64,

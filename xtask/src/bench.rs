@@ -1,5 +1,5 @@
-//! The bench, `cargo xtask bench`: sees to it that the peers are there, builds everything in release mode, and runs the
-//! program in `benches/`, which starts them and itself in their turns.
+//! The bench, `cargo xtask bench`: installs the peers that are missing, builds everything in release mode, and runs the program in
+//! `benches/`, which starts meshwork and its peers in turn.
 
 use std::process::{Command, Stdio};
 
@@ -15,7 +15,7 @@ const PROGRAMS: [(&str, &str); 2] = [("nats-server", "nats-server"), ("redis-ser
 /// The peers on Node.js.
 const NODE: &str = "benches/node";
 
-/// Runs the bench with these options, which are its own.
+/// Runs the bench with options of the bench.
 pub(crate) fn run(options: &[String]) -> anyhow::Result<()> {
     let only_asks = options.iter().any(|option| option == "--help" || option == "-h");
     if !only_asks {
@@ -32,7 +32,7 @@ pub(crate) fn run(options: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where cargo has put the program, read from its metadata.
+/// The path of the built program, from the metadata of cargo.
 fn program(metadata: &str) -> anyhow::Result<String> {
     let (_, rest) = metadata.split_once("\"target_directory\":\"").context("cargo names no target folder")?;
     let (folder, _) = rest.split_once('"').context("cargo's metadata is cut")?;

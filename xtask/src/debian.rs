@@ -1,10 +1,10 @@
-//! Programs that come as Debian packages: looked for, and installed when they are not there.
+//! Programs that come as Debian packages: installed when they are missing.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
-/// Sees to it that these programs are there, each with the package that it comes in.
+/// Installs the programs that are missing. Each is listed with its package.
 pub(crate) fn need(programs: &[(&str, &str)]) -> anyhow::Result<()> {
     let missing: Vec<_> = programs
         .iter()
@@ -32,7 +32,7 @@ fn install(packages: &[&str]) -> String {
     )
 }
 
-/// What a program says to `--version`; nothing when it is not there.
+/// The answer of a program to `--version`; none when the program is missing.
 pub(crate) fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -1,7 +1,7 @@
 //! Fuzzing, `cargo xtask fuzz`: every target in `fuzz/`, each for a while, through cargo-fuzz.
 //!
-//! It is no part of the test command: fuzzing finds nothing on most days and never ends by itself. What it finds becomes
-//! a test in the module that it belongs to.
+//! Fuzzing is no part of the test command: on most days it finds nothing, and it never ends by itself. An input that breaks a
+//! target becomes a test in the module of the fault.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
-//! Counting instructions, `cargo xtask instructions`: callgrind counts what the hot paths take, and
-//! `instructions/limits.toml` says what they may.
+//! Counting instructions, `cargo xtask instructions`: callgrind counts the instructions of the hot paths, and
+//! `instructions/limits.toml` has their limits.
 //!
-//! Here it is seen to that valgrind and the runner of gungraun are there; counting and judging is the business of the package
-//! in `instructions/`.
+//! This file installs valgrind and the runner of gungraun where they are missing. The package in `instructions/` counts and
+//! compares.
 
 use crate::debian;
 use crate::step::Step;
@@ -10,9 +10,9 @@ use crate::step::Step;
 /// The library that the benchmarks are linked with asks for a runner of exactly its own version.
 const RUNNER_VERSION: &str = "0.20.0";
 
-/// Counts, and holds the counts against the limits, or records them as the limits.
+/// Counts, and compares the counts with the limits, or records the counts as the limits.
 pub(crate) fn run(record: bool) -> anyhow::Result<()> {
-    // The limits are of this one: another processor has other instructions.
+    // The limits are for x86-64: another processor has other instructions.
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         eprintln!("\n!!! SKIPPED: instructions are counted on x86_64 Linux only.");
         return Ok(());

@@ -1,7 +1,7 @@
 //! The project's own tasks, called as `cargo xtask <task>`.
 //!
-//! [`mod@test`] is the one test command: what passes there may be merged. [`fuzz`] looks for bytes that break the decoders,
-//! for as long as you like. All are lists of [`step`]s, and a step is a command line that you could type yourself.
+//! [`mod@test`] is the one test command: a change that passes it may be merged. [`fuzz`] looks for bytes that break the decoders,
+//! for as long as you like. Every task is a list of [`step`]s, and a step is a command line that you could type yourself.
 
 mod bench;
 mod debian;
@@ -23,16 +23,16 @@ enum Task {
     ///
     /// Installs cargo-deny if it is missing. The output ends with the test runner's own summary.
     Test,
-    /// Measure meshwork beside its peers and print the table and the budgets. What it needs is installed first.
+    /// Measure meshwork beside its peers and print the table and the budgets. Installs missing programs first.
     #[command(disable_help_flag = true)]
     Bench {
-        /// What the bench is told: --quick, --json, --plot DIR, --scale, --rounds N, --seconds S, --only TEXT, --help.
+        /// The options of the bench: --quick, --json, --plot DIR, --scale, --rounds N, --seconds S, --only TEXT, --help.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Count the instructions of the hot paths under callgrind and hold them against their limits.
+    /// Count the instructions of the hot paths under callgrind and compare the counts with their limits.
     Instructions {
-        /// Take what is counted for the limits.
+        /// Record the counts as the new limits.
         #[arg(long)]
         record: bool,
     },
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match run(Task::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not left to the runtime, which adds a backtrace: what failed is a command, not a line of this program.
+            // Printed here, since the runtime would add a backtrace: a command has failed, not a line of this program.
             eprintln!("\nerror: {error:#}");
             ExitCode::FAILURE
         }
@@ -56,8 +56,8 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> anyhow::Result<()> {
-    // Paths and cargo's choice of packages depend on the folder, so every task runs in the same one: that of the project that cargo
-    // runs, which need not be the one that this program was built in when two clones share a target folder.
+    // Paths and cargo's choice of packages depend on the folder, so every task runs in the folder of the project that cargo runs. That
+    // need not be the folder that this program was built in: two clones may share a target folder.
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     std::env::set_current_dir(std::path::Path::new(&xtask).join(".."))?;
     match task {

@@ -1,4 +1,4 @@
-//! A step: one command line, announced, run, timed. It knows nothing of what is tested.
+//! A step: one command line, announced, run, timed. Which command lines make a task is decided elsewhere.
 //!
 //! [`Step::run`] prints the command line as you would type it, so that a step that failed can be repeated by hand.
 
@@ -48,7 +48,7 @@ impl Step {
         Ok(())
     }
 
-    /// Does the same without a word after the command's own last line.
+    /// As [`Step::run`], but prints nothing after the last line of the command.
     pub(crate) fn run_last(&self) -> anyhow::Result<()> {
         eprintln!("\n==> {self}");
         let status = self.status().with_context(|| format!("cannot run {self}"))?;
@@ -60,7 +60,7 @@ impl Step {
         bail!("{why}; repeat this step by hand with\n\n    {self}\n")
     }
 
-    /// What the command prints to stdout; an error if it fails.
+    /// Runs the command and gives its stdout; an error if the command fails.
     pub(crate) fn output(&self) -> anyhow::Result<String> {
         let output = self.command().output().with_context(|| format!("cannot run {self}"))?;
         ensure!(
@@ -72,7 +72,7 @@ impl Step {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs the command to its end, or to its limit: then there is no status.
+    /// Runs the command to its end, or to its time limit; then there is no status.
     fn status(&self) -> io::Result<Option<ExitStatus>> {
         // Without a terminal to read from, a program that asks a question fails at once and does not wait.
         let mut child = self.command().stdin(Stdio::null()).spawn()?;

@@ -1,7 +1,7 @@
 //! The one test command, `cargo xtask test`: cheap checks first, the whole test suite last.
 //!
 //! The first step that fails ends the run. The suite comes last so that the output ends with the runner's own summary.
-//! All steps build with all features, so what one has compiled the next one finds.
+//! All steps build with all features, so each step uses the crates that an earlier step compiled.
 
 use std::io;
 use std::path::Path;
@@ -11,10 +11,10 @@ use anyhow::Context as _;
 
 use crate::step::{Step, cargo_has};
 
-/// An example shows something and ends. One that is still running after this time waits for something that never comes.
+/// How long an example may run. An example that is still running then waits for an event that never comes.
 const EXAMPLE_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Fetching the advisories takes seconds. A connection that hangs is treated as none.
+/// How long fetching the advisories may take: seconds, unless the connection hangs, which counts as no network.
 const ADVISORIES_FETCH_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The original programs of other protocols, which tests drive.
@@ -34,21 +34,21 @@ pub(crate) fn run() -> anyhow::Result<()> {
     suite(cargo_has("nextest")).run_last()
 }
 
-/// The steps that need no looking around first.
+/// The steps that do not depend on the machine.
 fn checks() -> Vec<Step> {
     vec![
         Step::cargo("fmt --all --check"),
-        // The bench and its peers are looked at, but not built for running: that is the business of `cargo xtask bench`.
+        // The bench and its peers are linted, but built only by `cargo xtask bench`.
         Step::cargo("clippy --workspace --all-targets --all-features -- -D warnings"),
-        // Whoever uses the library without its extras builds exactly this.
+        // A user of the library without its features builds exactly this.
         Step::cargo("build --package meshwork --lib --no-default-features"),
         Step::cargo("test --doc --workspace --all-features"),
     ]
 }
 
-/// Runs each example alone. They assert what they show, so an exit code of zero is a passed test.
+/// Runs each example alone. Examples assert what they show, so an exit code of zero is a passed test.
 fn examples() -> anyhow::Result<()> {
-    // Built before, so that the time limit is about running and not about compiling.
+    // Built before, so that the time limit holds for running and not for compiling.
     Step::cargo("build --all-features --examples").run()?;
     for name in example_names(Path::new("examples")).context("cannot list the examples")? {
         Step::cargo(format!("run --quiet --all-features --example {name}")).within(EXAMPLE_TIME_MAX).run()?;
@@ -66,7 +66,7 @@ fn example_names(folder: &Path) -> io::Result<Vec<String>> {
             names.push(stem.to_string_lossy().into_owned());
         }
     }
-    names.sort_unstable(); // A folder has no order of its own, and a run should look like the one before.
+    names.sort_unstable(); // A folder has no order of its own, and all runs should print alike.
     Ok(names)
 }
 
@@ -77,7 +77,7 @@ fn dependencies() -> anyhow::Result<()> {
         Step::cargo("install cargo-deny --locked --version 0.20.2").run()?;
     }
     Step::cargo("deny --all-features check licenses bans sources").run()?;
-    // Fetching is a step of its own, so that no network and a known hole are never mistaken for each other.
+    // Fetching is a step of its own, so that a lost network is never mistaken for an advisory.
     match Step::cargo("deny --all-features fetch db").within(ADVISORIES_FETCH_TIME_MAX).run() {
         Ok(()) => Step::cargo("deny --all-features --offline check advisories").run(),
         Err(error) => {

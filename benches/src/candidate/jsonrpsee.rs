@@ -23,10 +23,10 @@ trait Bench {
     async fn echo(&self, text: String) -> Result<String, ErrorObjectOwned>;
 }
 
-/// More than are ever in flight here.
+/// More calls than are ever in flight here.
 const IN_FLIGHT: usize = 4096;
 
-/// More than one message ever takes here.
+/// More bytes than a message ever has here.
 const MESSAGE_LEN: u32 = 16 * 1024 * 1024;
 
 struct Answers;

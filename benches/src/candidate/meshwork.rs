@@ -1,5 +1,5 @@
-//! meshwork, as its users set it up: the defaults, nothing switched off. How long it polls is said each time, zero or not, so that
-//! no default decides what a row means.
+//! meshwork, as its users set it up: with the defaults, nothing switched off. The time of busy polling is set each time, also to zero,
+//! so that the meaning of a row does not depend on a default.
 
 use crate::client::Client;
 use crate::drive::figures;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// What the branch that publishes is called.
+/// The name of the branch that publishes.
 const PUBLISHER: &str = "publisher";
 
 async fn add((a, b): (i32, i32)) -> Result<i32, ActionError> {
@@ -37,7 +37,7 @@ pub(crate) async fn serve(arbiters: usize, busy_poll: Duration) -> anyhow::Resul
     listen(master(arbiters, busy_poll).respond("add", add).respond("echo", echo)).await
 }
 
-/// Runs a master without responders, which passes on what its branches ask.
+/// Runs a master without responders, which relays the calls of its branches.
 pub(crate) async fn relay(arbiters: usize, busy_poll: Duration) -> anyhow::Result<()> {
     listen(master(arbiters, busy_poll)).await
 }
@@ -126,7 +126,7 @@ pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     }
 }
 
-/// Subscribers, each a branch of its own. The subscriptions end when what is given is dropped.
+/// Subscribers, each a branch of its own. The subscriptions end when the returned value is dropped.
 pub(crate) async fn subscribe(
     at: SocketAddr,
     delivered: &Delivered,
@@ -162,7 +162,7 @@ impl Publisher for EventPublisher {
     }
 }
 
-/// The event as a frame, byte for byte as our own branches say it.
+/// The event as a frame, byte for byte as a branch writes it.
 fn event_frame(publisher: &'static str) -> anyhow::Result<BytesMut> {
     let event = serde_bytes::ByteBuf::from(vec![b'e'; EVENT_LEN]);
     let payload = Payload::encode(Encoding::MessagePack, &event)?;
@@ -199,7 +199,7 @@ async fn bind_by_hand(
     Ok(stream)
 }
 
-/// Waits for the master's yes; news of other nodes may come before it.
+/// Waits for the `Bound` of the master; news of other nodes may come before it.
 async fn read_bound(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<()> {
     let news = NodeNews { node: "any".into(), session: SessionId(0), whole: true, actions: Vec::new() };
     let mut online = BytesMut::new();
@@ -207,7 +207,7 @@ async fn read_bound(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<()>
     loop {
         let mut frame = vec![0; stream.read_u32_le().await? as usize];
         stream.read_exact(&mut frame).await?;
-        // A head begins with the number of its variant. What the news say does not matter here.
+        // A head begins with the number of its variant. The content of news does not matter here.
         if frame.first() == online.get(LENGTH_PREFIX_LEN) {
             continue;
         }
@@ -223,7 +223,7 @@ pub(crate) async fn counted_link(at: SocketAddr, subscriber: usize) -> anyhow::R
     let key = SubscriptionKey { pattern: Pattern::new(TOPIC)?, group: None };
     let mut stream = bind_by_hand(at, format!("subscriber-{subscriber}"), vec![key]).await?;
     read_bound(&mut stream).await?;
-    // The master writes the name that is bound into each event.
+    // The master writes the name of the publisher into each event.
     let event_len = event_frame(PUBLISHER)?.len();
     Ok(CountedLink { stream, event: Counted::Frames(event_len) })
 }
@@ -235,10 +235,10 @@ pub(crate) async fn written_link(at: SocketAddr) -> anyhow::Result<WrittenLink> 
     Ok(WrittenLink { stream, event: event_frame("")?.freeze() })
 }
 
-/// Holds a link that is bound and says nothing but its heartbeat. Made by hand, so that ten thousand fit into one process.
+/// Holds a link that is bound and sends only heartbeats. The frames are written by hand, so that ten thousand links fit into one process.
 pub(crate) async fn hold(at: SocketAddr, name: String) -> anyhow::Result<()> {
     let mut stream = bind_by_hand(at, name, Vec::new()).await?;
-    // What it reads too much is news that nobody here needs.
+    // Bytes that are read too much are news, which are not needed here.
     read_bound(&mut BufReader::with_capacity(64 * 1024, &mut stream)).await?;
     let mut ping = BytesMut::new();
     Frame::Ping.encode(&mut ping);
@@ -253,7 +253,7 @@ pub(crate) async fn hold(at: SocketAddr, name: String) -> anyhow::Result<()> {
                     }
                 }
                 readable = stream.readable() => {
-                    // On the stack between two waits, so that ten thousand share it.
+                    // On the stack between two waits, so that ten thousand links share this buffer.
                     let mut heard = [0; 64 * 1024];
                     match stream.try_read(&mut heard) {
                         Ok(0) => return,

@@ -148,7 +148,7 @@ async fn connect_by_hand(at: SocketAddr) -> anyhow::Result<BufReader<TcpStream>>
     Ok(link)
 }
 
-/// Says PING and waits for PONG; what the server asks meanwhile is answered.
+/// Sends PING and waits for PONG. PINGs of the server are answered meanwhile.
 async fn ping(link: &mut BufReader<TcpStream>) -> anyhow::Result<()> {
     link.write_all(b"PING\r\n").await?;
     loop {
@@ -165,8 +165,8 @@ async fn ping(link: &mut BufReader<TcpStream>) -> anyhow::Result<()> {
 
 /// A subscriber that only counts bytes.
 ///
-/// The server's own first PING comes two seconds after it was connected to, whatever was said before, and nobody waits
-/// for it: its six bytes among the events are less than one event, so they are never counted as one.
+/// The first PING of the server comes two seconds after the connection was opened, whatever was sent before. The subscriber does not
+/// expect it: its six bytes among the events are less than one event, so they are never counted as an event.
 pub(crate) async fn counted_link(at: SocketAddr) -> anyhow::Result<CountedLink> {
     let mut link = connect_by_hand(at).await?;
     link.write_all(format!("SUB {} 1\r\n", subject()).as_bytes()).await?;
@@ -185,7 +185,7 @@ pub(crate) async fn written_link(at: SocketAddr) -> anyhow::Result<WrittenLink> 
     Ok(WrittenLink { stream: link.into_inner(), event: event.into() })
 }
 
-/// Holds a connection that says nothing but what keeps it alive.
+/// Holds a connection that sends only the PONGs which keep it alive.
 pub(crate) async fn hold(at: SocketAddr) -> anyhow::Result<()> {
     let mut stream = connect_by_hand(at).await?.into_inner();
     tokio::spawn(async move {

@@ -1,4 +1,5 @@
-//! The raw echo: frames over plain tokio, all of them in one task at each end. No runtime of calls: what is left is the machine.
+//! The raw echo: frames over plain tokio, all frames in one task at each end. It has no runtime for calls, so it shows the rate that the
+//! machine allows.
 
 use crate::candidate::raw_broker;
 use crate::candidate::raw_frame::{READ_LEN, arguments, polled, put, take};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Answers what was read in one go with one write.
+/// Answers all calls of one read with one write.
 pub(crate) async fn serve(busy_poll: Duration) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     ready(listener.local_addr()?);
@@ -29,14 +30,14 @@ pub(crate) async fn serve(busy_poll: Duration) -> anyhow::Result<()> {
     tokio::select! { ended = accept => ended, ended = until_stdin_ends() => ended }
 }
 
-/// Answers what a broker passes on, until stdin ends.
+/// Answers the calls that a broker passes on, until stdin ends.
 pub(crate) async fn provide(at: SocketAddr, busy_poll: Duration) -> anyhow::Result<()> {
     let stream = raw_broker::provider_link(at).await?;
     ready(at);
     tokio::select! { ended = answer(stream, busy_poll) => ended, ended = until_stdin_ends() => ended }
 }
 
-/// Answers what comes on this connection until it ends.
+/// Answers the calls of a connection until the connection ends.
 async fn answer(mut stream: TcpStream, busy_poll: Duration) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let (mut read, mut out) = (BytesMut::new(), BytesMut::new());
@@ -69,7 +70,7 @@ async fn connect(load: &Load) -> anyhow::Result<TcpStream> {
     }
 }
 
-/// Keeps so many calls in flight on each connection, or calls by chance; all calls of a connection are one task's.
+/// Keeps a number of calls in flight on each connection, or calls by chance. One task makes all calls of a connection.
 pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let phase = Phase::default();
     let mut tasks = Vec::new();
@@ -127,7 +128,7 @@ async fn keep_in_flight(mut stream: TcpStream, load: Load, phase: Phase) -> anyh
     Ok(latencies)
 }
 
-/// Calls when a call is due. The answers come in the order of the calls, since one task at the far end gives them all.
+/// Calls when a call is due. The answers come in the order of the calls, since one task at the far end gives all answers.
 async fn call_by_chance(
     mut stream: TcpStream,
     mut arrivals: Arrivals,

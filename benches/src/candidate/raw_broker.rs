@@ -1,5 +1,5 @@
-//! The raw broker: a fan-out of events and a relay of calls over plain tokio, which look at nothing that they pass on. What is left is
-//! what the sockets of the machine allow a process in the middle.
+//! The raw broker: a fan-out of events and a relay of calls over plain tokio, which pass bytes on without reading them: the rate that
+//! the sockets of the machine allow a process in the middle.
 
 use crate::candidate::raw_frame::{HEAD_LEN, PREFIX_LEN, READ_LEN, polled, put};
 use crate::events::{Counted, CountedLink, EVENT_LEN, WrittenLink};
@@ -14,25 +14,25 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// What a fresh connection to the broker says first: which part it has.
+/// The first byte of a connection to the broker: its part.
 const SUBSCRIBE: u8 = b's';
 const PUBLISH: u8 = b'p';
 const PROVIDE: u8 = b'r';
 const CALL: u8 = b'c';
 
-/// One subscriber's way out: what gathers for it, and its writer's bell.
+/// The bytes that wait for a subscriber, and the bell that wakes its writer.
 #[derive(Default)]
-struct Way {
+struct Subscriber {
     out: Mutex<BytesMut>,
     bell: Notify,
 }
 
-/// Copies what publishers write to every subscriber, and what a caller writes to the provider and back: the least that a broker
+/// Copies the bytes of publishers to every subscriber, and the bytes of a caller to the provider and back: the least work that a broker
 /// can do. A provider serves one caller, the next that comes.
 pub(crate) async fn serve(busy_poll: Duration) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     ready(listener.local_addr()?);
-    let ways = Arc::new(Mutex::new(Vec::<Arc<Way>>::new()));
+    let subscribers = Arc::new(Mutex::new(Vec::<Arc<Subscriber>>::new()));
     let mut provider = None;
     let accept = async {
         loop {
@@ -40,13 +40,13 @@ pub(crate) async fn serve(busy_poll: Duration) -> anyhow::Result<()> {
             stream.set_nodelay(true)?;
             match stream.read_u8().await? {
                 PUBLISH => {
-                    tokio::spawn(copy_to_all(stream, ways.clone()));
+                    tokio::spawn(copy_to_all(stream, subscribers.clone()));
                 }
                 SUBSCRIBE => {
-                    let way = Arc::new(Way::default());
-                    ways.lock().unwrap_or_else(PoisonError::into_inner).push(way.clone());
+                    let subscriber = Arc::new(Subscriber::default());
+                    subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(subscriber.clone());
                     stream.write_u8(SUBSCRIBE).await?;
-                    tokio::spawn(write_out(stream, way));
+                    tokio::spawn(write_out(stream, subscriber));
                 }
                 PROVIDE => provider = Some(stream),
                 CALL => {
@@ -63,8 +63,8 @@ pub(crate) async fn serve(busy_poll: Duration) -> anyhow::Result<()> {
     tokio::select! { ended = accept => ended, ended = until_stdin_ends() => ended }
 }
 
-/// Passes on what comes on one link to another one. Each direction has a task of its own: a link that takes nothing for a while
-/// must not hold up the other direction, whose reader may be what it waits for.
+/// Passes the bytes of one link on to another link. Each direction has a task of its own: a link that takes no bytes for a while must not
+/// hold up the opposite direction, for whose bytes its far end may wait.
 async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, busy_poll: Duration) -> anyhow::Result<()> {
     let mut read = BytesMut::new();
     loop {
@@ -76,7 +76,10 @@ async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, busy_poll: Dur
     }
 }
 
-async fn copy_to_all(mut stream: TcpStream, ways: Arc<Mutex<Vec<Arc<Way>>>>) -> anyhow::Result<()> {
+async fn copy_to_all(
+    mut stream: TcpStream,
+    subscribers: Arc<Mutex<Vec<Arc<Subscriber>>>>,
+) -> anyhow::Result<()> {
     let mut read = BytesMut::new();
     loop {
         read.reserve(READ_LEN);
@@ -85,18 +88,18 @@ async fn copy_to_all(mut stream: TcpStream, ways: Arc<Mutex<Vec<Arc<Way>>>>) -> 
         }
         let frame_len = HEAD_LEN + PREFIX_LEN + EVENT_LEN;
         let whole = read.split_to(read.len() / frame_len * frame_len);
-        for way in ways.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            way.out.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&whole);
-            way.bell.notify_one();
+        for subscriber in subscribers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            subscriber.out.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&whole);
+            subscriber.bell.notify_one();
         }
     }
 }
 
-async fn write_out(mut stream: TcpStream, way: Arc<Way>) -> anyhow::Result<()> {
+async fn write_out(mut stream: TcpStream, subscriber: Arc<Subscriber>) -> anyhow::Result<()> {
     let mut out = BytesMut::new();
     loop {
-        way.bell.notified().await;
-        std::mem::swap(&mut out, &mut way.out.lock().unwrap_or_else(PoisonError::into_inner));
+        subscriber.bell.notified().await;
+        std::mem::swap(&mut out, &mut subscriber.out.lock().unwrap_or_else(PoisonError::into_inner));
         stream.write_all(&out).await?;
         out.clear();
     }
@@ -110,7 +113,7 @@ async fn link(at: SocketAddr, part: u8) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The link of a provider: what comes on it are the calls of one caller.
+/// The link of a provider, on which the calls of one caller come.
 pub(crate) async fn provider_link(at: SocketAddr) -> anyhow::Result<TcpStream> {
     link(at, PROVIDE).await
 }

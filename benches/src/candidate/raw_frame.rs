@@ -1,4 +1,4 @@
-//! What the raw echo, its broker and rawtask have in common: their frames, and how those of them that poll do so.
+//! The parts that the raw echo, the raw broker and rawtask have in common: their frames, and busy polling.
 //!
 //! A frame: its length in four bytes, the number of the call in eight, one byte for the work, then the arguments.
 
@@ -16,7 +16,7 @@ pub(crate) const HEAD_LEN: usize = 9;
 /// How many bytes are read at once.
 pub(crate) const READ_LEN: usize = 64 * 1024;
 
-/// Takes the next whole frame out of what was read: the number of its call, its work, its bytes.
+/// Takes the next whole frame out of the bytes that were read: the number of its call, its work, its arguments.
 pub(crate) fn take(read: &mut BytesMut) -> Option<(u64, u8, Bytes)> {
     let len = u32::from_le_bytes(read.get(..PREFIX_LEN)?.try_into().ok()?) as usize;
     if read.len() < PREFIX_LEN + len {
@@ -49,8 +49,8 @@ pub(crate) fn arguments(work: Work, number: i32, bytes: &Bytes) -> (u8, Bytes) {
     }
 }
 
-/// Awaits something, and polls for it for so long before the thread may sleep. As in a meshwork node that polls, everything else on the
-/// thread has its turn in between, and so does any other process that wants the processor; but nothing judges whether it is worth it.
+/// Awaits a future, and polls it for `busy_poll` before the thread may sleep. As in a meshwork node that polls, all tasks of the thread
+/// have their turns in between, and so has any process that wants the processor; but here nothing judges whether polling is worth it.
 pub(crate) async fn polled<F: Future>(within: Duration, future: F) -> F::Output {
     let mut future = pin!(future);
     if !within.is_zero() {

@@ -1,5 +1,5 @@
-//! The ceiling of any `call().await`: the frames of the raw echo over plain tokio, with a task, a oneshot and a slab entry a call. No
-//! actors, no deadlines, no bounds, no errors.
+//! The ceiling of any `call().await`: the frames of the raw echo over plain tokio, with a task, a oneshot and a slab entry for each call.
+//! No actors, no deadlines, no bounds, no errors.
 
 use crate::candidate::raw_frame::{arguments, put, take};
 use crate::client::Client;

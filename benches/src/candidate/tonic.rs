@@ -24,7 +24,7 @@ mod generated {
 use generated::bench_client::BenchClient;
 use generated::bench_server::{Bench, BenchServer};
 
-/// What is to be added.
+/// The two numbers to add.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Numbers {
     #[prost(int32, tag = "1")]
@@ -51,7 +51,7 @@ pub(crate) struct Blob {
 const CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
-/// More than are ever in flight here.
+/// More calls than are ever in flight here.
 const STREAMS: u32 = 4096;
 
 struct Answers;

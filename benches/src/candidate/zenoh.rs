@@ -1,8 +1,8 @@
 //! zenoh: queryables as responders, between two peers or through a router, and its events through a router.
 //!
-//! Nothing is looked for by multicast or gossip: each session is told where to listen or to connect. The set-up is what its
-//! documentation advises where a call has one answer: a querier is declared once, replies are not consolidated, and a queryable answers
-//! in its callback. zenoh brings runtimes of its own, with several threads, so there is no set-up with one.
+//! Sessions do not look for each other by multicast or gossip: each is told where to listen or to connect. The set-up is that which the
+//! documentation of zenoh advises where a call has one answer: a querier is declared once, replies are not consolidated, and a queryable
+//! answers in its callback. zenoh brings runtimes of its own, with several threads, so there is no set-up with one thread.
 
 use crate::client::Client;
 use crate::drive::figures;
@@ -26,15 +26,15 @@ use zenoh::query::{ConsolidationMode, Querier, Query, Queryable};
 const ADD: &str = "bench/add";
 const ECHO: &str = "bench/echo";
 
-/// How long it may take until what the far side declared is known here.
+/// How long the declarations of the far side may take to arrive here.
 const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a session is.
+/// The mode of a session.
 #[derive(Clone, Copy)]
 enum Mode {
     /// Talks to the peers that it connects to, or that connect to it.
     Peer(Endpoint),
-    /// Passes on what others say.
+    /// Passes on the messages of other sessions.
     Router(Endpoint),
     /// Talks to a router.
     Client(SocketAddr),
@@ -69,7 +69,7 @@ async fn open(mode: Mode) -> anyhow::Result<zenoh::Session> {
     zenoh::open(config).await.map_err(failed)
 }
 
-/// zenoh's errors as everyone else's.
+/// An error of zenoh as an error of anyhow.
 fn failed(error: zenoh::Error) -> anyhow::Error {
     anyhow!("zenoh: {error}")
 }
@@ -91,7 +91,7 @@ async fn declare(session: &zenoh::Session) -> anyhow::Result<Vec<Queryable<()>>>
     for key in [ADD, ECHO] {
         let queryable = session.declare_queryable(key).complete(true).callback(|query| {
             if let Some(payload) = answer(&query) {
-                // It fails when the caller is gone, and then nobody waits.
+                // A reply fails when the caller is gone, and no caller waits then.
                 let _ = query.reply(query.key_expr().clone(), payload).wait();
             }
         });
@@ -126,8 +126,8 @@ pub(crate) async fn provide(at: SocketAddr) -> anyhow::Result<()> {
     until_stdin_ends().await
 }
 
-/// Waits until the router has read all that this session has declared: it answers a query for a key that nobody has by saying that there
-/// is nothing more to come, and it reads what comes on one link in order.
+/// Waits until the router has read all declarations of this session. The router reads the messages of a link in order, and answers a
+/// query for a key that no session has by saying that no more replies come.
 async fn round_trip(session: &zenoh::Session) -> anyhow::Result<()> {
     let replies = session.get("bench/nobody").await.map_err(failed)?;
     while replies.recv_async().await.is_ok() {}
@@ -159,7 +159,7 @@ impl Queriers {
     }
 }
 
-/// Asks, and takes the one reply that comes.
+/// Queries, and takes the one reply that comes.
 async fn ask(querier: &Querier<'static>, payload: Bytes) -> anyhow::Result<ZBytes> {
     let replies = querier.get().payload(payload).await.map_err(failed)?;
     let reply = replies.recv_async().await.ok().context("nobody replied")?;

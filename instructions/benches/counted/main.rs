@@ -1,7 +1,7 @@
-//! What is counted: each function below, without what its setup does. `limits.toml` names them.
+//! The benchmarks: the instructions of each function below are counted, without those of its setup. `limits.toml` has a limit for
+//! each.
 //!
-//! Everything runs in one thread and over links in memory. Whatever grows or is made at first use has grown and been made
-//! before the count begins.
+//! Everything runs in one thread and over links in memory. Buffers and tables have grown before the count begins.
 #![expect(missing_docs, reason = "what the macros of gungraun make is public and has no documentation")]
 
 mod raw;
@@ -117,7 +117,7 @@ fn read_run(mut frames: Frames) -> Frames {
     frames
 }
 
-/// A master between two ends that speak by hand, and the next burst.
+/// A master between two raw ends, and the bytes of the next burst.
 struct Relay {
     system: SystemRunner,
     caller: RawEnd,
@@ -143,7 +143,8 @@ impl Relay {
         relay
     }
 
-    /// The master draws its ids for a provider in order, from zero on: as we do, so each id stands for the same request.
+    /// The master draws its ids for a provider in order, from zero on, as the caller here does: so the id of a request is equal on both
+    /// links.
     fn prepare(&mut self, burst: usize) {
         let ids = ids(burst);
         self.requests = written(ids.clone().map(request));
@@ -172,11 +173,11 @@ fn relay(mut relay: Relay) -> Relay {
     relay
 }
 
-/// A branch that calls, and whoever answers it.
+/// A branch that calls, and its provider.
 struct Calls {
     system: SystemRunner,
     caller: Branch,
-    /// Who must not end before the calls have.
+    /// Held here, since the provider must not end before the calls have.
     _provider: Option<Branch>,
 }
 
@@ -228,7 +229,7 @@ fn relay_between_branches(calls: Calls) -> Calls {
     calls
 }
 
-/// One who publishes, three whose patterns match, and a crowd whose patterns do not.
+/// A publisher, three subscribers whose patterns match, and a crowd of patterns that do not match.
 struct Events {
     system: SystemRunner,
     publisher: RawEnd,

@@ -1,5 +1,5 @@
-//! Links in memory, and an end of one that speaks the native protocol by hand: it costs next to nothing, so that what is
-//! counted is the master's.
+//! Links in memory, and a raw end of a link: a branch that writes prepared frames. It costs next to nothing, so the instructions
+//! that are counted are those of the master.
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -12,16 +12,16 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
-/// A link takes all that is ever on its way at once, so that nobody waits for room.
+/// The room of a link, in bytes: more than is ever on its way at once, so that no write waits.
 const LINK_LEN: usize = 1024 * 1024;
 
-/// Longer than any benchmark: under callgrind everything takes fifty times as long, and no beat may fall into a count.
+/// Longer than any benchmark: under callgrind everything takes fifty times as long, and no heartbeat may fall into a count.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The name that every link in memory is dialled by.
 pub(crate) const ADDRESS: &str = "memory:0";
 
-/// Opens links to one master. Clones open links to the same one.
+/// Opens links to one master. Clones open links to that master too.
 #[derive(Clone)]
 pub(crate) struct Memory(mpsc::UnboundedSender<DuplexStream>);
 
@@ -68,7 +68,7 @@ impl Accept for MemoryAccept {
     }
 }
 
-/// A branch that says what was written for it.
+/// A branch that writes frames which were prepared for it.
 pub(crate) struct RawEnd {
     link: DuplexStream,
     heard: Vec<u8>,
@@ -97,7 +97,7 @@ impl RawEnd {
             subscriptions: patterns.into_iter().map(key).collect(),
         });
         end.say(&written([bind])).await;
-        // The news of others come before it, and the kind of a frame is that of any with the same variant.
+        // News of other nodes come before the `Bound`. Only the variant of this frame matters: it tells the kind to wait for.
         let bound = Frame::Bound(meshwork_wire::Bound {
             session: meshwork_wire::SessionId(0),
             master: "".into(),

@@ -1,10 +1,12 @@
 //! dnode, as the npm package `dnode` 1.2.2 speaks it: one JSON object a line, `{"method": .., "arguments": [..], "callbacks": {id: path},
-//! "links": [..]}`. Both ends begin with `methods`: the functions of an object, each under a number. A method that is a text is called by name,
-//! one that is a number is a function of the end that is called, and functions stand anywhere in the arguments as placeholders whose
-//! paths `callbacks` lists.
+//! "links": [..]}`. Both ends begin with `methods`: the functions of an object, each under a number. A `method` that is a text calls a
+//! function by name; a number calls a function that the receiver passed under that number. Functions stand anywhere in the arguments as
+//! placeholders, whose paths `callbacks` lists.
 //!
-//! By custom the last argument, if it is a function, takes the result. The protocol has no other reply: a call without it has no
-//! caller that waits.
+//! By custom the last argument, if it is a function, takes the result. The protocol has no other reply: a caller that passes no such
+//! function waits for nothing.
+//!
+//! Below, the *peer* is the foreign program at the far end of the connection.
 
 mod line;
 
@@ -23,12 +25,12 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How many functions that the mesh passed the other end may hold. It says when it needs one no more, or, as the original does on the
-/// Node.js of today, never: then the oldest is taken back for the newest.
+/// How many functions of the mesh the peer may hold. A peer culls the functions that it needs no more; the original on the Node.js of
+/// today never does, so above this bound the oldest function is released.
 const FUNCTIONS_MAX: usize = 131_072;
 
-/// How long a function of theirs without a holder is kept before they are told: they use its number again when they pass it again,
-/// and that may be on its way.
+/// How long after a function of the peer lost its last holder the peer is told to cull it: the peer passes a function again under the
+/// number that it has, and a line that does so may be on its way.
 const CULL_AFTER: Duration = Duration::from_secs(10);
 
 /// The arguments of the function that takes a result.
@@ -46,30 +48,30 @@ pub enum ResultStyle {
 pub struct Dnode {
     role: Role,
     style: ResultStyle,
-    /// How many of the bytes heard are known to hold no end of a line.
+    /// How many of the received bytes are known to hold no end of a line.
     scanned: usize,
-    /// Our functions that the other end may call, by the number that it knows.
-    ours: HashMap<u64, Ours>,
-    next_ours: u64,
-    /// The number under which a function of the mesh is passed.
+    /// The targets of the peer's calls, by the numbers that this end drew.
+    targets: HashMap<u64, Target>,
+    next_number: u64,
+    /// The numbers of the functions of the mesh that the peer holds.
     lent: HashMap<CallbackId, u64>,
-    /// Functions of theirs.
-    theirs: HashMap<u64, Held>,
-    /// Functions of theirs without a holder, and since when.
+    /// The functions that the peer passed, by the numbers that the peer drew.
+    peer_functions: HashMap<u64, Holders>,
+    /// The functions of the peer that have lost their last holder, and when.
     unheld: VecDeque<(Instant, u64)>,
-    /// The numbers of functions that the mesh passed, the oldest first.
-    passed: VecDeque<u64>,
-    /// Calls of theirs that are in flight: the function that takes the result, if there is one.
+    /// The numbers in `lent`, the oldest first; numbers that were released meanwhile may still be among them.
+    lent_in_order: VecDeque<u64>,
+    /// The peer's calls in flight: the function of the peer that takes the result, if there is one.
     calls: Calls<Option<u64>>,
-    /// Calls of ours that are in flight: the function that takes the result.
+    /// Calls from the mesh that are in flight: the number of the target that takes the result.
     results: HashMap<CallbackId, u64>,
 }
 
-/// How many holders a function of theirs has, and since when it has none.
+/// How many holders a function of the peer has in the mesh, and since when it has none.
 #[derive(Default, Debug)]
-struct Held {
+struct Holders {
     count: usize,
-    since: Option<Instant>,
+    none_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -84,32 +86,32 @@ enum Role {
         name: ByteString,
         credentials: Option<ByteString>,
         prefix: String,
-        /// Their functions by the name of the action; none before they said.
+        /// The server's functions by the names of their actions; none before the server has said its `methods`.
         functions: Option<HashMap<ByteString, u64>>,
-        /// The offers for which the bind has no room: registered once it is bound.
+        /// The offers for which the bind has no room: registered once the branch is bound.
         more: Vec<Offer>,
     },
 }
 
-/// A function of ours.
+/// The target of a call by the peer: it stands behind a number that this end drew.
 #[derive(Clone, Debug)]
-enum Ours {
+enum Target {
     Action(ByteString),
-    /// One that the mesh passed.
+    /// A function that the mesh passed to the peer.
     Function(CallbackId),
-    /// It takes the result of a call of ours.
+    /// The function that takes the result of a call from the mesh.
     Result(CallbackId),
 }
 
 impl Dnode {
-    /// For a client that came from this address, with the actions that it may call.
+    /// For a client at the address `peer`, with the actions that it may call.
     #[must_use]
     pub fn server(peer: &str, allowed: Allowed, style: ResultStyle) -> Self {
         let (name, visible) = (foreign_name(DIALECT, peer), Visible::new(allowed));
         Self::new(Role::Server { name, bound: false, visible, numbers: BTreeMap::new() }, style)
     }
 
-    /// For an old server, whose functions become actions under this prefix, of a branch of this name.
+    /// For an old server, whose functions become actions under `prefix`, offered by a branch named `name`.
     #[must_use]
     pub fn client(
         name: ByteString,
@@ -126,39 +128,42 @@ impl Dnode {
             role,
             style,
             scanned: 0,
-            ours: HashMap::new(),
-            next_ours: 0,
+            targets: HashMap::new(),
+            next_number: 0,
             lent: HashMap::new(),
-            theirs: HashMap::new(),
+            peer_functions: HashMap::new(),
             unheld: VecDeque::new(),
-            passed: VecDeque::new(),
+            lent_in_order: VecDeque::new(),
             calls: Calls::new(),
             results: HashMap::new(),
         }
     }
 
-    fn draw(&mut self, ours: Ours) -> u64 {
-        let number = self.next_ours;
-        self.next_ours += 1;
-        self.ours.insert(number, ours);
+    /// Draws a number for a target.
+    fn draw(&mut self, target: Target) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.targets.insert(number, target);
         number
     }
 
-    fn hold(&mut self, theirs: u64) {
-        self.theirs.entry(theirs).or_default().count += 1;
+    /// Adds a holder to a function of the peer.
+    fn hold(&mut self, function: u64) {
+        self.peer_functions.entry(function).or_default().count += 1;
     }
 
-    fn let_go(&mut self, theirs: u64, now: Instant) {
-        if let Some(held) = self.theirs.get_mut(&theirs).filter(|held| held.count > 0) {
-            held.count -= 1;
-            if held.count == 0 {
-                held.since = Some(now);
-                self.unheld.push_back((now, theirs));
+    /// Takes a holder from a function of the peer.
+    fn let_go(&mut self, function: u64, now: Instant) {
+        if let Some(holders) = self.peer_functions.get_mut(&function).filter(|holders| holders.count > 0) {
+            holders.count -= 1;
+            if holders.count == 0 {
+                holders.none_since = Some(now);
+                self.unheld.push_back((now, function));
             }
         }
     }
 
-    /// Says a line: the functions in the arguments are listed with their paths.
+    /// Says a line, with the paths of the functions in its arguments.
     fn line(
         &mut self,
         method: Value,
@@ -180,21 +185,21 @@ impl Dnode {
         }
         write_line(&method, &Value::Array(arguments), &listed, said);
         while self.lent.len() > FUNCTIONS_MAX {
-            let Some(oldest) = self.passed.pop_front() else { break };
-            self.forget(oldest, said);
+            let Some(oldest) = self.lent_in_order.pop_front() else { break };
+            self.release(oldest, said);
         }
     }
 
-    /// A function that the mesh passed is given back to it.
-    fn forget(&mut self, number: u64, said: &mut Said) {
-        if let Some(Ours::Function(id)) = self.ours.get(&number).cloned() {
-            self.ours.remove(&number);
+    /// Releases a function that the mesh passed to the peer.
+    fn release(&mut self, number: u64, said: &mut Said) {
+        if let Some(Target::Function(id)) = self.targets.get(&number).cloned() {
+            self.targets.remove(&number);
             self.lent.remove(&id);
             said.frames.push(Frame::Release(id));
         }
     }
 
-    /// Puts numbers of ours in the places of the functions that the mesh passes.
+    /// Lists the functions that the mesh passes in a value, under their numbers, with their paths.
     fn list(
         &mut self,
         value: &mut Value,
@@ -206,9 +211,9 @@ impl Dnode {
             let number = match self.lent.get(id) {
                 Some(number) => *number,
                 None => {
-                    let number = self.draw(Ours::Function(*id));
+                    let number = self.draw(Target::Function(*id));
                     self.lent.insert(*id, number);
-                    self.passed.push_back(number);
+                    self.lent_in_order.push_back(number);
                     number
                 }
             };
@@ -242,21 +247,21 @@ impl Dnode {
         }
         if method == "cull" {
             for number in arguments.iter().filter_map(Value::as_u64) {
-                self.forget(number, said);
+                self.release(number, said);
             }
-            if self.passed.len() > 2 * (self.lent.len() + 1) {
-                let ours = &self.ours;
-                self.passed.retain(|number| ours.contains_key(number));
+            if self.lent_in_order.len() > 2 * (self.lent.len() + 1) {
+                let targets = &self.targets;
+                self.lent_in_order.retain(|number| targets.contains_key(number));
             }
             return Ok(());
         }
         let target = match &method {
-            Value::String(name) => Some(Ours::Action(ByteString::from(&**name))),
-            number => number.as_u64().and_then(|number| self.ours.get(&number).cloned()),
+            Value::String(name) => Some(Target::Action(ByteString::from(&**name))),
+            number => number.as_u64().and_then(|number| self.targets.get(&number).cloned()),
         };
-        // By custom the last argument takes the result; the last that is a function, since some pass more behind it. A call that
-        // brings a result waits for none.
-        let takes_result = !matches!(target, Some(Ours::Result(_)));
+        // The last argument that is a function takes the result: some programs pass more arguments behind it. A call that brings a
+        // result waits for none.
+        let takes_result = !matches!(target, Some(Target::Result(_)));
         let argument = |path: &[String]| match path {
             [at] => at.parse::<usize>().ok().filter(|at| *at < arguments.len()),
             _ => None,
@@ -281,7 +286,7 @@ impl Dnode {
             let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what);
             return self.unreadable(target, &method, result, &functions, error, now, said);
         }
-        if let Some(Ours::Result(callback_id)) = target {
+        if let Some(Target::Result(callback_id)) = target {
             return self.result_came(callback_id, &method, arguments, &functions, said);
         }
         let payload = self.payload(&Value::Array(arguments), &functions);
@@ -289,8 +294,8 @@ impl Dnode {
             self.hold(result);
         }
         match target {
-            Some(Ours::Action(action)) => self.called(action, payload, result, now, said),
-            Some(Ours::Function(function)) => {
+            Some(Target::Action(action)) => self.called(action, payload, result, now, said),
+            Some(Target::Function(function)) => {
                 let callback_id = result.map(|result| self.calls.open(Some(result), now));
                 let wants = if callback_id.is_some() { Wants::Result } else { Wants::Nothing };
                 let time_left = Some(self.calls.within());
@@ -316,7 +321,7 @@ impl Dnode {
         payload
     }
 
-    /// Refuses a call: lets its functions go, and tells the function that takes its result.
+    /// Refuses a call of the peer: lets its functions go, and calls the function that takes its result.
     fn refused(
         &mut self,
         payload: Payload,
@@ -333,11 +338,11 @@ impl Dnode {
         }
     }
 
-    /// Refuses a line that cannot be read to its end: tells the function that takes its result.
+    /// Refuses a line that cannot be read to its end: calls the function that takes its result.
     #[expect(clippy::too_many_arguments, reason = "these are the parts of the line that are known")]
     fn unreadable(
         &mut self,
-        target: Option<Ours>,
+        target: Option<Target>,
         method: &Value,
         result: Option<u64>,
         functions: &[(u64, Vec<String>)],
@@ -349,9 +354,9 @@ impl Dnode {
             self.hold(*number);
             self.let_go(*number, now);
         }
-        if let Some(Ours::Result(callback_id)) = target {
+        if let Some(Target::Result(callback_id)) = target {
             if let Some(number) = method.as_u64() {
-                self.ours.remove(&number);
+                self.targets.remove(&number);
             }
             if self.results.remove(&callback_id).is_some() {
                 said.answer(callback_id, Err(error.with_fate(Fate::Failed)));
@@ -371,7 +376,7 @@ impl Dnode {
         now: Instant,
         said: &mut Said,
     ) {
-        // A bridged server is called, and calls nothing but the functions that it was passed.
+        // A bridged server may call the functions that it was passed, and no actions.
         let allowed = match &self.role {
             Role::Server { visible, .. } => visible.allows(&action),
             Role::Client { .. } => false,
@@ -384,7 +389,7 @@ impl Dnode {
         said.frames.push(self.calls.request(result, action, payload, now));
     }
 
-    /// Calls the function that takes a result.
+    /// Calls the function of the peer that takes a result.
     fn tell(&mut self, result: u64, outcome: Result<Payload, CallError>, now: Instant, said: &mut Said) {
         let read = outcome.and_then(|payload| {
             let value: Value = payload.transcode(Encoding::Json)?.decode()?;
@@ -400,7 +405,7 @@ impl Dnode {
         self.let_go(result, now);
     }
 
-    /// The other end calls the function that takes the result of a call of ours: once, by custom.
+    /// The peer calls the function that takes the result of a call from the mesh: once, by custom.
     fn result_came(
         &mut self,
         callback_id: CallbackId,
@@ -410,7 +415,7 @@ impl Dnode {
         said: &mut Said,
     ) -> Result<(), DialectError> {
         if let Some(number) = method.as_u64() {
-            self.ours.remove(&number);
+            self.targets.remove(&number);
         }
         if self.results.remove(&callback_id).is_none() {
             return Ok(());
@@ -440,7 +445,7 @@ impl Dnode {
         Ok(())
     }
 
-    /// The other end says which functions it has.
+    /// Takes the `methods` of the peer: a server's functions become actions.
     fn methods(&mut self, functions: &[(u64, Vec<String>)], said: &mut Said) -> Result<(), DialectError> {
         let Role::Client { name, credentials, prefix, functions: known, more } = &mut self.role else {
             // The functions that a client offers have no names in the mesh.
@@ -452,9 +457,10 @@ impl Dnode {
             check_action(&action).is_ok().then_some((action, *number))
         });
         let named: HashMap<_, _> = named.collect();
-        // Held for ever: they pass them under these numbers, too, and none of them may be culled.
+        // These functions are held for ever: the server may pass them as arguments under the numbers of its `methods`, and they
+        // must not be culled then.
         for number in named.values() {
-            self.theirs.entry(*number).or_default().count += 1;
+            self.peer_functions.entry(*number).or_default().count += 1;
         }
         let mut actions: Vec<_> = named.keys().cloned().collect();
         actions.sort_unstable();
@@ -469,7 +475,7 @@ impl Dnode {
         Ok(())
     }
 
-    /// Calls a function of theirs.
+    /// Calls a function of the peer for a call from the mesh.
     fn call(
         &mut self,
         function: u64,
@@ -493,10 +499,10 @@ impl Dnode {
             }
         };
         let result = callback_id.map(|callback_id| {
-            let number = self.draw(Ours::Result(callback_id));
+            let number = self.draw(Target::Result(callback_id));
             if wants == Wants::End {
-                // A function that gives nothing back need not say that it is done, and most do not: its end is not waited for.
-                self.ours.remove(&number);
+                // Most functions without a result never say that they are done, so the call ends when it has been sent.
+                self.targets.remove(&number);
             } else {
                 self.results.insert(callback_id, number);
             }
@@ -509,14 +515,14 @@ impl Dnode {
         }
     }
 
-    /// Forgets the function that takes the result of a call whose caller waits no more.
+    /// Forgets the function that takes the result of a call, since its caller waits no more.
     fn forget_result(&mut self, callback_id: CallbackId) {
         if let Some(number) = self.results.remove(&callback_id) {
-            self.ours.remove(&number);
+            self.targets.remove(&number);
         }
     }
 
-    /// Says which functions there are.
+    /// Says the `methods` of this end: the actions that a client may see, and none to a server.
     fn offer(&mut self, said: &mut Said) {
         let actions: Vec<_> = match &self.role {
             Role::Server { visible, .. } => visible.actions().cloned().collect(),
@@ -524,7 +530,7 @@ impl Dnode {
         };
         let (mut object, mut listed) = (Map::new(), Map::new());
         for action in actions {
-            let number = self.draw(Ours::Action(action.clone()));
+            let number = self.draw(Target::Action(action.clone()));
             object.insert(action.to_string(), json!("[Function]"));
             listed.insert(number.to_string(), json!(["0", &*action]));
             if let Role::Server { numbers, .. } = &mut self.role {
@@ -539,7 +545,7 @@ fn failure(error: &CallError) -> Value {
     json!({ "name": error.name(), "message": error.message(), "code": error.code().0 })
 }
 
-/// The error of a Node.js function, as one of ours.
+/// The error of a Node.js function, as a [`CallError`].
 fn thrown(error: &Value) -> CallError {
     let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned);
     let code = error.get("code").and_then(Value::as_u64).and_then(|code| u32::try_from(code).ok());
@@ -563,7 +569,7 @@ impl Dialect for Dnode {
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        // Nothing runs before it is bound: the bytes wait, and the reader stops reading.
+        // Nothing runs before the bind is answered: until then the bytes wait, and the reader stops reading.
         while !matches!(self.role, Role::Server { bound: false, .. }) {
             let Some(end) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') else {
                 self.scanned = bytes.len();
@@ -653,15 +659,13 @@ impl Dialect for Dnode {
         }
         let due = |since: &Instant| now.saturating_duration_since(*since) >= CULL_AFTER;
         while self.unheld.front().is_some_and(|(since, _)| due(since)) {
-            let Some((_, theirs)) = self.unheld.pop_front() else { break };
-            // It may have been passed again meanwhile, and let go later than this.
-            if self
-                .theirs
-                .get(&theirs)
-                .is_some_and(|held| held.count == 0 && held.since.is_none_or(|since| due(&since)))
-            {
-                self.theirs.remove(&theirs);
-                self.line(json!("cull"), vec![json!(theirs)], &Callbacks::none(), None, said);
+            let Some((_, function)) = self.unheld.pop_front() else { break };
+            // The peer may have passed the function again meanwhile, and its new holder may have gone later.
+            if self.peer_functions.get(&function).is_some_and(|holders| {
+                holders.count == 0 && holders.none_since.is_none_or(|since| due(&since))
+            }) {
+                self.peer_functions.remove(&function);
+                self.line(json!("cull"), vec![json!(function)], &Callbacks::none(), None, said);
             }
         }
     }

@@ -1,10 +1,10 @@
 //! light_rpc, as `nodejs-light_rpc` 0.2 speaks it: `<length of the JSON in bytes, decimal>\n<JSON>`, where the JSON is
-//! `{"command": .., "data": ..}`. `__D` describes, the name of a function calls it with `{"id": .., "args": [..]}`, `__R` and `__E` resolve
-//! the id with results or an error. Nothing is bound, nothing beats. 0.1 has longer words; a client that begins with them is answered
-//! with them.
+//! `{"command": .., "data": ..}`. `__D` describes the functions, the name of a function calls it with `{"id": .., "args": [..]}`, `__R` and
+//! `__E` resolve the id with results or an error. The protocol has no bind and no heartbeat. Version 0.1 has longer commands; a client that
+//! begins with these is answered with these.
 //!
 //! The original lacks, and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
-//! command; and bad JSON ends no other call. Values pass as the text that they are: nothing rounds a number.
+//! command; and bad JSON ends no other call. Values pass as their JSON text: nothing rounds a number.
 
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
@@ -26,18 +26,18 @@ use std::time::Instant;
 
 const DIALECT: &str = "light_rpc";
 
-/// The longest JSON, in bytes: it fits into a frame of ours.
+/// The longest JSON, in bytes: it fits into a frame.
 const PACKET_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
-/// A length has no more digits than the longest.
+/// How many digits a length may have: as many as [`PACKET_LEN_MAX`] has.
 const LENGTH_DIGITS_MAX: usize = 8;
 
-/// The longest id of a call, in bytes of JSON: it is kept as long as the call takes.
+/// The longest id of a call, in bytes of JSON: the id is kept as long as the call takes.
 const ID_LEN_MAX: usize = 256;
 
 const _: () = assert!(PACKET_LEN_MAX < 100_000_000, "a length has eight digits");
 
-/// The commands that are no functions.
+/// The commands that are not names of functions.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Words {
     describe: &'static str,
@@ -51,7 +51,7 @@ const WORDS: [Words; 2] = [
     Words { describe: "__DESCR", result: "__RESULT", error: "__ERROR_CMD" },
 ];
 
-/// The command that refuses a command or a packet.
+/// The command that says that a command or a packet was refused.
 const ERROR: &str = "error";
 
 /// The kinds of commands.
@@ -84,7 +84,7 @@ pub struct LightRpcServer {
     bound: bool,
     visible: Visible,
     words: Words,
-    /// By our id: the client's, as it wrote it.
+    /// The client's calls in flight, with the ids that the client wrote, as JSON.
     calls: Calls<Box<RawValue>>,
 }
 
@@ -95,11 +95,11 @@ pub struct LightRpcClient {
     credentials: Option<ByteString>,
     prefix: String,
     described: bool,
-    /// Whether it was asked in the words of the other version, or need not be.
+    /// Whether the server was asked in the commands of 0.1 too, or has answered already.
     asked_again: bool,
-    /// The offers for which the bind has no room: registered once it is bound.
+    /// The offers for which the bind has no room: registered once the branch is bound.
     more: Vec<Offer>,
-    /// Calls of ours that are in flight, with their deadlines.
+    /// Calls from the mesh that are in flight at the server, with their deadlines.
     calls: HashMap<CallbackId, Option<Instant>>,
 }
 
@@ -163,7 +163,7 @@ fn next_packet(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
     Ok(Some(bytes.split_to(claimed).freeze()))
 }
 
-/// Writes a packet with these data, which are JSON.
+/// Writes a packet; `data` is JSON.
 fn packet(command: &str, data: Option<&str>, bytes: &mut BytesMut) {
     let command = serde_json::Value::from(command);
     let json = match data {
@@ -192,7 +192,7 @@ fn as_json(payload: &Payload) -> Result<Cow<'_, str>, CallError> {
 }
 
 impl LightRpcServer {
-    /// For a client that came from this address, with the actions that it may call.
+    /// For a client at the address `peer`, with the actions that it may call.
     #[must_use]
     pub fn new(peer: &str, allowed: Allowed) -> Self {
         Self {
@@ -206,7 +206,7 @@ impl LightRpcServer {
 
     fn packet(&mut self, json: &Bytes, now: Instant, said: &mut Said) {
         let Ok(Packet { command, data }) = serde_json::from_slice::<Packet<'_>>(json) else {
-            // Its end is known, so the packets behind it can still be read.
+            // The length of the bad packet is known, so the packets behind it can still be read.
             return packet(ERROR, Some(r#"{"code":"BAD_JSON"}"#), &mut said.bytes);
         };
         match Command::of(&command) {
@@ -219,7 +219,7 @@ impl LightRpcServer {
                     .collect();
                 packet(words.describe, Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
             }
-            // Answers are ours to give: a client that says them waits for nothing.
+            // Only a server answers: a client that sends an answer waits for nothing.
             Command::Result | Command::Failure | Command::Error => {}
             Command::Function => self.call(&command, data, json, now, said),
         }
@@ -238,7 +238,7 @@ impl LightRpcServer {
             let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, "args is a list");
             return failed(self.words, id, &error, said);
         }
-        // A part of the packet, unless it was left out.
+        // A part of the packet, unless the client left `args` out.
         let bytes = match args {
             "[]" => Bytes::from_static(b"[]"),
             args => json.slice_ref(args.as_bytes()),
@@ -268,7 +268,7 @@ impl Dialect for LightRpcServer {
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        // Nothing runs before it is bound: the bytes wait, and the reader stops reading.
+        // Nothing runs before the bind is answered: until then the bytes wait, and the reader stops reading.
         while self.bound
             && !said.is_enough()
             && let Some(json) = next_packet(bytes)?
@@ -322,7 +322,7 @@ impl Dialect for LightRpcServer {
 }
 
 impl LightRpcClient {
-    /// A client whose server's functions become actions under this prefix, of a branch of this name.
+    /// For an old server, whose functions become actions under `prefix`, offered by a branch named `name`.
     #[must_use]
     pub fn new(name: ByteString, credentials: Option<ByteString>, prefix: &str) -> Self {
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
@@ -389,7 +389,7 @@ impl LightRpcClient {
     }
 }
 
-/// An id as the original draws them, so that its programs may look at it.
+/// An id in the form of the original's ids, a UUID, since programs may look at it.
 fn as_uuid(CallbackId(id): CallbackId) -> String {
     format!("{:08x}-0000-4000-8000-{:012x}", id >> 48, id & 0xFFFF_FFFF_FFFF)
 }
@@ -400,7 +400,7 @@ fn of_uuid(id: &str) -> Option<CallbackId> {
     (high <= 0xFFFF && low <= 0xFFFF_FFFF_FFFF).then_some(CallbackId(high << 48 | low))
 }
 
-/// The error that a Node.js function threw, as one of ours.
+/// The error that a Node.js function threw, as a [`CallError`].
 fn thrown(error: Option<&RawValue>) -> CallError {
     #[derive(Deserialize)]
     struct Thrown {
@@ -437,7 +437,7 @@ impl Dialect for LightRpcClient {
             };
             match (Command::of(&command), data) {
                 (Command::Describe(_), data) => self.described(data, said)?,
-                // It does not know the word, so it is of the other version.
+                // A server of 0.1 does not know the command.
                 (Command::Error, _) if !std::mem::replace(&mut self.asked_again, true) => {
                     packet(WORDS[1].describe, None, &mut said.bytes);
                 }
@@ -451,7 +451,7 @@ impl Dialect for LightRpcClient {
     fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         match frame {
             Frame::Bound(_) => {
-                // It asks nothing else, so any number will do; the answers are not waited for.
+                // Only these registrations are asked, and their answers are ignored, so all may have one id.
                 said.frames.extend(registers(std::mem::take(&mut self.more), |_| CallbackId(0)));
             }
             Frame::Refused(refused) => return Err(refused.into()),
@@ -480,12 +480,13 @@ impl Dialect for LightRpcClient {
     }
 
     fn expire(&mut self, now: Instant, _: &mut Said) {
-        // The caller has been told by its own end; one that waits for ever still waits.
+        // The caller's own node has ended the call at its deadline. A call without a deadline stays.
         self.calls.retain(|_, until| until.is_none_or(|until| until > now));
     }
 }
 
-/// The arguments of one of our calls as the list that a function takes: a list is it already, nothing is an empty one.
+/// The arguments of a call from the mesh as the list that a function takes: a list stays as it is, null is an empty list, any other
+/// value is a list of one.
 fn as_list(arguments: &str) -> Cow<'_, str> {
     let arguments = arguments.trim();
     if arguments.starts_with('[') {

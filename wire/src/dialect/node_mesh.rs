@@ -1,9 +1,10 @@
-//! node-mesh, as the npm package `node-mesh` 2.0 speaks it: MessagePack `bin` values one behind the other, each of which holds an array of
+//! node-mesh, as the npm package `node-mesh` 2.0 speaks it: MessagePack `bin` values one after another, each of which holds an array of
 //! messages. A message is a map: `id`, `type` (request, callback, publish, notification), `source` (custom, system), `fromId`, `fromName`,
 //! `targetId`, `time`, `content` (`action`, `params`) and `data` (`body`, `error`).
 //!
-//! `node_mesh/server.rs` is a master's end of it, `node_mesh/client.rs` a branch's. Common to both are the messages and the
-//! talk once the bind is done, in `node_mesh/talk.rs`. The lists of arguments of requests, events and broadcasts are the values of ours.
+//! `node_mesh/server.rs` is the master's end of a connection, `node_mesh/client.rs` the branch's. Common to both ends are the messages
+//! and the talk after the bind, in `node_mesh/talk.rs`. A request, event or broadcast of node-mesh has a list of arguments; that list is
+//! one value in the mesh.
 
 mod batch;
 mod client;

@@ -1,5 +1,5 @@
-//! What the dialects keep of the foreign program at the other end: the actions that it may see and call, its calls in flight, its bind as a
-//! branch, and the name that it is known by.
+//! The state that dialects keep of a foreign program: the actions that it may see and call, its calls in flight, its bind as a
+//! branch, and its name in the mesh.
 
 use crate::error::{Code, Fate};
 use crate::frame::{Bind, Frame, NodeNews, Offer, Register, Request, SubscriptionKey};
@@ -12,20 +12,20 @@ use bytestring::ByteString;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// The actions that a foreign connection may call.
+/// The actions that a foreign program may call.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Allowed(Option<Vec<Pattern>>);
 
-/// The actions that a foreign connection may see, as nodes come and go.
+/// The actions that a foreign program may see, as nodes come and go.
 #[derive(Default, Debug)]
 pub(crate) struct Visible {
     allowed: Allowed,
-    /// By action: how many nodes offer it.
+    /// How many nodes offer each action.
     actions: BTreeMap<ByteString, usize>,
     nodes: HashMap<SessionId, HashSet<ByteString>>,
 }
 
-/// Calls of a foreign connection that are in flight: each with the key that its protocol knows it by, and its deadline.
+/// The calls of a foreign program that are in flight, with their deadlines. `T` is the key of a call in the foreign protocol.
 #[derive(Debug)]
 pub(crate) struct Calls<T> {
     waiting: HashMap<CallbackId, T>,
@@ -35,24 +35,24 @@ pub(crate) struct Calls<T> {
 }
 
 impl Allowed {
-    /// Everything.
+    /// All actions.
     #[must_use]
     pub fn all() -> Self {
         Self(None)
     }
 
-    /// The actions that match one of these.
+    /// The actions that match one of these patterns.
     pub fn only(patterns: impl IntoIterator<Item = Pattern>) -> Self {
         Self(Some(patterns.into_iter().collect()))
     }
 
-    /// The patterns, unless it is everything.
+    /// The patterns; `None` if all actions are allowed.
     #[must_use]
     pub fn patterns(&self) -> Option<&[Pattern]> {
         self.0.as_deref()
     }
 
-    /// Whether this action is among them.
+    /// Whether the foreign program may call this action.
     #[must_use]
     pub fn allows(&self, action: &str) -> bool {
         self.0.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(action)))
@@ -74,11 +74,11 @@ impl Visible {
         }
         let offered = self.nodes.entry(news.session).or_default();
         for (action, _) in news.actions {
-            // An action that stands for others has no name to be called by.
+            // An offer of everything below a prefix is no name that a program could call.
             if !self.allowed.allows(&action) || is_everything_below(&action) {
                 continue;
             }
-            // Names from a frame share its buffer, which the name that is kept must not keep.
+            // A name from a frame shares the buffer of the frame; a copy does not keep that buffer alive.
             let action = ByteString::from(&*action);
             if offered.insert(action.clone()) {
                 *self.actions.entry(action).or_default() += 1;
@@ -100,7 +100,7 @@ impl Visible {
         }
     }
 
-    /// By name.
+    /// The actions that the foreign program may see, sorted by name.
     pub(crate) fn actions(&self) -> impl Iterator<Item = &ByteString> {
         self.actions.keys()
     }
@@ -126,7 +126,7 @@ impl<T> Calls<T> {
         Self { waiting: HashMap::new(), deadlines: VecDeque::new(), next_id: 0, within: FOREIGN_CALL_WITHIN }
     }
 
-    /// A call begins, as the request that is made of it.
+    /// Begins a call, and gives its request.
     pub(crate) fn request(&mut self, waiter: T, action: ByteString, payload: Payload, now: Instant) -> Frame {
         Frame::Request(Request {
             callback_id: self.open(waiter, now),
@@ -138,12 +138,12 @@ impl<T> Calls<T> {
         })
     }
 
-    /// How long one may take.
+    /// How long a call may take.
     pub(crate) fn within(&self) -> Duration {
         self.within
     }
 
-    /// A call begins.
+    /// Begins a call, under an id that is new on this connection.
     pub(crate) fn open(&mut self, waiter: T, now: Instant) -> CallbackId {
         let id = CallbackId(self.next_id);
         self.next_id += 1;
@@ -154,7 +154,7 @@ impl<T> Calls<T> {
         id
     }
 
-    /// Its end has come.
+    /// Ends a call that was answered. None if it has ended before.
     pub(crate) fn settle(&mut self, id: CallbackId) -> Option<T> {
         let waiter = self.waiting.remove(&id);
         while self.deadlines.front().is_some_and(|(_, first)| !self.waiting.contains_key(first)) {
@@ -163,7 +163,7 @@ impl<T> Calls<T> {
         waiter
     }
 
-    /// The next one that has taken too long.
+    /// Ends the next call whose deadline has passed.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<(CallbackId, T)> {
         loop {
             let (_, id) = *self.deadlines.front().filter(|(deadline, _)| *deadline <= now)?;
@@ -175,7 +175,8 @@ impl<T> Calls<T> {
     }
 }
 
-/// The bind of one that looks like a branch, and the offers that it has no room for: they are [registered](registers) when it is bound.
+/// The bind of a foreign program that looks like a branch, and the offers for which the frame has no room: they are
+/// [registered](registers) when the branch is bound.
 pub(crate) fn bind(
     name: ByteString,
     credentials: Option<ByteString>,
@@ -186,7 +187,7 @@ pub(crate) fn bind(
     (Frame::Bind(Bind { version: PROTOCOL_VERSION, name, credentials, offers, subscriptions }), more)
 }
 
-/// Offers, as many in each frame as it carries.
+/// The frames that register offers, at most [`ACTIONS_PER_FRAME_MAX`] in each.
 pub(crate) fn registers(
     offers: Vec<Offer>,
     mut draw: impl FnMut(&[Offer]) -> CallbackId,
@@ -199,12 +200,12 @@ pub(crate) fn registers(
     })
 }
 
-/// No reply came in time, from a protocol that knows no deadlines.
+/// The error of a call that has passed its deadline, for a protocol that knows no deadlines.
 pub(crate) fn too_late(within: Duration) -> CallError {
     CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, format!("no reply came within {within:?}"))
 }
 
-/// A name for a foreign connection: nodes have one, and many protocols do not.
+/// The name of a foreign program in the mesh, made from its dialect and address: many protocols have no names.
 #[must_use]
 pub fn foreign_name(dialect: &str, peer: &str) -> ByteString {
     let mut name = format!("{dialect}/{peer}");

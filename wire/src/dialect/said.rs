@@ -1,4 +1,5 @@
-//! What every dialect is: it hears foreign bytes and takes frames of ours, and what it says in either direction is gathered until it leaves.
+//! [`Dialect`], the trait of all dialects: a dialect hears foreign bytes and takes frames. Its output in both directions is
+//! gathered in a [`Said`] until it leaves.
 
 use crate::error::{Code, Fate};
 use crate::frame::{Frame, Invoke, Refused, Response};
@@ -8,19 +9,20 @@ use crate::payload::{CallError, Passed, Payload};
 use bytes::BytesMut;
 use std::time::Instant;
 
-/// A protocol of others, at one connection.
+/// Another protocol, at one connection with a foreign program.
 pub trait Dialect: Send + 'static {
-    /// Says the first messages and frames of a connection that is open.
+    /// Says the first messages and frames, when the connection is open.
     fn begin(&mut self, now: Instant, said: &mut Said);
 
-    /// Takes as many messages as it can from the bytes that came, unless it has so much to say that this should leave first.
+    /// Takes as many messages as it can from the received bytes. Stops early, with [`Said::enough`], when so many bytes are to
+    /// be written that they should leave first.
     ///
     /// # Errors
     ///
-    /// When the bytes are not of this protocol. All that was said before still leaves; then the connection is closed.
+    /// When the bytes are not of this protocol. The output gathered before still leaves; then the connection is closed.
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError>;
 
-    /// Takes a frame of ours.
+    /// Takes a frame for the foreign program.
     ///
     /// # Errors
     ///
@@ -31,30 +33,30 @@ pub trait Dialect: Send + 'static {
     fn expire(&mut self, now: Instant, said: &mut Said);
 }
 
-/// The words of a dialect, in both directions, until they leave.
+/// The output of a dialect, in both directions, until it leaves.
 #[derive(Default, Debug)]
 pub struct Said {
-    /// To ours.
+    /// Frames for the session or the branch at this end.
     pub frames: Vec<Frame>,
-    /// To the outside.
+    /// Bytes for the foreign program.
     pub bytes: BytesMut,
-    /// Whether more was heard than has been understood: so much has to be said first.
+    /// Whether messages were left unread, because `bytes` must be written first.
     pub enough: bool,
 }
 
 impl Said {
-    /// Whether hearing should stop: the bytes that are said must leave before there are more of them.
+    /// Whether [`Dialect::hear`] should stop: more than [`FOREIGN_BUFFER_LEN_MAX`] bytes wait to be written.
     pub(crate) fn is_enough(&mut self) -> bool {
         self.enough = self.bytes.len() > FOREIGN_BUFFER_LEN_MAX;
         self.enough
     }
 
-    /// Answers a request of ours.
+    /// Answers a request that came from the mesh.
     pub(crate) fn answer(&mut self, callback_id: CallbackId, outcome: Result<Payload, CallError>) {
         self.frames.push(Frame::Response(Response { callback_id, outcome }));
     }
 
-    /// Gives back the functions of a payload.
+    /// Releases the functions that a payload lends.
     pub(crate) fn give_back(&mut self, payload: &Payload) {
         for passed in &payload.callbacks {
             if let Passed::Lent(id) = passed {
@@ -63,7 +65,7 @@ impl Said {
         }
     }
 
-    /// For protocols that have no form for functions: gives them back, and refuses the payload that passes some.
+    /// For protocols that have no form for functions: refuses a payload that passes functions, and releases them.
     pub(crate) fn without_functions(&mut self, payload: &Payload, dialect: &str) -> Result<(), CallError> {
         if payload.callbacks.is_empty() {
             return Ok(());
@@ -73,7 +75,7 @@ impl Said {
         Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what))
     }
 
-    /// An outcome for a protocol that has no form for functions.
+    /// For protocols that have no form for functions: the outcome of a call, an error if its reply passes functions.
     pub(crate) fn plain(
         &mut self,
         outcome: Result<Payload, CallError>,
@@ -87,7 +89,7 @@ impl Said {
         Ok(payload)
     }
 
-    /// For protocols that have no form for functions: refuses the call of one, which was never lent.
+    /// For protocols that have no form for functions: refuses the call of a function, since none was ever lent.
     pub(crate) fn nobody_lent(&mut self, invoke: &Invoke, dialect: &str) {
         self.give_back(&invoke.payload);
         if let Some(callback_id) = invoke.callback_id {
@@ -100,28 +102,28 @@ impl Said {
 /// Why a foreign connection is closed.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum DialectError {
-    /// A message claims, or has, more bytes than are allowed.
+    /// A message claims, or has, more bytes than the protocol's bound.
     #[error("a message of {claimed} bytes, and {max} are allowed; does the other end speak {dialect}?")]
     TooLong {
-        /// Which protocol it should be.
+        /// The protocol of the connection.
         dialect: &'static str,
-        /// How long it would be.
+        /// The claimed length, in bytes.
         claimed: usize,
-        /// How long it may be.
+        /// The longest message, in bytes.
         max: usize,
     },
-    /// The bytes are none of its messages.
+    /// The bytes are no message of the protocol.
     #[error("this is not {dialect}: {what}")]
     Malformed {
-        /// Which protocol it should be.
+        /// The protocol of the connection.
         dialect: &'static str,
         /// The fault.
         what: String,
     },
-    /// Our end closes it, and it may come back.
+    /// The session at this end closed the connection; the foreign program may connect again.
     #[error("the connection is closed: {0}")]
     Closed(CallError),
-    /// Our end wants it no more.
+    /// The session at this end refused the foreign program for good.
     #[error("the connection is refused: {0}")]
     Refused(CallError),
 }

@@ -3,7 +3,7 @@
 use crate::limits::CALLBACKS_PER_REQUEST_MAX;
 use std::io;
 
-/// Why bytes are not frames. Their link is closed: where the next frame begins cannot be told.
+/// Why bytes are not frames. The link is closed: where the next frame begins cannot be told.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// A frame claims more than the connection allows.
@@ -11,10 +11,10 @@ pub enum FrameError {
     TooLong {
         /// The claimed length, in bytes.
         claimed: usize,
-        /// The allowed one.
+        /// The longest allowed length, in bytes.
         max: usize,
     },
-    /// A frame is none of the protocol's.
+    /// The bytes are no frame of the protocol.
     #[error("a frame cannot be read: {0}")]
     Malformed(String),
     /// A frame passes more functions than a request may.

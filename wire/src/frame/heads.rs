@@ -1,5 +1,5 @@
 //! The heads of all frames as bincode has them, through serde: the order of variants and fields is the protocol. Frames are written
-//! and read here; the usual requests, replies and events by the ways of `swift.rs`.
+//! and read here; usual requests, replies and events through `swift.rs`.
 
 use super::error::FrameError;
 use super::kinds::{
@@ -58,7 +58,7 @@ enum Head<'a> {
     Ping,
     Pong,
     Drain,
-    /// An invoke whose caller wants only its end.
+    /// An invoke whose caller waits only for the end of the function.
     InvokeForEnd(InvokeHead<'a>),
 }
 
@@ -136,7 +136,7 @@ impl Frame {
         }
     }
 
-    /// Reads the frame in this part of a block, which must lie within it: any frame, at the cost of any.
+    /// Reads any frame through serde, at `part` of a block, which must lie within the block.
     pub(crate) fn decode_unusual(block: &Bytes, part: Range<usize>) -> Result<Frame, FrameError> {
         let bytes = &block.slice(part);
         let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
@@ -155,7 +155,7 @@ impl Frame {
                 let outcome = match outcome {
                     OutcomeHead::Reply(payload) => Ok(payload.with(rest())?),
                     OutcomeHead::Error { code, fate, name, message, data } => {
-                        // Errors outlive the buffer that they came in, in logs and in hands: their texts are copied.
+                        // Errors may be kept for long, so their texts are copied and do not keep the buffer alive.
                         let error =
                             CallError::named(code, fate, ByteString::from(name), ByteString::from(message));
                         Err(match data {
@@ -214,21 +214,21 @@ impl<'a> FrameRef<'a> {
         self.write(&[], buffer);
     }
 
-    /// Appends the head and these bytes behind it: the payload, or none of it.
+    /// Appends the head, and `behind` after it: the whole payload or nothing.
     fn write(self, behind: &[u8], buffer: &mut BytesMut) {
         if !swift::write(self.0, behind, buffer) {
             self.write_unusual(behind, buffer);
         }
     }
 
-    /// As `write` does, through serde: any frame, at the cost of any.
+    /// As `write`, for any frame, through serde.
     pub(super) fn write_unusual(self, behind: &[u8], buffer: &mut BytesMut) {
         let payload_len = self.payload().map_or(0, Payload::len);
         let start = buffer.len();
         buffer.put_u32_le(0);
         write_head(&self.head(), buffer);
         let len = buffer.len() - start - LENGTH_PREFIX_LEN + payload_len;
-        // The maker of a frame checks it against the frame limit, which the limits assert to fit.
+        // The sender has checked the frame against the frame limit, which fits into a prefix: `limits.rs` asserts so.
         let prefix = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
         buffer[start..start + LENGTH_PREFIX_LEN].copy_from_slice(&prefix);
         append(buffer, behind);

@@ -1,4 +1,4 @@
-//! The frames of the native dialect, and what each says. The order of the variants of [`Frame`] and of the fields of their structs is the
+//! The frames of the native dialect, and the meaning of each. The order of the variants of [`Frame`] and of the fields of their structs is the
 //! protocol: variants are only ever added at the end, and `tests/golden.rs` freezes the bytes of each. The bytes are the business of
 //! `heads.rs` and `swift.rs`.
 
@@ -15,47 +15,47 @@ use std::{fmt, time::Duration};
 /// The unit on a link.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Frame {
-    /// Branch to master, first of all: let me in.
+    /// Branch to master, the first frame of a link: asks to bind.
     Bind(Bind),
-    /// Master to branch: you are in.
+    /// Master to branch: the branch is bound.
     Bound(Bound),
-    /// Master to branch: you are not, or no longer, in. The link closes behind it.
+    /// Master to branch: the bind is refused, or has ended. The link closes behind this frame.
     Refused(Refused),
-    /// Branch to master: I offer these too. Answered by a response without a value.
+    /// Branch to master: the branch offers more actions. Answered by a response without a value.
     Register(Register),
-    /// Branch to master: I offer these no longer. Answered by a response without a value.
+    /// Branch to master: the branch withdraws actions. Answered by a response without a value.
     Unregister(Unregister),
-    /// Master to branch: a node came, or offers more.
+    /// Master to branch: a node came, or offers more actions.
     Online(NodeNews),
-    /// Master to branch: a node went, or offers less.
+    /// Master to branch: a node went, or offers fewer actions.
     Offline(NodeNews),
-    /// Branch to master: which actions are there?
+    /// Branch to master: asks for the actions of the mesh.
     Describe(Describe),
-    /// The answer.
+    /// Master to branch: the answer to a describe.
     Described(Described),
-    /// Run this action.
+    /// Asks the receiver to run an action.
     Request(Request),
     /// The outcome of a request, a register, an unregister, a subscribe or an invoke.
     Response(Response),
     /// The caller of a request dropped the call: no response is expected any more.
     Cancel(CallbackId),
-    /// Call a function that was passed as an argument.
+    /// Calls a function that was passed as an argument.
     Invoke(Invoke),
     /// The last holder of a function that was passed as an argument let it go.
     Release(CallbackId),
-    /// Branch to master: send me the events that match. Answered by a response without a value.
+    /// Branch to master: subscribes to the topics that match. Answered by a response without a value.
     Subscribe(Subscribe),
-    /// Branch to master: no longer. Not answered.
+    /// Branch to master: ends a subscription. Not answered.
     Unsubscribe(SubscriptionKey),
     /// An event for the subscribers of its topic.
     Publish(Publish),
     /// An event for every node.
     Broadcast(Broadcast),
-    /// Are you there?
+    /// A heartbeat. Answered by a pong.
     Ping,
-    /// Yes.
+    /// The answer to a ping.
     Pong,
-    /// I finish the requests in flight and take no more.
+    /// The sender finishes the requests in flight and takes no more.
     Drain,
 }
 
@@ -68,20 +68,21 @@ pub struct Bind {
     pub name: ByteString,
     /// A token, or another text that the master's check understands.
     pub credentials: Option<ByteString>,
-    /// The actions that it answers. More than [`ACTIONS_PER_FRAME_MAX`](crate::limits::ACTIONS_PER_FRAME_MAX) follow in `Register`s.
+    /// The actions that the branch answers. Offers above [`ACTIONS_PER_FRAME_MAX`](crate::limits::ACTIONS_PER_FRAME_MAX) follow in
+    /// `Register`s.
     pub offers: Vec<Offer>,
-    /// Its subscriptions.
+    /// The subscriptions of the branch.
     pub subscriptions: Vec<SubscriptionKey>,
 }
 
 /// An action that a node answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Offer {
-    /// Its name.
+    /// The name of the action.
     pub action: ByteString,
-    /// The encoding that its node reads best. A call in bincode goes only to a node that says so.
+    /// The encoding that the provider reads best. A call in bincode goes only to a provider whose offer says bincode.
     pub encoding: Encoding,
-    /// Its arguments and its reply, where they are known.
+    /// The schemas of the arguments and the reply, where they are known.
     pub shape: Option<Shape>,
 }
 
@@ -94,14 +95,14 @@ pub struct Shape {
     pub reply: ByteString,
 }
 
-/// The master's yes to a bind.
+/// The master's consent to a bind.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Bound {
     /// The session of this link.
     pub session: SessionId,
     /// The name of the master.
     pub master: ByteString,
-    /// How often the branch must say something, in milliseconds.
+    /// How often the branch sends a ping, in milliseconds.
     pub heartbeat_ms: u64,
     /// The longest frame that the master reads, in bytes without the length prefix.
     pub frame_len_max: u64,
@@ -109,14 +110,14 @@ pub struct Bound {
     pub in_flight_max: u64,
 }
 
-/// The master's no to a bind, or the end of one.
+/// The master refuses a bind, or ends it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Refused {
-    /// Why, as a number.
+    /// The reason, as a number.
     pub code: Code,
-    /// Why, as a sentence.
+    /// The reason, as a sentence.
     pub message: ByteString,
-    /// Whether the branch may come back: a name taken over by another one is lost for good.
+    /// Whether the branch may bind again: a name that another branch took over is lost for good.
     pub may_return: bool,
 }
 
@@ -125,7 +126,7 @@ pub struct Refused {
 pub struct Register {
     /// Where the response goes.
     pub callback_id: CallbackId,
-    /// The actions that it offers from now on, too.
+    /// The actions that the branch offers besides those of before.
     pub offers: Vec<Offer>,
 }
 
@@ -134,20 +135,21 @@ pub struct Register {
 pub struct Unregister {
     /// Where the response goes.
     pub callback_id: CallbackId,
-    /// The actions that it offers no longer.
+    /// The actions that the branch offers no longer.
     pub actions: Vec<ByteString>,
 }
 
-/// A node that came or went, with its actions. It feeds the action cache of the other nodes.
+/// A node that came or went, with its actions. Other nodes keep their action caches by this news.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeNews {
     /// The name of the node.
     pub node: ByteString,
-    /// Its session: several nodes may share one name.
+    /// The session of the node: several nodes may share one name.
     pub session: SessionId,
     /// Whether the node itself came or went, and not only some of its actions.
     pub whole: bool,
-    /// The actions that came, with the encoding that each wants. When the node itself goes, they all go, listed or not.
+    /// The actions that came or went, with the encoding that each wants. When the node itself goes, all its actions go, listed or
+    /// not.
     pub actions: Vec<(ByteString, Encoding)>,
 }
 
@@ -163,7 +165,7 @@ pub struct Describe {
 /// The answer to a [`Describe`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Described {
-    /// Whose question it answers.
+    /// The describe that this answers.
     pub callback_id: CallbackId,
     /// The actions, sorted by name: at most [`DESCRIBED_MAX`](crate::limits::DESCRIBED_MAX).
     pub actions: Vec<ActionDescription>,
@@ -172,11 +174,11 @@ pub struct Described {
 /// An action of the mesh, as seen from outside.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ActionDescription {
-    /// Its name.
+    /// The name of the action.
     pub action: ByteString,
-    /// The nodes that offer it.
+    /// The nodes that offer the action.
     pub nodes: Vec<ByteString>,
-    /// Its arguments and its reply, where they are known.
+    /// The schemas of the arguments and the reply, where they are known.
     pub shape: Option<Shape>,
 }
 
@@ -191,34 +193,34 @@ const _: () = assert!(size_of::<Offer>() <= size_of::<ActionDescription>());
 pub struct Request {
     /// Where the response goes.
     pub callback_id: CallbackId,
-    /// Which action.
+    /// The action to run.
     pub action: ByteString,
-    /// The node that is to run it; empty for any.
+    /// The node that is to run the action; empty for any provider.
     pub node: ByteString,
-    /// The node that asks; a branch leaves it empty and the master writes the name that is bound.
+    /// The calling node. A branch leaves this empty, and the master writes the name that the branch is bound under.
     pub caller: ByteString,
-    /// How long the caller still waits. It goes down at each hop.
+    /// How long the caller still waits, less at each hop; none: for ever.
     pub time_left: Option<Duration>,
     /// The arguments.
     pub payload: Payload,
 }
 
-/// What became of a request: its reply, or why there is none.
+/// The outcome of a request: its reply, or why there is none.
 pub type Outcome = Result<Payload, CallError>;
 
 /// The outcome of a request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Response {
-    /// Which request.
+    /// The request that this answers.
     pub callback_id: CallbackId,
-    /// Its reply, or why there is none.
+    /// The reply, or why there is none.
     pub outcome: Result<Payload, CallError>,
 }
 
 /// A call of a function that was passed as an argument.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Invoke {
-    /// Which function, by the id that its owner drew.
+    /// The function, by the id that its lender drew.
     pub function: CallbackId,
     /// Where the response goes, if one is wanted.
     pub callback_id: Option<CallbackId>,
@@ -239,10 +241,10 @@ pub struct Subscribe {
     pub key: SubscriptionKey,
 }
 
-/// The pattern and the group of a subscription. A node is sent an event once for a key, however many of its own handlers share it.
+/// The pattern and the group of a subscription. A node gets each event once for a key, however many of its handlers share the key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct SubscriptionKey {
-    /// Which topics.
+    /// The topics.
     pub pattern: Pattern,
     /// The group whose members share the events, each event going to one of them.
     pub group: Option<ByteString>,
@@ -251,26 +253,26 @@ pub struct SubscriptionKey {
 /// An event for the subscribers of its topic.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Publish {
-    /// Its topic.
+    /// The topic of the event.
     pub topic: ByteString,
-    /// The node that published it; a branch leaves it empty and the master writes the name that is bound.
+    /// The publishing node. A branch leaves this empty, and the master writes the name that the branch is bound under.
     pub publisher: ByteString,
-    /// Whether it is for the subscribers that are in no group.
+    /// Whether the event is for the subscribers that are in no group.
     pub for_all: bool,
-    /// The groups that it is for.
+    /// The groups that get the event.
     pub groups: Vec<ByteString>,
-    /// The value that it carries.
+    /// The value of the event.
     pub payload: Payload,
 }
 
 /// An event for every node.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Broadcast {
-    /// Its topic.
+    /// The topic of the event.
     pub topic: ByteString,
-    /// The node that sent it; a branch leaves it empty and the master writes the name that is bound.
+    /// The publishing node. A branch leaves this empty, and the master writes the name that the branch is bound under.
     pub publisher: ByteString,
-    /// The value that it carries.
+    /// The value of the event.
     pub payload: Payload,
 }
 
@@ -364,7 +366,7 @@ impl<'a> FrameRef<'a> {
         }
     }
 
-    /// The request that it answers, if it is a response.
+    /// The request that this frame answers, if it is a response.
     #[must_use]
     pub fn callback_id_of_response(self) -> Option<CallbackId> {
         match self.0 {

@@ -1,4 +1,4 @@
-//! A frame of a block while it is read: requests, replies and events are handed on where they stand.
+//! The next frame of a block: requests, replies and events are handed on without copying them out of the block.
 
 use super::error::FrameError;
 use super::kinds::{Frame, Publish, Request, Response};
@@ -7,28 +7,28 @@ use crate::id::CallbackId;
 use crate::payload::{Callbacks, Payload, PayloadRef};
 use bytes::Bytes;
 
-/// The next frame of a block: nearly all are requests, replies and events, and those are not made a [`Frame`] of, since that is
-/// as large as its largest variant.
+/// The next frame of a block. Nearly all frames are requests, replies and events, and no [`Frame`] is made of these, since a
+/// `Frame` is as large as its largest variant.
 #[derive(Debug)]
 pub enum Next<'a> {
-    /// A request. [`Frames::next_request_of_run`](crate::Frames::next_request_of_run) reads the others of its run.
+    /// A request. [`Frames::next_request_of_run`](crate::Frames::next_request_of_run) reads the rest of its run.
     Request(Request),
     /// A reply without functions.
     Reply {
-        /// The request that it settles.
+        /// The request that the reply settles.
         callback_id: CallbackId,
-        /// The value, where it stands.
+        /// The value, in the block.
         payload: BlockPayload<'a>,
     },
-    /// An event. [`Frames::next_event_of_run`](crate::Frames::next_event_of_run) reads the others of its run.
+    /// An event. [`Frames::next_event_of_run`](crate::Frames::next_event_of_run) reads the rest of its run.
     Event(Publish),
     /// Any other frame: also a response that is an error or passes functions.
     Other(Frame),
-    /// Bytes that are no frame. It is the last of its block: where the next frame begins cannot be told.
+    /// Bytes that are no frame. They end the block: where the next frame begins cannot be told.
     Broken(FrameError),
 }
 
-/// A payload without functions that stands in a block. Reading it there costs nothing; sharing it holds the block.
+/// A payload without functions that stands in a block. Reading it there needs no copy; sharing it keeps the block alive.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockPayload<'a> {
     pub(super) block: &'a Bytes,
@@ -45,7 +45,7 @@ impl Next<'_> {
     ///
     /// # Errors
     ///
-    /// When it is [`Next::Broken`].
+    /// The error of [`Next::Broken`].
     pub fn into_frame(self) -> Result<Frame, FrameError> {
         match self {
             Next::Request(request) => Ok(Frame::Request(request)),
@@ -60,7 +60,7 @@ impl Next<'_> {
 }
 
 impl<'a> BlockPayload<'a> {
-    /// To be read where it stands.
+    /// The payload, borrowed from the block.
     #[must_use]
     #[inline]
     pub fn by_ref(self) -> PayloadRef<'a> {
@@ -68,7 +68,7 @@ impl<'a> BlockPayload<'a> {
         PayloadRef { encoding: self.encoding, bytes, callbacks: &NO_CALLBACKS }
     }
 
-    /// To be kept: it holds the block, however long that is.
+    /// The payload, to be kept. It keeps the whole block alive, however long that is.
     #[must_use]
     #[inline]
     pub fn share(self) -> Payload {

@@ -1,5 +1,5 @@
-//! Any value of an encoding that describes itself, to be written in the other one. Numbers keep their kind and all their
-//! digits, maps their order.
+//! [`Value`]: any value of an encoding that describes itself, such as for transcoding MessagePack to JSON and back. Numbers keep
+//! their kind and all their digits, maps their order.
 
 use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -7,21 +7,21 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::fmt;
 
-/// Any value of MessagePack or JSON, where its type is not known, or all of it is needed as it is. Reading and writing it again
-/// changes nothing in MessagePack. It cannot be read from bincode, which does not describe its values.
+/// Any value of MessagePack or JSON, for code that does not know the type of the value. MessagePack that is read as a `Value` and
+/// written again is unchanged. A `Value` cannot be read from bincode, which does not describe its values.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
-    /// Nothing.
+    /// `nil` in MessagePack, `null` in JSON.
     Nil,
-    /// Yes or no.
+    /// True or false.
     Bool(bool),
     /// An integer that is not negative.
     Unsigned(u64),
     /// An integer.
     Signed(i64),
-    /// A number of 32 bits.
+    /// A float of 32 bits.
     Float32(f32),
-    /// A number of 64 bits.
+    /// A float of 64 bits.
     Float64(f64),
     /// Text.
     Text(String),
@@ -31,15 +31,15 @@ pub enum Value {
     List(Vec<Value>),
     /// Keys and values, in the order of the bytes.
     Map(Vec<(Value, Value)>),
-    /// Bytes with the number of their kind: MessagePack's way to have more kinds of values. -1 is a moment in time, which JSON
-    /// writes as text; of others it writes the bytes.
+    /// An extension of MessagePack: the number of its kind, and its bytes. Kind -1 is a timestamp, which JSON writes as text; JSON
+    /// writes other extensions as their bytes.
     Extension(i8, Vec<u8>),
 }
 
-/// The name under which the codec of MessagePack knows its extensions.
+/// The name of the newtype that rmp-serde takes for an extension.
 const EXTENSION: &str = "_ExtStruct";
 
-/// The number of a moment in time: <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
+/// The kind of a timestamp: <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
 const TIMESTAMP: i8 = -1;
 
 impl Serialize for Value {
@@ -67,7 +67,7 @@ impl Serialize for Value {
                 }
                 map.end()
             }
-            // JSON has none: a moment is written as `JSON.stringify` does, anything else as its bytes.
+            // JSON has no extensions: a timestamp is written as `JSON.stringify` writes a date, other kinds as their bytes.
             Value::Extension(TIMESTAMP, bytes) if serializer.is_human_readable() => {
                 let moment = timestamp(bytes).map(|at| at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
                 moment.serialize(serializer)
@@ -80,7 +80,7 @@ impl Serialize for Value {
     }
 }
 
-/// The moment that a timestamp of 32, 64 or 96 bits means. Dates of Node.js that are none have other bytes.
+/// The moment of a timestamp of 32, 64 or 96 bits. None for other lengths, such as an invalid date of Node.js has.
 fn timestamp(bytes: &[u8]) -> Option<Timestamp> {
     let (seconds, nanoseconds) = match *bytes {
         [a, b, c, d] => (i64::from(u32::from_be_bytes([a, b, c, d])), 0),
@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for Value {
 
 struct AnyValue;
 
-/// How many elements room is made for before they are there.
+/// How many elements of a list get room before they are read, however many the bytes claim.
 const ROOM_MAX: usize = 64;
 
 impl<'de> Visitor<'de> for AnyValue {

@@ -1,7 +1,7 @@
-//! Bounds on the work that bytes from outside may cause while they become a user's type. A codec that follows the type and not the bytes
-//! recurses as deep as they claim, delivers as many elements that take no bytes as they claim, and clears as much memory for
-//! a text as they claim. [`Bounded`] stands between it and the type, at every depth, and ends all three early. How long the
-//! bytes may be is the caller's business.
+//! Bounds on the work that bytes from outside may cause while they become a user's type. A plain codec recurses as deep as the bytes
+//! claim, delivers as many elements that take no bytes as the bytes claim, and clears as much memory for a text as the bytes claim.
+//! [`Bounded`] stands between codec and type, at every depth, and stops all three early. The length of the bytes is bounded by the
+//! caller.
 
 use crate::copy::copy_of;
 use serde::de::{
@@ -10,7 +10,7 @@ use serde::de::{
 };
 use std::{cell::Cell, fmt, marker::PhantomData};
 
-/// The rest of the bounds of one value that is being read. Each value needs bounds of its own.
+/// The bounds of one value that is being read, and what is left of them. Each value needs bounds of its own.
 pub(crate) struct Bounds {
     depth_max: usize,
     depth_left: Cell<usize>,
@@ -54,12 +54,12 @@ impl Bounds {
         Self { bytes_as_lists: true, ..self }
     }
 
-    /// Whether there was a byte string that was not delivered as a list.
+    /// Whether the bytes held a byte string.
     pub(crate) fn met_bytes(&self) -> bool {
         self.met_bytes.get()
     }
 
-    /// Goes one level down for as long as `visit` takes.
+    /// Runs `visit` one level deeper.
     #[inline]
     fn inside<T, E: Error>(&self, visit: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let Some(left) = self.depth_left.get().checked_sub(1) else { return Err(self.too_deep()) };
@@ -69,7 +69,7 @@ impl Bounds {
         visited
     }
 
-    /// Takes `elements` from the rest.
+    /// Takes `elements` from the elements that are left.
     #[inline]
     fn pay<E: Error>(&self, elements: usize) -> Result<(), E> {
         let Some(left) = self.elements_left.get().checked_sub(elements) else { return Err(self.too_many()) };
@@ -113,7 +113,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for BoundedSeed<'_, S> {
     }
 }
 
-/// Visitors of these see no deserializer and no sequence, so they are handed over as they are.
+/// Methods whose visitors see no deserializer and no sequence, so the visitors are handed over as they are.
 macro_rules! deserialize_flat {
     ($($method:ident($($arg:ident: $type:ty),*);)*) => {$(
         #[inline]
@@ -123,7 +123,7 @@ macro_rules! deserialize_flat {
     )*};
 }
 
-/// Visitors of these may be given more to visit.
+/// Methods whose visitors may be given elements or values to visit, so the visitors are wrapped.
 macro_rules! deserialize_nested {
     ($($method:ident($($arg:ident: $type:ty),*) $length:ident;)*) => {$(
         #[inline]
@@ -158,7 +158,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_identifier();
     }
 
-    // Bytes are among them, since a self-describing codec may deliver them as a sequence.
+    // Byte strings are among these, since a self-describing codec may deliver them as a sequence.
     deserialize_nested! {
         deserialize_any() InBytes;
         deserialize_bytes() InBytes;
@@ -173,14 +173,14 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_ignored_any() InBytes;
     }
 
-    /// Asks for borrowed text: for an owned one, a codec may clear as many bytes as are claimed before it looks how many there
-    /// are. A visitor that takes the one must take the other.
+    /// Asks for borrowed text: for an owned text, a codec may clear as many bytes as are claimed before it looks how many there
+    /// are. A visitor of owned text must take borrowed text too.
     #[inline]
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.deserialize_str(visitor)
     }
 
-    /// Asks for borrowed bytes, as for text, and copies them itself.
+    /// Asks for borrowed bytes, for the reason of `deserialize_string`, and copies them.
     #[inline]
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let visitor = BoundedVisitor { inner: visitor, length: Length::Owned, bounds: self.bounds };
@@ -193,16 +193,16 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
     }
 }
 
-/// The origin of the number of elements of a sequence or a map.
+/// Where the number of elements of a sequence or a map comes from.
 #[derive(Clone, Copy)]
 enum Length {
-    /// The bytes: each element counts against the bounds.
+    /// From the bytes: each element counts against the bounds.
     InBytes,
-    /// The bytes, for a type that asks for a list.
+    /// From the bytes, for a type that asks for a list and takes a byte string as one.
     List,
-    /// The bytes, for a type that is to own them.
+    /// From the bytes, for a type that asks for a byte string that it owns.
     Owned,
-    /// The type, as in a tuple.
+    /// From the type, as in a tuple.
     OfType,
 }
 
@@ -213,7 +213,8 @@ struct BoundedVisitor<'b, V> {
 }
 
 impl<V> BoundedVisitor<'_, V> {
-    /// Whether a byte string is to be a list of numbers: a type that asks for a list takes it so.
+    /// Whether a byte string is delivered as a list of numbers: if the type asks for a list, or the bounds say so. Notes that a byte
+    /// string was met.
     #[inline]
     fn takes_lists(&self) -> bool {
         self.bounds.met_bytes.set(true);
@@ -327,14 +328,14 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
 
     #[inline]
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
-        // Its level is entered by its body: an enum whose body is a tuple is one level, not two.
+        // The body of an enum counts as its level: an enum whose body is a tuple is one level, not two.
         self.inner.visit_enum(BoundedEnum { inner: access, bounds: self.bounds })
     }
 }
 
 impl Length {
-    /// Pays for as many elements as are claimed, and says how many were paid for. A lie is found out before a visitor makes
-    /// room for it, and all the room that is made for claims within each other is bounded too.
+    /// Takes the claimed number of elements from the bounds, and returns how many were paid for. A false claim fails before a
+    /// visitor makes room for its elements, and the room for all nested claims together is bounded too.
     #[inline]
     fn pay<E: Error>(self, claimed: Option<usize>, bounds: &Bounds) -> Result<usize, E> {
         match self {
@@ -351,7 +352,7 @@ impl Length {
 /// The elements of a sequence, or the entries of a map.
 struct BoundedElements<'b, A> {
     inner: A,
-    /// How many more are paid for. After them, which happens when fewer or none are claimed, each is paid for as it comes.
+    /// How many more elements are paid for. Elements beyond the claim are paid for as they come.
     paid: usize,
     bounds: &'b Bounds,
 }

@@ -1,4 +1,4 @@
-//! dnode against what its original programs said to each other, and against what nobody should say.
+//! dnode against the recorded lines of its original programs, and against lines that no program should send.
 
 use super::{bound, request};
 use bytes::BytesMut;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const TRANSCRIPT: &str = include_str!("../recorded/dnode.jsonl");
 
-/// What was said: by the client?
+/// The recorded lines, each with whether the client said it.
 fn transcript() -> Vec<(bool, Value)> {
     let line = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("a transcript is JSON");
@@ -21,14 +21,14 @@ fn transcript() -> Vec<(bool, Value)> {
     TRANSCRIPT.lines().map(line).collect()
 }
 
-/// One end, with what it says.
+/// One end of a dnode connection.
 struct End {
     dialect: Dnode,
     now: Instant,
 }
 
 impl End {
-    /// A server that is bound and sees these actions; and what it says first.
+    /// A server that is bound and sees these actions, and the first lines that it says.
     fn server(actions: &[&'static str], style: ResultStyle) -> (Self, Vec<Value>) {
         let mut end =
             Self { dialect: Dnode::server("1.2.3.4:5", Allowed::all(), style), now: Instant::now() };
@@ -94,7 +94,7 @@ fn arguments(payload: &Payload) -> (Value, Vec<CallbackId>) {
     (payload.decode().expect("JSON"), payload.callbacks.ids())
 }
 
-/// The recorded server says its functions in another order than that of their names, so they have other names here.
+/// The recorded server says its functions in an order of its own, so their names here put them into that order.
 const ACTIONS: [&str; 3] = ["a-timesTen", "b-each", "c-deep"];
 
 #[test]
@@ -125,7 +125,7 @@ fn a_recorded_client_gets_what_the_recorded_server_said() {
             (vec![], vec![said[line].clone()])
         );
     }
-    // This one was answered as Node.js has it, the error first.
+    // This call was answered in the style of Node.js, the error first.
     let (mut error_first, _) = End::server(&ACTIONS, ResultStyle::ErrorFirst);
     let again = request(&error_first.hear(&said[4]).0);
     assert_eq!(error_first.say(reply(again.callback_id, &json!(2))).1, [said[7].clone()]);
@@ -178,7 +178,7 @@ fn a_recorded_server_is_called_by_its_numbers() {
     let answer = json!({ "method": number, "arguments": [50], "callbacks": {}, "links": [] });
     assert_eq!(end.hear(&answer), (vec![reply(CallbackId(9), &json!(50))], vec![]));
     assert_eq!(end.hear(&answer), (vec![], vec![]), "it counts once");
-    // A function of the mesh is passed under a number of ours, and called by it.
+    // A function of the mesh is passed under a number that this end draws, and called by that number.
     let passed = [CallbackId(31)].into_iter().collect();
     let (_, lines) = end.say(request("old/each", &json!([[1], { "$callback": 0 }]), passed));
     let listed = lines[0]["callbacks"].as_object().unwrap();
@@ -217,7 +217,7 @@ fn a_function_that_gives_nothing_is_over_when_it_was_called() {
     for _ in 0..10 {
         let (frames, lines) = server.say(invoke(5, Some(1), Wants::End, &json!([50])));
         assert_eq!(frames, [reply(CallbackId(1), &json!(null))]);
-        // It may still say that it is done, and nobody minds.
+        // The function may still say that it is done, which changes nothing.
         let number =
             lines[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse::<u64>().unwrap();
         assert_eq!(server.hear(&json!({ "method": number, "arguments": [] })), (vec![], vec![]));
@@ -309,7 +309,7 @@ fn what_is_no_line_ends_the_connection() {
 #[test]
 fn links_repeat_no_more_than_a_line_may_hold_and_nest_no_deeper_than_it_may() {
     let (mut server, _) = End::server(&["a"], ResultStyle::Result);
-    // Each takes what the other one has become, so they grow by each other.
+    // Each link copies the value that the link before it made, so the values grow by each other.
     let chain = |depth: usize| (0..depth).fold(json!(0), |inner, _| json!([inner]));
     let (mut depths, mut links) = ([100, 100], Vec::new());
     for step in 0..12 {
@@ -384,7 +384,7 @@ fn a_function_that_an_old_server_offers_is_never_culled() {
     };
     let (_, said) = end.say(Frame::Request(call));
     let taker: u64 = said[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse().unwrap();
-    // It gives back its own function, under the number that it has.
+    // The server passes a function of its own as an argument, under the number of its `methods`.
     end.hear(&json!({ "method": taker, "arguments": ["[Function]"], "callbacks": { "0": ["0"] } }));
     end.say(Frame::Release(CallbackId(0)));
     assert_eq!(end.expire(Duration::from_secs(100)).1, Vec::<Value>::new());
@@ -435,7 +435,7 @@ fn an_argument_that_cannot_be_read_ends_its_call_alone() {
     server.dialect.hear(&mut BytesMut::from(&format!("{line}\n")[..]), server.now, &mut said).unwrap();
     assert!(said.frames.is_empty());
     assert_eq!(lines(&said)[0]["arguments"][1]["name"], "CANNOT_DECODE");
-    // And as a result.
+    // An unreadable argument in the result of a call from the mesh.
     let call = json!({ "method": "a", "arguments": ["[Function]"], "callbacks": { "3": ["0"] } });
     request(&server.hear(&call).0);
     let (_, told) = server.say(invoke(3, Some(77), Wants::Result, &json!([7])));

@@ -1,4 +1,4 @@
-//! light_rpc against what its original programs said to each other, and against what nobody should say.
+//! light_rpc against the recorded packets of its original programs, and against packets that no program should send.
 
 use super::bound;
 use bytes::BytesMut;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const TRANSCRIPT: &str = include_str!("../recorded/light_rpc.jsonl");
 
-/// Who said what.
+/// The recorded packets, each with whether the client said it.
 fn transcript() -> Vec<(bool, String)> {
     let line = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("the test has it so");
@@ -76,7 +76,7 @@ impl Server {
     }
 }
 
-/// What the functions of the recorded server did.
+/// The replies of the recorded server's functions.
 fn answer(request: &Request) -> Result<Payload, CallError> {
     let arguments: Value = request.payload.decode().expect("the test has it so");
     let value = match &*request.action {
@@ -105,7 +105,7 @@ fn a_recorded_client_gets_what_the_recorded_server_said() {
         for frame in frames {
             let Frame::Request(request) = frame else { panic!("a client only asks: {frame:?}") };
             if request.action == "pair" {
-                // It has two results, and an action of ours one.
+                // `pair` has two results, and an action has one reply.
                 continue;
             }
             let outcome = answer(&request);
@@ -115,13 +115,13 @@ fn a_recorded_client_gets_what_the_recorded_server_said() {
         }
         match expected[0]["command"].as_str().unwrap() {
             "__D" => assert_eq!(answered, expected),
-            // The original writes an error as `{}`; ours says what it was, under the same id.
+            // The original writes an error as `{}`; this server writes name, message and code, under the id of the call.
             "__E" => {
                 assert_eq!(answered[0]["data"]["id"], expected[0]["data"]["id"]);
                 let error = json!({ "name": "Boom", "message": "it went off", "code": 1200 });
                 assert_eq!(answered[0]["data"]["err"], error);
             }
-            // The original's carries no id, so nobody hears of it.
+            // The original sends this error without an id, so no caller hears of it.
             "error" => {
                 let id = packets(&text)[0]["data"]["id"].clone();
                 let unknown = json!({ "command": "error", "data": { "code": "UNKNOWN_COMMAND", "id": id } });
@@ -186,7 +186,7 @@ fn a_recorded_server_is_called_as_the_recorded_client_called_it() {
                     (&json!({}), Fate::Failed, Code::UNKNOWN)
                 );
             }
-            // Nobody knows whom an error without an id is for.
+            // An error without an id belongs to no known call.
             (data, []) => assert_eq!(*data, json!({ "code": "UNKNOWN_COMMAND" })),
             other => panic!("{other:?}"),
         }

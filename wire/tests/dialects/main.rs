@@ -1,4 +1,4 @@
-//! Other protocols: one suite that every end of each passes, here; what is of one protocol alone has its own file.
+//! Other protocols: one suite that every end of each protocol passes. Tests of one protocol alone are in a file of their own.
 
 #[path = "../../../fuzz/targets/dialects.rs"]
 mod dialects;
@@ -20,7 +20,7 @@ use recorded::{broken_for, heard_by};
 use samples::every_golden;
 use std::time::Duration;
 
-/// The master says yes.
+/// The `Bound` of a master.
 fn bound() -> Frame {
     Frame::Bound(Bound {
         session: SessionId(2),
@@ -41,7 +41,7 @@ fn json(value: &'static str) -> Payload {
     Payload::new(Encoding::Json, value)
 }
 
-/// Everything that was recorded, heard in pieces of these lengths.
+/// A connection that has heard all recorded bytes, in pieces of these lengths.
 fn heard_in(end: dialects::End, pieces: impl Iterator<Item = usize>) -> Connection {
     let mut connection = Connection::open(end);
     let whole = heard_by(end).concat();
@@ -94,7 +94,7 @@ fn every_request_is_answered_once() {
             assert_eq!(connection.said.bytes.len(), said, "{}: it is answered twice", end.name);
         }
         connection.check();
-        // None is left to end later.
+        // No call is left that could end later.
         let frames = connection.said.frames.len();
         connection.after(Duration::from_secs(100));
         assert_eq!(connection.said.frames.len(), frames, "{}", end.name);
@@ -186,7 +186,7 @@ fn functions_are_passed_or_refused_and_never_lost() {
         let refused = connection.said.frames.iter().any(
             |frame| matches!(frame, Frame::Response(response) if response.outcome.is_err() && response.callback_id.0 == 99),
         );
-        // A server of light_rpc or dnode is never asked: a caller is told nothing, or that it has no such action.
+        // A dialect that is a server offers no actions: light_rpc says so to the caller.
         match end.name {
             "light_rpc server" => assert_eq!((released, refused), (2, true), "{}", end.name),
             _ => assert_eq!(
@@ -251,7 +251,7 @@ fn whoever_asks_much_in_few_bytes_is_heard_as_far_as_the_answers_leave() {
 }
 
 proptest! {
-    /// However a stream is cut, the same is heard and said.
+    /// However a stream is cut, the frames and the bytes that are said are equal.
     #[test]
     fn a_stream_is_heard_in_any_pieces(
         end in proptest::sample::select(ENDS.to_vec()),
@@ -260,12 +260,12 @@ proptest! {
         let (pieces, at_once) = (heard_in(end, cuts.into_iter().cycle()), whole(end));
         prop_assert_eq!(&pieces.said.frames, &at_once.said.frames);
         if !end.name.starts_with("node-mesh") {
-            // What time it is is part of what that one says.
+            // Messages of node-mesh hold the time, so their bytes differ.
             prop_assert_eq!(&pieces.said.bytes, &at_once.said.bytes);
         }
     }
 
-    /// Garbage never panics, alone or behind what is meant; and what is answered is whole.
+    /// Garbage never causes a panic, alone or behind valid messages, and all answers are whole messages.
     #[test]
     fn garbage_is_survived(
         end in proptest::sample::select(ENDS.to_vec()),
@@ -283,7 +283,7 @@ proptest! {
         connection.check();
     }
 
-    /// A byte that was changed on the way never panics either.
+    /// A byte that was changed on the way never causes a panic.
     #[test]
     fn a_changed_byte_is_survived(
         end in proptest::sample::select(ENDS.to_vec()),
@@ -298,7 +298,7 @@ proptest! {
         dialects::run(&bytes);
     }
 
-    /// Whatever ours say, in any order, what is said to the other end is whole.
+    /// Whichever frames a dialect is given, in any order, it says whole messages to the foreign program.
     #[test]
     fn every_frame_of_ours_is_survived(
         end in proptest::sample::select(ENDS.to_vec()),

@@ -1,4 +1,4 @@
-//! node-mesh against what its original programs said to each other, and against what nobody should say.
+//! node-mesh against the recorded messages of its original programs, and against messages that no program should send.
 
 use super::{bound, request};
 use bytes::BytesMut;
@@ -36,7 +36,7 @@ fn messages(mut bytes: &[u8]) -> Vec<Value> {
     messages
 }
 
-/// The parts of a message that are equal at any time and from any end.
+/// The parts of a message that do not depend on time and addresses.
 fn matters(message: &Value) -> Value {
     let mut data = message["data"].clone();
     if let Some(error) = data["error"].as_object_mut() {
@@ -58,13 +58,13 @@ fn said_by_branch(id: &str, kind: &str, source: &str, action: &str, params: &Val
     })
 }
 
-/// The bind of a branch that offers these.
+/// The bind of a branch that offers these actions.
 pub(super) fn bind_with(actions: &[String]) -> Vec<u8> {
     let params = json!(["b", null, actions, []]);
     batch(&json!([said_by_branch("1", "request", "system", "action:bindAuth", &params)]))
 }
 
-/// An end of a connection, and what it makes of the messages of the other one.
+/// An end of a connection, which hears the messages of its peer.
 struct End<D> {
     dialect: D,
     now: Instant,
@@ -96,7 +96,7 @@ impl Server {
         Self::of(NodeMeshServer::new("peer", Allowed::all()))
     }
 
-    /// One that is bound, as the transcript has it.
+    /// A server whose branch is bound, as in the transcript.
     fn bound() -> Self {
         let mut server = Self::new();
         server.hear(&line(0).0);
@@ -131,15 +131,15 @@ fn a_value_of_node_js_is_the_same_here_and_there() {
     let float = |value: f64| [&[0xCB][..], &value.to_be_bytes()].concat();
     let same = |bytes: &[u8]| bytes.to_vec();
     for (from_node, ours, to_node) in [
-        // Integers of more than 32 bits are floats there, and integers here.
+        // Integers of more than 32 bits are floats in Node.js, and integers in the mesh.
         (float(9_007_199_254_740_991.0), same(b"\xCF\x00\x1F\xFF\xFF\xFF\xFF\xFF\xFF"), None),
         (float(-5_000_000_000.0), same(b"\xD3\xFF\xFF\xFF\xFE\xD5\xFA\x0E\x00"), None),
         (float(1e300), float(1e300), None),
         (float(2.5), float(2.5), None),
         (float(-0.0), float(-0.0), None),
-        // A BigInt that no number holds.
+        // A BigInt that no number of JavaScript can hold.
         (same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), None),
-        // What is not defined.
+        // `undefined`.
         (same(b"\xD4\x00\x00"), same(b"\xC0"), Some(same(b"\xC0"))),
         // A Buffer, and a Date.
         (same(b"\xC4\x03\x00\x80\xFF"), same(b"\xC4\x03\x00\x80\xFF"), None),
@@ -255,7 +255,7 @@ fn errors_and_refusals_are_those_of_the_original() {
     let error = &server.say(Frame::Response(response)).1[0]["data"]["error"];
     assert_eq!(error["code"], line(19).1[0]["data"]["error"]["code"]);
 
-    // What one branch throws comes out at another one as it went in, a code that is a text and all.
+    // An error that one branch throws reaches another branch unchanged, with its code, which is a text.
     let thrown = line(21).1[0]["data"].clone();
     let mut thrower = Server::bound();
     let call = Request { callback_id: CallbackId(3), ..nope };
@@ -310,7 +310,7 @@ fn nothing_runs_before_the_bind_was_checked() {
     let mut server = Server::new();
     let heard = server.dialect.hear(&mut BytesMut::from(&line(3).0[..]), server.now, &mut Said::default());
     assert!(matches!(heard, Err(DialectError::Malformed { .. })));
-    // What comes in one batch with the bind, and behind it, waits.
+    // Messages in the batch of the bind, and behind it, wait.
     let mut server = Server::new();
     let bind = said_by_branch("1", "request", "system", "action:bindAuth", &json!(["b", null, [], []]));
     let call = |id: &str| said_by_branch(id, "request", "custom", "a", &json!([id]));
@@ -328,11 +328,11 @@ fn nothing_runs_before_the_bind_was_checked() {
     assert_eq!(called, [json!(["2"]), json!(["3"]), json!(["4"])]);
 }
 
-/// The end of a branch of ours, or of a bridge.
+/// The end of a meshwork branch, or of a bridge.
 type Client = End<NodeMeshClient>;
 
 impl Client {
-    /// A branch, and what it says first.
+    /// A branch, and the first messages that it says.
     fn branch(bind: Bind) -> (Self, Vec<Value>) {
         let mut client = Self::of(NodeMeshClient::branch("peer"));
         let mut said = Said::default();
@@ -342,7 +342,7 @@ impl Client {
         (client, said)
     }
 
-    /// What it hears from a recorded master, with the id that stands for the one that was recorded.
+    /// Hears a recorded message of a master, with this id in place of the recorded id.
     fn hear_recorded(&mut self, number: usize, id: &Value) -> (Vec<Frame>, Vec<Value>) {
         let mut message = line(number).1[0].clone();
         message["id"] = id.clone();
@@ -472,7 +472,7 @@ fn what_node_mesh_cannot_do_is_said_at_once() {
         };
         assert_eq!((error.fate(), said.len()), (Fate::NotSent, 0));
     }
-    // And what it can is registered.
+    // Actions and topics that node-mesh knows are registered.
     let register = Register { callback_id, offers: bind("b", "k", &["later"], vec![]).offers };
     let subscribe = Subscribe { callback_id, key: topic("t/y", None) };
     for (frame, params) in [
@@ -556,7 +556,7 @@ fn a_value_that_cannot_be_read_ends_its_request_alone() {
     let (frames, said) = server.hear(&raw_request("deep", &deep));
     assert_eq!((frames.len(), &said[0]["id"]), (0, &json!("deep")));
     assert_eq!(said[0]["data"]["error"]["code"], "REQUEST_PARAM_ERROR");
-    // And as a reply.
+    // An unreadable value in the reply to a request from the mesh.
     let call = request(&server.hear(&raw_request("1", &[0x90])).0);
     let (_, said) = server.say(Frame::Request(Request { callback_id: CallbackId(4), ..call }));
     let id = said[0]["id"].as_str().unwrap().to_owned();

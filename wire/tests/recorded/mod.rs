@@ -1,4 +1,4 @@
-//! What the original programs of other protocols said to each other, as it was recorded, and what none of them should say.
+//! The recorded bytes of the original programs of other protocols, and bytes that no such program should send.
 
 use crate::dialects::End;
 use serde_json::Value;
@@ -13,7 +13,7 @@ fn lines(transcript: &str) -> Vec<(bool, Vec<u8>)> {
                 let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
                 (0..hex.len()).step_by(2).map(byte).collect()
             }
-            // It was closed.
+            // The connection was closed here.
             (None, None) => return None,
         };
         let direction = line["direction"].as_str().expect("a direction");
@@ -22,19 +22,19 @@ fn lines(transcript: &str) -> Vec<(bool, Vec<u8>)> {
     transcript.lines().filter_map(line).collect()
 }
 
-/// What was said to this end, message by message.
+/// The recorded messages to this end.
 pub(crate) fn heard_by(end: End) -> Vec<Vec<u8>> {
     let (protocol, role) = end.name.split_once(' ').expect("a protocol and a role");
     let mut lines = match protocol {
         "light_rpc" => lines(include_str!("light_rpc.jsonl")),
         "dnode" => lines(include_str!("dnode.jsonl")),
-        // One connection; the others that were recorded are refused or replaced.
+        // The first recorded connection; the branches of the rest are refused or replaced.
         _ => lines(include_str!("node_mesh.jsonl"))[..12].to_vec(),
     };
     lines.retain(|(to_server, _)| *to_server == (role == "server"));
     let mut heard: Vec<_> = lines.into_iter().map(|(_, bytes)| bytes).collect();
     if protocol == "node-mesh" && role != "server" {
-        // The id of the bind that is answered is drawn by the end that binds.
+        // The answer to the bind has the id that the end under test draws.
         let (recorded, drawn) = (b"8314c6188b3155cf", b"m000000000000001");
         let at = heard[0].windows(16).position(|window| window == recorded).expect("it answers the bind");
         heard[0][at..at + 16].copy_from_slice(drawn);
@@ -42,7 +42,7 @@ pub(crate) fn heard_by(end: End) -> Vec<Vec<u8>> {
     heard
 }
 
-/// What ends the connection.
+/// Bytes that end the connection.
 pub(crate) fn broken_for(end: End) -> Vec<Vec<u8>> {
     let texts: &[&[u8]] = match end.name.split_once(' ').expect("a protocol and a role").0 {
         "light_rpc" => &[
@@ -80,7 +80,7 @@ pub(crate) fn broken_for(end: End) -> Vec<Vec<u8>> {
         ],
     };
     let mut broken: Vec<_> = texts.iter().map(|text| text.to_vec()).collect();
-    // Nested deeper than anything that is meant.
+    // Nested deeper than the bound.
     broken.push(match end.name.split_once(' ').expect("a protocol and a role").0 {
         "dnode" => [b"{\"method\":\"a\",\"links\":", &[b'['; 300][..], &[b']'; 300], b"}\n"].concat(),
         "node-mesh" => [&[0xC5, 1, 44][..], &[0x91; 300]].concat(),

@@ -1,5 +1,5 @@
-//! One frame of every kind, with its bytes. The bytes are the protocol: new ones are appended, and those that are here stay
-//! as they are.
+//! One frame of every kind, with its bytes. The bytes are the protocol: new frames are appended, and the bytes of the frames here
+//! never change.
 
 use meshwork_wire::{
     ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe, Described,
@@ -8,7 +8,7 @@ use meshwork_wire::{
 };
 use std::time::Duration;
 
-/// A frame and the bytes that it has had since it exists, its length prefix among them.
+/// A frame and the bytes that it has always had, with the length prefix.
 pub(crate) struct Golden {
     pub(crate) name: &'static str,
     pub(crate) frame: Frame,

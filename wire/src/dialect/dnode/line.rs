@@ -1,4 +1,4 @@
-//! The lines of dnode and the places in them: paths, links, placeholders. The cost of a line is bounded here.
+//! The lines of dnode: their paths, links and placeholders. The cost of a line is bounded here.
 
 use crate::dialect::said::{DialectError, Said};
 use crate::limits::{DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
@@ -10,33 +10,33 @@ use serde_json::{Map, Value, json};
 
 pub(super) const DIALECT: &str = "dnode";
 
-/// The longest line, in bytes: it fits into a frame of ours.
+/// The longest line, in bytes: it fits into a frame.
 pub(super) const LINE_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
-/// How many values a line may repeat by links: a link takes a few bytes and may name everything. Together they have no more bytes than a
-/// line may have.
+/// How many values a line may repeat by links: a link takes a few bytes and may name a value of any size. The bytes of all repeated
+/// values together are bounded by [`LINE_LEN_MAX`].
 const LINKS_MAX: usize = 1_024;
 
-/// How much memory the values of a line may take, in units of about 32 bytes: a value in a list takes one, an object has room for more
-/// than it holds.
+/// How much memory the values of a line may take, in units of about 32 bytes. A value in a list takes one unit.
 const COST_MAX: usize = 4 * 1024 * 1024;
+/// The cost of an object, in the units of [`COST_MAX`]: its map has room for more entries than it holds.
 const OBJECT_COST: usize = 20;
 
 /// A line, as far as it can be read.
 pub(super) struct Line {
     pub(super) method: Value,
     pub(super) arguments: Vec<Value>,
-    /// The functions in them, by their number, with where they stand.
+    /// The functions in the arguments: the number and the path of each.
     pub(super) functions: Vec<(u64, Vec<String>)>,
     pub(super) links: Vec<Link>,
-    /// Why one of the arguments is nothing.
+    /// Why an argument could not be read; it stands as null among the arguments.
     pub(super) unreadable: Option<serde_json::Error>,
 }
 
 #[derive(Deserialize)]
 struct Parts<'a> {
     method: Value,
-    /// Each is read by itself: a fault in one is no reason to give the line up.
+    /// Each argument is read by itself: a fault in one does not make the line unreadable.
     #[serde(borrow, default)]
     arguments: Vec<&'a RawValue>,
     #[serde(default)]
@@ -86,7 +86,7 @@ fn read_argument(json: &str) -> serde_json::Result<Value> {
     })
 }
 
-/// In ASCII: the original makes text of each piece that it reads, and a character that is cut in two is lost.
+/// Writes a line in ASCII: the original decodes each chunk that it reads by itself, and loses a character that is cut in two.
 pub(super) fn write_line(method: &Value, arguments: &Value, callbacks: &Map<String, Value>, said: &mut Said) {
     let line = json!({ "method": method, "arguments": arguments, "callbacks": callbacks, "links": [] });
     for character in line.to_string().chars() {
@@ -101,7 +101,7 @@ pub(super) fn write_line(method: &Value, arguments: &Value, callbacks: &Map<Stri
     said.bytes.put_u8(b'\n');
 }
 
-/// The index of a function that stands here.
+/// The index of a function, if the value is the placeholder of one.
 pub(super) fn placeholder(value: &Value) -> Option<usize> {
     let entries = value.as_object().filter(|entries| entries.len() == 1)?;
     usize::try_from(entries.get("$callback")?.as_u64()?).ok()
@@ -126,14 +126,15 @@ fn at<'v>(arguments: &'v mut [Value], path: &[String]) -> Option<&'v mut Value> 
     })
 }
 
-/// Puts a value where a path leads to, if there is anything.
+/// Replaces the value that a path leads to, if there is one.
 pub(super) fn put(arguments: &mut [Value], path: &[String], value: Value) {
     if let Some(place) = at(arguments, path) {
         *place = value;
     }
 }
 
-/// Repeats the values that stand in several places. A cycle has no form in JSON: where it would begin again is nothing.
+/// Copies the values that stand in several places of the arguments. A cycle has no form in JSON: the link that would close it becomes
+/// null.
 pub(super) fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), DialectError> {
     if links.len() > LINKS_MAX {
         return Err(malformed(format!("{} links, and {LINKS_MAX} are allowed", links.len())));
@@ -156,7 +157,7 @@ pub(super) fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), Di
         }
         let value = value.clone();
         match to.split_last() {
-            // A place that is not there yet.
+            // The last step of a path may be a key that the object has not yet.
             Some((last, parent)) if !parent.is_empty() => match at(arguments, parent) {
                 Some(Value::Object(entries)) => _ = entries.insert(last.clone(), value),
                 Some(Value::Array(values)) => match last.parse::<usize>() {
@@ -171,10 +172,10 @@ pub(super) fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), Di
     Ok(())
 }
 
-/// The size of a value, with everything in it.
+/// The size of a value and of all values within it.
 #[derive(Default)]
 struct Size {
-    /// At least: the bytes of its texts, and some for each value.
+    /// An estimate: the bytes of all texts, and 32 for each value.
     bytes: usize,
     depth: usize,
 }
@@ -196,7 +197,7 @@ fn size(value: &Value) -> Size {
     Size { bytes: within.bytes + EACH, ..within }
 }
 
-/// The memory that the values of a line will take, before they are made.
+/// The memory that the values of a line will take, in the units of [`COST_MAX`], counted before any is made.
 fn cost(json: &[u8]) -> usize {
     let (mut cost, mut in_text, mut escaped) = (0, false, false);
     for byte in json {

@@ -1,5 +1,5 @@
-//! The bytes of node-mesh: `bin` values, and how the values of MessagePack lie in them. Bytes that are no value are found here,
-//! so that one message is given up and not the connection.
+//! The bytes of node-mesh: `bin` values, and the layout of the MessagePack values in them. A message with invalid bytes is found
+//! here, so that only this message is given up and not the connection.
 
 use crate::dialect::said::DialectError;
 use crate::encoding::Encoding;
@@ -11,10 +11,10 @@ use std::ops::Range;
 
 pub(super) const DIALECT: &str = "node-mesh";
 
-/// The longest `bin`, in bytes: it fits into a frame of ours.
+/// The longest `bin`, in bytes: it fits into a frame.
 const BIN_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
-/// The content of the next `bin`, if all of it is there.
+/// The content of the next `bin`; none while its bytes are incomplete.
 fn next_bin(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
     let claimed = match bytes[..] {
         [0xC4, len, ..] => Some((2, usize::from(len))),
@@ -36,14 +36,14 @@ fn next_bin(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
     Ok(Some(bytes.split_to(claimed).freeze()))
 }
 
-/// A message that cannot be read: its known parts, and why the others are not.
+/// A message that cannot be read: its id and type as far as they are known, and the reason.
 pub(super) struct Unreadable {
     pub(super) id: String,
     pub(super) kind: String,
     pub(super) why: String,
 }
 
-/// The messages of the next `bin`, if all of it is there.
+/// The messages of the next `bin`; none while its bytes are incomplete.
 pub(super) fn next_batch(
     bytes: &mut BytesMut,
 ) -> Result<Option<Vec<Result<Value, Unreadable>>>, DialectError> {
@@ -52,12 +52,12 @@ pub(super) fn next_batch(
     match Payload::new(Encoding::MessagePack, content.clone()).decode() {
         Ok(Value::List(messages)) => Ok(Some(messages.into_iter().map(Ok).collect())),
         Ok(_) => Err(malformed("a bin holds a list of messages".to_owned())),
-        // A fault in one of them is no reason to give the others up.
+        // A fault in one message does not make the other messages unreadable.
         Err(error) => one_by_one(&content).map(Some).ok_or_else(|| malformed(error.reason)),
     }
 }
 
-/// The messages of a batch of which one cannot be read. None if it is not known where they begin and end.
+/// Reads a batch message by message, since one of its messages is invalid. None if the ends of the messages cannot be found.
 fn one_by_one(content: &Bytes) -> Option<Vec<Result<Value, Unreadable>>> {
     let read = |part: Range<usize>| {
         Payload::new(Encoding::MessagePack, content.slice(part))
@@ -101,13 +101,13 @@ fn one_by_one(content: &Bytes) -> Option<Vec<Result<Value, Unreadable>>> {
     messages.into_iter().map(known).collect()
 }
 
-/// How a value of MessagePack lies in the bytes.
+/// The layout of one MessagePack value.
 struct Item {
-    /// How long its head is.
+    /// The length of the head, in bytes.
     head: usize,
-    /// How many bytes follow that are no values.
+    /// How many bytes of content follow the head: of a text, a number, an extension.
     len: usize,
-    /// How many values follow.
+    /// How many values follow the head: the elements of a list, the keys and values of a map.
     within: usize,
     is_text: bool,
 }
@@ -147,7 +147,7 @@ fn item(bytes: &[u8], at: usize) -> Option<Item> {
     })
 }
 
-/// Where a value ends, however deep it is.
+/// Where a value ends. Costs no stack, however deep the value is.
 fn skip(bytes: &[u8], mut at: usize) -> Option<usize> {
     let mut left = 1_usize;
     while left > 0 {
@@ -158,16 +158,16 @@ fn skip(bytes: &[u8], mut at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// Texts of JavaScript may hold halves of characters, which no other text can and which msgpackr writes all the same: each becomes
-/// U+FFFD, which is as long.
+/// Replaces each half of a character in a text by U+FFFD, which is as long. A text of JavaScript may hold such halves, lone
+/// surrogates, which UTF-8 does not allow and msgpackr writes all the same.
 fn mend_text(content: Bytes) -> Bytes {
-    // A half begins so, and little else does.
+    // Every half begins with such a pair of bytes, and little else does.
     if !content.windows(2).any(|pair| pair[0] == 0xED && pair[1] >= 0xA0) {
         return content;
     }
     let mut mended = BytesMut::from(&content[..]);
     let mut at = 0;
-    // Bytes that are cut short are left to the reader to refuse.
+    // Bytes that are cut short stay as they are, and decoding refuses them.
     while let Some(Item { head, len, is_text, .. }) = item(&mended, at) {
         let (start, end) = (at + head, (at + head).saturating_add(len));
         if let Some(text) = mended.get_mut(start..end).filter(|_| is_text) {
@@ -203,7 +203,7 @@ pub(super) fn write_bin(content: &[u8], bytes: &mut BytesMut) {
         }
         len => {
             bytes.extend_from_slice(&[0xC6]);
-            // The maker of a message checks it against the frame limit.
+            // The caller has checked the length of the message against the frame limit.
             bytes.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
         }
     }

@@ -1,8 +1,9 @@
-//! A branch's end: a branch of ours at a master that speaks node-mesh, or a bridge that makes the actions of such a master's mesh actions of
-//! ours.
+//! The branch's end of a connection to a node-mesh master: a meshwork branch that binds to that master, or a bridge that offers the actions of
+//! that master's mesh.
 //!
-//! Such a master tells no branch which nodes come and go, which actions there are, or that an action is gone; it knows no patterns and no groups. No
-//! heartbeat is sent: it asks for the address that the master sees, and a wrong one ends the original master.
+//! Such a master tells no branch which nodes come and go, which actions there are, or that an action is gone; it knows no patterns and no
+//! groups. No heartbeat is sent: a heartbeat must hold the address of the branch as the master sees it, and a wrong address ends the original
+//! master.
 
 use super::batch::{DIALECT, next_batch};
 use super::talk::{BIND, DISCONNECT, Kind, Message, REGISTER, State, Talk, topic_for};
@@ -32,30 +33,31 @@ pub struct NodeMeshClient {
 
 #[derive(Debug)]
 enum Role {
-    /// Our end is a branch: it is told that it is bound as a master of ours would say it.
+    /// This end is a meshwork branch. It gets a `Bound`, as from a meshwork master.
     Branch {
-        /// The actions and topics that it is registered with.
+        /// The actions and topics of the bind, until they are registered once more.
         registered: (Vec<Value>, Vec<Value>),
     },
-    /// Our end is a master.
+    /// This end is a meshwork master, to which the dialect binds as a branch.
     Bridge {
-        /// The credentials that their master is shown.
+        /// The credentials for the node-mesh master.
         shown: Option<ByteString>,
-        /// The credentials that our master is shown.
+        /// The credentials for the meshwork master.
         credentials: Option<ByteString>,
         prefix: ByteString,
     },
 }
 
 impl NodeMeshClient {
-    /// For a branch of ours, to a master at this address.
+    /// For a meshwork branch, to a node-mesh master at the address `peer`.
     #[must_use]
     pub fn branch(peer: &str) -> Self {
         Self::new(peer, ByteString::new(), Role::Branch { registered: Default::default() })
     }
 
-    /// For a bridge of this name to a master that is there and is shown `shown`; ours is shown `credentials`. Everything under the prefix is
-    /// asked of it, since it does not say which actions there are.
+    /// For a bridge named `name` to a node-mesh master at the address `peer`. `shown` are the credentials for that master, `credentials`
+    /// those for the meshwork master. The bridge offers everything below `prefix`, since a node-mesh master does not say which actions
+    /// there are.
     #[must_use]
     pub fn bridge(
         peer: &str,
@@ -71,7 +73,7 @@ impl NodeMeshClient {
         Self { talk: Talk::new(peer, name), role, state: State::Unbound }
     }
 
-    /// Asks to be let in.
+    /// Sends the bind to the node-mesh master.
     fn bind(
         &mut self,
         shown: Option<ByteString>,
@@ -87,7 +89,7 @@ impl NodeMeshClient {
         self.talk.write(Message::system(Kind::Request, id, BIND, params), now, said);
     }
 
-    /// A branch of ours asks for it.
+    /// Takes the bind of the meshwork branch.
     fn asked_to_bind(&mut self, asked: Bind, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         let topics: Result<Vec<_>, _> = asked.subscriptions.iter().map(topic).collect();
         let topics = match topics {
@@ -103,7 +105,7 @@ impl NodeMeshClient {
         Ok(())
     }
 
-    /// The master said yes, or no.
+    /// Takes the answer of the node-mesh master to the bind.
     fn bound(&mut self, mut error: Value, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         if error != Value::Nil {
             let code = error.take("code").into_text();
@@ -134,7 +136,7 @@ impl NodeMeshClient {
                 Default::default()
             }
         };
-        // As the original does, which says it all again.
+        // The original branch registers its actions and topics once more after the bind, so this does too.
         self.register(registered, now, said);
         Ok(())
     }
@@ -159,7 +161,7 @@ impl NodeMeshClient {
                 return Err(refuse(Code::BIND_ERROR, &message, false, said));
             }
             (State::Bound, _, false) => match (&self.role, message.kind) {
-                // The events of that mesh are not told here, and its nodes were not told of any action to call.
+                // A bridge carries no events, and offers no actions to the node-mesh master.
                 (Role::Bridge { .. }, Kind::Publish | Kind::Notification) => {}
                 (Role::Bridge { .. }, Kind::Request) => {
                     let what = format!("a bridge does not offer {:?}", message.action);
@@ -174,7 +176,7 @@ impl NodeMeshClient {
     }
 }
 
-/// A topic as they know them.
+/// The node-mesh topic of a subscription.
 fn topic(key: &SubscriptionKey) -> Result<Value, CallError> {
     let wrong = |what: String| Err(CallError::new(Code::BAD_NAME, Fate::NotSent, what));
     match &key.group {
@@ -187,7 +189,7 @@ fn topic(key: &SubscriptionKey) -> Result<Value, CallError> {
     }
 }
 
-/// Ends it, and tells our end why.
+/// Ends the connection, and tells the meshwork branch or master why.
 fn refuse(code: Code, message: &str, may_return: bool, said: &mut Said) -> DialectError {
     let refused = Refused { code, message: message.into(), may_return };
     said.frames.push(Frame::Refused(refused.clone()));
@@ -239,7 +241,7 @@ impl Dialect for NodeMeshClient {
                 }
                 Err(error) => said.answer(callback_id, Err(error)),
             },
-            // It has no word for it: the branch answers its caller itself.
+            // node-mesh has no message that withdraws an action: the meshwork branch answers later requests with an error.
             (Frame::Unregister(Unregister { callback_id, .. }), _) => {
                 said.answer(callback_id, Ok(Payload::default()));
             }

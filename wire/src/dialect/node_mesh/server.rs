@@ -1,5 +1,5 @@
-//! The master's end. The other one is a branch of the mesh as any: it binds with its credentials, registers actions and
-//! topics, calls and is called, publishes and broadcasts.
+//! The master's end of the connection of a node-mesh branch. Such a branch takes part in the mesh as any branch: it binds with its
+//! credentials, registers actions and topics, calls and is called, publishes and broadcasts.
 
 use super::batch::{malformed, next_batch, write_bin};
 use super::talk::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter, topic_of};
@@ -25,16 +25,17 @@ pub struct NodeMeshServer {
     talk: Talk,
     state: State,
     allowed: Allowed,
-    /// The actions and topics that it registered, unless our master refused them: it says them again and again.
+    /// The actions and topics that the branch registered, without those that the meshwork master refused. A branch registers them
+    /// again with every heartbeat.
     actions: HashSet<ByteString>,
     topics: HashSet<ByteString>,
-    /// The offers for which the bind has no room: registered once it is bound.
+    /// The offers for which the bind has no room: registered once the branch is bound.
     more_offers: Vec<Offer>,
     more_topics: Vec<ByteString>,
 }
 
 impl NodeMeshServer {
-    /// For a branch that came from this address, with the actions that it may call.
+    /// For a branch at the address `peer`, with the actions that it may call.
     #[must_use]
     pub fn new(peer: &str, allowed: Allowed) -> Self {
         Self {
@@ -79,7 +80,7 @@ impl NodeMeshServer {
         let credentials = match next() {
             Value::Nil => None,
             Value::Text(text) => Some(text.into()),
-            // Credentials that are no text are left to the master's own check: as JSON.
+            // Credentials that are no text go as JSON to the meshwork master, which checks them.
             other => pack(&other)
                 .transcode(Encoding::Json)
                 .ok()
@@ -96,7 +97,7 @@ impl NodeMeshServer {
         said.frames.push(bind);
     }
 
-    /// The actions that it did not offer before.
+    /// The offers of actions that the branch did not offer before.
     fn new_offers(&mut self, actions: Value) -> Vec<Offer> {
         names(actions)
             .filter(|action| check_action(action).is_ok())
@@ -125,10 +126,10 @@ impl NodeMeshServer {
         }
     }
 
-    /// Our master refused a registration: the branch may try again.
+    /// Forgets actions or a topic that the meshwork master refused, so that the branch may register them again.
     fn denied(&mut self, waiter: Waiter, now: Instant, said: &mut Said) {
         match waiter {
-            // One of them is enough for a no to all.
+            // One invalid offer makes the master refuse all, so each is tried alone.
             Waiter::Offers(names) if names.len() > 1 => {
                 for name in names {
                     self.register(vec![offer(name)], Vec::new(), now, said);
@@ -149,7 +150,7 @@ impl NodeMeshServer {
                 self.register(actions, topics, now, said);
             }
             HEARTBEAT => {
-                // The address that it believes to have does not matter: it is known by this connection.
+                // The heartbeat names the address of the branch, which does not matter here: the connection tells which branch it is.
                 let state = params.next().unwrap_or(Value::Nil);
                 let mut registered = state.clone();
                 let actions = self.new_offers(registered.take("responderEvents"));
@@ -168,7 +169,7 @@ impl NodeMeshServer {
                 Some((Message::system(Kind::Callback, id.clone(), BIND, Vec::new()), &*refused.message))
             }
             State::Bound if !refused.may_return => {
-                // The original says so when another one has taken the name over; it must not come back.
+                // With this message, the original tells a branch that another branch took over its name; the branch must not bind again.
                 let id = self.talk.draw();
                 Some((Message::system(Kind::Notification, id, DISCONNECT, Vec::new()), "ERR_NAME_EXIST"))
             }
@@ -197,7 +198,7 @@ impl Dialect for NodeMeshServer {
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        // While it is being checked, its messages wait.
+        // While the bind is being checked, further messages wait.
         while !matches!(self.state, State::Binding(_))
             && !said.is_enough()
             && let Some(messages) = next_batch(bytes)?
@@ -212,7 +213,7 @@ impl Dialect for NodeMeshServer {
                     Err(unreadable) => return Err(malformed(unreadable.why)),
                 }
                 if matches!(self.state, State::Binding(_)) && messages.len() > 0 {
-                    // The others of the batch wait, too.
+                    // The messages behind the bind in its batch wait, too.
                     let mut rest = BytesMut::new();
                     let readable = messages.filter_map(Result::ok).collect();
                     write_bin(&pack(&Value::List(readable)).bytes, &mut rest);

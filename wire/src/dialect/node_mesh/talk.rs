@@ -1,4 +1,6 @@
-//! The talk of either end once the bind is done, and the words that both say before: messages, topics, errors.
+//! The talk of either end once the bind is done, and the forms that both ends use before: messages, topics, errors.
+//!
+//! Below, the *peer* is the node-mesh program at the far end of the connection.
 
 use super::batch::{DIALECT, Unreadable, write_bin};
 use super::values::{from_node, pack, to_node};
@@ -15,7 +17,7 @@ use bytestring::ByteString;
 use std::collections::HashSet;
 use std::time::Instant;
 
-/// The longest id of a message, in bytes: it is kept as long as the call takes.
+/// The longest id of a message, in bytes: the id is kept as long as the call takes.
 const ID_LEN_MAX: usize = 256;
 
 pub(super) const BIND: &str = "action:bindAuth";
@@ -23,36 +25,36 @@ pub(super) const REGISTER: &str = "action:register";
 pub(super) const HEARTBEAT: &str = "action:heartbeat";
 pub(super) const DISCONNECT: &str = "action:disconnect";
 
-/// The talk of either end once the bind is done.
+/// The state of a connection once the bind is done, at either end.
 #[derive(Debug)]
 pub(super) struct Talk {
     peer: String,
     /// The name of the branch.
     pub(super) name: ByteString,
-    /// Requests to our end that are in flight, with the party that waits for the answer.
+    /// Requests and registrations of the peer that are in flight in the mesh.
     pub(super) calls: Calls<Waiter>,
-    /// Requests to the other end.
+    /// Requests from the mesh that are in flight at the peer.
     asked: HashSet<CallbackId>,
     next_id: u64,
-    /// The clock of the other end, in milliseconds since the epoch, and when it told it.
+    /// The peer's time in its first message, in milliseconds since the epoch, and when that message came.
     clock: Option<(Instant, f64)>,
 }
 
-/// Whom an answer of ours concerns.
+/// The purpose of a request or registration of the peer: who waits for its outcome.
 #[derive(Debug)]
 pub(super) enum Waiter {
-    /// The other end asked, under this id, for this action.
+    /// The peer, which sent a request with this id for this action.
     Request(String, ByteString),
-    /// It offers these.
+    /// The registration of these actions.
     Offers(Vec<ByteString>),
-    /// It listens to this.
+    /// The subscription to this topic.
     Topic(ByteString),
 }
 
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum State {
     Unbound,
-    /// A bind is asked for under this id.
+    /// The bind was sent, in a message with this id.
     Binding(String),
     Bound,
 }
@@ -84,19 +86,20 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Of a user's.
+    /// A message of a program: a call, a reply, an event.
     fn custom(kind: Kind, id: String, action: impl Into<ByteString>, params: Vec<Value>) -> Self {
         let action = action.into();
         Self { id, kind, system: false, action, params, body: Value::Nil, error: Value::Nil }
     }
 
-    /// Of the protocol's own.
+    /// A message of the protocol itself: a bind, a registration, a heartbeat.
     pub(super) fn system(kind: Kind, id: String, action: &'static str, params: Vec<Value>) -> Self {
         Self { system: true, ..Self::custom(kind, id, ByteString::from_static(action), params) }
     }
 }
 
-/// Their topics are texts of any form, ours have segments and no `*`: a part that would be none of ours is escaped.
+/// The meshwork topic of a node-mesh topic. A node-mesh topic is any text, a meshwork topic has segments and no `*`: characters that a
+/// topic may not have are escaped.
 pub(super) fn topic_of(theirs: ByteString) -> ByteString {
     if check_topic(&theirs).is_ok() && !theirs.contains('%') {
         return theirs;
@@ -114,7 +117,7 @@ pub(super) fn topic_of(theirs: ByteString) -> ByteString {
     ours.into()
 }
 
-/// The topic that was escaped.
+/// The node-mesh topic of a meshwork topic, with the escapes of [`topic_of`] undone.
 pub(super) fn topic_for(ours: &str) -> String {
     let mut theirs = String::new();
     let mut rest = ours;
@@ -135,7 +138,7 @@ pub(super) fn topic_for(ours: &str) -> String {
 
 const ESCAPED: [(&str, char); 3] = [("%2F", '/'), ("%2A", '*'), ("%25", '%')];
 
-/// A value of ours as the list of arguments of theirs: a list is one already, nothing is an empty one.
+/// A value as a list of arguments: a list stays as it is, nil is an empty list, any other value is a list of one.
 fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
     Ok(match payload.transcode(Encoding::MessagePack)?.decode()? {
         Value::List(values) => values,
@@ -144,9 +147,9 @@ fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
     })
 }
 
-/// An error of ours as theirs: codes are texts there, and an error that one of them threw comes out as it went in.
+/// A [`CallError`] as an error object of node-mesh, whose codes are texts. An error that a node-mesh action threw comes out unchanged.
 fn error_object(error: &CallError) -> Value {
-    // Others have data as well, which are not the error itself.
+    // Errors of other programs may have data too; only a thrown error object has the message of the error in it.
     if let Some(thrown) = error.data().and_then(|data| data.decode::<Value>().ok())
         && matches!(thrown.get("message"), Some(Value::Text(message)) if message == error.message())
     {
@@ -163,7 +166,7 @@ fn error_object(error: &CallError) -> Value {
     Value::map([("code", code), ("name", Value::text(name)), ("message", Value::text(error.message()))])
 }
 
-/// The error that a Node.js action threw, as one of ours: a code that is a text travels in its data.
+/// The error that a Node.js action threw, as a [`CallError`]. The whole error object is its data, since a code may be a text.
 fn thrown(mut error: Value) -> CallError {
     let whole = error.clone();
     if let Value::Text(message) = error {
@@ -173,9 +176,9 @@ fn thrown(mut error: Value) -> CallError {
     let (code, fate) = match error.take("code") {
         Value::Unsigned(code) => (u32::try_from(code).map_or(Code::UNKNOWN, Code), Fate::Failed),
         Value::Text(code) => match &*code {
-            // Its action may be running.
+            // The action may still be running.
             "REQUEST_TIMEOUT" => (Code::REQUEST_TIMEOUT, Fate::Unknown),
-            // It may be one that it called itself.
+            // The missing action may be one that the called action called in turn.
             "ACTION_NOT_EXIST" => (Code::ACTION_NOT_FOUND, Fate::Failed),
             _ => (Code::UNKNOWN, Fate::Failed),
         },
@@ -201,7 +204,7 @@ impl Talk {
         }
     }
 
-    /// An id that no request to the other end has: their ids are our numbers.
+    /// Draws an id that no request to the peer has: ids of requests are hexadecimal callback ids, without the `m`.
     pub(super) fn draw(&mut self) -> String {
         self.next_id += 1;
         format!("m{:015x}", self.next_id)
@@ -227,7 +230,7 @@ impl Talk {
         write_bin(&pack(&Value::List(vec![message])).bytes, &mut said.bytes);
     }
 
-    /// A message, if it is of a kind that is known and its id is one.
+    /// The parts of a message; none if its type is unknown or its id too long.
     pub(super) fn read(&mut self, mut message: Value, now: Instant) -> Option<Message> {
         if let Value::Float64(time) = message.take("time")
             && self.clock.is_none()
@@ -253,7 +256,7 @@ impl Talk {
         })
     }
 
-    /// Hears a message that cannot be read: the end that waits for its answer is told.
+    /// Ends the call that an unreadable message belongs to, a request or an answer, with an error.
     pub(super) fn hear_unreadable(
         &mut self,
         Unreadable { id, kind, why }: Unreadable,
@@ -273,13 +276,13 @@ impl Talk {
         }
     }
 
-    /// The request of ours that is known there by this id.
+    /// Takes the request from the mesh that the peer answers under this id.
     fn take_asked(&mut self, id: &str) -> Option<CallbackId> {
         let asked = u64::from_str_radix(id, 16).ok().map(CallbackId);
         asked.filter(|asked| self.asked.remove(asked))
     }
 
-    /// Hears a message of a user.
+    /// Hears a message of a program.
     pub(super) fn hear(&mut self, message: Message, now: Instant, said: &mut Said) {
         let Message { id, kind, action, params, body, error, .. } = message;
         let payload = || pack(&Value::List(params));
@@ -312,7 +315,7 @@ impl Talk {
         }
     }
 
-    /// Says a frame of ours.
+    /// Says a frame to the peer.
     pub(super) fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) {
         match frame {
             Frame::Ping => said.frames.push(Frame::Pong),
@@ -344,7 +347,7 @@ impl Talk {
         }
     }
 
-    /// An answer of ours: the other end is told, if it is one that it waits for. Gives whom else a no concerns.
+    /// Takes a response from the mesh, and answers the peer if it waits for one. Gives the registration, if the mesh refused one.
     pub(super) fn settle(
         &mut self,
         Response { callback_id, outcome }: Response,
@@ -368,7 +371,7 @@ impl Talk {
         }
     }
 
-    /// Answers a request of the other end.
+    /// Answers a request of the peer.
     pub(super) fn answer(
         &self,
         id: String,

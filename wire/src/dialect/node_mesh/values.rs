@@ -1,4 +1,4 @@
-//! The values of node-mesh: their parts, and how those of Node.js become ours and the other way round.
+//! The values of node-mesh: access to their parts, and the conversion between the values of Node.js and [`Value`].
 
 use crate::encoding::Encoding;
 use crate::payload::Payload;
@@ -32,7 +32,7 @@ impl Value {
         }
     }
 
-    /// Each value within, from the inside out.
+    /// Changes this value and each value within, from the inside out.
     pub(super) fn each(&mut self, change: &impl Fn(&mut Value)) {
         match self {
             Value::List(values) => values.iter_mut().for_each(|value| value.each(change)),
@@ -57,8 +57,8 @@ const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 /// The bytes that msgpackr writes for `undefined`.
 const UNDEFINED: (i8, [u8; 1]) = (0, [0]);
 
-/// A value as Node.js writes it, as the one that is meant: its integers of more than 32 bits are floats, and nothing has a kind of
-/// its own.
+/// Turns a value as Node.js writes it into the value that is meant: Node.js writes integers of more than 32 bits as floats, and
+/// `undefined` as an extension.
 pub(super) fn from_node(value: &mut Value) {
     match *value {
         Value::Extension(kind, ref bytes) if kind == UNDEFINED.0 && bytes[..] == UNDEFINED.1 => {
@@ -76,8 +76,8 @@ pub(super) fn from_node(value: &mut Value) {
     }
 }
 
-/// A value as Node.js reads it: an integer of 64 bits would be a `BigInt`, which does not add up with its other numbers. What no number
-/// of it can hold stays one.
+/// Turns a value into one that Node.js reads as a number: it would read an integer of 64 bits as a `BigInt`, which it cannot add to
+/// other numbers. Integers beyond the exact range of a JavaScript number stay as they are.
 pub(super) fn to_node(value: &mut Value) {
     let number = match *value {
         Value::Unsigned(number) if number > u64::from(u32::MAX) && number <= SAFE_INTEGER_MAX => {

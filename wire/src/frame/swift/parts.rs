@@ -13,7 +13,8 @@ pub(super) const RESPONSE: u8 = 10;
 pub(crate) const PUBLISH: u8 = 16;
 pub(super) const REPLY: u8 = 0;
 
-/// Integers in bincode's standard configuration: one below this takes one byte, larger ones one of these and two, four or eight bytes.
+/// The markers of integers in bincode's standard configuration: an integer below the first marker takes one byte, a larger integer one
+/// marker and two, four or eight bytes.
 pub(super) const TWO_BYTES: u8 = 251;
 pub(super) const FOUR_BYTES: u8 = 252;
 pub(super) const EIGHT_BYTES: u8 = 253;
@@ -73,7 +74,7 @@ impl EventParts {
     }
 }
 
-/// Compares names that are empty more often than not.
+/// Compares two names, quickly where both are empty, as most are.
 #[inline]
 fn is_equal(one: &str, other: &str) -> bool {
     one.len() == other.len() && (one.is_empty() || one == other)

@@ -1,4 +1,4 @@
-//! Reads heads where they stand in a block.
+//! Reads the heads of frames in a block, without copying them.
 
 use super::parts::{
     EIGHT_BYTES, EventParts, FOUR_BYTES, PUBLISH, REPLY, REQUEST, RESPONSE, RequestParts, TWO_BYTES,
@@ -13,7 +13,7 @@ use bytestring::ByteString;
 use std::ops::Range;
 use std::time::Duration;
 
-/// The head of the last request or event of a block: one with the same bytes need not be read again.
+/// The head of the last request or event of a block. A head with equal bytes need not be read again.
 #[derive(Debug)]
 pub(crate) struct KeptHead {
     /// Its place in the block: behind the id of a request, behind the variant of an event.
@@ -21,7 +21,7 @@ pub(crate) struct KeptHead {
     parts: Parts,
 }
 
-/// A head as it was read.
+/// The values of a head.
 #[derive(Debug)]
 enum Parts {
     Request(RequestParts),

@@ -44,7 +44,8 @@ enum TemplateHead {
     Long(Box<[u8]>),
 }
 
-/// Requests that are written one behind the other: those whose heads differ in the id only share a template from the second on.
+/// Requests that are written one after another. From its second request on, a run, whose heads differ in the id only, is written by a
+/// template.
 #[derive(Debug, Default)]
 pub struct RequestRun {
     /// Whether a request was written. A template for one request would cost more than it spares.
@@ -52,13 +53,14 @@ pub struct RequestRun {
     head: Option<(RequestParts, HeadTemplate)>,
 }
 
-/// A frame in the making.
+/// A frame that is being written.
 struct Writer {
     bytes: [u8; HEAD_LEN_MAX + TEXTS_LEN_MAX + SMALL_PAYLOAD_LEN_MAX],
     at: usize,
 }
 
-/// Writes a frame whose head is usual, and behind its head these bytes: the payload, or none of it. Says whether it did.
+/// Writes a frame with a usual head, and `behind` after it: the whole payload or nothing. Returns false for an unusual head,
+/// and writes nothing then.
 pub(in crate::frame) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut BytesMut) -> bool {
     let (payload, texts_len) = match frame {
         Borrowed::Request(Request { action, node, caller, payload, .. }) => {
@@ -238,7 +240,7 @@ impl HeadTemplate {
 }
 
 impl RequestRun {
-    /// Writes a request by the template of its run; says whether it did.
+    /// Writes a request by the template of its run. Returns whether there was one.
     pub(in crate::frame) fn write(&mut self, request: &Request, buffer: &mut BytesMut) -> bool {
         let Request { callback_id, payload, .. } = request;
         if !payload.callbacks.is_empty() || payload.len() > FRAME_LEN_MAX {
@@ -281,7 +283,7 @@ impl Writer {
         }
     }
 
-    /// The head of an event, from its topic to its groups, of which it has none.
+    /// The head of an event without groups, from its topic on.
     fn event(&mut self, event: &Publish) {
         self.text(&event.topic);
         self.text(&event.publisher);
