@@ -70,16 +70,19 @@ fn example_names(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// What cargo-deny looks at: every crate but the bench. Nobody builds the bench but to measure, and its peers bring what they bring.
+const DENY: &str = "deny --workspace --exclude meshwork-benches --all-features";
+
 /// Checks licences, sources and advisories of all dependencies, as `deny.toml` asks.
 fn dependencies() -> anyhow::Result<()> {
     if !cargo_has("deny") {
         eprintln!("\ncargo-deny is missing. Building it takes some minutes, once.");
         Step::cargo("install cargo-deny --locked --version 0.20.2").run()?;
     }
-    Step::cargo("deny --all-features check licenses bans sources").run()?;
+    Step::cargo(format!("{DENY} check licenses bans sources")).run()?;
     // Fetching is a step of its own, so that a lost network is never mistaken for an advisory.
-    match Step::cargo("deny --all-features fetch db").within(ADVISORIES_FETCH_TIME_MAX).run() {
-        Ok(()) => Step::cargo("deny --all-features --offline check advisories").run(),
+    match Step::cargo(format!("{DENY} fetch db")).within(ADVISORIES_FETCH_TIME_MAX).run() {
+        Ok(()) => Step::cargo(format!("{DENY} --offline check advisories")).run(),
         Err(error) => {
             eprintln!("\n!!! SKIPPED: the advisory database cannot be reached, as the lines above say, so");
             eprintln!("!!! the dependencies were NOT checked for known holes. {error}");
