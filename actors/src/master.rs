@@ -246,7 +246,7 @@ impl Handler<Listen> for MasterActor {
     type Result = ResponseActFuture<Self, Result<Address, ListenError>>;
 
     fn handle(&mut self, listen: Listen, _: &mut Context<Self>) -> Self::Result {
-        let (asked, admitted) = (listen.asked.clone(), listen.admitted());
+        let (requested, admitted) = (listen.requested.clone(), listen.admitted());
         let name = check_node(&self.name);
         let opening = async move {
             if let Err(error) = name {
@@ -263,7 +263,7 @@ impl Handler<Listen> for MasterActor {
                 running.listeners.push(task.abort_handle());
                 Ok(address)
             }
-            Err(source) => Err(ListenError { address: asked, source }),
+            Err(source) => Err(ListenError { address: requested, source }),
         }))
     }
 }
@@ -451,7 +451,7 @@ impl Handler<Drain> for MasterActor {
         let draining = async move {
             let sessions = shared.sessions();
             let draining =
-                sessions.iter().map(|session| session.mailboxes().drain.send(handle::Drain { within }));
+                sessions.iter().map(|session| session.mailboxes().drain().send(handle::Drain { within }));
             let mut drained = Drained::default();
             // The calls of the master and the calls of its branches are waited for together.
             let own_calls = tokio::time::timeout(within, node.idle());
@@ -460,7 +460,7 @@ impl Handler<Drain> for MasterActor {
                 drained.finished += of_session.finished;
                 drained.abandoned += of_session.abandoned;
             }
-            let closing = sessions.iter().map(|session| session.mailboxes().close.send(handle::Close));
+            let closing = sessions.iter().map(|session| session.mailboxes().close().send(handle::Close));
             futures::future::join_all(closing).await;
             drained
         };

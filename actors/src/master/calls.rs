@@ -189,7 +189,7 @@ impl MasterCalls {
                 clippy::disallowed_methods,
                 reason = "bounded by the functions that are borrowed: one message each"
             )]
-            session.mailboxes().release.do_send(Release(function));
+            session.mailboxes().release().do_send(Release(function));
         }
     }
 

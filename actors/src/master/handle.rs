@@ -39,15 +39,21 @@ struct Shared {
 /// The session, or the master, that forwards requests and takes their outcomes.
 pub(crate) type ForwardingCaller = Caller<Recipient<Replies>>;
 
-/// The mailboxes of a session, one for each message.
+/// The mailboxes of a session. Each connection has them, so only the recipient of the most frequent message is kept: a recipient
+/// takes about 100 bytes. The others are made when they are used.
 pub(crate) struct SessionMailboxes {
     pub(crate) forward: Recipient<Forward>,
-    pub(crate) replies: Recipient<Replies>,
-    pub(crate) cancel: Recipient<Cancel>,
-    pub(crate) release: Recipient<Release>,
-    pub(crate) evict: Recipient<Evict>,
-    pub(crate) drain: Recipient<Drain>,
-    pub(crate) close: Recipient<Close>,
+    session: Box<dyn Session>,
+}
+
+/// The address of a session actor, whose type the holders of a handle need not know.
+trait Session: Send + Sync {
+    fn replies(&self) -> Recipient<Replies>;
+    fn cancel(&self) -> Recipient<Cancel>;
+    fn release(&self) -> Recipient<Release>;
+    fn evict(&self) -> Recipient<Evict>;
+    fn drain(&self) -> Recipient<Drain>;
+    fn close(&self) -> Recipient<Close>;
 }
 
 /// Forwards requests to the branch of the receiver. Sent by the session of their caller, or by the master, one message for each block. Requests
@@ -98,6 +104,41 @@ pub(crate) struct Drain {
     pub(crate) within: Duration,
 }
 
+impl<A> Session for Addr<A>
+where
+    A: Actor<Context = actix::Context<A>>
+        + Handler<Replies>
+        + Handler<Cancel>
+        + Handler<Release>
+        + Handler<Evict>
+        + Handler<Drain>
+        + Handler<Close>,
+{
+    fn replies(&self) -> Recipient<Replies> {
+        self.clone().recipient()
+    }
+
+    fn cancel(&self) -> Recipient<Cancel> {
+        self.clone().recipient()
+    }
+
+    fn release(&self) -> Recipient<Release> {
+        self.clone().recipient()
+    }
+
+    fn evict(&self) -> Recipient<Evict> {
+        self.clone().recipient()
+    }
+
+    fn drain(&self) -> Recipient<Drain> {
+        self.clone().recipient()
+    }
+
+    fn close(&self) -> Recipient<Close> {
+        self.clone().recipient()
+    }
+}
+
 impl SessionMailboxes {
     pub(crate) fn of<A>(actor: &Addr<A>) -> Self
     where
@@ -110,15 +151,31 @@ impl SessionMailboxes {
             + Handler<Drain>
             + Handler<Close>,
     {
-        Self {
-            forward: actor.clone().recipient(),
-            replies: actor.clone().recipient(),
-            cancel: actor.clone().recipient(),
-            release: actor.clone().recipient(),
-            evict: actor.clone().recipient(),
-            drain: actor.clone().recipient(),
-            close: actor.clone().recipient(),
-        }
+        Self { forward: actor.clone().recipient(), session: Box::new(actor.clone()) }
+    }
+
+    fn replies(&self) -> Recipient<Replies> {
+        self.session.replies()
+    }
+
+    fn cancel(&self) -> Recipient<Cancel> {
+        self.session.cancel()
+    }
+
+    pub(crate) fn release(&self) -> Recipient<Release> {
+        self.session.release()
+    }
+
+    pub(crate) fn evict(&self) -> Recipient<Evict> {
+        self.session.evict()
+    }
+
+    pub(crate) fn drain(&self) -> Recipient<Drain> {
+        self.session.drain()
+    }
+
+    pub(crate) fn close(&self) -> Recipient<Close> {
+        self.session.close()
     }
 }
 
@@ -168,7 +225,7 @@ impl SessionHandle {
 
     /// Sets the name of the branch, once: when its bind is checked.
     pub(crate) fn set_name(&self, name: ByteString) {
-        let mailbox = self.0.mailboxes.replies.clone();
+        let mailbox = self.0.mailboxes.replies();
         let _ = self.0.caller.set(Arc::new(Caller { id: self.0.id, name, mailbox }));
     }
 
@@ -261,7 +318,7 @@ impl Outgoing<SessionHandle, Recipient<Replies>> {
             to.tell(from, replies);
         }
         for (to, cancelled) in self.cancels.drain(..) {
-            to.mailboxes().cancel.do_send(Cancel(cancelled));
+            to.mailboxes().cancel().do_send(Cancel(cancelled));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 #[derive(Message)]
 #[rtype(result = "Result<Address, ListenError>")]
 pub struct Listen {
-    pub(super) asked: Address,
+    pub(super) requested: Address,
     on: ListenOn,
     allowed: Allowed,
     results: ResultStyle,
@@ -87,8 +87,8 @@ impl Listen {
         self
     }
 
-    fn at(asked: Address, on: ListenOn) -> Self {
-        Self { asked, on, allowed: Allowed::all(), results: ResultStyle::default() }
+    fn at(requested: Address, on: ListenOn) -> Self {
+        Self { requested, on, allowed: Allowed::all(), results: ResultStyle::default() }
     }
 
     /// The permissions of every client of this listener; none if the bind of each is checked.
@@ -97,20 +97,20 @@ impl Listen {
     }
 
     pub(super) async fn open(self) -> io::Result<Box<dyn Accept>> {
-        let Self { asked, on, allowed, results } = self;
+        let Self { requested, on, allowed, results } = self;
         let asks_nobody = matches!(on, ListenOn::LightRpc | ListenOn::Dnode);
         let dialect: MakeDialect = match on {
             ListenOn::Acceptor(acceptor) => return Ok(acceptor),
-            ListenOn::Tcp => return Ok(Box::new(TcpAccept::bind(&asked).await?)),
+            ListenOn::Tcp => return Ok(Box::new(TcpAccept::bind(&requested).await?)),
             ListenOn::LightRpc => Box::new(move |peer| Box::new(LightRpcServer::new(peer, allowed.clone()))),
             ListenOn::Dnode => Box::new(move |peer| Box::new(Dnode::server(peer, allowed.clone(), results))),
             ListenOn::NodeMesh => Box::new(move |peer| Box::new(NodeMeshServer::new(peer, allowed.clone()))),
         };
-        let accept = Box::new(TcpAccept::bind(&asked).await?);
+        let accept = Box::new(TcpAccept::bind(&requested).await?);
         let listens = accept.address();
         if asks_nobody && !listens.is_loopback() {
             log::warn!(
-                "whoever reaches {listens} may call what this gateway allows: its protocol has no authentication"
+                "any program that reaches {listens} may call the actions that this gateway allows: its protocol has no authentication"
             );
         }
         Ok(Box::new(GatewayAccept { accept, dialect }))

@@ -167,7 +167,7 @@ impl RegistryActor {
     fn tell_others(&mut self) {
         self.will_tell = false;
         self.told = Some(Instant::now());
-        let gathered = self.news.gathered();
+        let gathered = self.news.take();
         for (id, _, session, _) in self.table.members() {
             for (frames, count) in gathered.parts_for(id) {
                 // A full outbox drops the news. That does no harm: the cache is never asked whether an action exists.
@@ -214,7 +214,7 @@ impl Handler<Register> for RegistryActor {
         let id = session.id();
         for replaced in self.table.bind(id, &name, session.clone(), on_taken)? {
             #[expect(clippy::disallowed_methods, reason = "bounded to one: a session is replaced once")]
-            replaced.session.mailboxes().evict.do_send(Evict);
+            replaced.session.mailboxes().evict().do_send(Evict);
             self.removed(&replaced, context);
         }
         let actions = match self.table.offer(id, offers) {

@@ -1,6 +1,6 @@
 //! The pace at which an actor takes the blocks that its link brings.
 
-use super::parts::Parts;
+use super::parts::{Parts, WHOLE_MAX};
 use futures::Stream;
 use meshwork_wire::{Block, FrameError};
 use std::pin::Pin;
@@ -16,7 +16,8 @@ pub(crate) struct Paced<S> {
     is_their_turn: bool,
     /// Whether the last block had to be waited for.
     waited: bool,
-    parts: Parts,
+    /// Made when a block comes that may be taken in parts: most links never bring one.
+    parts: Option<Box<Parts>>,
     /// The rest of a block that is taken in parts, and how many frames of it are taken at once.
     rest: Option<(Block, usize)>,
 }
@@ -28,7 +29,7 @@ const ALONE_LEN_MAX: usize = 1024;
 
 impl<S> Paced<S> {
     pub(crate) fn new(blocks: S) -> Self {
-        Self { blocks, is_their_turn: false, waited: false, parts: Parts::default(), rest: None }
+        Self { blocks, is_their_turn: false, waited: false, parts: None, rest: None }
     }
 
     fn part_of(&mut self, mut block: Block, len: usize) -> Block {
@@ -68,7 +69,12 @@ impl<S: Stream<Item = Result<Block, FrameError>> + Unpin> Stream for Paced<S> {
         let block = match block {
             // Events are not taken in parts: they have no answers that the publisher could work on meanwhile.
             Some(Ok(block)) if !block.is_of_events() => {
-                let len = this.parts.part_len(block.count(), || Instant::now().into_std());
+                let len = match &mut this.parts {
+                    None if block.count() <= WHOLE_MAX => block.count(),
+                    parts => {
+                        parts.get_or_insert_default().part_len(block.count(), || Instant::now().into_std())
+                    }
+                };
                 Some(Ok(this.part_of(block, len)))
             }
             block => block,

@@ -40,7 +40,7 @@ enum Stage {
 }
 
 /// A block of so many frames or fewer is always taken at once: to wake the other end costs as much as to answer them.
-const WHOLE_MAX: usize = 16;
+pub(super) const WHOLE_MAX: usize = 16;
 
 /// A block is taken in at most so many parts; no part but the last has fewer than [`WHOLE_MAX`] frames.
 const PARTS: usize = 4;

@@ -85,7 +85,7 @@ impl News {
     }
 
     /// Takes the news that have gathered.
-    pub(crate) fn gathered(&mut self) -> GatheredNews {
+    pub(crate) fn take(&mut self) -> GatheredNews {
         let entries = std::mem::take(&mut self.entries);
         GatheredNews {
             bytes: self.buffer.split().freeze(),
@@ -204,12 +204,12 @@ mod tests {
         gathering.came(&news(3, 0));
         gathering.went(&news(2, 0));
         gathering.came(&news(4, 2));
-        let gathered = gathering.gathered();
+        let gathered = gathering.take();
         assert_eq!(read(gathered.parts_for(SessionId(9))), [(1, 0), (2, 1), (3, 0), (2, 0), (4, 2)]);
         assert_eq!(read(gathered.parts_for(SessionId(1))), [(2, 1), (3, 0), (2, 0), (4, 2)]);
         assert_eq!(read(gathered.parts_for(SessionId(2))), [(3, 0), (4, 2)]);
         assert_eq!(read(gathered.parts_for(SessionId(4))), [(1, 0), (2, 1), (3, 0), (2, 0)]);
-        assert_eq!(read(gathering.gathered().parts_for(SessionId(9))), []);
+        assert_eq!(read(gathering.take().parts_for(SessionId(9))), []);
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
     fn a_long_list_of_actions_travels_as_several_frames() {
         let mut gathering = News::default();
         gathering.came(&news(1, ACTIONS_PER_FRAME_MAX * 2 + 1));
-        let all = read(gathering.gathered().parts_for(SessionId(2)));
+        let all = read(gathering.take().parts_for(SessionId(2)));
         assert_eq!(all, [(1, ACTIONS_PER_FRAME_MAX), (1, ACTIONS_PER_FRAME_MAX), (1, 1)]);
     }
 }
