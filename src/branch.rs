@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 /// A handle on a branch that is bound, with all methods of [`Node`]. `Clone` and `Send`. The branch lives on when its handles
-/// are gone, until it is drained; it binds again by itself when it loses its link.
+/// are gone, until it is drained or its master refuses it for good; it binds again by itself when it loses its link.
 #[derive(Clone, Debug)]
 pub struct Branch(Arc<Shared>);
 

@@ -91,11 +91,12 @@ impl Node {
     }
 
     /// Publishes an event to the subscribers of its topic: at most once to each, in the order of this publisher. The event travels
-    /// as MessagePack. Ready when the event is on its way; waits only while the outbox of this node's own link is full.
+    /// as MessagePack. Ready when the event is in the queue of this node: if the link is lost before the event leaves, the event is lost.
+    /// Waits only while that queue, or the outbox of this node's own link, is full.
     ///
     /// # Errors
     ///
-    /// Not sent: when the topic is invalid, the event is too large, or the link is down, closes, or stays full for 10 s.
+    /// Not sent: when the topic is invalid, the event is too large or holds callbacks, or the link is down, closes, or stays full for 10 s.
     pub async fn publish<T: Serialize + ?Sized>(
         &self,
         topic: impl Into<ByteString>,
@@ -138,8 +139,8 @@ impl Node {
     }
 
     /// Hands the events of matching topics to a recipient or a closure, until the [`Subscription`] is dropped. Ready when the
-    /// master knows the subscription: events that any node publishes from then on reach the handler. After a lost link the
-    /// subscription goes on by itself.
+    /// master knows the subscription: events that any node publishes from then on reach the handler. While the link is down it is
+    /// ready at once, and the next bind tells the master. After a lost link the subscription goes on by itself.
     ///
     /// A recipient with 16,384 events that it has not handled gets no more: further events are dropped and counted.
     ///
@@ -199,11 +200,13 @@ impl Node {
         Ok(subscription)
     }
 
-    /// Answers more actions from now on: all actions of the set or none. Ready when every node of the mesh can call them.
+    /// Answers more actions from now on: all actions of the set or none. Ready when every node of the mesh can call them;
+    /// while the link is down it is ready at once, and the next bind offers them.
     ///
     /// # Errors
     ///
-    /// When one of the actions is answered already, or the master refuses them.
+    /// When one of the actions is answered already, the node would answer more than 131,072 actions, the node has ended, or the
+    /// master refuses the actions: then none is answered. When the master does not answer within 10 s: then the actions stay.
     pub async fn respond(&self, responders: Responders) -> Result<(), CallError> {
         self.attach().await?.respond(responders.into_actions()).await
     }
@@ -224,7 +227,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// When the pattern is invalid, or the master does not answer within 10 s.
+    /// When the pattern is invalid, the link is down, or the master does not answer within 10 s.
     pub async fn describe(&self, pattern: impl AsRef<str>) -> Result<Vec<ActionDescription>, CallError> {
         let pattern = read_pattern(pattern.as_ref())?;
         self.attach().await?.describe(pattern).await

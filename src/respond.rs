@@ -206,8 +206,8 @@ impl Responders {
     ///
     /// # Panics
     ///
-    /// When the name is empty, longer than 255 bytes, holds a control character, or is in the set already: a mistake in the
-    /// program.
+    /// When the name is empty, longer than 255 bytes, holds a control character, or is in the set already, or when the
+    /// set has 131,072 actions: mistakes in the program.
     #[must_use]
     pub fn respond<Form>(self, action: impl Into<ByteString>, responder: impl IntoResponder<Form>) -> Self {
         self.add(action.into(), Encoding::Bincode, responder.into_responder())

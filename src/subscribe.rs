@@ -2,7 +2,7 @@
 //! as messages to the actors.
 //!
 //! `call` or `publish`? A call has one answer, and its caller learns the outcome. An event goes to all subscribers, to each at
-//! most once, and its publisher learns only that the event left.
+//! most once, and its publisher learns only that its node took the event.
 
 use crate::handle::Node;
 use actix::{Handler, Message, Recipient, ResponseFuture};

@@ -335,7 +335,7 @@ fn off_the_map(map: &File, sources: &[String], exists: impl Fn(&str) -> bool) ->
 fn points_outside(file: &File) -> Vec<Finding> {
     // Written in two pieces, so that this file does not contain the text that it looks for.
     let outside = [concat!("..", "/shared"), concat!(".lib", "rary")];
-    let right = "say it here: whoever clones the project has nothing else";
+    let right = "say it here: a reader who clones the project has nothing else";
     let lines =
         file.lines().filter_map(|(line, text)| Some((line, *outside.iter().find(|it| text.contains(*it))?)));
     lines.map(|(line, what)| file.finding(line, what, right)).collect()

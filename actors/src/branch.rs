@@ -577,8 +577,8 @@ impl BranchActor {
             let said = self.link.say(frame(self.options.node.draw()));
             return Box::pin(async move { if said == Say::Never { Err(ended()) } else { Ok(()) } });
         }
-        let asked = self.ask_master(frame, Some(CALL_WITHIN), context);
-        Box::pin(async move { asked.await.and_then(Reply::into_outcome).map(drop) })
+        let reply = self.ask_master(frame, Some(CALL_WITHIN), context);
+        Box::pin(async move { reply.await.and_then(Reply::into_outcome).map(drop) })
     }
 
     /// Sends the master a request over the link, and gives its reply.
@@ -592,7 +592,7 @@ impl BranchActor {
         let hook = Waiter::Hook(Box::new(move |reply| drop(caller.send(reply))));
         let deadline = within.and_then(|within| Instant::now().checked_add(within)).map(Instant::into_std);
         let mut before = Vec::new();
-        let asked = match self.options.node.open_alone(deadline, hook, &mut before) {
+        let opened = match self.options.node.open_alone(deadline, hook, &mut before) {
             Ok((departure_before, departure)) => {
                 // Submissions of the handles leave before the request that the actor makes after them.
                 self.calls.bind(departure_before);
@@ -612,7 +612,7 @@ impl BranchActor {
             Err(refused) => Err(CallError::from(refused)),
         };
         Box::pin(async move {
-            asked?;
+            opened?;
             answer.await.map_err(|_| ended())
         })
     }
@@ -829,8 +829,8 @@ impl Handler<Describe> for BranchActor {
             return Box::pin(async move { Err(down) });
         }
         let say = |callback_id| Frame::Describe(meshwork_wire::Describe { callback_id, pattern });
-        let asked = self.ask_master(say, Some(within), context);
-        Box::pin(async move { asked.await?.into_described() })
+        let reply = self.ask_master(say, Some(within), context);
+        Box::pin(async move { reply.await?.into_described() })
     }
 }
 

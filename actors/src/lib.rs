@@ -37,8 +37,8 @@
 //!    actor gets the row as one [`Resolve`](calls::Resolve), settles the slots under one lock, and wakes the tasks when it has let the lock go.
 //! 10. **[`node`]** again. The task of the caller takes the reply out of its slot, which is free then.
 //!
-//! If the provider dies, its session leaves the registry and the router, and its relay answers all requests that were forwarded to it: *not
-//! sent* those that had not been written, *unknown* the others. If the caller drops the call, or its deadline passes, a cancel goes the way
+//! If the provider dies, its session ends (`SessionActor::leave`): it leaves the registry and the router, and its relay (`Relay::leave`)
+//! answers all requests that were forwarded to it: *not sent* those that had not been written, *unknown* the others. If the caller drops the call, or its deadline passes, a cancel goes the way
 //! of the request.
 #![deny(missing_docs)]
 

@@ -12,7 +12,7 @@
 //! candidate/*                                one file for each candidate, three for the raw echo and its broker
 //! drive                                      which loop drives a client
 //! closed_loop, open_loop  events             the loops; publishers and subscribers
-//! load, client            runtime, process   what a client is told, and can do; what it lives on
+//! load, client            runtime, process   the options of a client, and its calls; its runtime and process
 //! job                                        candidates and their jobs, in words
 //! measure                                    the clock, and what the kernel says of a process
 //! ```

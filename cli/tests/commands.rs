@@ -619,7 +619,7 @@ impl Gate {
         format!("echo x > {folder}/came; dd bs=1 count=1 < {folder}/open > /dev/null 2>&1; echo 1")
     }
 
-    /// The same, but it waits in a process that it started.
+    /// A command that says that it runs, waits in a child process, then replies 1.
     fn command_with_a_child(&self) -> String {
         let folder = self.folder.path().display();
         format!("exec 9> {folder}/alive; ({}) & wait", self.command())

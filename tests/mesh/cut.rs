@@ -1,4 +1,4 @@
-//! A way to the master that a test can cut, silence and mend.
+//! Links to the master that a test can cut, silence and mend.
 
 use futures::future::BoxFuture;
 use meshwork::Address;
@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The state of the way to the master.
+/// The condition of the links to the master.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Way {
+enum Condition {
     #[default]
     Open,
     /// Links are broken, and no new one is opened.
@@ -20,30 +20,30 @@ enum Way {
     Silent,
 }
 
-/// The way to the master. Clones share it.
+/// Dials links to the master, whose condition its clones share.
 #[derive(Clone, Default)]
-pub(crate) struct CutDial(Arc<Mutex<(Way, Vec<Waker>)>>);
+pub(crate) struct CutDial(Arc<Mutex<(Condition, Vec<Waker>)>>);
 
 impl CutDial {
     pub(crate) fn cut(&self) {
-        self.set(Way::Cut);
+        self.set(Condition::Cut);
     }
 
     pub(crate) fn silence(&self) {
-        self.set(Way::Silent);
+        self.set(Condition::Silent);
     }
 
     pub(crate) fn mend(&self) {
-        self.set(Way::Open);
+        self.set(Condition::Open);
     }
 
-    fn set(&self, way: Way) {
+    fn set(&self, condition: Condition) {
         let mut there = self.0.lock().expect("no test panics in here");
-        there.0 = way;
+        there.0 = condition;
         there.1.drain(..).for_each(Waker::wake);
     }
 
-    fn way(&self, context: &mut Context<'_>) -> Way {
+    fn condition(&self, context: &mut Context<'_>) -> Condition {
         let mut there = self.0.lock().expect("no test panics in here");
         there.1.push(context.waker().clone());
         there.0
@@ -53,7 +53,7 @@ impl CutDial {
 impl Dial for CutDial {
     fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>> {
         Box::pin(async move {
-            if self.0.lock().expect("no test panics in here").0 == Way::Cut {
+            if self.0.lock().expect("no test panics in here").0 == Condition::Cut {
                 return Err(io::ErrorKind::NetworkUnreachable.into());
             }
             let link = Tcp.dial(address).await?;
@@ -69,10 +69,10 @@ struct CutLink {
 
 impl CutLink {
     fn open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&mut Box<dyn Link>>> {
-        match self.dial.way(context) {
-            Way::Open => {}
-            Way::Silent => return Poll::Pending,
-            Way::Cut => self.link = None,
+        match self.dial.condition(context) {
+            Condition::Open => {}
+            Condition::Silent => return Poll::Pending,
+            Condition::Cut => self.link = None,
         }
         Poll::Ready(self.link.as_mut().ok_or_else(|| io::ErrorKind::ConnectionReset.into()))
     }

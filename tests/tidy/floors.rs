@@ -28,15 +28,15 @@ struct Room {
     files: Vec<(usize, String)>,
 }
 
-/// Where a file stands.
-struct Place<'a> {
+/// The position of a file: its floor, its room, and its number in the room.
+struct Position<'a> {
     floor: usize,
     room: &'a str,
     in_room: usize,
 }
 
-impl Place<'_> {
-    fn may_import(&self, other: &Place<'_>) -> bool {
+impl Position<'_> {
+    fn may_import(&self, other: &Position<'_>) -> bool {
         other.floor < self.floor
             || other.floor == self.floor && other.room == self.room && other.in_room < self.in_room
     }
@@ -102,9 +102,9 @@ impl Floors {
                         found.push(self.list.finding(*line, path, "it stands here twice: delete one"));
                     }
                     let parent = it.parent_of(path);
-                    let is_above = |it: (Place<'_>, Place<'_>)| it.0.may_import(&it.1);
+                    let is_above = |it: (Position<'_>, Position<'_>)| it.0.may_import(&it.1);
                     if let Some(parent) = parent
-                        && !it.place(&parent).zip(it.place(path)).is_some_and(is_above)
+                        && !it.position(&parent).zip(it.position(path)).is_some_and(is_above)
                     {
                         let right =
                             format!("it stands below {parent}, which declares it: list it before that");
@@ -126,7 +126,7 @@ impl Floors {
         for it in &self.crates {
             let code = it.code(sources);
             for arrow in code.arrows() {
-                let Some((from, to)) = it.place(&arrow.from).zip(it.place(&arrow.to)) else { continue };
+                let Some((from, to)) = it.position(&arrow.from).zip(it.position(&arrow.to)) else { continue };
                 if from.may_import(&to) {
                     continue;
                 }
@@ -180,8 +180,8 @@ impl Floors {
                     headings.push((line, heading.to_owned()));
                 } else {
                     for path in text.split('`').skip(1).step_by(2) {
-                        let Some(place) = it.place(path) else { continue };
-                        let right = format!("Floor {}, {}", place.floor, place.room);
+                        let Some(position) = it.position(path) else { continue };
+                        let right = format!("Floor {}, {}", position.floor, position.room);
                         let at = headings.last().map_or("no floor", |(_, it)| it);
                         if at != right {
                             let right = format!("it is named under {at}: it stands on `{right}`");
@@ -223,10 +223,10 @@ fn is_heading(text: &str, depth_max: usize) -> bool {
 }
 
 impl Crate {
-    fn place(&self, path: &str) -> Option<Place<'_>> {
+    fn position(&self, path: &str) -> Option<Position<'_>> {
         self.rooms.iter().find_map(|it| {
             let in_room = it.files.iter().position(|(_, listed)| listed == path)?;
-            Some(Place { floor: it.floor, room: &it.name, in_room })
+            Some(Position { floor: it.floor, room: &it.name, in_room })
         })
     }
 

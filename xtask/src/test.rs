@@ -70,7 +70,7 @@ fn example_names(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// What cargo-deny looks at: every crate but the bench. Nobody builds the bench but to measure, and its peers bring what they bring.
+/// What cargo-deny looks at: every crate but the bench. Nobody builds the bench but to measure, and the dependencies of its peers are theirs.
 const DENY: &str = "deny --workspace --exclude meshwork-benches --all-features";
 
 /// Checks licences, sources and advisories of all dependencies, as `deny.toml` asks.

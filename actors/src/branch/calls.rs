@@ -40,16 +40,16 @@ pub(super) enum Destination {
     OwnResponder,
 }
 
-/// The way out of a branch for calls that other nodes answer.
+/// Whether a branch has a link for calls that other nodes answer.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'a> {
     /// The link, by its outbox.
     Link(&'a Outbox),
-    /// No way until there is a link that takes calls: they wait.
+    /// There is no link that takes calls: they wait for one.
     Wait,
-    /// No way: the branch drains, and refuses also the calls that it would answer itself.
+    /// The branch drains: it refuses also the calls that it would answer itself.
     Draining,
-    /// No way: the branch has ended.
+    /// The branch has ended.
     Ended,
 }
 

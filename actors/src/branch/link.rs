@@ -62,7 +62,7 @@ pub(super) enum Course {
     Ended,
 }
 
-/// What is to be done at a heartbeat.
+/// The step that the branch takes at a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Beat {
     /// Nothing: it is the heartbeat of an earlier link, or the link is not bound.
@@ -73,7 +73,7 @@ pub(super) enum Beat {
     GiveUp,
 }
 
-/// What is to be done when a link is lost.
+/// The step that the branch takes when its link is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lost {
     /// Nothing: the link was not bound.
@@ -91,7 +91,7 @@ pub(super) enum Say {
     Now(Frame),
     /// The next bind has the change in it; or, if that is written already, the frame is sent when the bind is answered.
     WithTheNextBind,
-    /// It does not: the branch has ended, or is not bound yet.
+    /// The change does not reach the master: the branch has ended, or is not bound yet.
     Never,
 }
 
@@ -161,7 +161,7 @@ impl LinkState {
         }
     }
 
-    /// What is to be done at a heartbeat of the link of this number.
+    /// The step at a heartbeat of the link of this number.
     pub(super) fn beat(&self, epoch: u64, now: Instant) -> Beat {
         match &self.phase {
             Phase::Bound(bound) if epoch == self.epoch => {

@@ -64,7 +64,7 @@ pub(crate) struct OutboxGuard<'a> {
     outbox: &'a Outbox,
     queue: MutexGuard<'a, Queue>,
     /// The run of requests that the last appended frame belongs to.
-    before: RequestRun,
+    run: RequestRun,
 }
 
 /// The outbox that its handles share.
@@ -209,7 +209,7 @@ impl Outbox {
 
     /// Holds the lock of the outbox, to append several frames.
     pub(crate) fn hold(&self) -> OutboxGuard<'_> {
-        OutboxGuard { outbox: self, queue: self.lock(), before: RequestRun::default() }
+        OutboxGuard { outbox: self, queue: self.lock(), run: RequestRun::default() }
     }
 
     /// The functions that are lent to the other end.
@@ -437,7 +437,7 @@ impl OutboxGuard<'_> {
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
         match aside {
             Some(_) => frame.encode_without_payload(&mut queue.small),
-            None => frame.encode_in_run(&mut self.before, &mut queue.small),
+            None => frame.encode_in_run(&mut self.run, &mut queue.small),
         }
         let len = queue.small.len() - start + aside.map_or(0, Payload::len);
         if let Err(too_long) = self.outbox.check_len(len - LENGTH_PREFIX_LEN) {

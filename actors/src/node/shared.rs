@@ -57,7 +57,7 @@ pub struct Node {
     event_path: RwLock<EventPath>,
 }
 
-/// The way out of this node for its events.
+/// Where the events of this node go.
 #[derive(Default)]
 pub(crate) enum EventPath {
     /// There is no link at the moment.

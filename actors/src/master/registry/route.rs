@@ -194,10 +194,10 @@ pub(crate) fn no_provider(reason: NoProvider, action: &str, node: &str) -> CallE
         NoProvider::Draining => CallError::new(
             Code::DRAINING,
             Fate::NotSent,
-            format!("whoever offers {action:?}{whose} is draining"),
+            format!("every provider of {action:?}{whose} is draining"),
         ),
         NoProvider::Overloaded => {
-            let what = format!("whoever offers {action:?}{whose} has no room for another request");
+            let what = format!("no provider of {action:?}{whose} has room for another request");
             CallError::new(Code::OVERLOADED, Fate::NotSent, what)
         }
     }
