@@ -9,6 +9,7 @@ pub(crate) mod in_flight;
 pub(crate) mod reply;
 pub(crate) mod requests;
 pub(crate) mod response;
+pub(crate) mod short;
 pub(crate) mod slots;
 
 pub use reply::Reply;

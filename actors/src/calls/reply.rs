@@ -1,13 +1,8 @@
 //! The outcome of a request, on its way to the caller: it stands in the slot of the call until the caller takes it.
 
-use meshwork_wire::{ActionDescription, CallError, Callbacks, Encoding, Outcome, Payload, PayloadRef};
+use super::short::ShortPayload;
+use meshwork_wire::{ActionDescription, CallError, Outcome, Payload, PayloadRef};
 use serde::de::DeserializeOwned;
-
-/// A reply of at most so many bytes is copied into its slot, so that it keeps nothing of the block that brought it.
-const SMALL_LEN_MAX: usize = 32;
-
-/// No functions.
-static NO_CALLBACKS: Callbacks = Callbacks::none();
 
 /// The outcome of a request, on its way to the caller.
 #[derive(Debug)]
@@ -15,12 +10,7 @@ pub struct Reply(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// A short value without functions.
-    Small {
-        encoding: Encoding,
-        len: u8,
-        bytes: [u8; SMALL_LEN_MAX],
-    },
+    Short(ShortPayload),
     Payload(Payload),
     Failed(CallError),
     /// The answer to a `Describe`.
@@ -28,17 +18,10 @@ enum Kind {
 }
 
 impl Reply {
-    /// Makes a reply of a payload that is read where it stands; `share` makes a payload that outlives the block, for a reply that is not small.
+    /// Makes a reply of a payload that is read where it stands; `share` makes a payload that outlives the block, for a reply that is not short.
     #[inline]
     pub(crate) fn read(payload: PayloadRef<'_>, share: impl FnOnce() -> Payload) -> Self {
-        if payload.bytes.len() <= SMALL_LEN_MAX && payload.callbacks.is_empty() {
-            let mut bytes = [0; SMALL_LEN_MAX];
-            bytes[..payload.bytes.len()].copy_from_slice(payload.bytes);
-            #[expect(clippy::cast_possible_truncation, reason = "it is at most SMALL_LEN_MAX")]
-            let len = payload.bytes.len() as u8;
-            return Self(Kind::Small { encoding: payload.encoding, len, bytes });
-        }
-        Self(Kind::Payload(share()))
+        Self(ShortPayload::of(payload).map_or_else(|| Kind::Payload(share()), Kind::Short))
     }
 
     pub(crate) fn failed(error: CallError) -> Self {
@@ -57,10 +40,7 @@ impl Reply {
     #[inline]
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, CallError> {
         match self.0 {
-            Kind::Small { encoding, len, bytes } => {
-                let bytes = &bytes[..usize::from(len)];
-                Ok(PayloadRef { encoding, bytes, callbacks: &NO_CALLBACKS }.decode()?)
-            }
+            Kind::Short(payload) => Ok(payload.by_ref().decode()?),
             Kind::Payload(payload) => Ok(payload.decode()?),
             Kind::Failed(error) => Err(error),
             Kind::Described(_) => Ok(Payload::default().decode()?),
@@ -74,9 +54,7 @@ impl Reply {
     /// The error of the request.
     pub fn into_outcome(self) -> Outcome {
         match self.0 {
-            Kind::Small { encoding, len, bytes } => {
-                Ok(Payload::new(encoding, bytes[..usize::from(len)].to_vec()))
-            }
+            Kind::Short(payload) => Ok(payload.into()),
             Kind::Payload(payload) => Ok(payload),
             Kind::Failed(error) => Err(error),
             Kind::Described(_) => Ok(Payload::default()),

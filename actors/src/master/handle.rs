@@ -21,7 +21,9 @@ struct Shared {
     /// The session as the caller of forwarded requests. Set when the bind is checked.
     caller: OnceLock<Arc<ForwardingCaller>>,
     peer: String,
-    mailboxes: SessionMailboxes,
+    /// Kept, since it is used for each block of requests.
+    forward: Recipient<Forward>,
+    mailboxes: Box<dyn SessionMailboxes>,
     outbox: Outbox,
     /// The next id of a request to the branch.
     next_id: AtomicU64,
@@ -39,15 +41,10 @@ struct Shared {
 /// The session, or the master, that forwards requests and takes their outcomes.
 pub(crate) type ForwardingCaller = Caller<Recipient<Replies>>;
 
-/// The mailboxes of a session. Each connection has them, so only the recipient of the most frequent message is kept: a recipient
-/// takes about 100 bytes. The others are made when they are used.
-pub(crate) struct SessionMailboxes {
-    pub(crate) forward: Recipient<Forward>,
-    session: Box<dyn Session>,
-}
-
-/// The address of a session actor, whose type the holders of a handle need not know.
-trait Session: Send + Sync {
+/// The mailboxes of a session, one for each message. The address of the session implements it, whose type the holders of a handle need
+/// not know. A recipient takes about 100 bytes, so it is made when it is used.
+pub(crate) trait SessionMailboxes: Send + Sync {
+    fn forward(&self) -> Recipient<Forward>;
     fn replies(&self) -> Recipient<Replies>;
     fn cancel(&self) -> Recipient<Cancel>;
     fn release(&self) -> Recipient<Release>;
@@ -104,9 +101,10 @@ pub(crate) struct Drain {
     pub(crate) within: Duration,
 }
 
-impl<A> Session for Addr<A>
+impl<A> SessionMailboxes for Addr<A>
 where
     A: Actor<Context = actix::Context<A>>
+        + Handler<Forward>
         + Handler<Replies>
         + Handler<Cancel>
         + Handler<Release>
@@ -114,6 +112,10 @@ where
         + Handler<Drain>
         + Handler<Close>,
 {
+    fn forward(&self) -> Recipient<Forward> {
+        self.clone().recipient()
+    }
+
     fn replies(&self) -> Recipient<Replies> {
         self.clone().recipient()
     }
@@ -139,51 +141,11 @@ where
     }
 }
 
-impl SessionMailboxes {
-    pub(crate) fn of<A>(actor: &Addr<A>) -> Self
-    where
-        A: Actor<Context = actix::Context<A>>
-            + Handler<Forward>
-            + Handler<Replies>
-            + Handler<Cancel>
-            + Handler<Release>
-            + Handler<Evict>
-            + Handler<Drain>
-            + Handler<Close>,
-    {
-        Self { forward: actor.clone().recipient(), session: Box::new(actor.clone()) }
-    }
-
-    fn replies(&self) -> Recipient<Replies> {
-        self.session.replies()
-    }
-
-    fn cancel(&self) -> Recipient<Cancel> {
-        self.session.cancel()
-    }
-
-    pub(crate) fn release(&self) -> Recipient<Release> {
-        self.session.release()
-    }
-
-    pub(crate) fn evict(&self) -> Recipient<Evict> {
-        self.session.evict()
-    }
-
-    pub(crate) fn drain(&self) -> Recipient<Drain> {
-        self.session.drain()
-    }
-
-    pub(crate) fn close(&self) -> Recipient<Close> {
-        self.session.close()
-    }
-}
-
 impl SessionHandle {
     pub(crate) fn new(
         id: SessionId,
         peer: String,
-        mailboxes: SessionMailboxes,
+        mailboxes: impl SessionMailboxes + 'static,
         outbox: Outbox,
         in_flight_max: usize,
     ) -> Self {
@@ -191,7 +153,8 @@ impl SessionHandle {
             id,
             caller: OnceLock::new(),
             peer,
-            mailboxes,
+            forward: mailboxes.forward(),
+            mailboxes: Box::new(mailboxes),
             outbox,
             next_id: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
@@ -210,8 +173,8 @@ impl SessionHandle {
         &self.0.peer
     }
 
-    pub(crate) fn mailboxes(&self) -> &SessionMailboxes {
-        &self.0.mailboxes
+    pub(crate) fn mailboxes(&self) -> &dyn SessionMailboxes {
+        &*self.0.mailboxes
     }
 
     pub(crate) fn outbox(&self) -> &Outbox {
@@ -311,7 +274,7 @@ impl Outgoing<SessionHandle, Recipient<Replies>> {
         for (to, requests) in self.forwards.drain(..) {
             if let Some(caller) = caller {
                 let forward = Forward { caller: Arc::clone(caller), to: to.id(), requests };
-                to.mailboxes().forward.do_send(forward);
+                to.0.forward.do_send(forward);
             }
         }
         for (to, replies) in self.replies.drain(..) {

@@ -14,9 +14,7 @@ mod relay;
 mod state;
 
 use super::forwarded::{Caller, Forwarded, Replied, Target};
-use super::handle::{
-    Cancel, Close, Drain, Evict, Forward, Release, Replies, SessionHandle, SessionMailboxes,
-};
+use super::handle::{Cancel, Close, Drain, Evict, Forward, Release, Replies, SessionHandle};
 use super::permissions::{Permissions, allows, not_permitted};
 use super::registry::route::Provider as _;
 use super::registry::{self, Found};
@@ -581,7 +579,7 @@ impl Actor for SessionActor {
         let handle = SessionHandle::new(
             self.master.next_session(),
             self.peer.clone(),
-            SessionMailboxes::of(&context.address()),
+            context.address(),
             outbox.clone(),
             self.master.limits.in_flight_max,
         );

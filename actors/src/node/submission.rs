@@ -1,5 +1,6 @@
 //! Submissions: calls, events, cancels and releases of the handles of a node, in the queue to its actor.
 
+use crate::calls::short::ShortPayload;
 use bytes::BytesMut;
 use meshwork_wire::limits::{CALL_WITHIN, PAYLOAD_SHARED_LEN_MIN};
 use meshwork_wire::{
@@ -107,21 +108,14 @@ pub(crate) fn is_copied(arguments: &Payload) -> bool {
     arguments.callbacks.is_empty() && arguments.len() < PAYLOAD_SHARED_LEN_MIN
 }
 
-/// Arguments of at most so many bytes stand in the call itself until it is polled.
-const SMALL_LEN_MAX: usize = 32;
-
 /// The arguments of a call, written.
 #[derive(Clone, Debug)]
 pub struct Arguments(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// Short arguments without functions.
-    Small {
-        encoding: Encoding,
-        len: u8,
-        bytes: [u8; SMALL_LEN_MAX],
-    },
+    /// These stand in the call itself until it is polled.
+    Short(ShortPayload),
     Payload(Payload),
 }
 
@@ -134,15 +128,12 @@ impl Arguments {
     #[inline]
     pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
         let mut small = None;
-        let written = Payload::encode_unless_small_in_room(encoding, value, |written, count| {
-            small = Some(match written.first_chunk::<SMALL_LEN_MAX>() {
-                Some(room) if count <= SMALL_LEN_MAX => {
-                    #[expect(clippy::cast_possible_truncation, reason = "it is at most SMALL_LEN_MAX")]
-                    let len = count as u8;
-                    Kind::Small { encoding, len, bytes: *room }
-                }
-                _ => Kind::Payload(Payload::new(encoding, written[..count].to_vec())),
-            });
+        let written = Payload::encode_unless_small_in_room(encoding, value, |room, count| {
+            small =
+                Some(ShortPayload::in_room(encoding, room, count).map_or_else(
+                    || Kind::Payload(Payload::new(encoding, room[..count].to_vec())),
+                    Kind::Short,
+                ));
         })?;
         Ok(Self(small.unwrap_or_else(|| Kind::Payload(written.unwrap_or_default()))))
     }
@@ -151,7 +142,7 @@ impl Arguments {
     #[inline]
     pub(crate) fn inline(&self) -> Option<&[u8]> {
         match &self.0 {
-            Kind::Small { len, bytes, .. } => Some(&bytes[..usize::from(*len)]),
+            Kind::Short(payload) => Some(payload.bytes()),
             Kind::Payload(payload) => is_copied(payload).then_some(&payload.bytes),
         }
     }
@@ -160,9 +151,7 @@ impl Arguments {
     #[must_use]
     pub fn into_payload(self) -> Payload {
         match self.0 {
-            Kind::Small { encoding, len, bytes } => {
-                Payload::new(encoding, bytes[..usize::from(len)].to_vec())
-            }
+            Kind::Short(payload) => payload.into(),
             Kind::Payload(payload) => payload,
         }
     }
