@@ -22,7 +22,7 @@ use crate::link::backoff::Backoff;
 use crate::link::borrowed::{borrow, borrow_outcome};
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox};
-use crate::link::refusal::{Receiver, Refusal};
+use crate::link::refusal::{Receiver, Refusal, link_down};
 use crate::link::{Address, Dial, Tcp, writer};
 use crate::node::change::{Change, Status, Watcher, tell};
 use crate::node::lender::NodeLender;
@@ -825,8 +825,7 @@ impl Handler<Describe> for BranchActor {
         context: &mut Context<Self>,
     ) -> Self::Result {
         if !self.link.is_bound() {
-            let down = CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down");
-            return Box::pin(async move { Err(down) });
+            return Box::pin(async { Err(link_down()) });
         }
         let say = |callback_id| Frame::Describe(meshwork_wire::Describe { callback_id, pattern });
         let reply = self.ask_master(say, Some(within), context);

@@ -6,7 +6,7 @@ use crate::answers::{Action, Actions, CallContext};
 use crate::calls::in_flight::Departure;
 use crate::calls::requests::Requests;
 use crate::link::outbox::{Encoded, Kind, Outbox, OutboxGuard};
-use crate::link::refusal::{Receiver, Refusal, gone};
+use crate::link::refusal::{Receiver, Refusal, gone, link_down};
 use crate::node::shared::Node;
 use crate::node::submission::{Ask, Frames, Invoking, Submission, WhenDown};
 use meshwork_wire::limits::WAITING_MAX;
@@ -208,8 +208,7 @@ impl BranchCalls {
     fn wait(&mut self, ask: Box<Ask>) {
         let callback_id = ask.request.callback_id;
         if ask.when_down == WhenDown::Fail {
-            let error = CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down");
-            return self.refuse(callback_id, error);
+            return self.refuse(callback_id, link_down());
         }
         // Calls that were settled or cancelled meanwhile make room.
         if self.waiting.len() >= WAITING_MAX {

@@ -68,6 +68,11 @@ pub(crate) fn too_long(len: usize, max: usize) -> String {
     format!("the request takes a frame of {len} bytes, and the link allows {max}")
 }
 
+/// The error of a request or an event that a link to the master would carry, while there is none.
+pub(crate) fn link_down() -> CallError {
+    CallError::new(Code::LINK_LOST, Fate::NotSent, "the link to the master is down")
+}
+
 /// The error of a call of a function that was passed as an argument and cannot be called any more.
 pub(crate) fn gone(why: &str) -> CallError {
     CallError::new(Code::CALLBACK_GONE, Fate::NotSent, format!("the callback is gone: {why}"))

@@ -78,6 +78,7 @@ impl ActionCache {
         *self = Self::default();
     }
 
+    #[cfg(test)]
     pub(crate) fn knows(&self, action: &str) -> bool {
         self.actions.contains_key(action)
     }

@@ -20,6 +20,7 @@ use crate::calls::reply::Reply;
 use crate::calls::response::Calls;
 use crate::events::{Deliver, SubscriberId};
 use crate::link::outbox::{Kind, Outbox};
+use crate::link::refusal::link_down;
 use bytes::BytesMut;
 use hashbrown::HashSet;
 use meshwork_wire::limits::{
@@ -257,7 +258,7 @@ impl Node {
         if let Some(error) = &locked.closed {
             return Err(Refused { error: error.clone(), waiter });
         }
-        let deadline = head.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        let deadline = deadline_of(now, head.within);
         let callback_id = locked.in_flight.open(deadline, waiter).map_err(full)?;
         let was_empty = locked.submissions.is_empty();
         locked.write(head.index, callback_id, bytes);
@@ -276,7 +277,7 @@ impl Node {
     pub(crate) fn open_ask(&self, call: Call, waiter: Waiter) -> Result<CallbackId, Refused> {
         let now = Instant::now();
         let Call { action, node, arguments: payload, within: time_left, when_down } = call;
-        let deadline = time_left.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        let deadline = deadline_of(now, time_left);
         self.open_with(deadline, waiter, |callback_id| {
             let caller = ByteString::new();
             let request = Request { callback_id, action, node, caller, time_left, payload };
@@ -312,7 +313,7 @@ impl Node {
         waiter: Waiter,
     ) -> Result<CallbackId, Refused> {
         let now = Instant::now();
-        let deadline = invocation.within.and_then(|within| now.checked_add(within)).map(Instant::into_std);
+        let deadline = deadline_of(now, invocation.within);
         self.open_with(deadline, waiter, |callback_id| {
             let callback_id = Some(callback_id);
             Submission::Invoke(Box::new(Invoking { link, function, callback_id, deadline, invocation }))
@@ -353,15 +354,12 @@ impl Node {
         if !forgotten.waited() {
             return;
         }
+        let was_empty = locked.submissions.is_empty();
         // A node that has ended has nothing to cancel.
-        let was_empty = locked.submissions.is_empty() && locked.closed.is_none();
         if locked.closed.is_none() {
             locked.submissions.push(Submission::Cancel(callback_id));
         }
-        self.tell_if_idle(locked);
-        if was_empty {
-            self.flush();
-        }
+        self.let_go(locked, was_empty);
     }
 
     /// Submits a call: writes its frame behind the frames that have not left yet. The waker is woken for the reply, which
@@ -432,6 +430,11 @@ impl Node {
         if locked.closed.is_none() {
             locked.submissions.extend(ended.cancelled.iter().copied().map(Submission::Cancel));
         }
+        self.let_go(locked, was_empty);
+    }
+
+    /// Lets the lock go, and tells the actor of a queue that is no longer empty.
+    fn let_go(&self, locked: MutexGuard<'_, Locked>, was_empty: bool) {
         let is_empty = locked.submissions.is_empty();
         self.tell_if_idle(locked);
         if was_empty && !is_empty {
@@ -447,11 +450,7 @@ impl Node {
         }
         let was_empty = locked.submissions.is_empty();
         let changed = change(&mut Queue(&mut locked));
-        let is_empty = locked.submissions.is_empty();
-        self.tell_if_idle(locked);
-        if was_empty && !is_empty {
-            self.flush();
-        }
+        self.let_go(locked, was_empty);
         Ok(changed)
     }
 
@@ -488,12 +487,6 @@ impl Node {
     #[must_use]
     pub fn known_nodes(&self) -> Vec<NodeNews> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).nodes()
-    }
-
-    /// Whether this node knows of another node that offers the action.
-    #[must_use]
-    pub fn knows(&self, action: &str) -> bool {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).knows(action)
     }
 
     /// The status of the node in its mesh, now and from now on.
@@ -856,11 +849,7 @@ impl Node {
             }
             let full = match &*self.event_path.read().unwrap_or_else(PoisonError::into_inner) {
                 EventPath::Down => {
-                    return Err(CallError::new(
-                        Code::LINK_LOST,
-                        Fate::NotSent,
-                        "the link to the master is down",
-                    ));
+                    return Err(link_down());
                 }
                 EventPath::Router => return Ok(()),
                 EventPath::Link(outbox) if outbox.has_room(Kind::Event) => return Ok(()),
@@ -991,6 +980,12 @@ impl fmt::Debug for Node {
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
+}
+
+/// When a call ends that has so much time; none if it has no deadline, or one beyond the clock.
+#[inline]
+fn deadline_of(now: Instant, within: Option<Duration>) -> Option<std::time::Instant> {
+    within.and_then(|within| now.checked_add(within)).map(Instant::into_std)
 }
 
 #[cfg(test)]

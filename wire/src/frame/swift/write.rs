@@ -191,13 +191,6 @@ impl HeadTemplate {
         self.write(None, payload, buffer);
     }
 
-    /// How many bytes [`HeadTemplate::write_request`] appends, the length prefix counted.
-    #[must_use]
-    #[inline]
-    pub fn frame_len(&self, callback_id: CallbackId, payload_len: usize) -> usize {
-        LENGTH_PREFIX_LEN + 1 + number_len(callback_id.0) + self.head().len() + payload_len
-    }
-
     fn head(&self) -> &[u8] {
         match &self.head {
             TemplateHead::Short { len, bytes } => &bytes[..usize::from(*len)],
@@ -370,15 +363,4 @@ fn put_number(room: &mut [u8], number: u64) -> usize {
         room[1..NUMBER_LEN_MAX].copy_from_slice(&number.to_le_bytes());
     }
     len
-}
-
-/// How many bytes a number takes.
-#[inline]
-fn number_len(number: u64) -> usize {
-    match number {
-        0..=250 => 1,
-        251..=0xFFFF => 3,
-        0x1_0000..=0xFFFF_FFFF => 5,
-        _ => NUMBER_LEN_MAX,
-    }
 }
