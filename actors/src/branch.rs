@@ -45,7 +45,7 @@ use calls::{BranchCalls, Path};
 use establish::{BindContent, Established, establish, registers};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
-use link::{Beat, Course, LinkState, Lost, Say, ended};
+use link::{Beat, Course, LinkState, Lost, Say, draining, ended};
 use meshwork_wire::limits::{
     CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY_MIN, LINGER, PROTOCOL_VERSION,
 };
@@ -876,14 +876,10 @@ impl Handler<Drain> for BranchActor {
         // Submissions before the drain may still leave.
         self.flush();
         let own = self.calls.len() as u64;
-        let mut never_left = 0;
-        let has_link = self.link.drain();
+        self.link.drain();
         self.options.node.set_writes_frames(false);
-        if !has_link {
-            let why =
-                CallError::new(Code::DRAINING, Fate::NotSent, "this branch drains, and its link is down");
-            never_left = self.calls.wait_no_longer(&why) as u64;
-        }
+        // A branch that drains never binds again. Calls wait without a link, and while the master drains.
+        let never_left = self.calls.wait_no_longer(&draining()) as u64;
         let finished_before = self.answered();
         let requested = self.wires.as_ref().map(|wires| {
             wires.outbox.say(&Frame::Drain);

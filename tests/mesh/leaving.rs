@@ -345,3 +345,35 @@ async fn a_watcher_that_panics_harms_nobody() {
         assert_eq!(soon(node.call::<i32>("y", ())).await, Ok(2));
     }
 }
+
+/// Such a drain lasted for as long as it was allowed to: the calls waited for a link that never comes.
+#[actix::test]
+async fn a_branch_that_drains_under_a_draining_master_ends_the_calls_that_wait_for_the_next_link() {
+    let (mesh, (provider, mut coming)) = (Mesh::start().await, stuck("provider"));
+    let _provider = mesh.bind(provider).await;
+    let caller = mesh.branch("caller").await;
+    let _calling = call_forever(&caller, "stuck");
+    let _running = soon(coming.recv()).await.expect("it runs, so the drain of the master lasts");
+    let branch = mesh.branch("one").await;
+    let master = mesh.master.clone();
+    let _draining = actix_rt::spawn(async move { master.drain(Duration::MAX).await });
+    soon(async {
+        // Until the branch knows of the drain, the master refuses the call.
+        while branch.call::<()>("any", ()).fail_when_down().await.map_err(|it| it.code())
+            != Err(Code::LINK_LOST)
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let waiting = call_forever(&branch, "any");
+    soon(async {
+        while branch.snapshot().await.unwrap().calls_waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    soon(branch.drain(Duration::MAX)).await.expect("it drains");
+    let error = soon(waiting).await.unwrap().expect_err("it never left");
+    assert_eq!((error.code(), error.fate()), (Code::DRAINING, Fate::NotSent));
+}

@@ -210,11 +210,6 @@ impl BranchCalls {
         if ask.when_down == WhenDown::Fail {
             return self.refuse(callback_id, link_down());
         }
-        // Calls that were settled or cancelled meanwhile make room.
-        if self.waiting.len() >= WAITING_MAX {
-            let requests = self.requests.borrow();
-            self.waiting.retain(|ask| requests.is_waiting(ask.request.callback_id));
-        }
         if self.waiting.len() >= WAITING_MAX {
             let what = format!("{WAITING_MAX} calls wait for the link already");
             return self.refuse(callback_id, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
@@ -233,6 +228,8 @@ impl BranchCalls {
             return;
         }
         let mut refused = Vec::new();
+        // Dropped when the lock is let go: the last handle on a function in their arguments may use the outbox.
+        let mut late = Vec::new();
         let mut guard = outbox.hold();
         for ask in std::mem::take(&mut self.waiting) {
             let callback_id = ask.request.callback_id;
@@ -240,6 +237,8 @@ impl BranchCalls {
             if self.requests.borrow().is_waiting(callback_id) {
                 self.requests.borrow_mut().clear_destination(callback_id);
                 refused.extend(Self::send(ask, &mut guard, now));
+            } else {
+                late.push(ask);
             }
         }
         drop(guard);

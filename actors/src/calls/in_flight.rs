@@ -108,7 +108,7 @@ pub(crate) struct EndedBatch {
     _kept: Option<BatchState>,
 }
 
-/// A call was refused, since `max` calls are in flight. Gives its waiter back.
+/// A call was refused, since `max` calls are in flight, or in the next departure. Gives its waiter back.
 pub(crate) struct Full {
     pub(crate) max: usize,
     pub(crate) waiter: Waiter,
@@ -151,7 +151,9 @@ impl InFlight {
     /// Opens a call, and gives the id that its waiter waits for from now on. The call joins the next departure.
     #[inline]
     pub(crate) fn open(&mut self, deadline: Option<Instant>, waiter: Waiter) -> Result<CallbackId, Full> {
-        if self.waiting >= self.waiting_max {
+        // Calls that were dropped before they left are still in the queue: the departure counts them.
+        let departing = self.departure.map_or(0, |departure| departure.count);
+        if self.waiting.max(departing) >= self.waiting_max {
             return Err(Full { max: self.waiting_max, waiter });
         }
         if self.taken * 2 >= self.slots.len() {
@@ -612,7 +614,7 @@ mod tests {
             let waiting = self.waiting();
             match self.real.open(deadline, waiter) {
                 Ok(id) => {
-                    assert!(waiting < self.max, "the bound holds");
+                    assert!(waiting.max(self.opened.len()) < self.max, "the bound holds");
                     self.drew(id);
                     self.opened.push((id, deadline));
                     let call = Call { waiter: told, deadline, waits: true, settled: None, forgotten: false };
@@ -620,7 +622,7 @@ mod tests {
                 }
                 Err(full) => {
                     assert_eq!(full.max, self.max);
-                    assert!(waiting >= self.max, "there was room");
+                    assert!(waiting.max(self.opened.len()) >= self.max, "there was room");
                 }
             }
         }
@@ -929,6 +931,7 @@ mod tests {
         let mut in_flight = InFlight::new();
         let ids: Vec<_> = (0..IN_FLIGHT_MAX).map(|_| open(&mut in_flight)).collect();
         assert_eq!(in_flight.slots.len(), 2 * IN_FLIGHT_MAX);
+        assert_eq!(in_flight.take_departure().map(|departure| departure.count), Some(IN_FLIGHT_MAX));
         for id in ids.iter().rev() {
             in_flight.settle(*id, reply(7)).wake();
         }

@@ -65,6 +65,22 @@ pub(crate) struct OutboxGuard<'a> {
     queue: MutexGuard<'a, Queue>,
     /// The run of requests that the last appended frame belongs to.
     run: RequestRun,
+    /// The last field: it is dropped when the lock has been let go.
+    wake: WakeWriter<'a>,
+}
+
+/// Wakes the writer of an outbox when dropped, if the writer waits.
+struct WakeWriter<'a> {
+    writer: &'a AtomicWaker,
+    waits: bool,
+}
+
+impl Drop for WakeWriter<'_> {
+    fn drop(&mut self) {
+        if self.waits {
+            self.writer.wake();
+        }
+    }
 }
 
 /// The outbox that its handles share.
@@ -209,7 +225,8 @@ impl Outbox {
 
     /// Holds the lock of the outbox, to append several frames.
     pub(crate) fn hold(&self) -> OutboxGuard<'_> {
-        OutboxGuard { outbox: self, queue: self.lock(), run: RequestRun::default() }
+        let wake = WakeWriter { writer: &self.0.writer, waits: false };
+        OutboxGuard { outbox: self, queue: self.lock(), run: RequestRun::default(), wake }
     }
 
     /// The functions that are lent to the other end.
@@ -467,9 +484,7 @@ impl Outbox {
 impl Drop for OutboxGuard<'_> {
     fn drop(&mut self) {
         self.outbox.note(&self.queue);
-        if std::mem::take(&mut self.queue.writer_waits) {
-            self.outbox.0.writer.wake();
-        }
+        self.wake.waits = std::mem::take(&mut self.queue.writer_waits);
     }
 }
 

@@ -198,9 +198,12 @@ impl MasterCalls {
         self.draining = true;
     }
 
-    /// Ends every call with this error; gives how many.
+    /// Ends every call with this error; gives how many. Calls that still wait for the registry were not sent.
     pub(super) fn fail_all(&mut self, error: &CallError) -> usize {
-        self.requests.borrow_mut().fail_if(|_| true, error)
+        let mut requests = self.requests.borrow_mut();
+        let not_sent = error.clone().with_fate(Fate::NotSent);
+        let routing = requests.fail_if(|destination| destination.is_none(), &not_sent);
+        routing + requests.fail_if(|_| true, error)
     }
 
     pub(super) fn in_flight(&self) -> usize {
