@@ -50,9 +50,9 @@ use meshwork_wire::limits::{
     CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY_MIN, LINGER, PROTOCOL_VERSION,
 };
 use meshwork_wire::{
-    ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, Fate, Frame,
-    FrameError, FrameRef, Frames, Next, Payload, Publish, Refused, Request, Response, SubscriptionKey,
-    Unregister,
+    ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, ExtendedBind,
+    ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Next, Payload, Publish, Refused,
+    Request, Response, SubscriptionKey, Unregister,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,9 @@ pub struct BranchActor {
     dialect: Dialect,
     address: Address,
     frame_len_max: usize,
+    /// Drawn by chance: see [`ExtendedBind::incarnation`].
+    incarnation: u64,
+    replaces: bool,
     backoff: Backoff,
     options: NodeOptions,
     link: LinkState,
@@ -142,6 +145,8 @@ impl BranchActor {
             dialect: Dialect::Native,
             address: Address::from(""),
             frame_len_max: FRAME_LEN_MAX,
+            incarnation: fastrand::u64(..),
+            replaces: false,
             backoff: Backoff::default(),
             link: LinkState::new(),
             wires: None,
@@ -172,6 +177,15 @@ impl BranchActor {
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;
+        self
+    }
+
+    /// Replaces the branch that is bound under the name, if there is one: that branch ends, and says so in its log. Default: a name that is
+    /// taken is refused, unless the master says otherwise ([`OnNameTaken`](crate::master::OnNameTaken)). A branch that binds again after it
+    /// lost its link needs no permission for its own name.
+    #[must_use]
+    pub fn replace(mut self) -> Self {
+        self.replaces = true;
         self
     }
 
@@ -219,13 +233,18 @@ impl BranchActor {
             offers: self.options.actions.offers(),
             subscriptions: self.subscribers.keys().cloned().collect(),
         };
+        // A branch that was replaced has ended, so only its first bind replaces another branch.
+        let (incarnation, replaces) = (self.incarnation, self.replaces && self.link.is_new());
+        let bind = ExtendedBind { bind, features: Features::ALL, incarnation, replaces };
         let node = Arc::clone(&self.options.node);
-        BindContent::new(bind, self.frame_len_max, move || node.draw())
+        let content = BindContent::new(bind, self.frame_len_max, move || node.draw());
+        if self.dialect == Dialect::Native { content } else { content.plain() }
     }
 
     /// Takes over a link that is bound.
     fn bound(&mut self, established: Established, context: &mut Context<Self>) {
-        let Established { reader, writer: write, bound, early } = established;
+        let Established { reader, writer: write, bound: consent, early } = established;
+        let ExtendedBound { bound, publish, .. } = consent;
         let now = Instant::now();
         let heartbeat = Duration::from_millis(bound.heartbeat_ms).max(HEARTBEAT_EVERY_MIN);
         let Some(unsaid) = self.link.bound(now.into_std(), heartbeat) else {
@@ -258,7 +277,7 @@ impl BranchActor {
         for frame in unsaid {
             outbox.say(&frame);
         }
-        self.options.node.set_event_path(EventPath::Link(outbox.clone()));
+        self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
         let (answering, gathered) = (Answering::new(), GatheredReplies::default());
         self.wires = Some(Wires { outbox: outbox.clone(), beat, writer, answering, gathered });
         for frame in early {
@@ -432,11 +451,14 @@ impl BranchActor {
                 self.options.node.set_writes_frames(false);
             }
             Frame::Refused(Refused { code, message, may_return: false }) => {
+                log::warn!("{} ends: its master refuses it from now on ({code}): {message}", self.name);
                 self.end(CallError::new(code, Fate::NotSent, message), context);
             }
             Frame::Refused(Refused { message, .. }) => self.lost(&message, context),
             Frame::Bind(_)
+            | Frame::ExtendedBind(_)
             | Frame::Bound(_)
+            | Frame::ExtendedBound(_)
             | Frame::Register(_)
             | Frame::Unregister(_)
             | Frame::Describe(_)

@@ -122,7 +122,8 @@ impl MasterActor {
         self
     }
 
-    /// What happens when a name is bound twice. Default: [`OnNameTaken::Replace`].
+    /// What happens when a branch binds under a name that another branch has. Default: [`OnNameTaken::Refuse`]. A branch that binds again after
+    /// its link was lost replaces its own earlier session in any case.
     #[must_use]
     pub fn on_name_taken(mut self, on_taken: OnNameTaken) -> Self {
         self.config.on_taken = on_taken;
@@ -246,7 +247,7 @@ impl Handler<Listen> for MasterActor {
     type Result = ResponseActFuture<Self, Result<Address, ListenError>>;
 
     fn handle(&mut self, listen: Listen, _: &mut Context<Self>) -> Self::Result {
-        let (requested, admitted) = (listen.requested.clone(), listen.admitted());
+        let (requested, lets_in) = (listen.requested.clone(), listen.lets_in());
         let name = check_node(&self.name);
         let opening = async move {
             if let Err(error) = name {
@@ -259,7 +260,7 @@ impl Handler<Listen> for MasterActor {
                 let address = acceptor.address();
                 log::info!("{} listens on {address}", this.name);
                 let running = this.running();
-                let task = actix_rt::spawn(accept(acceptor, Arc::clone(&running.shared), admitted));
+                let task = actix_rt::spawn(accept(acceptor, Arc::clone(&running.shared), lets_in));
                 running.listeners.push(task.abort_handle());
                 Ok(address)
             }

@@ -39,7 +39,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// What happens when a branch binds under a name that another branch has.
-    #[arg(long, value_enum, default_value = "replace")]
+    #[arg(long, value_enum, default_value = "refuse")]
     on_name_taken: Taken,
     /// How a request is given to one of several providers of its action.
     #[arg(long, value_enum, default_value = "round-robin")]
@@ -82,7 +82,7 @@ impl FromStr for Allow {
 enum Taken {
     /// The old branch is told so, and ends.
     Replace,
-    /// The new branch is refused.
+    /// The new branch is refused, unless it asks to replace the old one.
     Refuse,
     /// Both branches stay, and share their calls.
     Share,

@@ -19,6 +19,9 @@ pub(super) struct Mesh {
     /// The name of this process in the mesh. Default: a random name.
     #[arg(long)]
     pub(super) name: Option<String>,
+    /// Takes the name over from the branch that has it, which ends. Without this, a name that is taken is refused.
+    #[arg(long, requires = "name")]
+    pub(super) replace: bool,
 }
 
 impl Mesh {
@@ -29,6 +32,9 @@ impl Mesh {
     ) -> Result<Branch, Failure> {
         let name = self.name.clone().unwrap_or_else(own_name);
         let mut branch = BranchActor::new(name);
+        if self.replace {
+            branch = branch.replace();
+        }
         if let Some(token) = read_token(self.token_file.as_deref())? {
             branch = branch.token(token);
         }
@@ -40,6 +46,9 @@ impl Mesh {
             BindError::Refused { ref message, .. } if message.contains("token") => {
                 Failure::Bind(format!("{error}; give it with --token-file or MESHWORK_TOKEN"))
             }
+            BindError::Refused { ref message, .. } if message.contains("already") => {
+                Failure::Bind(format!("{error}; with --replace it ends, and this process takes its name"))
+            }
             BindError::Refused { .. } => Failure::Bind(error.to_string()),
             BindError::Timeout { .. } | BindError::NoMaster { .. } => {
                 Failure::Bind(format!("{error}; say where the master is with --master"))
@@ -48,7 +57,7 @@ impl Mesh {
     }
 }
 
-/// A name that no other command has: two branches of one name would replace each other.
+/// A name that no other command has: a name that is taken is refused.
 fn own_name() -> String {
     // The process id alone is not unique: in containers it is nearly always 1. The keys of a hash map are the random numbers that the
     // standard library has.

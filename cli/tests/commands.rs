@@ -384,10 +384,13 @@ fn a_responder_that_is_killed_in_the_middle_of_a_call_ends_it_at_once() {
 }
 
 #[test]
-fn a_responder_whose_name_another_takes_ends_with_3() {
+fn a_name_that_is_taken_is_refused_and_who_is_replaced_ends_with_3() {
     let master = Master::start(&[]);
     let first = master.respond("echo", "cat", &["--name", "echo"]);
-    let _second = master.respond("echo", "cat", &["--name", "echo"]);
+    let refused = master.run(&["call", "echo", "[1]", "--name", "echo"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(one_line(&refused).contains("--replace"), "{refused:?}");
+    let _second = master.respond("echo", "cat", &["--name", "echo", "--replace"]);
     let (code, said) = first.end_and_say();
     assert_eq!(code, Some(3));
     assert!(

@@ -4,7 +4,7 @@ use crate::{Mesh, soon, until_known};
 use meshwork::prelude::*;
 use meshwork::{Authenticate, BindError, OnNameTaken, Pattern, Permissions, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 #[actix::test]
 async fn the_right_token_is_let_in_and_any_other_is_refused() {
@@ -175,8 +175,10 @@ async fn a_recipient_decides_who_is_let_in_and_what_it_may_do() {
         mesh.master.subscribe("**", handler.clone()).await.unwrap(),
         mesh.master.on_broadcast("**", handler).await.unwrap(),
     );
-    guest.publish("shut/door", &1).await.unwrap();
-    guest.broadcast("shut/door", &1).await.unwrap();
+    for said in [guest.publish("shut/door", &1).await, guest.broadcast("shut/door", &1).await] {
+        let error = said.expect_err("not permitted");
+        assert_eq!((error.code(), error.fate()), (Code::NOT_PERMITTED, Fate::NotSent));
+    }
     guest.publish("open/door", &1).await.unwrap();
     assert_eq!(soon(publishers.recv()).await.as_deref(), Some("open/door"), "and nothing before it");
     let allowed = Responders::new().respond("guest/book", |(): ()| async { Ok(3) });
@@ -193,10 +195,10 @@ fn who(name: &'static str, number: i32) -> BranchActor {
 }
 
 #[actix::test]
-async fn a_name_bound_twice_replaces_the_old_one_which_is_told_and_stays_away() {
+async fn a_branch_that_is_replaced_is_told_and_stays_away() {
     let mesh = Mesh::start().await;
     let old = mesh.bind(who("twin", 1)).await;
-    let new = mesh.bind(who("twin", 2)).await;
+    let new = mesh.bind(who("twin", 2).replace()).await;
     let why = soon(old.closed()).await;
     assert_eq!(why.code(), Code::BIND_ERROR);
     assert!(matches!(*old.status().await.unwrap().borrow(), Status::Closed(_)));
@@ -207,13 +209,63 @@ async fn a_name_bound_twice_replaces_the_old_one_which_is_told_and_stays_away() 
 }
 
 #[actix::test]
-async fn a_name_bound_twice_may_be_refused() {
-    let mesh = Mesh::of(MasterActor::new("master").on_name_taken(OnNameTaken::Refuse)).await;
+async fn a_name_that_is_taken_is_refused_by_default() {
+    let mesh = Mesh::start().await;
     let _old = mesh.bind(who("twin", 1)).await;
     let error = who("twin", 2).bind(&mesh.address).await.expect_err("it is refused");
     assert_eq!(error.code(), Code::BIND_ERROR);
     assert_eq!(mesh.master.call::<i32>("who", ()).await, Ok(1));
 }
+
+#[actix::test]
+async fn nobody_binds_under_the_name_of_the_master() {
+    for policy in [OnNameTaken::Refuse, OnNameTaken::Replace, OnNameTaken::Share] {
+        let mesh = Mesh::of(MasterActor::new("master").on_name_taken(policy)).await;
+        for named in [BranchActor::new("master"), BranchActor::new("master").replace()] {
+            let error = named.bind(&mesh.address).await.expect_err("it is refused");
+            assert!(!error.may_return() && error.to_string().contains("the name of the master"), "{error}");
+        }
+    }
+}
+
+/// The master does not know yet that the earlier link is lost: it once refused the branch until it did.
+#[actix::test]
+async fn a_branch_that_binds_again_needs_no_leave_to_take_its_own_name() {
+    for policy in [OnNameTaken::Refuse, OnNameTaken::Share] {
+        let mesh = Mesh::of(MasterActor::new("master").on_name_taken(policy)).await;
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = proxy.local_addr().unwrap();
+        let mut branch: Option<Branch> = None;
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            let bound = async {
+                match &branch {
+                    None => branch = Some(who("one", 1).backoff(MOMENT, MOMENT).bind(address).await.unwrap()),
+                    Some(branch) => {
+                        let mut status = branch.status().await.unwrap();
+                        status.wait_for(|status| *status == Status::Rebinding).await.unwrap();
+                        status.wait_for(|status| *status == Status::Bound).await.unwrap();
+                    }
+                }
+            };
+            let mut far = TcpStream::connect(mesh.address.as_str()).await.unwrap();
+            let relaying = async {
+                let (mut near, _) = proxy.accept().await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            };
+            tokio::select! {
+                () = relaying => panic!("nobody closes it"),
+                () = soon(bound) => {}
+            }
+            // The branch loses its link, and the master does not hear of it.
+            kept.push(far);
+        }
+        assert_eq!(mesh.master.snapshot().await.unwrap().sessions.len(), 1);
+    }
+}
+
+/// A short wait between binds.
+const MOMENT: Duration = Duration::from_millis(1);
 
 #[actix::test]
 async fn a_name_bound_twice_may_be_shared_and_both_are_called() {

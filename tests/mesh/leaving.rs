@@ -76,7 +76,7 @@ async fn calls_in_flight_of_a_branch_that_is_replaced_may_have_run() {
     let old = mesh.branch("twin").await;
     let calling = call_forever(&old, "stuck");
     soon(coming.recv()).await.expect("it ran");
-    let _new = mesh.branch("twin").await;
+    let _new = mesh.bind(BranchActor::new("twin").replace()).await;
     let error = soon(calling).await.unwrap().expect_err("it is replaced");
     assert_eq!((error.code(), error.fate()), (Code::BIND_ERROR, Fate::Unknown));
     let error = old.call::<()>("stuck", ()).await.expect_err("it stays away");

@@ -451,16 +451,20 @@ async fn a_branch_that_says_nothing_is_given_up_and_one_that_pings_is_answered()
 async fn bound_branch(listener: &TcpListener) -> RawBranch {
     let (stream, _) = soon(listener.accept()).await.expect("a branch comes");
     let mut link = RawBranch(stream);
-    assert!(matches!(link.hear().await, Some(Frame::Bind(_))));
-    link.say(&Frame::Bound(Bound {
+    assert!(matches!(link.hear().await, Some(Frame::ExtendedBind(_))));
+    link.say(&consent()).await;
+    link
+}
+
+/// The consent of a master to a bind.
+fn consent() -> Frame {
+    Frame::Bound(Bound {
         session: SessionId(1),
         master: "boss".into(),
         heartbeat_ms: 60_000,
         frame_len_max: 1 << 20,
         in_flight_max: 65_536,
-    }))
-    .await;
-    link
+    })
 }
 
 #[actix::test]
@@ -519,4 +523,24 @@ async fn calls_that_have_not_left_when_the_link_is_lost_leave_over_the_next_one(
     let (outcomes, ()) = soon(async { tokio::join!(futures::future::join_all(calls), answering) }).await;
     assert!(outcomes.into_iter().eq((0..10).map(Ok)), "in their order");
     arbiter.stop();
+}
+
+/// A master of before knows no extended bind: it refuses the frame as no frame of its protocol, and the branch binds as it would have before.
+#[actix::test]
+async fn a_master_of_before_is_sent_a_bind_that_it_knows() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it listens");
+    let binding = actix_rt::spawn(BranchActor::new("new").replace().bind(address));
+    let (stream, _) = soon(listener.accept()).await.expect("a branch comes");
+    let mut link = RawBranch(stream);
+    assert!(matches!(link.hear().await, Some(Frame::ExtendedBind(_))));
+    let message = "the head is malformed".into();
+    link.say(&Frame::Refused(Refused { code: Code::UNKNOWN, message, may_return: false })).await;
+    let (stream, _) = soon(listener.accept()).await.expect("it comes again");
+    let mut link = RawBranch(stream);
+    assert!(matches!(link.hear().await, Some(Frame::Bind(_))));
+    link.say(&consent()).await;
+    let branch = soon(binding).await.expect("no panic").expect("it is bound");
+    branch.publish("any/topic", &1).await.expect("a master of before says nothing of permissions");
+    assert!(matches!(link.hear_answer().await, Some(Frame::Publish(_))));
 }

@@ -36,6 +36,8 @@ fn number(frame: &Frame) -> u8 {
         Frame::Ping => 18,
         Frame::Pong => 19,
         Frame::Drain => 20,
+        Frame::ExtendedBind(_) => 22,
+        Frame::ExtendedBound(_) => 23,
     }
 }
 

@@ -4,8 +4,9 @@
 use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
     ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe, Described,
-    Encoding, Fate, Frame, FrameCodec, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register,
-    Request, Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister, Wants,
+    Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameCodec, Invoke, NodeNews, Offer,
+    Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape, Subscribe,
+    SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -115,6 +116,24 @@ fn binding() -> impl Strategy<Value = Frame> {
         bound.prop_map(|(session, master, heartbeat_ms, frame_len_max, in_flight_max)| {
             let session = SessionId(session);
             Frame::Bound(Bound { session, master, heartbeat_ms, frame_len_max, in_flight_max })
+        }),
+        (number(), number(), any::<bool>(), offers()).prop_map(
+            |(features, incarnation, replaces, offers)| {
+                let (name, subscriptions) = ("b".into(), Vec::new());
+                let bind = Bind { version: 1, name, credentials: None, offers, subscriptions };
+                Frame::ExtendedBind(ExtendedBind {
+                    bind,
+                    features: Features(features),
+                    incarnation,
+                    replaces,
+                })
+            }
+        ),
+        (number(), proptest::option::of(vec(key(), 0..4))).prop_map(|(features, publish)| {
+            let publish = publish.map(|keys| keys.into_iter().map(|key| key.pattern).collect());
+            let (session, master) = (SessionId(1), "m".into());
+            let bound = Bound { session, master, heartbeat_ms: 1, frame_len_max: 2, in_flight_max: 3 };
+            Frame::ExtendedBound(ExtendedBound { bound, features: Features(features), publish })
         }),
         refused.prop_map(|(code, message, may_return)| {
             Frame::Refused(Refused { code: Code(code), message, may_return })

@@ -5,11 +5,12 @@ use bytes::BytesMut;
 use futures::StreamExt;
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, READ_BUFFER_LEN_START};
 use meshwork_wire::{
-    Bind, Block, Bound, CallError, CallbackId, Code, Frame, FrameCodec, NameError, Offer, Refused, Register,
-    Response, Subscribe, SubscriptionKey,
+    Bind, Block, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame, FrameCodec,
+    NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
 };
 use std::io;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::codec::FramedRead;
@@ -90,14 +91,18 @@ impl BindError {
 pub(crate) struct Established {
     pub(crate) reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
     pub(crate) writer: WriteHalf<Box<dyn Link>>,
-    pub(crate) bound: Bound,
+    /// The consent of the master; that of a master of before knows no features.
+    pub(crate) bound: ExtendedBound,
     /// The frames that the master sent during the bind, in their order.
     pub(crate) early: Vec<Frame>,
 }
 
 /// The content of a bind: the frame, and the offers and subscriptions that follow it.
+#[derive(Clone)]
 pub(crate) struct BindContent {
-    pub(crate) bind: Bind,
+    pub(crate) bind: ExtendedBind,
+    /// Whether the bind goes without what later versions added, for a master that does not know it.
+    is_plain: bool,
     /// The offers that did not fit into the frame.
     pub(crate) more_offers: Vec<Offer>,
     /// The subscriptions that did not fit into the frame.
@@ -105,7 +110,7 @@ pub(crate) struct BindContent {
     /// The longest frame that the branch reads.
     pub(crate) frame_len_max: usize,
     /// Draws callback ids for the frames that follow.
-    pub(crate) draw: Box<dyn Fn() -> CallbackId>,
+    pub(crate) draw: Rc<dyn Fn() -> CallbackId>,
 }
 
 /// A bind carries at most so many subscriptions; further ones follow in frames of their own.
@@ -116,11 +121,20 @@ const SUBSCRIPTIONS_PER_BIND_MAX: usize = ACTIONS_PER_FRAME_MAX;
 const OFFERS_LEN_MAX: usize = BIND_FRAME_LEN_MAX / 2;
 
 impl BindContent {
-    pub(crate) fn new(mut bind: Bind, frame_len_max: usize, draw: impl Fn() -> CallbackId + 'static) -> Self {
-        let more_offers = bind.offers.split_off(first_frame(&bind.offers));
-        let more_subscriptions =
-            bind.subscriptions.split_off(bind.subscriptions.len().min(SUBSCRIPTIONS_PER_BIND_MAX));
-        Self { bind, more_offers, more_subscriptions, frame_len_max, draw: Box::new(draw) }
+    pub(crate) fn new(
+        mut bind: ExtendedBind,
+        frame_len_max: usize,
+        draw: impl Fn() -> CallbackId + 'static,
+    ) -> Self {
+        let Bind { offers, subscriptions, .. } = &mut bind.bind;
+        let more_offers = offers.split_off(first_frame(offers));
+        let more_subscriptions = subscriptions.split_off(subscriptions.len().min(SUBSCRIPTIONS_PER_BIND_MAX));
+        Self { bind, is_plain: false, more_offers, more_subscriptions, frame_len_max, draw: Rc::new(draw) }
+    }
+
+    /// The content for a master that knows no extended bind.
+    pub(crate) fn plain(self) -> Self {
+        Self { is_plain: true, ..self }
     }
 }
 
@@ -149,7 +163,7 @@ pub(crate) fn registers(offers: Vec<Offer>, draw: &dyn Fn() -> CallbackId) -> Ve
     }
 }
 
-/// Dials and binds.
+/// Dials and binds. A master of before, which refuses the extended bind as no frame of its protocol, is dialled again and sent a plain one.
 pub(crate) async fn establish(
     dial: &dyn Dial,
     address: &Address,
@@ -157,8 +171,26 @@ pub(crate) async fn establish(
     dial_within: Duration,
     within: Duration,
 ) -> Result<Established, BindError> {
+    if content.is_plain {
+        return Box::pin(establish_once(dial, address, content, dial_within, within)).await;
+    }
+    match Box::pin(establish_once(dial, address, content.clone(), dial_within, within)).await {
+        Err(BindError::Refused { code: Code::UNKNOWN, may_return: false, .. }) => {
+            Box::pin(establish_once(dial, address, content.plain(), dial_within, within)).await
+        }
+        established => established,
+    }
+}
+
+async fn establish_once(
+    dial: &dyn Dial,
+    address: &Address,
+    content: BindContent,
+    dial_within: Duration,
+    within: Duration,
+) -> Result<Established, BindError> {
     address.check()?;
-    meshwork_wire::check_node(&content.bind.name)?;
+    meshwork_wire::check_node(&content.bind.bind.name)?;
     let unreachable = |source| BindError::Unreachable { address: address.clone(), source };
     let link = match tokio::time::timeout(dial_within, dial.dial(address)).await {
         Ok(dialled) => dialled.map_err(unreachable)?,
@@ -187,13 +219,18 @@ struct Entering<'a> {
 }
 
 impl Entering<'_> {
-    async fn enter(&mut self, content: BindContent) -> Result<Bound, BindError> {
-        let BindContent { bind, more_offers, more_subscriptions, draw, .. } = content;
-        self.say(&[Frame::Bind(bind)]).await?;
+    async fn enter(&mut self, content: BindContent) -> Result<ExtendedBound, BindError> {
+        let BindContent { bind, is_plain, more_offers, more_subscriptions, draw, .. } = content;
+        let bind = if is_plain { Frame::Bind(bind.bind) } else { Frame::ExtendedBind(bind) };
+        self.say(&[bind]).await?;
         let bound = loop {
             if let Some(bound) = self
                 .hear(|frame| match frame {
-                    Frame::Bound(bound) => ControlFlow::Break(bound),
+                    Frame::Bound(bound) => {
+                        let features = Features::default();
+                        ControlFlow::Break(ExtendedBound { bound, features, publish: None })
+                    }
+                    Frame::ExtendedBound(bound) => ControlFlow::Break(bound),
                     other => ControlFlow::Continue(other),
                 })
                 .await?

@@ -63,6 +63,11 @@ impl Refusal {
     }
 }
 
+/// The error of a branch that has no permission for what it asks: to call, offer, publish to or subscribe to a name.
+pub(crate) fn not_permitted(what: &str, name: &str) -> CallError {
+    CallError::new(Code::NOT_PERMITTED, Fate::NotSent, format!("this branch may not {what} {name:?}"))
+}
+
 /// The message of the error of a request that is too long.
 pub(crate) fn too_long(len: usize, max: usize) -> String {
     format!("the request takes a frame of {len} bytes, and the link allows {max}")

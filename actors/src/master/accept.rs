@@ -1,6 +1,6 @@
 //! A listener of a master: it accepts connections, and starts a session for each.
 
-use super::permissions::Permissions;
+use super::permissions::LetsIn;
 use super::session::SessionActor;
 use super::surroundings::MasterShared;
 use crate::link::{Accept, Link};
@@ -11,11 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Accepts connections without an end, and starts a session for each.
-pub(super) async fn accept(
-    mut acceptor: Box<dyn Accept>,
-    master: Arc<MasterShared>,
-    admitted: Option<Permissions>,
-) {
+pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>, lets_in: LetsIn) {
     loop {
         match acceptor.accept().await {
             Ok((link, peer)) => {
@@ -25,7 +21,7 @@ pub(super) async fn accept(
                     );
                     continue;
                 }
-                start_session(&master, link, peer, admitted.clone());
+                start_session(&master, link, peer, lets_in.clone());
             }
             Err(error) => {
                 // There is no file descriptor left, or the peer has gone before it was accepted: neither ends the listener.
@@ -39,15 +35,10 @@ pub(super) async fn accept(
 /// How long a listener rests after it could not accept a connection: long enough not to spin, short enough to go unnoticed.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-fn start_session(
-    master: &Arc<MasterShared>,
-    link: Box<dyn Link>,
-    peer: String,
-    admitted: Option<Permissions>,
-) {
+fn start_session(master: &Arc<MasterShared>, link: Box<dyn Link>, peer: String, lets_in: LetsIn) {
     let shared = Arc::clone(master);
     let start = move || {
-        SessionActor::new(shared, link, peer, admitted).start();
+        SessionActor::new(shared, link, peer, lets_in).start();
     };
     match &master.config.spawner {
         Some(spawner) => spawner.spawn(Box::new(start)),

@@ -1,6 +1,6 @@
 //! The addresses that a master listens on, each for one protocol.
 
-use super::permissions::Permissions;
+use super::permissions::{LetsIn, Permissions};
 use crate::gateway::accept::{GatewayAccept, MakeDialect};
 use crate::link::{Accept, Address, TcpAccept};
 use actix::Message;
@@ -61,7 +61,7 @@ impl Listen {
     }
 
     /// Listens on a TCP address for branches that speak node-mesh, as the npm package `node-mesh` 2.0 does. Each is a branch of the mesh:
-    /// its bind and its credentials are checked as those of any branch.
+    /// its bind and its credentials are checked as those of any branch. As in node-mesh, a branch replaces the branch that has its name.
     #[must_use]
     pub fn node_mesh(address: impl Into<Address>) -> Self {
         Self::at(address.into(), ListenOn::NodeMesh)
@@ -91,9 +91,13 @@ impl Listen {
         Self { requested, on, allowed: Allowed::all(), results: ResultStyle::default() }
     }
 
-    /// The permissions of every client of this listener; none if the bind of each is checked.
-    pub(super) fn admitted(&self) -> Option<Permissions> {
-        matches!(self.on, ListenOn::LightRpc | ListenOn::Dnode).then(|| only_calls(&self.allowed))
+    /// How this listener lets its clients in.
+    pub(super) fn lets_in(&self) -> LetsIn {
+        match self.on {
+            ListenOn::LightRpc | ListenOn::Dnode => LetsIn::Everyone(only_calls(&self.allowed)),
+            ListenOn::NodeMesh => LetsIn::CheckedAndReplacing,
+            ListenOn::Tcp | ListenOn::Acceptor(_) => LetsIn::Checked,
+        }
     }
 
     pub(super) async fn open(self) -> io::Result<Box<dyn Accept>> {

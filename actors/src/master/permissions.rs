@@ -1,7 +1,7 @@
 //! The permissions of a branch, and the question whether it may bind.
 
 use actix::Message;
-use meshwork_wire::{ByteString, CallError, Code, Fate, Offer, Pattern, SubscriptionKey};
+use meshwork_wire::{ByteString, Offer, Pattern, SubscriptionKey};
 
 /// Asks whether this branch may bind. Sent to the recipient that the master was given, which answers with the permissions of the branch.
 #[derive(Message, Clone)]
@@ -28,6 +28,17 @@ pub struct Permissions {
     pub subscribe: Option<Vec<Pattern>>,
 }
 
+/// How a listener lets its clients in.
+#[derive(Clone)]
+pub(crate) enum LetsIn {
+    /// The bind of each client is checked.
+    Checked,
+    /// The bind is checked, and the client replaces the branch that has its name, as in node-mesh.
+    CheckedAndReplacing,
+    /// Every client binds, with these permissions.
+    Everyone(Permissions),
+}
+
 pub(super) fn allows(patterns: Option<&[Pattern]>, name: &str) -> bool {
     patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(name)))
 }
@@ -48,8 +59,4 @@ pub(super) fn check_permissions(
         return Err(format!("it may not subscribe to {:?}", key.pattern.as_str()));
     }
     Ok(())
-}
-
-pub(super) fn not_permitted(what: &str, name: &str) -> CallError {
-    CallError::new(Code::NOT_PERMITTED, Fate::NotSent, format!("this branch may not {what} {name:?}"))
 }

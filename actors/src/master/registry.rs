@@ -46,6 +46,7 @@ pub(crate) struct Register {
     pub(crate) name: ByteString,
     pub(crate) offers: Vec<Offered>,
     pub(crate) on_taken: OnNameTaken,
+    pub(crate) incarnation: Option<u64>,
 }
 
 /// Adds actions that a bound branch offers. Sent by its session.
@@ -207,12 +208,12 @@ impl Handler<Register> for RegistryActor {
     type Result = Result<(), Denied>;
 
     fn handle(&mut self, register: Register, context: &mut Context<Self>) -> Self::Result {
-        let Register { session, name, offers, on_taken } = register;
+        let Register { session, name, offers, on_taken, incarnation } = register;
         if session.is_gone() {
             return Err(Denied::Gone);
         }
         let id = session.id();
-        for replaced in self.table.bind(id, &name, session.clone(), on_taken)? {
+        for replaced in self.table.bind(id, &name, session.clone(), on_taken, incarnation)? {
             #[expect(clippy::disallowed_methods, reason = "bounded to one: a session is replaced once")]
             replaced.session.mailboxes().evict().do_send(Evict);
             self.removed(&replaced, context);

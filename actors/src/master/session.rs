@@ -15,7 +15,7 @@ mod state;
 
 use super::forwarded::{Caller, Forwarded, Replied, Target};
 use super::handle::{Cancel, Close, Drain, Evict, Forward, Release, Replies, SessionHandle};
-use super::permissions::{Permissions, allows, not_permitted};
+use super::permissions::{LetsIn, Permissions, allows};
 use super::registry::route::Provider as _;
 use super::registry::{self, Found};
 use super::router;
@@ -30,7 +30,7 @@ use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
 use crate::link::codec::SessionCodec;
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
-use crate::link::refusal::Receiver;
+use crate::link::refusal::{Receiver, not_permitted};
 use crate::link::{Link, writer};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
@@ -40,12 +40,12 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseActFuture,
     SpawnHandle, StreamHandler, WrapFuture,
 };
-use admission::{BindRefused, admit, check_bind, check_offers, may_subscribe, say_bound};
+use admission::{BindRefused, Extension, admit, check_bind, check_offers, may_subscribe, say_bound};
 use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, READ_BUFFER_LEN_START};
 use meshwork_wire::{
-    Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, Fate, Frame, FrameError, Frames,
-    Function, Invocation, Invoke, Next, Outcome, Payload, Refused, Request, Response, SessionId, Wants,
-    check_topic,
+    Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
+    FrameError, Frames, Function, Invocation, Invoke, Next, Outcome, Payload, Refused, Request, Response,
+    SessionId, Wants, check_topic,
 };
 use pending::Pending;
 use relay::{Decision, InUse, Invoking, OwnRequest, Relay};
@@ -66,10 +66,12 @@ pub struct SessionActor {
     link: Option<Box<dyn Link>>,
     handle: Option<SessionHandle>,
     peer: String,
-    /// The permissions of a branch whose listener lets every client in; none if the bind is checked.
-    admitted: Option<Permissions>,
+    /// How the listener lets its clients in; none when the bind is being checked, or was.
+    lets_in: Option<LetsIn>,
     name: ByteString,
     permissions: Permissions,
+    /// The features that the branch knows.
+    features: Features,
     /// Tells the reader that longer frames are allowed from now on.
     raise_frame_len: Rc<Cell<bool>>,
     /// When the link last brought a block.
@@ -116,12 +118,7 @@ struct ToBranch<'a> {
 }
 
 impl SessionActor {
-    pub(crate) fn new(
-        master: Arc<MasterShared>,
-        link: Box<dyn Link>,
-        peer: String,
-        admitted: Option<Permissions>,
-    ) -> Self {
+    pub(crate) fn new(master: Arc<MasterShared>, link: Box<dyn Link>, peer: String, lets_in: LetsIn) -> Self {
         master.unbound.fetch_add(1, Ordering::Relaxed);
         let config = &master.config;
         let relay = Relay::new(master.name.clone(), config.balance, master.limits.in_flight_max);
@@ -130,9 +127,10 @@ impl SessionActor {
             link: Some(link),
             handle: None,
             peer,
-            admitted,
+            lets_in: Some(lets_in),
             name: ByteString::new(),
             permissions: Permissions::default(),
+            features: Features::default(),
             raise_frame_len: Rc::default(),
             heard: Instant::now(),
             bind_alarm: SpawnHandle::default(),
@@ -213,7 +211,12 @@ impl SessionActor {
 
     fn take(&mut self, frame: Frame, now: Instant, context: &mut Context<Self>) {
         match frame {
-            Frame::Bind(bind) => self.bind(bind, context),
+            Frame::Bind(bind) => self.bind(bind, Extension::default(), context),
+            Frame::ExtendedBind(ExtendedBind { bind, features, incarnation, replaces }) => {
+                let features = Some(features);
+                let extension = Extension { features, incarnation: Some(incarnation), replaces };
+                self.bind(bind, extension, context);
+            }
             Frame::Request(request) => self.request(request, now, context),
             Frame::Response(Response { callback_id, outcome }) => {
                 let outcome = borrow_outcome(outcome, self.outbox(), || self.lender());
@@ -268,6 +271,7 @@ impl SessionActor {
                 self.relay.branch_drains();
             }
             Frame::Bound(_)
+            | Frame::ExtendedBound(_)
             | Frame::Refused(_)
             | Frame::Online(_)
             | Frame::Offline(_)
@@ -277,7 +281,7 @@ impl SessionActor {
         }
     }
 
-    fn bind(&mut self, bind: Bind, context: &mut Context<Self>) {
+    fn bind(&mut self, bind: Bind, extension: Extension, context: &mut Context<Self>) {
         if let Err(refused) = check_bind(&bind) {
             return self.refuse(Code::BIND_ERROR, &refused.why, refused.may_return, context);
         }
@@ -286,24 +290,28 @@ impl SessionActor {
         self.relay.bind(self.name.clone());
         self.me().set_name(self.name.clone());
         let (master, session, name) = (Arc::clone(&self.master), self.me().clone(), self.name.clone());
-        let binding = admit(master, session, name, bind, self.peer.clone(), self.admitted.take());
-        context.spawn(binding.into_actor(self).map(|bound, this, context| match bound {
+        let features = extension.features;
+        let bind = (bind, extension);
+        let lets_in = self.lets_in.take().unwrap_or(LetsIn::Checked);
+        let binding = admit(master, session, name, bind, self.peer.clone(), lets_in);
+        context.spawn(binding.into_actor(self).map(move |bound, this, context| match bound {
             // The bind deadline may have passed meanwhile.
             _ if this.relay.phase() != Phase::Binding => {}
-            Ok(permissions) => this.bound(permissions, context),
+            Ok(permissions) => this.bound(permissions, features, context),
             Err(BindRefused { why, may_return }) => {
                 this.refuse(Code::BIND_ERROR, &why, may_return, context);
             }
         }));
     }
 
-    fn bound(&mut self, permissions: Permissions, context: &mut Context<Self>) {
+    fn bound(&mut self, permissions: Permissions, features: Option<Features>, context: &mut Context<Self>) {
         context.cancel_future(self.bind_alarm);
+        self.features = features.unwrap_or_default();
         self.permissions = permissions;
         self.master.unbound.fetch_sub(1, Ordering::Relaxed);
         self.raise_frame_len.set(true);
         let outbox = self.outbox().clone();
-        say_bound(&self.master, self.me(), &outbox);
+        say_bound(&self.master, self.me(), features.is_some(), &self.permissions, &outbox);
         let now = Instant::now().into_std();
         let mut branch = ToBranch::new(&outbox, &self.name, ByteString::new());
         self.relay.bound(now, |caller, forwarded, time_left| {

@@ -20,7 +20,7 @@ use crate::calls::reply::Reply;
 use crate::calls::response::Calls;
 use crate::events::{Deliver, SubscriberId};
 use crate::link::outbox::{Kind, Outbox};
-use crate::link::refusal::link_down;
+use crate::link::refusal::{link_down, not_permitted};
 use bytes::BytesMut;
 use hashbrown::HashSet;
 use meshwork_wire::limits::{
@@ -64,8 +64,8 @@ pub(crate) enum EventPath {
     /// There is no link at the moment.
     #[default]
     Down,
-    /// The outbox of the link to the master.
-    Link(Outbox),
+    /// The outbox of the link to the master, and the topics that the master lets the node publish to; none: all topics.
+    Link { outbox: Outbox, publish: Option<Vec<Pattern>> },
     /// The router of this process, a master. Full outboxes behind the router drop events, so there is always room.
     Router,
 }
@@ -805,7 +805,12 @@ impl Node {
         check_topic(topic)
             .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
         let frame_len_max = match &*self.event_path.read().unwrap_or_else(PoisonError::into_inner) {
-            EventPath::Link(outbox) => outbox.frame_len_max(),
+            EventPath::Link { publish: Some(allowed), .. }
+                if !allowed.iter().any(|pattern| pattern.matches(topic)) =>
+            {
+                return Err(not_permitted("publish to", topic));
+            }
+            EventPath::Link { outbox, .. } => outbox.frame_len_max(),
             EventPath::Down | EventPath::Router => FRAME_LEN_MAX,
         };
         if !payload.callbacks.is_empty() {
@@ -853,12 +858,12 @@ impl Node {
                     return Err(link_down());
                 }
                 EventPath::Router => return Ok(()),
-                EventPath::Link(outbox) if outbox.has_room(Kind::Event) => return Ok(()),
+                EventPath::Link { outbox, .. } if outbox.has_room(Kind::Event) => return Ok(()),
                 // A closing outbox never has room again; the next link has an outbox of its own.
-                EventPath::Link(outbox) if !outbox.is_open() => {
+                EventPath::Link { outbox, .. } if !outbox.is_open() => {
                     return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"));
                 }
-                EventPath::Link(outbox) => outbox.clone(),
+                EventPath::Link { outbox, .. } => outbox.clone(),
             };
             full.room().await;
         }

@@ -3,8 +3,9 @@
 
 use super::error::FrameError;
 use super::kinds::{
-    Bind, Borrowed, Bound, Broadcast, Describe, Described, Frame, FrameRef, Invoke, NodeNews, Publish,
-    Refused, Register, Request, Response, Subscribe, SubscriptionKey, Unregister, as_micros,
+    Bind, Borrowed, Bound, Broadcast, Describe, Described, ExtendedBind, ExtendedBound, Frame, FrameRef,
+    Invoke, NodeNews, Publish, Refused, Register, Request, Response, Subscribe, SubscriptionKey, Unregister,
+    as_micros,
 };
 use super::swift::{self, RequestRun};
 use crate::copy::append;
@@ -60,6 +61,10 @@ enum Head<'a> {
     Drain,
     /// An invoke whose caller waits only for the end of the function.
     InvokeForEnd(InvokeHead<'a>),
+    #[serde(deserialize_with = "read_bounded")]
+    ExtendedBind(Cow<'a, ExtendedBind>),
+    #[serde(deserialize_with = "read_bounded")]
+    ExtendedBound(Cow<'a, ExtendedBound>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -283,6 +288,8 @@ impl<'a> Head<'a> {
             Frame::Ping => Head::Ping,
             Frame::Pong => Head::Pong,
             Frame::Drain => Head::Drain,
+            Frame::ExtendedBind(bind) => Head::ExtendedBind(Cow::Borrowed(bind)),
+            Frame::ExtendedBound(bound) => Head::ExtendedBound(Cow::Borrowed(bound)),
         }
     }
 
@@ -341,6 +348,8 @@ impl<'a> Head<'a> {
             Head::Ping => Frame::Ping,
             Head::Pong => Frame::Pong,
             Head::Drain => Frame::Drain,
+            Head::ExtendedBind(bind) => Frame::ExtendedBind(bind.into_owned()),
+            Head::ExtendedBound(bound) => Frame::ExtendedBound(bound.into_owned()),
             Head::Request(_)
             | Head::Response(_)
             | Head::Invoke(_)

@@ -55,8 +55,13 @@ pub enum Frame {
     Ping,
     /// The answer to a ping.
     Pong,
-    /// The sender finishes the requests in flight and takes no more.
+    /// The sender finishes the requests in flight and takes no more. The answer of a master to the drain of its branch: it sends the branch
+    /// no more requests and events.
     Drain,
+    /// Branch to master: a [`Bind`](Frame::Bind) with what later versions added. A master of before refuses it.
+    ExtendedBind(ExtendedBind),
+    /// Master to branch: the answer to an extended bind.
+    ExtendedBound(ExtendedBound),
 }
 
 /// The first frame of a branch.
@@ -73,6 +78,38 @@ pub struct Bind {
     pub offers: Vec<Offer>,
     /// The subscriptions of the branch.
     pub subscriptions: Vec<SubscriptionKey>,
+}
+
+/// A bind, with what later versions of the protocol added.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExtendedBind {
+    /// The bind as it was before.
+    pub bind: Bind,
+    /// The features that the branch knows.
+    pub features: Features,
+    /// A number that the branch draws by chance, once in its life, and tells no one but its master. A bind with the incarnation of the branch that
+    /// is bound under the name is of that branch, whose earlier link is lost.
+    pub incarnation: u64,
+    /// Whether the bind is to replace another branch that is bound under the name.
+    pub replaces: bool,
+}
+
+/// A set of features of the protocol, one bit each. A node uses a feature on a link only if both ends know it; a bit that a node does not
+/// know is ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Features(pub u64);
+
+impl Features {
+    /// A master answers the [`Drain`](Frame::Drain) of a branch with a `Drain`, once it sends the branch no more requests and events.
+    pub const DRAIN_ANSWERED: Features = Features(1);
+    /// All features that this version knows.
+    pub const ALL: Features = Self::DRAIN_ANSWERED;
+
+    /// Whether all features of `other` are in this set.
+    #[must_use]
+    pub fn contains(self, other: Features) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 /// An action that a node answers.
@@ -108,6 +145,17 @@ pub struct Bound {
     pub frame_len_max: u64,
     /// How many requests the branch may have in flight.
     pub in_flight_max: u64,
+}
+
+/// The master's consent to an extended bind.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExtendedBound {
+    /// The consent as it was before.
+    pub bound: Bound,
+    /// The features that the master knows.
+    pub features: Features,
+    /// The topics that the branch may publish and broadcast to; none: all topics.
+    pub publish: Option<Vec<Pattern>>,
 }
 
 /// The master refuses a bind, or ends it.
@@ -286,6 +334,17 @@ impl fmt::Debug for Bind {
             .field("offers", &self.offers.len())
             .field("subscriptions", &self.subscriptions)
             .finish()
+    }
+}
+
+impl fmt::Debug for ExtendedBind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // With the incarnation, which is left out, another branch could take the name over.
+        f.debug_struct("ExtendedBind")
+            .field("bind", &self.bind)
+            .field("features", &self.features)
+            .field("replaces", &self.replaces)
+            .finish_non_exhaustive()
     }
 }
 

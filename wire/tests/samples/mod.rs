@@ -3,8 +3,9 @@
 
 use meshwork_wire::{
     ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe, Described,
-    Encoding, Fate, Frame, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request,
-    Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister, Wants,
+    Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Invoke, NodeNews, Offer, Pattern, Payload,
+    Publish, Refused, Register, Request, Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister,
+    Wants,
 };
 use std::time::Duration;
 
@@ -328,5 +329,36 @@ pub(crate) fn every_golden() -> Vec<Golden> {
         golden("ping", Frame::Ping, "01000000 12"),
         golden("pong", Frame::Pong, "01000000 13"),
         golden("drain", Frame::Drain, "01000000 14"),
+        golden(
+            "extended_bind",
+            Frame::ExtendedBind(ExtendedBind {
+                bind: Bind {
+                    version: 1,
+                    name: "b".into(),
+                    credentials: None,
+                    offers: Vec::new(),
+                    subscriptions: Vec::new(),
+                },
+                features: Features(1),
+                incarnation: u64::MAX,
+                replaces: true,
+            }),
+            "12000000 16 01016200000001fdffffffffffffffff01",
+        ),
+        golden(
+            "extended_bound",
+            Frame::ExtendedBound(ExtendedBound {
+                bound: Bound {
+                    session: SessionId(7),
+                    master: "m".into(),
+                    heartbeat_ms: 5_000,
+                    frame_len_max: 1,
+                    in_flight_max: 2,
+                },
+                features: Features(1),
+                publish: Some(vec![Pattern::new("orders/*").expect("a pattern")]),
+            }),
+            "15000000 17 07016dfb88130102010101086f72646572732f2a",
+        ),
     ]
 }

@@ -14,9 +14,9 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnNameTaken {
     /// The branch that is bound is told, its session closes, and it does not bind again. node-mesh does so, too.
-    #[default]
     Replace,
-    /// The branch that binds is refused.
+    /// The branch that binds is refused, unless it asks to replace the branch that is bound.
+    #[default]
     Refuse,
     /// Both branches stay bound: several instances under one name, which share the calls of their actions.
     Share,
@@ -35,6 +35,8 @@ pub(crate) struct Table<S> {
 struct Member<S> {
     name: ByteString,
     session: S,
+    /// The incarnation of the branch; none if it told none.
+    incarnation: Option<u64>,
     actions: HashMap<ByteString, Encoding>,
 }
 
@@ -58,7 +60,9 @@ pub(crate) struct Removed<S> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Denied {
     /// A branch is bound under the name, and the policy is [`OnNameTaken::Refuse`].
-    #[error("the name {0:?} is bound already")]
+    #[error(
+        "a branch is bound under the name {0:?} already; take another name, or ask to replace that branch"
+    )]
     NameTaken(ByteString),
     /// The session has ended meanwhile.
     #[error("the session is gone")]
@@ -73,22 +77,30 @@ impl<S: Provider> Table<S> {
         Self { nodes: HashMap::new(), names: HashMap::new(), actions: HashMap::new(), wide: 0 }
     }
 
-    /// Takes a session in; gives the sessions that it replaces, which are taken out.
+    /// Takes a session in; gives the sessions that it replaces, which are taken out. Whatever the policy, a branch replaces its own earlier
+    /// session, whose link is lost: `incarnation` tells that it is the same branch.
     pub(crate) fn bind(
         &mut self,
         id: SessionId,
         name: &ByteString,
         session: S,
         on_taken: OnNameTaken,
+        incarnation: Option<u64>,
     ) -> Result<Vec<Removed<S>>, Denied> {
-        let there = self.names.get(name).cloned().unwrap_or_default();
-        let replaced = match on_taken {
-            OnNameTaken::Refuse if !there.is_empty() => return Err(Denied::NameTaken(name.clone())),
-            OnNameTaken::Replace => there.into_iter().filter_map(|old| self.leave(old)).collect(),
-            OnNameTaken::Refuse | OnNameTaken::Share => Vec::new(),
+        let there = self.names.get(name).map_or(&[][..], |there| there);
+        let is_earlier = |old: &SessionId| {
+            incarnation.is_some() && self.nodes.get(old).is_some_and(|old| old.incarnation == incarnation)
         };
+        let (earlier, others): (Vec<_>, Vec<_>) = there.iter().copied().partition(is_earlier);
+        let replaced = match on_taken {
+            OnNameTaken::Refuse if !others.is_empty() => return Err(Denied::NameTaken(name.clone())),
+            OnNameTaken::Replace => [earlier, others].concat(),
+            OnNameTaken::Refuse | OnNameTaken::Share => earlier,
+        };
+        let replaced = replaced.into_iter().filter_map(|old| self.leave(old)).collect();
         self.names.entry(name.clone()).or_default().push(id);
-        self.nodes.insert(id, Member { name: name.clone(), session, actions: HashMap::new() });
+        let member = Member { name: name.clone(), session, incarnation, actions: HashMap::new() };
+        self.nodes.insert(id, member);
         Ok(replaced)
     }
 
@@ -285,8 +297,28 @@ mod tests {
         on_taken: OnNameTaken,
     ) -> Result<Vec<u64>, Denied> {
         let replaced =
-            table.bind(SessionId(id), &ByteString::from_static(name), Fake::new(id, name), on_taken)?;
+            table.bind(SessionId(id), &ByteString::from_static(name), Fake::new(id, name), on_taken, None)?;
         Ok(replaced.into_iter().map(|removed| removed.id.0).collect())
+    }
+
+    #[test]
+    fn a_branch_that_binds_again_replaces_its_earlier_session_and_no_other() {
+        let mut table = Table::new();
+        let mut bind = |id, on_taken, incarnation| {
+            let replaced =
+                table.bind(SessionId(id), &"a".into(), Fake::new(id, "a"), on_taken, incarnation)?;
+            Ok(replaced.into_iter().map(|removed| removed.id.0).collect::<Vec<_>>())
+        };
+        assert_eq!(bind(1, OnNameTaken::Refuse, Some(7)), Ok(vec![]));
+        assert_eq!(bind(2, OnNameTaken::Refuse, Some(8)), Err(Denied::NameTaken("a".into())));
+        assert_eq!(bind(2, OnNameTaken::Refuse, None), Err(Denied::NameTaken("a".into())));
+        assert_eq!(bind(3, OnNameTaken::Refuse, Some(7)), Ok(vec![1]));
+        assert_eq!(bind(4, OnNameTaken::Share, Some(9)), Ok(vec![]));
+        assert_eq!(bind(5, OnNameTaken::Refuse, Some(7)), Err(Denied::NameTaken("a".into())));
+        assert_eq!(bind(6, OnNameTaken::Share, Some(7)), Ok(vec![3]));
+        assert_eq!(bind(7, OnNameTaken::Share, None), Ok(vec![]));
+        assert_eq!(bind(8, OnNameTaken::Share, None), Ok(vec![]), "no incarnation is like no other");
+        assert_eq!(bind(9, OnNameTaken::Replace, Some(7)).map(|replaced| replaced.len()), Ok(4));
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Whether a branch may bind, and which actions and subscriptions it may have; and the bind itself, which registers and subscribes it.
 
 use crate::link::outbox::Outbox;
+use crate::link::refusal::not_permitted;
 use crate::master::admission::authenticate;
 use crate::master::handle::SessionHandle;
-use crate::master::permissions::{Authenticate, Permissions, allows, check_permissions, not_permitted};
+use crate::master::permissions::{Authenticate, LetsIn, Permissions, allows, check_permissions};
+use crate::master::registry::table::OnNameTaken;
 use crate::master::surroundings::MasterShared;
 use crate::master::{registry, router};
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, PROTOCOL_VERSION};
 use meshwork_wire::{
-    Bind, Bound, ByteString, CallError, Code, Fate, Frame, Offer, Pattern, check_action, check_node,
+    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Pattern,
+    check_action, check_node,
 };
 use std::sync::Arc;
 
@@ -27,6 +30,15 @@ impl BindRefused {
     fn for_now(why: impl Into<String>) -> Self {
         Self { why: why.into(), may_return: true }
     }
+}
+
+/// What an extended bind says beside the bind; nothing in the bind of a branch of before.
+#[derive(Default)]
+pub(super) struct Extension {
+    /// The features that the branch knows; none if its bind is not extended.
+    pub(super) features: Option<Features>,
+    pub(super) incarnation: Option<u64>,
+    pub(super) replaces: bool,
 }
 
 /// Checks a bind as far as no other actor is needed.
@@ -53,26 +65,32 @@ pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     Ok(())
 }
 
-/// Binds a branch: checks its identity and permissions, registers it, subscribes it. `admitted` has the permissions of a branch whose listener
-/// lets every client in. Requests for the branch may come in as soon as it is registered, before this ends.
+/// Binds a branch: checks its identity and permissions, registers it, subscribes it. Requests for the branch may come in as soon as it is registered, before this ends.
 pub(super) async fn admit(
     master: Arc<MasterShared>,
     session: SessionHandle,
     name: ByteString,
-    bind: Bind,
+    (bind, extension): (Bind, Extension),
     peer: String,
-    admitted: Option<Permissions>,
+    lets_in: LetsIn,
 ) -> Result<Permissions, BindRefused> {
     let Bind { credentials, offers, subscriptions, .. } = bind;
-    let permissions = match admitted {
-        Some(permissions) => permissions,
-        None => authenticate(&master.config, Authenticate { name: name.clone(), credentials, peer })
-            .await
-            .map_err(BindRefused::for_good)?,
+    let replaces = extension.replaces || matches!(lets_in, LetsIn::CheckedAndReplacing);
+    let permissions = match lets_in {
+        LetsIn::Everyone(permissions) => permissions,
+        LetsIn::Checked | LetsIn::CheckedAndReplacing => {
+            authenticate(&master.config, Authenticate { name: name.clone(), credentials, peer })
+                .await
+                .map_err(BindRefused::for_good)?
+        }
     };
     check_permissions(&permissions, &offers, &subscriptions).map_err(BindRefused::for_good)?;
-    let on_taken = master.config.on_taken;
-    let register = registry::Register { session: session.clone(), name, offers, on_taken };
+    if name == master.name {
+        return Err(BindRefused::for_good(format!("{name:?} is the name of the master; take another name")));
+    }
+    let incarnation = extension.incarnation;
+    let on_taken = if replaces { OnNameTaken::Replace } else { master.config.on_taken };
+    let register = registry::Register { session: session.clone(), name, offers, on_taken, incarnation };
     match master.registry.send(register).await {
         Ok(Ok(())) => {}
         // The link of the session that has the name may be dead already, which shows after some heartbeats: then a later bind succeeds.
@@ -89,16 +107,28 @@ pub(super) async fn admit(
     }
 }
 
-/// Tells the branch that it is bound, with the bounds of this master.
-pub(super) fn say_bound(master: &MasterShared, session: &SessionHandle, outbox: &Outbox) {
+/// Tells the branch that it is bound, with the bounds of this master; and, if its bind was extended, with its permission to publish.
+pub(super) fn say_bound(
+    master: &MasterShared,
+    session: &SessionHandle,
+    is_extended: bool,
+    permissions: &Permissions,
+    outbox: &Outbox,
+) {
     let config = &master.config;
-    outbox.say(&Frame::Bound(Bound {
+    let bound = Bound {
         session: session.id(),
         master: master.name.clone(),
         heartbeat_ms: u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX),
         frame_len_max: config.frame_len_max as u64,
         in_flight_max: master.limits.in_flight_max as u64,
-    }));
+    };
+    outbox.say(&if is_extended {
+        let publish = permissions.publish.clone();
+        Frame::ExtendedBound(ExtendedBound { bound, features: Features::ALL, publish })
+    } else {
+        Frame::Bound(bound)
+    });
 }
 
 /// Whether a bound branch may offer these actions too.

@@ -34,12 +34,13 @@ impl Phase {
     pub(crate) fn judge(self, frame: &Frame) -> Legality {
         match (self, frame) {
             (Phase::Closing, _) => Legality::Ignored,
-            (Phase::Unbound, Frame::Bind(_)) => Legality::Legal,
+            (Phase::Unbound, Frame::Bind(_) | Frame::ExtendedBind(_)) => Legality::Legal,
             (Phase::Unbound, _) => Legality::Illegal("the first frame must be a bind"),
             (Phase::Binding, _) => Legality::Illegal("a frame came before the bind was answered"),
             (Phase::Bound | Phase::BranchDrains | Phase::Draining, frame) => match frame {
-                Frame::Bind(_) => Legality::Illegal("a session is bound once"),
+                Frame::Bind(_) | Frame::ExtendedBind(_) => Legality::Illegal("a session is bound once"),
                 Frame::Bound(_)
+                | Frame::ExtendedBound(_)
                 | Frame::Refused(_)
                 | Frame::Online(_)
                 | Frame::Offline(_)
