@@ -91,12 +91,13 @@ impl Node {
     }
 
     /// Publishes an event to the subscribers of its topic: at most once to each, in the order of this publisher. The event travels
-    /// as MessagePack. Ready when the event is in the queue of this node: if the link is lost before the event leaves, the event is lost.
-    /// Waits only while that queue, or the outbox of this node's own link, is full.
+    /// as MessagePack. Ready when the event is in the queue of this node: it leaves, unless the link is lost before.
+    /// Waits only while that queue and the outbox of this node's own link hold 16 MiB of events, or 16,384 events wait.
     ///
     /// # Errors
     ///
-    /// Not sent: when the topic is invalid, the event is too large or holds callbacks, or the link is down, closes, or stays full for 10 s.
+    /// Not sent: when the topic is invalid, the node may not publish to it, the event is too large or holds callbacks, or the link is down,
+    /// closes, or stays full for 10 s.
     pub async fn publish<T: Serialize + ?Sized>(
         &self,
         topic: impl Into<ByteString>,
@@ -285,8 +286,9 @@ impl Node {
     }
 
     /// Takes no more requests, finishes the requests in flight within a time, then closes the node. A branch tells its master,
-    /// which sends it no more requests; a master drains its sessions and stops listening. Returns how many requests finished and
-    /// how many were abandoned.
+    /// answers the requests and hears the events that are still on their way, and goes when the master has said that nothing more
+    /// comes: requests that the master has for it go to other providers, if there are any. A master drains its sessions, stops
+    /// listening and lets nobody in. Returns how many requests finished and how many were abandoned.
     ///
     /// # Errors
     ///

@@ -56,7 +56,7 @@ use meshwork_wire::{
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -84,6 +84,8 @@ pub struct BranchActor {
     broadcasts: Subscribers,
     watchers: Vec<Watcher>,
     submissions: Vec<Submission>,
+    /// How many events of this branch did not leave, since the link was lost before.
+    events_dropped: u64,
     alarm: Alarm,
     _ended: EndsNode,
 }
@@ -91,6 +93,10 @@ pub struct BranchActor {
 /// A bound link: its outbox, its tasks, and the requests that came over it.
 struct Wires {
     outbox: Outbox,
+    /// The features that the master knows.
+    features: Features,
+    /// Whether the master has answered a drain of this branch. Dropped with the link.
+    drained: watch::Sender<bool>,
     beat: SpawnHandle,
     writer: JoinHandle<()>,
     /// Requests of the master that were not answered at once.
@@ -155,6 +161,7 @@ impl BranchActor {
             broadcasts: Subscribers::new(),
             watchers: Vec::new(),
             submissions: Vec::new(),
+            events_dropped: 0,
             alarm: Alarm::default(),
         }
     }
@@ -244,7 +251,7 @@ impl BranchActor {
     /// Takes over a link that is bound.
     fn bound(&mut self, established: Established, context: &mut Context<Self>) {
         let Established { reader, writer: write, bound: consent, early } = established;
-        let ExtendedBound { bound, publish, .. } = consent;
+        let ExtendedBound { bound, features, publish } = consent;
         let now = Instant::now();
         let heartbeat = Duration::from_millis(bound.heartbeat_ms).max(HEARTBEAT_EVERY_MIN);
         let Some(unsaid) = self.link.bound(now.into_std(), heartbeat) else {
@@ -279,7 +286,9 @@ impl BranchActor {
         }
         self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
         let (answering, gathered) = (Answering::new(), GatheredReplies::default());
-        self.wires = Some(Wires { outbox: outbox.clone(), beat, writer, answering, gathered });
+        let drained = watch::Sender::new(false);
+        self.wires =
+            Some(Wires { outbox: outbox.clone(), features, drained, beat, writer, answering, gathered });
         for frame in early {
             self.take(frame, now, context);
         }
@@ -445,10 +454,10 @@ impl BranchActor {
                 let lender = || self.lender();
                 invoked(invoke, &wires.outbox, lender, &wires.answering, self.options.limits.in_flight_max);
             }
-            Frame::Drain => {
-                log::info!("{}: the master drains", self.name);
-                self.link.master_drains();
-                self.options.node.set_writes_frames(false);
+            Frame::Drain => self.master_drains(),
+            Frame::Drained => {
+                wires.drained.send_replace(true);
+                self.link.drained();
             }
             Frame::Refused(Refused { code, message, may_return: false }) => {
                 log::warn!("{} ends: its master refuses it from now on ({code}): {message}", self.name);
@@ -503,7 +512,7 @@ impl BranchActor {
         if let Err(error) = borrow(&mut payload, &wires.outbox, || self.lender()) {
             return wires.outbox.respond(callback_id, Err(error));
         }
-        if self.link.is_draining() {
+        if self.link.is_refusing() {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, format!("{} is draining", self.name));
             return wires.outbox.respond(callback_id, Err(error));
         }
@@ -533,10 +542,23 @@ impl BranchActor {
         self.push_event(&Publish { topic, publisher, for_all: true, groups, payload });
     }
 
-    fn push_event<'a>(&self, frame: impl Into<FrameRef<'a>>) {
-        if let Some(wires) = &self.wires {
-            // An event that finds no room is counted; the handle has waited for room before it submitted the event.
-            let _ = wires.outbox.push(frame, Kind::Event);
+    fn push_event<'a>(&mut self, frame: impl Into<FrameRef<'a>>) {
+        match &self.wires {
+            // A link that closes counts the event.
+            Some(wires) => _ = wires.outbox.push(frame, Kind::OwnEvent),
+            None => self.events_dropped += 1,
+        }
+    }
+
+    /// Takes the notice of the master that it drains: what was published leaves, and nothing more, which the master is told.
+    fn master_drains(&mut self) {
+        log::info!("{}: the master drains", self.name);
+        self.link.master_drains();
+        self.options.node.set_writes_frames(false);
+        self.options.node.set_event_path(EventPath::Closing);
+        self.flush();
+        if let Some(wires) = self.wires.as_ref().filter(|wires| wires.features.contains(Features::DRAINED)) {
+            wires.outbox.say(&Frame::Drained);
         }
     }
 
@@ -555,6 +577,7 @@ impl BranchActor {
     /// Carries out submissions, in their order.
     fn send_on(&mut self, submissions: &mut Vec<Submission>) {
         let now = Instant::now();
+        let events_len = submissions.iter().map(Submission::event_len).sum();
         let mut submissions = submissions.drain(..).peekable();
         loop {
             let outbox = self.wires.as_ref().map(|wires| &wires.outbox);
@@ -587,6 +610,7 @@ impl BranchActor {
                 Submission::Frames(_) | Submission::Ask(_) => {}
             }
         }
+        self.options.node.events_left(events_len);
     }
 
     /// Tells the master of a change of the actions or subscriptions: now, or with the next bind. Waits for its answer if the link is bound.
@@ -882,7 +906,10 @@ impl Handler<TakeSnapshot> for BranchActor {
             own_actions: self.options.actions.len(),
             actions: self.options.node.with_known(|known| known.action_count()),
             subscriptions: self.subscribers.len() + self.broadcasts.len(),
-            events_dropped: dropped + self.subscribers.dropped() + self.broadcasts.dropped(),
+            events_dropped: self.events_dropped
+                + dropped
+                + self.subscribers.dropped()
+                + self.broadcasts.dropped(),
             callbacks_lent: lent,
             callbacks_borrowed: borrowed,
             sessions: Vec::new(),
@@ -898,18 +925,23 @@ impl Handler<Drain> for BranchActor {
         // Submissions before the drain may still leave.
         self.flush();
         let own = self.calls.len() as u64;
-        self.link.drain();
+        let is_answered = self.wires.as_ref().is_some_and(|wires| wires.features.contains(Features::DRAINED));
+        self.link.drain(is_answered);
         self.options.node.set_writes_frames(false);
         // A branch that drains never binds again. Calls wait without a link, and while the master drains.
         let never_left = self.calls.wait_no_longer(&draining()) as u64;
         let finished_before = self.answered();
         let requested = self.wires.as_ref().map(|wires| {
             wires.outbox.say(&Frame::Drain);
-            wires.answering.idle()
+            (wires.drained.subscribe(), wires.answering.idle())
         });
         let node = Arc::clone(&self.options.node);
         let settled = async move {
-            if let Some(requested) = requested {
+            if let Some((mut drained, requested)) = requested {
+                if is_answered {
+                    // A link that is lost meanwhile brings no more requests either.
+                    let _ = drained.wait_for(|drained| *drained).await;
+                }
                 requested.await;
             }
             node.idle().await;
@@ -929,7 +961,9 @@ impl Handler<Drain> for BranchActor {
                 finished: finished + own.saturating_sub(never_left + unsettled + failed),
                 abandoned: never_left + unanswered + unsettled + failed,
             };
-            // The last replies leave before the link closes.
+            // The last replies, and what was published until now, leave before the link closes.
+            this.options.node.set_event_path(EventPath::Closing);
+            this.flush();
             let last = this.wires.as_mut().map(|wires| {
                 wires.answering.cancel_all();
                 wires.outbox.close();

@@ -30,6 +30,7 @@ pub use surroundings::SessionSpawner;
 
 use crate::events::Event;
 use crate::link::Address;
+use crate::link::outbox::Outbox;
 use crate::node::mailboxes::{
     Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe, Watch,
     Withdraw,
@@ -48,8 +49,9 @@ use calls::MasterCalls;
 use forwarded::MASTER;
 use futures::future::LocalBoxFuture;
 use handle::Replies;
-use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN};
+use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX};
 use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Pattern, check_node};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +73,19 @@ struct Master {
     calls: MasterCalls,
     listeners: Vec<AbortHandle>,
     submissions: Vec<Submission>,
+    /// Events of the master that wait for the router, in their order. Bounded as the queue of the node is, which counts them.
+    events: VecDeque<OwnEvent>,
+    /// Whether the router is handling events of the master.
+    is_publishing: bool,
     alarm: Alarm,
+}
+
+/// An event that the master publishes, or broadcasts.
+struct OwnEvent {
+    event: Event,
+    is_broadcast: bool,
+    /// See [`Submission::event_len`].
+    len: usize,
 }
 
 /// Gives the node of this master, which its handles share. Sent by a handle that was made from its address.
@@ -157,6 +171,29 @@ impl MasterActor {
         &self.options.node
     }
 
+    /// Hands the router the events that wait for it, unless it is handling earlier ones. The next ones wait until the router has handled these,
+    /// and for a moment until the subscribers whose outboxes these have filled have read them.
+    fn publish(&mut self, context: &mut Context<Self>) {
+        let running = self.running();
+        if running.is_publishing {
+            return;
+        }
+        let Some((asking, len)) = running.next_events() else {
+            return;
+        };
+        running.is_publishing = true;
+        let publishing = async move {
+            let filled = asking.await;
+            let waiting = filled.iter().map(|outbox| outbox.room_within(SUBSCRIBER_WAIT_MAX));
+            futures::future::join_all(waiting).await;
+        };
+        context.spawn(publishing.into_actor(self).map(move |(), this, context| {
+            this.options.node.events_left(len);
+            this.running().is_publishing = false;
+            this.publish(context);
+        }));
+    }
+
     fn running(&mut self) -> &mut Master {
         self.running.as_mut().expect("it is made in `started`, before anything else")
     }
@@ -189,6 +226,36 @@ impl MasterActor {
     }
 }
 
+impl Master {
+    /// Sends the router the next events: all up to the next broadcast, or one broadcast. Gives its answer, which names the outboxes that were
+    /// filled, and how many bytes the events take.
+    fn next_events(&mut self) -> Option<(LocalBoxFuture<'static, Vec<Outbox>>, usize)> {
+        let router = self.shared.router.clone();
+        if let Some(OwnEvent { event, len, .. }) = self.next_event(true) {
+            let asking = router.send(router::Broadcast { from: None, event });
+            return Some((Box::pin(async move { asking.await.unwrap_or_default() }), len));
+        }
+        let mut sum = 0;
+        let events: Vec<_> = std::iter::from_fn(|| {
+            let OwnEvent { event, len, .. } = self.next_event(false)?;
+            sum += len;
+            Some(event)
+        })
+        .collect();
+        if events.is_empty() {
+            return None;
+        }
+        let asking = router.send(router::Publish { from: None, events });
+        Some((Box::pin(async move { asking.await.unwrap_or_default() }), sum))
+    }
+
+    /// Takes the next event, if it is of this kind.
+    fn next_event(&mut self, is_broadcast: bool) -> Option<OwnEvent> {
+        self.events.front().is_some_and(|event| event.is_broadcast == is_broadcast).then_some(())?;
+        self.events.pop_front()
+    }
+}
+
 impl ConfigureNode for MasterActor {
     fn options(&mut self) -> &mut NodeOptions {
         &mut self.options
@@ -215,6 +282,8 @@ impl Actor for MasterActor {
             shared,
             listeners: Vec::new(),
             submissions: Vec::new(),
+            events: VecDeque::new(),
+            is_publishing: false,
             alarm: Alarm::default(),
         });
         // The master keeps the cache of other nodes that a branch keeps.
@@ -256,6 +325,11 @@ impl Handler<Listen> for MasterActor {
             listen.open().await
         };
         Box::pin(opening.into_actor(self).map(move |opened, this, _| match opened {
+            // Nobody would tell the branches that bind here that the master ends.
+            Ok(_) if this.running().shared.is_draining() => {
+                let source = io::Error::other("the master is draining");
+                Err(ListenError { address: requested, source })
+            }
             Ok(acceptor) => {
                 let address = acceptor.address();
                 log::info!("{} listens on {address}", this.name);
@@ -281,39 +355,45 @@ impl Handler<Flush> for MasterActor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, context: &mut Context<Self>) {
+        self.flush(context);
+    }
+}
+
+impl MasterActor {
+    /// Takes the submissions of the handles, and carries them out.
+    fn flush(&mut self, context: &mut Context<Self>) {
         let mut submissions = std::mem::take(&mut self.running().submissions);
         let departure = self.options.node.take_submissions(&mut submissions);
         let asks = submissions.iter().any(Submission::asks);
-        let mut events = Vec::new();
+        let mut left = 0;
         let publisher = self.name.clone();
-        let Master { shared, calls, .. } = self.running();
+        let Master { calls, events, .. } = self.running();
         calls.bind(departure);
         for submission in submissions.drain(..) {
+            let len = submission.event_len();
             match submission {
                 Submission::Ask(ask) => calls.ask(*ask),
                 // A master has no link of its own, so callers write no frames.
                 Submission::Frames(_) => {}
                 Submission::Cancel(callback_id) => calls.cancel(callback_id),
-                Submission::Invoke(invoking) => calls.invoke(*invoking),
+                Submission::Invoke(invoking) => {
+                    left += len;
+                    calls.invoke(*invoking);
+                }
                 Submission::Release { link, function } => calls.release(link, function),
                 Submission::Publish { topic, payload } => {
-                    events.push(Event { topic, publisher: publisher.clone(), payload });
+                    let event = Event { topic, publisher: publisher.clone(), payload };
+                    events.push_back(OwnEvent { event, is_broadcast: false, len });
                 }
                 Submission::Broadcast { topic, payload } => {
                     let event = Event { topic, publisher: publisher.clone(), payload };
-                    #[expect(clippy::disallowed_methods, reason = "bounded by the queue of the node")]
-                    shared.router.do_send(router::Broadcast { from: None, event });
+                    events.push_back(OwnEvent { event, is_broadcast: true, len });
                 }
             }
         }
-        if !events.is_empty() {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "bounded by the queue of the node: one message a flush"
-            )]
-            shared.router.do_send(router::Publish { from: None, events });
-        }
         self.running().submissions = submissions;
+        self.options.node.events_left(left);
+        self.publish(context);
         if asks {
             self.options.limits.busy_poll.asked();
         }
@@ -324,8 +404,10 @@ impl Handler<Flush> for MasterActor {
 impl Handler<Replies> for MasterActor {
     type Result = ();
 
-    fn handle(&mut self, Replies { replies, .. }: Replies, _: &mut Context<Self>) {
-        self.running().calls.replied(replies);
+    fn handle(&mut self, Replies { from, replies }: Replies, context: &mut Context<Self>) {
+        if self.running().calls.replied(from, replies) {
+            self.end_message(context);
+        }
     }
 }
 
@@ -449,8 +531,9 @@ impl Handler<Drain> for MasterActor {
         }
         let own = this.calls.in_flight() as u64;
         let shared = Arc::clone(&this.shared);
+        // From now on no session starts without being told.
+        let sessions = shared.drain();
         let draining = async move {
-            let sessions = shared.sessions();
             let draining =
                 sessions.iter().map(|session| session.mailboxes().drain().send(handle::Drain { within }));
             let mut drained = Drained::default();
@@ -461,11 +544,24 @@ impl Handler<Drain> for MasterActor {
                 drained.finished += of_session.finished;
                 drained.abandoned += of_session.abandoned;
             }
-            let closing = sessions.iter().map(|session| session.mailboxes().close().send(handle::Close));
-            futures::future::join_all(closing).await;
-            drained
+            (drained, sessions)
         };
-        Box::pin(draining.into_actor(self).map(move |mut drained, this, context| {
+        let closing = draining.into_actor(self).then(move |(drained, sessions), this, context| {
+            // What the master published until now leaves.
+            this.options.node.set_event_path(EventPath::Closing);
+            this.flush(context);
+            while this.running().next_events().is_some() {}
+            let router = this.running().shared.router.clone();
+            let closing = async move {
+                // The events that the router was given before this question are in the outboxes when it is answered.
+                let _ = router.send(router::Count).await;
+                let closing = sessions.iter().map(|session| session.mailboxes().close().send(handle::Close));
+                futures::future::join_all(closing).await;
+                drained
+            };
+            closing.into_actor(this)
+        });
+        Box::pin(closing.map(move |mut drained, this, context| {
             let ended =
                 CallError::new(Code::DRAINING, Fate::Unknown, "the master ended before the reply came");
             let abandoned = this.running().calls.fail_all(&ended) as u64;

@@ -7,6 +7,7 @@ mod calls;
 mod cut;
 mod dialects;
 mod dnode;
+mod drains;
 mod ends;
 mod events;
 mod in_flight;

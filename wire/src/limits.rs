@@ -94,6 +94,10 @@ pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 /// on sending requests and never reads.
 pub const OUTBOX_OVERFULL_LEN: usize = OUTBOX_REPLY_LEN_MAX + 1024 * 1024;
 
+/// How long a publishing master waits for a subscriber whose outbox is half full, and which takes events. One that takes none in this time is
+/// not waited for again before it has caught up.
+pub const SUBSCRIBER_WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// How many events may be handed to one subscriber and not be handled yet. An event above the bound is dropped and counted.
 pub const EVENTS_PENDING_MAX: usize = 16_384;
 
@@ -102,6 +106,10 @@ pub const RESPONSE_POOL_MAX: usize = 4_096;
 
 /// How many routes a session caches. A full cache is emptied, and its routes are looked up at the registry again.
 pub const ROUTE_CACHE_MAX: usize = 16_384;
+
+/// How many bytes of requests that are in flight a node may keep at its master, in case that a provider does not run one of them and another
+/// provider does. A request above the bound is not kept: then its caller is told that it was not sent.
+pub const KEPT_LEN_MAX: usize = 16 * 1024 * 1024;
 
 /// How many connections may be accepted and not bound yet. A connection above the bound is closed at once.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;

@@ -38,6 +38,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::Drain => 20,
         Frame::ExtendedBind(_) => 22,
         Frame::ExtendedBound(_) => 23,
+        Frame::Drained => 24,
     }
 }
 

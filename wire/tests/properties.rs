@@ -101,7 +101,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         offering(),
         calling(),
         telling(),
-        prop_oneof![Just(Frame::Ping), Just(Frame::Pong), Just(Frame::Drain)]
+        prop_oneof![Just(Frame::Ping), Just(Frame::Pong), Just(Frame::Drain), Just(Frame::Drained)]
     ]
 }
 

@@ -45,8 +45,18 @@ struct Bound {
     heartbeat: Duration,
     /// The master takes no more requests: calls wait for the next link.
     master_drains: bool,
-    /// The branch takes no more requests.
-    draining: bool,
+    draining: Draining,
+}
+
+/// How far the drain of a branch over its link is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Draining {
+    /// The branch does not drain.
+    No,
+    /// The master was told, and may still send requests, which are answered.
+    Told,
+    /// The master sends no more requests; one that comes all the same is refused.
+    Confirmed,
 }
 
 /// The course of a call of the branch that another node answers.
@@ -122,8 +132,8 @@ impl LinkState {
     }
 
     /// Whether requests of the master are refused.
-    pub(super) fn is_draining(&self) -> bool {
-        matches!(&self.phase, Phase::Bound(Bound { draining: true, .. }) | Phase::Leaving)
+    pub(super) fn is_refusing(&self) -> bool {
+        matches!(&self.phase, Phase::Bound(Bound { draining: Draining::Confirmed, .. }) | Phase::Leaving)
     }
 
     /// Whether the link of this number is bound.
@@ -134,7 +144,9 @@ impl LinkState {
     /// The course of a call that another node answers.
     pub(super) fn course(&self) -> Course {
         match &self.phase {
-            Phase::Bound(Bound { draining: true, .. }) | Phase::Leaving => Course::Draining,
+            Phase::Bound(Bound { draining: Draining::Told | Draining::Confirmed, .. }) | Phase::Leaving => {
+                Course::Draining
+            }
             Phase::Bound(Bound { master_drains: false, .. }) => Course::Leaves,
             Phase::Bound(_) | Phase::New | Phase::Rebinding { .. } => Course::Waits,
             Phase::Closed => Course::Ended,
@@ -150,7 +162,8 @@ impl LinkState {
             Phase::Bound(_) | Phase::Leaving | Phase::Closed => return None,
         };
         self.epoch += 1;
-        self.phase = Phase::Bound(Bound { heard: now, heartbeat, master_drains: false, draining: false });
+        let draining = Draining::No;
+        self.phase = Phase::Bound(Bound { heard: now, heartbeat, master_drains: false, draining });
         Some(unsaid)
     }
 
@@ -186,7 +199,7 @@ impl LinkState {
     /// Notes that the link is lost.
     pub(super) fn lost(&mut self) -> Lost {
         match &self.phase {
-            Phase::Bound(Bound { draining: true, .. }) => {
+            Phase::Bound(Bound { draining: Draining::Told | Draining::Confirmed, .. }) => {
                 self.phase = Phase::Leaving;
                 Lost::Leaves
             }
@@ -209,12 +222,23 @@ impl LinkState {
         }
     }
 
-    /// Notes that the branch takes no more requests.
-    pub(super) fn drain(&mut self) {
+    /// Notes that the branch drains. If the master answers the drain, the branch refuses requests only from then on: see [`LinkState::drained`].
+    pub(super) fn drain(&mut self, is_answered: bool) {
         match &mut self.phase {
-            Phase::Bound(bound) => bound.draining = true,
+            Phase::Bound(bound) if is_answered && bound.draining == Draining::No => {
+                bound.draining = Draining::Told;
+            }
+            Phase::Bound(Bound { draining: Draining::Told, .. }) if is_answered => {}
+            Phase::Bound(bound) => bound.draining = Draining::Confirmed,
             Phase::Rebinding { .. } => self.phase = Phase::Leaving,
             Phase::New | Phase::Leaving | Phase::Closed => {}
+        }
+    }
+
+    /// Notes that the master has answered the drain: it sends no more requests and events.
+    pub(super) fn drained(&mut self) {
+        if let Phase::Bound(Bound { draining: draining @ Draining::Told, .. }) = &mut self.phase {
+            *draining = Draining::Confirmed;
         }
     }
 
@@ -265,7 +289,9 @@ mod tests {
         MasterDrains,
         Lost,
         Rebinds,
-        Drain,
+        /// With a master that answers, or not.
+        Drain(bool),
+        Drained,
         Say,
         Close,
     }
@@ -279,7 +305,8 @@ mod tests {
             2 => Just(Step::MasterDrains),
             6 => Just(Step::Lost),
             4 => Just(Step::Rebinds),
-            2 => Just(Step::Drain),
+            2 => any::<bool>().prop_map(Step::Drain),
+            2 => Just(Step::Drained),
             8 => Just(Step::Say),
             1 => Just(Step::Close),
         ];
@@ -310,7 +337,7 @@ mod tests {
         now: Instant,
         heard: Instant,
         epoch: u64,
-        draining: bool,
+        draining: Draining,
         master_drains: bool,
         unsaid: Vec<u64>,
         said: u64,
@@ -328,7 +355,7 @@ mod tests {
                         let unsaid: Vec<_> = unsaid.map(|said| Frame::Cancel(CallbackId(said))).collect();
                         assert_eq!(said, unsaid, "it is said once and in order");
                         self.epoch += 1;
-                        (self.heard, self.draining, self.master_drains) = (self.now, false, false);
+                        (self.heard, self.draining, self.master_drains) = (self.now, Draining::No, false);
                     }
                 }
                 Step::Heard => {
@@ -355,8 +382,8 @@ mod tests {
                 Step::Lost => assert_eq!(
                     self.link.lost(),
                     match (before, self.draining) {
-                        (At::Bound, true) => Lost::Leaves,
-                        (At::Bound, false) => Lost::Rebinds,
+                        (At::Bound, Draining::No) => Lost::Rebinds,
+                        (At::Bound, _) => Lost::Leaves,
                         _ => Lost::Nothing,
                     }
                 ),
@@ -365,9 +392,20 @@ mod tests {
                     // The bind contains the changes.
                     self.unsaid.clear();
                 }
-                Step::Drain => {
-                    self.link.drain();
-                    self.draining |= before == At::Bound;
+                Step::Drain(is_answered) => {
+                    self.link.drain(*is_answered);
+                    if before == At::Bound {
+                        self.draining = match (self.draining, is_answered) {
+                            (Draining::No | Draining::Told, true) => Draining::Told,
+                            _ => Draining::Confirmed,
+                        };
+                    }
+                }
+                Step::Drained => {
+                    self.link.drained();
+                    if before == At::Bound && self.draining == Draining::Told {
+                        self.draining = Draining::Confirmed;
+                    }
                 }
                 Step::Say => {
                     self.said += 1;
@@ -394,7 +432,7 @@ mod tests {
             let is_drawn = match (before, now) {
                 (At::New | At::Rebinding, At::Bound) => matches!(step, Step::Bound),
                 (At::Bound, At::Rebinding | At::Leaving) => matches!(step, Step::Lost),
-                (At::Rebinding, At::Leaving) => matches!(step, Step::Drain),
+                (At::Rebinding, At::Leaving) => matches!(step, Step::Drain(_)),
                 (At::New | At::Bound | At::Rebinding | At::Leaving, At::Closed) => {
                     matches!(step, Step::Close)
                 }
@@ -411,11 +449,12 @@ mod tests {
             assert_eq!(link.may_return(), is(At::Bound) || is(At::Rebinding));
             assert_eq!(link.is_link(self.epoch), is(At::Bound));
             assert!(!link.is_link(self.epoch + 1) && (self.epoch == 0 || !link.is_link(self.epoch - 1)));
-            assert_eq!(link.is_draining(), is(At::Leaving) || is(At::Bound) && self.draining);
+            let confirmed = self.draining == Draining::Confirmed;
+            assert_eq!(link.is_refusing(), is(At::Leaving) || is(At::Bound) && confirmed);
             assert_eq!(
                 link.course(),
                 match now {
-                    At::Bound if self.draining => Course::Draining,
+                    At::Bound if self.draining != Draining::No => Course::Draining,
                     At::Bound if !self.master_drains => Course::Leaves,
                     At::Bound | At::New | At::Rebinding => Course::Waits,
                     At::Leaving => Course::Draining,
@@ -434,7 +473,7 @@ mod tests {
                 now,
                 heard: now,
                 epoch: 0,
-                draining: false,
+                draining: Draining::No,
                 master_drains: false,
                 unsaid: Vec::new(),
                 said: 0,
@@ -450,7 +489,7 @@ mod tests {
         let now = Instant::now();
         let mut link = LinkState::new();
         assert_eq!(link.bound(now, HEARTBEAT), Some(Vec::new()));
-        link.drain();
+        link.drain(true);
         assert_eq!(link.lost(), Lost::Leaves);
         assert!(!link.rebinds());
         assert_eq!((link.bound(now, HEARTBEAT), link.course()), (None, Course::Draining));

@@ -14,9 +14,11 @@ use meshwork_wire::limits::{
 use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, Payload, RequestRun, Response, append};
 use std::collections::VecDeque;
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::AtomicUsize, atomic::Ordering,
+    Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::AtomicU64, atomic::AtomicUsize,
+    atomic::Ordering,
 };
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A handle on the outbox of one link. Clones share the outbox.
@@ -30,6 +32,8 @@ pub(crate) enum Kind {
     Request,
     /// An event: `OUTBOX_LEN_MAX`. A refused event is counted.
     Event,
+    /// An event of this node itself: its publisher has waited for room, so it is refused only by a link that closes.
+    OwnEvent,
     /// A frame that the protocol cannot do without: `OUTBOX_REPLY_LEN_MAX`. A refused response is replaced by an error of a few bytes.
     Protocol,
     /// Replies that are no longer than the errors which would replace them. They are bounded by the requests in flight, and by
@@ -95,6 +99,8 @@ struct Shared {
     dropped: AtomicU64,
     /// Notified when there is room for events again.
     room: Notify,
+    /// Whether a publisher has waited for room in vain, and half of it has not been free since.
+    slow: AtomicBool,
     lent: Lent,
 }
 
@@ -151,7 +157,7 @@ impl Kind {
             Kind::Request => OUTBOX_REQUEST_LEN_MAX,
             Kind::Event => OUTBOX_LEN_MAX,
             Kind::Protocol => OUTBOX_REPLY_LEN_MAX,
-            Kind::SmallReply => usize::MAX,
+            Kind::OwnEvent | Kind::SmallReply => usize::MAX,
         }
     }
 }
@@ -188,6 +194,7 @@ impl Outbox {
             writer: AtomicWaker::new(),
             dropped: AtomicU64::new(0),
             room: Notify::new(),
+            slow: AtomicBool::new(false),
             lent: Lent::default(),
         }))
     }
@@ -269,6 +276,18 @@ impl Outbox {
         }
     }
 
+    /// Whether less than half of the room for events is free, and a publisher may wait for it: see [`Outbox::room_within`].
+    pub(crate) fn is_worth_waiting_for(&self) -> bool {
+        self.is_open() && self.standing() > OUTBOX_LEN_MAX / 2 && !self.0.slow.load(Ordering::Relaxed)
+    }
+
+    /// [`Outbox::room`], for so long. An outbox in which no room was made in this time is not waited for again before half of its room is free.
+    pub(crate) async fn room_within(&self, within: Duration) {
+        if tokio::time::timeout(within, self.room()).await.is_err() {
+            self.0.slow.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Closes the outbox: no more frames are taken, the frames in it are written, then the link is shut down.
     pub(crate) fn close(&self) {
         let mut guard = self.hold();
@@ -313,7 +332,8 @@ impl Outbox {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn standing(&self) -> usize {
+    /// How many bytes stand in the outbox or are being written, without the lock; the largest number if it takes no frames.
+    pub(crate) fn standing(&self) -> usize {
         self.0.standing.load(Ordering::Acquire)
     }
 
@@ -364,8 +384,12 @@ impl Outbox {
         let mut queue = self.lock();
         queue.len = queue.len.saturating_sub(len);
         self.note(&queue);
-        let there_is_room = queue.len <= OUTBOX_LEN_MAX / 2 && std::mem::take(&mut queue.room_wanted);
+        let is_half_free = queue.len <= OUTBOX_LEN_MAX / 2;
+        let there_is_room = is_half_free && std::mem::take(&mut queue.room_wanted);
         drop(queue);
+        if is_half_free && self.0.slow.load(Ordering::Relaxed) {
+            self.0.slow.store(false, Ordering::Relaxed);
+        }
         if there_is_room {
             self.0.room.notify_waiters();
         }
@@ -391,7 +415,7 @@ impl OutboxGuard<'_> {
             Err(refused) => refused,
         };
         match (kind, frame.callback_id_of_response()) {
-            (Kind::Event, _) => self.count_drops(1),
+            (Kind::Event | Kind::OwnEvent, _) => self.count_drops(1),
             (Kind::Protocol, Some(callback_id)) if refused != Refusal::Closed => {
                 let outcome = Err(refused.into_error(Receiver::Caller));
                 return self.append((&Response { callback_id, outcome }).into(), Kind::SmallReply);

@@ -2,7 +2,7 @@
 //! value with methods; `master.rs` hands it the submissions of the handles and the replies of the sessions.
 
 use super::bundles::push_to;
-use super::dispatch::{Dispatch, Routed, WaitsAt};
+use super::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt, may_go_elsewhere};
 use super::forwarded::{Forwarded, MASTER, Outgoing, Replied, Target};
 use super::handle::{ForwardingCaller, Release, Replies, SessionHandle};
 use super::registry::Found;
@@ -17,7 +17,7 @@ use crate::link::refusal::gone;
 use crate::node::submission::{Ask, Invoking};
 use actix::Recipient;
 use hashbrown::HashMap;
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, Request, SessionId};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, SessionId};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +31,9 @@ pub(super) struct MasterCalls {
     dispatch: Dispatch<SessionHandle>,
     /// The calls whose actions the registry is asked about. Bounded by the calls in flight.
     waiting: HashMap<CallbackId, WaitsAt>,
+    /// Calls that were forwarded, kept in case that their providers do not run them. Bounded by the calls in flight.
+    kept: HashMap<CallbackId, Kept>,
+    kept_len: KeptLen,
     /// Calls of the master that it answers itself and did not answer at once.
     answering: Answering,
     outgoing: Outgoing<SessionHandle, Recipient<Replies>>,
@@ -55,6 +58,8 @@ impl MasterCalls {
             requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&shared.node) as Arc<dyn Calls>))),
             dispatch: Dispatch::new(shared.name.clone(), shared.config.balance),
             waiting: HashMap::new(),
+            kept: HashMap::new(),
+            kept_len: KeptLen::default(),
             answering: Answering::new(),
             outgoing: Outgoing::default(),
             releases: Vec::new(),
@@ -78,13 +83,30 @@ impl MasterCalls {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
             return self.refuse(callback_id, error);
         }
-        let Self { requests, dispatch, answering, outgoing, .. } = self;
-        match dispatch.route(&request.action, &request.node) {
-            Some(routed) => {
-                send_to(routed, request, deadline, requests, answering, outgoing, &self.shared.name);
+        self.send_or_wait(Waiting { request, deadline, tried: Vec::new() }, None);
+    }
+
+    /// Answers or forwards a call, or lets it wait for the registry; refuses it if no provider is left, with the error of the last provider that
+    /// did not run it.
+    fn send_or_wait(&mut self, waiting: Waiting, error: Option<CallError>) {
+        let Self { dispatch, outgoing, kept, kept_len, .. } = self;
+        let (callback_id, request) = (waiting.request.callback_id, &waiting.request);
+        match (dispatch.route(&request.action, &request.node, &waiting.tried), error) {
+            (Some(Routed::Nowhere(_)), Some(error)) => self.refuse(callback_id, error),
+            (Some(routed), _) => {
+                let sending = Sending {
+                    requests: &self.requests,
+                    answering: &self.answering,
+                    outgoing,
+                    kept,
+                    kept_len,
+                    me: &self.shared.name,
+                };
+                sending.send(routed, waiting);
             }
-            None => {
-                let at = dispatch.wait(request, deadline);
+            (None, _) => {
+                let at = dispatch.wait(waiting);
+                self.requests.borrow_mut().clear_destination(callback_id);
                 self.waiting.insert(callback_id, at);
             }
         }
@@ -141,21 +163,39 @@ impl MasterCalls {
             let mut found = self.dispatch.looked_up(action, found);
             for waited in std::mem::take(&mut found.requests).into_iter().flatten() {
                 self.waiting.remove(&waited.request.callback_id);
-                let routed = self.dispatch.route_found(&found, &waited.request.node);
-                let Self { requests, answering, outgoing, .. } = self;
-                let (request, deadline) = (waited.request, waited.deadline);
-                send_to(routed, request, deadline, requests, answering, outgoing, &self.shared.name);
+                let routed = self.dispatch.route_found(&found, &waited.request.node, &waited.tried);
+                let Self { requests, answering, outgoing, kept, kept_len, .. } = self;
+                let me = &self.shared.name;
+                let sending = Sending { requests, answering, outgoing, kept, kept_len, me };
+                sending.send(routed, *waited);
             }
         }
     }
 
-    /// Takes the outcomes of calls that were forwarded.
-    pub(super) fn replied(&mut self, replies: Vec<Replied>) {
+    /// Takes the outcomes of calls that were forwarded. `true` if calls are sent to other providers, and messages with them.
+    pub(super) fn replied(&mut self, from: SessionId, replies: Vec<Replied>) -> bool {
+        let mut elsewhere = Vec::new();
         let mut requests = self.requests.borrow_mut();
         for Replied { id_at_caller, outcome, .. } in replies {
-            requests.resolve_in_row(id_at_caller, outcome.into());
+            let kept = if self.kept.is_empty() { None } else { self.kept.remove(&id_at_caller) };
+            match (kept, outcome) {
+                (Some(kept), outcome) if !self.draining && may_go_elsewhere(&outcome) => {
+                    let waiting = self.kept_len.release(kept, from);
+                    elsewhere.extend(outcome.err().map(|error| (waiting, error)));
+                }
+                (kept, outcome) => {
+                    kept.iter().for_each(|kept| self.kept_len.forget(kept));
+                    requests.resolve_in_row(id_at_caller, outcome.into());
+                }
+            }
         }
         requests.end_row();
+        drop(requests);
+        let is_sending = !elsewhere.is_empty();
+        for (waiting, error) in elsewhere {
+            self.send_or_wait(waiting, Some(error));
+        }
+        is_sending
     }
 
     /// Ends the calls whose deadlines have passed.
@@ -217,6 +257,7 @@ impl MasterCalls {
 
     /// Stops the work on a call whose caller waits no longer: the node that answers it is told.
     fn stop(&mut self, callback_id: CallbackId, destination: Option<Destination>) {
+        self.kept.remove(&callback_id).iter().for_each(|kept| self.kept_len.forget(kept));
         match destination {
             Some(Destination::OwnResponder) => {
                 self.answering.cancel(callback_id);
@@ -235,38 +276,47 @@ impl MasterCalls {
     }
 }
 
-/// Answers, forwards or refuses a call that was routed.
-fn send_to(
-    routed: Routed<'_, SessionHandle>,
-    request: Request,
-    deadline: Option<Instant>,
-    requests: &Rc<RefCell<Requests<Destination>>>,
-    answering: &Answering,
-    outgoing: &mut Outgoing<SessionHandle, Recipient<Replies>>,
-    me: &ByteString,
-) {
-    let Request { callback_id, action, node, payload, .. } = request;
-    match routed {
-        Routed::Own(own) => {
-            requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
-            let caller = me.clone();
-            let context = CallContext::new(action, caller, deadline.map(tokio::time::Instant::from_std));
-            answering.start(own, (&payload).into(), &context, callback_id, requests);
-        }
-        Routed::Provider(session) => {
-            let id_at_provider = session.next_id();
-            requests
-                .borrow_mut()
-                .set_destination(callback_id, Destination::Session(session.clone(), id_at_provider));
-            let target = Target::Action(action);
-            let forwarded =
-                Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, payload };
-            let is = |to: &SessionHandle| to.id() == session.id();
-            push_to(&mut outgoing.forwards, is, || Rc::new(session.clone()), forwarded, 0);
-        }
-        Routed::Nowhere(reason) => {
-            let error = no_provider(reason, &action, &node);
-            requests.borrow_mut().resolve(callback_id, Err(error));
+/// The parts of the calls of a master that change when a call is sent.
+struct Sending<'a> {
+    requests: &'a Rc<RefCell<Requests<Destination>>>,
+    answering: &'a Answering,
+    outgoing: &'a mut Outgoing<SessionHandle, Recipient<Replies>>,
+    kept: &'a mut HashMap<CallbackId, Kept>,
+    kept_len: &'a mut KeptLen,
+    /// The name of the master.
+    me: &'a ByteString,
+}
+
+impl Sending<'_> {
+    /// Answers, forwards or refuses a call that was routed.
+    fn send(self, routed: Routed<'_, SessionHandle>, waiting: Waiting) {
+        let Waiting { request, deadline, tried } = waiting;
+        let callback_id = request.callback_id;
+        match routed {
+            Routed::Own(own) => {
+                self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
+                let deadline = deadline.map(tokio::time::Instant::from_std);
+                let context = CallContext::new(request.action, self.me.clone(), deadline);
+                self.answering.start(own, (&request.payload).into(), &context, callback_id, self.requests);
+            }
+            Routed::Provider(session, has_others) => {
+                if has_others && let Some(kept) = self.kept_len.keep(&request, deadline, tried) {
+                    self.kept.insert(callback_id, kept);
+                }
+                let id_at_provider = session.next_id();
+                self.requests
+                    .borrow_mut()
+                    .set_destination(callback_id, Destination::Session(session.clone(), id_at_provider));
+                let target = Target::Action(request.action);
+                let (id_at_caller, payload) = (callback_id, request.payload);
+                let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, payload };
+                let is = |to: &SessionHandle| to.id() == session.id();
+                push_to(&mut self.outgoing.forwards, is, || Rc::new(session.clone()), forwarded, 0);
+            }
+            Routed::Nowhere(reason) => {
+                let error = no_provider(reason, &request.action, &request.node);
+                self.requests.borrow_mut().resolve(callback_id, Err(error));
+            }
         }
     }
 }

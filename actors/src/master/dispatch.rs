@@ -5,8 +5,8 @@
 use super::registry::route::{Balance, Found, NoProvider, Provider, Providers, Route};
 use crate::answers::Action;
 use hashbrown::HashMap;
-use meshwork_wire::limits::ROUTE_CACHE_MAX;
-use meshwork_wire::{ByteString, Request};
+use meshwork_wire::limits::{KEPT_LEN_MAX, PAYLOAD_SHARED_LEN_MIN, ROUTE_CACHE_MAX};
+use meshwork_wire::{ByteString, Code, Fate, Outcome, Payload, Request, SessionId};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +31,78 @@ pub(crate) struct Dispatch<P> {
 pub(crate) struct Waiting {
     pub(crate) request: Request,
     pub(crate) deadline: Option<Instant>,
+    /// The sessions of the providers that did not run the request.
+    pub(crate) tried: Vec<SessionId>,
+}
+
+/// A request that was forwarded while there were other providers, kept until its outcome comes: if its provider did not run it, another one may.
+pub(crate) struct Kept {
+    request: Request,
+    deadline: Option<Instant>,
+    /// The sessions of the providers that did not run the request.
+    tried: Vec<SessionId>,
+}
+
+/// How many bytes of payloads are kept: at most [`KEPT_LEN_MAX`].
+#[derive(Default)]
+pub(crate) struct KeptLen(usize);
+
+impl KeptLen {
+    /// Keeps a request that is about to be forwarded, if there is room. A short payload is copied, so that it does not keep the block that brought
+    /// it.
+    pub(crate) fn keep(
+        &mut self,
+        request: &Request,
+        deadline: Option<Instant>,
+        tried: Vec<SessionId>,
+    ) -> Option<Kept> {
+        let Payload { encoding, bytes, callbacks } = &request.payload;
+        if self.0 + bytes.len() > KEPT_LEN_MAX {
+            return None;
+        }
+        self.0 += bytes.len();
+        let bytes = if bytes.len() < PAYLOAD_SHARED_LEN_MIN {
+            bytes::Bytes::copy_from_slice(bytes)
+        } else {
+            bytes.clone()
+        };
+        let request = Request {
+            callback_id: request.callback_id,
+            action: ByteString::from(&*request.action),
+            node: ByteString::from(&*request.node),
+            caller: ByteString::new(),
+            time_left: None,
+            payload: Payload { encoding: *encoding, bytes, callbacks: callbacks.clone() },
+        };
+        Some(Kept { request, deadline, tried })
+    }
+
+    /// Lets a request go; gives it as it is to be sent to another provider than that of the session `from`.
+    pub(crate) fn release(&mut self, kept: Kept, from: SessionId) -> Waiting {
+        self.0 -= kept.request.payload.len();
+        let Kept { request, deadline, mut tried } = kept;
+        tried.push(from);
+        Waiting { request, deadline, tried }
+    }
+
+    /// Drops a request whose outcome has come, or whose caller waits no longer.
+    pub(crate) fn forget(&mut self, kept: &Kept) {
+        self.0 -= kept.request.payload.len();
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Whether another provider may run a request that had this outcome: its provider did not run it, for a reason of its own.
+pub(crate) fn may_go_elsewhere(outcome: &Outcome) -> bool {
+    const OF_THE_PROVIDER: [Code; 4] =
+        [Code::DRAINING, Code::OVERLOADED, Code::PROVIDER_LOST, Code::ACTION_NOT_FOUND];
+    outcome
+        .as_ref()
+        .is_err_and(|error| error.fate() == Fate::NotSent && OF_THE_PROVIDER.contains(&error.code()))
 }
 
 /// The key of a waiting request: kept by the owner, so that a cancel finds the request.
@@ -43,8 +115,8 @@ pub(crate) struct WaitsAt {
 pub(crate) enum Routed<'a, P> {
     /// The master itself.
     Own(&'a Action),
-    /// A branch.
-    Provider(&'a P),
+    /// A branch; and whether there are other branches, which may run the request if this one does not.
+    Provider(&'a P, bool),
     /// None: the request is refused for this reason.
     Nowhere(NoProvider),
 }
@@ -71,7 +143,12 @@ impl<P: Provider> Dispatch<P> {
 
     /// Chooses the receiver of a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
     #[inline]
-    pub(crate) fn route(&mut self, action: &ByteString, node: &str) -> Option<Routed<'_, P>> {
+    pub(crate) fn route(
+        &mut self,
+        action: &ByteString,
+        node: &str,
+        tried: &[SessionId],
+    ) -> Option<Routed<'_, P>> {
         if self.last.as_ref().is_none_or(|(last, _)| last != action) {
             // A request does not overtake earlier requests for its action.
             if !self.waiting.is_empty() && self.waiting.contains_key(action) {
@@ -81,7 +158,7 @@ impl<P: Provider> Dispatch<P> {
             self.last = Some((action.clone(), route.now()));
         }
         let (_, providers) = self.last.as_ref()?;
-        (!providers.is_empty()).then(|| choose(providers, &self.master, self.balance, node))
+        (!providers.is_empty()).then(|| choose(providers, &self.master, self.balance, node, tried))
     }
 
     /// The action of the master that answers the request that was routed last.
@@ -90,7 +167,8 @@ impl<P: Provider> Dispatch<P> {
     }
 
     /// Keeps a request until its action has been looked up.
-    pub(crate) fn wait(&mut self, request: Request, deadline: Option<Instant>) -> WaitsAt {
+    pub(crate) fn wait(&mut self, waiting: Waiting) -> WaitsAt {
+        let request = &waiting.request;
         // A name from a frame shares the buffer of its block, which the route cache would keep.
         let action = match self.waiting.get_key_value(&request.action) {
             Some((action, _)) => action.clone(),
@@ -100,9 +178,9 @@ impl<P: Provider> Dispatch<P> {
                 action
             }
         };
-        let waiting = self.waiting.entry(action.clone()).or_default();
-        waiting.push(Some(Box::new(Waiting { request, deadline })));
-        WaitsAt { action, index: waiting.len() - 1 }
+        let others = self.waiting.entry(action.clone()).or_default();
+        others.push(Some(Box::new(waiting)));
+        WaitsAt { action, index: others.len() - 1 }
     }
 
     /// Drops a request that waits.
@@ -138,9 +216,14 @@ impl<P: Provider> Dispatch<P> {
     }
 
     /// Chooses the receiver of a request whose action was looked up.
-    pub(crate) fn route_found<'a>(&self, found: &'a LookedUp<P>, node: &str) -> Routed<'a, P> {
+    pub(crate) fn route_found<'a>(
+        &self,
+        found: &'a LookedUp<P>,
+        node: &str,
+        tried: &[SessionId],
+    ) -> Routed<'a, P> {
         match &found.providers {
-            Some(providers) => choose(providers, &self.master, self.balance, node),
+            Some(providers) => choose(providers, &self.master, self.balance, node, tried),
             None => Routed::Nowhere(NoProvider::None),
         }
     }
@@ -171,14 +254,15 @@ fn choose<'a, P: Provider>(
     master: &str,
     balance: Balance,
     node: &str,
+    tried: &[SessionId],
 ) -> Routed<'a, P> {
     if (node.is_empty() || node == master)
         && let Some(own) = providers.own()
     {
         return Routed::Own(own);
     }
-    match providers.pick(balance, node) {
-        Ok(provider) => Routed::Provider(provider),
+    match providers.pick(balance, node, tried) {
+        Ok(provider) => Routed::Provider(provider, providers.branches().len() > tried.len() + 1),
         Err(reason) => Routed::Nowhere(reason),
     }
 }

@@ -7,10 +7,11 @@ use super::handle::SessionHandle;
 use crate::events::event::{Deliver, Event, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::events::trie::Trie;
-use crate::link::outbox::{Encoded, Kind};
+use crate::link::outbox::{Encoded, Kind, Outbox};
 use crate::node::mailboxes::SubscribeTo;
 use actix::{Actor, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
+use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PATTERNS_PER_NODE_MAX};
 use meshwork_wire::{
@@ -22,13 +23,24 @@ use std::sync::Arc;
 /// The router of one master, which sends events to the subscribed nodes.
 pub struct RouterActor {
     trie: Trie<Subscription>,
-    /// By group, a count that chooses the member that gets the next event.
-    groups: HashMap<ByteString, usize>,
+    /// The groups that have members.
+    groups: HashMap<ByteString, Group>,
     sessions: HashMap<SessionId, (SessionHandle, HashSet<SubscriptionKey>)>,
     /// The handlers of the master. The trie has one subscription of the master for each key, as of a branch.
     own: Subscribers,
     /// The handlers of the master for broadcasts of branches.
     own_broadcasts: Subscribers,
+    /// The outboxes that the events of the master have filled so far that it is worth waiting for them.
+    filled: Vec<Outbox>,
+}
+
+/// A group of subscribers.
+#[derive(Default)]
+struct Group {
+    /// How many subscriptions are in the group.
+    subscriptions: usize,
+    /// Counts up: chooses the member that gets the next event.
+    next: usize,
 }
 
 /// One subscription of a node.
@@ -81,18 +93,19 @@ pub(crate) struct UnsubscribeOwn(pub(crate) SubscriberId);
 #[rtype(result = "()")]
 pub(crate) struct Leave(pub(crate) SessionId);
 
-/// Publishes events, in the order in which one node published them. Sent by the session of that node, once for each block, or by the master.
+/// Publishes events, in the order in which one node published them. Sent by the session of that node, once for each block, or by the master,
+/// which is answered with the outboxes that it is worth waiting for.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Vec<Outbox>")]
 pub(crate) struct Publish {
     /// The session of the publisher, a branch which has served its own handlers already; `None` for the master.
     pub(crate) from: Option<SessionId>,
     pub(crate) events: Vec<Event>,
 }
 
-/// Sends an event to every node but its own. Sent by the session of the node that broadcasts it, or by the master.
+/// Sends an event to every node but its own. Sent and answered as [`Publish`].
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Vec<Outbox>")]
 pub(crate) struct Broadcast {
     /// The session of the node that broadcasts the event, which does not get it; `None` for the master.
     pub(crate) from: Option<SessionId>,
@@ -112,6 +125,7 @@ impl RouterActor {
             sessions: HashMap::new(),
             own: Subscribers::new(),
             own_broadcasts: Subscribers::new(),
+            filled: Vec::new(),
         }
     }
 
@@ -152,6 +166,7 @@ impl RouterActor {
                         let frames = Encoded::shared(bytes, events.len(), *longest);
                         // A full outbox counts the events that it drops.
                         let _ = session.outbox().push_encoded(frames, Kind::Event);
+                        note_filled(&mut self.filled, from, session);
                     }
                 }
             }
@@ -160,20 +175,27 @@ impl RouterActor {
         for (group, mut members) in grouped {
             members.sort_unstable();
             members.dedup();
-            let last = self.groups.entry(group.clone()).or_default();
-            let first = last.wrapping_add(1);
-            *last = last.wrapping_add(events.len());
+            let Group { next, .. } = self.groups.entry(group.clone()).or_default();
+            let first = next.wrapping_add(1);
+            *next = next.wrapping_add(events.len());
             chosen.push((group.clone(), members, first));
         }
         for (group, members, first) in chosen {
             for (number, event) in events.iter().enumerate() {
-                self.publish_to_group(first.wrapping_add(number), &group, &members, event);
+                self.publish_to_group(from, first.wrapping_add(number), &group, &members, event);
             }
         }
     }
 
     /// Sends an event to one member of a group: the member that `choice` counts to, or the next member that has room.
-    fn publish_to_group(&self, choice: usize, group: &ByteString, members: &[SubscribedNode], event: &Event) {
+    fn publish_to_group(
+        &mut self,
+        from: Option<SessionId>,
+        choice: usize,
+        group: &ByteString,
+        members: &[SubscribedNode],
+        event: &Event,
+    ) {
         // A member that has no room is passed over: the group is served as long as one member has room.
         for step in 0..members.len() {
             match members[choice.wrapping_add(step) % members.len()] {
@@ -185,10 +207,49 @@ impl RouterActor {
                     if let Some(session) = fits {
                         let frame = published(event, false, vec![group.clone()]);
                         let _ = session.outbox().push(&frame, Kind::Event);
-                        return;
+                        return note_filled(&mut self.filled, from, session);
                     }
                 }
             }
+        }
+    }
+}
+
+/// Notes an outbox that the events of the master have filled. Others publish through their links, which do not wait for subscribers.
+fn note_filled(filled: &mut Vec<Outbox>, from: Option<SessionId>, session: &SessionHandle) {
+    if from.is_none() && session.outbox().is_worth_waiting_for() {
+        filled.push(session.outbox().clone());
+    }
+}
+
+/// Adds a subscription of a node.
+fn insert(
+    trie: &mut Trie<Subscription>,
+    groups: &mut HashMap<ByteString, Group>,
+    node: SubscribedNode,
+    key: &SubscriptionKey,
+) {
+    if let Some(group) = &key.group {
+        groups.entry(group.clone()).or_default().subscriptions += 1;
+    }
+    trie.insert(&key.pattern, Subscription { node, group: key.group.clone() });
+}
+
+/// Takes a subscription of a node out. A group without subscriptions is forgotten.
+fn remove(
+    trie: &mut Trie<Subscription>,
+    groups: &mut HashMap<ByteString, Group>,
+    node: SubscribedNode,
+    key: &SubscriptionKey,
+) {
+    let member = Subscription { node, group: key.group.clone() };
+    if trie.remove(&key.pattern, &member)
+        && let Some(group) = member.group
+        && let Entry::Occupied(mut there) = groups.entry(group)
+    {
+        there.get_mut().subscriptions -= 1;
+        if there.get().subscriptions == 0 {
+            there.remove();
         }
     }
 }
@@ -245,8 +306,7 @@ impl Handler<Subscribe> for RouterActor {
         }
         for key in keys {
             if !there.contains(&key) {
-                let member = Subscription { node: SubscribedNode::Branch(id), group: key.group.clone() };
-                self.trie.insert(&key.pattern, member);
+                insert(&mut self.trie, &mut self.groups, SubscribedNode::Branch(id), &key);
                 there.insert(key);
             }
         }
@@ -262,10 +322,7 @@ impl Handler<Unsubscribe> for RouterActor {
             return;
         };
         if there.remove(&key) {
-            self.trie.remove(
-                &key.pattern,
-                &Subscription { node: SubscribedNode::Branch(session), group: key.group },
-            );
+            remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
     }
 }
@@ -280,8 +337,7 @@ impl Handler<SubscribeOwn> for RouterActor {
             }
             SubscribeTo::Topics(key) => {
                 if self.own.insert(id, key.clone(), subscriber) {
-                    self.trie
-                        .insert(&key.pattern, Subscription { node: SubscribedNode::Own, group: key.group });
+                    insert(&mut self.trie, &mut self.groups, SubscribedNode::Own, &key);
                 }
             }
         }
@@ -294,7 +350,7 @@ impl Handler<UnsubscribeOwn> for RouterActor {
     fn handle(&mut self, UnsubscribeOwn(id): UnsubscribeOwn, _: &mut Context<Self>) {
         self.own_broadcasts.remove(id);
         if let Some(key) = self.own.remove(id) {
-            self.trie.remove(&key.pattern, &Subscription { node: SubscribedNode::Own, group: key.group });
+            remove(&mut self.trie, &mut self.groups, SubscribedNode::Own, &key);
         }
     }
 }
@@ -307,30 +363,28 @@ impl Handler<Leave> for RouterActor {
             return;
         };
         for key in keys {
-            self.trie.remove(
-                &key.pattern,
-                &Subscription { node: SubscribedNode::Branch(session), group: key.group },
-            );
+            remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
     }
 }
 
 impl Handler<Publish> for RouterActor {
-    type Result = ();
+    type Result = MessageResult<Publish>;
 
-    fn handle(&mut self, Publish { from, events }: Publish, _: &mut Context<Self>) {
+    fn handle(&mut self, Publish { from, events }: Publish, _: &mut Context<Self>) -> Self::Result {
         let mut encoded = BytesMut::new();
         for run in events.chunk_by(|one, other| one.topic == other.topic && one.publisher == other.publisher)
         {
             self.publish(from, run, &mut encoded);
         }
+        MessageResult(std::mem::take(&mut self.filled))
     }
 }
 
 impl Handler<Broadcast> for RouterActor {
-    type Result = ();
+    type Result = MessageResult<Broadcast>;
 
-    fn handle(&mut self, Broadcast { from, event }: Broadcast, _: &mut Context<Self>) {
+    fn handle(&mut self, Broadcast { from, event }: Broadcast, _: &mut Context<Self>) -> Self::Result {
         if from.is_some() {
             self.own_broadcasts.deliver(&event);
         }
@@ -342,8 +396,10 @@ impl Handler<Broadcast> for RouterActor {
             if Some(*id) != from {
                 let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
                 let _ = session.outbox().push_encoded(frame, Kind::Event);
+                note_filled(&mut self.filled, from, session);
             }
         }
+        MessageResult(std::mem::take(&mut self.filled))
     }
 }
 

@@ -48,7 +48,7 @@ use meshwork_wire::{
     SessionId, Wants, check_topic,
 };
 use pending::Pending;
-use relay::{Decision, InUse, Invoking, OwnRequest, Relay};
+use relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
 use state::{Legality, Phase};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -106,7 +106,21 @@ struct BlockState {
 #[derive(Default)]
 struct InFlight {
     count: Cell<usize>,
+    /// Whether the branch has been told that the master drains, and has not answered yet.
+    awaits_drained: Cell<bool>,
     idle: Notify,
+}
+
+impl InFlight {
+    /// Notes that the branch sends nothing more, or is lost.
+    fn branch_drained(&self) {
+        self.awaits_drained.set(false);
+        self.idle.notify_waiters();
+    }
+
+    fn is_idle(&self) -> bool {
+        self.count.get() == 0 && !self.awaits_drained.get()
+    }
 }
 
 /// Writes requests of other nodes to the branch.
@@ -266,10 +280,8 @@ impl SessionActor {
             }
             Frame::Pong => {}
             Frame::Ping => self.outbox().say(&Frame::Pong),
-            Frame::Drain => {
-                self.me().stop_taking();
-                self.relay.branch_drains();
-            }
+            Frame::Drain => self.branch_drains(context),
+            Frame::Drained => self.in_flight.branch_drained(),
             Frame::Bound(_)
             | Frame::ExtendedBound(_)
             | Frame::Refused(_)
@@ -372,6 +384,16 @@ impl SessionActor {
                 Err(decision) => self.carry_out(decision, context),
             }
         }
+    }
+
+    /// Takes the drain of the branch: no further request is written to it. When the router sends it no further event either, it is told so.
+    fn branch_drains(&mut self, context: &mut Context<Self>) {
+        self.me().stop_taking();
+        if !self.relay.branch_drains() || !self.features.contains(Features::DRAINED) {
+            return;
+        }
+        let leaving = self.master.router.send(router::Leave(self.me().id()));
+        context.spawn(leaving.into_actor(self).map(|_, this, _| this.outbox().say(&Frame::Drained)));
     }
 
     /// Asks the registry about all new actions of a block.
@@ -568,6 +590,7 @@ impl SessionActor {
         }
         self.relay.leave();
         self.send();
+        self.in_flight.branch_drained();
         self.outbox().lent().release_all();
         self.answering.cancel_all();
     }
@@ -591,7 +614,7 @@ impl Actor for SessionActor {
             outbox.clone(),
             self.master.limits.in_flight_max,
         );
-        self.master.session_started(handle.clone());
+        let is_late = !self.master.session_started(handle.clone());
         self.handle = Some(handle);
         let Some(link) = self.link.take() else {
             return context.stop();
@@ -610,6 +633,9 @@ impl Actor for SessionActor {
                 this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
             }
         });
+        if is_late {
+            return self.refuse(Code::DRAINING, "the master is draining", true, context);
+        }
         let heartbeat = config.heartbeat;
         run_interval(context, heartbeat, move |this: &mut Self, context| {
             if this.heard.elapsed() >= heartbeat * HEARTBEATS_MISSED_MAX
@@ -723,16 +749,28 @@ impl<'a> ToBranch<'a> {
 impl Handler<Replies> for SessionActor {
     type Result = ();
 
-    fn handle(&mut self, Replies { from, replies }: Replies, _: &mut Context<Self>) {
+    fn handle(&mut self, Replies { from, replies }: Replies, context: &mut Context<Self>) {
         let outbox = self.outbox().clone();
         let mut guard = outbox.hold();
+        let mut elsewhere = Vec::new();
         for Replied { id_at_caller, id_at_provider, outcome } in replies {
-            if self.relay.replied(from, id_at_caller, id_at_provider) {
-                let _ = guard.push(&Response { callback_id: id_at_caller, outcome }, Kind::Protocol);
+            match (self.relay.replied(from, id_at_caller, id_at_provider, &outcome), outcome) {
+                (Heard::Elsewhere(waiting), Err(error)) => elsewhere.push((waiting, error)),
+                (Heard::Outcome | Heard::Elsewhere(_), outcome) => {
+                    let _ = guard.push(&Response { callback_id: id_at_caller, outcome }, Kind::Protocol);
+                }
+                (Heard::Late, _) => {}
             }
         }
         drop(guard);
-        self.send();
+        if elsewhere.is_empty() {
+            return self.send();
+        }
+        for (waiting, error) in elsewhere {
+            let decision = self.relay.send_elsewhere(*waiting, error);
+            self.carry_out(decision, context);
+        }
+        self.end_message(context);
     }
 }
 
@@ -776,6 +814,7 @@ impl Handler<Drain> for SessionActor {
             self.refuse(Code::DRAINING, "the master is draining", true, context);
         }
         if self.relay.drain() {
+            self.in_flight.awaits_drained.set(self.features.contains(Features::DRAINED));
             self.outbox().say(&Frame::Drain);
         }
         self.send();
@@ -784,7 +823,7 @@ impl Handler<Drain> for SessionActor {
         let settled = async move {
             loop {
                 let notified = in_flight.idle.notified();
-                if in_flight.count.get() == 0 {
+                if in_flight.is_idle() {
                     break;
                 }
                 notified.await;

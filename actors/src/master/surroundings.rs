@@ -42,7 +42,15 @@ pub(crate) struct MasterShared {
     pub(crate) unbound: AtomicUsize,
     last_session: AtomicU64,
     /// The sessions that have not ended, bound or not. Bounded by the connections.
-    sessions: RwLock<HashMap<SessionId, SessionHandle>>,
+    sessions: RwLock<Sessions>,
+}
+
+/// The sessions of a master.
+#[derive(Default)]
+struct Sessions {
+    by_id: HashMap<SessionId, SessionHandle>,
+    /// Whether the master drains: a session that starts later is refused.
+    draining: bool,
 }
 
 /// Starts sessions on the arbiters that they are to live on. Threads are the business of the program that starts the master, so that program
@@ -78,26 +86,39 @@ impl MasterShared {
         SessionId(self.last_session.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Adds a session that has started.
-    pub(crate) fn session_started(&self, session: SessionHandle) {
+    /// Adds a session that has started. `false` if the master drains: its sessions have been told, and this one has not.
+    #[must_use]
+    pub(crate) fn session_started(&self, session: SessionHandle) -> bool {
         let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        sessions.insert(session.id(), session);
+        sessions.by_id.insert(session.id(), session);
+        !sessions.draining
+    }
+
+    /// Notes that the master drains; gives all sessions that have not ended, in the order in which they started.
+    pub(crate) fn drain(&self) -> Vec<SessionHandle> {
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner).draining = true;
+        self.sessions()
+    }
+
+    /// Whether the master drains.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).draining
     }
 
     /// Takes out a session that has ended.
     pub(crate) fn session_ended(&self, id: SessionId) {
-        self.sessions.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner).by_id.remove(&id);
     }
 
     /// The session of this id, unless it has ended.
     pub(crate) fn session(&self, id: SessionId) -> Option<SessionHandle> {
-        self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
     }
 
     /// All sessions that have not ended, in the order in which they started.
-    pub(crate) fn sessions(&self) -> Vec<SessionHandle> {
+    fn sessions(&self) -> Vec<SessionHandle> {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
-        let mut sessions: Vec<_> = sessions.values().cloned().collect();
+        let mut sessions: Vec<_> = sessions.by_id.values().cloned().collect();
         sessions.sort_unstable_by_key(SessionHandle::id);
         sessions
     }

@@ -19,12 +19,12 @@ use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
 use crate::calls::reply::Reply;
 use crate::calls::response::Calls;
 use crate::events::{Deliver, SubscriberId};
-use crate::link::outbox::{Kind, Outbox};
+use crate::link::outbox::Outbox;
 use crate::link::refusal::{link_down, not_permitted};
 use bytes::BytesMut;
 use hashbrown::HashSet;
 use meshwork_wire::limits::{
-    CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
+    CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX, OUTBOX_LEN_MAX,
 };
 use meshwork_wire::{
     ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Invocation, NodeNews,
@@ -55,7 +55,6 @@ pub struct Node {
     room: Notify,
     /// Notified when no call is in flight any more, if a task waits for that.
     idle: Notify,
-    event_path: RwLock<EventPath>,
 }
 
 /// Where the events of this node go.
@@ -64,9 +63,11 @@ pub(crate) enum EventPath {
     /// There is no link at the moment.
     #[default]
     Down,
+    /// The link closes: its outbox takes no more events.
+    Closing,
     /// The outbox of the link to the master, and the topics that the master lets the node publish to; none: all topics.
     Link { outbox: Outbox, publish: Option<Vec<Pattern>> },
-    /// The router of this process, a master. Full outboxes behind the router drop events, so there is always room.
+    /// The router of this process, a master. Only the queue is bounded: full outboxes behind the router drop events.
     Router,
 }
 
@@ -74,6 +75,10 @@ pub(crate) enum EventPath {
 struct Locked {
     in_flight: InFlight,
     submissions: Vec<Submission>,
+    /// How many bytes the events take that have been submitted and are in no outbox yet: see [`Submission::event_len`].
+    events_len: usize,
+    /// Changed under the lock, so that no event is submitted to a link that takes none.
+    event_path: EventPath,
     /// An empty buffer for the next frames, which keeps the capacity of earlier ones.
     spare: BytesMut,
     /// The most bytes of frames that left at once since the last heartbeat.
@@ -133,6 +138,8 @@ impl Node {
             locked: Mutex::new(Locked {
                 in_flight: InFlight::new(),
                 submissions: Vec::new(),
+                events_len: 0,
+                event_path: EventPath::default(),
                 spare: BytesMut::new(),
                 spare_needed: 0,
                 heads: Heads::default(),
@@ -149,7 +156,6 @@ impl Node {
             status: watch::Sender::new(Status::Rebinding),
             room: Notify::new(),
             idle: Notify::new(),
-            event_path: RwLock::default(),
         })
     }
 
@@ -332,12 +338,19 @@ impl Node {
         function: CallbackId,
         invocation: Invocation,
     ) -> Result<(), CallError> {
-        if self.lock().submissions.len() >= EVENTS_PENDING_MAX {
-            let what = format!("{EVENTS_PENDING_MAX} callbacks and events wait to be sent already");
+        let invoking = Invoking { link, function, callback_id: None, deadline: None, invocation };
+        let submission = Submission::Invoke(Box::new(invoking));
+        let mut locked = self.lock();
+        if let Some(error) = &locked.closed {
+            return Err(error.clone());
+        }
+        if !locked.has_room(&submission) {
+            let what = "too many callbacks and events wait to be sent already";
             return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
         }
-        let invoking = Invoking { link, function, callback_id: None, deadline: None, invocation };
-        self.submit(Submission::Invoke(Box::new(invoking)))
+        locked.events_len += submission.event_len();
+        self.push(locked, submission);
+        Ok(())
     }
 
     /// Submits the release of a function that came over the link of this number.
@@ -462,9 +475,7 @@ impl Node {
     ///
     /// Not sent: when the link is down or closing, or the outbox stays full.
     pub async fn publish(&self, topic: ByteString, payload: Payload) -> Result<(), CallError> {
-        self.check_event(&topic, &payload)?;
-        self.wait_for_room().await?;
-        self.submit(Submission::Publish { topic, payload })
+        self.submit_event(Submission::Publish { topic, payload }).await
     }
 
     /// Sends an event to every other node.
@@ -473,9 +484,7 @@ impl Node {
     ///
     /// As [`Node::publish`].
     pub async fn broadcast(&self, topic: ByteString, payload: Payload) -> Result<(), CallError> {
-        self.check_event(&topic, &payload)?;
-        self.wait_for_room().await?;
-        self.submit(Submission::Broadcast { topic, payload })
+        self.submit_event(Submission::Broadcast { topic, payload }).await
     }
 
     /// The encoding for requests of an action: the best one that all its providers read, as far as this node knows.
@@ -628,6 +637,14 @@ impl Node {
         drop(locked);
         self.taken(into);
         departure
+    }
+
+    /// Notes that the actor has sent events of so many bytes on, which makes room for as many.
+    pub(crate) fn events_left(&self, len: usize) {
+        if len > 0 {
+            self.lock().events_len -= len;
+            self.room.notify_waiters();
+        }
     }
 
     /// Notifies the publishers that wait for room in the queue, from which these submissions were taken. No publisher waits for a queue
@@ -794,43 +811,21 @@ impl Node {
     }
 
     pub(crate) fn set_event_path(&self, event_path: EventPath) {
-        let mut path = self.event_path.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *path, event_path);
-        drop(path);
+        let mut locked = self.lock();
+        let before = std::mem::replace(&mut locked.event_path, event_path);
+        drop(locked);
+        self.room.notify_waiters();
         // Dropped without the lock: functions that were lent over the link may end with its outbox, and do anything then.
         drop(before);
     }
 
-    fn check_event(&self, topic: &str, payload: &Payload) -> Result<(), CallError> {
-        check_topic(topic)
-            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
-        let frame_len_max = match &*self.event_path.read().unwrap_or_else(PoisonError::into_inner) {
-            EventPath::Link { publish: Some(allowed), .. }
-                if !allowed.iter().any(|pattern| pattern.matches(topic)) =>
-            {
-                return Err(not_permitted("publish to", topic));
-            }
-            EventPath::Link { outbox, .. } => outbox.frame_len_max(),
-            EventPath::Down | EventPath::Router => FRAME_LEN_MAX,
-        };
-        if !payload.callbacks.is_empty() {
-            let what = "an event goes to its subscribers, who cannot be known, so it carries no callbacks";
-            return Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what));
+    /// Submits an event. Waits for room, for at most [`CALL_WITHIN`]. Nearly always there is room, and no timer is made.
+    async fn submit_event(&self, event: Submission) -> Result<(), CallError> {
+        let mut submitting = std::pin::pin!(self.submit_when_there_is_room(event));
+        if let Poll::Ready(submitted) = futures::poll!(submitting.as_mut()) {
+            return submitted;
         }
-        if payload.len() + EVENT_HEAD_LEN_MAX <= frame_len_max {
-            return Ok(());
-        }
-        let what = format!("the event takes {} bytes, and a frame may have {frame_len_max}", payload.len());
-        Err(CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what))
-    }
-
-    /// Waits until an event would find room, for at most [`CALL_WITHIN`]. Nearly always there is room, and no timer is made.
-    async fn wait_for_room(&self) -> Result<(), CallError> {
-        let mut waiting = std::pin::pin!(self.room());
-        if let Poll::Ready(room) = futures::poll!(waiting.as_mut()) {
-            return room;
-        }
-        tokio::time::timeout(CALL_WITHIN, waiting).await.unwrap_or_else(|_| {
+        tokio::time::timeout(CALL_WITHIN, submitting).await.unwrap_or_else(|_| {
             Err(CallError::new(
                 Code::OVERLOADED,
                 Fate::NotSent,
@@ -839,34 +834,44 @@ impl Node {
         })
     }
 
-    async fn room(&self) -> Result<(), CallError> {
+    async fn submit_when_there_is_room(&self, event: Submission) -> Result<(), CallError> {
+        let mut event = Some(event);
         loop {
             let notified = self.room.notified();
-            let has_room = {
-                let locked = self.lock();
-                if let Some(error) = &locked.closed {
-                    return Err(error.clone());
-                }
-                locked.submissions.len() < EVENTS_PENDING_MAX
-            };
-            if !has_room {
-                notified.await;
-                continue;
+            match self.try_submit_event(&mut event)? {
+                None => return Ok(()),
+                Some(NoRoom::Queue) => notified.await,
+                Some(NoRoom::Outbox(outbox)) => outbox.room().await,
             }
-            let full = match &*self.event_path.read().unwrap_or_else(PoisonError::into_inner) {
-                EventPath::Down => {
-                    return Err(link_down());
-                }
-                EventPath::Router => return Ok(()),
-                EventPath::Link { outbox, .. } if outbox.has_room(Kind::Event) => return Ok(()),
-                // A closing outbox never has room again; the next link has an outbox of its own.
-                EventPath::Link { outbox, .. } if !outbox.is_open() => {
-                    return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"));
-                }
-                EventPath::Link { outbox, .. } => outbox.clone(),
-            };
-            full.room().await;
         }
+    }
+
+    /// Submits an event, and takes it out of `event`; gives the queue that has no room for it.
+    fn try_submit_event(&self, event: &mut Option<Submission>) -> Result<Option<NoRoom>, CallError> {
+        let Some(submission) = event else {
+            return Ok(None);
+        };
+        let mut locked = self.lock();
+        if let Some(error) = &locked.closed {
+            return Err(error.clone());
+        }
+        if let (Submission::Publish { topic, payload } | Submission::Broadcast { topic, payload }, verb) =
+            (&*submission, submission.verb())
+        {
+            locked.event_path.check(verb, topic, payload)?;
+        }
+        if !locked.has_room(submission) {
+            return Ok(Some(match &locked.event_path {
+                // The queue holds nothing that would leave and make room.
+                EventPath::Link { outbox, .. } if locked.events_len == 0 => NoRoom::Outbox(outbox.clone()),
+                _ => NoRoom::Queue,
+            }));
+        }
+        locked.events_len += submission.event_len();
+        if let Some(submission) = event.take() {
+            self.push(locked, submission);
+        }
+        Ok(None)
     }
 
     fn mailboxes(&self) -> Result<&Mailboxes, CallError> {
@@ -889,6 +894,62 @@ impl Node {
     fn lock(&self) -> MutexGuard<'_, Locked> {
         // Nothing in here leaves the lock half-changed when it panics.
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The queue that has no room for an event.
+enum NoRoom {
+    /// The queue to the actor.
+    Queue,
+    /// The outbox of the link.
+    Outbox(Outbox),
+}
+
+impl EventPath {
+    /// Checks whether an event may leave on this path, apart from the room that it needs.
+    fn check(&self, verb: &str, topic: &str, payload: &Payload) -> Result<(), CallError> {
+        check_topic(topic)
+            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        if !payload.callbacks.is_empty() {
+            let what = "an event goes to its subscribers, who cannot be known, so it carries no callbacks";
+            return Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what));
+        }
+        let frame_len_max = match self {
+            EventPath::Down => return Err(link_down()),
+            EventPath::Closing => {
+                return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"));
+            }
+            // A closing outbox never has room again; the next link has an outbox of its own.
+            EventPath::Link { outbox, .. } if !outbox.is_open() => {
+                return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the link is closing"));
+            }
+            EventPath::Link { publish: Some(allowed), .. }
+                if !allowed.iter().any(|pattern| pattern.matches(topic)) =>
+            {
+                return Err(not_permitted(verb, topic));
+            }
+            EventPath::Link { outbox, .. } => outbox.frame_len_max(),
+            EventPath::Router => FRAME_LEN_MAX,
+        };
+        if payload.len() + EVENT_HEAD_LEN_MAX <= frame_len_max {
+            return Ok(());
+        }
+        let what = format!("the event takes {} bytes, and a frame may have {frame_len_max}", payload.len());
+        Err(CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what))
+    }
+}
+
+impl Locked {
+    /// Whether an event, or a call of a function that nobody waits for, finds room: in the queue, and in the outbox of the link behind it.
+    fn has_room(&self, submission: &Submission) -> bool {
+        let standing = match &self.event_path {
+            EventPath::Link { outbox, .. } if outbox.is_open() => outbox.standing(),
+            EventPath::Link { .. } | EventPath::Down | EventPath::Closing | EventPath::Router => 0,
+        };
+        let before = standing.saturating_add(self.events_len);
+        // An event that is longer than the bound leaves alone.
+        let fits = before == 0 || before.saturating_add(submission.event_len()) <= OUTBOX_LEN_MAX;
+        fits && self.submissions.len() < EVENTS_PENDING_MAX
     }
 }
 

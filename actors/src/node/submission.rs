@@ -10,6 +10,9 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 use tokio_util::codec::Decoder;
 
+/// About how many bytes an event takes besides its topic and its value.
+const EVENT_LEN_MIN: usize = 64;
+
 /// An entry of the queue from the handles of a node to its actor.
 pub(crate) enum Submission {
     /// Calls whose frames their callers have written.
@@ -167,6 +170,25 @@ impl Submission {
     /// Whether the submission is a call of an action.
     pub(crate) fn is_call(&self) -> bool {
         matches!(self, Submission::Frames(_) | Submission::Ask(_))
+    }
+
+    /// How many bytes an event takes, or a call of a function that nobody waits for; 0 for other submissions, which are bounded by the calls in
+    /// flight.
+    pub(crate) fn event_len(&self) -> usize {
+        match self {
+            Submission::Publish { topic, payload } | Submission::Broadcast { topic, payload } => {
+                EVENT_LEN_MIN + topic.len() + payload.len()
+            }
+            Submission::Invoke(invoking) if invoking.callback_id.is_none() => {
+                EVENT_LEN_MIN + invoking.invocation.arguments.len()
+            }
+            _ => 0,
+        }
+    }
+
+    /// The verb of the permission that an event needs.
+    pub(crate) fn verb(&self) -> &'static str {
+        if let Submission::Broadcast { .. } = self { "broadcast" } else { "publish to" }
     }
 
     /// Whether the submission asks for a reply.

@@ -65,6 +65,7 @@ enum Head<'a> {
     ExtendedBind(Cow<'a, ExtendedBind>),
     #[serde(deserialize_with = "read_bounded")]
     ExtendedBound(Cow<'a, ExtendedBound>),
+    Drained,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -290,6 +291,7 @@ impl<'a> Head<'a> {
             Frame::Drain => Head::Drain,
             Frame::ExtendedBind(bind) => Head::ExtendedBind(Cow::Borrowed(bind)),
             Frame::ExtendedBound(bound) => Head::ExtendedBound(Cow::Borrowed(bound)),
+            Frame::Drained => Head::Drained,
         }
     }
 
@@ -350,6 +352,7 @@ impl<'a> Head<'a> {
             Head::Drain => Frame::Drain,
             Head::ExtendedBind(bind) => Frame::ExtendedBind(bind.into_owned()),
             Head::ExtendedBound(bound) => Frame::ExtendedBound(bound.into_owned()),
+            Head::Drained => Frame::Drained,
             Head::Request(_)
             | Head::Response(_)
             | Head::Invoke(_)

@@ -55,13 +55,14 @@ pub enum Frame {
     Ping,
     /// The answer to a ping.
     Pong,
-    /// The sender finishes the requests in flight and takes no more. The answer of a master to the drain of its branch: it sends the branch
-    /// no more requests and events.
+    /// The sender finishes the requests in flight and takes no more.
     Drain,
     /// Branch to master: a [`Bind`](Frame::Bind) with what later versions added. A master of before refuses it.
     ExtendedBind(ExtendedBind),
     /// Master to branch: the answer to an extended bind.
     ExtendedBound(ExtendedBound),
+    /// The answer to a drain: the sender sends no more requests and events.
+    Drained,
 }
 
 /// The first frame of a branch.
@@ -100,10 +101,10 @@ pub struct ExtendedBind {
 pub struct Features(pub u64);
 
 impl Features {
-    /// A master answers the [`Drain`](Frame::Drain) of a branch with a `Drain`, once it sends the branch no more requests and events.
-    pub const DRAIN_ANSWERED: Features = Features(1);
+    /// A [`Drain`](Frame::Drain) is answered with [`Drained`](Frame::Drained).
+    pub const DRAINED: Features = Features(1);
     /// All features that this version knows.
-    pub const ALL: Features = Self::DRAIN_ANSWERED;
+    pub const ALL: Features = Self::DRAINED;
 
     /// Whether all features of `other` are in this set.
     #[must_use]

@@ -360,5 +360,6 @@ pub(crate) fn every_golden() -> Vec<Golden> {
             }),
             "15000000 17 07016dfb88130102010101086f72646572732f2a",
         ),
+        golden("drained", Frame::Drained, "01000000 18"),
     ]
 }

@@ -136,10 +136,10 @@ impl<S: Provider> Providers<S> {
         self.own.is_none() && self.branches.is_empty()
     }
 
-    /// Chooses a provider: of this node, if `node` is not empty. Costs a step for each provider.
-    pub(crate) fn pick(&self, balance: Balance, node: &str) -> Result<&S, NoProvider> {
+    /// Chooses a provider: of this node, if `node` is not empty, and none of those that were `tried`. Costs a step for each provider.
+    pub(crate) fn pick(&self, balance: Balance, node: &str, tried: &[SessionId]) -> Result<&S, NoProvider> {
         let branches = &self.branches;
-        if let ([only], true) = (&branches[..], node.is_empty()) {
+        if let ([only], true, []) = (&branches[..], node.is_empty(), tried) {
             return fit(only);
         }
         let count = branches.len();
@@ -151,7 +151,7 @@ impl<S: Provider> Providers<S> {
         let mut reason = NoProvider::None;
         let mut best: Option<&S> = None;
         for session in branches[start..].iter().chain(&branches[..start]) {
-            if !node.is_empty() && session.name() != node {
+            if (!node.is_empty() && session.name() != node) || tried.contains(&session.id()) {
                 continue;
             }
             match fit(session) {
@@ -266,7 +266,7 @@ pub(super) mod tests {
         let route = route(vec![Fake::new(1, "a"), second, Fake::new(3, "c")]);
         let mut counts = HashMap::new();
         for _ in 0..300 {
-            *counts.entry(route.now().pick(Balance::RoundRobin, "").unwrap().id).or_insert(0) += 1;
+            *counts.entry(route.now().pick(Balance::RoundRobin, "", &[]).unwrap().id).or_insert(0) += 1;
         }
         assert_eq!(counts.get(&2), None);
         assert!(counts[&1] >= 100 && counts[&3] >= 100);
@@ -278,7 +278,7 @@ pub(super) mod tests {
         busy.in_flight = 5;
         let route = route(vec![busy, Fake::new(2, "b")]);
         for _ in 0..20 {
-            assert_eq!(route.now().pick(Balance::LeastInFlight, "").unwrap().id, 2);
+            assert_eq!(route.now().pick(Balance::LeastInFlight, "", &[]).unwrap().id, 2);
         }
     }
 
@@ -286,7 +286,7 @@ pub(super) mod tests {
     fn random_reaches_every_provider() {
         let route = route(vec![Fake::new(1, "a"), Fake::new(2, "b")]);
         let seen: std::collections::HashSet<_> =
-            (0..200).map(|_| route.now().pick(Balance::Random, "").unwrap().id).collect();
+            (0..200).map(|_| route.now().pick(Balance::Random, "", &[]).unwrap().id).collect();
         assert_eq!(seen.len(), 2);
     }
 
@@ -294,9 +294,9 @@ pub(super) mod tests {
     fn a_named_node_is_the_only_choice() {
         let route = route(vec![Fake::new(1, "a"), Fake::new(2, "b")]);
         for _ in 0..5 {
-            assert_eq!(route.now().pick(Balance::RoundRobin, "b").unwrap().id, 2);
+            assert_eq!(route.now().pick(Balance::RoundRobin, "b", &[]).unwrap().id, 2);
         }
-        assert_eq!(route.now().pick(Balance::RoundRobin, "c"), Err(NoProvider::None));
+        assert_eq!(route.now().pick(Balance::RoundRobin, "c", &[]), Err(NoProvider::None));
     }
 
     #[test]
@@ -305,14 +305,17 @@ pub(super) mod tests {
         draining.taking = false;
         let mut full = Fake::new(2, "b");
         full.room = false;
-        assert_eq!(route(vec![]).now().pick(Balance::Random, ""), Err(NoProvider::None));
-        assert_eq!(route(vec![draining.clone()]).now().pick(Balance::Random, ""), Err(NoProvider::Draining));
+        assert_eq!(route(vec![]).now().pick(Balance::Random, "", &[]), Err(NoProvider::None));
         assert_eq!(
-            route(vec![full.clone()]).now().pick(Balance::RoundRobin, "b"),
+            route(vec![draining.clone()]).now().pick(Balance::Random, "", &[]),
+            Err(NoProvider::Draining)
+        );
+        assert_eq!(
+            route(vec![full.clone()]).now().pick(Balance::RoundRobin, "b", &[]),
             Err(NoProvider::Overloaded)
         );
         assert_eq!(
-            route(vec![draining, full]).now().pick(Balance::LeastInFlight, ""),
+            route(vec![draining, full]).now().pick(Balance::LeastInFlight, "", &[]),
             Err(NoProvider::Overloaded)
         );
     }

@@ -347,10 +347,10 @@ mod tests {
         assert_eq!(removed.name, "a");
         assert!(table.route("sub").is_none());
         for _ in 0..4 {
-            assert_eq!(kept.now().pick(Balance::RoundRobin, "").unwrap().id(), SessionId(2));
+            assert_eq!(kept.now().pick(Balance::RoundRobin, "", &[]).unwrap().id(), SessionId(2));
         }
         table.leave(SessionId(2)).unwrap();
-        assert!(matches!(kept.now().pick(Balance::RoundRobin, ""), Err(NoProvider::None)));
+        assert!(matches!(kept.now().pick(Balance::RoundRobin, "", &[]), Err(NoProvider::None)));
         assert!(table.leave(SessionId(2)).is_none());
         assert_eq!(table.action_count(), 0);
     }
@@ -397,7 +397,7 @@ mod tests {
         table.offer_own(&"m".into(), &offer("own/**"));
         let who = |table: &Table<Fake>, action: &str| {
             let route = table.wide_route(action)?;
-            route.now().pick(Balance::RoundRobin, "").ok().map(|provider| provider.id().0)
+            route.now().pick(Balance::RoundRobin, "", &[]).ok().map(|provider| provider.id().0)
         };
         assert_eq!(who(&table, "a/x"), Some(1));
         assert_eq!(who(&table, "a/b/c/d"), Some(2), "the nearest");

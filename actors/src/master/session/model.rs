@@ -6,7 +6,7 @@
 //!
 //! Property tests and a fuzz target feed it.
 
-use super::relay::{Decision, InUse, Invoking, OwnRequest, Relay};
+use super::relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
 use super::state::Phase;
 use crate::answers::action::Action;
 use crate::answers::responder::{Answer, CallContext, Replier, Responder};
@@ -60,6 +60,7 @@ pub(crate) enum Op {
     Invoke,
     Cancel,
     Reply,
+    Decline,
     AnswerOwn,
     Deliver,
     LookUp,
@@ -75,7 +76,7 @@ pub(crate) enum Op {
 }
 
 /// Usual steps come up more often than steps that end a session.
-pub(crate) const OPS: [Op; 32] = [
+pub(crate) const OPS: [Op; 34] = [
     Op::Request,
     Op::Request,
     Op::Request,
@@ -89,6 +90,8 @@ pub(crate) const OPS: [Op; 32] = [
     Op::Reply,
     Op::Reply,
     Op::Reply,
+    Op::Decline,
+    Op::Decline,
     Op::AnswerOwn,
     Op::Deliver,
     Op::Deliver,
@@ -158,6 +161,8 @@ struct Call {
     written: bool,
     /// Whether the branch that it was written to has answered it, was told that it is cancelled, or was lost.
     over: bool,
+    /// Whether it was sent to another provider: then it may come behind later ones.
+    moved: bool,
     told: usize,
 }
 
@@ -300,7 +305,7 @@ impl World {
     fn step(&mut self, op: u8, one: usize, other: usize) {
         let index = one % SESSIONS;
         let op = OPS[usize::from(op) % OPS.len()];
-        let is_frame = matches!(op, Op::Request | Op::Invoke | Op::Cancel | Op::Reply);
+        let is_frame = matches!(op, Op::Request | Op::Invoke | Op::Cancel | Op::Reply | Op::Decline);
         // Several frames of one branch may be one block, and the link may be lost in the middle of it.
         if !is_frame && op != Op::Lose {
             self.end_message(index);
@@ -314,6 +319,7 @@ impl World {
             Op::Invoke => self.invoke(index, one / SESSIONS, other),
             Op::Cancel => self.cancel(index, other),
             Op::Reply => self.reply(index, other),
+            Op::Decline => self.decline(index, other),
             Op::AnswerOwn => self.answer_own(index, other),
             Op::Deliver => self.deliver(one),
             Op::LookUp => self.look_up(index),
@@ -357,6 +363,7 @@ impl World {
             forwarded: false,
             written: false,
             over: false,
+            moved: false,
             told: 0,
         });
         self.calls.len() - 1
@@ -474,6 +481,19 @@ impl World {
             !self.sessions[index].relay.response(id, Ok(payload_of(usize::MAX))),
             "{id} is answered once"
         );
+    }
+
+    /// Lets the branch answer that it does not run a request, which another branch may run.
+    fn decline(&mut self, index: usize, other: usize) {
+        let session = &mut self.sessions[index];
+        let Some(id) = pick(&session.serves, other) else {
+            return;
+        };
+        if let Some(call) = session.serves.remove(&id) {
+            self.calls[call].written = false;
+            let declined = CallError::new(Code::OVERLOADED, Fate::NotSent, "it has no permit");
+            assert!(session.relay.response(id, Err(declined)), "{id} was waited for");
+        }
     }
 
     /// Lets the master answer a request itself.
@@ -673,10 +693,21 @@ impl World {
             }
             (Some(index), Mail::Replies(replies)) => {
                 for Replied { id_at_caller, id_at_provider, outcome } in replies {
-                    if self.sessions[index].relay.replied(from, id_at_caller, id_at_provider) {
-                        self.tell(index, id_at_caller, outcome);
+                    let relay = &mut self.sessions[index].relay;
+                    match relay.replied(from, id_at_caller, id_at_provider, &outcome) {
+                        Heard::Late => {}
+                        Heard::Outcome => self.tell(index, id_at_caller, outcome),
+                        Heard::Elsewhere(waiting) => {
+                            let call = call_of(&waiting.request.payload);
+                            assert!(!self.calls[call].written, "{call} was run");
+                            self.calls[call].moved = true;
+                            let error = outcome.expect_err("it was not run");
+                            let decision = self.sessions[index].relay.send_elsewhere(*waiting, error);
+                            self.carry_out(index, decision, call);
+                        }
                     }
                 }
+                self.end_message(index);
             }
             (Some(index), Mail::Cancel(cancelled)) => {
                 for id in cancelled {
@@ -818,6 +849,9 @@ impl Branch<'_> {
             Target::Action(action) => action.to_string(),
             Target::Function(function, _) => function.to_string(),
         };
+        if call.moved {
+            return Ok(());
+        }
         let before = self.last_written.insert((caller.id, self.id, target), number);
         assert!(before.is_none_or(|before| before < number), "{number} comes after {before:?}");
         Ok(())
@@ -983,6 +1017,31 @@ mod tests {
                     deliver(),
                     deliver(),
                 ],
+            ),
+            (
+                "a_request_meets_a_draining_branch_and_goes_to_another",
+                vec![
+                    request(1, ALL),
+                    look_up(),
+                    request(1, ALL),
+                    plain(Op::BranchDrains, 2),
+                    deliver(),
+                    deliver(),
+                    deliver(),
+                    deliver(),
+                    plain(Op::Reply, 1),
+                ],
+            ),
+            (
+                "a_request_that_each_branch_declines_comes_back",
+                (0..2)
+                    .flat_map(|_| [request(1, ALL), look_up(), deliver()])
+                    .chain(
+                        (0..4).flat_map(|_| {
+                            [plain(Op::Decline, 1), plain(Op::Decline, 2), deliver(), deliver()]
+                        }),
+                    )
+                    .collect(),
             ),
             (
                 "a_drain_is_over_while_requests_wait",

@@ -10,7 +10,7 @@ use crate::answers::Action;
 use crate::calls::slots::Slots;
 use crate::link::refusal::gone;
 use crate::master::bundles::push_to;
-use crate::master::dispatch::{Dispatch, Routed, WaitsAt};
+use crate::master::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt, may_go_elsewhere};
 use crate::master::forwarded::{Caller, Forwarded, Outgoing, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, no_provider};
 use meshwork_wire::{
@@ -24,12 +24,16 @@ use std::time::{Duration, Instant};
 /// The relay of one session. `P` is the session of a provider, `M` the mailbox of a caller.
 pub(crate) struct Relay<P, M> {
     phase: Phase,
+    /// Whether the branch has said that it drains.
+    branch_drains: bool,
     /// The name of the branch, for errors.
     name: ByteString,
     in_flight_max: usize,
     dispatch: Dispatch<P>,
     /// Requests of this branch that another node answers, by the ids that the branch gave them.
     requested: Slots<Requested<P>>,
+    /// How many bytes of the requests in `requested` are kept.
+    kept_len: KeptLen,
     /// Requests of other nodes that this branch answers, by the ids that were drawn here.
     serving: Slots<Serving<M>>,
     /// Requests of other nodes that came between the registration and the end of the bind. Ids are drawn in the order in which a caller
@@ -49,7 +53,25 @@ enum Requested<P> {
     /// The registry is asked for its route.
     Waits(Box<WaitsAt>),
     /// The request was forwarded, under the id that was drawn at the session of the provider.
-    Forwarded { to: Rc<P>, id_at_provider: CallbackId },
+    Forwarded(ForwardedTo<P>),
+    /// The request was forwarded, and is kept in case that its provider does not run it.
+    Kept(Box<(ForwardedTo<P>, Kept)>),
+}
+
+/// The receiver of a request that was forwarded.
+struct ForwardedTo<P> {
+    to: Rc<P>,
+    id_at_provider: CallbackId,
+}
+
+/// What a session does with the outcome of a request that was forwarded.
+pub(crate) enum Heard {
+    /// Nothing: the branch does not wait for it any more.
+    Late,
+    /// The branch is told the outcome.
+    Outcome,
+    /// The request is sent to another provider: see [`Relay::send_elsewhere`].
+    Elsewhere(Box<Waiting>),
 }
 
 /// A request that was written to this branch.
@@ -103,10 +125,12 @@ impl<P: Provider, M> Relay<P, M> {
     pub(crate) fn new(master: ByteString, balance: Balance, in_flight_max: usize) -> Self {
         Self {
             phase: Phase::Unbound,
+            branch_drains: false,
             name: ByteString::new(),
             in_flight_max,
             dispatch: Dispatch::new(master, balance),
             requested: Slots::new(),
+            kept_len: KeptLen::default(),
             serving: Slots::new(),
             early: BTreeMap::new(),
             outgoing: Outgoing::default(),
@@ -184,13 +208,36 @@ impl<P: Provider, M> Relay<P, M> {
         if let Err(error) = self.check_room(in_use) {
             return Decision::Refuse(Some(callback_id), error);
         }
-        let Some(routed) = self.dispatch.route(&request.action, &request.node) else {
-            let at = self.dispatch.wait(request, deadline);
-            self.requested.insert(callback_id, Requested::Waits(Box::new(at)));
-            return Decision::Relay;
+        let Some(routed) = self.dispatch.route(&request.action, &request.node, &[]) else {
+            return self.wait(Waiting { request, deadline, tried: Vec::new() });
         };
-        let Self { requested, outgoing, may_follow, .. } = self;
-        forward(routed, request, deadline, requested, outgoing, *may_follow)
+        let Self { requested, outgoing, may_follow, kept_len, .. } = self;
+        let sent = Sent { requested, outgoing, kept_len, may_follow: *may_follow };
+        sent.forward(routed, request, deadline, Vec::new())
+    }
+
+    /// Lets a request wait for the registry.
+    fn wait(&mut self, waiting: Waiting) -> Decision {
+        let callback_id = waiting.request.callback_id;
+        let at = self.dispatch.wait(waiting);
+        self.requested.insert(callback_id, Requested::Waits(Box::new(at)));
+        Decision::Relay
+    }
+
+    /// Sends a request that its provider did not run, with this error, to another provider; if there is none, the branch is told the error.
+    pub(crate) fn send_elsewhere(&mut self, waiting: Waiting, error: CallError) -> Decision {
+        let Some(routed) =
+            self.dispatch.route(&waiting.request.action, &waiting.request.node, &waiting.tried)
+        else {
+            return self.wait(waiting);
+        };
+        if let Routed::Nowhere(_) = routed {
+            return Decision::Refuse(Some(waiting.request.callback_id), error);
+        }
+        let Self { requested, outgoing, kept_len, .. } = self;
+        let sent = Sent { requested, outgoing, kept_len, may_follow: 0 };
+        let Waiting { request, deadline, tried } = waiting;
+        sent.forward(routed, request, deadline, tried)
     }
 
     /// Whether the master may answer a further request of a run, or a call of its function. The permission was checked with the first request of
@@ -234,7 +281,8 @@ impl<P: Provider, M> Relay<P, M> {
         let share = || Rc::new(to.clone());
         let to = push_to(&mut self.outgoing.forwards, is, share, forwarded, self.may_follow);
         if let Some(callback_id) = callback_id {
-            self.requested.insert(callback_id, Requested::Forwarded { to: Rc::clone(to), id_at_provider });
+            let forwarded_to = ForwardedTo { to: Rc::clone(to), id_at_provider };
+            self.requested.insert(callback_id, Requested::Forwarded(forwarded_to));
         }
         Decision::Relay
     }
@@ -256,19 +304,23 @@ impl<P: Provider, M> Relay<P, M> {
         for waiting in std::mem::take(&mut found.requests).into_iter().flatten() {
             let callback_id = waiting.request.callback_id;
             self.requested.remove(callback_id);
-            let routed = self.dispatch.route_found(&found, &waiting.request.node);
+            let Waiting { request, deadline, tried } = *waiting;
+            let routed = self.dispatch.route_found(&found, &request.node, &tried);
             let own = if let Routed::Own(own) = &routed { Some(*own) } else { None };
-            let Self { requested, outgoing, .. } = self;
-            let decision = forward(routed, waiting.request, waiting.deadline, requested, outgoing, 0);
-            carry_out(decision, own);
+            let Self { requested, outgoing, kept_len, .. } = self;
+            let sent = Sent { requested, outgoing, kept_len, may_follow: 0 };
+            carry_out(sent.forward(routed, request, deadline, tried), own);
         }
     }
 
     /// Cancels a request of the branch. `false` if it is not relayed: then the master may be answering it.
     pub(crate) fn cancel(&mut self, callback_id: CallbackId) -> bool {
         match self.requested.remove(callback_id) {
-            Some(Requested::Forwarded { to, id_at_provider }) => {
-                cancel_at(&mut self.outgoing, to, id_at_provider);
+            Some(Requested::Forwarded(forwarded_to)) => cancel_at(&mut self.outgoing, forwarded_to),
+            Some(Requested::Kept(kept)) => {
+                let (forwarded_to, kept) = *kept;
+                self.kept_len.forget(&kept);
+                cancel_at(&mut self.outgoing, forwarded_to);
             }
             Some(Requested::Waits(at)) => self.dispatch.cancel(&at),
             None => return false,
@@ -276,14 +328,36 @@ impl<P: Provider, M> Relay<P, M> {
         true
     }
 
-    /// Notes the outcome of a request that was forwarded; `false` if the branch does not wait for it any more.
+    /// Takes the outcome of a request that was forwarded.
     #[inline]
-    pub(crate) fn replied(&mut self, from: SessionId, id_at_caller: CallbackId, id: CallbackId) -> bool {
+    pub(crate) fn replied(
+        &mut self,
+        from: SessionId,
+        id_at_caller: CallbackId,
+        id: CallbackId,
+        outcome: &Outcome,
+    ) -> Heard {
+        let is_from =
+            |forwarded_to: &ForwardedTo<P>| forwarded_to.id_at_provider == id && forwarded_to.to.id() == from;
         let is = |requested: &Requested<P>| match requested {
-            Requested::Forwarded { to, id_at_provider } => *id_at_provider == id && to.id() == from,
+            Requested::Forwarded(forwarded_to) => is_from(forwarded_to),
+            Requested::Kept(kept) => is_from(&kept.0),
             Requested::Waits(_) => false,
         };
-        self.requested.remove_if(id_at_caller, is).is_some()
+        match self.requested.remove_if(id_at_caller, is) {
+            Some(Requested::Forwarded(_)) => Heard::Outcome,
+            Some(Requested::Kept(kept)) => self.replied_to_kept(from, kept.1, outcome),
+            Some(Requested::Waits(_)) | None => Heard::Late,
+        }
+    }
+
+    fn replied_to_kept(&mut self, from: SessionId, kept: Kept, outcome: &Outcome) -> Heard {
+        let relays = matches!(self.phase, Phase::Bound | Phase::BranchDrains);
+        if relays && may_go_elsewhere(outcome) {
+            return Heard::Elsewhere(Box::new(self.kept_len.release(kept, from)));
+        }
+        self.kept_len.forget(&kept);
+        Heard::Outcome
     }
 
     #[inline]
@@ -413,11 +487,12 @@ impl<P: Provider, M> Relay<P, M> {
 
     // The end.
 
-    /// Notes that the branch takes no more requests. The requests that were written to it stay in flight.
-    pub(crate) fn branch_drains(&mut self) {
+    /// Notes that the branch takes no more requests. The requests that were written to it stay in flight. `true` the first time.
+    pub(crate) fn branch_drains(&mut self) -> bool {
         if self.phase == Phase::Bound {
             self.phase = Phase::BranchDrains;
         }
+        !std::mem::replace(&mut self.branch_drains, true)
     }
 
     /// Notes that the master takes no more requests. `true` if the branch is to be told.
@@ -437,8 +512,14 @@ impl<P: Provider, M> Relay<P, M> {
                     self.dispatch.cancel(&at);
                     Fate::NotSent
                 }
-                Requested::Forwarded { to, id_at_provider } => {
-                    cancel_at(&mut self.outgoing, to, id_at_provider);
+                Requested::Forwarded(forwarded_to) => {
+                    cancel_at(&mut self.outgoing, forwarded_to);
+                    Fate::Unknown
+                }
+                Requested::Kept(kept) => {
+                    let (forwarded_to, kept) = *kept;
+                    self.kept_len.forget(&kept);
+                    cancel_at(&mut self.outgoing, forwarded_to);
                     Fate::Unknown
                 }
             };
@@ -459,8 +540,14 @@ impl<P: Provider, M> Relay<P, M> {
             requests.iter().filter(|request| request.is_notification()).for_each(|_| to.end_notification());
         }
         for (_, requested) in self.requested.take_all() {
-            if let Requested::Forwarded { to, id_at_provider } = requested {
-                cancel_at(&mut self.outgoing, to, id_at_provider);
+            match requested {
+                Requested::Forwarded(forwarded_to) => cancel_at(&mut self.outgoing, forwarded_to),
+                Requested::Kept(kept) => {
+                    let (forwarded_to, kept) = *kept;
+                    self.kept_len.forget(&kept);
+                    cancel_at(&mut self.outgoing, forwarded_to);
+                }
+                Requested::Waits(_) => {}
             }
         }
         for (_, (caller, forwarded)) in std::mem::take(&mut self.early) {
@@ -479,7 +566,7 @@ impl<P: Provider, M> Relay<P, M> {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn is_empty(&self) -> bool {
         let waits = self.dispatch.waiting() + self.dispatch.cancelled();
-        self.in_flight() + waits + self.outgoing.forwards.len() == 0
+        self.in_flight() + waits + self.outgoing.forwards.len() == 0 && self.kept_len.is_empty()
     }
 
     /// How many requests wait for the registry, the cancelled ones included.
@@ -497,31 +584,50 @@ impl<P: Provider, M> Relay<P, M> {
 
 const USED_TWICE: Decision = Decision::Close("a callback id was used twice");
 
-/// Decides about a request of the branch that was routed, and forwards it if another branch answers.
-#[inline(always)]
-fn forward<P: Provider, M>(
-    routed: Routed<'_, P>,
-    request: Request,
-    deadline: Option<Instant>,
-    requested: &mut Slots<Requested<P>>,
-    outgoing: &mut Outgoing<P, M>,
+/// The parts of a relay that change when it forwards a request of its branch.
+struct Sent<'a, P, M> {
+    requested: &'a mut Slots<Requested<P>>,
+    outgoing: &'a mut Outgoing<P, M>,
+    kept_len: &'a mut KeptLen,
     may_follow: usize,
-) -> Decision {
-    let Request { callback_id, action, node, payload, .. } = request;
-    match routed {
-        Routed::Own(_) => Decision::Answer(OwnRequest { callback_id, action, deadline, payload }),
-        Routed::Provider(provider) => {
-            let id_at_provider = provider.next_id();
-            let target = Target::Action(action);
-            let forwarded =
-                Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, payload };
-            let is = |to: &P| to.id() == provider.id();
-            let share = || Rc::new(provider.clone());
-            let to = push_to(&mut outgoing.forwards, is, share, forwarded, may_follow);
-            requested.insert(callback_id, Requested::Forwarded { to: Rc::clone(to), id_at_provider });
-            Decision::Relay
-        }
-        Routed::Nowhere(reason) => Decision::Refuse(Some(callback_id), no_provider(reason, &action, &node)),
+}
+
+impl<P: Provider, M> Sent<'_, P, M> {
+    /// Decides about a request of the branch that was routed, and forwards it if another branch answers.
+    #[inline(always)]
+    fn forward(
+        self,
+        routed: Routed<'_, P>,
+        request: Request,
+        deadline: Option<Instant>,
+        tried: Vec<SessionId>,
+    ) -> Decision {
+        let (provider, kept) = match routed {
+            Routed::Provider(provider, false) => (provider, None),
+            Routed::Provider(provider, true) => (provider, self.kept_len.keep(&request, deadline, tried)),
+            Routed::Own(_) => {
+                let Request { callback_id, action, payload, .. } = request;
+                return Decision::Answer(OwnRequest { callback_id, action, deadline, payload });
+            }
+            Routed::Nowhere(reason) => {
+                let error = no_provider(reason, &request.action, &request.node);
+                return Decision::Refuse(Some(request.callback_id), error);
+            }
+        };
+        let Request { callback_id, action, payload, .. } = request;
+        let id_at_provider = provider.next_id();
+        let target = Target::Action(action);
+        let forwarded = Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, payload };
+        let is = |to: &P| to.id() == provider.id();
+        let share = || Rc::new(provider.clone());
+        let to = push_to(&mut self.outgoing.forwards, is, share, forwarded, self.may_follow);
+        let forwarded_to = ForwardedTo { to: Rc::clone(to), id_at_provider };
+        let requested = match kept {
+            None => Requested::Forwarded(forwarded_to),
+            Some(kept) => Requested::Kept(Box::new((forwarded_to, kept))),
+        };
+        self.requested.insert(callback_id, requested);
+        Decision::Relay
     }
 }
 
@@ -548,7 +654,8 @@ fn refuse_early<P, M>(
     }
 }
 
-fn cancel_at<P: Provider, M>(outgoing: &mut Outgoing<P, M>, to: Rc<P>, id_at_provider: CallbackId) {
+fn cancel_at<P: Provider, M>(outgoing: &mut Outgoing<P, M>, forwarded_to: ForwardedTo<P>) {
+    let ForwardedTo { to, id_at_provider } = forwarded_to;
     let is = |other: &P| other.id() == to.id();
     push_to(&mut outgoing.cancels, is, || Rc::clone(&to), id_at_provider, 0);
 }
