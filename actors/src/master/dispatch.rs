@@ -18,6 +18,13 @@ pub(crate) struct Dispatch<P> {
     routes: HashMap<ByteString, Arc<Route<P>>>,
     /// The route of the last request of this message: most requests of a block are for one action.
     last: Option<(ByteString, arc_swap::Guard<Arc<Providers<P>>>)>,
+    /// None if no request waits: most sessions are idle, and then this is nearly half of their memory here.
+    asked: Option<Box<Asked>>,
+}
+
+/// The actions that the registry is asked about, and their requests.
+#[derive(Default)]
+struct Asked {
     /// The requests that wait, by the actions that the registry is asked about, in the order in which they came; none instead of a request that
     /// was cancelled. Bounded by the requests that the owner may have in flight, among which it counts `cancelled`.
     waiting: HashMap<ByteString, Vec<Option<Box<Waiting>>>>,
@@ -58,15 +65,7 @@ pub(crate) struct LookedUp<P> {
 
 impl<P: Provider> Dispatch<P> {
     pub(crate) fn new(master: ByteString, balance: Balance) -> Self {
-        Self {
-            master,
-            balance,
-            routes: HashMap::new(),
-            last: None,
-            waiting: HashMap::new(),
-            cancelled: 0,
-            lookups: Vec::new(),
-        }
+        Self { master, balance, routes: HashMap::new(), last: None, asked: None }
     }
 
     /// Chooses the receiver of a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
@@ -74,7 +73,7 @@ impl<P: Provider> Dispatch<P> {
     pub(crate) fn route(&mut self, action: &ByteString, node: &str) -> Option<Routed<'_, P>> {
         if self.last.as_ref().is_none_or(|(last, _)| last != action) {
             // A request does not overtake earlier requests for its action.
-            if !self.waiting.is_empty() && self.waiting.contains_key(action) {
+            if self.asked.as_ref().is_some_and(|asked| asked.waiting.contains_key(action)) {
                 return None;
             }
             let (action, route) = self.routes.get_key_value(action)?;
@@ -91,42 +90,53 @@ impl<P: Provider> Dispatch<P> {
 
     /// Keeps a request until its action has been looked up.
     pub(crate) fn wait(&mut self, request: Request, deadline: Option<Instant>) -> WaitsAt {
+        let asked = self.asked.get_or_insert_default();
         // A name from a frame shares the buffer of its block, which the route cache would keep.
-        let action = match self.waiting.get_key_value(&request.action) {
+        let action = match asked.waiting.get_key_value(&request.action) {
             Some((action, _)) => action.clone(),
             None => {
                 let action = ByteString::from(&*request.action);
-                self.lookups.push(action.clone());
+                asked.lookups.push(action.clone());
                 action
             }
         };
-        let waiting = self.waiting.entry(action.clone()).or_default();
+        let waiting = asked.waiting.entry(action.clone()).or_default();
         waiting.push(Some(Box::new(Waiting { request, deadline })));
         WaitsAt { action, index: waiting.len() - 1 }
     }
 
     /// Drops a request that waits.
     pub(crate) fn cancel(&mut self, at: &WaitsAt) {
-        let waiting = self.waiting.get_mut(&at.action).and_then(|waiting| waiting.get_mut(at.index));
+        let Some(asked) = &mut self.asked else {
+            return;
+        };
+        let waiting = asked.waiting.get_mut(&at.action).and_then(|waiting| waiting.get_mut(at.index));
         if waiting.and_then(Option::take).is_some() {
-            self.cancelled += 1;
+            asked.cancelled += 1;
         }
     }
 
     /// How many cancelled requests still take room among the waiting ones, until the registry has answered for their actions.
     pub(crate) fn cancelled(&self) -> usize {
-        self.cancelled
+        self.asked.as_ref().map_or(0, |asked| asked.cancelled)
     }
 
     /// Takes the actions that the registry is to be asked about now.
     pub(crate) fn take_lookups(&mut self) -> Vec<ByteString> {
-        std::mem::take(&mut self.lookups)
+        self.asked.as_mut().map(|asked| std::mem::take(&mut asked.lookups)).unwrap_or_default()
     }
 
     /// Takes the answer of the registry for one action; gives the requests that waited for it.
     pub(crate) fn looked_up(&mut self, action: ByteString, found: Found<P>) -> LookedUp<P> {
-        let requests = self.waiting.remove(&action).unwrap_or_default();
-        self.cancelled -= requests.iter().filter(|request| request.is_none()).count();
+        let mut requests = Vec::new();
+        if let Some(asked) = &mut self.asked {
+            requests = asked.waiting.remove(&action).unwrap_or_default();
+            asked.cancelled -= requests.iter().filter(|request| request.is_none()).count();
+            // So that a session which has found its routes reads no counts behind a pointer.
+            if asked.waiting.is_empty() {
+                self.asked = None;
+            }
+        }
         let providers = found.route().map(|route| route.now());
         if let Found::Named(route) = found {
             if self.routes.len() >= ROUTE_CACHE_MAX {
@@ -152,16 +162,14 @@ impl<P: Provider> Dispatch<P> {
 
     /// Drops the requests that wait.
     pub(crate) fn clear(&mut self) {
-        self.waiting.clear();
-        self.lookups.clear();
-        self.cancelled = 0;
+        self.asked = None;
         self.last = None;
     }
 
     /// How many requests wait, the cancelled ones included.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.values().map(Vec::len).sum()
+        self.asked.iter().flat_map(|asked| asked.waiting.values()).map(Vec::len).sum()
     }
 }
 
