@@ -278,7 +278,7 @@ impl Actor for MasterActor {
         let shared =
             Arc::new(MasterShared::new(node, self.config.clone(), self.options.limits, registry, router));
         self.running = Some(Master {
-            calls: MasterCalls::new(Arc::clone(&shared), address.clone().recipient()),
+            calls: MasterCalls::new(Arc::clone(&shared), Arc::new(address.clone())),
             shared,
             listeners: Vec::new(),
             submissions: Vec::new(),

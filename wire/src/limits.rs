@@ -30,7 +30,7 @@ pub const HEAD_ELEMENTS_MAX: usize = 131_072;
 pub const PAYLOAD_SHARED_LEN_MIN: usize = 16 * 1024;
 
 /// How much a new connection reads at once, in bytes. Small, since an idle connection holds a buffer of this length.
-pub const READ_BUFFER_LEN_START: usize = 1024;
+pub const READ_BUFFER_LEN_START: usize = 512;
 
 /// How much a busy connection reads at once, in bytes: several frames of 64 KiB, since a frame that is cut at the end of the buffer
 /// is copied to a place where the rest of it fits.

@@ -10,8 +10,8 @@ pub(crate) struct Slots<W> {
     slots: Vec<Option<(CallbackId, W)>>,
     /// How many slots are taken.
     taken: usize,
-    /// The entries whose slot was taken.
-    others: HashMap<CallbackId, W>,
+    /// The entries whose slot was taken. Made when there is one: two tables of each idle link have none.
+    others: Option<Box<HashMap<CallbackId, W>>>,
 }
 
 const SLOTS_MIN: usize = 16;
@@ -21,16 +21,16 @@ const SLOTS_IDLE_MAX: usize = 4096;
 
 impl<W> Slots<W> {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), taken: 0, others: HashMap::new() }
+        Self { slots: Vec::new(), taken: 0, others: None }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.taken + self.others.len()
+        self.taken + self.others.as_ref().map_or(0, |others| others.len())
     }
 
     /// Puts an entry in; gives back the entry that had its id already.
     pub(crate) fn insert(&mut self, id: CallbackId, entry: W) -> Option<W> {
-        if let Some(other) = self.others.get_mut(&id) {
+        if let Some(other) = self.others.as_mut().and_then(|others| others.get_mut(&id)) {
             return Some(std::mem::replace(other, entry));
         }
         // Half of the slots stay free. Their number grows with the entries and not with the collisions, which an attacker can choose.
@@ -45,7 +45,7 @@ impl<W> Slots<W> {
                 None
             }
             Some((taken, before)) if *taken == id => Some(std::mem::replace(before, entry)),
-            Some(_) => self.others.insert(id, entry),
+            Some(_) => self.others.get_or_insert_default().insert(id, entry),
         }
     }
 
@@ -69,14 +69,14 @@ impl<W> Slots<W> {
             }
             return Some(entry);
         }
-        if self.others.get(&id).is_some_and(is) { self.others.remove(&id) } else { None }
+        let others = self.others.as_mut()?;
+        if others.get(&id).is_some_and(is) { others.remove(&id) } else { None }
     }
 
     pub(crate) fn get(&self, id: CallbackId) -> Option<&W> {
         match self.slots.get(self.index(id)) {
             Some(Some((taken, entry))) if *taken == id => Some(entry),
-            _ if self.others.is_empty() => None,
-            _ => self.others.get(&id),
+            _ => self.others.as_ref()?.get(&id),
         }
     }
 
@@ -87,7 +87,11 @@ impl<W> Slots<W> {
     /// The ids of all entries, in no order.
     #[cfg(test)]
     pub(crate) fn ids(&self) -> impl Iterator<Item = CallbackId> {
-        self.slots.iter().flatten().map(|(id, _)| *id).chain(self.others.keys().copied())
+        self.slots
+            .iter()
+            .flatten()
+            .map(|(id, _)| *id)
+            .chain(self.others.iter().flat_map(|others| others.keys().copied()))
     }
 
     /// Takes out the entries for which `gone` holds.
@@ -99,7 +103,9 @@ impl<W> Slots<W> {
             }
         }
         self.taken -= taken.len();
-        taken.extend(self.others.extract_if(|_, entry| gone(entry)));
+        if let Some(others) = &mut self.others {
+            taken.extend(others.extract_if(|_, entry| gone(entry)));
+        }
         taken
     }
 
@@ -107,7 +113,7 @@ impl<W> Slots<W> {
     pub(crate) fn take_all(&mut self) -> Vec<(CallbackId, W)> {
         let mut all: Vec<_> = std::mem::take(&mut self.slots).into_iter().flatten().collect();
         self.taken = 0;
-        all.extend(self.others.drain());
+        all.extend(self.others.take().into_iter().flat_map(|others| *others));
         all
     }
 
@@ -123,7 +129,7 @@ impl<W> Slots<W> {
                     self.taken += 1;
                 }
                 Some(_) => {
-                    self.others.insert(id, entry);
+                    self.others.get_or_insert_default().insert(id, entry);
                 }
             }
         }

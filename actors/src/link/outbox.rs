@@ -308,12 +308,16 @@ impl Outbox {
         self.0.lent.release_all();
     }
 
-    /// Gives back a buffer that is more than four times as long as the most bytes that left at once since the last heartbeat.
+    /// Gives back the list of pieces, and a buffer that is more than four times as long as the most bytes that left at once since the
+    /// last heartbeat.
     pub(crate) fn shrink(&self) {
         let mut queue = self.lock();
         let needed = std::mem::take(&mut queue.taken_max).max(BUFFER_LEN_MIN);
         if queue.small.is_empty() && queue.small.capacity() > 4 * needed {
             queue.small = BytesMut::new();
+        }
+        if queue.ready.is_empty() {
+            queue.ready = VecDeque::new();
         }
     }
 
@@ -344,7 +348,7 @@ impl Outbox {
         self.0.standing.store(standing, Ordering::Release);
     }
 
-    /// Takes all bytes of the outbox, for its writer. `small` must be empty: its capacity is used for the next frames.
+    /// Takes all bytes of the outbox, for its writer. `pieces` and `small` must be empty: their room is used for the next frames.
     pub(super) fn poll_take(
         &self,
         context: &mut Context<'_>,
@@ -356,20 +360,22 @@ impl Outbox {
         let len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
         if len == 0 && queue.state == State::Open {
             queue.writer_waits = true;
-            // One buffer is enough for a link that keeps up: the writer has written its buffer before the next frames come.
+            // One buffer is enough for a link that keeps up: the writer has written its buffer before the next frames come. So is one list.
             if queue.small.capacity() < small.capacity() {
                 std::mem::swap(&mut queue.small, small);
             }
             *small = BytesMut::new();
+            if queue.ready.capacity() < pieces.capacity() {
+                std::mem::swap(&mut queue.ready, pieces);
+            }
+            *pieces = VecDeque::new();
             let is_long = queue.small.capacity() > IDLE_BUFFER_LEN_MAX;
             if is_long && !queue.was_long {
                 queue.small = BytesMut::new();
             }
             queue.was_long = is_long;
-            for pieces in [&mut queue.ready, pieces] {
-                if pieces.capacity() > IDLE_PIECES_MAX {
-                    *pieces = VecDeque::new();
-                }
+            if queue.ready.capacity() > IDLE_PIECES_MAX {
+                queue.ready = VecDeque::new();
             }
             return Poll::Pending;
         }
@@ -439,7 +445,7 @@ impl OutboxGuard<'_> {
             EncodedBytes::Shared(bytes, shared_len_min) if bytes.len() >= shared_len_min => {
                 self.queue.len += bytes.len();
                 self.queue.set_small_aside();
-                self.queue.ready.push_back(bytes.clone());
+                self.queue.push_piece(bytes.clone());
             }
             EncodedBytes::Shared(bytes, _) => self.queue.copy_in(bytes),
             EncodedBytes::Copied(bytes) => self.queue.copy_in(bytes),
@@ -488,7 +494,7 @@ impl OutboxGuard<'_> {
         queue.len += len;
         if let Some(payload) = aside {
             queue.set_small_aside();
-            queue.ready.push_back(payload.bytes.clone());
+            queue.push_piece(payload.bytes.clone());
         }
         Ok(())
     }
@@ -529,7 +535,15 @@ impl Queue {
     fn set_small_aside(&mut self) {
         if !self.small.is_empty() {
             let small = self.small.split().freeze();
-            self.ready.push_back(small);
+            self.push_piece(small);
         }
+    }
+
+    fn push_piece(&mut self, piece: Bytes) {
+        if self.ready.capacity() == 0 {
+            // News, which every link gets, are one piece. A list takes room for four at first, which is much for many idle links.
+            self.ready.reserve_exact(1);
+        }
+        self.ready.push_back(piece);
     }
 }

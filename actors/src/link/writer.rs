@@ -2,86 +2,136 @@
 
 use super::outbox::{Outbox, State};
 use bytes::{Bytes, BytesMut};
+use futures::ready;
 use meshwork_wire::limits::LINGER;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
+use tokio::time::Sleep;
 
 /// How many pieces of bytes one system call writes at most.
 const PIECES_MAX: usize = 64;
 
 /// Writes the frames of an outbox until the link fails or the outbox is closed. Gives the error of a link that failed.
-pub(crate) async fn write_all<W: AsyncWrite + Unpin>(outbox: Outbox, mut link: W) -> io::Result<()> {
-    let written = write_until_closed(&outbox, &mut link).await;
-    outbox.close_now();
-    written
-}
-
-async fn write_until_closed<W: AsyncWrite + Unpin>(outbox: &Outbox, link: &mut W) -> io::Result<()> {
-    let mut pieces = VecDeque::new();
-    let mut small = BytesMut::new();
-    loop {
-        let (len, state) = poll_fn(|context| outbox.poll_take(context, &mut pieces, &mut small)).await;
-        if len == 0 {
-            // A peer that does not let the shutdown finish is waited for no longer than `LINGER`.
-            if state == State::Closing {
-                let _ = tokio::time::timeout(LINGER, link.shutdown()).await;
-            }
-            return Ok(());
-        }
-        let writing = write_pieces(link, &mut pieces, &small);
-        if state == State::Closing {
-            match tokio::time::timeout(LINGER, writing).await {
-                Ok(written) => written?,
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-            }
-        } else {
-            writing.await?;
-        }
-        small.clear();
-        outbox.written(len);
+pub(crate) fn write_all<W: AsyncWrite + Unpin>(outbox: Outbox, link: W) -> Writing<W> {
+    Writing {
+        outbox,
+        link,
+        pieces: VecDeque::new(),
+        small: BytesMut::new(),
+        small_written: 0,
+        taken: 0,
+        state: State::Open,
+        linger: None,
     }
 }
 
-/// Writes the pieces, then the bytes of `rest`.
-async fn write_pieces<W: AsyncWrite + Unpin>(
-    link: &mut W,
-    pieces: &mut VecDeque<Bytes>,
-    rest: &BytesMut,
-) -> io::Result<()> {
-    if pieces.is_empty() {
-        return link.write_all(rest).await;
+/// The future of [`write_all`], made by hand: an `async` function keeps room for each of its waits, which doubled the memory of an idle
+/// link's writer.
+pub(crate) struct Writing<W> {
+    outbox: Outbox,
+    link: W,
+    /// The bytes that were taken from the outbox and are not written yet: the pieces, then those of `small`.
+    pieces: VecDeque<Bytes>,
+    small: BytesMut,
+    /// How many bytes of `small` are written.
+    small_written: usize,
+    /// How many bytes were taken from the outbox; zero when all of them are written.
+    taken: usize,
+    /// The state of the outbox when the bytes were taken.
+    state: State,
+    /// How long a link that closes may still take. Set at the first wait.
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl<W: AsyncWrite + Unpin> Future for Writing<W> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = ready!(self.poll_until_closed(context));
+        self.outbox.close_now();
+        Poll::Ready(written)
     }
-    if !rest.is_empty() {
-        pieces.push_back(Bytes::copy_from_slice(rest));
+}
+
+impl<W: AsyncWrite + Unpin> Writing<W> {
+    fn poll_until_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.taken == 0 {
+                // With a time set, the last bytes are written and the shutdown waits.
+                if self.linger.is_none() {
+                    let taking = self.outbox.poll_take(context, &mut self.pieces, &mut self.small);
+                    (self.taken, self.state) = ready!(taking);
+                }
+                if self.taken == 0 {
+                    // A peer that does not let the shutdown finish is waited for no longer than `LINGER`.
+                    if self.state == State::Closing
+                        && Pin::new(&mut self.link).poll_shutdown(context).is_pending()
+                    {
+                        ready!(self.poll_linger(context));
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                if !self.pieces.is_empty() && !self.small.is_empty() {
+                    self.pieces.push_back(Bytes::copy_from_slice(&self.small));
+                    self.small.clear();
+                }
+            }
+            match self.poll_write(context) {
+                Poll::Ready(written) => written?,
+                Poll::Pending if self.state == State::Closing => {
+                    ready!(self.poll_linger(context));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            self.linger = None;
+            self.small.clear();
+            self.small_written = 0;
+            self.outbox.written(std::mem::take(&mut self.taken));
+        }
     }
-    while !pieces.is_empty() {
-        // The list of slices is made anew for each attempt: kept across a wait, it would be most of the memory of an idle link.
-        let written = poll_fn(|context| {
+
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        linger.as_mut().poll(context)
+    }
+
+    /// Writes the pieces, then the bytes of `small`.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.pieces.is_empty() {
+            // The list of slices is made anew for each attempt: kept across a wait, it would be most of the memory of an idle link.
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
             let mut count = 0;
-            for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
+            for (slice, piece) in slices.iter_mut().zip(self.pieces.iter()) {
                 *slice = IoSlice::new(piece);
                 count += 1;
             }
-            Pin::new(&mut *link).poll_write_vectored(context, &slices[..count])
-        });
-        let mut written = written.await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while let Some(piece) = pieces.front_mut() {
-            if written < piece.len() {
-                let _ = piece.split_to(written);
-                break;
+            let mut written =
+                ready!(Pin::new(&mut self.link).poll_write_vectored(context, &slices[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            written -= piece.len();
-            pieces.pop_front();
+            while let Some(piece) = self.pieces.front_mut() {
+                if written < piece.len() {
+                    let _ = piece.split_to(written);
+                    break;
+                }
+                written -= piece.len();
+                self.pieces.pop_front();
+            }
         }
+        while let Some(rest @ [_, ..]) = self.small.get(self.small_written..) {
+            let written = ready!(Pin::new(&mut self.link).poll_write(context, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.small_written += written;
+        }
+        Poll::Ready(Ok(()))
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::bundles::push_to;
 use super::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt, may_go_elsewhere};
 use super::forwarded::{Forwarded, MASTER, Outgoing, Replied, Target};
-use super::handle::{ForwardingCaller, Release, Replies, SessionHandle};
+use super::handle::{ForwardingCaller, Release, ReplyMailbox, SessionHandle};
 use super::registry::Found;
 use super::registry::route::{Provider as _, no_provider};
 use super::surroundings::MasterShared;
@@ -15,7 +15,6 @@ use crate::calls::requests::Requests;
 use crate::calls::response::Calls;
 use crate::link::refusal::gone;
 use crate::node::submission::{Ask, Invoking};
-use actix::Recipient;
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, SessionId};
 use std::cell::RefCell;
@@ -36,7 +35,7 @@ pub(super) struct MasterCalls {
     kept_len: KeptLen,
     /// Calls of the master that it answers itself and did not answer at once.
     answering: Answering,
-    outgoing: Outgoing<SessionHandle, Recipient<Replies>>,
+    outgoing: Outgoing<SessionHandle, ReplyMailbox>,
     /// Functions that the master has released. Sent last, so that no release overtakes a call of its function.
     releases: Vec<(SessionHandle, CallbackId)>,
     draining: bool,
@@ -51,7 +50,7 @@ enum Destination {
 }
 
 impl MasterCalls {
-    pub(super) fn new(shared: Arc<MasterShared>, replies: Recipient<Replies>) -> Self {
+    pub(super) fn new(shared: Arc<MasterShared>, replies: ReplyMailbox) -> Self {
         let me = ForwardingCaller { id: MASTER, name: shared.name.clone(), mailbox: replies };
         Self {
             me: Arc::new(me),
@@ -280,7 +279,7 @@ impl MasterCalls {
 struct Sending<'a> {
     requests: &'a Rc<RefCell<Requests<Destination>>>,
     answering: &'a Answering,
-    outgoing: &'a mut Outgoing<SessionHandle, Recipient<Replies>>,
+    outgoing: &'a mut Outgoing<SessionHandle, ReplyMailbox>,
     kept: &'a mut HashMap<CallbackId, Kept>,
     kept_len: &'a mut KeptLen,
     /// The name of the master.

@@ -18,6 +18,13 @@ pub(crate) struct Dispatch<P> {
     routes: HashMap<ByteString, Arc<Route<P>>>,
     /// The route of the last request of this message: most requests of a block are for one action.
     last: Option<(ByteString, arc_swap::Guard<Arc<Providers<P>>>)>,
+    /// None if no request waits: most sessions are idle, and then this is nearly half of their memory here.
+    asked: Option<Box<Asked>>,
+}
+
+/// The actions that the registry is asked about, and their requests.
+#[derive(Default)]
+struct Asked {
     /// The requests that wait, by the actions that the registry is asked about, in the order in which they came; none instead of a request that
     /// was cancelled. Bounded by the requests that the owner may have in flight, among which it counts `cancelled`.
     waiting: HashMap<ByteString, Vec<Option<Box<Waiting>>>>,
@@ -45,7 +52,9 @@ pub(crate) struct Kept {
 
 /// How many bytes of payloads are kept: at most [`KEPT_LEN_MAX`].
 #[derive(Default)]
-pub(crate) struct KeptLen(usize);
+pub(crate) struct KeptLen(u32);
+
+const _: () = assert!(KEPT_LEN_MAX <= u32::MAX as usize);
 
 impl KeptLen {
     /// Keeps a request that is about to be forwarded, if there is room. A short payload is copied, so that it does not keep the block that brought
@@ -57,10 +66,11 @@ impl KeptLen {
         tried: Vec<SessionId>,
     ) -> Option<Kept> {
         let Payload { encoding, bytes, callbacks } = &request.payload;
-        if self.0 + bytes.len() > KEPT_LEN_MAX {
+        let len = self.0 as usize + bytes.len();
+        if len > KEPT_LEN_MAX {
             return None;
         }
-        self.0 += bytes.len();
+        self.0 = u32::try_from(len).ok()?;
         let bytes = if bytes.len() < PAYLOAD_SHARED_LEN_MIN {
             bytes::Bytes::copy_from_slice(bytes)
         } else {
@@ -79,7 +89,7 @@ impl KeptLen {
 
     /// Lets a request go; gives it as it is to be sent to another provider than that of the session `from`.
     pub(crate) fn release(&mut self, kept: Kept, from: SessionId) -> Waiting {
-        self.0 -= kept.request.payload.len();
+        self.forget(&kept);
         let Kept { request, deadline, mut tried } = kept;
         tried.push(from);
         Waiting { request, deadline, tried }
@@ -87,7 +97,8 @@ impl KeptLen {
 
     /// Drops a request whose outcome has come, or whose caller waits no longer.
     pub(crate) fn forget(&mut self, kept: &Kept) {
-        self.0 -= kept.request.payload.len();
+        // It was added when the request was kept, so it fits.
+        self.0 -= u32::try_from(kept.request.payload.len()).unwrap_or_default();
     }
 
     #[cfg(any(test, fuzzing))]
@@ -130,15 +141,7 @@ pub(crate) struct LookedUp<P> {
 
 impl<P: Provider> Dispatch<P> {
     pub(crate) fn new(master: ByteString, balance: Balance) -> Self {
-        Self {
-            master,
-            balance,
-            routes: HashMap::new(),
-            last: None,
-            waiting: HashMap::new(),
-            cancelled: 0,
-            lookups: Vec::new(),
-        }
+        Self { master, balance, routes: HashMap::new(), last: None, asked: None }
     }
 
     /// Chooses the receiver of a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
@@ -151,7 +154,7 @@ impl<P: Provider> Dispatch<P> {
     ) -> Option<Routed<'_, P>> {
         if self.last.as_ref().is_none_or(|(last, _)| last != action) {
             // A request does not overtake earlier requests for its action.
-            if !self.waiting.is_empty() && self.waiting.contains_key(action) {
+            if self.asked.as_ref().is_some_and(|asked| asked.waiting.contains_key(action)) {
                 return None;
             }
             let (action, route) = self.routes.get_key_value(action)?;
@@ -168,43 +171,53 @@ impl<P: Provider> Dispatch<P> {
 
     /// Keeps a request until its action has been looked up.
     pub(crate) fn wait(&mut self, waiting: Waiting) -> WaitsAt {
-        let request = &waiting.request;
+        let (asked, request) = (self.asked.get_or_insert_default(), &waiting.request);
         // A name from a frame shares the buffer of its block, which the route cache would keep.
-        let action = match self.waiting.get_key_value(&request.action) {
+        let action = match asked.waiting.get_key_value(&request.action) {
             Some((action, _)) => action.clone(),
             None => {
                 let action = ByteString::from(&*request.action);
-                self.lookups.push(action.clone());
+                asked.lookups.push(action.clone());
                 action
             }
         };
-        let others = self.waiting.entry(action.clone()).or_default();
+        let others = asked.waiting.entry(action.clone()).or_default();
         others.push(Some(Box::new(waiting)));
         WaitsAt { action, index: others.len() - 1 }
     }
 
     /// Drops a request that waits.
     pub(crate) fn cancel(&mut self, at: &WaitsAt) {
-        let waiting = self.waiting.get_mut(&at.action).and_then(|waiting| waiting.get_mut(at.index));
+        let Some(asked) = &mut self.asked else {
+            return;
+        };
+        let waiting = asked.waiting.get_mut(&at.action).and_then(|waiting| waiting.get_mut(at.index));
         if waiting.and_then(Option::take).is_some() {
-            self.cancelled += 1;
+            asked.cancelled += 1;
         }
     }
 
     /// How many cancelled requests still take room among the waiting ones, until the registry has answered for their actions.
     pub(crate) fn cancelled(&self) -> usize {
-        self.cancelled
+        self.asked.as_ref().map_or(0, |asked| asked.cancelled)
     }
 
     /// Takes the actions that the registry is to be asked about now.
     pub(crate) fn take_lookups(&mut self) -> Vec<ByteString> {
-        std::mem::take(&mut self.lookups)
+        self.asked.as_mut().map(|asked| std::mem::take(&mut asked.lookups)).unwrap_or_default()
     }
 
     /// Takes the answer of the registry for one action; gives the requests that waited for it.
     pub(crate) fn looked_up(&mut self, action: ByteString, found: Found<P>) -> LookedUp<P> {
-        let requests = self.waiting.remove(&action).unwrap_or_default();
-        self.cancelled -= requests.iter().filter(|request| request.is_none()).count();
+        let mut requests = Vec::new();
+        if let Some(asked) = &mut self.asked {
+            requests = asked.waiting.remove(&action).unwrap_or_default();
+            asked.cancelled -= requests.iter().filter(|request| request.is_none()).count();
+            // So that a session which has found its routes reads no counts behind a pointer.
+            if asked.waiting.is_empty() {
+                self.asked = None;
+            }
+        }
         let providers = found.route().map(|route| route.now());
         if let Found::Named(route) = found {
             if self.routes.len() >= ROUTE_CACHE_MAX {
@@ -235,16 +248,14 @@ impl<P: Provider> Dispatch<P> {
 
     /// Drops the requests that wait.
     pub(crate) fn clear(&mut self) {
-        self.waiting.clear();
-        self.lookups.clear();
-        self.cancelled = 0;
+        self.asked = None;
         self.last = None;
     }
 
     /// How many requests wait, the cancelled ones included.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.values().map(Vec::len).sum()
+        self.asked.iter().flat_map(|asked| asked.waiting.values()).map(Vec::len).sum()
     }
 }
 

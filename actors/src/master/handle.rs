@@ -21,9 +21,7 @@ struct Shared {
     /// The session as the caller of forwarded requests. Set when the bind is checked.
     caller: OnceLock<Arc<ForwardingCaller>>,
     peer: String,
-    /// Kept, since it is used for each block of requests.
-    forward: Recipient<Forward>,
-    mailboxes: Box<dyn SessionMailboxes>,
+    mailboxes: Arc<dyn SessionMailboxes>,
     outbox: Outbox,
     /// The next id of a request to the branch.
     next_id: AtomicU64,
@@ -39,13 +37,21 @@ struct Shared {
 }
 
 /// The session, or the master, that forwards requests and takes their outcomes.
-pub(crate) type ForwardingCaller = Caller<Recipient<Replies>>;
+pub(crate) type ForwardingCaller = Caller<ReplyMailbox>;
+
+/// The mailbox of a caller. A session has it in common with its handle.
+pub(crate) type ReplyMailbox = Arc<dyn TakeReplies>;
+
+/// The address of an actor that forwards requests, and takes their outcomes.
+pub(crate) trait TakeReplies: Send + Sync {
+    fn take(&self, replies: Replies);
+}
 
 /// The mailboxes of a session, one for each message. The address of the session implements it, whose type the holders of a handle need
-/// not know. A recipient takes about 100 bytes, so it is made when it is used.
-pub(crate) trait SessionMailboxes: Send + Sync {
-    fn forward(&self) -> Recipient<Forward>;
-    fn replies(&self) -> Recipient<Replies>;
+/// not know. A recipient takes about 100 bytes, so there is none for the messages of each block, and the others are made when they
+/// are used.
+pub(crate) trait SessionMailboxes: TakeReplies {
+    fn forward(&self, forward: Forward);
     fn cancel(&self) -> Recipient<Cancel>;
     fn release(&self) -> Recipient<Release>;
     fn evict(&self) -> Recipient<Evict>;
@@ -101,6 +107,13 @@ pub(crate) struct Drain {
     pub(crate) within: Duration,
 }
 
+impl<A: Actor<Context = actix::Context<A>> + Handler<Replies>> TakeReplies for Addr<A> {
+    #[expect(clippy::disallowed_methods, reason = "bounded by the requests that the caller has in flight")]
+    fn take(&self, replies: Replies) {
+        self.do_send(replies);
+    }
+}
+
 impl<A> SessionMailboxes for Addr<A>
 where
     A: Actor<Context = actix::Context<A>>
@@ -112,12 +125,12 @@ where
         + Handler<Drain>
         + Handler<Close>,
 {
-    fn forward(&self) -> Recipient<Forward> {
-        self.clone().recipient()
-    }
-
-    fn replies(&self) -> Recipient<Replies> {
-        self.clone().recipient()
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "bounded by what is in flight: one message a block and receiver"
+    )]
+    fn forward(&self, forward: Forward) {
+        self.do_send(forward);
     }
 
     fn cancel(&self) -> Recipient<Cancel> {
@@ -153,8 +166,7 @@ impl SessionHandle {
             id,
             caller: OnceLock::new(),
             peer,
-            forward: mailboxes.forward(),
-            mailboxes: Box::new(mailboxes),
+            mailboxes: Arc::new(mailboxes),
             outbox,
             next_id: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
@@ -188,7 +200,7 @@ impl SessionHandle {
 
     /// Sets the name of the branch, once: when its bind is checked.
     pub(crate) fn set_name(&self, name: ByteString) {
-        let mailbox = self.0.mailboxes.replies();
+        let mailbox = Arc::clone(&self.0.mailboxes) as ReplyMailbox;
         let _ = self.0.caller.set(Arc::new(Caller { id: self.0.id, name, mailbox }));
     }
 
@@ -258,13 +270,12 @@ impl Provider for SessionHandle {
 
 impl ForwardingCaller {
     /// Tells the caller the outcomes of its requests. A caller that has ended waits for none.
-    #[expect(clippy::disallowed_methods, reason = "bounded by the requests that the caller has in flight")]
     pub(crate) fn tell(&self, from: SessionId, replies: Vec<Replied>) {
-        self.mailbox.do_send(Replies { from, replies });
+        self.mailbox.take(Replies { from, replies });
     }
 }
 
-impl Outgoing<SessionHandle, Recipient<Replies>> {
+impl Outgoing<SessionHandle, ReplyMailbox> {
     /// Sends all bundles: one message for each receiver. Cancels go last, so that no cancel overtakes its request.
     #[expect(
         clippy::disallowed_methods,
@@ -274,7 +285,7 @@ impl Outgoing<SessionHandle, Recipient<Replies>> {
         for (to, requests) in self.forwards.drain(..) {
             if let Some(caller) = caller {
                 let forward = Forward { caller: Arc::clone(caller), to: to.id(), requests };
-                to.0.forward.do_send(forward);
+                to.mailboxes().forward(forward);
             }
         }
         for (to, replies) in self.replies.drain(..) {

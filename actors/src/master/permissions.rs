@@ -39,6 +39,11 @@ pub(crate) enum LetsIn {
     Everyone(Permissions),
 }
 
+impl Permissions {
+    /// Everything is allowed.
+    pub(super) const ALL: Self = Self { call: None, respond: None, publish: None, subscribe: None };
+}
+
 pub(super) fn allows(patterns: Option<&[Pattern]>, name: &str) -> bool {
     patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(name)))
 }

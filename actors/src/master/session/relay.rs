@@ -26,8 +26,8 @@ pub(crate) struct Relay<P, M> {
     phase: Phase,
     /// Whether the branch has said that it drains.
     branch_drains: bool,
-    /// The name of the branch, for errors.
-    name: ByteString,
+    /// The name of the branch.
+    pub(crate) name: ByteString,
     in_flight_max: usize,
     dispatch: Dispatch<P>,
     /// Requests of this branch that another node answers, by the ids that the branch gave them.
@@ -37,8 +37,8 @@ pub(crate) struct Relay<P, M> {
     /// Requests of other nodes that this branch answers, by the ids that were drawn here.
     serving: Slots<Serving<M>>,
     /// Requests of other nodes that came between the registration and the end of the bind. Ids are drawn in the order in which a caller
-    /// forwards, so this keeps that order.
-    early: BTreeMap<CallbackId, (SharedCaller<M>, Forwarded)>,
+    /// forwards, so this keeps that order. None if no request came so early.
+    early: Option<Box<Early<M>>>,
     /// The messages that leave when the block, or the message, has been taken.
     pub(crate) outgoing: Outgoing<P, M>,
     /// How many frames of the block are not taken yet: the most items that a bundle may still grow by.
@@ -47,6 +47,9 @@ pub(crate) struct Relay<P, M> {
 
 /// A caller, which the entries of its requests share.
 pub(crate) type SharedCaller<M> = Rc<Arc<Caller<M>>>;
+
+/// Requests of other nodes, by the ids that were drawn here.
+type Early<M> = BTreeMap<CallbackId, (SharedCaller<M>, Forwarded)>;
 
 /// A request of this branch.
 enum Requested<P> {
@@ -132,7 +135,7 @@ impl<P: Provider, M> Relay<P, M> {
             requested: Slots::new(),
             kept_len: KeptLen::default(),
             serving: Slots::new(),
-            early: BTreeMap::new(),
+            early: None,
             outgoing: Outgoing::default(),
             may_follow: 0,
         }
@@ -154,7 +157,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     /// How many requests to the branch are in flight.
     pub(crate) fn to_branch(&self) -> usize {
-        self.serving.len() + self.early.len()
+        self.serving.len() + self.early.as_ref().map_or(0, |early| early.len())
     }
 
     /// How many requests of the branch are in flight, without the requests that the master itself answers.
@@ -177,7 +180,7 @@ impl<P: Provider, M> Relay<P, M> {
         mut write: impl FnMut(&Caller<M>, Forwarded, Option<Duration>) -> Result<(), CallError>,
     ) {
         self.phase = Phase::Bound;
-        for (_, (caller, forwarded)) in std::mem::take(&mut self.early) {
+        for (_, (caller, forwarded)) in self.take_early() {
             self.forwarded(&caller, forwarded, now, &mut write);
         }
     }
@@ -391,7 +394,8 @@ impl<P: Provider, M> Relay<P, M> {
         let time_left = deadline.map(|deadline| deadline.saturating_duration_since(now));
         let written = match self.check_forwarded(&forwarded, time_left) {
             Ok(()) if self.phase == Phase::Binding => {
-                self.early.insert(id_at_provider, (Rc::clone(caller), forwarded));
+                let early = self.early.get_or_insert_default();
+                early.insert(id_at_provider, (Rc::clone(caller), forwarded));
                 return;
             }
             Ok(()) => write(caller, forwarded, time_left),
@@ -456,22 +460,26 @@ impl<P: Provider, M> Relay<P, M> {
     /// Takes the cancel of a request to the branch. `true` if the branch is to be told.
     pub(crate) fn cancelled(&mut self, callback_id: CallbackId) -> bool {
         self.serving.remove(callback_id).is_some() || {
-            self.early.remove(&callback_id);
+            self.early.as_mut().and_then(|early| early.remove(&callback_id));
             false
         }
+    }
+
+    fn take_early(&mut self) -> Early<M> {
+        self.early.take().map(|early| *early).unwrap_or_default()
     }
 
     /// Ends the requests to the branch whose deadlines have passed. Most of their callers have cancelled them before. Gives the ids that are to
     /// be cancelled at the branch.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<CallbackId> {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-        for (id, (caller, forwarded)) in std::mem::take(&mut self.early) {
+        for (id, (caller, forwarded)) in self.take_early() {
             if passed(forwarded.deadline) {
                 let why = "the deadline passed before the branch was bound";
                 let error = CallError::new(Code::REQUEST_TIMEOUT, Fate::NotSent, why);
                 refuse_early(&mut self.outgoing, &caller, &forwarded, error);
             } else {
-                self.early.insert(id, (caller, forwarded));
+                self.early.get_or_insert_default().insert(id, (caller, forwarded));
             }
         }
         let expired = self.serving.take_if(|serving| passed(serving.deadline));
@@ -550,7 +558,7 @@ impl<P: Provider, M> Relay<P, M> {
                 Requested::Waits(_) => {}
             }
         }
-        for (_, (caller, forwarded)) in std::mem::take(&mut self.early) {
+        for (_, (caller, forwarded)) in self.take_early() {
             let error = forwarded.target.lost();
             refuse_early(&mut self.outgoing, &caller, &forwarded, error);
         }
