@@ -103,12 +103,14 @@ where
         Ret: Send,
     {
         Self::new_async(move |message: Args| {
-            let sent = recipient.send(message);
+            let sent = recipient.connected().then(|| recipient.send(message));
             async move {
-                sent.await.unwrap_or_else(|_| {
-                    let gone = "the actor behind the callback has stopped";
-                    Err(CallError::new(Code::PROVIDER_LOST, Fate::Unknown, gone).into())
-                })
+                match sent {
+                    Some(sent) => {
+                        sent.await.unwrap_or_else(|_| Err(ActionError::callback_stopped(Fate::Unknown)))
+                    }
+                    None => Err(ActionError::callback_stopped(Fate::NotSent)),
+                }
             }
         })
     }

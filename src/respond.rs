@@ -177,18 +177,50 @@ where
     }
 }
 
-fn by_actor<M, R>(recipient: Recipient<M>) -> Arc<dyn Responder>
+/// An actor that answers an action.
+struct ByActor<M>(Recipient<M>)
+where
+    M: Message + Send + 'static,
+    M::Result: Send;
+
+impl<M, R> Responder for ByActor<M>
 where
     M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
     R: Serialize + Send + 'static,
 {
-    let stopped = || {
-        CallError::new(Code::PROVIDER_LOST, Fate::Unknown, "the actor that answers the action has stopped")
-    };
-    Arc::new(Closure::new(move |message: M, _: &CallContext| {
-        let asking = recipient.send(message);
-        async move { asking.await.unwrap_or_else(|_| Err(ActionError(stopped()))) }
-    }))
+    fn respond(&self, arguments: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
+        let encoding = arguments.encoding;
+        let message: M = match arguments.decode_arguments() {
+            Ok(message) => message,
+            Err(error) => return Answer::Now(Err(error.into())),
+        };
+        if !self.0.connected() {
+            return Answer::Now(Err(stopped(Fate::NotSent)));
+        }
+        let asking = self.0.send(message);
+        let asked = async move {
+            // The message stood in the mailbox, or was being handled.
+            let answer = asking.await.unwrap_or_else(|_| Err(ActionError(stopped(Fate::Unknown))));
+            answers::reply(encoding, &answer?)
+        };
+        Answer::Later(Box::pin(asked))
+    }
+
+    fn is_running(&self) -> Option<bool> {
+        Some(self.0.connected())
+    }
+}
+
+/// The error of a request whose actor has stopped: before the request came, or while the request stood in its mailbox or was being handled.
+fn stopped(fate: Fate) -> CallError {
+    CallError::new(Code::PROVIDER_LOST, fate, "the actor that answers the action has stopped")
+}
+
+impl ActionError {
+    /// The error of a call of a callback whose actor has stopped.
+    pub(crate) fn callback_stopped(fate: Fate) -> Self {
+        Self(CallError::new(Code::CALLBACK_GONE, fate, "the actor behind the callback has stopped"))
+    }
 }
 
 /// A set of actions with their responders, registered together: see [`Respond::respond_all`].
@@ -225,7 +257,7 @@ impl Responders {
         M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
         R: Serialize + Send + 'static,
     {
-        self.add(action.into(), Encoding::Bincode, by_actor(recipient))
+        self.add(action.into(), Encoding::Bincode, Arc::new(ByActor(recipient)))
     }
 
     /// Adds an action whose closure needs arguments in an encoding that describes itself, such as a closure that takes a

@@ -44,10 +44,11 @@ use actix::{
 use calls::{BranchCalls, Path};
 use establish::{BindContent, Established, establish, registers};
 use futures::StreamExt;
-use futures::future::LocalBoxFuture;
+use futures::future::{Either, LocalBoxFuture};
 use link::{Beat, Course, LinkState, Lost, Say, draining, ended};
 use meshwork_wire::limits::{
-    CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX, HEARTBEAT_EVERY_MIN, LINGER, PROTOCOL_VERSION,
+    ACTIONS_PER_FRAME_MAX, ACTORS_CHECKED_EVERY, CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX,
+    HEARTBEAT_EVERY_MIN, LINGER, PROTOCOL_VERSION,
 };
 use meshwork_wire::{
     ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, ExtendedBind,
@@ -84,6 +85,12 @@ pub struct BranchActor {
     broadcasts: Subscribers,
     watchers: Vec<Watcher>,
     submissions: Vec<Submission>,
+    /// How many actors that answered an action or handled events had stopped.
+    actors_lost: u64,
+    /// Whether a timer looks at the actors.
+    checks_actors: bool,
+    /// The caller of the last request of the master.
+    last_caller: ByteString,
     /// How many events of this branch did not leave, since the link was lost before.
     events_dropped: u64,
     alarm: Alarm,
@@ -161,6 +168,9 @@ impl BranchActor {
             broadcasts: Subscribers::new(),
             watchers: Vec::new(),
             submissions: Vec::new(),
+            actors_lost: 0,
+            checks_actors: false,
+            last_caller: ByteString::new(),
             events_dropped: 0,
             alarm: Alarm::default(),
         }
@@ -227,6 +237,7 @@ impl BranchActor {
             self.options.node.open_mailboxes(Mailboxes::of(&context.address()));
             self.options.node.set_own(&self.options.actions);
             self.bound(established, context);
+            self.check_actors_later(context);
             self
         }))
     }
@@ -429,7 +440,7 @@ impl BranchActor {
             return;
         };
         match frame {
-            Frame::Request(request) => self.request(request, now, None),
+            Frame::Request(request) => self.request(request, now, None, context),
             Frame::Response(Response { callback_id, outcome }) => {
                 let outcome = borrow_outcome(outcome, &wires.outbox, || self.lender());
                 self.calls.requests.borrow_mut().resolve(callback_id, outcome);
@@ -503,7 +514,13 @@ impl BranchActor {
     }
 
     /// Answers a request of the master, and then the requests of its run that follow in the block.
-    fn request(&mut self, request: Request, now: Instant, frames: Option<&mut Frames>) {
+    fn request(
+        &mut self,
+        request: Request,
+        now: Instant,
+        frames: Option<&mut Frames>,
+        context: &mut Context<Self>,
+    ) {
         let Some(wires) = &self.wires else {
             return;
         };
@@ -521,8 +538,18 @@ impl BranchActor {
             let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what);
             return wires.outbox.respond(callback_id, Err(error));
         };
+        if own.has_stopped() {
+            let what = format!("the actor that answers {action:?} has stopped");
+            wires.outbox.respond(callback_id, Err(CallError::new(Code::PROVIDER_LOST, Fate::NotSent, what)));
+            return self.withdraw_stopped(context);
+        }
         let deadline = time_left.and_then(|time_left| now.checked_add(time_left));
-        let call = CallContext::new(action, caller, deadline);
+        // Names from a frame share the buffer of its block, which a responder that keeps its context would keep.
+        if self.last_caller != caller {
+            self.last_caller = ByteString::from(&*caller);
+        }
+        let action = own.called(&action);
+        let call = CallContext::new(action, self.last_caller.clone(), deadline);
         let replies = BlockReplies::new(&wires.outbox, &wires.gathered);
         wires.answering.start(own, (&payload).into(), &call, callback_id, &replies);
         let Some(frames) = frames else {
@@ -532,6 +559,54 @@ impl BranchActor {
         while let Some((callback_id, arguments)) = frames.next_request_of_run() {
             wires.answering.start(own, arguments.by_ref(), &call, callback_id, &replies);
         }
+    }
+
+    /// Withdraws the actions whose actors have stopped.
+    fn withdraw_stopped(&mut self, context: &mut Context<Self>) {
+        let stopped = self.options.actions.stopped();
+        if stopped.is_empty() {
+            return;
+        }
+        for action in &stopped {
+            log::warn!("{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
+        }
+        self.actors_lost += stopped.len() as u64;
+        // The answer of the master is of no use: it withdraws the actions, or the link is lost.
+        drop(self.withdraw(stopped, context));
+    }
+
+    /// Answers these actions no longer, and tells the master.
+    fn withdraw(
+        &mut self,
+        actions: Vec<ByteString>,
+        context: &mut Context<Self>,
+    ) -> ResponseFuture<Result<(), CallError>> {
+        for action in &actions {
+            self.options.actions.remove(action);
+        }
+        self.options.node.set_own(&self.options.actions);
+        let telling: Vec<_> = actions
+            .chunks(ACTIONS_PER_FRAME_MAX)
+            .map(|actions| {
+                let actions = actions.to_vec();
+                let say = |callback_id| Frame::Unregister(Unregister { callback_id, actions });
+                self.tell_master(say, context)
+            })
+            .collect();
+        Box::pin(async move { futures::future::join_all(telling).await.into_iter().collect() })
+    }
+
+    /// Looks at the actors from time to time, as long as there are any.
+    fn check_actors_later(&mut self, context: &mut Context<Self>) {
+        if self.checks_actors || !self.options.actions.need_actors() {
+            return;
+        }
+        self.checks_actors = true;
+        context.run_later(ACTORS_CHECKED_EVERY, |this, context| {
+            this.checks_actors = false;
+            this.withdraw_stopped(context);
+            this.check_actors_later(context);
+        });
     }
 
     fn publish(&mut self, topic: ByteString, payload: Payload) {
@@ -730,7 +805,7 @@ impl BranchActor {
                     let reply = Reply::read(payload.by_ref(), || payload.share());
                     self.calls.requests.borrow_mut().resolve_in_row(callback_id, reply);
                 }
-                Some(Next::Request(request)) => self.request(request, now, Some(&mut frames)),
+                Some(Next::Request(request)) => self.request(request, now, Some(&mut frames), context),
                 Some(Next::Event(event)) => self.event(event, Some(&mut frames)),
                 Some(Next::Other(frame)) => self.take(frame, now, context),
                 Some(Next::Broken(error)) => self.lost(&error.to_string(), context),
@@ -816,6 +891,8 @@ impl Handler<Respond> for BranchActor {
         let offers = actions.offers();
         let names: Vec<_> = offers.iter().map(|offer| offer.action.clone()).collect();
         let mut telling = Vec::new();
+        // The actor of an action that is taken may have stopped.
+        self.withdraw_stopped(context);
         let extended = self.options.actions.extend(actions);
         if extended.is_ok() {
             self.options.node.set_own(&self.options.actions);
@@ -826,26 +903,30 @@ impl Handler<Respond> for BranchActor {
                 telling.push(self.tell_master(say, context));
             }
         }
+        self.check_actors_later(context);
         let told = async move {
             extended?;
-            for told in futures::future::join_all(telling).await {
-                told?;
-            }
-            Ok(())
+            Ok(futures::future::join_all(telling).await)
         };
-        Box::pin(told.into_actor(self).map(move |told: Result<(), CallError>, this, _| match told {
-            // A link that was lost meanwhile carries the actions into the next bind.
-            Err(error) if error.code() == Code::LINK_LOST && this.link.may_return() => Ok(()),
-            Err(error)
-                if [Code::NOT_PERMITTED, Code::OVERLOADED, Code::FRAME_TOO_LARGE].contains(&error.code()) =>
-            {
-                for name in names {
-                    this.options.actions.remove(&name);
-                }
-                this.options.node.set_own(&this.options.actions);
-                Err(error)
-            }
-            told => told,
+        Box::pin(told.into_actor(self).then(move |told: Result<Vec<_>, CallError>, this, context| {
+            let errors = match told {
+                Ok(told) => told.into_iter().filter_map(Result::err).collect(),
+                // None of the actions was added.
+                Err(error) => return Either::Left(futures::future::ready(Err(error))).into_actor(this),
+            };
+            let (refusal, silence) = this.link.refusal_of(errors);
+            let Some(refusal) = refusal else {
+                let outcome = silence.map_or(Ok(()), Err);
+                return Either::Left(futures::future::ready(outcome)).into_actor(this);
+            };
+            // All or none: the master may have accepted the other frames.
+            let withdrawing = this.withdraw(names, context);
+            let withdrawn = async move {
+                // A link that is lost meanwhile withdraws the actions too.
+                let _ = withdrawing.await;
+                Err(refusal)
+            };
+            Either::Right(withdrawn).into_actor(this)
         }))
     }
 }
@@ -854,11 +935,7 @@ impl Handler<Withdraw> for BranchActor {
     type Result = ResponseFuture<Result<(), CallError>>;
 
     fn handle(&mut self, Withdraw(actions): Withdraw, context: &mut Context<Self>) -> Self::Result {
-        for action in &actions {
-            self.options.actions.remove(action);
-        }
-        self.options.node.set_own(&self.options.actions);
-        self.tell_master(|callback_id| Frame::Unregister(Unregister { callback_id, actions }), context)
+        self.withdraw(actions, context)
     }
 }
 
@@ -910,6 +987,7 @@ impl Handler<TakeSnapshot> for BranchActor {
                 + dropped
                 + self.subscribers.dropped()
                 + self.broadcasts.dropped(),
+            actors_lost: self.actors_lost,
             callbacks_lent: lent,
             callbacks_borrowed: borrowed,
             sessions: Vec::new(),

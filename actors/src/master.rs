@@ -49,7 +49,9 @@ use calls::MasterCalls;
 use forwarded::MASTER;
 use futures::future::LocalBoxFuture;
 use handle::Replies;
-use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX};
+use meshwork_wire::limits::{
+    ACTORS_CHECKED_EVERY, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX,
+};
 use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Pattern, check_node};
 use std::collections::VecDeque;
 use std::io;
@@ -78,6 +80,10 @@ struct Master {
     /// Whether the router is handling events of the master.
     is_publishing: bool,
     alarm: Alarm,
+    /// How many actors that answered an action had stopped.
+    actors_lost: u64,
+    /// Whether a timer looks at the actors.
+    checks_actors: bool,
 }
 
 /// An event that the master publishes, or broadcasts.
@@ -213,6 +219,35 @@ impl MasterActor {
         self.set_alarm(context);
     }
 
+    /// Looks from time to time whether the actors that answer actions are running, as long as there are any. Requests pass one that has stopped
+    /// over at once.
+    fn check_actors_later(&mut self, context: &mut Context<Self>) {
+        if self.running().checks_actors || !self.options.actions.need_actors() {
+            return;
+        }
+        self.running().checks_actors = true;
+        context.run_later(ACTORS_CHECKED_EVERY, |this, context| {
+            this.running().checks_actors = false;
+            this.withdraw_stopped();
+            this.check_actors_later(context);
+        });
+    }
+
+    /// Withdraws the actions whose actors have stopped.
+    fn withdraw_stopped(&mut self) {
+        let stopped = self.options.actions.stopped();
+        for action in &stopped {
+            log::warn!("{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
+            self.options.actions.remove(action);
+        }
+        let running = self.running();
+        running.actors_lost += stopped.len() as u64;
+        if !stopped.is_empty() {
+            #[expect(clippy::disallowed_methods, reason = "bounded by the actions: each stops once")]
+            running.shared.registry.do_send(registry::WithdrawOwn(stopped));
+        }
+    }
+
     fn set_alarm(&mut self, context: &mut Context<Self>) {
         let running = self.running();
         if let Some(next) = running.calls.next_deadline() {
@@ -285,7 +320,10 @@ impl Actor for MasterActor {
             events: VecDeque::new(),
             is_publishing: false,
             alarm: Alarm::default(),
+            actors_lost: 0,
+            checks_actors: false,
         });
+        self.check_actors_later(context);
         // The master keeps the cache of other nodes that a branch keeps.
         let node = Arc::clone(&self.options.node);
         let follow = move |change: &Change| {
@@ -432,10 +470,13 @@ impl Handler<Unsubscribe> for MasterActor {
 impl Handler<Respond> for MasterActor {
     type Result = ResponseFuture<Result<(), CallError>>;
 
-    fn handle(&mut self, Respond(actions): Respond, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Respond(actions): Respond, context: &mut Context<Self>) -> Self::Result {
+        // The actor of an action that is taken may have stopped.
+        self.withdraw_stopped();
         if let Err(refused) = self.options.actions.extend(actions.clone()) {
             return Box::pin(async move { Err(refused.into()) });
         }
+        self.check_actors_later(context);
         let asking = self.running().shared.registry.send(registry::OfferOwn(actions));
         Box::pin(async move { asking.await.map_err(|_| ending()) })
     }
@@ -500,9 +541,10 @@ impl Handler<TakeSnapshot> for MasterActor {
             let dropped_on_the_way: u64 = sessions.iter().map(|session| session.events_dropped).sum();
             let (own_actions, name) = (this.options.actions.len(), this.name.clone());
             let running = this.running();
-            let calls_in_flight = running.calls.in_flight();
+            let (calls_in_flight, actors_lost) = (running.calls.in_flight(), running.actors_lost);
             Snapshot {
                 calls_in_flight,
+                actors_lost,
                 calls_waiting: 0,
                 answering: running.calls.answering(),
                 subscriptions,

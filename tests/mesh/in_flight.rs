@@ -81,7 +81,8 @@ async fn calls_that_a_busy_node_could_not_end_in_time_end_at_their_own_deadlines
             assert!(before.is_none_or(|before| before <= latest), "they end in the order of their deadlines");
             before = Some(earliest);
             let error = outcome.expect_err("nobody answers it");
-            assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::Unknown));
+            // The master may have refused it, since its deadline had passed on the way: then it was not sent.
+            assert_eq!(error.code(), Code::REQUEST_TIMEOUT, "{error}");
         }
         assert_eq!(soon(answered).await.expect("it ends"), Ok(7), "a deadline is of one call alone");
         assert_eq!(soon(blocking).await.expect("it ends"), Ok(()));

@@ -1,6 +1,7 @@
 //! The promises of a mesh, through the public API: one binary, one file for each subject. A mesh is started in one place, here; a link
 //! that can be cut or silenced stands in `cut.rs`.
 
+mod actors;
 mod binding;
 mod callbacks;
 mod calls;

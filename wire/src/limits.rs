@@ -179,6 +179,10 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// How long the last frames of a connection that this end closes may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);
 
+/// How often a node looks whether the actors that answer its actions and handle its events are running. One that has stopped is noticed at
+/// once by the request or event that meets it, and after this time in any case.
+pub const ACTORS_CHECKED_EVERY: Duration = Duration::from_millis(250);
+
 /// How long a drain takes at most, by default.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 

@@ -39,6 +39,17 @@ impl Action {
         self
     }
 
+    /// Whether the actor that answers has stopped.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.responder.is_running() == Some(false)
+    }
+
+    /// The name that was called, without the buffer that it was read from: the name of this action, or one below it.
+    pub(crate) fn called(&self, action: &ByteString) -> ByteString {
+        if *action == self.offer.action { self.offer.action.clone() } else { ByteString::from(&**action) }
+    }
+
     /// Takes a permit for one request.
     pub(super) fn permit(&self) -> Result<Permit, CallError> {
         let Some(permits) = &self.permits else {
@@ -152,6 +163,20 @@ impl Actions {
     /// The names of all actions, in no order.
     pub fn names(&self) -> impl Iterator<Item = &ByteString> {
         self.0.keys()
+    }
+
+    /// The names of the actions whose actors have stopped.
+    pub(crate) fn stopped(&self) -> Vec<ByteString> {
+        self.0
+            .values()
+            .filter(|action| action.has_stopped())
+            .map(|action| action.offer.action.clone())
+            .collect()
+    }
+
+    /// Whether an actor answers one of the actions.
+    pub(crate) fn need_actors(&self) -> bool {
+        self.0.values().any(|action| action.responder.is_running().is_some())
     }
 
     /// How many actions there are.

@@ -52,9 +52,10 @@ impl Answering {
             Ok(permit) => permit,
             Err(error) => return reply_to.reply(callback_id, Err(error)),
         };
-        let reply = Replier::new(callback_id, reply_to.gathered());
+        let said = Cell::new(false);
+        let reply = Replier::new(callback_id, &said, reply_to.gathered());
         let respond = || action.responder.respond(arguments, context, reply);
-        self.run(respond, &action.offer.action, callback_id, reply_to, permit);
+        self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit);
     }
 
     /// Calls a function that was lent: at once if its future is ready, else by a task of its own. Without a callback id the caller waits for no
@@ -73,13 +74,14 @@ impl Answering {
                 Poll::Pending => Answer::Later(answer),
             }
         };
+        let (said, permit) = (Cell::new(false), Permit::unbounded());
         match callback_id {
-            Some(callback_id) => self.run(invoke, "a callback", callback_id, reply_to, Permit::unbounded()),
+            Some(callback_id) => self.run(invoke, &said, "a callback", callback_id, reply_to, permit),
             None => {
                 // Callback ids are drawn from zero up, so no request has an id counted from the top.
                 let quiet = self.0.quiet.get() + 1;
                 self.0.quiet.set(quiet);
-                self.run(invoke, "a callback", CallbackId(u64::MAX - quiet), &Nobody, Permit::unbounded());
+                self.run(invoke, &said, "a callback", CallbackId(u64::MAX - quiet), &Nobody, permit);
             }
         }
     }
@@ -88,13 +90,21 @@ impl Answering {
     fn run(
         &self,
         respond: impl FnOnce() -> Answer,
+        said: &Cell<bool>,
         what: &str,
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
         permit: Permit,
     ) {
         match catch_unwind(AssertUnwindSafe(respond)) {
-            Ok(Answer::Said) => {}
+            Ok(Answer::Said) if said.get() => {}
+            _ if said.get() => {
+                log::error!("the responder of {what} answered twice: its second answer is dropped")
+            }
+            Ok(Answer::Said) => {
+                let what = "the responder claims an answer that it did not give";
+                reply_to.reply(callback_id, Err(CallError::new(Code::UNKNOWN, Fate::Failed, what)));
+            }
             Ok(Answer::Now(outcome)) => reply_to.reply(callback_id, outcome),
             Ok(Answer::Later(answer)) => self.spawn(answer, callback_id, reply_to.later(), permit),
             Err(panic) => reply_to.reply(callback_id, Err(panicked(what, &*panic))),
@@ -202,4 +212,68 @@ fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {
         .unwrap_or("no reason given");
     log::error!("the responder of {action} panicked: {reason}");
     CallError::new(Code::PANICKED, Fate::Failed, format!("the responder panicked: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answers::responder::Responder;
+    use crate::link::gathered::GatheredReplies;
+    use meshwork_wire::{ByteString, Encoding, Offer, Payload};
+    use std::sync::Arc;
+
+    /// Says a reply, and answers in this way after it; or claims to have said one.
+    struct Twice(fn() -> Answer, bool);
+
+    impl Responder for Twice {
+        fn respond(&self, _: PayloadRef<'_>, _: &CallContext, reply: Replier<'_>) -> Answer {
+            if self.1 {
+                reply.say(Encoding::Json, &1);
+            }
+            (self.0)()
+        }
+    }
+
+    /// Counts the replies.
+    #[derive(Clone, Default)]
+    struct Heard(Rc<RefCell<Vec<Outcome>>>, Rc<GatheredReplies>);
+
+    impl ReplyTo for Heard {
+        type Later = Self;
+
+        fn reply(&self, _: CallbackId, outcome: Outcome) {
+            self.0.borrow_mut().push(outcome);
+        }
+
+        fn gathered(&self) -> Option<&GatheredReplies> {
+            Some(&self.1)
+        }
+
+        fn later(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// Such a responder once answered its request twice.
+    #[actix_rt::test]
+    async fn a_request_is_answered_once_whatever_its_responder_does() {
+        let ways: [fn() -> Answer; 4] = [
+            || Answer::Now(Ok(Payload::default())),
+            || Answer::Later(Box::pin(async { Ok(Payload::default()) })),
+            || panic!("no"),
+            || Answer::Said,
+        ];
+        for (way, says) in ways.into_iter().flat_map(|way| [(way, true), (way, false)]) {
+            let heard = Heard::default();
+            let offer = Offer { action: "a".into(), encoding: Encoding::Json, shape: None };
+            let action = Action::new(offer, Arc::new(Twice(way, says)));
+            let context = CallContext::new("a".into(), ByteString::new(), None);
+            let answering = Answering::new();
+            answering.start(&action, (&Payload::default()).into(), &context, CallbackId(1), &heard);
+            answering.idle().await;
+            tokio::task::yield_now().await;
+            let said = usize::from(!heard.1.is_empty());
+            assert_eq!((said, said + heard.0.borrow().len()), (usize::from(says), 1));
+        }
+    }
 }

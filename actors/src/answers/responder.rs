@@ -7,6 +7,7 @@ use meshwork_wire::{
     ByteString, CallError, CallbackId, EncodeError, Encoding, Fate, Outcome, Payload, PayloadRef,
 };
 use serde::Serialize;
+use std::cell::Cell;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -16,6 +17,11 @@ pub trait Responder: Send + Sync + 'static {
     /// Answers one request: at once, or with a future, which is dropped when the caller gives up. Call
     /// [`poll_once`](super::poll_once::poll_once) on a future: it may be ready at once.
     fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer;
+
+    /// Whether the actor that answers is running; none if no actor answers. An action whose actor has stopped is withdrawn.
+    fn is_running(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// The answer of a responder.
@@ -28,17 +34,23 @@ pub enum Answer {
     Later(LocalBoxFuture<'static, Outcome>),
 }
 
-/// Writes the reply of a responder that answers at once.
-#[derive(Clone, Copy)]
+/// Writes the reply of a responder that answers at once. A request is answered once: what a responder answers after it has said its reply is
+/// dropped, with an error in the log.
 pub struct Replier<'a> {
     callback_id: CallbackId,
+    /// Whether the reply has been written.
+    said: &'a Cell<bool>,
     /// None where small replies are not gathered.
     gathered: Option<&'a GatheredReplies>,
 }
 
 impl<'a> Replier<'a> {
-    pub(crate) fn new(callback_id: CallbackId, gathered: Option<&'a GatheredReplies>) -> Self {
-        Self { callback_id, gathered }
+    pub(crate) fn new(
+        callback_id: CallbackId,
+        said: &'a Cell<bool>,
+        gathered: Option<&'a GatheredReplies>,
+    ) -> Self {
+        Self { callback_id, said, gathered }
     }
 
     /// Answers with this value. A small reply costs no allocation where the small replies of a block are gathered.
@@ -51,7 +63,10 @@ impl<'a> Replier<'a> {
             None => Payload::encode(encoding, value).map(Some),
         };
         match written {
-            Ok(None) => Answer::Said,
+            Ok(None) => {
+                self.said.set(true);
+                Answer::Said
+            }
             Ok(Some(payload)) => Answer::Now(Ok(payload)),
             Err(error) => Answer::Now(Err(not_written(error))),
         }

@@ -121,7 +121,8 @@ impl BranchCalls {
     /// The action of this branch that answers the call itself, if there is one.
     fn own<'a>(&self, actions: &'a Actions, request: &Request) -> Option<&'a Action> {
         let is_here = request.node.is_empty() || request.node == self.name;
-        actions.get(&request.action).filter(|_| is_here)
+        // The call of an action whose actor has stopped goes to another node.
+        actions.get(&request.action).filter(|action| is_here && !action.has_stopped())
     }
 
     /// Sends calls whose frames are written already; gives all of them back if the outbox refuses them together.

@@ -255,6 +255,17 @@ impl LinkState {
         }
     }
 
+    /// What the errors of several registers of one set come to: the refusal of the master, if it refused one; else the error of a register that
+    /// was not answered. A register that was lost with its link is neither: the next bind carries the actions.
+    pub(super) fn refusal_of(&self, errors: Vec<CallError>) -> (Option<CallError>, Option<CallError>) {
+        let returns = |error: &CallError| error.code() == Code::LINK_LOST && self.may_return();
+        let (silences, refusals): (Vec<_>, Vec<_>) = errors
+            .into_iter()
+            .filter(|error| !returns(error))
+            .partition(|error| [Code::REQUEST_TIMEOUT, Code::LINK_LOST].contains(&error.code()));
+        (refusals.into_iter().next(), silences.into_iter().next())
+    }
+
     /// Notes that the branch has ended; `false` if it had ended before.
     pub(super) fn close(&mut self) -> bool {
         !matches!(std::mem::replace(&mut self.phase, Phase::Closed), Phase::Closed)

@@ -269,6 +269,7 @@ fn choose<'a, P: Provider>(
 ) -> Routed<'a, P> {
     if (node.is_empty() || node == master)
         && let Some(own) = providers.own()
+        && !own.has_stopped()
     {
         return Routed::Own(own);
     }

@@ -916,6 +916,7 @@ fn answer(
     replies: &BlockReplies<'_>,
 ) -> CallContext {
     let OwnRequest { callback_id, action, deadline, payload } = request;
+    let action = own.called(&action);
     let context = CallContext::new(action, caller.clone(), deadline.map(Instant::from_std));
     answering.start(own, (&payload).into(), &context, callback_id, replies);
     context

@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub subscriptions: usize,
     /// How many events found no room and were dropped.
     pub events_dropped: u64,
+    /// How many actors that answered an action or handled events had stopped, and were withdrawn.
+    pub actors_lost: u64,
     /// How many functions are lent over the links of the node: each was passed as an argument and is not released yet.
     pub callbacks_lent: usize,
     /// How many functions the node holds that came over its links.
