@@ -275,15 +275,34 @@ impl Responders {
         self.add(action.into(), Encoding::MessagePack, responder.into_responder())
     }
 
-    /// Answers at most `max` requests for an action of the set at once; a request above that fails at once with `OVERLOADED`.
-    /// Default: no bound but that on the requests in flight on each connection.
+    /// Answers at most `max` requests for an action of the set at once. A request above that goes to another provider that has room;
+    /// if there is none, it fails at once with `OVERLOADED`, not sent. Default: no bound but that on the requests in flight on each
+    /// connection.
     ///
     /// # Panics
     ///
     /// When the action is not in the set.
     #[must_use]
-    pub fn permits(mut self, action: &str, max: usize) -> Self {
-        let there = self.take(action).with_permits(max);
+    pub fn permits(self, action: &str, max: usize) -> Self {
+        self.permits_with_queue(action, max, 0)
+    }
+
+    /// As [`Responders::permits`], but up to `queue_max` requests above `max` wait here for a permit, each within its deadline, in the
+    /// order in which they came. Only requests above both go to another provider.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// let responders = Responders::new()
+    ///     .respond("image/scale", |name: String| async move { Ok(name) })
+    ///     .permits_with_queue("image/scale", 4, 100);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When the action is not in the set.
+    #[must_use]
+    pub fn permits_with_queue(mut self, action: &str, max: usize, queue_max: usize) -> Self {
+        let there = self.take(action).with_permits(max, queue_max);
         self.put(there)
     }
 

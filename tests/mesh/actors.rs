@@ -3,6 +3,8 @@
 use crate::{Mesh, soon};
 use meshwork::prelude::*;
 use meshwork::{Authenticate, Pattern, Permissions, limits::ACTIONS_PER_FRAME_MAX};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// An actor that answers with its number, and can be stopped.
 struct Numbered(u32);
@@ -42,7 +44,7 @@ fn named(name: &'static str, actor: &Addr<Numbered>) -> BranchActor {
 async fn until_offered_by(node: &Node, providers: usize) {
     soon(async {
         loop {
-            let described = node.describe("which").await.unwrap();
+            let described = node.describe("which").await.expect("it runs");
             if described.first().map_or(0, |which| which.nodes.len()) == providers {
                 return;
             }
@@ -145,5 +147,104 @@ async fn a_set_of_which_one_action_is_refused_is_refused_as_a_whole() {
         assert_eq!(caller.call::<i32>("open/7", ()).await, Ok(1));
         soon(branch.withdraw(names)).await.expect("they fit into several frames");
         assert_eq!(caller.describe("**").await.unwrap(), []);
+    }
+}
+
+/// A branch whose `work` takes one request at a time, until `done` is released.
+fn worker(name: &'static str, queue: usize, done: &Arc<Semaphore>) -> BranchActor {
+    let done = Arc::clone(done);
+    let work = Responders::new().respond("work", move |(): ()| {
+        let done = Arc::clone(&done);
+        async move {
+            done.acquire().await?.forget();
+            Ok(name.to_owned())
+        }
+    });
+    BranchActor::new(name).respond_all(work.permits_with_queue("work", 1, queue))
+}
+
+/// Round robin gave calls to a provider that was full, and failed them, though another one was idle.
+#[actix::test]
+async fn a_provider_without_a_permit_is_passed_over() {
+    let mesh = Mesh::start().await;
+    let done = Arc::new(Semaphore::new(0));
+    let one = mesh.bind(worker("one", 0, &done)).await;
+    let two = mesh.bind(worker("two", 0, &done)).await;
+    let caller = mesh.branch("caller").await;
+    for node in [Node::from(&mesh.master), Node::from(&caller), Node::from(&one)] {
+        for _ in 0..5 {
+            let calls = [(); 2].map(|()| actix_rt::spawn(node.call::<String>("work", ())));
+            soon(async {
+                for worker in [&one, &two] {
+                    while worker.snapshot().await.expect("it runs").answering == 0 {}
+                }
+            })
+            .await;
+            let error = soon(node.call::<String>("work", ())).await.expect_err("both are full");
+            assert_eq!((error.code(), error.fate()), (Code::OVERLOADED, Fate::NotSent), "{error}");
+            done.add_permits(2);
+            let mut by = Vec::new();
+            for call in calls {
+                by.push(soon(call).await.unwrap().expect("one of them has a permit"));
+            }
+            by.sort_unstable();
+            assert_eq!(by, ["one", "two"]);
+        }
+    }
+}
+
+#[actix::test]
+async fn requests_wait_for_a_permit_in_their_order_and_within_their_deadlines() {
+    let mesh = Mesh::start().await;
+    let done = Arc::new(Semaphore::new(0));
+    let one = mesh.bind(worker("one", 3, &done)).await;
+    let caller = mesh.branch("caller").await;
+    for node in [Node::from(&caller), Node::from(&one)] {
+        let first = actix_rt::spawn(node.call::<String>("work", ()));
+        let late = node.call::<String>("work", ()).within(Duration::from_millis(30));
+        let late = actix_rt::spawn(late);
+        let waiting = [(); 2].map(|()| actix_rt::spawn(node.call::<String>("work", ())));
+        let error = soon(late).await.unwrap().expect_err("it waits in vain");
+        assert_eq!(error.code(), Code::REQUEST_TIMEOUT);
+        // Its place is free again.
+        let third = actix_rt::spawn(node.call::<String>("work", ()));
+        soon(async { while one.snapshot().await.expect("it runs").answering < 4 {} }).await;
+        let error = soon(node.call::<String>("work", ())).await.expect_err("no place is free");
+        assert_eq!((error.code(), error.fate()), (Code::OVERLOADED, Fate::NotSent), "{error}");
+        for call in [first].into_iter().chain(waiting).chain([third]) {
+            done.add_permits(1);
+            assert_eq!(soon(call).await.unwrap().as_deref(), Ok("one"));
+        }
+    }
+}
+
+/// The loads were those of the last block: a block of calls went to one provider.
+#[actix::test]
+async fn least_in_flight_counts_the_calls_of_the_block_it_decides_about() {
+    let mesh = Mesh::of(MasterActor::new("master").balance(meshwork::Balance::LeastInFlight)).await;
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let mut branches = Vec::new();
+    for name in ["one", "two", "three", "four"] {
+        let came = came.clone();
+        let branch = BranchActor::new(name).respond("stuck", move |(): ()| {
+            let _ = came.send(name);
+            std::future::pending::<Result<(), ActionError>>()
+        });
+        branches.push(mesh.bind(branch).await);
+    }
+    let caller = mesh.branch("caller").await;
+    for node in [Node::from(&caller), Node::from(&mesh.master)] {
+        let calls: Vec<_> = (0..40).map(|_| actix_rt::spawn(node.call::<()>("stuck", ()))).collect();
+        let mut counts = std::collections::HashMap::new();
+        for _ in 0..40 {
+            *counts.entry(soon(coming.recv()).await.unwrap()).or_insert(0) += 1;
+        }
+        assert!(counts.len() == 4 && counts.values().all(|count| *count == 10), "{counts:?}");
+        calls.iter().for_each(tokio::task::JoinHandle::abort);
+        soon(async {
+            let busy = || async { mesh.master.snapshot().await.expect("it runs").sessions };
+            while busy().await.iter().any(|session| session.in_flight > 0) {}
+        })
+        .await;
     }
 }

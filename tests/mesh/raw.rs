@@ -544,3 +544,35 @@ async fn a_master_of_before_is_sent_a_bind_that_it_knows() {
     branch.publish("any/topic", &1).await.expect("a master of before says nothing of permissions");
     assert!(matches!(link.hear_answer().await, Some(Frame::Publish(_))));
 }
+
+/// The news found no room among the events, and were lost: the branch knew of nodes that were gone, for good.
+#[actix::test]
+async fn a_branch_that_reads_late_is_told_who_came_and_went() {
+    let mesh = Mesh::start().await;
+    let Frame::Bind(deaf) = bind("deaf", &[]) else { unreachable!("it is a bind") };
+    let key = SubscriptionKey { pattern: Pattern::new("t").expect("a pattern"), group: None };
+    let mut branch = RawBranch::connect(&mesh).await;
+    branch.say(&Frame::Bind(Bind { subscriptions: vec![key], ..deaf })).await;
+    until_known(&mesh.master, "deaf", true).await;
+    let event = ByteBuf::from(vec![7; OUTBOX_LEN_MAX / 16]);
+    let dropped = async || mesh.master.snapshot().await.expect("it runs").events_dropped;
+    while dropped().await == 0 {
+        mesh.master.publish("t", &event).await.unwrap();
+    }
+    let late = mesh.branch("late").await;
+    until_known(&mesh.master, "late", true).await;
+    // Further events find no room still, and neither came nor went is one of them.
+    let before = dropped().await;
+    mesh.master.publish("t", &event).await.unwrap();
+    soon(async { while dropped().await == before {} }).await;
+    late.drain(Duration::MAX).await.unwrap();
+    let mut news = Vec::new();
+    while news.len() < 2 {
+        match soon(branch.hear()).await.expect("it is bound") {
+            Frame::Online(online) if online.node == "late" => news.push(true),
+            Frame::Offline(offline) if offline.node == "late" => news.push(false),
+            _ => {}
+        }
+    }
+    assert_eq!(news, [true, false]);
+}

@@ -6,6 +6,7 @@ use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Offer, check_action, everything_above};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// An action that a node answers, and how many requests for it at once.
 #[derive(Clone)]
@@ -19,12 +20,40 @@ pub struct Action {
 
 /// The permits of an action: each request holds one while it is answered.
 struct Permits {
-    free: AtomicUsize,
+    free: Arc<Semaphore>,
     max: usize,
+    /// How many requests wait for a permit.
+    waiting: AtomicUsize,
+    waiting_max: usize,
 }
 
 /// The permit of a request that is being answered; dropping it gives the permit back. None if the action has no bound.
-pub(super) struct Permit(Option<Arc<Permits>>);
+pub(super) struct Permit(#[expect(dead_code, reason = "it is held")] Option<OwnedSemaphorePermit>);
+
+/// Why a request has no permit.
+pub(super) enum NoPermit {
+    /// It is refused.
+    Refused(CallError),
+    /// It waits for one.
+    Waits(WaitsForPermit),
+}
+
+/// A request among those that wait for a permit; dropping it makes room for another one.
+pub(super) struct WaitsForPermit(Arc<Permits>);
+
+impl WaitsForPermit {
+    /// The permit, when it is this request's turn: requests get permits in the order in which they came.
+    pub(super) async fn permit(self) -> Permit {
+        // The semaphore is never closed.
+        Permit(Arc::clone(&self.0.free).acquire_owned().await.ok())
+    }
+}
+
+impl Drop for WaitsForPermit {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 impl Action {
     /// An action without a bound of its own: the connection bounds how many requests for it are answered at once.
@@ -32,11 +61,20 @@ impl Action {
         Self { offer, responder, permits: None }
     }
 
-    /// Answers at most `max` requests at once; a further request is refused with [`Code::OVERLOADED`].
+    /// Answers at most `max` requests at once. Up to `waiting_max` further requests wait for a permit; one above that is refused with
+    /// [`Code::OVERLOADED`].
     #[must_use]
-    pub fn with_permits(mut self, max: usize) -> Self {
-        self.permits = Some(Arc::new(Permits { free: AtomicUsize::new(max), max }));
+    pub fn with_permits(mut self, max: usize, waiting_max: usize) -> Self {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        let free = Arc::new(Semaphore::new(max));
+        self.permits = Some(Arc::new(Permits { free, max, waiting: AtomicUsize::new(0), waiting_max }));
         self
+    }
+
+    /// How many requests are answered at once at most; none without a bound.
+    #[must_use]
+    pub fn permits(&self) -> Option<usize> {
+        self.permits.as_ref().map(|permits| permits.max)
     }
 
     /// Whether the actor that answers has stopped.
@@ -50,21 +88,28 @@ impl Action {
         if *action == self.offer.action { self.offer.action.clone() } else { ByteString::from(&**action) }
     }
 
+    /// Whether a request would find a permit, or room to wait for one.
+    pub(crate) fn has_room(&self) -> bool {
+        self.permits.as_ref().is_none_or(|permits| {
+            permits.free.available_permits() > 0
+                || permits.waiting.load(Ordering::Acquire) < permits.waiting_max
+        })
+    }
+
     /// Takes a permit for one request.
-    pub(super) fn permit(&self) -> Result<Permit, CallError> {
+    pub(super) fn permit(&self) -> Result<Permit, NoPermit> {
         let Some(permits) = &self.permits else {
             return Ok(Permit(None));
         };
-        let taken =
-            permits.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
-        match taken {
-            Ok(_) => Ok(Permit(Some(Arc::clone(permits)))),
-            Err(_) => Err(CallError::new(
-                Code::OVERLOADED,
-                Fate::NotSent,
-                format!("{} has {} permits, and all are taken", self.offer.action, permits.max),
-            )),
+        if let Ok(permit) = Arc::clone(&permits.free).try_acquire_owned() {
+            return Ok(Permit(Some(permit)));
         }
+        if permits.waiting.fetch_add(1, Ordering::AcqRel) < permits.waiting_max {
+            return Err(NoPermit::Waits(WaitsForPermit(Arc::clone(permits))));
+        }
+        permits.waiting.fetch_sub(1, Ordering::AcqRel);
+        let what = format!("{} has {} permits, and all are taken", self.offer.action, permits.max);
+        Err(NoPermit::Refused(CallError::new(Code::OVERLOADED, Fate::NotSent, what)))
     }
 }
 
@@ -72,14 +117,6 @@ impl Permit {
     /// The permit of a request for an action without a bound.
     pub(super) fn unbounded() -> Self {
         Self(None)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(permits) = &self.0 {
-            permits.free.fetch_add(1, Ordering::AcqRel);
-        }
     }
 }
 

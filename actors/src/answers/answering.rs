@@ -1,16 +1,17 @@
 //! The requests that a node is answering.
 
-use super::action::{Action, Permit};
+use super::action::{Action, NoPermit, Permit, WaitsForPermit};
 use super::reply_to::{Nobody, ReplyTo};
 use super::responder::{Answer, CallContext, Replier};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use hashbrown::HashMap;
-use meshwork_wire::{CallError, CallbackId, Code, Fate, Function, Invocation, Outcome, PayloadRef};
+use meshwork_wire::{CallError, CallbackId, Code, Fate, Function, Invocation, Outcome, Payload, PayloadRef};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -50,12 +51,41 @@ impl Answering {
     ) {
         let permit = match action.permit() {
             Ok(permit) => permit,
-            Err(error) => return reply_to.reply(callback_id, Err(error)),
+            Err(NoPermit::Refused(error)) => return reply_to.reply(callback_id, Err(error)),
+            Err(NoPermit::Waits(waits)) => {
+                return self.start_later(waits, action, arguments, context, callback_id, reply_to);
+            }
         };
         let said = Cell::new(false);
         let reply = Replier::new(callback_id, &said, reply_to.gathered());
         let respond = || action.responder.respond(arguments, context, reply);
         self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit);
+    }
+
+    /// Answers a request when it has a permit.
+    fn start_later(
+        &self,
+        waits: WaitsForPermit,
+        action: &Action,
+        arguments: PayloadRef<'_>,
+        context: &CallContext,
+        callback_id: CallbackId,
+        reply_to: &impl ReplyTo,
+    ) {
+        let PayloadRef { encoding, bytes, callbacks } = arguments;
+        let arguments = Payload { callbacks: callbacks.clone(), ..Payload::new(encoding, bytes.to_vec()) };
+        let (responder, context) = (Arc::clone(&action.responder), context.clone());
+        let answer = async move {
+            let _permit = waits.permit().await;
+            let said = Cell::new(false);
+            match responder.respond((&arguments).into(), &context, Replier::new(callback_id, &said, None)) {
+                Answer::Now(outcome) => outcome,
+                Answer::Later(answer) => answer.await,
+                // Nothing is gathered here, so no reply can be said.
+                Answer::Said => Err(claimed()),
+            }
+        };
+        self.spawn(Box::pin(answer), callback_id, reply_to.later(), Permit::unbounded());
     }
 
     /// Calls a function that was lent: at once if its future is ready, else by a task of its own. Without a callback id the caller waits for no
@@ -102,8 +132,7 @@ impl Answering {
                 log::error!("the responder of {what} answered twice: its second answer is dropped")
             }
             Ok(Answer::Said) => {
-                let what = "the responder claims an answer that it did not give";
-                reply_to.reply(callback_id, Err(CallError::new(Code::UNKNOWN, Fate::Failed, what)));
+                reply_to.reply(callback_id, Err(claimed()));
             }
             Ok(Answer::Now(outcome)) => reply_to.reply(callback_id, outcome),
             Ok(Answer::Later(answer)) => self.spawn(answer, callback_id, reply_to.later(), permit),
@@ -204,6 +233,11 @@ impl Tasks {
     }
 }
 
+/// The error of a responder that claims an answer that it did not give.
+fn claimed() -> CallError {
+    CallError::new(Code::UNKNOWN, Fate::Failed, "the responder claims an answer that it did not give")
+}
+
 fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {
     let reason = panic
         .downcast_ref::<&str>()
@@ -219,8 +253,7 @@ mod tests {
     use super::*;
     use crate::answers::responder::Responder;
     use crate::link::gathered::GatheredReplies;
-    use meshwork_wire::{ByteString, Encoding, Offer, Payload};
-    use std::sync::Arc;
+    use meshwork_wire::{ByteString, Encoding, Offer};
 
     /// Says a reply, and answers in this way after it; or claims to have said one.
     struct Twice(fn() -> Answer, bool);

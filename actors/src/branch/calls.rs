@@ -103,7 +103,7 @@ impl BranchCalls {
                 (Submission::Frames(frames), None) => {
                     self.send_one_by_one(frames, None, actions, path, now);
                 }
-                (Submission::Ask(ask), Some(outbox)) if self.own(actions, &ask.request).is_none() => {
+                (Submission::Ask(ask), Some(outbox)) if self.own(actions, &ask.request, path).is_none() => {
                     refused.extend(Self::send(ask, guard.get_or_insert_with(|| outbox.hold()), now));
                 }
                 (Submission::Ask(ask), _) => {
@@ -118,11 +118,15 @@ impl BranchCalls {
         self.refuse_all(refused);
     }
 
-    /// The action of this branch that answers the call itself, if there is one.
-    fn own<'a>(&self, actions: &'a Actions, request: &Request) -> Option<&'a Action> {
-        let is_here = request.node.is_empty() || request.node == self.name;
-        // The call of an action whose actor has stopped goes to another node.
-        actions.get(&request.action).filter(|action| is_here && !action.has_stopped())
+    /// The action of this branch that answers the call itself, if there is one. A call of any node leaves while all permits are taken here, if
+    /// there is a link: another node may have room.
+    fn own<'a>(&self, actions: &'a Actions, request: &Request, path: Path<'_>) -> Option<&'a Action> {
+        let is_here = request.node == self.name;
+        let may_leave = request.node.is_empty() && path.outbox().is_some();
+        let takes = |action: &&Action| {
+            (is_here || request.node.is_empty()) && !action.has_stopped() && (action.has_room() || !may_leave)
+        };
+        actions.get(&request.action).filter(takes)
     }
 
     /// Sends calls whose frames are written already; gives all of them back if the outbox refuses them together.
@@ -167,7 +171,7 @@ impl BranchCalls {
         if let Path::Draining = path {
             return self.refuse(callback_id, draining());
         }
-        if let Some(own) = self.own(actions, &ask.request) {
+        if let Some(own) = self.own(actions, &ask.request, path) {
             return self.answer(own, *ask);
         }
         match path {

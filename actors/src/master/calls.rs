@@ -302,6 +302,7 @@ impl Sending<'_> {
                 if has_others && let Some(kept) = self.kept_len.keep(&request, deadline, tried) {
                     self.kept.insert(callback_id, kept);
                 }
+                session.begin_request();
                 let id_at_provider = session.next_id();
                 self.requests
                     .borrow_mut()

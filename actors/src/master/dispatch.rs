@@ -270,6 +270,8 @@ fn choose<'a, P: Provider>(
     if (node.is_empty() || node == master)
         && let Some(own) = providers.own()
         && !own.has_stopped()
+        // While all permits of the master are taken, a branch answers, if there is one.
+        && (own.has_room() || providers.branches().is_empty())
     {
         return Routed::Own(own);
     }

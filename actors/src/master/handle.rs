@@ -2,7 +2,7 @@
 //! messages. The handle holds recipients and not the address of the actor, so its holders need not know the session actor.
 
 use super::forwarded::{Caller, Forwarded, Outgoing, Replied};
-use super::registry::route::Provider;
+use super::registry::route::{Balance, Provider};
 use crate::link::outbox::{Kind, Outbox};
 use crate::node::mailboxes::Drained;
 use actix::{Actor, Addr, Handler, Message, Recipient};
@@ -28,6 +28,8 @@ struct Shared {
     /// How many requests to the branch are in flight.
     in_flight: AtomicUsize,
     in_flight_max: usize,
+    /// How many requests are on their way here; none where they are not counted.
+    coming: Option<AtomicUsize>,
     /// How many notifications are on their way here: calls of functions of the branch whose callers wait for no outcome.
     notifications: AtomicUsize,
     /// Whether the branch takes requests.
@@ -161,6 +163,7 @@ impl SessionHandle {
         mailboxes: impl SessionMailboxes + 'static,
         outbox: Outbox,
         in_flight_max: usize,
+        balance: Balance,
     ) -> Self {
         Self(Arc::new(Shared {
             id,
@@ -171,6 +174,7 @@ impl SessionHandle {
             next_id: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max,
+            coming: (balance == Balance::LeastInFlight).then(AtomicUsize::default),
             notifications: AtomicUsize::new(0),
             taking: AtomicBool::new(true),
             gone: AtomicBool::new(false),
@@ -251,8 +255,21 @@ impl Provider for SessionHandle {
         self.0.notifications.fetch_sub(1, Ordering::Relaxed);
     }
 
+    fn begin_request(&self) {
+        if let Some(coming) = &self.0.coming {
+            coming.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn end_requests(&self, count: usize) {
+        if let Some(coming) = &self.0.coming {
+            coming.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+
     fn in_flight(&self) -> usize {
-        self.0.in_flight.load(Ordering::Relaxed)
+        let coming = self.0.coming.as_ref().map_or(0, |coming| coming.load(Ordering::Relaxed));
+        self.0.in_flight.load(Ordering::Relaxed) + coming
     }
 
     fn is_taking(&self) -> bool {

@@ -8,9 +8,10 @@ pub(crate) mod route;
 pub(crate) mod table;
 
 use super::forwarded::MASTER;
-use super::handle::{Evict, SessionHandle};
+use super::handle::{Close, Evict, SessionHandle};
 use crate::answers::Actions;
 use crate::link::outbox::{Encoded, Kind};
+use crate::link::refusal::Refusal;
 use crate::node::change::{Change, Watcher, tell};
 use crate::node::snapshot::SessionSnapshot;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
@@ -171,8 +172,17 @@ impl RegistryActor {
         let gathered = self.news.take();
         for (id, _, session, _) in self.table.members() {
             for (frames, count) in gathered.parts_for(id) {
-                // A full outbox drops the news. That does no harm: the cache is never asked whether an action exists.
-                let _ = session.outbox().push_encoded(Encoded::for_crowd(&frames, count, 0), Kind::Event);
+                let news = Encoded::for_crowd(&frames, count, 0);
+                if session.outbox().push_encoded(news, Kind::Protocol) == Err(Refusal::Full) {
+                    // The branch would know of nodes that are gone, for good. When it binds again, it is told of all nodes.
+                    log::warn!("{} does not read the news: its link is given up", session.name());
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "bounded to one: no news are pushed to a closed outbox"
+                    )]
+                    session.mailboxes().close().do_send(Close);
+                    break;
+                }
             }
         }
     }

@@ -644,6 +644,7 @@ impl Actor for SessionActor {
             context.address(),
             outbox.clone(),
             self.master.limits.in_flight_max,
+            config.balance,
         );
         let is_late = !self.master.session_started(handle.clone());
         self.handle = Some(handle);
@@ -727,15 +728,20 @@ impl Handler<Forward> for SessionActor {
         let me = self.me().clone();
         let mut branch = ToBranch::new(me.outbox(), me.name(), forward.caller.name.clone());
         let caller = Rc::new(Arc::clone(&forward.caller));
+        let mut came = 0;
         for forwarded in std::mem::take(&mut forward.requests) {
-            if forwarded.is_notification() {
-                self.me().end_notification();
+            match &forwarded.target {
+                Target::Action(_) => came += 1,
+                Target::Function(_, Wants::Nothing) => self.me().end_notification(),
+                Target::Function(..) => {}
             }
             let write = |_: &Caller<_>, forwarded, time_left| branch.write(forwarded, time_left);
             self.relay.forwarded(&caller, forwarded, now, write);
         }
         drop(branch);
         self.send();
+        // Behind the count of the session, so that no request is missing in between.
+        self.me().end_requests(came);
     }
 }
 

@@ -31,7 +31,12 @@ pub(crate) trait Provider: Clone {
     fn begin_notification(&self) -> bool;
     /// Uncounts a notification that has reached the session, or was dropped before.
     fn end_notification(&self);
-    /// How many requests to the branch are in flight.
+    /// Counts a request on its way to the session, where requests are given to the provider with the fewest: the session itself counts its requests
+    /// once for each message.
+    fn begin_request(&self);
+    /// Uncounts requests that have reached the session, or were dropped before.
+    fn end_requests(&self, count: usize);
+    /// How many requests to the branch are in flight, and on their way to the session.
     fn in_flight(&self) -> usize;
     /// Whether the branch takes requests at all: a draining branch does not.
     fn is_taking(&self) -> bool;
@@ -237,6 +242,8 @@ pub(super) mod tests {
             true
         }
         fn end_notification(&self) {}
+        fn begin_request(&self) {}
+        fn end_requests(&self, _: usize) {}
         fn in_flight(&self) -> usize {
             self.in_flight
         }

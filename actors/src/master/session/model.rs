@@ -182,6 +182,7 @@ struct FakeShared {
     next_id: AtomicU64,
     in_flight: AtomicUsize,
     notifications: AtomicUsize,
+    coming: AtomicUsize,
     taking: AtomicBool,
 }
 
@@ -205,6 +206,13 @@ impl Provider for Fake {
     fn end_notification(&self) {
         let before = self.0.notifications.fetch_sub(1, Ordering::Relaxed);
         assert!(before > 0, "a notification ends once");
+    }
+    fn begin_request(&self) {
+        self.0.coming.fetch_add(1, Ordering::Relaxed);
+    }
+    fn end_requests(&self, count: usize) {
+        let before = self.0.coming.fetch_sub(count, Ordering::Relaxed);
+        assert!(before >= count, "a request comes once");
     }
     fn in_flight(&self) -> usize {
         self.0.in_flight.load(Ordering::Relaxed)
@@ -248,6 +256,7 @@ impl Session {
             next_id: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             notifications: AtomicUsize::new(0),
+            coming: AtomicUsize::new(0),
             taking: AtomicBool::new(true),
         };
         Self {
@@ -680,8 +689,10 @@ impl World {
             (Some(index), Mail::Forward(caller, requests)) => {
                 let caller = Rc::new(caller);
                 for forwarded in requests {
-                    if forwarded.is_notification() {
-                        self.sessions[index].fake.end_notification();
+                    match &forwarded.target {
+                        Target::Action(_) => self.sessions[index].fake.end_requests(1),
+                        Target::Function(_, Wants::Nothing) => self.sessions[index].fake.end_notification(),
+                        Target::Function(..) => {}
                     }
                     self.relayed(index, |relay, now, branch| {
                         relay.forwarded(&caller, forwarded, now, |caller, forwarded, time_left| {
@@ -790,6 +801,7 @@ impl World {
             assert!(session.relay.is_empty(), "something is left of {}", session.id());
             assert!(session.waits.is_empty());
             assert_eq!(session.fake.0.notifications.load(Ordering::Relaxed), 0);
+            assert_eq!(session.fake.0.coming.load(Ordering::Relaxed), 0);
         }
     }
 

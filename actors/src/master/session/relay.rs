@@ -546,6 +546,8 @@ impl<P: Provider, M> Relay<P, M> {
         // The branch has gone, so its requests of the current block need not leave.
         for (to, requests) in self.outgoing.forwards.drain(..) {
             requests.iter().filter(|request| request.is_notification()).for_each(|_| to.end_notification());
+            let is_action = |request: &&Forwarded| matches!(request.target, Target::Action(_));
+            to.end_requests(requests.iter().filter(is_action).count());
         }
         for (_, requested) in self.requested.take_all() {
             match requested {
@@ -623,6 +625,7 @@ impl<P: Provider, M> Sent<'_, P, M> {
             }
         };
         let Request { callback_id, action, payload, .. } = request;
+        provider.begin_request();
         let id_at_provider = provider.next_id();
         let target = Target::Action(action);
         let forwarded = Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, payload };
