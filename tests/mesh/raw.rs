@@ -12,6 +12,7 @@ use meshwork_wire::{
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 /// A branch that sends the frames that a test gives it.
 struct RawBranch(TcpStream);
@@ -575,4 +576,81 @@ async fn a_branch_that_reads_late_is_told_who_came_and_went() {
         }
     }
     assert_eq!(news, [true, false]);
+}
+
+/// Links that end in the turn in which they are bound, with all that a master may say before: a call made in that turn once waited for ever.
+#[actix::test]
+async fn calls_made_at_the_moment_of_a_bind_end_whatever_becomes_of_the_link() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it listens");
+    let moment = Duration::from_millis(1);
+    let binding = actix_rt::spawn(BranchActor::new("one").backoff(moment, moment).bind(address));
+    let link = bound_branch(&listener).await;
+    let branch = soon(binding).await.expect("no panic").expect("it is bound");
+    // Calls at each change of the status, and without a pause.
+    let (made, mut making) = mpsc::unbounded_channel();
+    let mut status = branch.status().await.unwrap();
+    let caller = branch.clone();
+    let calling = actix_rt::spawn(async move {
+        while status.changed().await.is_ok() {
+            for _ in 0..3 {
+                let call = caller.call::<i32>("x", ()).within(Duration::MAX);
+                let _ = made.send(actix_rt::spawn(call));
+            }
+        }
+    });
+    let steady = branch.clone();
+    let steadily = actix_rt::spawn(async move {
+        loop {
+            let outcome = steady.call::<i32>("x", ()).within(Duration::MAX).await;
+            assert!(matches!(&outcome, Ok(5)) || outcome.is_err_and(|error| error.code() == Code::LINK_LOST));
+        }
+    });
+    drop(link);
+    for round in 0..60 {
+        let (stream, _) = soon(listener.accept()).await.expect("a branch comes");
+        let mut link = RawBranch(stream);
+        assert!(matches!(soon(link.hear()).await, Some(Frame::ExtendedBind(_))));
+        let again = Refused { code: Code::DRAINING, message: "it ends".into(), may_return: true };
+        let mut bytes = BytesMut::new();
+        consent().encode(&mut bytes);
+        match round % 4 {
+            0 => {}
+            1 => Frame::Drain.encode(&mut bytes),
+            2 => Frame::Refused(again).encode(&mut bytes),
+            _ => Frame::Bind(Bind {
+                version: 1,
+                name: "no".into(),
+                credentials: None,
+                offers: Vec::new(),
+                subscriptions: Vec::new(),
+            })
+            .encode(&mut bytes),
+        }
+        link.0.write_all(&bytes).await.expect("it reads");
+        if round % 3 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    // A master that stays answers all that is left.
+    let mut link = bound_branch(&listener).await;
+    calling.abort();
+    let answering = actix_rt::spawn(async move {
+        while let Some(frame) = link.hear().await {
+            if let Frame::Request(request) = frame {
+                link.reply(request.callback_id, 5).await;
+            }
+        }
+    });
+    let mut answered = 0;
+    while let Some(call) = soon(making.recv()).await {
+        match soon(call).await.expect("no panic") {
+            Ok(number) => answered += usize::from(number == 5),
+            Err(error) => assert_eq!((error.code(), error.fate()), (Code::LINK_LOST, Fate::Unknown)),
+        }
+    }
+    assert!(answered > 0);
+    assert!(!steadily.is_finished(), "it goes on");
+    steadily.abort();
+    answering.abort();
 }
