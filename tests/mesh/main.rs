@@ -9,6 +9,7 @@ mod cut;
 mod dialects;
 mod dnode;
 mod drains;
+mod durations;
 mod ends;
 mod events;
 mod in_flight;

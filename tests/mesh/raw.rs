@@ -654,3 +654,24 @@ async fn calls_made_at_the_moment_of_a_bind_end_whatever_becomes_of_the_link() {
     steadily.abort();
     answering.abort();
 }
+
+/// A heartbeat of the master that no clock can add ended the branch with a panic.
+#[actix::test]
+async fn a_master_with_any_heartbeat_and_bounds_is_bound_to() {
+    for extreme in [0, 1, u64::MAX] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it listens");
+        let binding = actix_rt::spawn(BranchActor::new("one").bind(address));
+        let (stream, _) = soon(listener.accept()).await.expect("a branch comes");
+        let mut link = RawBranch(stream);
+        assert!(matches!(soon(link.hear()).await, Some(Frame::ExtendedBind(_))));
+        let Frame::Bound(consent) = consent() else { unreachable!("it is a bound") };
+        let bound =
+            Bound { heartbeat_ms: extreme, frame_len_max: extreme, in_flight_max: extreme, ..consent };
+        link.say(&Frame::Bound(bound)).await;
+        let branch = soon(binding).await.expect("no panic").expect("it is bound");
+        let outcome = soon(branch.call::<i32>("x", ()).within(Duration::from_millis(50))).await;
+        assert!(outcome.is_err());
+        assert!(branch.snapshot().await.is_ok());
+    }
+}

@@ -670,7 +670,7 @@ impl Actor for SessionActor {
         }
         let heartbeat = config.heartbeat;
         run_interval(context, heartbeat, |this: &mut Self, context| {
-            if this.heard.elapsed() >= this.master.config.heartbeat * HEARTBEATS_MISSED_MAX
+            if this.heard.elapsed() >= this.master.config.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX)
                 && this.relay.phase() != Phase::Closing
             {
                 log::warn!("{} is silent: the link is given up", this.title());

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+/// Longer than any process runs.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A stream or a future of an actor that is polled only when it has woken its task since it was pending.
 pub(crate) struct OnWake<T> {
     inner: T,
@@ -109,6 +112,8 @@ pub(crate) fn run_interval<A: Actor<Context = actix::Context<A>>>(
     every: Duration,
     run: impl FnMut(&mut A, &mut actix::Context<A>) + 'static,
 ) -> SpawnHandle {
+    // actix adds the time to a moment, and panics where there is none so far away.
+    let every = every.min(NEVER);
     context.spawn(OnWake::new(Box::pin(IntervalFunc::new(every, run).finish())))
 }
 
