@@ -20,6 +20,7 @@ mod node_mesh;
 mod raw;
 mod relays;
 mod spread;
+mod storm;
 
 use meshwork::Address;
 use meshwork::prelude::*;

@@ -276,7 +276,7 @@ fn choose<'a, P: Provider>(
         return Routed::Own(own);
     }
     match providers.pick(balance, node, tried) {
-        Ok(provider) => Routed::Provider(provider, providers.branches().len() > tried.len() + 1),
+        Ok(provider) => Routed::Provider(provider, providers.has_others(provider, tried)),
         Err(reason) => Routed::Nowhere(reason),
     }
 }

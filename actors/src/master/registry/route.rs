@@ -136,6 +136,13 @@ impl<S: Provider> Providers<S> {
         &self.branches
     }
 
+    /// Whether there is a provider beside this one and those that were tried, which may have gone meanwhile.
+    #[inline]
+    pub(crate) fn has_others(&self, chosen: &S, tried: &[SessionId]) -> bool {
+        let is_other = |other: &S| other.id() != chosen.id() && !tried.contains(&other.id());
+        self.branches.len() > 1 && (tried.is_empty() || self.branches.iter().any(is_other))
+    }
+
     /// Whether no provider is left: then a session that kept the route looks the action up again.
     pub(crate) fn is_empty(&self) -> bool {
         self.own.is_none() && self.branches.is_empty()
@@ -304,6 +311,21 @@ pub(super) mod tests {
             assert_eq!(route.now().pick(Balance::RoundRobin, "b", &[]).unwrap().id, 2);
         }
         assert_eq!(route.now().pick(Balance::RoundRobin, "c", &[]), Err(NoProvider::None));
+    }
+
+    /// Those that were tried were counted, and not looked for: one that had gone meanwhile hid one that was left.
+    #[test]
+    fn a_provider_that_was_not_tried_is_left_whoever_has_gone() {
+        let route = route(vec![Fake::new(2, "b"), Fake::new(3, "c")]);
+        let tried = [SessionId(1)];
+        let providers = route.now();
+        let chosen = providers.pick(Balance::RoundRobin, "", &tried).unwrap();
+        assert!(providers.has_others(chosen, &tried));
+        let tried = [SessionId(1), chosen.id()];
+        let last = providers.pick(Balance::RoundRobin, "", &tried).unwrap();
+        assert!(last.id != chosen.id && !providers.has_others(last, &tried));
+        let tried = [tried[0], tried[1], last.id()];
+        assert_eq!(providers.pick(Balance::LeastInFlight, "", &tried), Err(NoProvider::None));
     }
 
     #[test]
