@@ -206,8 +206,9 @@ impl BranchActor {
         self
     }
 
-    /// How long the branch waits before it binds again: `min` at first, doubled each time up to `max`; by chance, each wait is up to twice as
-    /// long. Default: 50 ms and 3 s.
+    /// How long the branch waits before it binds again: between `min` and twice `min` at first, by chance, and up to twice as long each time;
+    /// in the end between half of `max` and `max`. A link that held for `max` makes the next wait the shortest again. No wait is shorter than
+    /// `min` or longer than `max`; a `min` below 1 ms counts as 1 ms, and a `max` below `min` as `min`. Default: 50 ms and 3 s.
     #[must_use]
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.backoff = Backoff::new(min, max);
@@ -291,7 +292,6 @@ impl BranchActor {
         log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));
-        self.backoff.reset();
         for frame in unsaid {
             outbox.say(&frame);
         }
@@ -331,7 +331,7 @@ impl BranchActor {
 
     /// Handles the loss of the link: the calls that went over it end, and the branch binds again, unless it drains.
     fn lost(&mut self, why: &str, context: &mut Context<Self>) {
-        let lost = self.link.lost();
+        let lost = self.link.lost(Instant::now().into_std());
         if lost == Lost::Nothing {
             return;
         }
@@ -346,11 +346,12 @@ impl BranchActor {
         tally.failed = self.calls.lost(&gone) as u64;
         self.options.node.set_event_path(EventPath::Down);
         self.forget_others();
-        if lost == Lost::Leaves {
+        let Lost::Rebinds { held } = lost else {
             // The branch ends when the drain has been answered, with these counts.
             self.drain_tally = tally;
             return;
-        }
+        };
+        self.backoff.lost(held);
         self.options.node.set_status(Status::Rebinding);
         self.rebind_later(context);
     }

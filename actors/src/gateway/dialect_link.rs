@@ -43,6 +43,8 @@ pub(crate) struct DialectLink {
     /// hear us either until we read.
     dialled: bool,
     bind: BindProgress,
+    /// When the bind was done, for the bridge.
+    pub(crate) bound: Option<tokio::time::Instant>,
     /// The longest frame that the near end reads.
     frame_len_max: usize,
     state: State,
@@ -109,6 +111,7 @@ impl DialectLink {
             beat: every(BEAT),
             dialled,
             bind: BindProgress::NotAsked,
+            bound: None,
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
             refused: None,
@@ -145,6 +148,7 @@ impl DialectLink {
     /// Notes that the bind is done, with the bounds of the master.
     fn let_in(&mut self, bound: &Bound) {
         self.bind = BindProgress::Done;
+        self.bound = Some(tokio::time::Instant::now());
         self.frame_len_max = usize::try_from(bound.frame_len_max).unwrap_or(FRAME_LEN_MAX).min(FRAME_LEN_MAX);
         self.beat = every(BEAT.min(Duration::from_millis(bound.heartbeat_ms)).max(HEARTBEAT_EVERY_MIN));
     }
