@@ -10,6 +10,7 @@ use meshwork_actors::branch::BranchActor;
 use meshwork_actors::events::{Deliver, Dropped, EventRef, SubscriberId};
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::Node as ActorNode;
+use meshwork_actors::repeated::Repeated;
 use meshwork_wire::limits::EVENTS_PENDING_MAX;
 use meshwork_wire::{ByteString, CallError, Encoding, Payload};
 use serde::{Serialize, de::DeserializeOwned};
@@ -18,6 +19,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::time::Instant;
 
 /// An event, as a handler gets it. An actor can subscribe when it handles `Event<T>`.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ where
     T: DeserializeOwned + 'static,
 {
     fn into_subscriber(self) -> Arc<dyn Deliver> {
-        Arc::new(ToClosure { closure: self, event: PhantomData })
+        Arc::new(ToClosure { closure: self, panicked: Repeated::new(), event: PhantomData })
     }
 }
 
@@ -102,6 +104,7 @@ impl<T: DeserializeOwned + Send + 'static> Deliver for ToRecipient<T> {
 
 struct ToClosure<F, T> {
     closure: F,
+    panicked: Repeated,
     event: PhantomData<fn(T)>,
 }
 
@@ -114,7 +117,8 @@ where
         let decoded = read(event, None)?;
         // A panic in a handler must not end the node.
         if catch_unwind(AssertUnwindSafe(|| (self.closure)(decoded))).is_err() {
-            log::error!("the handler of {} panicked", event.topic);
+            let line = self.panicked.error(Instant::now().into_std());
+            log::log!(line.level, "the handler of {} panicked{line}", event.topic);
         }
         Ok(())
     }

@@ -34,6 +34,7 @@ use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
 use crate::node::snapshot::Snapshot;
 use crate::node::submission::Submission;
+use crate::repeated::Repeated;
 use crate::turns::alarm::Alarm;
 use crate::turns::on_wake::{OnWake, run_interval};
 use crate::turns::paced::Paced;
@@ -74,6 +75,8 @@ pub struct BranchActor {
     incarnation: u64,
     replaces: bool,
     backoff: Backoff,
+    /// The warnings about a master that is silent.
+    silent: Repeated,
     options: NodeOptions,
     link: LinkState,
     /// The bound link; there as long as [`LinkState::is_bound`].
@@ -161,6 +164,7 @@ impl BranchActor {
             incarnation: fastrand::u64(..),
             replaces: false,
             backoff: Backoff::default(),
+            silent: Repeated::new(),
             link: LinkState::new(),
             wires: None,
             drain_tally: DrainTally::default(),
@@ -317,7 +321,8 @@ impl BranchActor {
     fn beat(&mut self, epoch: u64, context: &mut Context<Self>) {
         match (self.link.beat(epoch, Instant::now().into_std()), &self.wires) {
             (Beat::GiveUp, _) => {
-                log::warn!("{}: the master is silent, the link is given up", self.name);
+                let line = self.silent.warn(Instant::now().into_std());
+                log::log!(line.level, "{}: the master is silent, the link is given up{line}", self.name);
                 self.lost("the master was silent for three heartbeats", context);
             }
             (Beat::Ping, Some(wires)) => {

@@ -182,6 +182,10 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// The shortest wait that a branch may be given: without any, it would dial a master that is down without a pause.
 pub const BACKOFF_FLOOR: Duration = Duration::from_millis(1);
 
+/// The shortest time between two lines of one kind in the log, where a peer or a condition may repeat them at will: short enough to see that
+/// the cause lasts, long enough that it cannot fill a disk. The lines in between are counted.
+pub const LOG_EVERY: Duration = Duration::from_secs(10);
+
 /// How long the last frames of a connection that this end closes may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);
 

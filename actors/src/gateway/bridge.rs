@@ -4,6 +4,7 @@
 use super::dialect_link::DialectLink;
 use crate::link::backoff::Backoff;
 use crate::link::{Address, AddressError, Dial, Link, Tcp};
+use crate::repeated::Repeated;
 use futures::future::BoxFuture;
 use meshwork_wire::{
     ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, NodeMeshClient, ResultStyle,
@@ -161,13 +162,16 @@ impl Bridge {
         if let Err(error) = check_node(&self.name).and(prefix) {
             return error.into();
         }
-        let mut backoff = Backoff::default();
+        let (mut backoff, failing) = (Backoff::default(), Repeated::new());
         loop {
             let mut bound = None;
             match self.once(&master, &mut bound).await {
                 Ok(Some(refused)) => return BridgeError::Refused(refused),
                 Ok(None) => log::info!("{}: {} or {master} closed the link", self.name, self.server),
-                Err(error) => log::warn!("{}: {error}", self.name),
+                Err(error) => {
+                    let line = failing.warn(Instant::now().into_std());
+                    log::log!(line.level, "{}: {error}{line}", self.name);
+                }
             }
             // A dial may take long, and is no link that held.
             backoff.lost(bound.map_or(Duration::ZERO, |bound: Instant| bound.elapsed()));

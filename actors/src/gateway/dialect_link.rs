@@ -3,6 +3,7 @@
 
 use crate::link::Link;
 use crate::link::refusal::too_long;
+use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FOREIGN_OUT_LEN_MAX,
@@ -22,6 +23,10 @@ use tokio_util::codec::Decoder;
 /// How often a dialect link sends the near end a heartbeat in place of its peer, and looks for calls whose deadline has passed; more often
 /// if the master asks for a shorter heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// The events that did not fit, and the links that ended with an error. The peers choose how often, and each link has a peer of its own.
+static UNFIT: Repeated = Repeated::new();
+static ENDED: Repeated = Repeated::new();
 
 /// A link with frames at the near end, where a node of this process is, and another protocol at the far end.
 pub(crate) struct DialectLink {
@@ -179,7 +184,8 @@ impl DialectLink {
                 None
             }
             _ => {
-                log::warn!("{}: an event is dropped: {error}", self.peer);
+                let line = UNFIT.warn(tokio::time::Instant::now().into_std());
+                log::log!(line.level, "{}: an event is dropped: {error}{line}", self.peer);
                 None
             }
         };
@@ -195,7 +201,8 @@ impl DialectLink {
 
     /// Ends the link with this error: the far end is not heard any more.
     fn end(&mut self, error: &DialectError) {
-        log::warn!("{}: {error}", self.peer);
+        let line = ENDED.warn(tokio::time::Instant::now().into_std());
+        log::log!(line.level, "{}: {error}{line}", self.peer);
         if let DialectError::Refused(refused) = error {
             self.refused = Some(refused.clone());
         }
