@@ -94,7 +94,7 @@ pub struct BranchActor {
     checks_actors: bool,
     /// The caller of the last request of the master.
     last_caller: ByteString,
-    /// How many events of this branch did not leave, since the link was lost before.
+    /// How many events of this branch did not leave, since the link was lost before, or were refused by the outboxes of lost links.
     events_dropped: u64,
     alarm: Alarm,
     _ended: EndsNode,
@@ -368,6 +368,7 @@ impl BranchActor {
         };
         context.cancel_future(wires.beat);
         wires.outbox.close_now();
+        self.events_dropped += wires.outbox.dropped();
         wires.writer.abort();
         let (answered, unanswered) = (wires.answering.finished(), wires.answering.len() as u64);
         wires.answering.cancel_all();

@@ -30,6 +30,8 @@ pub struct RouterActor {
     own: Subscribers,
     /// The handlers of the master for broadcasts of branches.
     own_broadcasts: Subscribers,
+    /// How many events found no room in the outboxes of former sessions.
+    dropped: u64,
     /// The outboxes that the events of the master have filled so far that it is worth waiting for them.
     filled: Vec<Outbox>,
 }
@@ -112,7 +114,8 @@ pub(crate) struct Broadcast {
     pub(crate) event: Event,
 }
 
-/// Asks how many subscriptions there are, and how many events the handlers of the master did not take. Sent by the master, for a snapshot.
+/// Asks how many subscriptions there are, and how many events handlers of the master did not take, and outboxes of present and former sessions
+/// had no room for. Sent by the master, for a snapshot.
 #[derive(Message)]
 #[rtype(result = "(usize, u64)")]
 pub(crate) struct Count;
@@ -125,6 +128,7 @@ impl RouterActor {
             sessions: HashMap::new(),
             own: Subscribers::new(),
             own_broadcasts: Subscribers::new(),
+            dropped: 0,
             filled: Vec::new(),
         }
     }
@@ -359,9 +363,10 @@ impl Handler<Leave> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
-        let Some((_, keys)) = self.sessions.remove(&session) else {
+        let Some((handle, keys)) = self.sessions.remove(&session) else {
             return;
         };
+        self.dropped += handle.outbox().dropped();
         for key in keys {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
@@ -409,6 +414,8 @@ impl Handler<Count> for RouterActor {
     fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
         let of_branches: usize = self.sessions.values().map(|(_, keys)| keys.len()).sum();
         let subscriptions = of_branches + self.own.len() + self.own_broadcasts.len();
-        MessageResult((subscriptions, self.own.dropped() + self.own_broadcasts.dropped()))
+        let dropped: u64 = self.sessions.values().map(|(session, _)| session.outbox().dropped()).sum();
+        let dropped = self.dropped + dropped + self.own.dropped() + self.own_broadcasts.dropped();
+        MessageResult((subscriptions, dropped))
     }
 }
