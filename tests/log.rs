@@ -134,6 +134,33 @@ async fn a_handler_that_panics_at_each_event_is_told_of_once_and_so_is_a_second_
     }
 }
 
+/// Such an event vanished with a line in the debug log.
+#[actix::test]
+async fn an_event_that_cannot_be_decoded_is_told_of_with_topic_publisher_and_reason() {
+    keep_the_log();
+    let master = Master::from(MasterActor::new("a-publisher").start());
+    let (heard, mut events) = mpsc::unbounded_channel();
+    let _kept = (
+        master.subscribe("undecodable", |_: Event<u32>| {}).await.unwrap(),
+        master
+            .subscribe("undecodable", move |event: Event<String>| {
+                let _ = heard.send(event.value);
+            })
+            .await
+            .unwrap(),
+    );
+    for _ in 0..50 {
+        master.publish("undecodable", "no number").await.unwrap();
+    }
+    for _ in 0..50 {
+        events.recv().await.expect("it runs");
+    }
+    let lines = kept("undecodable");
+    assert!((1..=2).contains(&lines.len()), "{lines:?}");
+    assert!(lines[0].contains("a-publisher") && lines[0].contains("u32"), "{lines:?}");
+    assert_eq!(master.snapshot().await.unwrap().events_undecodable, 50);
+}
+
 #[actix::test]
 async fn responders_and_watchers_that_panic_each_time_are_told_of_once() {
     keep_the_log();

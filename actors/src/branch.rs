@@ -982,6 +982,8 @@ impl Handler<TakeSnapshot> for BranchActor {
             }
             None => (0, 0, 0, 0),
         };
+        let untaken = [self.subscribers.untaken(), self.broadcasts.untaken()];
+        let dropped_here: u64 = untaken.iter().map(|untaken| untaken.dropped()).sum();
         MessageResult(Snapshot {
             name: self.name.clone(),
             calls_in_flight: self.calls.len(),
@@ -990,10 +992,8 @@ impl Handler<TakeSnapshot> for BranchActor {
             own_actions: self.options.actions.len(),
             actions: self.options.node.with_known(|known| known.action_count()),
             subscriptions: self.subscribers.len() + self.broadcasts.len(),
-            events_dropped: self.events_dropped
-                + dropped
-                + self.subscribers.dropped()
-                + self.broadcasts.dropped(),
+            events_dropped: self.events_dropped + dropped + dropped_here,
+            events_undecodable: untaken.iter().map(|untaken| untaken.undecodable()).sum(),
             actors_lost: self.actors_lost,
             callbacks_lent: lent,
             callbacks_borrowed: borrowed,

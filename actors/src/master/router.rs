@@ -114,11 +114,20 @@ pub(crate) struct Broadcast {
     pub(crate) event: Event,
 }
 
-/// Asks how many subscriptions there are, and how many events handlers of the master did not take, and outboxes of present and former sessions
-/// had no room for. Sent by the master, for a snapshot.
+/// Counts subscriptions and events. Sent by the master, for a snapshot.
 #[derive(Message)]
-#[rtype(result = "(usize, u64)")]
+#[rtype(result = "Counts")]
 pub(crate) struct Count;
+
+/// The subscriptions and events of a router at one moment.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) subscriptions: usize,
+    /// How many events handlers of the master, and outboxes of present and former sessions, had no room for.
+    pub(crate) dropped: u64,
+    /// How many events handlers of the master could not decode.
+    pub(crate) undecodable: u64,
+}
 
 impl RouterActor {
     pub(crate) fn new() -> Self {
@@ -413,9 +422,12 @@ impl Handler<Count> for RouterActor {
 
     fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
         let of_branches: usize = self.sessions.values().map(|(_, keys)| keys.len()).sum();
-        let subscriptions = of_branches + self.own.len() + self.own_broadcasts.len();
         let dropped: u64 = self.sessions.values().map(|(session, _)| session.outbox().dropped()).sum();
-        let dropped = self.dropped + dropped + self.own.dropped() + self.own_broadcasts.dropped();
-        MessageResult((subscriptions, dropped))
+        let (events, broadcasts) = (self.own.untaken(), self.own_broadcasts.untaken());
+        MessageResult(Counts {
+            subscriptions: of_branches + self.own.len() + self.own_broadcasts.len(),
+            dropped: self.dropped + dropped + events.dropped() + broadcasts.dropped(),
+            undecodable: events.undecodable() + broadcasts.undecodable(),
+        })
     }
 }
