@@ -131,7 +131,12 @@ impl Answering {
         match catch_unwind(AssertUnwindSafe(respond)) {
             Ok(Answer::Said) if said.get() => {}
             _ if said.get() => {
-                log::error!("the responder of {what} answered twice: its second answer is dropped")
+                static TWICE: Repeated = Repeated::new();
+                let line = TWICE.error(Instant::now().into_std());
+                log::log!(
+                    line.level,
+                    "the responder of {what} answered twice: its second answer is dropped{line}"
+                );
             }
             Ok(Answer::Said) => {
                 reply_to.reply(callback_id, Err(claimed()));
