@@ -37,7 +37,8 @@ impl Deref for Branch {
 /// Binds a [`BranchActor`].
 pub trait BindBranch {
     /// Binds to the master at an address, `host:port`, and starts the branch on the current arbiter. The first bind is tried
-    /// once. A branch that has been bound binds again by itself when it loses its link, waiting 50 ms at first and 3 s at most.
+    /// once. A branch that has been bound binds again by itself when it loses its link, after
+    /// 50 ms to 100 ms at first and 3 s at most, as [`BranchActor::backoff`] says.
     ///
     /// # Errors
     ///

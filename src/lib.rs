@@ -86,14 +86,14 @@ pub use meshwork_wire::{
 };
 pub use respond::{ActionError, IntoResponder, Respond, Responders};
 pub use serde_bytes::{ByteBuf, Bytes};
-pub use subscribe::{Broadcast, Event, IntoSubscriber, Publish, Subscribe, Subscription};
+pub use subscribe::{Broadcast, Event, EventError, IntoSubscriber, Publish, Subscribe, Subscription};
 
 /// The names that most programs need: `use meshwork::prelude::*`.
 pub mod prelude {
     pub use crate::{
         ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Callback,
-        Code, ConfigureNode, Dialect, Event, Fate, Listen, Master, MasterActor, Node, Publish, Respond,
-        Responders, SpreadMaster, Subscribe, Subscription,
+        Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master, MasterActor, Node, Publish,
+        Respond, Responders, SpreadMaster, Subscribe, Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

@@ -145,6 +145,11 @@ impl Node {
     ///
     /// A recipient with 16,384 events that it has not handled gets no more: further events are dropped and counted.
     ///
+    /// An event whose value is not of the type that the handler takes is not handed over: it counts in
+    /// [`Snapshot::events_undecodable`], and a warning with topic, publisher and reason goes to the log, for each handler at most
+    /// one each 10 s. A closure or an actor that takes `Event<Result<T, EventError>>`, and a closure that takes
+    /// `Result<Event<T>, EventError>`, get such an event with an [`EventError`](crate::EventError) instead.
+    ///
     /// # Errors
     ///
     /// When the pattern is invalid, or the master refuses the subscription or does not answer.

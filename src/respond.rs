@@ -9,12 +9,14 @@ use meshwork_actors::answers::{self, Action, Actions, Answer, CallContext, Repli
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::ConfigureNode;
+use meshwork_actors::repeated::Repeated;
 use meshwork_wire::{ByteString, CallError, Code, Encoding, Fate, Offer, Payload, PayloadRef, Shape};
 use serde::{Serialize, de::DeserializeOwned};
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// The error of an action, made by its responder. The caller gets a [`CallError`] with [`Fate::Failed`] and with the code, name,
 /// message and data of this error.
@@ -62,7 +64,9 @@ impl ActionError {
         match Payload::encode(Encoding::MessagePack, data) {
             Ok(data) => Self(self.0.with_data(data)),
             Err(error) => {
-                log::warn!("the data of an error {error}");
+                static LEFT_OUT: Repeated = Repeated::new();
+                let line = LEFT_OUT.warn(Instant::now().into_std());
+                log::log!(line.level, "the data of an error {error}{line}");
                 self
             }
         }

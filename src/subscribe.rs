@@ -10,14 +10,16 @@ use meshwork_actors::branch::BranchActor;
 use meshwork_actors::events::{Deliver, Dropped, EventRef, SubscriberId};
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::Node as ActorNode;
+use meshwork_actors::repeated::Repeated;
 use meshwork_wire::limits::EVENTS_PENDING_MAX;
-use meshwork_wire::{ByteString, CallError, Encoding, Payload};
+use meshwork_wire::{ByteString, CallError, DecodeError, Encoding, Payload};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::time::Instant;
 
 /// An event, as a handler gets it. An actor can subscribe when it handles `Event<T>`.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl<T> Message for Event<T> {
 
 /// Counts one event that stands in the mailbox of a recipient or is being handled, until it is dropped.
 #[derive(Debug)]
-struct PendingEvent(Arc<AtomicUsize>);
+pub struct PendingEvent(Arc<AtomicUsize>);
 
 impl PendingEvent {
     /// None when [`EVENTS_PENDING_MAX`] events are pending.
@@ -57,75 +59,177 @@ impl Drop for PendingEvent {
     }
 }
 
+/// An event that its handler cannot decode: the publisher sent another type than the handler takes.
+///
+/// A handler that takes `Event<T>` does not get such an event: a warning goes to the log, and the event counts in
+/// [`Snapshot::events_undecodable`](crate::Snapshot::events_undecodable). A closure or an actor that takes
+/// `Event<Result<T, EventError>>` gets the error as the value of the event, and a closure that takes `Result<Event<T>, EventError>`
+/// gets it instead of the event; then it does not count.
+///
+/// ```
+/// # use meshwork::prelude::*;
+/// # #[actix::main]
+/// # async fn main() -> Result<(), CallError> {
+/// # let node = Master::from(MasterActor::new("master").start());
+/// let orders = node.subscribe("orders/*", |event: Result<Event<u64>, EventError>| match event {
+///     Ok(event) => println!("order {}", event.value),
+///     Err(error) => eprintln!("{error}"), // an event of orders/new that shop published cannot be decoded: ..
+/// });
+/// # orders.await?.keep();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EventError {
+    /// The topic that the event was published to.
+    pub topic: ByteString,
+    /// The name of the node that published it.
+    pub publisher: ByteString,
+    /// Why the value is none of the type that the handler takes.
+    pub reason: DecodeError,
+}
+
+impl fmt::Display for EventError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, publisher, reason } = self;
+        write!(f, "an event of {topic} that {publisher} published cannot be decoded: {reason}")
+    }
+}
+
+impl std::error::Error for EventError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+/// The forms in which handlers take events: `Event<T>`, `Event<Result<T, EventError>>`, `Result<Event<T>, EventError>`.
+///
+/// `Kind` tells the forms apart, since a `Result` may also be the value of an event.
+pub trait Delivered<Kind>: Sized {
+    /// Decodes an event; an error if a handler of this form does not take an event that cannot be decoded.
+    fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError>;
+}
+
+impl<T: DeserializeOwned> Delivered<()> for Event<T> {
+    fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
+        let EventRef { topic, publisher, payload } = event;
+        // A panic of a user's type must not end the node.
+        let decoded = catch_unwind(AssertUnwindSafe(|| payload.decode_arguments())).unwrap_or_else(|_| {
+            let (expected, reason) = (std::any::type_name::<T>(), "decoding it panicked".to_owned());
+            Err(DecodeError { encoding: payload.encoding, expected, reason })
+        });
+        let (topic, publisher) = (topic.clone(), publisher.clone());
+        match decoded {
+            Ok(value) => Ok(Event { topic, publisher, value, _pending: pending }),
+            Err(reason) => Err(EventError { topic, publisher, reason }),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Delivered<EventError> for Event<Result<T, EventError>> {
+    fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
+        let (topic, publisher) = (event.topic.clone(), event.publisher.clone());
+        let value = Event::<T>::read(event, None).map(|event| event.value);
+        Ok(Event { topic, publisher, value, _pending: pending })
+    }
+}
+
+impl<T: DeserializeOwned> Delivered<()> for Result<Event<T>, EventError> {
+    fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
+        Ok(Event::<T>::read(event, pending))
+    }
+}
+
 /// A handler of events: a `Recipient<Event<T>>`, or a closure `|event: Event<T>|`, which runs on the node's arbiter and must be
-/// quick. `Form` is inferred.
+/// quick. Handlers that take `Event<Result<T, EventError>>` get the events that cannot be decoded, too, and so does a closure
+/// `|event: Result<Event<T>, EventError>|`. `Form` is inferred.
 pub trait IntoSubscriber<Form> {
     /// The handler that the actors call.
     fn into_subscriber(self) -> Arc<dyn Deliver>;
 }
 
-impl<T: DeserializeOwned + Send + 'static> IntoSubscriber<T> for Recipient<Event<T>> {
+impl<V, Kind> IntoSubscriber<Kind> for Recipient<Event<V>>
+where
+    V: Send + 'static,
+    Kind: 'static,
+    Event<V>: Delivered<Kind>,
+{
     fn into_subscriber(self) -> Arc<dyn Deliver> {
-        Arc::new(ToRecipient { recipient: self, pending: Arc::default() })
+        let (pending, undecodable) = (Arc::default(), Repeated::new());
+        Arc::new(ToRecipient { recipient: self, pending, undecodable, kind: PhantomData })
     }
 }
 
-impl<F, T> IntoSubscriber<fn(T)> for F
+impl<F, D, Kind> IntoSubscriber<fn(D) -> Kind> for F
 where
-    F: Fn(Event<T>) + Send + Sync + 'static,
-    T: DeserializeOwned + 'static,
+    F: Fn(D) + Send + Sync + 'static,
+    D: Delivered<Kind> + 'static,
+    Kind: 'static,
 {
     fn into_subscriber(self) -> Arc<dyn Deliver> {
-        Arc::new(ToClosure { closure: self, event: PhantomData })
+        let (undecodable, panicked) = (Repeated::new(), Repeated::new());
+        Arc::new(ToClosure { closure: self, undecodable, panicked, form: PhantomData })
     }
 }
 
-struct ToRecipient<T>
+struct ToRecipient<V, Kind>
 where
-    T: Send + 'static,
+    V: Send + 'static,
 {
-    recipient: Recipient<Event<T>>,
+    recipient: Recipient<Event<V>>,
     pending: Arc<AtomicUsize>,
+    undecodable: Repeated,
+    kind: PhantomData<fn(Kind)>,
 }
 
-impl<T: DeserializeOwned + Send + 'static> Deliver for ToRecipient<T> {
+impl<V, Kind> Deliver for ToRecipient<V, Kind>
+where
+    V: Send + 'static,
+    Kind: 'static,
+    Event<V>: Delivered<Kind>,
+{
     fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
         if !self.recipient.connected() {
             return Err(Dropped::Gone);
         }
         let pending = PendingEvent::count(&self.pending).ok_or(Dropped::Full)?;
+        let event = Event::read(event, Some(pending)).map_err(|error| left_out(error, &self.undecodable))?;
         #[expect(clippy::disallowed_methods, reason = "bounded by the pending events: EVENTS_PENDING_MAX")]
-        self.recipient.do_send(read(event, Some(pending))?);
+        self.recipient.do_send(event);
         Ok(())
     }
 }
 
-struct ToClosure<F, T> {
+struct ToClosure<F, D, Kind> {
     closure: F,
-    event: PhantomData<fn(T)>,
+    undecodable: Repeated,
+    panicked: Repeated,
+    form: PhantomData<fn(D) -> Kind>,
 }
 
-impl<F, T> Deliver for ToClosure<F, T>
+impl<F, D, Kind> Deliver for ToClosure<F, D, Kind>
 where
-    F: Fn(Event<T>) + Send + Sync + 'static,
-    T: DeserializeOwned + 'static,
+    F: Fn(D) + Send + Sync + 'static,
+    D: Delivered<Kind> + 'static,
+    Kind: 'static,
 {
     fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
-        let decoded = read(event, None)?;
+        let decoded = D::read(event, None).map_err(|error| left_out(error, &self.undecodable))?;
         // A panic in a handler must not end the node.
         if catch_unwind(AssertUnwindSafe(|| (self.closure)(decoded))).is_err() {
-            log::error!("the handler of {} panicked", event.topic);
+            let line = self.panicked.error(Instant::now().into_std());
+            log::log!(line.level, "the handler of {} panicked{line}", event.topic);
         }
         Ok(())
     }
 }
 
-fn read<T: DeserializeOwned>(
-    event: EventRef<'_>,
-    pending: Option<PendingEvent>,
-) -> Result<Event<T>, Dropped> {
-    let value = event.payload.decode_arguments()?;
-    Ok(Event { topic: event.topic.clone(), publisher: event.publisher.clone(), value, _pending: pending })
+/// Tells the log of an event that a handler cannot decode, and why the handler does not take it.
+#[cold]
+fn left_out(error: EventError, undecodable: &Repeated) -> Dropped {
+    let line = undecodable.warn(Instant::now().into_std());
+    log::log!(line.level, "{error}{line}");
+    Dropped::CannotDecode(error.reason)
 }
 
 /// Keeps a subscription alive: dropping this ends the subscription, at the master too.

@@ -2,11 +2,14 @@
 //! again. The actors are those that run over TCP; only their links are simulated.
 
 use futures::future::BoxFuture;
+use meshwork::limits::{BACKOFF_MAX, BACKOFF_MIN};
 use meshwork::link::{Accept, Dial, Link};
 use meshwork::prelude::*;
 use meshwork::{Address, Status};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use turmoil::net::{TcpListener, TcpStream};
 use turmoil::{Builder, Sim};
@@ -200,6 +203,61 @@ fn branches_come_back_to_a_master_that_crashed() {
             down = false;
         }
     }
+}
+
+/// Relays links to the master, each for as long as `holds` says, and tells when each was dialled and lost.
+async fn run_unsteady(
+    holds: watch::Receiver<Duration>,
+    lost: UnboundedSender<(Instant, Instant)>,
+) -> Simulated {
+    let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), PORT)).await?;
+    loop {
+        let (mut near, _) = listener.accept().await?;
+        let dialled = Instant::now();
+        let mut far = TcpStream::connect((MASTER, PORT)).await?;
+        let held = *holds.borrow();
+        let _ = tokio::time::timeout(held, tokio::io::copy_bidirectional(&mut near, &mut far)).await;
+        lost.send((dialled, Instant::now()))?;
+    }
+}
+
+/// Each bind made the next wait the shortest again: a link that was lost after each bind was dialled five times a second, for ever.
+#[test]
+fn a_link_that_is_lost_after_each_bind_is_dialled_ever_less_often_until_it_holds() {
+    const SHORT: Duration = Duration::from_millis(500);
+    let mut sim = simulation();
+    let (holds, (losing, mut lost)) = (watch::Sender::new(SHORT), unbounded_channel());
+    let held = holds.subscribe();
+    sim.host("unsteady", move || run_unsteady(held.clone(), losing.clone()));
+    sim.client("three", async move {
+        let branch = BranchActor::new("three").dial(SimulatedDial).bind(format!("unsteady:{PORT}")).await?;
+        let mut status = branch.status().await?;
+        let mut last = lost.recv().await.ok_or("it runs")?.1;
+        let mut waits = Vec::new();
+        for round in 0..20 {
+            status.wait_for(|status| *status == Status::Rebinding).await?;
+            status.wait_for(|status| *status == Status::Bound).await?;
+            if round == 19 {
+                holds.send(BACKOFF_MAX + SHORT)?;
+            }
+            let (dialled, again) = lost.recv().await.ok_or("it runs")?;
+            waits.push(dialled - last);
+            last = again;
+        }
+        // Dialling and noticing the loss take some round trips of up to 40 ms.
+        let trips = Duration::from_millis(200);
+        assert!(waits[0] < 2 * BACKOFF_MIN + trips, "{waits:?}");
+        assert!(
+            waits[8..].iter().all(|wait| *wait >= BACKOFF_MAX / 2 && *wait < BACKOFF_MAX + trips),
+            "{waits:?}"
+        );
+
+        let (_, held_till) = lost.recv().await.ok_or("it runs")?;
+        let (dialled, _) = lost.recv().await.ok_or("it runs")?;
+        assert!(dialled - held_till < 2 * BACKOFF_MIN + trips, "{:?}", dialled - held_till);
+        Ok(())
+    });
+    sim.run().expect("the simulation ends well");
 }
 
 #[test]

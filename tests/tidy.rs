@@ -23,15 +23,17 @@ const SOURCES: [&str; 6] = ["wire/src", "actors/src", "src", "cli/src", "macros/
 const TESTS: [&str; 5] = ["tests", "cli/tests", "wire/tests", "actors/tests", "macros/tests"];
 
 /// The files that decide and leave sending, receiving and waiting to the actors beside them. All of `wire/src` is added.
-const PURE_HALVES: [&str; 14] = [
+const PURE_HALVES: [&str; 16] = [
     "actors/src/master/registry/table.rs",
     "actors/src/master/registry/news.rs",
     "actors/src/events/trie.rs",
+    "actors/src/repeated.rs",
     "actors/src/calls/in_flight.rs",
     "actors/src/calls/bindings.rs",
     "actors/src/calls/reply.rs",
     "actors/src/calls/deadlines.rs",
     "actors/src/branch/link.rs",
+    "actors/src/link/backoff.rs",
     "actors/src/turns/parts.rs",
     "actors/src/master/session/state.rs",
     "actors/src/master/session/relay.rs",

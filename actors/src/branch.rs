@@ -34,6 +34,7 @@ use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
 use crate::node::snapshot::Snapshot;
 use crate::node::submission::Submission;
+use crate::repeated::Repeated;
 use crate::turns::alarm::Alarm;
 use crate::turns::on_wake::{OnWake, run_interval};
 use crate::turns::paced::Paced;
@@ -74,6 +75,8 @@ pub struct BranchActor {
     incarnation: u64,
     replaces: bool,
     backoff: Backoff,
+    /// The warnings about a master that is silent.
+    silent: Repeated,
     options: NodeOptions,
     link: LinkState,
     /// The bound link; there as long as [`LinkState::is_bound`].
@@ -91,7 +94,7 @@ pub struct BranchActor {
     checks_actors: bool,
     /// The caller of the last request of the master.
     last_caller: ByteString,
-    /// How many events of this branch did not leave, since the link was lost before.
+    /// How many events of this branch did not leave, since the link was lost before, or were refused by the outboxes of lost links.
     events_dropped: u64,
     alarm: Alarm,
     _ended: EndsNode,
@@ -161,6 +164,7 @@ impl BranchActor {
             incarnation: fastrand::u64(..),
             replaces: false,
             backoff: Backoff::default(),
+            silent: Repeated::new(),
             link: LinkState::new(),
             wires: None,
             drain_tally: DrainTally::default(),
@@ -206,8 +210,9 @@ impl BranchActor {
         self
     }
 
-    /// How long the branch waits before it binds again: `min` at first, doubled each time up to `max`; by chance, each wait is up to twice as
-    /// long. Default: 50 ms and 3 s.
+    /// How long the branch waits before it binds again: between `min` and twice `min` at first, by chance, and up to twice as long each time;
+    /// in the end between half of `max` and `max`. A link that held for `max` makes the next wait the shortest again. No wait is shorter than
+    /// `min` or longer than `max`; a `min` below 1 ms counts as 1 ms, and a `max` below `min` as `min`. Default: 50 ms and 3 s.
     #[must_use]
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.backoff = Backoff::new(min, max);
@@ -291,7 +296,6 @@ impl BranchActor {
         log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));
-        self.backoff.reset();
         for frame in unsaid {
             outbox.say(&frame);
         }
@@ -317,7 +321,8 @@ impl BranchActor {
     fn beat(&mut self, epoch: u64, context: &mut Context<Self>) {
         match (self.link.beat(epoch, Instant::now().into_std()), &self.wires) {
             (Beat::GiveUp, _) => {
-                log::warn!("{}: the master is silent, the link is given up", self.name);
+                let line = self.silent.warn(Instant::now().into_std());
+                log::log!(line.level, "{}: the master is silent, the link is given up{line}", self.name);
                 self.lost("the master was silent for three heartbeats", context);
             }
             (Beat::Ping, Some(wires)) => {
@@ -331,7 +336,7 @@ impl BranchActor {
 
     /// Handles the loss of the link: the calls that went over it end, and the branch binds again, unless it drains.
     fn lost(&mut self, why: &str, context: &mut Context<Self>) {
-        let lost = self.link.lost();
+        let lost = self.link.lost(Instant::now().into_std());
         if lost == Lost::Nothing {
             return;
         }
@@ -346,11 +351,12 @@ impl BranchActor {
         tally.failed = self.calls.lost(&gone) as u64;
         self.options.node.set_event_path(EventPath::Down);
         self.forget_others();
-        if lost == Lost::Leaves {
+        let Lost::Rebinds { held } = lost else {
             // The branch ends when the drain has been answered, with these counts.
             self.drain_tally = tally;
             return;
-        }
+        };
+        self.backoff.lost(held);
         self.options.node.set_status(Status::Rebinding);
         self.rebind_later(context);
     }
@@ -362,6 +368,7 @@ impl BranchActor {
         };
         context.cancel_future(wires.beat);
         wires.outbox.close_now();
+        self.events_dropped += wires.outbox.dropped();
         wires.writer.abort();
         let (answered, unanswered) = (wires.answering.finished(), wires.answering.len() as u64);
         wires.answering.cancel_all();
@@ -975,6 +982,8 @@ impl Handler<TakeSnapshot> for BranchActor {
             }
             None => (0, 0, 0, 0),
         };
+        let untaken = [self.subscribers.untaken(), self.broadcasts.untaken()];
+        let dropped_here: u64 = untaken.iter().map(|untaken| untaken.dropped()).sum();
         MessageResult(Snapshot {
             name: self.name.clone(),
             calls_in_flight: self.calls.len(),
@@ -983,10 +992,8 @@ impl Handler<TakeSnapshot> for BranchActor {
             own_actions: self.options.actions.len(),
             actions: self.options.node.with_known(|known| known.action_count()),
             subscriptions: self.subscribers.len() + self.broadcasts.len(),
-            events_dropped: self.events_dropped
-                + dropped
-                + self.subscribers.dropped()
-                + self.broadcasts.dropped(),
+            events_dropped: self.events_dropped + dropped + dropped_here,
+            events_undecodable: untaken.iter().map(|untaken| untaken.undecodable()).sum(),
             actors_lost: self.actors_lost,
             callbacks_lent: lent,
             callbacks_borrowed: borrowed,

@@ -50,6 +50,7 @@ pub mod gateway;
 pub mod link;
 pub mod master;
 pub mod node;
+pub mod repeated;
 mod turns;
 
 pub use meshwork_wire as wire;

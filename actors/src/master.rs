@@ -537,8 +537,7 @@ impl Handler<TakeSnapshot> for MasterActor {
         Box::pin(asking.into_actor(self).map(|(listing, counted), this, _| {
             let (actions, sessions) =
                 listing.map_or((0, Vec::new()), |listing| (listing.actions, listing.snapshots));
-            let (subscriptions, dropped_here) = counted.unwrap_or_default();
-            let dropped_on_the_way: u64 = sessions.iter().map(|session| session.events_dropped).sum();
+            let counted = counted.unwrap_or_default();
             let (own_actions, name) = (this.options.actions.len(), this.name.clone());
             let running = this.running();
             let (calls_in_flight, actors_lost) = (running.calls.in_flight(), running.actors_lost);
@@ -547,8 +546,9 @@ impl Handler<TakeSnapshot> for MasterActor {
                 actors_lost,
                 calls_waiting: 0,
                 answering: running.calls.answering(),
-                subscriptions,
-                events_dropped: dropped_here + dropped_on_the_way,
+                subscriptions: counted.subscriptions,
+                events_dropped: counted.dropped,
+                events_undecodable: counted.undecodable,
                 callbacks_lent: sessions.iter().map(|session| session.callbacks_lent).sum(),
                 callbacks_borrowed: sessions.iter().map(|session| session.callbacks_borrowed).sum(),
                 actions,

@@ -10,6 +10,8 @@ use meshwork::check_topic;
 use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};
 use meshwork::prelude::*;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 #[derive(Args)]
@@ -59,9 +61,13 @@ pub(super) async fn broadcast(options: PublishOptions) -> Done {
 pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Done {
     let branch = options.mesh.bind(|branch| branch).await?;
     let (heard, mut events) = mpsc::channel(EVENTS_PENDING_MAX);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&dropped);
     let handler = move |event: Event<Value>| {
-        if heard.try_send((event.topic, event.publisher, event.value)).is_err() {
-            log::warn!("an event was dropped: stdout takes them more slowly than they come");
+        let full = heard.try_send((event.topic, event.publisher, event.value)).is_err();
+        // The first one is told at once, and their number when stdout has caught up.
+        if full && counted.fetch_add(1, Ordering::Relaxed) == 0 {
+            log::warn!("events are dropped: stdout takes them more slowly than they come");
         }
     };
     let mut signals = Signals::new()?;
@@ -86,8 +92,19 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
             format!("{topic}: {value}")
         };
         output.line(&line)?;
+        if events.is_empty() {
+            say_dropped(&dropped);
+        }
         left -= 1;
     }
     drop(subscription);
+    say_dropped(&dropped);
     Ok(())
+}
+
+fn say_dropped(dropped: &AtomicU64) {
+    let dropped = dropped.swap(0, Ordering::Relaxed);
+    if dropped > 0 {
+        log::warn!("{dropped} events were dropped: stdout took them more slowly than they came");
+    }
 }

@@ -1,6 +1,7 @@
 //! Events: their subscribers, their number and their order.
 
 use crate::{Mesh, ear, soon};
+use meshwork::limits::EVENTS_PENDING_MAX;
 use meshwork::prelude::*;
 use tokio::sync::mpsc;
 
@@ -219,7 +220,7 @@ async fn each_handler_of_a_topic_is_one_of_its_own() {
 }
 
 #[actix::test]
-async fn a_handler_that_panics_or_cannot_read_an_event_hears_the_next_one() {
+async fn a_handler_that_panics_or_cannot_decode_an_event_hears_the_next_one() {
     let mesh = Mesh::start().await;
     let branch = mesh.branch("one").await;
     for node in [Node::from(&branch), Node::from(&mesh.master)] {
@@ -229,17 +230,232 @@ async fn a_handler_that_panics_or_cannot_read_an_event_hears_the_next_one() {
             let _ = heard.send(event.value);
         };
         let _kept = node.subscribe("t", handler).await.unwrap();
-        let before = node.snapshot().await.unwrap().events_dropped;
         mesh.master.publish("t", &13).await.unwrap();
         mesh.master.publish("t", "no number").await.unwrap();
         mesh.master.publish("t", &14).await.unwrap();
         assert_eq!(soon(events.recv()).await, Some(14));
-        assert_eq!(
-            node.snapshot().await.unwrap().events_dropped,
-            before + 1,
-            "what cannot be read is counted"
-        );
+        assert_eq!(untaken(&node).await, (0, 1), "the event that cannot be decoded is counted");
     }
+}
+
+/// How many events were dropped at a node, and how many its handlers could not decode.
+async fn untaken(node: &Node) -> (u64, u64) {
+    let snapshot = node.snapshot().await.expect("it runs");
+    (snapshot.events_dropped, snapshot.events_undecodable)
+}
+
+/// Puts numbers and errors of the events that it gets into a channel.
+struct Strict(mpsc::UnboundedSender<Result<i32, EventError>>);
+
+impl Actor for Strict {
+    type Context = Context<Self>;
+}
+
+impl Handler<Event<Result<i32, EventError>>> for Strict {
+    type Result = ();
+
+    fn handle(&mut self, event: Event<Result<i32, EventError>>, _: &mut Context<Self>) {
+        let _ = self.0.send(event.value);
+    }
+}
+
+impl Handler<Event<i32>> for Strict {
+    type Result = ();
+
+    fn handle(&mut self, event: Event<i32>, _: &mut Context<Self>) {
+        let _ = self.0.send(Ok(event.value));
+    }
+}
+
+/// Such an event vanished with a line in the debug log, and was counted with the events that found no room.
+#[actix::test]
+async fn an_event_that_an_actor_cannot_decode_is_counted_and_the_next_one_comes() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    for node in [Node::from(&branch), Node::from(&mesh.master)] {
+        let (heard, mut events) = mpsc::unbounded_channel();
+        let actor = Strict(heard).start();
+        let _kept = node.subscribe("t", actor.recipient::<Event<i32>>()).await.unwrap();
+        for _ in 0..3 {
+            branch.publish("t", "no number").await.unwrap();
+        }
+        branch.publish("t", &1).await.unwrap();
+        assert_eq!(soon(events.recv()).await, Some(Ok(1)));
+        assert_eq!(untaken(&node).await, (0, 3));
+    }
+}
+
+#[actix::test]
+async fn a_handler_that_takes_a_result_gets_the_events_that_it_cannot_decode() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    for node in [Node::from(&branch), Node::from(&mesh.master)] {
+        let (heard, mut at_closure) = mpsc::unbounded_channel();
+        let closure = move |event: Result<Event<i32>, EventError>| {
+            let _ = heard.send(event.map(|event| event.value));
+        };
+        let (heard, mut at_other) = mpsc::unbounded_channel();
+        let other = move |event: Event<Result<i32, EventError>>| {
+            let _ = heard.send(event.value);
+        };
+        let (heard, mut at_actor) = mpsc::unbounded_channel();
+        let actor = Strict(heard).start();
+        let _kept = (
+            node.subscribe("t/*", other).await.unwrap(),
+            node.subscribe("t/*", closure).await.unwrap(),
+            node.subscribe("t/*", actor.recipient::<Event<Result<i32, EventError>>>()).await.unwrap(),
+        );
+        // Published by the node itself, and by another one.
+        for publisher in [Node::from(&branch), Node::from(&mesh.master)] {
+            publisher.publish("t/wrong", "no number").await.unwrap();
+            publisher.publish("t/right", &1).await.unwrap();
+            for events in [&mut at_closure, &mut at_other, &mut at_actor] {
+                let error = soon(events.recv()).await.unwrap().expect_err("it is no number");
+                let name = publisher.snapshot().await.unwrap().name;
+                assert_eq!((&*error.topic, &error.publisher), ("t/wrong", &name));
+                assert_eq!(error.reason.expected, "i32");
+                let text = error.to_string();
+                assert!(text.contains("t/wrong") && text.contains(&*name) && text.contains("i32"), "{text}");
+                assert!(std::error::Error::source(&error).is_some());
+                assert_eq!(soon(events.recv()).await, Some(Ok(1)));
+            }
+        }
+        assert_eq!(untaken(&node).await, (0, 0), "its handlers took all events");
+    }
+}
+
+/// A message that has nothing to do with events.
+struct Other;
+
+impl actix::Message for Other {
+    type Result = ();
+}
+
+impl Handler<Other> for Audit {
+    type Result = ();
+
+    fn handle(&mut self, _: Other, _: &mut Context<Self>) {}
+}
+
+#[actix::test]
+async fn the_forms_of_handlers_are_told_apart_without_being_named() {
+    fn of_numbers(_: Event<i32>) {}
+    async fn of_any<T: serde::de::DeserializeOwned + Send + 'static>(
+        node: &Node,
+        handler: impl Fn(Event<T>) + Send + Sync + 'static,
+    ) -> Subscription {
+        node.subscribe("t", handler).await.unwrap()
+    }
+    let mesh = Mesh::start().await;
+    let (heard, _audited) = mpsc::unbounded_channel();
+    let audit = Audit(heard).start();
+    // The value may be a `Result` of its own.
+    let (of_results, mut results) = ear::<Result<i32, String>>();
+    let _kept = (
+        mesh.master.subscribe("t", audit.recipient()).await.unwrap(),
+        mesh.master.subscribe("t", of_numbers).await.unwrap(),
+        mesh.master.subscribe("t", of_numbers as fn(Event<i32>)).await.unwrap(),
+        mesh.master
+            .subscribe("t", |event: Event<_>| {
+                let _: i32 = event.value;
+            })
+            .await
+            .unwrap(),
+        of_any::<String>(&mesh.master, |_| {}).await,
+        mesh.master.subscribe("t", of_results).await.unwrap(),
+    );
+    mesh.master.publish("t", &1).await.unwrap();
+    mesh.master.publish("t", &Err::<i32, _>("none")).await.unwrap();
+    assert_eq!(soon(results.recv()).await.unwrap().1, Err("none".to_owned()));
+    // The number is none of an order, a text or a `Result`, and the `Result` is no order, number or text.
+    assert_eq!(untaken(&mesh.master).await, (0, 3 + 5));
+}
+
+#[actix::test]
+async fn events_that_cannot_be_decoded_are_counted_in_groups_and_broadcasts_too_and_stay_counted() {
+    let cut = crate::cut::CutDial::default();
+    let mesh = Mesh::start().await;
+    let branch = mesh.bind(crate::links::quick("one", &cut)).await;
+    for (node, other) in
+        [(Node::from(&branch), Node::from(&mesh.master)), ((&mesh.master).into(), (&branch).into())]
+    {
+        let (handler, mut events) = ear::<i32>();
+        let kept = (
+            node.subscribe_group("g", "jobs", handler.clone()).await.unwrap(),
+            node.on_broadcast("told", handler).await.unwrap(),
+        );
+        for round in 0..2 {
+            // The first time by another node, the second time by the node itself, which gets no broadcast of its own.
+            let publisher = if round == 0 { &other } else { &node };
+            publisher.publish("jobs", "no number").await.unwrap();
+            publisher.publish("jobs", &round).await.unwrap();
+            assert_eq!(soon(events.recv()).await, Some(("jobs".to_owned(), round)));
+        }
+        other.broadcast("told", "no number").await.unwrap();
+        other.broadcast("told", &7).await.unwrap();
+        assert_eq!(soon(events.recv()).await, Some(("told".to_owned(), 7)));
+        assert_eq!(untaken(&node).await, (0, 3));
+        drop(kept);
+        assert_eq!(soon(events.recv()).await, None, "both handlers are gone");
+        assert_eq!(untaken(&node).await, (0, 3));
+    }
+    cut.cut();
+    crate::until_known(&mesh.master, "one", false).await;
+    cut.mend();
+    crate::until_known(&mesh.master, "one", true).await;
+    assert_eq!((untaken(&branch).await, untaken(&mesh.master).await), ((0, 3), (0, 3)));
+}
+
+/// Its decoding panics.
+#[derive(Debug)]
+struct Panics;
+
+impl<'de> Deserialize<'de> for Panics {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("boom")
+    }
+}
+
+/// The panic ended the node.
+#[actix::test]
+async fn an_event_whose_decoding_panics_cannot_be_decoded() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    let (heard, mut events) = mpsc::unbounded_channel();
+    let handler = move |event: Result<Event<Panics>, EventError>| {
+        let _ = heard.send(event.expect_err("it panics").reason.reason);
+    };
+    let _kept =
+        (branch.subscribe("t", handler).await.unwrap(), branch.subscribe("t", |_: Event<Panics>| {}).await);
+    branch.publish("t", &1).await.unwrap();
+    assert!(soon(events.recv()).await.unwrap().contains("panicked"));
+    assert_eq!(untaken(&branch).await, (0, 1));
+}
+
+/// The events of an actor that cannot be decoded stand in its mailbox, too.
+#[actix::test]
+async fn events_that_cannot_be_decoded_are_bounded_before_an_actor() {
+    let mesh = Mesh::start().await;
+    let (heard, mut events) = mpsc::unbounded_channel();
+    let arbiter = actix::Arbiter::new();
+    let (let_go, waiting) = std::sync::mpsc::channel::<()>();
+    arbiter.spawn_fn(move || waiting.recv().unwrap_or_default());
+    let actor = Strict::start_in_arbiter(&arbiter.handle(), |_| Strict(heard));
+    let _kept =
+        mesh.master.subscribe("t", actor.recipient::<Event<Result<i32, EventError>>>()).await.unwrap();
+    for _ in 0..EVENTS_PENDING_MAX + 10 {
+        mesh.master.publish("t", "no number").await.unwrap();
+    }
+    let (last, mut at_last) = ear::<i32>();
+    let _last = mesh.master.subscribe("last", last).await.unwrap();
+    mesh.master.publish("last", &1).await.unwrap();
+    soon(at_last.recv()).await.unwrap();
+    assert_eq!(untaken(&mesh.master).await, (10, 0));
+    let_go.send(()).unwrap();
+    for _ in 0..EVENTS_PENDING_MAX {
+        assert!(soon(events.recv()).await.unwrap().is_err());
+    }
+    arbiter.stop();
 }
 
 /// The handler of such a subscription once stayed for as long as the node: there was no guard to drop.

@@ -170,11 +170,21 @@ pub const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
 /// For how many heartbeats a link may stay silent before it is given up.
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 
-/// The shortest wait of a branch before it binds again, without jitter: the first wait after a link was lost.
+/// The shortest wait of a branch before it binds again, by default. The first wait after a link was lost is between this and twice as
+/// long, by chance.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 
-/// The longest wait of a branch before it binds again, without jitter: node-mesh waits 3 s each time.
+/// The longest wait of a branch before it binds again, by default: node-mesh waits 3 s each time. Waits double up to this one, and the
+/// longest are between half of it and all of it, by chance. After a link that held for as long as the longest wait, the next wait is the
+/// shortest again: a master that loses its links sooner is dialled no more often than a master that is down.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(3);
+
+/// The shortest wait that a branch may be given: without any, it would dial a master that is down without a pause.
+pub const BACKOFF_FLOOR: Duration = Duration::from_millis(1);
+
+/// The shortest time between two lines of one kind in the log, where a peer or a condition may repeat them at will: short enough to see that
+/// the cause lasts, long enough that it cannot fill a disk. The lines in between are counted.
+pub const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// How long the last frames of a connection that this end closes may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 use super::action::{Action, NoPermit, Permit, WaitsForPermit};
 use super::reply_to::{Nobody, ReplyTo};
 use super::responder::{Answer, CallContext, Replier};
+use crate::repeated::Repeated;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use hashbrown::HashMap;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// The requests that a node is answering and that were not answered at once. Dropping it drops their futures.
 pub(crate) struct Answering(Rc<Tasks>);
@@ -129,7 +131,12 @@ impl Answering {
         match catch_unwind(AssertUnwindSafe(respond)) {
             Ok(Answer::Said) if said.get() => {}
             _ if said.get() => {
-                log::error!("the responder of {what} answered twice: its second answer is dropped")
+                static TWICE: Repeated = Repeated::new();
+                let line = TWICE.error(Instant::now().into_std());
+                log::log!(
+                    line.level,
+                    "the responder of {what} answered twice: its second answer is dropped{line}"
+                );
             }
             Ok(Answer::Said) => {
                 reply_to.reply(callback_id, Err(claimed()));
@@ -239,12 +246,14 @@ fn claimed() -> CallError {
 }
 
 fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {
+    static PANICKED: Repeated = Repeated::new();
     let reason = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no reason given");
-    log::error!("the responder of {action} panicked: {reason}");
+    let line = PANICKED.error(Instant::now().into_std());
+    log::log!(line.level, "the responder of {action} panicked: {reason}{line}");
     CallError::new(Code::PANICKED, Fate::Failed, format!("the responder panicked: {reason}"))
 }
 

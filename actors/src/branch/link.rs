@@ -40,6 +40,7 @@ enum Phase {
 
 /// The state of a bound link.
 struct Bound {
+    since: Instant,
     /// When the link last brought a block.
     heard: Instant,
     heartbeat: Duration,
@@ -88,8 +89,8 @@ pub(super) enum Beat {
 pub(super) enum Lost {
     /// Nothing: the link was not bound.
     Nothing,
-    /// The branch binds again.
-    Rebinds,
+    /// The branch binds again. The link had been bound for so long.
+    Rebinds { held: Duration },
     /// The branch drains: it ends when the drain has been answered.
     Leaves,
 }
@@ -163,7 +164,8 @@ impl LinkState {
         };
         self.epoch += 1;
         let draining = Draining::No;
-        self.phase = Phase::Bound(Bound { heard: now, heartbeat, master_drains: false, draining });
+        self.phase =
+            Phase::Bound(Bound { since: now, heard: now, heartbeat, master_drains: false, draining });
         Some(unsaid)
     }
 
@@ -197,15 +199,16 @@ impl LinkState {
     }
 
     /// Notes that the link is lost.
-    pub(super) fn lost(&mut self) -> Lost {
+    pub(super) fn lost(&mut self, now: Instant) -> Lost {
         match &self.phase {
             Phase::Bound(Bound { draining: Draining::Told | Draining::Confirmed, .. }) => {
                 self.phase = Phase::Leaving;
                 Lost::Leaves
             }
-            Phase::Bound(_) => {
+            Phase::Bound(Bound { since, .. }) => {
+                let held = now.saturating_duration_since(*since);
                 self.phase = Phase::Rebinding { unsaid: Vec::new() };
-                Lost::Rebinds
+                Lost::Rebinds { held }
             }
             Phase::New | Phase::Rebinding { .. } | Phase::Leaving | Phase::Closed => Lost::Nothing,
         }
@@ -346,6 +349,7 @@ mod tests {
     struct Model {
         link: LinkState,
         now: Instant,
+        bound: Instant,
         heard: Instant,
         epoch: u64,
         draining: Draining,
@@ -366,7 +370,8 @@ mod tests {
                         let unsaid: Vec<_> = unsaid.map(|said| Frame::Cancel(CallbackId(said))).collect();
                         assert_eq!(said, unsaid, "it is said once and in order");
                         self.epoch += 1;
-                        (self.heard, self.draining, self.master_drains) = (self.now, Draining::No, false);
+                        (self.bound, self.heard) = (self.now, self.now);
+                        (self.draining, self.master_drains) = (Draining::No, false);
                     }
                 }
                 Step::Heard => {
@@ -391,9 +396,9 @@ mod tests {
                     self.master_drains |= before == At::Bound;
                 }
                 Step::Lost => assert_eq!(
-                    self.link.lost(),
+                    self.link.lost(self.now),
                     match (before, self.draining) {
-                        (At::Bound, Draining::No) => Lost::Rebinds,
+                        (At::Bound, Draining::No) => Lost::Rebinds { held: self.now - self.bound },
                         (At::Bound, _) => Lost::Leaves,
                         _ => Lost::Nothing,
                     }
@@ -482,6 +487,7 @@ mod tests {
             let mut model = Model {
                 link: LinkState::new(),
                 now,
+                bound: now,
                 heard: now,
                 epoch: 0,
                 draining: Draining::No,
@@ -501,7 +507,7 @@ mod tests {
         let mut link = LinkState::new();
         assert_eq!(link.bound(now, HEARTBEAT), Some(Vec::new()));
         link.drain(true);
-        assert_eq!(link.lost(), Lost::Leaves);
+        assert_eq!(link.lost(now), Lost::Leaves);
         assert!(!link.rebinds());
         assert_eq!((link.bound(now, HEARTBEAT), link.course()), (None, Course::Draining));
         assert!(link.close());

@@ -13,7 +13,8 @@ pub trait Deliver: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// When too many events wait for the handler, or it is gone, or cannot read the event: the event is dropped and counted.
+    /// When too many events wait for the handler, or it is gone, or cannot decode the event: the event is dropped and counted. The handler
+    /// itself writes to the log that it cannot decode an event, since only the handler knows how often it did.
     fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped>;
 }
 
@@ -59,11 +60,42 @@ pub enum Dropped {
     CannotDecode(#[from] meshwork_wire::DecodeError),
 }
 
+/// How many events the handlers of a node did not take, handlers that are gone included.
+#[derive(Default)]
+pub(crate) struct Untaken {
+    dropped: AtomicU64,
+    undecodable: AtomicU64,
+}
+
+impl Untaken {
+    /// How many events found too many events before them, or a handler that was gone.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many events their handlers could not decode.
+    pub(crate) fn undecodable(&self) -> u64 {
+        self.undecodable.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn count(&self, topic: &ByteString, reason: &Dropped) {
+        match reason {
+            Dropped::CannotDecode(_) => {
+                self.undecodable.fetch_add(1, Ordering::Relaxed);
+            }
+            Dropped::Full | Dropped::Gone => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                log::debug!("an event of {topic} was dropped: {reason}");
+            }
+        }
+    }
+}
+
 /// Hands an event to a handler of this node, and counts it if the handler does not take it.
 #[inline]
-pub(crate) fn hand_over(subscriber: &dyn Deliver, event: EventRef<'_>, dropped: &AtomicU64) {
+pub(crate) fn hand_over(subscriber: &dyn Deliver, event: EventRef<'_>, untaken: &Untaken) {
     if let Err(reason) = subscriber.deliver(event) {
-        dropped.fetch_add(1, Ordering::Relaxed);
-        log::debug!("an event of {} was dropped: {reason}", event.topic);
+        untaken.count(event.topic, &reason);
     }
 }

@@ -1,12 +1,11 @@
 //! The handlers of one node, by pattern: which of them get an event that reached the node.
 
-use super::event::{Deliver, Event, EventRef, SubscriberId, hand_over};
+use super::event::{Deliver, Event, EventRef, SubscriberId, Untaken, hand_over};
 use super::trie::Trie;
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SubscriptionKey};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 /// The handlers of one node.
 pub(crate) struct Subscribers {
@@ -19,8 +18,7 @@ pub(crate) struct Subscribers {
     run_handlers: Vec<Arc<dyn Deliver>>,
     /// Counts up: chooses the handler of a group that gets the next event.
     next_in_group: Cell<usize>,
-    /// How many events handlers did not take.
-    dropped: AtomicU64,
+    untaken: Untaken,
 }
 
 /// One handler under one pattern.
@@ -39,7 +37,7 @@ impl Subscribers {
             run_topic: None,
             run_handlers: Vec::new(),
             next_in_group: Cell::new(0),
-            dropped: AtomicU64::new(0),
+            untaken: Untaken::default(),
         }
     }
 
@@ -97,7 +95,7 @@ impl Subscribers {
     #[inline]
     pub(crate) fn deliver_in_run(&self, event: EventRef<'_>) {
         for handler in &self.run_handlers {
-            hand_over(&**handler, event, &self.dropped);
+            hand_over(&**handler, event, &self.untaken);
         }
     }
 
@@ -141,13 +139,13 @@ impl Subscribers {
     }
 
     /// How many events handlers did not take.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(std::sync::atomic::Ordering::Relaxed)
+    pub(crate) fn untaken(&self) -> &Untaken {
+        &self.untaken
     }
 
     fn hand_over(&self, id: SubscriberId, event: &Event) {
         if let Some((_, handler)) = self.handlers.get(&id) {
-            hand_over(&**handler, event.into(), &self.dropped);
+            hand_over(&**handler, event.into(), &self.untaken);
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::dialect_link::DialectLink;
 use crate::link::backoff::Backoff;
 use crate::link::{Address, AddressError, Dial, Link, Tcp};
+use crate::repeated::Repeated;
 use futures::future::BoxFuture;
 use meshwork_wire::{
     ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, NodeMeshClient, ResultStyle,
@@ -48,9 +49,6 @@ pub enum BridgeError {
     )]
     NoPrefix,
 }
-
-/// After a link that held this long, the next wait is the shortest again.
-const WELL_AFTER: Duration = Duration::from_secs(5);
 
 impl Bridge {
     /// A bridge to a server that speaks light_rpc, as `nodejs-light_rpc` 0.1 and 0.2 do.
@@ -164,23 +162,29 @@ impl Bridge {
         if let Err(error) = check_node(&self.name).and(prefix) {
             return error.into();
         }
-        let mut backoff = Backoff::default();
+        let (mut backoff, failing) = (Backoff::default(), Repeated::new());
         loop {
-            let begun = Instant::now();
-            match self.once(&master).await {
+            let mut bound = None;
+            match self.once(&master, &mut bound).await {
                 Ok(Some(refused)) => return BridgeError::Refused(refused),
                 Ok(None) => log::info!("{}: {} or {master} closed the link", self.name, self.server),
-                Err(error) => log::warn!("{}: {error}", self.name),
+                Err(error) => {
+                    let line = failing.warn(Instant::now().into_std());
+                    log::log!(line.level, "{}: {error}{line}", self.name);
+                }
             }
-            if begun.elapsed() >= WELL_AFTER {
-                backoff.reset();
-            }
+            // A dial may take long, and is no link that held.
+            backoff.lost(bound.map_or(Duration::ZERO, |bound: Instant| bound.elapsed()));
             tokio::time::sleep(backoff.next()).await;
         }
     }
 
-    /// Dials and runs until one of the two links ends. Gives the error of a refusal that is for good.
-    async fn once(&self, master: &Address) -> std::io::Result<Option<CallError>> {
+    /// Dials and runs until one of the two links ends. Gives the error of a refusal that is for good, and when the bridge was bound.
+    async fn once(
+        &self,
+        master: &Address,
+        bound: &mut Option<Instant>,
+    ) -> std::io::Result<Option<CallError>> {
         let reached = |address: &Address, error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("{address} cannot be reached: {error}"))
         };
@@ -188,6 +192,7 @@ impl Bridge {
         let mut ours = self.dial.dial(master).await.map_err(|error| reached(master, error))?;
         let mut theirs = DialectLink::dialled(server, (self.dialect)(self), self.server.to_string());
         let piped = pipe(&mut theirs, &mut ours).await;
+        *bound = theirs.bound;
         match theirs.refused.take() {
             Some(refused) => Ok(Some(refused)),
             None => piped.map(|()| None),

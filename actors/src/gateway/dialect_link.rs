@@ -3,6 +3,7 @@
 
 use crate::link::Link;
 use crate::link::refusal::too_long;
+use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FOREIGN_OUT_LEN_MAX,
@@ -22,6 +23,10 @@ use tokio_util::codec::Decoder;
 /// How often a dialect link sends the near end a heartbeat in place of its peer, and looks for calls whose deadline has passed; more often
 /// if the master asks for a shorter heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// The events that did not fit, and the links that ended with an error. The peers choose how often, and each link has a peer of its own.
+static UNFIT: Repeated = Repeated::new();
+static ENDED: Repeated = Repeated::new();
 
 /// A link with frames at the near end, where a node of this process is, and another protocol at the far end.
 pub(crate) struct DialectLink {
@@ -43,6 +48,8 @@ pub(crate) struct DialectLink {
     /// hear us either until we read.
     dialled: bool,
     bind: BindProgress,
+    /// When the bind was done, for the bridge.
+    pub(crate) bound: Option<tokio::time::Instant>,
     /// The longest frame that the near end reads.
     frame_len_max: usize,
     state: State,
@@ -109,6 +116,7 @@ impl DialectLink {
             beat: every(BEAT),
             dialled,
             bind: BindProgress::NotAsked,
+            bound: None,
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
             refused: None,
@@ -145,6 +153,7 @@ impl DialectLink {
     /// Notes that the bind is done, with the bounds of the master.
     fn let_in(&mut self, bound: &Bound) {
         self.bind = BindProgress::Done;
+        self.bound = Some(tokio::time::Instant::now());
         self.frame_len_max = usize::try_from(bound.frame_len_max).unwrap_or(FRAME_LEN_MAX).min(FRAME_LEN_MAX);
         self.beat = every(BEAT.min(Duration::from_millis(bound.heartbeat_ms)).max(HEARTBEAT_EVERY_MIN));
     }
@@ -175,7 +184,8 @@ impl DialectLink {
                 None
             }
             _ => {
-                log::warn!("{}: an event is dropped: {error}", self.peer);
+                let line = UNFIT.warn(tokio::time::Instant::now().into_std());
+                log::log!(line.level, "{}: an event is dropped: {error}{line}", self.peer);
                 None
             }
         };
@@ -191,7 +201,8 @@ impl DialectLink {
 
     /// Ends the link with this error: the far end is not heard any more.
     fn end(&mut self, error: &DialectError) {
-        log::warn!("{}: {error}", self.peer);
+        let line = ENDED.warn(tokio::time::Instant::now().into_std());
+        log::log!(line.level, "{}: {error}{line}", self.peer);
         if let DialectError::Refused(refused) = error {
             self.refused = Some(refused.clone());
         }

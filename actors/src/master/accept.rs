@@ -4,20 +4,28 @@ use super::permissions::LetsIn;
 use super::session::SessionActor;
 use super::surroundings::MasterShared;
 use crate::link::{Accept, Link};
+use crate::repeated::Repeated;
 use actix::Actor;
 use meshwork_wire::limits::UNBOUND_SESSIONS_MAX;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Accepts connections without an end, and starts a session for each.
 pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>, lets_in: LetsIn) {
+    let (failing, full) = (Repeated::new(), Repeated::new());
     loop {
         match acceptor.accept().await {
             Ok((link, peer)) => {
+                if let Some(line) = failing.over() {
+                    log::log!(line.level, "connections are taken in again at {}{line}", acceptor.address());
+                }
                 if master.unbound.load(Ordering::Relaxed) >= UNBOUND_SESSIONS_MAX {
-                    log::warn!(
-                        "{peer} is turned away: {UNBOUND_SESSIONS_MAX} connections have not bound yet"
+                    let line = full.warn(Instant::now().into_std());
+                    log::log!(
+                        line.level,
+                        "{peer} is turned away: {UNBOUND_SESSIONS_MAX} connections have not bound yet{line}"
                     );
                     continue;
                 }
@@ -25,7 +33,9 @@ pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShar
             }
             Err(error) => {
                 // There is no file descriptor left, or the peer has gone before it was accepted: neither ends the listener.
-                log::warn!("a connection could not be taken in at {}: {error}", acceptor.address());
+                let line = failing.warn(Instant::now().into_std());
+                let address = acceptor.address();
+                log::log!(line.level, "a connection could not be taken in at {address}: {error}{line}");
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
         }

@@ -30,6 +30,8 @@ pub struct RouterActor {
     own: Subscribers,
     /// The handlers of the master for broadcasts of branches.
     own_broadcasts: Subscribers,
+    /// How many events found no room in the outboxes of former sessions.
+    dropped: u64,
     /// The outboxes that the events of the master have filled so far that it is worth waiting for them.
     filled: Vec<Outbox>,
 }
@@ -112,10 +114,20 @@ pub(crate) struct Broadcast {
     pub(crate) event: Event,
 }
 
-/// Asks how many subscriptions there are, and how many events the handlers of the master did not take. Sent by the master, for a snapshot.
+/// Counts subscriptions and events. Sent by the master, for a snapshot.
 #[derive(Message)]
-#[rtype(result = "(usize, u64)")]
+#[rtype(result = "Counts")]
 pub(crate) struct Count;
+
+/// The subscriptions and events of a router at one moment.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) subscriptions: usize,
+    /// How many events handlers of the master, and outboxes of present and former sessions, had no room for.
+    pub(crate) dropped: u64,
+    /// How many events handlers of the master could not decode.
+    pub(crate) undecodable: u64,
+}
 
 impl RouterActor {
     pub(crate) fn new() -> Self {
@@ -125,6 +137,7 @@ impl RouterActor {
             sessions: HashMap::new(),
             own: Subscribers::new(),
             own_broadcasts: Subscribers::new(),
+            dropped: 0,
             filled: Vec::new(),
         }
     }
@@ -359,9 +372,10 @@ impl Handler<Leave> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
-        let Some((_, keys)) = self.sessions.remove(&session) else {
+        let Some((handle, keys)) = self.sessions.remove(&session) else {
             return;
         };
+        self.dropped += handle.outbox().dropped();
         for key in keys {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
@@ -408,7 +422,12 @@ impl Handler<Count> for RouterActor {
 
     fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
         let of_branches: usize = self.sessions.values().map(|(_, keys)| keys.len()).sum();
-        let subscriptions = of_branches + self.own.len() + self.own_broadcasts.len();
-        MessageResult((subscriptions, self.own.dropped() + self.own_broadcasts.dropped()))
+        let dropped: u64 = self.sessions.values().map(|(session, _)| session.outbox().dropped()).sum();
+        let (events, broadcasts) = (self.own.untaken(), self.own_broadcasts.untaken());
+        MessageResult(Counts {
+            subscriptions: of_branches + self.own.len() + self.own_broadcasts.len(),
+            dropped: self.dropped + dropped + events.dropped() + broadcasts.dropped(),
+            undecodable: events.undecodable() + broadcasts.undecodable(),
+        })
     }
 }

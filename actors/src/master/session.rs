@@ -532,7 +532,8 @@ impl SessionActor {
     fn end_message(&mut self, context: &mut Context<Self>) {
         self.outbox().push_gathered(&self.block.own_replies);
         if self.outbox().is_overfull() {
-            log::warn!("{} asks and does not read: the link is given up", self.title());
+            let line = self.master.warnings.unread.warn(Instant::now().into_std());
+            log::log!(line.level, "{} asks and does not read: the link is given up{line}", self.title());
             self.outbox().close_now();
             context.stop();
         }
@@ -575,7 +576,8 @@ impl SessionActor {
         if self.relay.phase() == Phase::Closing {
             return;
         }
-        log::warn!("{} is refused: {why}", self.title());
+        let line = self.master.warnings.refused.warn(Instant::now().into_std());
+        log::log!(line.level, "{} is refused: {why}{line}", self.title());
         self.outbox().push_gathered(&self.block.own_replies);
         self.outbox().say(&Frame::Refused(Refused { code, message: why.into(), may_return }));
         self.close(context);
@@ -673,7 +675,8 @@ impl Actor for SessionActor {
             if this.heard.elapsed() >= this.master.config.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX)
                 && this.relay.phase() != Phase::Closing
             {
-                log::warn!("{} is silent: the link is given up", this.title());
+                let line = this.master.warnings.silent.warn(Instant::now().into_std());
+                log::log!(line.level, "{} is silent: the link is given up{line}", this.title());
                 this.outbox().close_now();
                 context.stop();
             }

@@ -10,6 +10,7 @@ use super::router::RouterActor;
 use crate::node::lender::NodeLender;
 use crate::node::options::NodeLimits;
 use crate::node::shared::Node;
+use crate::repeated::Repeated;
 use actix::{Addr, Recipient};
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SessionId};
@@ -40,6 +41,7 @@ pub(crate) struct MasterShared {
     pub(crate) node: Arc<Node>,
     /// How many connections have not bound yet.
     pub(crate) unbound: AtomicUsize,
+    pub(crate) warnings: SessionWarnings,
     last_session: AtomicU64,
     /// The sessions that have not ended, bound or not. Bounded by the connections.
     sessions: RwLock<Sessions>,
@@ -51,6 +53,17 @@ struct Sessions {
     by_id: HashMap<SessionId, SessionHandle>,
     /// Whether the master drains: a session that starts later is refused.
     draining: bool,
+}
+
+/// The warnings of all sessions of a master. Their peers choose how often they have a reason.
+#[derive(Default)]
+pub(crate) struct SessionWarnings {
+    /// A connection is refused.
+    pub(crate) refused: Repeated,
+    /// A branch is silent for three heartbeats.
+    pub(crate) silent: Repeated,
+    /// A branch sends requests and does not read the replies.
+    pub(crate) unread: Repeated,
 }
 
 /// Starts sessions on the arbiters that they are to live on. Threads are the business of the program that starts the master, so that program
@@ -76,6 +89,7 @@ impl MasterShared {
             router,
             node,
             unbound: AtomicUsize::new(0),
+            warnings: SessionWarnings::default(),
             last_session: AtomicU64::new(MASTER.0),
             sessions: RwLock::default(),
         }

@@ -1,7 +1,9 @@
 //! The status of a node in its mesh, and the news of other nodes that it passes on to its watchers.
 
+use crate::repeated::Repeated;
 use meshwork_wire::{CallError, NodeNews};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokio::time::Instant;
 
 /// The status of a node in its mesh.
 #[derive(Clone, PartialEq, Debug)]
@@ -30,9 +32,11 @@ pub enum Change {
 
 /// Tells every watcher of a change. A watcher that panics must not end the node.
 pub(crate) fn tell(watchers: &mut [Watcher], change: &Change) {
+    static PANICKED: Repeated = Repeated::new();
     for watcher in watchers {
         if catch_unwind(AssertUnwindSafe(|| watcher(change))).is_err() {
-            log::error!("a closure that is told of every change panicked");
+            let line = PANICKED.error(Instant::now().into_std());
+            log::log!(line.level, "a closure that is told of every change panicked{line}");
         }
     }
 }

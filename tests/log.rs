@@ -1,0 +1,185 @@
+//! The lines of the log: a peer, or a condition that lasts, cannot fill a disk with them. A logger of the whole process keeps the
+//! warnings, so each test looks for names of its own.
+
+use futures::future::BoxFuture;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use meshwork::limits::LOG_EVERY;
+use meshwork::link::{Accept, Link};
+use meshwork::prelude::*;
+use meshwork::{Address, BindError, Change};
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// The warnings and errors of the process.
+struct Kept(Mutex<Vec<String>>);
+
+static KEPT: Kept = Kept(Mutex::new(Vec::new()));
+
+impl Log for Kept {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn keep_the_log() {
+    // Another test of the process may have set the logger.
+    if log::set_logger(&KEPT).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
+}
+
+/// The warnings and errors that contain this text.
+fn kept(text: &str) -> Vec<String> {
+    let lines = KEPT.0.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.iter().filter(|line| line.contains(text)).cloned().collect()
+}
+
+/// A listener that fails so many times, takes one connection in, and fails once more.
+struct OutOfDescriptors {
+    failures_left: u32,
+    done: mpsc::UnboundedSender<()>,
+}
+
+impl Accept for OutOfDescriptors {
+    fn address(&self) -> Address {
+        Address::from("a-full-table")
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+        Box::pin(async move {
+            if self.failures_left > 0 {
+                self.failures_left -= 1;
+                return Err(io::Error::other("too many open files"));
+            }
+            // The test may have ended.
+            let _ = self.done.send(());
+            let (near, _) = tokio::io::duplex(1024);
+            self.failures_left = u32::MAX;
+            Ok((Box::new(near) as Box<dyn Link>, "a peer".to_owned()))
+        })
+    }
+}
+
+/// It wrote 45 lines a second, as long as there was no file descriptor left.
+#[actix::test]
+async fn a_listener_that_takes_nothing_in_says_so_once_in_a_while_and_when_it_is_over() {
+    keep_the_log();
+    tokio::time::pause();
+    let (done, mut doing) = mpsc::unbounded_channel();
+    let start = Instant::now();
+    let master = MasterActor::new("master").start();
+    master.send(Listen::on(OutOfDescriptors { failures_left: 1_250, done })).await.unwrap().unwrap();
+    doing.recv().await.expect("it goes on");
+    let lasted = start.elapsed();
+    // The next connection, so that the line about the last one is written.
+    while kept("taken in again").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let lines = kept("a-full-table");
+    let most = 1 + lasted.as_secs() / LOG_EVERY.as_secs();
+    let (again, failing): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|line| line.contains("are taken in again"));
+    assert_eq!((failing.len() as u64, again.len()), (most, 1), "{failing:?} {again:?} in {lasted:?}");
+    assert!(most >= 3 && failing[1].contains("lines left out: "), "{failing:?}");
+}
+
+#[actix::test]
+async fn refused_binds_are_told_of_once_and_then_counted() {
+    keep_the_log();
+    let master = MasterActor::new("master").token("right").start();
+    let address = master.send(Listen::tcp("127.0.0.1:0")).await.unwrap().unwrap();
+    for _ in 0..20 {
+        let refused = BranchActor::new("an-impostor").token("wrong").bind(&address).await;
+        assert!(matches!(refused, Err(BindError::Refused { .. })));
+    }
+    let lines = kept("an-impostor");
+    assert!(lines.len() <= 2, "one, and one more on a machine that took ten seconds: {lines:?}");
+}
+
+#[actix::test]
+async fn a_handler_that_panics_at_each_event_is_told_of_once_and_so_is_a_second_one() {
+    keep_the_log();
+    let master = Master::from(MasterActor::new("master").start());
+    let (heard, mut events) = mpsc::unbounded_channel();
+    let _kept = (
+        master.subscribe("panics/one", |_: Event<u32>| panic!("boom")).await.unwrap(),
+        master.subscribe("panics/two", |_: Event<u32>| panic!("boom")).await.unwrap(),
+        master
+            .subscribe("panics/*", move |event: Event<u32>| {
+                let _ = heard.send(event.value);
+            })
+            .await
+            .unwrap(),
+    );
+    for number in 0..50 {
+        master.publish("panics/one", &number).await.unwrap();
+        master.publish("panics/two", &number).await.unwrap();
+    }
+    for _ in 0..100 {
+        events.recv().await.expect("it runs");
+    }
+    for topic in ["panics/one", "panics/two"] {
+        let lines = kept(topic);
+        assert!((1..=2).contains(&lines.len()), "{lines:?}");
+    }
+}
+
+/// Such an event vanished with a line in the debug log.
+#[actix::test]
+async fn an_event_that_cannot_be_decoded_is_told_of_with_topic_publisher_and_reason() {
+    keep_the_log();
+    let master = Master::from(MasterActor::new("a-publisher").start());
+    let (heard, mut events) = mpsc::unbounded_channel();
+    let _kept = (
+        master.subscribe("undecodable", |_: Event<u32>| {}).await.unwrap(),
+        master
+            .subscribe("undecodable", move |event: Event<String>| {
+                let _ = heard.send(event.value);
+            })
+            .await
+            .unwrap(),
+    );
+    for _ in 0..50 {
+        master.publish("undecodable", "no number").await.unwrap();
+    }
+    for _ in 0..50 {
+        events.recv().await.expect("it runs");
+    }
+    let lines = kept("undecodable");
+    assert!((1..=2).contains(&lines.len()), "{lines:?}");
+    assert!(lines[0].contains("a-publisher") && lines[0].contains("u32"), "{lines:?}");
+    assert_eq!(master.snapshot().await.unwrap().events_undecodable, 50);
+}
+
+#[actix::test]
+async fn responders_and_watchers_that_panic_each_time_are_told_of_once() {
+    keep_the_log();
+    let master = MasterActor::new("master")
+        .respond("always-panics", |(): ()| async { panic!("boom") as Result<(), ActionError> });
+    let actor = master.start();
+    let address = actor.send(Listen::tcp("127.0.0.1:0")).await.unwrap().unwrap();
+    let master = Master::from(actor);
+    master.on_change(|_: &Change| panic!("boom")).await.unwrap();
+    for _ in 0..20 {
+        let branch = BranchActor::new("comes").bind(&address).await.unwrap();
+        assert_eq!(
+            branch.call::<()>("always-panics", ()).await.expect_err("it panics").code(),
+            Code::PANICKED
+        );
+        branch.drain(Duration::from_secs(1)).await.unwrap();
+    }
+    for text in ["always-panics panicked", "told of every change panicked"] {
+        let lines = kept(text);
+        assert!((1..=2).contains(&lines.len()), "{lines:?}");
+    }
+}
