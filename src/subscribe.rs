@@ -198,6 +198,10 @@ where
         self.recipient.do_send(event);
         Ok(())
     }
+
+    fn is_running(&self) -> Option<bool> {
+        Some(self.recipient.connected())
+    }
 }
 
 struct ToClosure<F, D, Kind> {

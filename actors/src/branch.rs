@@ -14,7 +14,7 @@ use crate::answers::invoked::invoked;
 use crate::answers::reply_to::BlockReplies;
 use crate::calls::in_flight::Waiter;
 use crate::calls::reply::Reply;
-use crate::events::event::{Event, EventRef};
+use crate::events::event::{Event, EventRef, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::gateway::Dialect;
 use crate::gateway::dialled::DialectDial;
@@ -459,7 +459,7 @@ impl BranchActor {
             Frame::Cancel(callback_id) => {
                 wires.answering.cancel(callback_id);
             }
-            Frame::Publish(publish) => self.event(publish, None),
+            Frame::Publish(publish) => self.event(publish, None, context),
             Frame::Broadcast(Broadcast { topic, publisher, payload }) => {
                 self.broadcasts.deliver(&Event { topic, publisher, payload });
             }
@@ -490,19 +490,22 @@ impl BranchActor {
             | Frame::Unregister(_)
             | Frame::Describe(_)
             | Frame::Subscribe(_)
+            | Frame::GiveBack(_)
             | Frame::Unsubscribe(_) => self.lost("the master sent what only a branch may", context),
         }
     }
 
     /// Hands an event to its handlers, and then the events of its run that follow in the block.
-    fn event(&mut self, publish: Publish, frames: Option<&mut Frames>) {
+    fn event(&mut self, publish: Publish, frames: Option<&mut Frames>, context: &mut Context<Self>) {
         let Publish { topic, publisher, for_all, groups, payload } = publish;
         let event = Event { topic, publisher, payload };
         if for_all {
             self.subscribers.deliver_next((&event).into());
         }
         for group in &groups {
-            self.subscribers.deliver_to_group(group, &event);
+            if !self.subscribers.deliver_to_group(group, &event) {
+                self.give_back(group, &event, context);
+            }
         }
         if let Some(frames) = frames
             && for_all
@@ -512,6 +515,22 @@ impl BranchActor {
                 let (topic, publisher, payload) = (&event.topic, &event.publisher, payload.by_ref());
                 self.subscribers.deliver_in_run(EventRef { topic, publisher, payload });
             }
+        }
+    }
+
+    /// Gives an event back that no handler of its group takes any more.
+    fn give_back(&mut self, group: &ByteString, event: &Event, context: &mut Context<Self>) {
+        // The master hears first that the branch is no member any more.
+        self.withdraw_stopped(context);
+        let knows_it = |wires: &&Wires| wires.features.contains(Features::GIVE_BACK);
+        match self.wires.as_ref().filter(knows_it) {
+            Some(wires) => {
+                let Event { topic, publisher, payload } = event.clone();
+                let groups = vec![group.clone()];
+                let publish = Publish { topic, publisher, for_all: false, groups, payload };
+                let _ = wires.outbox.push(&Frame::GiveBack(publish), Kind::Event);
+            }
+            None => self.events_dropped += 1,
         }
     }
 
@@ -568,8 +587,14 @@ impl BranchActor {
         }
     }
 
-    /// Withdraws the actions whose actors have stopped.
+    /// Withdraws the actions, and unsubscribes the handlers, whose actors have stopped.
     fn withdraw_stopped(&mut self, context: &mut Context<Self>) {
+        let handlers = [self.subscribers.stopped(), self.broadcasts.stopped()].concat();
+        for (id, pattern) in handlers {
+            log::warn!("{}: the actor that handles {pattern} has stopped: it is unsubscribed", self.name);
+            self.actors_lost += 1;
+            self.unsubscribe(id);
+        }
         let stopped = self.options.actions.stopped();
         if stopped.is_empty() {
             return;
@@ -605,7 +630,10 @@ impl BranchActor {
 
     /// Looks at the actors from time to time, as long as there are any.
     fn check_actors_later(&mut self, context: &mut Context<Self>) {
-        if self.checks_actors || !self.options.actions.need_actors() {
+        let needs_actors = self.options.actions.need_actors()
+            || self.subscribers.need_actors()
+            || self.broadcasts.need_actors();
+        if self.checks_actors || !needs_actors {
             return;
         }
         self.checks_actors = true;
@@ -813,7 +841,7 @@ impl BranchActor {
                     self.calls.requests.borrow_mut().resolve_in_row(callback_id, reply);
                 }
                 Some(Next::Request(request)) => self.request(request, now, Some(&mut frames), context),
-                Some(Next::Event(event)) => self.event(event, Some(&mut frames)),
+                Some(Next::Event(event)) => self.event(event, Some(&mut frames), context),
                 Some(Next::Other(frame)) => self.take(frame, now, context),
                 Some(Next::Broken(error)) => self.lost(&error.to_string(), context),
                 None => break,
@@ -821,6 +849,9 @@ impl BranchActor {
         }
         self.calls.requests.borrow_mut().end_row();
         self.subscribers.end_run();
+        if self.subscribers.met_stopped() || self.broadcasts.met_stopped() {
+            self.withdraw_stopped(context);
+        }
         if let Some(wires) = &self.wires {
             wires.outbox.push_gathered(&wires.gathered);
             if wires.outbox.is_overfull() {
@@ -859,6 +890,7 @@ impl Handler<Subscribe> for BranchActor {
                 Some(self.tell_master(say, context))
             }
         };
+        self.check_actors_later(context);
         let told = async move {
             match telling {
                 Some(telling) => telling.await,
@@ -881,6 +913,13 @@ impl Handler<Unsubscribe> for BranchActor {
     type Result = ();
 
     fn handle(&mut self, Unsubscribe(id): Unsubscribe, _: &mut Context<Self>) {
+        self.unsubscribe(id);
+    }
+}
+
+impl BranchActor {
+    /// Takes a handler out, and tells the master if it was the last of its pattern and group.
+    fn unsubscribe(&mut self, id: SubscriberId) {
         self.broadcasts.remove(id);
         if let Some(key) = self.subscribers.remove(id) {
             let frame = Frame::Unsubscribe(key);

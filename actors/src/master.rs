@@ -543,7 +543,7 @@ impl Handler<TakeSnapshot> for MasterActor {
             let (calls_in_flight, actors_lost) = (running.calls.in_flight(), running.actors_lost);
             Snapshot {
                 calls_in_flight,
-                actors_lost,
+                actors_lost: actors_lost + counted.actors_lost,
                 calls_waiting: 0,
                 answering: running.calls.answering(),
                 subscriptions: counted.subscriptions,

@@ -248,3 +248,78 @@ async fn least_in_flight_counts_the_calls_of_the_block_it_decides_about() {
         .await;
     }
 }
+
+/// Puts its events into a channel, and can be stopped.
+struct Ear(tokio::sync::mpsc::UnboundedSender<u32>);
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<Event<u32>> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, event: Event<u32>, _: &mut Context<Self>) {
+        let _ = self.0.send(event.value);
+    }
+}
+
+impl Handler<Stop> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, context: &mut Context<Self>) {
+        actix::ActorContext::stop(context);
+    }
+}
+
+/// Half of the events of such a group vanished.
+#[actix::test]
+async fn a_handler_that_has_stopped_is_unsubscribed_and_its_groups_lose_nothing() {
+    for stopped in 0..3 {
+        let mesh = Mesh::start().await;
+        let (one, two) = (mesh.branch("one").await, mesh.branch("two").await);
+        let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
+        let ears = [(); 4].map(|()| Ear(heard.clone()).start());
+        let nodes = [Node::from(&mesh.master), Node::from(&one), Node::from(&two), Node::from(&two)];
+        for (node, ear) in nodes.iter().zip(&ears) {
+            let ear = ear.clone().recipient::<Event<u32>>();
+            node.subscribe_group("ears", "t/*", ear).await.unwrap().keep();
+        }
+        // A plain subscription of the same actor goes with it, and a broadcast.
+        nodes[stopped]
+            .subscribe("t/*", ears[stopped].clone().recipient::<Event<u32>>())
+            .await
+            .unwrap()
+            .keep();
+        nodes[stopped]
+            .on_broadcast("t/*", ears[stopped].clone().recipient::<Event<u32>>())
+            .await
+            .unwrap()
+            .keep();
+        ears[stopped].send(Stop).await.unwrap();
+        for (number, node) in (0..60).zip(nodes.iter().cycle()) {
+            node.publish("t/a", &number).await.unwrap();
+        }
+        let mut numbers = Vec::new();
+        while numbers.len() < 60 {
+            numbers.push(soon(hearing.recv()).await.unwrap());
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..60).collect::<Vec<_>>(), "with {stopped}");
+        soon(async { while nodes[stopped].snapshot().await.expect("it runs").actors_lost < 3 {} }).await;
+        soon(async { while mesh.master.snapshot().await.expect("it runs").subscriptions > 3 {} }).await;
+        assert!(hearing.try_recv().is_err());
+    }
+}
+
+/// A branch gives back what it never got: it once would have spoken for another node.
+#[actix::test]
+async fn an_event_that_a_group_did_not_get_is_not_given_to_another_member() {
+    let mesh = Mesh::start().await;
+    let (handler, mut heard) = crate::ear::<u32>();
+    let member = mesh.branch("member").await;
+    let _kept = member.subscribe_group("ears", "t", handler).await.unwrap();
+    crate::raw::gives_back_what_it_did_not_get(&mesh, "t", "ears").await;
+    mesh.master.publish("t", &7).await.unwrap();
+    assert_eq!(soon(heard.recv()).await, Some(("t".to_owned(), 7)));
+}

@@ -680,3 +680,21 @@ async fn a_master_with_any_heartbeat_and_bounds_is_bound_to() {
         assert!(branch.snapshot().await.is_ok());
     }
 }
+
+/// Binds as a member of a group, and gives back an event that it did not get.
+pub(crate) async fn gives_back_what_it_did_not_get(mesh: &Mesh, topic: &'static str, group: &'static str) {
+    let Frame::Bind(bind) = bind("forger", &[]) else { unreachable!("it is a bind") };
+    let pattern = Pattern::new(topic).expect("a pattern");
+    let key = SubscriptionKey { pattern, group: Some(group.into()) };
+    let mut branch = RawBranch::connect(mesh).await;
+    branch.say(&Frame::Bind(Bind { subscriptions: vec![key.clone()], ..bind })).await;
+    until_known(&mesh.master, "forger", true).await;
+    branch.say(&Frame::Unsubscribe(key)).await;
+    let payload = Payload::encode(Encoding::MessagePack, &1_u32).expect("a number");
+    let (topic, publisher, groups) = (topic.into(), "master".into(), vec![group.into()]);
+    branch
+        .say(&Frame::GiveBack(meshwork_wire::Publish { topic, publisher, for_all: false, groups, payload }))
+        .await;
+    branch.say(&Frame::Ping).await;
+    while soon(branch.hear()).await.expect("it is bound") != Frame::Pong {}
+}

@@ -98,6 +98,10 @@ pub const OUTBOX_OVERFULL_LEN: usize = OUTBOX_REPLY_LEN_MAX + 1024 * 1024;
 /// not waited for again before it has caught up.
 pub const SUBSCRIBER_WAIT_MAX: Duration = Duration::from_millis(100);
 
+/// How many of the last events that a branch got as a member of groups it may give back. The master remembers a number for each, so that it
+/// knows an event that a branch gives back from one that the branch has made up.
+pub const GROUP_EVENTS_REMEMBERED_MAX: usize = 1_024;
+
 /// How many events may be handed to one subscriber and not be handled yet. An event above the bound is dropped and counted.
 pub const EVENTS_PENDING_MAX: usize = 16_384;
 

@@ -39,6 +39,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::ExtendedBind(_) => 22,
         Frame::ExtendedBound(_) => 23,
         Frame::Drained => 24,
+        Frame::GiveBack(_) => 25,
     }
 }
 

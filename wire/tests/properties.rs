@@ -187,6 +187,9 @@ fn telling() -> impl Strategy<Value = Frame> {
         (callback_id(), key())
             .prop_map(|(callback_id, key)| Frame::Subscribe(Subscribe { callback_id, key })),
         key().prop_map(Frame::Unsubscribe),
+        (text(), text(), vec(text(), 0..4), payload()).prop_map(|(topic, publisher, groups, payload)| {
+            Frame::GiveBack(Publish { topic, publisher, for_all: false, groups, payload })
+        }),
         publish.prop_map(|(topic, publisher, for_all, groups, payload)| {
             Frame::Publish(Publish { topic, publisher, for_all, groups, payload })
         }),

@@ -16,6 +16,8 @@ pub struct Action {
     /// The responder that answers the requests.
     pub responder: Arc<dyn Responder>,
     permits: Option<Arc<Permits>>,
+    /// Whether an actor answers.
+    has_actor: bool,
 }
 
 /// The permits of an action: each request holds one while it is answered.
@@ -58,7 +60,8 @@ impl Drop for WaitsForPermit {
 impl Action {
     /// An action without a bound of its own: the connection bounds how many requests for it are answered at once.
     pub fn new(offer: Offer, responder: Arc<dyn Responder>) -> Self {
-        Self { offer, responder, permits: None }
+        let has_actor = responder.is_running().is_some();
+        Self { offer, responder, permits: None, has_actor }
     }
 
     /// Answers at most `max` requests at once. Up to `waiting_max` further requests wait for a permit; one above that is refused with
@@ -80,7 +83,7 @@ impl Action {
     /// Whether the actor that answers has stopped.
     #[must_use]
     pub fn has_stopped(&self) -> bool {
-        self.responder.is_running() == Some(false)
+        self.has_actor && self.responder.is_running() == Some(false)
     }
 
     /// The name that was called, without the buffer that it was read from: the name of this action, or one below it.
@@ -213,7 +216,7 @@ impl Actions {
 
     /// Whether an actor answers one of the actions.
     pub(crate) fn need_actors(&self) -> bool {
-        self.0.values().any(|action| action.responder.is_running().is_some())
+        self.0.values().any(|action| action.has_actor)
     }
 
     /// How many actions there are.

@@ -16,6 +16,11 @@ pub trait Deliver: Send + Sync + 'static {
     /// When too many events wait for the handler, or it is gone, or cannot decode the event: the event is dropped and counted. The handler
     /// itself writes to the log that it cannot decode an event, since only the handler knows how often it did.
     fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped>;
+
+    /// Whether the actor that handles the events is running; none if no actor does. A handler whose actor has stopped is unsubscribed.
+    fn is_running(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// An event on its way to a handler.
@@ -92,10 +97,14 @@ impl Untaken {
     }
 }
 
-/// Hands an event to a handler of this node, and counts it if the handler does not take it.
+/// Hands an event to a handler of this node, and counts it if the handler does not take it. `false` if the handler is gone.
 #[inline]
-pub(crate) fn hand_over(subscriber: &dyn Deliver, event: EventRef<'_>, untaken: &Untaken) {
-    if let Err(reason) = subscriber.deliver(event) {
-        untaken.count(event.topic, &reason);
+pub(crate) fn hand_over(subscriber: &dyn Deliver, event: EventRef<'_>, untaken: &Untaken) -> bool {
+    match subscriber.deliver(event) {
+        Ok(()) => true,
+        Err(reason) => {
+            untaken.count(event.topic, &reason);
+            reason != Dropped::Gone
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::event::{Deliver, Event, EventRef, SubscriberId, Untaken, hand_over};
 use super::trie::Trie;
 use hashbrown::HashMap;
-use meshwork_wire::{ByteString, SubscriptionKey};
+use meshwork_wire::{ByteString, Pattern, SubscriptionKey};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -15,9 +15,13 @@ pub(crate) struct Subscribers {
     keys: HashMap<SubscriptionKey, usize>,
     /// The topic of the run of events that is being delivered, and the handlers that get it.
     run_topic: Option<ByteString>,
+    /// The publisher of the run.
+    run_publisher: ByteString,
     run_handlers: Vec<Arc<dyn Deliver>>,
     /// Counts up: chooses the handler of a group that gets the next event.
     next_in_group: Cell<usize>,
+    /// Whether an event met a handler whose actor has stopped.
+    met_stopped: Cell<bool>,
     untaken: Untaken,
 }
 
@@ -35,8 +39,10 @@ impl Subscribers {
             handlers: HashMap::new(),
             keys: HashMap::new(),
             run_topic: None,
+            run_publisher: ByteString::new(),
             run_handlers: Vec::new(),
             next_in_group: Cell::new(0),
+            met_stopped: Cell::new(false),
             untaken: Untaken::default(),
         }
     }
@@ -88,18 +94,26 @@ impl Subscribers {
         if self.run_topic.as_ref() != Some(event.topic) {
             self.find(event.topic);
         }
+        if self.run_publisher != *event.publisher {
+            self.run_publisher = ByteString::from(&**event.publisher);
+        }
         self.deliver_in_run(event);
     }
 
-    /// Hands an event whose topic is the topic of the last event to the handlers of that topic.
+    /// Hands an event whose topic and publisher are those of the last event to the handlers of that topic. The handlers get the names without the
+    /// buffer that they were read from, which a handler that keeps its events would keep.
     #[inline]
     pub(crate) fn deliver_in_run(&self, event: EventRef<'_>) {
+        let topic = self.run_topic.as_ref().unwrap_or(event.topic);
+        let event = EventRef { topic, publisher: &self.run_publisher, payload: event.payload };
         for handler in &self.run_handlers {
-            hand_over(&**handler, event, &self.untaken);
+            if !hand_over(&**handler, event, &self.untaken) {
+                self.met_stopped.set(true);
+            }
         }
     }
 
-    /// Drops the topic of the run, which may keep the whole buffer of the block that it was read from.
+    /// Forgets the topic of the run and its handlers.
     pub(crate) fn end_run(&mut self) {
         self.run_topic = None;
         self.run_handlers.clear();
@@ -107,7 +121,7 @@ impl Subscribers {
 
     /// Finds the handlers of a topic that are in no group.
     fn find(&mut self, topic: &ByteString) {
-        self.run_topic = Some(topic.clone());
+        self.run_topic = Some(ByteString::from(&**topic));
         let (handlers, found) = (&self.handlers, &mut self.run_handlers);
         found.clear();
         let mut before = None;
@@ -119,18 +133,46 @@ impl Subscribers {
         });
     }
 
-    /// Hands an event to one of the handlers of a group.
-    pub(crate) fn deliver_to_group(&self, group: &ByteString, event: &Event) {
+    /// Hands an event to one of the handlers of a group; `false` if the actors of all of them have stopped, or there is none.
+    pub(crate) fn deliver_to_group(&self, group: &ByteString, event: &Event) -> bool {
         let mut members = Vec::new();
         self.trie.for_each_match(&event.topic, &mut |member| {
             if member.group.as_ref() == Some(group) {
                 members.push(member.id);
             }
         });
-        if !members.is_empty() {
-            self.next_in_group.set(self.next_in_group.get().wrapping_add(1));
-            self.hand_over(members[self.next_in_group.get() % members.len()], event);
+        if members.is_empty() {
+            return false;
         }
+        let first = self.next_in_group.get().wrapping_add(1);
+        self.next_in_group.set(first);
+        let (topic, publisher) = (ByteString::from(&*event.topic), ByteString::from(&*event.publisher));
+        let event = EventRef { topic: &topic, publisher: &publisher, payload: (&event.payload).into() };
+        let members = (0..members.len()).map(|step| members[first.wrapping_add(step) % members.len()]);
+        for (_, handler) in members.filter_map(|id| self.handlers.get(&id)) {
+            // One that has stopped is passed over.
+            if handler.is_running() != Some(false) && hand_over(&**handler, event, &self.untaken) {
+                return true;
+            }
+            self.met_stopped.set(true);
+        }
+        false
+    }
+
+    /// Whether an event has met a handler whose actor has stopped, since this was last asked.
+    pub(crate) fn met_stopped(&self) -> bool {
+        self.met_stopped.take()
+    }
+
+    /// The handlers whose actors have stopped, with their patterns.
+    pub(crate) fn stopped(&self) -> Vec<(SubscriberId, Pattern)> {
+        let stopped = self.handlers.iter().filter(|(_, (_, handler))| handler.is_running() == Some(false));
+        stopped.map(|(id, (key, _))| (*id, key.pattern.clone())).collect()
+    }
+
+    /// Whether an actor handles events.
+    pub(crate) fn need_actors(&self) -> bool {
+        self.handlers.values().any(|(_, handler)| handler.is_running().is_some())
     }
 
     /// How many handlers there are.
@@ -141,12 +183,6 @@ impl Subscribers {
     /// How many events handlers did not take.
     pub(crate) fn untaken(&self) -> &Untaken {
         &self.untaken
-    }
-
-    fn hand_over(&self, id: SubscriberId, event: &Event) {
-        if let Some((_, handler)) = self.handlers.get(&id) {
-            hand_over(&**handler, event.into(), &self.untaken);
-        }
     }
 }
 

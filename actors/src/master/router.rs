@@ -9,15 +9,19 @@ use crate::events::subscribers::Subscribers;
 use crate::events::trie::Trie;
 use crate::link::outbox::{Encoded, Kind, Outbox};
 use crate::node::mailboxes::SubscribeTo;
-use actix::{Actor, Context, Handler, Message, MessageResult};
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
 use hashbrown::hash_map::Entry;
-use hashbrown::{HashMap, HashSet};
-use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PATTERNS_PER_NODE_MAX};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
+use meshwork_wire::limits::{
+    ACTORS_CHECKED_EVERY, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN, PATTERNS_PER_NODE_MAX,
+};
 use meshwork_wire::{
     ByteString, CallError, Code, Encoding, Fate, Frame, FrameRef, HeadTemplate, Payload, SessionId,
     SubscriptionKey,
 };
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// The router of one master, which sends events to the subscribed nodes.
@@ -25,7 +29,15 @@ pub struct RouterActor {
     trie: Trie<Subscription>,
     /// The groups that have members.
     groups: HashMap<ByteString, Group>,
-    sessions: HashMap<SessionId, (SessionHandle, HashSet<SubscriptionKey>)>,
+    sessions: HashMap<SessionId, Subscriber>,
+    /// Makes a number of an event that a member of a group got. No branch can make up an event with the number of another.
+    hasher: DefaultHashBuilder,
+    /// How many events no member of their group took.
+    untaken: u64,
+    /// How many actors that handled events of the master had stopped.
+    actors_lost: u64,
+    /// Whether a timer looks at the actors.
+    checks_actors: bool,
     /// The handlers of the master. The trie has one subscription of the master for each key, as of a branch.
     own: Subscribers,
     /// The handlers of the master for broadcasts of branches.
@@ -34,6 +46,14 @@ pub struct RouterActor {
     dropped: u64,
     /// The outboxes that the events of the master have filled so far that it is worth waiting for them.
     filled: Vec<Outbox>,
+}
+
+/// A subscribed branch.
+struct Subscriber {
+    session: SessionHandle,
+    keys: HashSet<SubscriptionKey>,
+    /// The numbers of the last events that the branch got as a member of groups: at most [`GROUP_EVENTS_REMEMBERED_MAX`].
+    given: VecDeque<u64>,
 }
 
 /// A group of subscribers.
@@ -114,6 +134,16 @@ pub(crate) struct Broadcast {
     pub(crate) event: Event,
 }
 
+/// Gives an event of a group to another member than the branch of this session, which got it and has no handler for it any more. Sent by that
+/// session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct GiveBack {
+    pub(crate) from: SessionId,
+    pub(crate) group: ByteString,
+    pub(crate) event: Event,
+}
+
 /// Counts subscriptions and events. Sent by the master, for a snapshot.
 #[derive(Message)]
 #[rtype(result = "Counts")]
@@ -127,6 +157,8 @@ pub(crate) struct Counts {
     pub(crate) dropped: u64,
     /// How many events handlers of the master could not decode.
     pub(crate) undecodable: u64,
+    /// How many actors that handled events of the master had stopped.
+    pub(crate) actors_lost: u64,
 }
 
 impl RouterActor {
@@ -139,6 +171,10 @@ impl RouterActor {
             own_broadcasts: Subscribers::new(),
             dropped: 0,
             filled: Vec::new(),
+            hasher: DefaultHashBuilder::default(),
+            untaken: 0,
+            actors_lost: 0,
+            checks_actors: false,
         }
     }
 
@@ -175,7 +211,7 @@ impl RouterActor {
                         let longest = encode_run(events, encoded);
                         (encoded.split().freeze(), longest)
                     });
-                    if let Some((session, _)) = self.sessions.get(&id) {
+                    if let Some(Subscriber { session, .. }) = self.sessions.get(&id) {
                         let frames = Encoded::shared(bytes, events.len(), *longest);
                         // A full outbox counts the events that it drops.
                         let _ = session.outbox().push_encoded(frames, Kind::Event);
@@ -212,19 +248,23 @@ impl RouterActor {
         // A member that has no room is passed over: the group is served as long as one member has room.
         for step in 0..members.len() {
             match members[choice.wrapping_add(step) % members.len()] {
-                SubscribedNode::Own => return self.own.deliver_to_group(group, event),
+                SubscribedNode::Own if self.own.deliver_to_group(group, event) => return,
+                // The actors of its handlers have stopped.
+                SubscribedNode::Own => {}
                 SubscribedNode::Branch(id) => {
-                    let session = self.sessions.get(&id).map(|(session, _)| session);
                     let last = step + 1 == members.len();
-                    let fits = session.filter(|session| last || session.outbox().has_room(Kind::Event));
-                    if let Some(session) = fits {
+                    let fits = |there: &&mut Subscriber| last || there.session.outbox().has_room(Kind::Event);
+                    if let Some(there) = self.sessions.get_mut(&id).filter(fits) {
                         let frame = published(event, false, vec![group.clone()]);
-                        let _ = session.outbox().push(&frame, Kind::Event);
-                        return note_filled(&mut self.filled, from, session);
+                        if there.session.outbox().push(&frame, Kind::Event).is_ok() {
+                            there.remember(number_of(&self.hasher, group, event));
+                        }
+                        return note_filled(&mut self.filled, from, &there.session);
                     }
                 }
             }
         }
+        self.untaken += 1;
     }
 }
 
@@ -233,6 +273,28 @@ fn note_filled(filled: &mut Vec<Outbox>, from: Option<SessionId>, session: &Sess
     if from.is_none() && session.outbox().is_worth_waiting_for() {
         filled.push(session.outbox().clone());
     }
+}
+
+impl Subscriber {
+    /// Remembers the number of an event that the branch got.
+    fn remember(&mut self, number: u64) {
+        if self.given.len() == GROUP_EVENTS_REMEMBERED_MAX {
+            self.given.pop_front();
+        }
+        self.given.push_back(number);
+    }
+
+    /// Whether the branch got an event of this number and has not given it back.
+    fn forget(&mut self, number: u64) -> bool {
+        let at = self.given.iter().rposition(|given| *given == number);
+        at.is_some_and(|at| self.given.remove(at).is_some())
+    }
+}
+
+/// The number of an event of a group.
+fn number_of(hasher: &DefaultHashBuilder, group: &ByteString, event: &Event) -> u64 {
+    let Event { topic, publisher, payload } = event;
+    hasher.hash_one((&**group, &**topic, &**publisher, payload.encoding as u8, &*payload.bytes))
 }
 
 /// Adds a subscription of a node.
@@ -312,7 +374,8 @@ impl Handler<Subscribe> for RouterActor {
             return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the session is gone"));
         }
         let id = session.id();
-        let (_, there) = self.sessions.entry(id).or_insert_with(|| (session, HashSet::new()));
+        let new = || Subscriber { session, keys: HashSet::new(), given: VecDeque::new() };
+        let there = &mut self.sessions.entry(id).or_insert_with(new).keys;
         if there.len() + keys.len() > PATTERNS_PER_NODE_MAX {
             let what = format!("a node has at most {PATTERNS_PER_NODE_MAX} subscriptions");
             return Err(CallError::new(Code::OVERLOADED, Fate::Failed, what));
@@ -331,10 +394,10 @@ impl Handler<Unsubscribe> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, Unsubscribe { session, key }: Unsubscribe, _: &mut Context<Self>) {
-        let Some((_, there)) = self.sessions.get_mut(&session) else {
+        let Some(there) = self.sessions.get_mut(&session) else {
             return;
         };
-        if there.remove(&key) {
+        if there.keys.remove(&key) {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
     }
@@ -343,7 +406,7 @@ impl Handler<Unsubscribe> for RouterActor {
 impl Handler<SubscribeOwn> for RouterActor {
     type Result = ();
 
-    fn handle(&mut self, SubscribeOwn { id, to, subscriber }: SubscribeOwn, _: &mut Context<Self>) {
+    fn handle(&mut self, SubscribeOwn { id, to, subscriber }: SubscribeOwn, context: &mut Context<Self>) {
         match to {
             SubscribeTo::Broadcasts(pattern) => {
                 self.own_broadcasts.insert(id, SubscriptionKey { pattern, group: None }, subscriber);
@@ -354,13 +417,57 @@ impl Handler<SubscribeOwn> for RouterActor {
                 }
             }
         }
+        self.check_actors_later(context);
     }
 }
 
-impl Handler<UnsubscribeOwn> for RouterActor {
+impl Handler<GiveBack> for RouterActor {
     type Result = ();
 
-    fn handle(&mut self, UnsubscribeOwn(id): UnsubscribeOwn, _: &mut Context<Self>) {
+    fn handle(&mut self, GiveBack { from, group, event }: GiveBack, _: &mut Context<Self>) {
+        let number = number_of(&self.hasher, &group, &event);
+        if !self.sessions.get_mut(&from).is_some_and(|there| there.forget(number)) {
+            log::debug!("{from} gives back an event of {} that it did not get", event.topic);
+            return;
+        }
+        let mut members = Vec::new();
+        self.trie.for_each_match(&event.topic, &mut |member| {
+            if member.group.as_ref() == Some(&group) && member.node != SubscribedNode::Branch(from) {
+                members.push(member.node);
+            }
+        });
+        members.sort_unstable();
+        members.dedup();
+        let choice = self.groups.get(&group).map_or(0, |group| group.next);
+        self.publish_to_group(Some(from), choice, &group, &members, &event);
+    }
+}
+
+impl RouterActor {
+    /// Takes out the handlers of the master whose actors have stopped.
+    fn unsubscribe_stopped(&mut self) {
+        let stopped = [self.own.stopped(), self.own_broadcasts.stopped()].concat();
+        for (id, pattern) in stopped {
+            log::warn!("the actor of the master that handles {pattern} has stopped: it is unsubscribed");
+            self.actors_lost += 1;
+            self.unsubscribe_own(id);
+        }
+    }
+
+    /// Looks at the actors of the master from time to time, as long as there are any.
+    fn check_actors_later(&mut self, context: &mut Context<Self>) {
+        if self.checks_actors || !(self.own.need_actors() || self.own_broadcasts.need_actors()) {
+            return;
+        }
+        self.checks_actors = true;
+        context.run_later(ACTORS_CHECKED_EVERY, |this, context| {
+            this.checks_actors = false;
+            this.unsubscribe_stopped();
+            this.check_actors_later(context);
+        });
+    }
+
+    fn unsubscribe_own(&mut self, id: SubscriberId) {
         self.own_broadcasts.remove(id);
         if let Some(key) = self.own.remove(id) {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Own, &key);
@@ -368,11 +475,19 @@ impl Handler<UnsubscribeOwn> for RouterActor {
     }
 }
 
+impl Handler<UnsubscribeOwn> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, UnsubscribeOwn(id): UnsubscribeOwn, _: &mut Context<Self>) {
+        self.unsubscribe_own(id);
+    }
+}
+
 impl Handler<Leave> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
-        let Some((handle, keys)) = self.sessions.remove(&session) else {
+        let Some(Subscriber { session: handle, keys, .. }) = self.sessions.remove(&session) else {
             return;
         };
         self.dropped += handle.outbox().dropped();
@@ -406,7 +521,7 @@ impl Handler<Broadcast> for RouterActor {
         let mut buffer = BytesMut::new();
         Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }).encode(&mut buffer);
         let encoded = buffer.freeze();
-        for (id, (session, _)) in &self.sessions {
+        for (id, Subscriber { session, .. }) in &self.sessions {
             if Some(*id) != from {
                 let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
                 let _ = session.outbox().push_encoded(frame, Kind::Event);
@@ -421,13 +536,14 @@ impl Handler<Count> for RouterActor {
     type Result = MessageResult<Count>;
 
     fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
-        let of_branches: usize = self.sessions.values().map(|(_, keys)| keys.len()).sum();
-        let dropped: u64 = self.sessions.values().map(|(session, _)| session.outbox().dropped()).sum();
+        let of_branches: usize = self.sessions.values().map(|there| there.keys.len()).sum();
+        let dropped: u64 = self.sessions.values().map(|there| there.session.outbox().dropped()).sum();
         let (events, broadcasts) = (self.own.untaken(), self.own_broadcasts.untaken());
         MessageResult(Counts {
             subscriptions: of_branches + self.own.len() + self.own_broadcasts.len(),
-            dropped: self.dropped + dropped + events.dropped() + broadcasts.dropped(),
+            dropped: self.dropped + self.untaken + dropped + events.dropped() + broadcasts.dropped(),
             undecodable: events.undecodable() + broadcasts.undecodable(),
+            actors_lost: self.actors_lost,
         })
     }
 }

@@ -268,6 +268,7 @@ impl SessionActor {
                 }
             }
             Frame::Publish(publish) => self.publish(publish, None),
+            Frame::GiveBack(publish) => self.give_back(publish),
             Frame::Broadcast(broadcast) => self.broadcast(broadcast),
             Frame::Subscribe(subscribe) => {
                 let allowed = may_subscribe(self.permissions(), &subscribe.key.pattern);
@@ -508,6 +509,17 @@ impl SessionActor {
         if let Some(frames) = frames {
             self.block.events.extend(std::iter::from_fn(|| Some(event(frames.next_event_of_run()?.share()))));
         }
+    }
+
+    /// Hands the router an event that the branch gives back. The router knows whether the branch got it.
+    fn give_back(&mut self, publish: meshwork_wire::Publish) {
+        let meshwork_wire::Publish { topic, publisher, groups, payload, .. } = publish;
+        let Some(group) = groups.into_iter().next() else {
+            return;
+        };
+        let event = Event { topic, publisher, payload: without_callbacks(payload) };
+        #[expect(clippy::disallowed_methods, reason = "bounded by what the link brings")]
+        self.master.router.do_send(router::GiveBack { from: self.me().id(), group, event });
     }
 
     fn broadcast(&mut self, mut broadcast: meshwork_wire::Broadcast) {

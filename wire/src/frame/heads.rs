@@ -66,6 +66,8 @@ enum Head<'a> {
     #[serde(deserialize_with = "read_bounded")]
     ExtendedBound(Cow<'a, ExtendedBound>),
     Drained,
+    #[serde(borrow)]
+    GiveBack(PublishHead<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,13 +182,8 @@ impl Frame {
                 Frame::Invoke(head.with(wants, rest())?)
             }
             Head::InvokeForEnd(head) => Frame::Invoke(head.with(Wants::End, rest())?),
-            Head::Publish(head) => Frame::Publish(Publish {
-                topic: text(head.topic)?,
-                publisher: text(head.publisher)?,
-                for_all: head.for_all,
-                groups: head.groups.into_owned(),
-                payload: head.payload.with(rest())?,
-            }),
+            Head::Publish(head) => Frame::Publish(head.with(bytes, rest())?),
+            Head::GiveBack(head) => Frame::GiveBack(head.with(bytes, rest())?),
             Head::Broadcast(head) => Frame::Broadcast(Broadcast {
                 topic: text(head.topic)?,
                 publisher: text(head.publisher)?,
@@ -292,6 +289,7 @@ impl<'a> Head<'a> {
             Frame::ExtendedBind(bind) => Head::ExtendedBind(Cow::Borrowed(bind)),
             Frame::ExtendedBound(bound) => Head::ExtendedBound(Cow::Borrowed(bound)),
             Frame::Drained => Head::Drained,
+            Frame::GiveBack(publish) => Head::GiveBack(PublishHead::of(publish)),
         }
     }
 
@@ -307,13 +305,7 @@ impl<'a> Head<'a> {
     }
 
     fn of_publish(publish: &'a Publish) -> Self {
-        Head::Publish(PublishHead {
-            topic: &publish.topic,
-            publisher: &publish.publisher,
-            for_all: publish.for_all,
-            groups: Cow::Borrowed(&publish.groups),
-            payload: PayloadHead::of(&publish.payload),
-        })
+        Head::Publish(PublishHead::of(publish))
     }
 
     fn of_response(response: &'a Response) -> Self {
@@ -358,7 +350,8 @@ impl<'a> Head<'a> {
             | Head::Invoke(_)
             | Head::InvokeForEnd(_)
             | Head::Publish(_)
-            | Head::Broadcast(_) => {
+            | Head::Broadcast(_)
+            | Head::GiveBack(_) => {
                 unreachable!("`Frame::decode` has read the heads that a payload follows")
             }
         }
@@ -373,6 +366,29 @@ impl InvokeHead<'_> {
             time_left: self.time_left_us.map(Duration::from_micros),
             wants,
             payload: self.payload.with(bytes)?,
+        })
+    }
+}
+
+impl<'a> PublishHead<'a> {
+    fn of(publish: &'a Publish) -> Self {
+        Self {
+            topic: &publish.topic,
+            publisher: &publish.publisher,
+            for_all: publish.for_all,
+            groups: Cow::Borrowed(&publish.groups),
+            payload: PayloadHead::of(&publish.payload),
+        }
+    }
+
+    /// The event of this head in the bytes of its frame, with the rest of them as its value.
+    fn with(self, bytes: &Bytes, rest: Bytes) -> Result<Publish, FrameError> {
+        Ok(Publish {
+            topic: shared_text(bytes, self.topic)?,
+            publisher: shared_text(bytes, self.publisher)?,
+            for_all: self.for_all,
+            groups: self.groups.into_owned(),
+            payload: self.payload.with(rest)?,
         })
     }
 }

@@ -63,6 +63,9 @@ pub enum Frame {
     ExtendedBound(ExtendedBound),
     /// The answer to a drain: the sender sends no more requests and events.
     Drained,
+    /// Branch to master: gives an event of one group back, which no handler of the branch in this group takes any more. The master gives it to
+    /// another member.
+    GiveBack(Publish),
 }
 
 /// The first frame of a branch.
@@ -103,8 +106,10 @@ pub struct Features(pub u64);
 impl Features {
     /// A [`Drain`](Frame::Drain) is answered with [`Drained`](Frame::Drained).
     pub const DRAINED: Features = Features(1);
+    /// A branch may send [`GiveBack`](Frame::GiveBack).
+    pub const GIVE_BACK: Features = Features(2);
     /// All features that this version knows.
-    pub const ALL: Features = Self::DRAINED;
+    pub const ALL: Features = Features(Self::DRAINED.0 | Self::GIVE_BACK.0);
 
     /// Whether all features of `other` are in this set.
     #[must_use]
@@ -363,7 +368,8 @@ impl Frame {
             | Frame::Response(Response { outcome: Ok(payload), .. })
             | Frame::Invoke(Invoke { payload, .. })
             | Frame::Publish(Publish { payload, .. })
-            | Frame::Broadcast(Broadcast { payload, .. }) => Some(payload),
+            | Frame::Broadcast(Broadcast { payload, .. })
+            | Frame::GiveBack(Publish { payload, .. }) => Some(payload),
             _ => None,
         }
     }
@@ -419,7 +425,9 @@ impl<'a> FrameRef<'a> {
             | Borrowed::Response(Response { outcome: Ok(payload), .. })
             | Borrowed::Publish(Publish { payload, .. })
             | Borrowed::Other(
-                Frame::Invoke(Invoke { payload, .. }) | Frame::Broadcast(Broadcast { payload, .. }),
+                Frame::Invoke(Invoke { payload, .. })
+                | Frame::Broadcast(Broadcast { payload, .. })
+                | Frame::GiveBack(Publish { payload, .. }),
             ) => Some(payload),
             Borrowed::Response(Response { outcome: Err(error), .. }) => error.data(),
             Borrowed::Other(_) => None,

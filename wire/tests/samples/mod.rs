@@ -361,5 +361,16 @@ pub(crate) fn every_golden() -> Vec<Golden> {
             "15000000 17 07016dfb88130102010101086f72646572732f2a",
         ),
         golden("drained", Frame::Drained, "01000000 18"),
+        golden(
+            "give_back",
+            Frame::GiveBack(Publish {
+                topic: "jobs/new".into(),
+                publisher: "alice".into(),
+                for_all: false,
+                groups: vec!["workers".into()],
+                payload: payload(Encoding::MessagePack, &[0x92, 2, 3]),
+            }),
+            "1f000000 19 086a6f62732f6e657705616c696365000107776f726b6572730100920203",
+        ),
     ]
 }
