@@ -902,7 +902,8 @@ impl Handler<Subscribe> for BranchActor {
             Ok(()) => Ok(()),
             Err(error) if error.code() == Code::LINK_LOST && this.link.may_return() => Ok(()),
             Err(error) => {
-                this.subscribers.remove(id);
+                // The master may have subscribed the branch, and its answer was late.
+                this.unsubscribe(id);
                 Err(error)
             }
         }))
@@ -978,10 +979,15 @@ impl Handler<Respond> for BranchActor {
 }
 
 impl Handler<Withdraw> for BranchActor {
-    type Result = ResponseFuture<Result<(), CallError>>;
+    type Result = ResponseActFuture<Self, Result<(), CallError>>;
 
     fn handle(&mut self, Withdraw(actions): Withdraw, context: &mut Context<Self>) -> Self::Result {
-        self.withdraw(actions, context)
+        let told = self.withdraw(actions, context).into_actor(self);
+        Box::pin(told.map(|told, this, _| match told {
+            // The next bind does not offer the actions.
+            Err(error) if error.code() == Code::LINK_LOST && this.link.may_return() => Ok(()),
+            told => told,
+        }))
     }
 }
 
