@@ -1,7 +1,9 @@
 //! The handle on a branch.
 
 use crate::handle::Node;
+use crate::host;
 use actix::Addr;
+use futures::future::{BoxFuture, LocalBoxFuture};
 use meshwork_actors::branch::{BindError, BranchActor};
 use meshwork_actors::link::Address;
 use std::ops::Deref;
@@ -19,6 +21,10 @@ struct Shared {
 }
 
 impl Branch {
+    fn new(node: Node, actor: Addr<BranchActor>) -> Self {
+        Self(Arc::new(Shared { node, actor }))
+    }
+
     /// The address of the branch actor.
     #[must_use]
     pub fn addr(&self) -> Addr<BranchActor> {
@@ -36,21 +42,61 @@ impl Deref for Branch {
 
 /// Binds a [`BranchActor`].
 pub trait BindBranch {
-    /// Binds to the master at an address, `host:port`, and starts the branch on the current arbiter. The first bind is tried
-    /// once. A branch that has been bound binds again by itself when it loses its link, after
-    /// 50 ms to 100 ms at first and 3 s at most, as [`BranchActor::backoff`] says.
+    /// Binds to the master at an address, `host:port`. A branch that has been bound binds again by itself when it loses its link, after 50 ms to
+    /// 100 ms at first and 3 s at most, as [`BranchActor::backoff`] says.
+    ///
+    /// The branch lives on the arbiter that this future is first polled on. In a program without actix, as under `#[tokio::main]`, it lives
+    /// on a thread of its own, which ends when the branch has ended. The future is `Send` either way; dropping it gives the bind up.
+    ///
+    /// ```no_run
+    /// use meshwork::prelude::*;
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let branch = BranchActor::new("branch1").bind("127.0.0.1:3010").await?;
+    ///     let sum: i64 = branch.call("add", (22, 22)).await?;
+    ///     branch.drain(Duration::from_secs(10)).await?;
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// When no master can be reached at the address, or the master refuses the branch.
-    fn bind(self, address: impl Into<Address>) -> impl Future<Output = Result<Branch, BindError>>;
+    /// When no master can be reached at the address, the master refuses the branch, or the branch has no thread to live on.
+    fn bind(self, address: impl Into<Address>) -> BoxFuture<'static, Result<Branch, BindError>>;
+
+    /// [`bind`](Self::bind) that starts the branch where this future is polled, which must be in a `LocalSet` of tokio: for a simulation,
+    /// whose time and network belong to its thread. The future is not `Send`.
+    ///
+    /// # Panics
+    ///
+    /// Outside a `LocalSet`; an arbiter of actix runs in one.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    fn bind_local(self, address: impl Into<Address>) -> LocalBoxFuture<'static, Result<Branch, BindError>>;
 }
 
 impl BindBranch for BranchActor {
-    async fn bind(self, address: impl Into<Address>) -> Result<Branch, BindError> {
-        let node = Node::of_branch(Arc::clone(self.node()));
-        let actor = self.start_bound(address).await?;
-        Ok(Branch(Arc::new(Shared { node, actor })))
+    fn bind(self, address: impl Into<Address>) -> BoxFuture<'static, Result<Branch, BindError>> {
+        let address = address.into();
+        // The actor stays on the thread that it starts on; its settings go there.
+        let settings = self.into_settings();
+        Box::pin(async move {
+            let node = Arc::clone(settings.node());
+            let start = move || BranchActor::from(settings).start_bound(address);
+            let actor = host::start(Arc::clone(&node), start).await.map_err(BindError::NoThread)??;
+            Ok(Branch::new(Node::of_branch(node), actor))
+        })
+    }
+
+    fn bind_local(self, address: impl Into<Address>) -> LocalBoxFuture<'static, Result<Branch, BindError>> {
+        let address = address.into();
+        Box::pin(async move {
+            let node = Node::of_branch(Arc::clone(self.node()));
+            Ok(Branch::new(node, self.start_bound(address).await?))
+        })
     }
 }
 

@@ -53,6 +53,7 @@ mod branch;
 mod call;
 mod callback;
 mod handle;
+mod host;
 mod master;
 mod node;
 mod respond;
@@ -65,7 +66,7 @@ pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
 pub use handle::Node;
-pub use master::{Master, SpreadMaster};
+pub use master::{Master, RunMaster, SpreadMaster};
 pub use meshwork_actors::answers::CallContext;
 pub use meshwork_actors::branch::{BindError, BranchActor};
 pub use meshwork_actors::gateway::Dialect;
@@ -93,7 +94,7 @@ pub mod prelude {
     pub use crate::{
         ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Callback,
         Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master, MasterActor, Node, Publish,
-        Respond, Responders, SpreadMaster, Subscribe, Subscription,
+        Respond, Responders, RunMaster, SpreadMaster, Subscribe, Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

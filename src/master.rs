@@ -1,12 +1,17 @@
 //! The handle on a master.
 
 use crate::handle::Node;
-use actix::{Addr, Arbiter};
-use meshwork_actors::master::{MasterActor, SessionSpawner};
+use crate::host;
+use actix::{Actor, Addr, Arbiter};
+use meshwork_actors::link::Address;
+use meshwork_actors::master::{Listen, ListenError, MasterActor, SessionSpawner};
+use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 
-/// A handle on a master, with all methods of [`Node`]. `Clone` and `Send`; made from the address of the actor.
+/// A handle on a master, with all methods of [`Node`]. `Clone` and `Send`; made from the address of the actor, or by
+/// [`start_on_thread`](RunMaster::start_on_thread) in a program without actix.
 ///
 /// ```
 /// # use meshwork::prelude::*;
@@ -28,6 +33,61 @@ impl Master {
     pub fn addr(&self) -> Addr<MasterActor> {
         self.actor.clone()
     }
+
+    /// Accepts connections at an address from now on: a [`Listen`] sent to the master actor. Gives the address that is listened on, with its
+    /// port if port 0 was asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be listened on, the name of the master is not valid, or the master has ended.
+    pub async fn listen(&self, listen: Listen) -> Result<Address, ListenError> {
+        let address = listen.address().clone();
+        let ended = |_| ListenError { address, source: io::Error::other("the master has ended") };
+        self.actor.send(listen).await.map_err(ended)?
+    }
+}
+
+/// Runs a [`MasterActor`] in a program without actix.
+pub trait RunMaster {
+    /// Starts the master on a thread of its own, which ends when the master has drained. In an actix system, `start` starts it on the
+    /// current arbiter.
+    ///
+    /// ```
+    /// use meshwork::prelude::*;
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let master = MasterActor::new("master1").start_on_thread()?;
+    ///     let address = master.listen(Listen::tcp("127.0.0.1:0")).await?;
+    ///     println!("listens on {address}");
+    ///     master.drain(Duration::from_secs(10)).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    fn start_on_thread(self) -> io::Result<Master>;
+}
+
+impl RunMaster for MasterActor {
+    fn start_on_thread(self) -> io::Result<Master> {
+        let (starter, started) = mpsc::channel();
+        let node = Arc::clone(self.node());
+        // The actor stays on the thread that it starts on; its settings go there.
+        let settings = self.into_settings();
+        let start = move || async move {
+            let actor = MasterActor::from(settings).start();
+            // The caller waits for the address.
+            starter.send(actor.clone()).ok()?;
+            Some(actor)
+        };
+        host::on_own_thread(node, start)?;
+        // Comes within a moment: the thread does nothing before.
+        let actor = started.recv().map_err(|_| io::Error::other("the thread of the master has ended"))?;
+        Ok(Master::from(actor))
+    }
 }
 
 /// Spreads a [`MasterActor`] over several threads.
@@ -39,9 +99,11 @@ pub trait SpreadMaster {
     /// on two arbiters waits for the second arbiter to wake. Responders of the master run on the arbiter of the session whose
     /// branch calls them.
     ///
+    /// The threads start with the first connection.
+    ///
     /// # Panics
     ///
-    /// Outside an actix system, and when a thread cannot be started.
+    /// The listener, when a thread cannot be started.
     #[must_use]
     fn arbiters(self, count: usize) -> Self;
 }
@@ -51,21 +113,23 @@ impl SpreadMaster for MasterActor {
         if count <= 1 {
             return self;
         }
-        let others = (1..count).map(|_| Arbiter::new()).collect();
-        self.session_spawner(Arbiters { others, next: AtomicUsize::new(0) })
+        self.session_spawner(Arbiters { count, others: OnceLock::new(), next: AtomicUsize::new(0) })
     }
 }
 
 /// The master's own arbiter and `others`, in turn. `others` end when the master and its last session have ended.
 struct Arbiters {
-    others: Vec<Arbiter>,
+    count: usize,
+    /// Made by the master's own arbiter, whose system they belong to: a master may be configured where there is no system.
+    others: OnceLock<Vec<Arbiter>>,
     next: AtomicUsize,
 }
 
 impl SessionSpawner for Arbiters {
     fn spawn(&self, start: Box<dyn FnOnce() + Send>) {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
-        match self.others.get(next) {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.count;
+        let others = self.others.get_or_init(|| (1..self.count).map(|_| Arbiter::new()).collect());
+        match others.get(next) {
             // An arbiter that has ended drops the connection. Arbiters end before this only with the whole system.
             Some(other) => _ = other.spawn_fn(start),
             None => start(),
@@ -75,7 +139,7 @@ impl SessionSpawner for Arbiters {
 
 impl Drop for Arbiters {
     fn drop(&mut self) {
-        for other in &self.others {
+        for other in self.others.get().into_iter().flatten() {
             other.stop();
         }
     }

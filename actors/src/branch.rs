@@ -5,8 +5,10 @@
 mod calls;
 mod establish;
 mod link;
+mod settings;
 
 pub use establish::BindError;
+pub use settings::BranchSettings;
 
 use crate::answers::CallContext;
 use crate::answers::answering::Answering;
@@ -23,7 +25,7 @@ use crate::link::borrowed::{borrow, borrow_outcome};
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox};
 use crate::link::refusal::{Receiver, Refusal, link_down};
-use crate::link::{Address, Dial, Tcp, writer};
+use crate::link::{Address, Dial, writer};
 use crate::node::change::{Change, Status, Watcher, tell};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::{
@@ -56,6 +58,7 @@ use meshwork_wire::{
     ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Next, Payload, Publish, Refused,
     Request, Response, SubscriptionKey, Unregister,
 };
+use settings::EndsNode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -123,15 +126,6 @@ struct DrainTally {
     failed: u64,
 }
 
-/// Ends the node for its handles when its actor is gone, for whatever reason, so that no caller waits for an actor that is gone.
-struct EndsNode(Arc<Node>);
-
-impl Drop for EndsNode {
-    fn drop(&mut self) {
-        self.0.close_all(ended());
-    }
-}
-
 /// An item from a link.
 enum Inbound {
     Block(Block),
@@ -149,34 +143,24 @@ impl BranchActor {
     /// A branch without actions, which reaches its master over TCP.
     #[must_use]
     pub fn new(name: impl Into<ByteString>) -> Self {
-        let name = name.into();
-        let options = NodeOptions::new(name.clone());
-        Self {
-            calls: BranchCalls::new(&options.node),
-            _ended: EndsNode(Arc::clone(&options.node)),
-            options,
+        BranchSettings::new(name.into()).into()
+    }
+
+    /// The settings of this branch, which may be sent to another thread: [`BranchActor::from`] makes the branch of them there.
+    #[must_use]
+    pub fn into_settings(self) -> BranchSettings {
+        let Self { name, credentials, dial, dialect, incarnation, replaces, backoff, options, .. } = self;
+        let ends_node = self._ended;
+        BranchSettings {
             name,
-            credentials: None,
-            dial: Arc::new(Tcp),
-            dialect: Dialect::Native,
-            address: Address::from(""),
-            frame_len_max: FRAME_LEN_MAX,
-            incarnation: fastrand::u64(..),
-            replaces: false,
-            backoff: Backoff::default(),
-            silent: Repeated::new(),
-            link: LinkState::new(),
-            wires: None,
-            drain_tally: DrainTally::default(),
-            subscribers: Subscribers::new(),
-            broadcasts: Subscribers::new(),
-            watchers: Vec::new(),
-            submissions: Vec::new(),
-            actors_lost: 0,
-            checks_actors: false,
-            last_caller: ByteString::new(),
-            events_dropped: 0,
-            alarm: Alarm::default(),
+            credentials,
+            dial,
+            dialect,
+            incarnation,
+            replaces,
+            backoff,
+            options,
+            ends_node,
         }
     }
 
@@ -781,6 +765,49 @@ impl BranchActor {
                 this.calls.expire(Instant::now(), outbox);
                 this.set_alarm(context);
             });
+        }
+    }
+}
+
+impl From<BranchSettings> for BranchActor {
+    fn from(settings: BranchSettings) -> Self {
+        let BranchSettings {
+            name,
+            credentials,
+            dial,
+            dialect,
+            incarnation,
+            replaces,
+            backoff,
+            options,
+            ends_node,
+        } = settings;
+        Self {
+            calls: BranchCalls::new(&options.node),
+            _ended: ends_node,
+            options,
+            name,
+            credentials,
+            dial,
+            dialect,
+            address: Address::from(""),
+            frame_len_max: FRAME_LEN_MAX,
+            incarnation,
+            replaces,
+            backoff,
+            silent: Repeated::new(),
+            link: LinkState::new(),
+            wires: None,
+            drain_tally: DrainTally::default(),
+            subscribers: Subscribers::new(),
+            broadcasts: Subscribers::new(),
+            watchers: Vec::new(),
+            submissions: Vec::new(),
+            actors_lost: 0,
+            checks_actors: false,
+            last_caller: ByteString::new(),
+            events_dropped: 0,
+            alarm: Alarm::default(),
         }
     }
 }

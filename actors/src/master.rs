@@ -69,6 +69,14 @@ pub struct MasterActor {
     running: Option<Master>,
 }
 
+/// The settings of a master that has not started: what was set on its [`MasterActor`], which is made from them again. Unlike the actor they
+/// are `Send`: a program that starts the master on another thread sends the settings there.
+pub struct MasterSettings {
+    name: ByteString,
+    config: Config,
+    options: NodeOptions,
+}
+
 /// The state of a master that has started.
 struct Master {
     shared: Arc<MasterShared>,
@@ -169,6 +177,13 @@ impl MasterActor {
     pub fn frame_len_max(mut self, len: usize) -> Self {
         self.config.frame_len_max = len.min(FRAME_LEN_MAX);
         self
+    }
+
+    /// The settings of this master, which may be sent to another thread: [`MasterActor::from`] makes the master of them there.
+    #[must_use]
+    pub fn into_settings(self) -> MasterSettings {
+        let Self { name, config, options, .. } = self;
+        MasterSettings { name, config, options }
     }
 
     /// The node of this master, which its handles share.
@@ -288,6 +303,13 @@ impl Master {
     fn next_event(&mut self, is_broadcast: bool) -> Option<OwnEvent> {
         self.events.front().is_some_and(|event| event.is_broadcast == is_broadcast).then_some(())?;
         self.events.pop_front()
+    }
+}
+
+impl From<MasterSettings> for MasterActor {
+    fn from(settings: MasterSettings) -> Self {
+        let MasterSettings { name, config, options } = settings;
+        Self { name, config, options, running: None }
     }
 }
 

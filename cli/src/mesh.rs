@@ -49,7 +49,7 @@ impl Mesh {
             BindError::Refused { ref message, .. } if message.contains("already") => {
                 Failure::Bind(format!("{error}; with --replace it ends, and this process takes its name"))
             }
-            BindError::Refused { .. } => Failure::Bind(error.to_string()),
+            BindError::Refused { .. } | BindError::NoThread(_) => Failure::Bind(error.to_string()),
             BindError::Timeout { .. } | BindError::NoMaster { .. } => {
                 Failure::Bind(format!("{error}; say where the master is with --master"))
             }

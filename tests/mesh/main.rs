@@ -17,6 +17,7 @@ mod leaving;
 mod light_rpc;
 mod links;
 mod node_mesh;
+mod plain;
 mod raw;
 mod relays;
 mod spread;

@@ -60,6 +60,9 @@ pub enum BindError {
         /// What the program did wrong.
         reason: String,
     },
+    /// The branch has no thread to live on: the operating system starts no more, or the thread that it was bound on has ended.
+    #[error("the branch has no thread to live on: {0}")]
+    NoThread(#[source] io::Error),
 }
 
 impl BindError {
@@ -70,9 +73,10 @@ impl BindError {
             BindError::Refused { code, .. } => *code,
             BindError::Timeout { .. } => Code::BIND_TIMEOUT,
             BindError::Name(_) => Code::BAD_NAME,
-            BindError::Address(_) | BindError::Unreachable { .. } | BindError::NoMaster { .. } => {
-                Code::BIND_ERROR
-            }
+            BindError::Address(_)
+            | BindError::Unreachable { .. }
+            | BindError::NoMaster { .. }
+            | BindError::NoThread(_) => Code::BIND_ERROR,
         }
     }
 
@@ -82,7 +86,7 @@ impl BindError {
         match self {
             BindError::Refused { may_return, .. } => *may_return,
             BindError::Unreachable { .. } | BindError::Timeout { .. } | BindError::NoMaster { .. } => true,
-            BindError::Name(_) | BindError::Address(_) => false,
+            BindError::Name(_) | BindError::Address(_) | BindError::NoThread(_) => false,
         }
     }
 }

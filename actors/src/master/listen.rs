@@ -87,6 +87,12 @@ impl Listen {
         self
     }
 
+    /// The address that is asked for.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.requested
+    }
+
     fn at(requested: Address, on: ListenOn) -> Self {
         Self { requested, on, allowed: Allowed::all(), results: ResultStyle::default() }
     }
