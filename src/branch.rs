@@ -42,8 +42,9 @@ impl Deref for Branch {
 
 /// Binds a [`BranchActor`].
 pub trait BindBranch {
-    /// Binds to the master at an address, `host:port`. A branch that has been bound binds again by itself when it loses its link, after 50 ms to
-    /// 100 ms at first and 3 s at most, as [`BranchActor::backoff`] says.
+    /// Binds to the master at an address, `host:port`. The first bind is tried once, unless the branch is told to
+    /// [wait for its master](BranchActor::wait_for_master). A branch that has been bound binds again by itself when it loses its link,
+    /// after 50 ms to 100 ms at first and 3 s at most, as [`BranchActor::backoff`] says.
     ///
     /// The branch lives on the arbiter that this future is first polled on. In a program without actix, as under `#[tokio::main]`, it lives
     /// on a thread of its own, which ends when the branch has ended. The future is `Send` either way; dropping it gives the bind up.

@@ -45,7 +45,7 @@ use actix::{
     ResponseActFuture, ResponseFuture, SpawnHandle, StreamHandler, WrapFuture,
 };
 use calls::{BranchCalls, Path};
-use establish::{BindContent, Established, establish, registers};
+use establish::{BindContent, Established, establish, establish_first, registers};
 use futures::StreamExt;
 use futures::future::{Either, LocalBoxFuture};
 use link::{Beat, Course, LinkState, Lost, Say, draining, ended};
@@ -78,6 +78,7 @@ pub struct BranchActor {
     incarnation: u64,
     replaces: bool,
     backoff: Backoff,
+    first_bind_within: Duration,
     /// The warnings about a master that is silent.
     silent: Repeated,
     options: NodeOptions,
@@ -149,18 +150,17 @@ impl BranchActor {
     /// The settings of this branch, which may be sent to another thread: [`BranchActor::from`] makes the branch of them there.
     #[must_use]
     pub fn into_settings(self) -> BranchSettings {
-        let Self { name, credentials, dial, dialect, incarnation, replaces, backoff, options, .. } = self;
-        let ends_node = self._ended;
         BranchSettings {
-            name,
-            credentials,
-            dial,
-            dialect,
-            incarnation,
-            replaces,
-            backoff,
-            options,
-            ends_node,
+            name: self.name,
+            credentials: self.credentials,
+            dial: self.dial,
+            dialect: self.dialect,
+            incarnation: self.incarnation,
+            replaces: self.replaces,
+            backoff: self.backoff,
+            first_bind_within: self.first_bind_within,
+            options: self.options,
+            ends_node: self._ended,
         }
     }
 
@@ -203,6 +203,16 @@ impl BranchActor {
         self
     }
 
+    /// Tries the first bind again, with the [backoff](Self::backoff), until the master is up or this time is over: then the last error is
+    /// given. `Duration::MAX` waits for ever. A bind that can never succeed fails at once: its address or name is not valid, its token is
+    /// wrong, or the master refuses it for good. A name that another branch has is waited for. Says once in the log why it waits, at WARN.
+    /// Default: zero, so the first bind is tried once. Dropping the future of the bind gives it up.
+    #[must_use]
+    pub fn wait_for_master(mut self, within: Duration) -> Self {
+        self.first_bind_within = within;
+        self
+    }
+
     /// The node of this branch, which its handles share.
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
@@ -213,14 +223,15 @@ impl BranchActor {
     ///
     /// # Errors
     ///
-    /// When the master cannot be reached, or refuses the bind. This first bind is tried once.
+    /// When the master cannot be reached, or refuses the bind. The first bind is tried once, unless [`BranchActor::wait_for_master`] is set.
     pub async fn start_bound(mut self, address: impl Into<Address>) -> Result<Addr<Self>, BindError> {
         self.address = address.into();
         self.dial = Arc::new(DialectDial { dial: self.dial, dialect: self.dialect });
         let content = self.bind_content();
+        let within = self.options.limits.bind_within;
+        let establish = || establish(&*self.dial, &self.address, content.clone(), DIAL_WITHIN, within);
         let established =
-            establish(&*self.dial, &self.address, content, DIAL_WITHIN, self.options.limits.bind_within)
-                .await?;
+            establish_first(&self.name, self.first_bind_within, &mut self.backoff, establish).await?;
         // The link is taken over before the address is given away, so its holder finds a branch that is bound.
         Ok(Self::create(|context| {
             self.options.node.open_mailboxes(Mailboxes::of(&context.address()));
@@ -771,30 +782,20 @@ impl BranchActor {
 
 impl From<BranchSettings> for BranchActor {
     fn from(settings: BranchSettings) -> Self {
-        let BranchSettings {
-            name,
-            credentials,
-            dial,
-            dialect,
-            incarnation,
-            replaces,
-            backoff,
-            options,
-            ends_node,
-        } = settings;
         Self {
-            calls: BranchCalls::new(&options.node),
-            _ended: ends_node,
-            options,
-            name,
-            credentials,
-            dial,
-            dialect,
+            calls: BranchCalls::new(&settings.options.node),
+            _ended: settings.ends_node,
+            options: settings.options,
+            name: settings.name,
+            credentials: settings.credentials,
+            dial: settings.dial,
+            dialect: settings.dialect,
             address: Address::from(""),
             frame_len_max: FRAME_LEN_MAX,
-            incarnation,
-            replaces,
-            backoff,
+            incarnation: settings.incarnation,
+            replaces: settings.replaces,
+            backoff: settings.backoff,
+            first_bind_within: settings.first_bind_within,
             silent: Repeated::new(),
             link: LinkState::new(),
             wires: None,

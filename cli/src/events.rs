@@ -6,9 +6,9 @@ use crate::mesh::Mesh;
 use crate::output::{Output, say};
 use crate::signals::Signals;
 use clap::Args;
-use meshwork::check_topic;
 use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};
 use meshwork::prelude::*;
+use meshwork::{Pattern, check_topic};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +59,13 @@ pub(super) async fn broadcast(options: PublishOptions) -> Done {
 }
 
 pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Done {
-    let branch = options.mesh.bind(|branch| branch).await?;
+    // Before the command waits for the master.
+    Pattern::new(options.pattern.as_str()).map_err(|error| Failure::Use(error.to_string()))?;
+    let mut signals = Signals::new()?;
+    let branch = tokio::select! {
+        bound = options.mesh.bind_when_up(|branch| branch) => bound?,
+        () = signals.next() => return Ok(()),
+    };
     let (heard, mut events) = mpsc::channel(EVENTS_PENDING_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&dropped);
@@ -70,7 +76,6 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
             log::warn!("events are dropped: stdout takes them more slowly than they come");
         }
     };
-    let mut signals = Signals::new()?;
     let subscription = match options.group {
         Some(group) => branch.subscribe_group(group, &options.pattern, handler).await?,
         None => branch.subscribe(&options.pattern, handler).await?,

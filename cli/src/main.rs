@@ -48,13 +48,14 @@ enum Command {
     Master(master::Options),
     /// Calls an action and prints its reply as JSON.
     Call(call::Options),
-    /// Answers an action with a shell command: JSON arguments on its stdin, a JSON reply on its stdout.
+    /// Answers an action with a shell command: JSON arguments on its stdin, a JSON reply on its stdout. Waits until the master is up.
     Respond(respond::Options),
-    /// Binds a server of another protocol as a branch: its functions are actions, as long as the server runs.
+    /// Binds a server of another protocol as a branch: its functions are actions, as long as the server runs. Waits until
+    /// server and master are up.
     Bridge(bridge::Options),
     /// Publishes an event to the subscribers of a topic.
     Publish(events::PublishOptions),
-    /// Prints the events of the topics that match.
+    /// Prints the events of the topics that match. Waits until the master is up.
     Subscribe(events::SubscribeOptions),
     /// Sends an event to every other node of the mesh.
     Broadcast(events::PublishOptions),

@@ -6,6 +6,7 @@ use clap::Args;
 use meshwork::{BindBranch, BindError, Branch, BranchActor};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The flags of all commands that bind to a master.
 #[derive(Args)]
@@ -25,6 +26,15 @@ pub(super) struct Mesh {
 }
 
 impl Mesh {
+    /// Binds as [`Mesh::bind`] does, as soon as the master is up; the log says why the command waits. For commands that run until they are
+    /// asked to end.
+    pub(super) async fn bind_when_up(
+        &self,
+        with: impl FnOnce(BranchActor) -> BranchActor,
+    ) -> Result<Branch, Failure> {
+        self.bind(|branch| with(branch.wait_for_master(Duration::MAX))).await
+    }
+
     /// Binds, as a branch that answers nothing unless `with` gives it actions.
     pub(super) async fn bind(
         &self,

@@ -46,8 +46,12 @@ pub(super) async fn run(options: Options) -> Done {
             run_command(&command, &arguments).await
         }
     });
-    let branch = mesh.bind(|branch| branch.respond_all(responders)).await?;
     let mut signals = Signals::new()?;
+    let binding = mesh.bind_when_up(|branch| branch.respond_all(responders));
+    let branch = tokio::select! {
+        bound = binding => bound?,
+        () = signals.next() => return Ok(()),
+    };
     say(format_args!("bound to {}; answering {action} with up to {jobs} commands at once", mesh.master));
     tokio::select! {
         why = branch.closed() => return Err(Failure::Bind(why.message().to_owned())),

@@ -207,8 +207,9 @@ fn wrong_use_ends_with_2_and_one_line_that_says_what_is_wrong() {
 fn what_cannot_bind_ends_with_3_and_one_line_that_says_why() {
     // Nobody listens on a port that was free a moment ago.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for command in ["call", "publish", "broadcast", "subscribe", "actions"] {
-        let output = run(&mut meshwork(&[command, "add", "--master", &free]));
+    for command in ["call", "publish", "broadcast", "actions", "branches"] {
+        let name = if command == "branches" { &[][..] } else { &["add"] };
+        let output = run(meshwork(&[command, "--master", &free]).args(name));
         assert_eq!((stdout(&output).as_str(), output.status.code()), ("", Some(3)), "{command}");
         assert!(one_line(&output).contains("meshwork master"), "{command}");
     }
@@ -436,6 +437,50 @@ fn a_responder_comes_back_to_a_master_that_was_killed_and_started_again() {
     assert_eq!(stdout(&again.run(&["call", "echo", "[1]"])), "[1]\n");
 }
 
+#[test]
+fn commands_that_run_until_they_are_asked_to_end_wait_for_their_master() {
+    // Nobody listens on a port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let old = Master::listen("127.0.0.1:0", &["--gateway", "light-rpc=127.0.0.1:0"]);
+    let server = format!("light-rpc={}", old.gateway());
+    let start = |arguments: &[&str]| {
+        let mut running = Running::of(meshwork(arguments).args(["--master", &free]).spawn().unwrap());
+        running.until_said(" waits");
+        running
+    };
+    let mut responder = start(&["respond", "echo", "--command", "cat"]);
+    let mut subscriber = start(&["subscribe", "orders/**", "--count", "1"]);
+    let _bridge = start(&["bridge", &server]);
+    let given_up = start(&["respond", "echo", "--command", "cat"]);
+    given_up.signal("-TERM");
+    assert_eq!(given_up.end(), Some(0));
+
+    let mut master = Master::listen(&free, &[]);
+    responder.until_said("bound to ");
+    subscriber.until_said("subscribed to ");
+    master.running.until_said("bridge/light_rpc/");
+    assert_eq!(stdout(&master.run(&["call", "echo", "[1]"])), "[1]\n");
+    assert_eq!(master.run(&["publish", "orders/created"]).status.code(), Some(0));
+    assert_eq!(subscriber.end(), Some(0));
+}
+
+#[test]
+fn a_command_does_not_wait_for_what_can_never_be() {
+    let file = Written::new("secret\n");
+    let master = Master::start(&["--token-file", file.path()]);
+    for arguments in [&["respond", "echo", "--command", "cat"][..], &["subscribe", "orders/**"]] {
+        let output = run(master.command(arguments).env("MESHWORK_TOKEN", "guess"));
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+        assert!(one_line(&output).contains("the token is wrong"), "{arguments:?}");
+        for wrong in [["--master", "nowhere"], ["--name", "a b\n"]] {
+            let output = run(meshwork(arguments).args(wrong));
+            assert_eq!(output.status.code(), Some(2), "{arguments:?} {wrong:?}: {output:?}");
+        }
+    }
+    let output = run(&mut meshwork(&["subscribe", "a*"]));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
 // How processes are started and waited for.
 
 fn meshwork(arguments: &[&str]) -> Command {
@@ -537,6 +582,8 @@ impl Drop for Running {
 struct Master {
     running: Running,
     address: String,
+    /// What else it prints on stdout: its gateways.
+    printed: mpsc::Receiver<String>,
 }
 
 impl Master {
@@ -550,7 +597,14 @@ impl Master {
         let printed = lines_of(running.child.stdout.take().expect("it is piped"));
         let line = printed.recv_timeout(SOON).expect("it listens");
         let told: Value = serde_json::from_str(&line).expect("a line of JSON");
-        Self { running, address: told["listening"].as_str().expect("an address").to_owned() }
+        Self { running, address: told["listening"].as_str().expect("an address").to_owned(), printed }
+    }
+
+    /// The address of its next gateway.
+    fn gateway(&self) -> String {
+        let line = self.printed.recv_timeout(SOON).expect("it listens");
+        let told: Value = serde_json::from_str(&line).expect("a line of JSON");
+        told["listening"].as_str().expect("an address").to_owned()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

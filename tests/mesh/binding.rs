@@ -291,3 +291,36 @@ async fn the_others_are_told_who_comes_and_goes() {
     until_known(&watching, "coming", false).await;
     assert_eq!(mesh.master.call::<i32>("who", ()).await.expect_err("gone").code(), Code::ACTION_NOT_FOUND);
 }
+
+#[actix::test]
+async fn a_branch_that_waits_for_its_master_binds_when_the_master_is_up() {
+    // Nobody listens on a port that was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let wait = Duration::from_millis(1);
+    let early = BranchActor::new("early").backoff(wait, wait).wait_for_master(Duration::MAX).bind(free);
+    let (early, master) = tokio::join!(early, async {
+        let error = BranchActor::new("other").bind(free).await.expect_err("nobody listens yet");
+        assert!(matches!(error, BindError::Unreachable { .. }), "{error}");
+        let master = Master::from(MasterActor::new("master").start());
+        master.listen(Listen::tcp(free)).await.expect("it listens");
+        master
+    });
+    let early = early.expect("it binds");
+    assert_eq!(master.snapshot().await.unwrap().sessions.len(), 1);
+    early.drain(Duration::ZERO).await.unwrap();
+}
+
+#[actix::test]
+async fn a_branch_waits_for_a_name_that_is_taken_and_not_for_a_master_that_refuses_it_for_good() {
+    let mesh = Mesh::of(MasterActor::new("master").token("secret")).await;
+    let wait = Duration::from_millis(1);
+    let patient =
+        |name: &'static str| BranchActor::new(name).backoff(wait, wait).wait_for_master(Duration::MAX);
+    let wrong =
+        soon(patient("wrong").token("guess").bind(&mesh.address)).await.expect_err("its token is wrong");
+    assert!(!wrong.may_return());
+    let first = mesh.bind(BranchActor::new("one").token("secret")).await;
+    let second = patient("one").token("secret").bind(&mesh.address);
+    let (second, _) = tokio::join!(soon(second), async { first.drain(Duration::ZERO).await.unwrap() });
+    second.expect("the name is free");
+}

@@ -1,18 +1,20 @@
 //! The bind of a branch: dial the master, send the `Bind`, wait for `Bound`. It ends with a bound link, or with a [`BindError`].
 
+use crate::link::backoff::Backoff;
 use crate::link::{Address, AddressError, Dial, Link};
 use bytes::BytesMut;
 use futures::StreamExt;
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, READ_BUFFER_LEN_START};
 use meshwork_wire::{
-    Bind, Block, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame, FrameCodec,
-    NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
+    Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
+    FrameCodec, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
 };
 use std::io;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
 
 /// Why a branch could not bind.
@@ -164,6 +166,40 @@ pub(crate) fn registers(offers: Vec<Offer>, draw: &dyn Fn() -> CallbackId) -> Ve
             return registers;
         }
         registers.push(Register { callback_id: draw(), offers: offers.by_ref().take(first).collect() });
+    }
+}
+
+/// Binds for the first time: tries again with the backoff until `within` is over, as long as a later bind may succeed. Says once for each
+/// kind of error why the branch waits.
+pub(crate) async fn establish_first<F>(
+    name: &ByteString,
+    within: Duration,
+    backoff: &mut Backoff,
+    mut establish: impl FnMut() -> F,
+) -> Result<Established, BindError>
+where
+    F: Future<Output = Result<Established, BindError>>,
+{
+    let begun = Instant::now();
+    // Bounded by the kinds of errors.
+    let mut said = Vec::new();
+    loop {
+        let error = match establish().await {
+            Err(error) if error.may_return() => error,
+            done => return done,
+        };
+        let left = within.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(error);
+        }
+        let kind = std::mem::discriminant(&error);
+        if said.contains(&kind) {
+            log::debug!("{name} still waits for its master: {error}");
+        } else {
+            said.push(kind);
+            log::warn!("{name} waits for its master: {error}");
+        }
+        tokio::time::sleep(backoff.next().min(left)).await;
     }
 }
 
@@ -321,5 +357,63 @@ impl Entering<'_> {
 
     fn no_master(&self, reason: &str) -> BindError {
         BindError::NoMaster { address: self.address.clone(), reason: reason.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn unreachable() -> BindError {
+        let (address, source) = (Address::from("127.0.0.1:1"), io::ErrorKind::ConnectionRefused.into());
+        BindError::Unreachable { address, source }
+    }
+
+    /// How many binds are tried within a time, and how long that takes, when each gives the error that `error` makes of its number.
+    async fn tried(within: Duration, error: impl Fn(usize) -> BindError) -> (usize, Duration, BindError) {
+        let (begun, count) = (Instant::now(), Cell::new(0));
+        let establish = || {
+            count.set(count.get() + 1);
+            std::future::ready(Err(error(count.get())))
+        };
+        let established = establish_first(&"one".into(), within, &mut Backoff::default(), establish).await;
+        (count.get(), begun.elapsed(), established.err().expect("each bind fails"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_bind_without_time_is_tried_once() {
+        let (count, took, _) = tried(Duration::ZERO, |_| unreachable()).await;
+        assert_eq!((count, took), (1, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_bind_is_tried_until_its_time_is_over() {
+        let within = Duration::from_secs(60);
+        let (count, took, error) = tried(within, |_| unreachable()).await;
+        assert!(took >= within && took < within + Duration::from_millis(10), "{took:?}");
+        // The waits grow from 50 ms to between 1.5 s and 3 s.
+        assert!((20..60).contains(&count), "{count}");
+        assert!(matches!(error, BindError::Unreachable { .. }), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_bind_that_can_never_succeed_ends_at_once() {
+        let refused = |may_return| BindError::Refused {
+            address: Address::from("127.0.0.1:1"),
+            code: Code::BIND_ERROR,
+            message: "no".into(),
+            may_return,
+        };
+        let (count, _, error) = tried(Duration::MAX, |count| match count {
+            1 => unreachable(),
+            2 => refused(true),
+            _ => refused(false),
+        })
+        .await;
+        assert_eq!(count, 3);
+        assert!(!error.may_return(), "{error}");
+        let wrong = |_| Address::from("nowhere").check().expect_err("it is none").into();
+        assert_eq!(tried(Duration::MAX, wrong).await.0, 1);
     }
 }

@@ -9,6 +9,7 @@ use crate::node::options::NodeOptions;
 use crate::node::shared::Node;
 use meshwork_wire::ByteString;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The settings of a branch that has not started: what was set on its [`BranchActor`](super::BranchActor), which is made from them again.
 pub struct BranchSettings {
@@ -19,6 +20,7 @@ pub struct BranchSettings {
     pub(super) incarnation: u64,
     pub(super) replaces: bool,
     pub(super) backoff: Backoff,
+    pub(super) first_bind_within: Duration,
     pub(super) options: NodeOptions,
     pub(super) ends_node: EndsNode,
 }
@@ -37,6 +39,7 @@ impl BranchSettings {
             incarnation: fastrand::u64(..),
             replaces: false,
             backoff: Backoff::default(),
+            first_bind_within: Duration::ZERO,
             ends_node: EndsNode(Arc::clone(&options.node)),
             options,
         }

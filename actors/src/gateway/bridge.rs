@@ -170,7 +170,7 @@ impl Bridge {
                 Ok(None) => log::info!("{}: {} or {master} closed the link", self.name, self.server),
                 Err(error) => {
                     let line = failing.warn(Instant::now().into_std());
-                    log::log!(line.level, "{}: {error}{line}", self.name);
+                    log::log!(line.level, "{} waits: {error}{line}", self.name);
                 }
             }
             // A dial may take long, and is no link that held.
