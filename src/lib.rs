@@ -45,6 +45,7 @@
 //! | know why a call failed, and whether its action may have run | [`CallError`], [`Fate`], [`Code`] |
 //! | pass a function, see progress, stream a result | [`Callback`] |
 //! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
+//! | wait until an action has a provider | [`Node::wait_for`] |
 //! | see the actions, the nodes, the work of one node | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
 //! | stop a node without losing requests | [`Node::drain`] |
 #![deny(missing_docs)]

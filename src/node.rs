@@ -249,6 +249,28 @@ impl Node {
         Ok(self.attach().await?.known_nodes())
     }
 
+    /// Waits until a node answers an action: this node, the master or a branch, by its name or with an offer that ends in `/**` above it. A
+    /// call that is made then is not refused with [`Code::ACTION_NOT_FOUND`], unless the provider goes meanwhile. Waits on while the link is
+    /// down. `Duration::MAX` waits for ever; dropping the future ends the wait.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// branch.wait_for("add", Duration::from_secs(5)).await?;
+    /// let sum: i64 = branch.call("add", (22, 22)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// All with the fate [`Fate::NotSent`]: [`Code::ACTION_NOT_FOUND`] when no provider is there before the time is over, or at once where a
+    /// node-mesh does not say which actions there are; [`Code::BAD_NAME`] when the name is not valid; [`Code::DRAINING`] when this node drains,
+    /// and the reason of its end when it has ended.
+    pub async fn wait_for(&self, action: impl AsRef<str>, within: Duration) -> Result<(), CallError> {
+        self.attach().await?.wait_for(action.as_ref(), within).await
+    }
+
     /// Calls a closure whenever another node comes or goes, or offers more or fewer actions. When a branch loses its link, all
     /// other nodes count as gone. The closure runs on the node's arbiter: it must be quick.
     ///

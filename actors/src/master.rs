@@ -255,6 +255,9 @@ impl MasterActor {
             log::warn!("{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
             self.options.actions.remove(action);
         }
+        if !stopped.is_empty() {
+            self.options.node.set_own(&self.options.actions);
+        }
         let running = self.running();
         running.actors_lost += stopped.len() as u64;
         if !stopped.is_empty() {
@@ -355,6 +358,7 @@ impl Actor for MasterActor {
         };
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         self.running().shared.registry.do_send(registry::Watch(Box::new(follow)));
+        self.options.node.set_own(&self.options.actions);
         self.options.node.set_event_path(EventPath::Router);
         self.options.node.set_status(Status::Bound);
         self.options.node.open_mailboxes(Mailboxes::of(&address));
@@ -500,6 +504,7 @@ impl Handler<Respond> for MasterActor {
         }
         self.check_actors_later(context);
         let asking = self.running().shared.registry.send(registry::OfferOwn(actions));
+        self.options.node.set_own(&self.options.actions);
         Box::pin(async move { asking.await.map_err(|_| ending()) })
     }
 }
@@ -511,6 +516,7 @@ impl Handler<Withdraw> for MasterActor {
         for action in &actions {
             self.options.actions.remove(action);
         }
+        self.options.node.set_own(&self.options.actions);
         let asking = self.running().shared.registry.send(registry::WithdrawOwn(actions));
         Box::pin(async move { asking.await.map_err(|_| ending()) })
     }

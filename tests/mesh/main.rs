@@ -22,6 +22,7 @@ mod raw;
 mod relays;
 mod spread;
 mod storm;
+mod waiting;
 
 use meshwork::Address;
 use meshwork::prelude::*;

@@ -1,10 +1,10 @@
 //! The other nodes and their actions, as far as a node knows of them, with the encoding that each action reads. The cache follows the
-//! `Online` and `Offline` frames of the master. It is never asked whether an action exists: the news of a newcomer travel behind its
-//! bind, so only the master can say no.
+//! `Online` and `Offline` frames of the master. It never refuses a call: the news of a newcomer travel behind its bind, so only the master
+//! can say no.
 
 use super::change::Change;
 use hashbrown::HashMap;
-use meshwork_wire::{ByteString, Encoding, NodeNews, SessionId};
+use meshwork_wire::{ByteString, Encoding, NodeNews, SessionId, everything_above};
 
 /// The cache of the other nodes and their actions.
 #[derive(Default, Debug)]
@@ -78,9 +78,14 @@ impl ActionCache {
         *self = Self::default();
     }
 
-    #[cfg(test)]
+    /// Whether a known node offers the action by its name.
     pub(crate) fn knows(&self, action: &str) -> bool {
         self.actions.contains_key(action)
+    }
+
+    /// Whether a known node answers everything below a part of the name of the action.
+    pub(crate) fn knows_above(&self, action: &str) -> bool {
+        everything_above(action).any(|above| self.knows(&above))
     }
 
     pub(crate) fn action_count(&self) -> usize {

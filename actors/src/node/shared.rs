@@ -28,7 +28,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Invocation, NodeNews,
-    Pattern, Payload, Request, check_topic,
+    Pattern, Payload, Request, check_action, check_topic, everything_above,
 };
 use std::fmt;
 use std::ops::Range;
@@ -50,6 +50,8 @@ pub struct Node {
     next_subscriber: AtomicU64,
     mailboxes: OnceLock<Mailboxes>,
     known: RwLock<ActionCache>,
+    /// Notified when the known actions or the node's own may have changed, and when its status has.
+    changed: Notify,
     status: watch::Sender<Status>,
     /// Notified when there may be room for events again.
     room: Notify,
@@ -153,6 +155,7 @@ impl Node {
             next_subscriber: AtomicU64::new(0),
             mailboxes: OnceLock::new(),
             known: RwLock::default(),
+            changed: Notify::new(),
             status: watch::Sender::new(Status::Rebinding),
             room: Notify::new(),
             idle: Notify::new(),
@@ -499,6 +502,63 @@ impl Node {
         self.known.read().unwrap_or_else(PoisonError::into_inner).nodes()
     }
 
+    /// Waits until a call of an action finds a provider: this node, or another one.
+    ///
+    /// # Errors
+    ///
+    /// Not sent: when the name is not valid, no provider is there before the time is over, the node drains or has ended, or the master does
+    /// not say which actions there are.
+    pub async fn wait_for(&self, action: &str, within: Duration) -> Result<(), CallError> {
+        check_action(action)
+            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        tokio::time::timeout(within, self.provided(action)).await.unwrap_or_else(|_| {
+            let what = format!("no node has offered {action:?} within {within:?}");
+            Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what))
+        })
+    }
+
+    /// News travel a moment behind offers and withdrawals. So the master has the last word: it is asked first, and again when news of a
+    /// provider come. Between that, only changes are waited for.
+    async fn provided(&self, action: &str) -> Result<(), CallError> {
+        let pattern = Pattern::new(action)
+            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        let mut is_asked = false;
+        loop {
+            // Made before anything is looked at, so that no change is missed.
+            let changed = self.changed.notified();
+            match self.status.borrow().clone() {
+                Status::Bound | Status::Rebinding => {}
+                Status::Draining => {
+                    return Err(CallError::new(Code::DRAINING, Fate::NotSent, "this node is draining"));
+                }
+                Status::Closed(why) => return Err(why.with_fate(Fate::NotSent)),
+            }
+            let (is_known, is_known_above) = {
+                let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+                (known.knows(action), known.knows_above(action))
+            };
+            if is_known_above || self.is_own(action) {
+                return Ok(());
+            }
+            if is_known || !is_asked {
+                match self.describe(pattern.clone()).await {
+                    Ok(actions) if actions.is_empty() => is_asked = true,
+                    Ok(_) => return Ok(()),
+                    // The next bind brings news.
+                    Err(error) if [Code::LINK_LOST, Code::REQUEST_TIMEOUT].contains(&error.code()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether the node answers the action itself.
+    fn is_own(&self, action: &str) -> bool {
+        let own = &self.lock().own;
+        own.contains(action) || everything_above(action).any(|above| own.contains(&above))
+    }
+
     /// The status of the node in its mesh, now and from now on.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
@@ -727,6 +787,8 @@ impl Node {
         change(&mut locked);
         locked.version += 1;
         self.version.store(locked.version, Ordering::Release);
+        drop(locked);
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn set_status(&self, status: Status) {
@@ -736,6 +798,7 @@ impl Node {
             changed
         });
         self.room.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Ends the node for its handles: every later submission fails with this error, and so does every call that the actor has not taken.
