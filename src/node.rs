@@ -229,11 +229,13 @@ impl Node {
         self.attach().await?.withdraw(actions.into_iter().map(Into::into).collect()).await
     }
 
-    /// The actions of the mesh whose names match, with their providers and, where known, their shapes: at most 10,000 actions.
+    /// The actions of the mesh whose names match, sorted by name, with their providers and, where known, their shapes. The master tells them
+    /// in parts of up to 10,000; actions that come or go meanwhile may be missing. A master of before parts tells its first 10,000 only.
     ///
     /// # Errors
     ///
-    /// When the pattern is invalid, the link is down, or the master does not answer within 10 s.
+    /// When the pattern is invalid, the link is down, the master does not answer within 10 s for each part, or more than 1,048,576 actions
+    /// match.
     pub async fn describe(&self, pattern: impl AsRef<str>) -> Result<Vec<ActionDescription>, CallError> {
         let pattern = read_pattern(pattern.as_ref())?;
         self.attach().await?.describe(pattern).await

@@ -484,6 +484,7 @@ impl BranchActor {
             | Frame::Register(_)
             | Frame::Unregister(_)
             | Frame::Describe(_)
+            | Frame::DescribeAfter(_)
             | Frame::Subscribe(_)
             | Frame::GiveBack(_)
             | Frame::Unsubscribe(_) => self.lost("the master sent what only a branch may", context),
@@ -1024,13 +1025,23 @@ impl Handler<Describe> for BranchActor {
 
     fn handle(
         &mut self,
-        Describe { pattern, within }: Describe,
+        Describe { pattern, after, within }: Describe,
         context: &mut Context<Self>,
     ) -> Self::Result {
-        if !self.link.is_bound() {
+        let Some(wires) = &self.wires else {
             return Box::pin(async { Err(link_down()) });
+        };
+        if !after.is_empty() && !wires.features.contains(Features::DESCRIBE_AFTER) {
+            // Such a master cuts its answer at the same count, and does not say so.
+            return Box::pin(async { Ok(Vec::new()) });
         }
-        let say = |callback_id| Frame::Describe(meshwork_wire::Describe { callback_id, pattern });
+        let say = |callback_id| {
+            if after.is_empty() {
+                Frame::Describe(meshwork_wire::Describe { callback_id, pattern })
+            } else {
+                Frame::DescribeAfter(meshwork_wire::DescribeAfter { callback_id, pattern, after })
+            }
+        };
         let reply = self.ask_master(say, Some(within), context);
         Box::pin(async move { reply.await?.into_described() })
     }

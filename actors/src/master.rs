@@ -52,7 +52,7 @@ use handle::Replies;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX,
 };
-use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Pattern, check_node};
+use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, check_node};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -525,8 +525,12 @@ impl Handler<Withdraw> for MasterActor {
 impl Handler<Describe> for MasterActor {
     type Result = ResponseFuture<Result<Vec<meshwork_wire::ActionDescription>, CallError>>;
 
-    fn handle(&mut self, Describe { pattern, within }: Describe, _: &mut Context<Self>) -> Self::Result {
-        let asking = self.describe(pattern);
+    fn handle(
+        &mut self,
+        Describe { pattern, after, within }: Describe,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
+        let asking = self.describe(registry::Describe { pattern, after });
         Box::pin(async move {
             let answered = tokio::time::timeout(within, asking).await;
             answered.unwrap_or_else(|_| Err(ending()))
@@ -537,9 +541,9 @@ impl Handler<Describe> for MasterActor {
 impl MasterActor {
     fn describe(
         &mut self,
-        pattern: Pattern,
+        describe: registry::Describe,
     ) -> LocalBoxFuture<'static, Result<Vec<meshwork_wire::ActionDescription>, CallError>> {
-        let asking = self.running().shared.registry.send(registry::Describe(pattern));
+        let asking = self.running().shared.registry.send(describe);
         Box::pin(async move { asking.await.map_err(|_| ending()) })
     }
 }

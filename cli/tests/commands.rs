@@ -308,6 +308,22 @@ fn actions_and_branches_are_listed() {
     assert!(listed["session"].as_u64().is_some());
 }
 
+/// They stopped at 10,000, without a word.
+#[test]
+fn all_actions_are_listed_however_many_there_are() {
+    let master = Master::start(&[]);
+    let count = meshwork::limits::DESCRIBED_MAX + 1;
+    let many = (0..count).fold(Responders::new(), |responders, number| {
+        responders.respond(format!("many/{number}"), |(): ()| async { Ok(()) })
+    });
+    // The branch lives on a thread of its own, as long as this test.
+    let binding = BranchActor::new("many").respond_all(many).bind(master.address.as_str());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _branch = runtime.block_on(binding).unwrap();
+    let output = master.run(&["actions"]);
+    assert_eq!((stdout(&output).lines().count(), output.status.code()), (count, Some(0)));
+}
+
 #[test]
 fn a_master_that_is_asked_to_end_lets_a_command_finish() {
     let mut master = Master::start(&[]);

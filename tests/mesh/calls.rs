@@ -356,3 +356,23 @@ async fn an_action_may_stand_for_everything_below_a_name() {
         assert_eq!(none.code(), Code::ACTION_NOT_FOUND);
     }
 }
+
+/// All actions after the first 10,000 were left out, without a word.
+#[actix::test]
+async fn all_actions_are_described_however_many_there_are() {
+    let mesh = Mesh::start().await;
+    let name = |number: usize| format!("many/{number:05}");
+    let count = 2 * meshwork::limits::DESCRIBED_MAX + 1;
+    let many = (0..count).fold(Responders::new(), |responders, number| {
+        responders.respond(name(number), |(): ()| async { Ok(()) })
+    });
+    let many = mesh.bind(BranchActor::new("many").respond_all(many)).await;
+    let other = mesh.bind(BranchActor::new("other").respond("few", |(): ()| async { Ok(()) })).await;
+    for node in [Node::from(&mesh.master), Node::from(&many), Node::from(&other)] {
+        let described = soon(node.describe("many/*")).await.expect("the master answers");
+        assert!(described.iter().map(|one| &*one.action).eq((0..count).map(name)));
+        assert!(described.iter().all(|one| one.nodes == ["many"]));
+        assert_eq!(soon(node.describe("**")).await.expect("the master answers").len(), count + 1);
+        assert_eq!(soon(node.describe("many/00001")).await.expect("the master answers").len(), 1);
+    }
+}

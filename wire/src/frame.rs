@@ -11,9 +11,9 @@ mod swift;
 
 pub use error::FrameError;
 pub use kinds::{
-    ActionDescription, Bind, Bound, Broadcast, Describe, Described, ExtendedBind, ExtendedBound, Features,
-    Frame, FrameRef, Invoke, NodeNews, Offer, Outcome, Publish, Refused, Register, Request, Response, Shape,
-    Subscribe, SubscriptionKey, Unregister,
+    ActionDescription, Bind, Bound, Broadcast, Describe, DescribeAfter, Described, ExtendedBind,
+    ExtendedBound, Features, Frame, FrameRef, Invoke, NodeNews, Offer, Outcome, Publish, Refused, Register,
+    Request, Response, Shape, Subscribe, SubscriptionKey, Unregister,
 };
 pub use next::{BlockPayload, Next};
 pub use swift::{HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply};

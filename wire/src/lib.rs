@@ -29,9 +29,9 @@ pub use dialect::{
 pub use encoding::Encoding;
 pub use error::{Code, Fate};
 pub use frame::{
-    ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, Described, ExtendedBind,
-    ExtendedBound, Features, Frame, FrameError, FrameRef, HeadTemplate, Invoke, Next, NodeNews, Offer,
-    Outcome, Publish, Refused, Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape,
+    ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, DescribeAfter, Described,
+    ExtendedBind, ExtendedBound, Features, Frame, FrameError, FrameRef, HeadTemplate, Invoke, Next, NodeNews,
+    Offer, Outcome, Publish, Refused, Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape,
     Subscribe, SubscriptionKey, Unregister, write_small_reply,
 };
 pub use id::{CallbackId, SessionId};

@@ -62,8 +62,15 @@ pub const PATTERNS_PER_NODE_MAX: usize = 131_072;
 /// How many actions one frame may carry: a longer list travels as several frames.
 pub const ACTIONS_PER_FRAME_MAX: usize = 1_024;
 
-/// How many descriptions the answer to a `describe` may have: with their shapes they must fit into one frame.
+/// How many descriptions the answer to a `describe` may have: a longer list travels as several answers.
 pub const DESCRIBED_MAX: usize = 10_000;
+
+/// How many bytes the names and shapes in the answer to a `describe` may take: with the lengths beside them they must fit into one frame.
+pub const DESCRIBED_LEN_MAX: usize = FRAME_LEN_MAX / 2;
+
+/// How many descriptions a node gathers from such answers: eight nodes that offer as many actions as a node may. A master could go on
+/// answering without an end.
+pub const DESCRIBED_IN_ALL_MAX: usize = 8 * ACTIONS_PER_NODE_MAX;
 
 /// How many functions may travel as arguments of one request.
 pub const CALLBACKS_PER_REQUEST_MAX: usize = 64;

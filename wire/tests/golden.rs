@@ -40,6 +40,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::ExtendedBound(_) => 23,
         Frame::Drained => 24,
         Frame::GiveBack(_) => 25,
+        Frame::DescribeAfter(_) => 26,
     }
 }
 

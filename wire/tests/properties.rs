@@ -3,10 +3,10 @@
 
 use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
-    ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe, Described,
-    Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameCodec, Invoke, NodeNews, Offer,
-    Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape, Subscribe,
-    SubscriptionKey, Unregister, Wants,
+    ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
+    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameCodec,
+    Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId,
+    Shape, Subscribe, SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -153,6 +153,9 @@ fn offering() -> impl Strategy<Value = Frame> {
         news().prop_map(Frame::Offline),
         (callback_id(), pattern())
             .prop_map(|(callback_id, pattern)| Frame::Describe(Describe { callback_id, pattern })),
+        (callback_id(), pattern(), text()).prop_map(|(callback_id, pattern, after)| {
+            Frame::DescribeAfter(DescribeAfter { callback_id, pattern, after })
+        }),
         (callback_id(), vec(description, 0..4))
             .prop_map(|(callback_id, actions)| Frame::Described(Described { callback_id, actions })),
     ]

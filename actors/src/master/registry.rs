@@ -88,10 +88,13 @@ pub(crate) struct Lookup {
     pub(crate) actions: Vec<ByteString>,
 }
 
-/// Asks which actions there are. Sent by a session for its branch, and by the master.
+/// Asks which actions there are behind a name, or from the first one on if it is empty. Sent by a session for its branch, and by the master.
 #[derive(Message)]
 #[rtype(result = "Vec<ActionDescription>")]
-pub(crate) struct Describe(pub(crate) Pattern);
+pub(crate) struct Describe {
+    pub(crate) pattern: Pattern,
+    pub(crate) after: ByteString,
+}
 
 /// Tells a watcher which nodes come and go from now on. Sent by the master.
 #[derive(Message)]
@@ -326,8 +329,8 @@ impl Handler<Lookup> for RegistryActor {
 impl Handler<Describe> for RegistryActor {
     type Result = MessageResult<Describe>;
 
-    fn handle(&mut self, Describe(pattern): Describe, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.table.describe(&pattern))
+    fn handle(&mut self, Describe { pattern, after }: Describe, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.table.describe(&pattern, &after))
     }
 }
 

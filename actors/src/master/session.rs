@@ -297,8 +297,12 @@ impl SessionActor {
                 self.pending.answer(self.outbox(), unregister.callback_id, asked, Ok);
             }
             Frame::Describe(describe) => {
-                let asked = self.master.registry.send(registry::Describe(describe.pattern));
-                self.pending.describe(self.outbox(), describe.callback_id, asked);
+                let meshwork_wire::Describe { callback_id, pattern } = describe;
+                self.describe(callback_id, registry::Describe { pattern, after: ByteString::new() });
+            }
+            Frame::DescribeAfter(describe) => {
+                let meshwork_wire::DescribeAfter { callback_id, pattern, after } = describe;
+                self.describe(callback_id, registry::Describe { pattern, after });
             }
             Frame::Pong => {}
             Frame::Ping => self.outbox().say(&Frame::Pong),
@@ -313,6 +317,11 @@ impl SessionActor {
                 unreachable!("the phase has refused it")
             }
         }
+    }
+
+    fn describe(&mut self, callback_id: CallbackId, describe: registry::Describe) {
+        let asked = self.master.registry.send(describe);
+        self.pending.describe(self.outbox(), callback_id, asked);
     }
 
     fn bind(&mut self, bind: Bind, extension: Extension, context: &mut Context<Self>) {

@@ -64,12 +64,15 @@ pub struct Respond(pub Actions);
 #[rtype(result = "Result<(), CallError>")]
 pub struct Withdraw(pub Vec<ByteString>);
 
-/// Asks which actions there are. Sent by a handle.
+/// Asks which actions there are, sorted by name: at most 10,000, and as many as fit into a frame. Sent by a handle, again after the last name
+/// for more, until none comes. A master of before tells no more.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "Result<Vec<ActionDescription>, CallError>")]
 pub struct Describe {
     /// The names of the actions, matched as topics are.
     pub pattern: Pattern,
+    /// Only actions whose names sort after this one, byte by byte; empty: from the first action on.
+    pub after: ByteString,
     /// How long the answer is waited for.
     pub within: Duration,
 }

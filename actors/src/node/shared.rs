@@ -24,7 +24,8 @@ use crate::link::refusal::{link_down, not_permitted};
 use bytes::BytesMut;
 use hashbrown::HashSet;
 use meshwork_wire::limits::{
-    CALL_WITHIN, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX, OUTBOX_LEN_MAX,
+    CALL_WITHIN, DESCRIBED_IN_ALL_MAX, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
+    OUTBOX_LEN_MAX,
 };
 use meshwork_wire::{
     ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Invocation, NodeNews,
@@ -618,14 +619,31 @@ impl Node {
         self.mailboxes()?.withdraw.send(Withdraw(actions)).await.map_err(|_| self.ended())?
     }
 
-    /// Asks which actions there are: see [`Describe`].
+    /// Asks which actions there are, part by part: see [`Describe`].
     ///
     /// # Errors
     ///
-    /// When the master does not answer.
+    /// When the master does not answer, or more than [`DESCRIBED_IN_ALL_MAX`] actions match.
     pub async fn describe(&self, pattern: Pattern) -> Result<Vec<ActionDescription>, CallError> {
-        let describe = Describe { pattern, within: CALL_WITHIN };
-        self.mailboxes()?.describe.send(describe).await.map_err(|_| self.ended())?
+        let mut described: Vec<ActionDescription> = Vec::new();
+        loop {
+            let after = described.last().map(|last| last.action.clone()).unwrap_or_default();
+            let describe = Describe { pattern: pattern.clone(), after: after.clone(), within: CALL_WITHIN };
+            let part = self.mailboxes()?.describe.send(describe).await.map_err(|_| self.ended())??;
+            let is_last = part.is_empty() || pattern.is_literal();
+            if part.first().is_some_and(|first| first.action <= after) {
+                let what = "the master tells the same actions again";
+                return Err(CallError::new(Code::UNKNOWN, Fate::Failed, what));
+            }
+            described.extend(part);
+            if is_last {
+                return Ok(described);
+            }
+            if described.len() > DESCRIBED_IN_ALL_MAX {
+                let what = format!("more than {DESCRIBED_IN_ALL_MAX} actions match: narrow the pattern");
+                return Err(CallError::new(Code::OVERLOADED, Fate::Failed, what));
+            }
+        }
     }
 
     /// Adds a watcher of other nodes: see [`Watch`].

@@ -3,9 +3,9 @@
 
 use super::error::FrameError;
 use super::kinds::{
-    Bind, Borrowed, Bound, Broadcast, Describe, Described, ExtendedBind, ExtendedBound, Frame, FrameRef,
-    Invoke, NodeNews, Publish, Refused, Register, Request, Response, Subscribe, SubscriptionKey, Unregister,
-    as_micros,
+    Bind, Borrowed, Bound, Broadcast, Describe, DescribeAfter, Described, ExtendedBind, ExtendedBound, Frame,
+    FrameRef, Invoke, NodeNews, Publish, Refused, Register, Request, Response, Subscribe, SubscriptionKey,
+    Unregister, as_micros,
 };
 use super::swift::{self, RequestRun};
 use crate::copy::append;
@@ -68,6 +68,8 @@ enum Head<'a> {
     Drained,
     #[serde(borrow)]
     GiveBack(PublishHead<'a>),
+    #[serde(deserialize_with = "read_bounded")]
+    DescribeAfter(Cow<'a, DescribeAfter>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -290,6 +292,7 @@ impl<'a> Head<'a> {
             Frame::ExtendedBound(bound) => Head::ExtendedBound(Cow::Borrowed(bound)),
             Frame::Drained => Head::Drained,
             Frame::GiveBack(publish) => Head::GiveBack(PublishHead::of(publish)),
+            Frame::DescribeAfter(describe) => Head::DescribeAfter(Cow::Borrowed(describe)),
         }
     }
 
@@ -345,6 +348,7 @@ impl<'a> Head<'a> {
             Head::ExtendedBind(bind) => Frame::ExtendedBind(bind.into_owned()),
             Head::ExtendedBound(bound) => Frame::ExtendedBound(bound.into_owned()),
             Head::Drained => Frame::Drained,
+            Head::DescribeAfter(describe) => Frame::DescribeAfter(describe.into_owned()),
             Head::Request(_)
             | Head::Response(_)
             | Head::Invoke(_)

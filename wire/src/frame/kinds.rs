@@ -66,6 +66,8 @@ pub enum Frame {
     /// Branch to master: gives an event of one group back, which no handler of the branch in this group takes any more. The master gives it to
     /// another member.
     GiveBack(Publish),
+    /// Branch to master: asks for the actions of the mesh behind those that an earlier answer had. Answered as a describe.
+    DescribeAfter(DescribeAfter),
 }
 
 /// The first frame of a branch.
@@ -108,8 +110,10 @@ impl Features {
     pub const DRAINED: Features = Features(1);
     /// A branch may send [`GiveBack`](Frame::GiveBack).
     pub const GIVE_BACK: Features = Features(2);
+    /// A master answers a [`DescribeAfter`](Frame::DescribeAfter).
+    pub const DESCRIBE_AFTER: Features = Features(4);
     /// All features that this version knows.
-    pub const ALL: Features = Features(Self::DRAINED.0 | Self::GIVE_BACK.0);
+    pub const ALL: Features = Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0);
 
     /// Whether all features of `other` are in this set.
     #[must_use]
@@ -216,12 +220,24 @@ pub struct Describe {
     pub pattern: Pattern,
 }
 
-/// The answer to a [`Describe`].
+/// A question for the actions of the mesh behind a name: the actions of a large mesh do not fit into one answer. A part without an action
+/// is the last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DescribeAfter {
+    /// Where the answer goes.
+    pub callback_id: CallbackId,
+    /// Which actions: their names are matched as topics are.
+    pub pattern: Pattern,
+    /// Only actions whose names sort after this name, byte by byte.
+    pub after: ByteString,
+}
+
+/// The answer to a [`Describe`] or a [`DescribeAfter`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Described {
     /// The describe that this answers.
     pub callback_id: CallbackId,
-    /// The actions, sorted by name: at most [`DESCRIBED_MAX`](crate::limits::DESCRIBED_MAX).
+    /// The actions, sorted by name: at most [`DESCRIBED_MAX`](crate::limits::DESCRIBED_MAX), and as many as fit into a frame.
     pub actions: Vec<ActionDescription>,
 }
 

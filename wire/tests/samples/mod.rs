@@ -2,10 +2,10 @@
 //! never change.
 
 use meshwork_wire::{
-    ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe, Described,
-    Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Invoke, NodeNews, Offer, Pattern, Payload,
-    Publish, Refused, Register, Request, Response, SessionId, Shape, Subscribe, SubscriptionKey, Unregister,
-    Wants,
+    ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
+    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Invoke, NodeNews,
+    Offer, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape, Subscribe,
+    SubscriptionKey, Unregister, Wants,
 };
 use std::time::Duration;
 
@@ -371,6 +371,15 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 payload: payload(Encoding::MessagePack, &[0x92, 2, 3]),
             }),
             "1f000000 19 086a6f62732f6e657705616c696365000107776f726b6572730100920203",
+        ),
+        golden(
+            "describe_after",
+            Frame::DescribeAfter(DescribeAfter {
+                callback_id: CallbackId(9),
+                pattern: Pattern::new("m/*").expect("a pattern"),
+                after: "m/b".into(),
+            }),
+            "0a000000 1a 09036d2f2a036d2f62",
         ),
     ]
 }

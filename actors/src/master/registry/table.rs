@@ -3,7 +3,7 @@
 
 use super::route::{Provider, Route};
 use hashbrown::{HashMap, HashSet};
-use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, DESCRIBED_MAX, HEAD_ELEMENTS_MAX};
+use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, DESCRIBED_LEN_MAX, DESCRIBED_MAX, HEAD_ELEMENTS_MAX};
 use meshwork_wire::{
     ActionDescription, ByteString, Encoding, Offer, Pattern, SessionId, Shape, everything_above,
     is_everything_below,
@@ -186,29 +186,28 @@ impl<S: Provider> Table<S> {
         everything_above(action).find_map(|above| self.route(&above))
     }
 
-    /// Describes the actions whose names match, sorted by name; at most [`DESCRIBED_MAX`], and as many as fit into a frame.
-    pub(crate) fn describe(&self, pattern: &Pattern) -> Vec<ActionDescription> {
-        let mut described: Vec<_> = if pattern.is_literal() {
-            self.actions
-                .get_key_value(pattern.as_str())
-                .map(|(name, listed)| self.description(name, listed))
-                .into_iter()
-                .collect()
+    /// Describes the actions whose names match and sort after a name, sorted by name: at most [`DESCRIBED_MAX`], and as many as fit into a
+    /// frame; one at least, if there is one.
+    pub(crate) fn describe(&self, pattern: &Pattern, after: &str) -> Vec<ActionDescription> {
+        let mut names: Vec<_> = if pattern.is_literal() {
+            self.actions.get_key_value(pattern.as_str()).into_iter().collect()
         } else {
-            let matching = self.actions.iter().filter(|(name, _)| pattern.matches(name));
-            matching.map(|(name, listed)| self.description(name, listed)).collect()
+            self.actions.iter().filter(|(name, _)| pattern.matches(name)).collect()
         };
-        described.sort_unstable_by(|one, other| one.action.cmp(&other.action));
-        described.truncate(DESCRIBED_MAX);
+        names.retain(|(name, _)| &***name > after);
+        names.sort_unstable_by_key(|(name, _)| *name);
         // A frame carries at most `HEAD_ELEMENTS_MAX` list elements, the nodes of each action among them.
-        let mut elements = 0;
-        let fitting = described.iter().take_while(|one| {
+        let (mut elements, mut len) = (0, 0);
+        let described =
+            names.into_iter().take(DESCRIBED_MAX).map(|(name, listed)| self.description(name, listed));
+        let fitting = described.take_while(|one| {
+            let is_first = elements == 0;
             elements += 1 + one.nodes.len();
-            elements <= HEAD_ELEMENTS_MAX
+            len += one.action.len() + one.nodes.iter().map(|node| node.len()).sum::<usize>();
+            len += one.shape.as_ref().map_or(0, |shape| shape.arguments.len() + shape.reply.len());
+            is_first || (elements <= HEAD_ELEMENTS_MAX && len <= DESCRIBED_LEN_MAX)
         });
-        let fitting = fitting.count();
-        described.truncate(fitting);
-        described
+        fitting.collect()
     }
 
     fn description(&self, action: &ByteString, listed: &Listed<S>) -> ActionDescription {
@@ -222,6 +221,7 @@ impl<S: Provider> Table<S> {
             .collect();
         let mut nodes: Vec<_> = named.into_iter().collect();
         nodes.sort_unstable();
+        nodes.truncate(HEAD_ELEMENTS_MAX - 1);
         ActionDescription { action: action.clone(), nodes, shape: listed.shape.clone() }
     }
 
@@ -377,13 +377,53 @@ mod tests {
         }
         table.offer(SessionId(1), vec![offer("math/deep/sub"), offer("other")]).unwrap();
         table.offer_own(&"m".into(), &offer("math/add"));
-        let described = table.describe(&Pattern::new("math/**").unwrap());
+        let described = table.describe(&Pattern::new("math/**").unwrap(), "");
         let names: Vec<_> = described.iter().map(|one| &*one.action).collect();
         assert_eq!(names, ["math/add", "math/deep/sub"]);
         assert_eq!(described[0].nodes, ["a", "b", "m"]);
-        assert_eq!(table.describe(&Pattern::new("other").unwrap()).len(), 1);
-        assert_eq!(table.describe(&Pattern::new("none").unwrap()).len(), 0);
-        assert_eq!(table.describe(&Pattern::new("**").unwrap()).len(), 3);
+        assert_eq!(table.describe(&Pattern::new("other").unwrap(), "").len(), 1);
+        assert_eq!(table.describe(&Pattern::new("none").unwrap(), "").len(), 0);
+        assert_eq!(table.describe(&Pattern::new("**").unwrap(), "").len(), 3);
+    }
+
+    #[test]
+    fn the_parts_of_a_long_list_are_the_whole_list() {
+        let mut table = Table::new();
+        bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
+        let name = |number: usize| ByteString::from(format!("many/{number:06}"));
+        let count = 2 * DESCRIBED_MAX + 1;
+        let offers = (0..count).map(|number| Offer { action: name(number), ..offer("x") }).collect();
+        table.offer(SessionId(1), offers).unwrap();
+        table.offer(SessionId(1), vec![offer("other")]).unwrap();
+        let pattern = Pattern::new("many/*").unwrap();
+        let (mut described, mut lens) = (Vec::<ActionDescription>::new(), Vec::new());
+        loop {
+            let after = described.last().map(|last| last.action.clone()).unwrap_or_default();
+            let part = table.describe(&pattern, &after);
+            lens.push(part.len());
+            if part.is_empty() {
+                break;
+            }
+            described.extend(part);
+        }
+        assert_eq!(lens, [DESCRIBED_MAX, DESCRIBED_MAX, 1, 0]);
+        assert!(described.into_iter().map(|one| one.action).eq((0..count).map(name)));
+    }
+
+    /// The answer did not fit into a frame, so that there was none.
+    #[test]
+    fn long_shapes_make_short_parts() {
+        let mut table = Table::new();
+        bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
+        let shape = |len| Some(Shape { arguments: "x".repeat(len).into(), reply: ByteString::new() });
+        for (action, len) in
+            [("a", 2 * DESCRIBED_LEN_MAX), ("b", DESCRIBED_LEN_MAX / 2), ("c", DESCRIBED_LEN_MAX / 2)]
+        {
+            table.offer(SessionId(1), vec![Offer { shape: shape(len), ..offer(action) }]).unwrap();
+        }
+        let part =
+            |after| table.describe(&Pattern::new("**").unwrap(), after).into_iter().map(|one| one.action);
+        assert!(part("").eq(["a"]) && part("a").eq(["b"]) && part("b").eq(["c"]) && part("c").eq([""; 0]));
     }
 
     #[test]
