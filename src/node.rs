@@ -253,7 +253,8 @@ impl Node {
 
     /// Waits until a node answers an action: this node, the master or a branch, by its name or with an offer that ends in `/**` above it. A
     /// call that is made then is not refused with [`Code::ACTION_NOT_FOUND`], unless the provider goes meanwhile. Waits on while the link is
-    /// down. `Duration::MAX` waits for ever; dropping the future ends the wait.
+    /// down. `Duration::MAX` waits for ever; zero finds only the actions of this node, since the master is asked about others. Dropping the
+    /// future ends the wait.
     ///
     /// ```
     /// # use meshwork::prelude::*;

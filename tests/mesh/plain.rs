@@ -114,6 +114,44 @@ async fn a_bind_may_be_spawned() {
     use_it(&branch, &master).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_in_flight_ends_with_the_thread_of_its_branch() {
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let master = MasterActor::new("master").respond("stuck", move |(): ()| {
+        let _ = came.send(());
+        std::future::pending::<Result<(), ActionError>>()
+    });
+    let master = master.start_on_thread().expect("the thread starts");
+    let address = soon(master.listen(Listen::tcp("127.0.0.1:0"))).await.expect("it listens");
+    let (dial, end) = EndingDial::new();
+    let branch = soon(BranchActor::new("one").dial(dial).bind(&address)).await.expect("it binds");
+    let call = tokio::spawn({
+        let branch = branch.clone();
+        async move { branch.call::<()>("stuck", ()).within(Duration::MAX).await }
+    });
+    soon(coming.recv()).await.expect("the request comes");
+    // Another branch takes the name over: the first one is refused for good, and ends.
+    let second = soon(BranchActor::new("one").replace().bind(&address)).await.expect("it binds");
+    let error = soon(call).await.expect("no panic").expect_err("its branch has ended");
+    assert_eq!(error.fate(), Fate::Unknown);
+    assert!(soon(branch.closed()).await.message().contains("another branch"));
+    soon(end).await.expect("the thread has ended");
+    assert!(soon(branch.call::<()>("stuck", ())).await.is_err());
+    assert!(soon(branch.drain(Duration::ZERO)).await.is_err());
+    soon(second.drain(Duration::ZERO)).await.expect("it drains");
+}
+
+#[tokio::test]
+async fn a_bind_that_waits_for_its_master_ends_with_its_future() {
+    let (dial, end) = EndingDial::new();
+    let wait = Duration::from_millis(1);
+    let patient = BranchActor::new("one").dial(dial).backoff(wait, wait).wait_for_master(Duration::MAX);
+    let binding = patient.bind("127.0.0.1:0");
+    let given_up = tokio::time::timeout(Duration::from_millis(50), binding).await;
+    assert!(given_up.is_err(), "nobody listens");
+    soon(end).await.expect("the thread has ended");
+}
+
 #[tokio::test]
 async fn a_bind_that_fails_gives_its_error_and_ends_its_thread() {
     let (_master, address) = master().await;
