@@ -3,7 +3,7 @@
 use crate::handle::Node;
 use crate::host;
 use actix::Addr;
-use futures::future::{BoxFuture, LocalBoxFuture};
+use futures::future::BoxFuture;
 use meshwork_actors::branch::{BindError, BranchActor};
 use meshwork_actors::link::Address;
 use std::ops::Deref;
@@ -46,8 +46,8 @@ pub trait BindBranch {
     /// [wait for its master](BranchActor::wait_for_master). A branch that has been bound binds again by itself when it loses its link,
     /// after 50 ms to 100 ms at first and 3 s at most, as [`BranchActor::backoff`] says.
     ///
-    /// The branch lives on the arbiter that this future is first polled on. In a program without actix, as under `#[tokio::main]`, it lives
-    /// on a thread of its own, which ends when the branch has ended. The future is `Send` either way; dropping it gives the bind up.
+    /// The branch lives on the arbiter, or in the `LocalSet` of tokio, that this future is first polled in. In a program without them, as under
+    /// `#[tokio::main]`, it lives on a thread of its own, which ends when the branch has ended. The future is `Send` either way; dropping it gives the bind up.
     ///
     /// ```no_run
     /// use meshwork::prelude::*;
@@ -65,18 +65,6 @@ pub trait BindBranch {
     ///
     /// When no master can be reached at the address, the master refuses the branch, or the branch has no thread to live on.
     fn bind(self, address: impl Into<Address>) -> BoxFuture<'static, Result<Branch, BindError>>;
-
-    /// [`bind`](Self::bind) that starts the branch where this future is polled, which must be in a `LocalSet` of tokio: for a simulation,
-    /// whose time and network belong to its thread. The future is not `Send`.
-    ///
-    /// # Panics
-    ///
-    /// Outside a `LocalSet`; an arbiter of actix runs in one.
-    ///
-    /// # Errors
-    ///
-    /// As [`bind`](Self::bind).
-    fn bind_local(self, address: impl Into<Address>) -> LocalBoxFuture<'static, Result<Branch, BindError>>;
 }
 
 impl BindBranch for BranchActor {
@@ -89,14 +77,6 @@ impl BindBranch for BranchActor {
             let start = move || BranchActor::from(settings).start_bound(address);
             let actor = host::start(Arc::clone(&node), start).await.map_err(BindError::NoThread)??;
             Ok(Branch::new(Node::of_branch(node), actor))
-        })
-    }
-
-    fn bind_local(self, address: impl Into<Address>) -> LocalBoxFuture<'static, Result<Branch, BindError>> {
-        let address = address.into();
-        Box::pin(async move {
-            let node = Node::of_branch(Arc::clone(self.node()));
-            Ok(Branch::new(node, self.start_bound(address).await?))
         })
     }
 }

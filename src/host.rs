@@ -4,10 +4,10 @@
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Handler, System};
 use meshwork_actors::node::{Drain, Node, Status, TakeSnapshot};
 use meshwork_wire::ByteString;
-use std::io;
-use std::sync::Arc;
-use std::thread;
+use std::cell::Cell;
+use std::sync::{Arc, Once};
 use std::time::Duration;
+use std::{io, panic, thread};
 use tokio::sync::oneshot;
 
 /// An actor that has started and that no handle has taken over yet: dropped, it ends.
@@ -51,10 +51,38 @@ where
     // The handle of an arbiter that has ended may still stand in its thread.
     match Arbiter::try_current().filter(ArbiterHandle::alive) {
         Some(arbiter) => _ = arbiter.spawn_fn(|| _ = actix::spawn(starting())),
+        None if is_in_local_set() => _ = actix::spawn(starting()),
         None => on_own_thread(node, starting)?,
     }
     let started = answer.await.map_err(|_| io::Error::other("its thread has ended"))?;
     Ok(started.map(Started::take))
+}
+
+/// Whether this is polled in a `LocalSet`, as in a simulation, whose time and network belong to its thread. tokio has no question for this, and
+/// panics where it cannot spawn a local task: the panic is caught, and the hook that would print it is passed over on this thread.
+fn is_in_local_set() -> bool {
+    if cfg!(panic = "abort") {
+        return false;
+    }
+    HOOK.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !IS_ASKING.get() {
+                hook(panic);
+            }
+        }));
+    });
+    IS_ASKING.set(true);
+    let spawned = panic::catch_unwind(|| drop(tokio::task::spawn_local(async {})));
+    IS_ASKING.set(false);
+    spawned.is_ok()
+}
+
+static HOOK: Once = Once::new();
+
+thread_local! {
+    /// Whether [`is_in_local_set`] is asking on this thread.
+    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs a node on a thread of its own, with an actix system of its own, until the node has ended.

@@ -6,6 +6,7 @@ use crate::handle::Node;
 use crate::respond::Responders;
 use crate::subscribe::{IntoSubscriber, Subscription};
 use meshwork_actors::node::{Change, Drained, ManyCalls, Snapshot, Status, SubscribeTo};
+use meshwork_wire::limits::CALL_WITHIN;
 use meshwork_wire::{
     ActionDescription, ByteString, CallError, Code, Encoding, Fate, NodeNews, Pattern, PatternError, Payload,
     SubscriptionKey,
@@ -238,7 +239,7 @@ impl Node {
     /// match.
     pub async fn describe(&self, pattern: impl AsRef<str>) -> Result<Vec<ActionDescription>, CallError> {
         let pattern = read_pattern(pattern.as_ref())?;
-        self.attach().await?.describe(pattern).await
+        self.attach().await?.describe(pattern, CALL_WITHIN).await
     }
 
     /// The other nodes and their actions, as far as this node was told, sorted by name. A branch knows all nodes that were bound

@@ -58,7 +58,7 @@ async fn run_master() -> Simulated {
 
 async fn bind(branch: BranchActor) -> Result<Branch, meshwork::BindError> {
     // In place: the simulated time and network belong to this thread.
-    branch.dial(SimulatedDial).bind_local(format!("{MASTER}:{PORT}")).await
+    branch.dial(SimulatedDial).bind(format!("{MASTER}:{PORT}")).await
 }
 
 /// A branch that answers `who-NAME` with its name, and never `stuck-NAME`.

@@ -29,8 +29,8 @@ use crate::link::{Address, Dial, writer};
 use crate::node::change::{Change, Status, Watcher, tell};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::{
-    Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe,
-    Watch, Withdraw,
+    Describe, DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot,
+    Unsubscribe, Watch, Withdraw,
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
@@ -1023,9 +1023,18 @@ impl Handler<Withdraw> for BranchActor {
 impl Handler<Describe> for BranchActor {
     type Result = ResponseFuture<Result<Vec<ActionDescription>, CallError>>;
 
+    fn handle(&mut self, Describe { pattern, within }: Describe, _: &mut Context<Self>) -> Self::Result {
+        let node = Arc::clone(&self.options.node);
+        Box::pin(async move { node.describe(pattern, within).await })
+    }
+}
+
+impl Handler<DescribePart> for BranchActor {
+    type Result = ResponseFuture<Result<Vec<ActionDescription>, CallError>>;
+
     fn handle(
         &mut self,
-        Describe { pattern, after, within }: Describe,
+        DescribePart { pattern, after, within }: DescribePart,
         context: &mut Context<Self>,
     ) -> Self::Result {
         let Some(wires) = &self.wires else {

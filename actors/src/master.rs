@@ -32,8 +32,8 @@ use crate::events::Event;
 use crate::link::Address;
 use crate::link::outbox::Outbox;
 use crate::node::mailboxes::{
-    Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe, Watch,
-    Withdraw,
+    Describe, DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe,
+    Watch, Withdraw,
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
@@ -525,9 +525,18 @@ impl Handler<Withdraw> for MasterActor {
 impl Handler<Describe> for MasterActor {
     type Result = ResponseFuture<Result<Vec<meshwork_wire::ActionDescription>, CallError>>;
 
+    fn handle(&mut self, Describe { pattern, within }: Describe, _: &mut Context<Self>) -> Self::Result {
+        let node = Arc::clone(&self.options.node);
+        Box::pin(async move { node.describe(pattern, within).await })
+    }
+}
+
+impl Handler<DescribePart> for MasterActor {
+    type Result = ResponseFuture<Result<Vec<meshwork_wire::ActionDescription>, CallError>>;
+
     fn handle(
         &mut self,
-        Describe { pattern, after, within }: Describe,
+        DescribePart { pattern, after, within }: DescribePart,
         _: &mut Context<Self>,
     ) -> Self::Result {
         let asking = self.describe(registry::Describe { pattern, after });

@@ -15,8 +15,8 @@ pub(crate) mod submission;
 pub use change::{Change, Status, Watcher};
 pub use known::ActionCache;
 pub use mailboxes::{
-    Describe, Drain, Drained, Flush, Respond, Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe, Watch,
-    Withdraw,
+    Describe, DescribePart, Drain, Drained, Flush, Respond, Subscribe, SubscribeTo, TakeSnapshot,
+    Unsubscribe, Watch, Withdraw,
 };
 pub use many::ManyCalls;
 pub use options::{ConfigureNode, NodeOptions};

@@ -51,11 +51,8 @@ async fn calls_and_questions_with_any_durations_end() {
     }
     let pattern = Pattern::new("**").expect("a pattern");
     for within in EXTREMES {
-        let asked =
-            soon(one.addr().send(Describe { pattern: pattern.clone(), after: "".into(), within })).await;
-        let asked_master =
-            soon(mesh.master.addr().send(Describe { pattern: pattern.clone(), after: "".into(), within }))
-                .await;
+        let asked = soon(one.addr().send(Describe { pattern: pattern.clone(), within })).await;
+        let asked_master = soon(mesh.master.addr().send(Describe { pattern: pattern.clone(), within })).await;
         let is_short = within < Duration::from_secs(1);
         for described in [asked, asked_master] {
             let described = described.expect("no panic");

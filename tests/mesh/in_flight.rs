@@ -411,7 +411,7 @@ async fn the_longest_time_there_is_is_for_ever() {
         let call = || Call::<i32>::new("x", ()).within(within);
         assert_eq!(soon(branch.addr().send(call())).await.unwrap(), Ok(7));
         assert_eq!(soon(mesh.master.addr().send(call())).await.unwrap(), Ok(7));
-        let describe = || Describe { pattern: Pattern::new("x").unwrap(), after: "".into(), within };
+        let describe = || Describe { pattern: Pattern::new("x").unwrap(), within };
         assert_eq!(soon(branch.addr().send(describe())).await.unwrap().unwrap().len(), 1);
         assert_eq!(soon(mesh.master.addr().send(describe())).await.unwrap().unwrap().len(), 1);
     }

@@ -16,7 +16,7 @@ pub(crate) struct Mailboxes {
     pub(crate) unsubscribe: Recipient<Unsubscribe>,
     pub(crate) respond: Recipient<Respond>,
     pub(crate) withdraw: Recipient<Withdraw>,
-    pub(crate) describe: Recipient<Describe>,
+    pub(crate) describe: Recipient<DescribePart>,
     pub(crate) watch: Recipient<Watch>,
     pub(crate) drain: Recipient<Drain>,
     pub(crate) snapshot: Recipient<TakeSnapshot>,
@@ -64,11 +64,21 @@ pub struct Respond(pub Actions);
 #[rtype(result = "Result<(), CallError>")]
 pub struct Withdraw(pub Vec<ByteString>);
 
-/// Asks which actions there are, sorted by name: at most 10,000, and as many as fit into a frame. Sent by a handle, again after the last name
-/// for more, until none comes. A master of before tells no more.
+/// Asks which actions there are, sorted by name.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "Result<Vec<ActionDescription>, CallError>")]
 pub struct Describe {
+    /// The names of the actions, matched as topics are.
+    pub pattern: Pattern,
+    /// How long the answer is waited for.
+    pub within: Duration,
+}
+
+/// Asks for a part of the actions that there are, sorted by name: at most 10,000, and as many as fit into a frame. Sent by a handle, again after
+/// the last name for more, until none comes. A master of before tells no more.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "Result<Vec<ActionDescription>, CallError>")]
+pub struct DescribePart {
     /// The names of the actions, matched as topics are.
     pub pattern: Pattern,
     /// Only actions whose names sort after this one, byte by byte; empty: from the first action on.
@@ -113,7 +123,7 @@ impl Mailboxes {
             + Handler<Unsubscribe>
             + Handler<Respond>
             + Handler<Withdraw>
-            + Handler<Describe>
+            + Handler<DescribePart>
             + Handler<Watch>
             + Handler<Drain>
             + Handler<TakeSnapshot>,

@@ -9,8 +9,8 @@ use super::change::{Status, Watcher};
 use super::heads::{HeadIndex, Heads, Spec, remember, remembered};
 use super::known::ActionCache;
 use super::mailboxes::{
-    Describe, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot, Unsubscribe,
-    Watch, Withdraw,
+    DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot,
+    Unsubscribe, Watch, Withdraw,
 };
 use super::snapshot::Snapshot;
 use super::submission::{Arguments, Ask, Call, Frames, Invoking, Submission, WhenDown};
@@ -542,7 +542,7 @@ impl Node {
                 return Ok(());
             }
             if is_known || !is_asked {
-                match self.describe(pattern.clone()).await {
+                match self.describe(pattern.clone(), CALL_WITHIN).await {
                     Ok(actions) if actions.is_empty() => is_asked = true,
                     Ok(_) => return Ok(()),
                     // The next bind brings news.
@@ -619,16 +619,31 @@ impl Node {
         self.mailboxes()?.withdraw.send(Withdraw(actions)).await.map_err(|_| self.ended())?
     }
 
-    /// Asks which actions there are, part by part: see [`Describe`].
+    /// Asks which actions there are, part by part, and waits for so long.
     ///
     /// # Errors
     ///
     /// When the master does not answer, or more than [`DESCRIBED_IN_ALL_MAX`] actions match.
-    pub async fn describe(&self, pattern: Pattern) -> Result<Vec<ActionDescription>, CallError> {
+    pub async fn describe(
+        &self,
+        pattern: Pattern,
+        within: Duration,
+    ) -> Result<Vec<ActionDescription>, CallError> {
+        tokio::time::timeout(within, self.describe_in_parts(pattern, within)).await.unwrap_or_else(|_| {
+            let what = "no answer came before the deadline";
+            Err(CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, what))
+        })
+    }
+
+    async fn describe_in_parts(
+        &self,
+        pattern: Pattern,
+        within: Duration,
+    ) -> Result<Vec<ActionDescription>, CallError> {
         let mut described: Vec<ActionDescription> = Vec::new();
         loop {
             let after = described.last().map(|last| last.action.clone()).unwrap_or_default();
-            let describe = Describe { pattern: pattern.clone(), after: after.clone(), within: CALL_WITHIN };
+            let describe = DescribePart { pattern: pattern.clone(), after: after.clone(), within };
             let part = self.mailboxes()?.describe.send(describe).await.map_err(|_| self.ended())??;
             let is_last = part.is_empty() || pattern.is_literal();
             if part.first().is_some_and(|first| first.action <= after) {

@@ -30,7 +30,7 @@ impl Pending {
         self.spawn(outbox, callback_id, asked, move |outbox, answered| {
             let outcome = match answered {
                 Ok(answered) => answer(answered).map(|()| Payload::default()),
-                Err(_) => Err(CallError::new(Code::LINK_LOST, Fate::Unknown, "the master ends")),
+                Err(_) => Err(master_ends()),
             };
             outbox.respond(callback_id, outcome);
         });
@@ -44,8 +44,10 @@ impl Pending {
         asked: impl Future<Output = Result<Vec<ActionDescription>, E>> + 'static,
     ) {
         self.spawn(outbox, callback_id, Ok(asked), move |outbox, answered| {
-            let described =
-                Frame::Described(Described { callback_id, actions: answered.unwrap_or_default() });
+            let Ok(actions) = answered else {
+                return outbox.respond(callback_id, Err(master_ends()));
+            };
+            let described = Frame::Described(Described { callback_id, actions });
             if let Err(refusal) = outbox.push(&described, Kind::Request) {
                 outbox.respond(callback_id, Err(refusal.into_error(Receiver::Caller)));
             }
@@ -89,4 +91,9 @@ impl Drop for PendingGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
+}
+
+/// The error of a question that registry or router did not answer, since they have ended.
+fn master_ends() -> CallError {
+    CallError::new(Code::LINK_LOST, Fate::Unknown, "the master ends")
 }
