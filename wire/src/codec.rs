@@ -4,9 +4,11 @@
 use crate::frame::{BlockPayload, Frame, FrameError, KeptHead, Next, PUBLISH, read_next};
 use crate::id::CallbackId;
 use crate::limits::{
-    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN, READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_START,
+    BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN, READ_BUFFER_LEN_MAX, READ_BUFFER_LEN_SHORT,
+    READ_BUFFER_LEN_START, READ_BUFFERS_LEN_MAX,
 };
 use bytes::{Buf, Bytes, BytesMut};
+use std::cell::Cell;
 use std::ops::Range;
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -55,16 +57,47 @@ impl FrameCodec {
     /// Adapts the length of the next read. A read that filled the buffer doubles the length, since more bytes wait; a read that filled
     /// less than a quarter halves it, so that a connection which falls idle soon keeps little memory.
     fn follow_load(&mut self, come: usize) {
+        let before = self.read_len;
         if come >= self.read_len {
-            self.read_len = (self.read_len * 2).min(READ_BUFFER_LEN_MAX);
+            self.read_len *= 2;
         } else if come < self.read_len / 4 {
             self.read_len = (self.read_len / 2).max(READ_BUFFER_LEN_START);
         }
+        if self.read_len > READ_BUFFER_LEN_SHORT || before > READ_BUFFER_LEN_SHORT {
+            self.share_out(before);
+        }
+    }
+
+    /// Bounds the length of the next read by the share of this connection: all long buffers of a thread together are to stay in the cache of its
+    /// processor.
+    fn share_out(&mut self, before: usize) {
+        let is_long = |len| usize::from(len > READ_BUFFER_LEN_SHORT);
+        LONG_BUFFERS.with(|count| {
+            let others = count.get().saturating_sub(is_long(before));
+            let share =
+                (READ_BUFFERS_LEN_MAX / (others + 1)).clamp(READ_BUFFER_LEN_SHORT + 1, READ_BUFFER_LEN_MAX);
+            self.read_len = self.read_len.min(share);
+            count.set(others + is_long(self.read_len));
+        });
     }
 
     /// Allows longer or shorter frames from now on.
     pub fn set_frame_len_max(&mut self, frame_len_max: usize) {
         self.frame_len_max = frame_len_max;
+    }
+}
+
+thread_local! {
+    /// How many connections of this thread read more than [`READ_BUFFER_LEN_SHORT`] at once.
+    static LONG_BUFFERS: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Drop for FrameCodec {
+    fn drop(&mut self) {
+        if self.read_len > READ_BUFFER_LEN_SHORT {
+            // The thread may be ending.
+            let _ = LONG_BUFFERS.try_with(|count| count.set(count.get().saturating_sub(1)));
+        }
     }
 }
 
@@ -288,6 +321,28 @@ impl Iterator for Frames {
 mod tests {
     use super::*;
     use crate::{ByteString, CallError, Code, Encoding, Fate, Payload, Publish, Request, Response};
+
+    /// A hundred connections of a thread once read 25 MiB in turn, and none of it stayed in the cache.
+    #[test]
+    fn many_busy_connections_of_a_thread_share_what_they_read_at_once() {
+        let mut codecs: Vec<_> = (0..100).map(|_| FrameCodec::unbound()).collect();
+        let mut follow = |range: std::ops::Range<usize>, come: Option<usize>| {
+            for codec in &mut codecs[range] {
+                (0..20).for_each(|_| codec.follow_load(come.unwrap_or(codec.read_len)));
+            }
+            codecs.iter().map(|codec| codec.read_len).collect::<Vec<_>>()
+        };
+        assert_eq!(follow(0..10, None)[..10], [READ_BUFFER_LEN_MAX; 10]);
+        follow(10..100, None);
+        // Those that were there first give way with their next reads.
+        let all: usize = follow(0..100, None).iter().sum();
+        assert!((READ_BUFFERS_LEN_MAX / 2..=READ_BUFFERS_LEN_MAX).contains(&all), "{all}");
+        // Those that fall idle leave their share to the others.
+        assert_eq!(follow(10..100, Some(0))[10..], [READ_BUFFER_LEN_START; 90]);
+        assert_eq!(follow(0..10, None)[..10], [READ_BUFFER_LEN_MAX; 10]);
+        drop(codecs);
+        assert_eq!(LONG_BUFFERS.get(), 0, "and so do those that end");
+    }
 
     /// How many frames each block of a read has.
     fn blocks(frames: usize) -> Vec<usize> {

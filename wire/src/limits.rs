@@ -36,6 +36,13 @@ pub const READ_BUFFER_LEN_START: usize = 512;
 /// is copied to a place where the rest of it fits.
 pub const READ_BUFFER_LEN_MAX: usize = 256 * 1024;
 
+/// How much a connection reads at once, in bytes, however many others its thread reads from.
+pub const READ_BUFFER_LEN_SHORT: usize = 16 * 1024;
+
+/// How much the connections of one thread that read more than [`READ_BUFFER_LEN_SHORT`] at once read together, in bytes: as much as the cache of
+/// a processor holds. Longer buffers, filled in turn, would all be fetched from memory.
+pub const READ_BUFFERS_LEN_MAX: usize = 4 * 1024 * 1024;
+
 /// How many frames an actor takes in one turn. After a turn its answers are written, and the far end works on them while the next
 /// frames are read here: two ends that took turns with everything in flight would each wait half of the time. The bound also lets
 /// the other actors of an arbiter have their turn during a flood.
