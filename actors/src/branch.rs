@@ -205,7 +205,7 @@ impl BranchActor {
 
     /// Tries the first bind again, with the [backoff](Self::backoff), until the master is up or this time is over: then the last error is
     /// given. `Duration::MAX` waits for ever. A bind that can never succeed fails at once: its address or name is not valid, its token is
-    /// wrong, or the master refuses it for good. A name that another branch has is waited for. Says once in the log why it waits, at WARN.
+    /// wrong, another branch has its name, or the master refuses it for good. Says once in the log why it waits, at WARN.
     /// Default: zero, so the first bind is tried once. Dropping the future of the bind gives it up.
     #[must_use]
     pub fn wait_for_master(mut self, within: Duration) -> Self {

@@ -407,6 +407,10 @@ fn a_name_that_is_taken_is_refused_and_who_is_replaced_ends_with_3() {
     let refused = master.run(&["call", "echo", "[1]", "--name", "echo"]);
     assert_eq!(refused.status.code(), Some(3));
     assert!(one_line(&refused).contains("--replace"), "{refused:?}");
+    // One that waits for its master does not wait for a name.
+    let refused = master.run(&["respond", "echo", "--command", "cat", "--name", "echo"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(stderr(&refused).contains("--replace"), "{refused:?}");
     let _second = master.respond("echo", "cat", &["--name", "echo", "--replace"]);
     let (code, said) = first.end_and_say();
     assert_eq!(code, Some(3));

@@ -82,6 +82,11 @@ impl BindError {
         }
     }
 
+    /// Whether the master is there, and has another branch of this name: a branch that waits for its master does not wait for that.
+    fn is_of_the_name(&self) -> bool {
+        matches!(self, BindError::Refused { code: Code::BIND_ERROR, .. })
+    }
+
     /// Whether a later bind may succeed.
     #[must_use]
     pub fn may_return(&self) -> bool {
@@ -185,7 +190,7 @@ where
     let mut said = Vec::new();
     loop {
         let error = match establish().await {
-            Err(error) if error.may_return() => error,
+            Err(error) if error.may_return() && !error.is_of_the_name() => error,
             done => return done,
         };
         let left = within.saturating_sub(begun.elapsed());
