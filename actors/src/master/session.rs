@@ -876,6 +876,8 @@ impl Handler<Drain> for SessionActor {
         }
         if self.relay.drain() {
             self.in_flight.awaits_drained.set(self.in_flight.answers_drains.get());
+            // A branch that hangs is not waited for: only what it publishes now would be lost.
+            context.run_later(LINGER, |this, _| this.in_flight.branch_drained());
             self.outbox().say(&Frame::Drain);
         }
         self.send();
