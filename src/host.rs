@@ -59,7 +59,8 @@ where
 }
 
 /// Whether this is polled in a `LocalSet`, as in a simulation, whose time and network belong to its thread. tokio has no question for this, and
-/// panics where it cannot spawn a local task: the panic is caught, and the hook that would print it is passed over on this thread.
+/// panics where it cannot spawn a local task: the panic is caught, and the hook that would print it is passed over on this thread. A hook that
+/// the program sets later hears of the panic.
 fn is_in_local_set() -> bool {
     if cfg!(panic = "abort") {
         return false;
@@ -108,6 +109,8 @@ pub(crate) fn on_own_thread<A: NodeActor, F: Future<Output = Option<Addr<A>>>>(
                 let _ = status.wait_for(|status| matches!(status, Status::Closed(_))).await;
                 // An actor that closes its node has one more turn, in which it ends: then it answers no more.
                 let _ = actor.send(TakeSnapshot).await;
+                // The answers to those who drained it are tasks that were woken before this one.
+                let _ = actix::spawn(async {}).await;
             }
         });
     };

@@ -92,6 +92,8 @@ pub struct BranchActor {
     broadcasts: Subscribers,
     watchers: Vec<Watcher>,
     submissions: Vec<Submission>,
+    /// Those who wait for the drain to end; empty if the branch does not drain.
+    drains: Vec<oneshot::Sender<Drained>>,
     /// How many actors that answered an action or handled events had stopped.
     actors_lost: u64,
     /// Whether a timer looks at the actors.
@@ -805,6 +807,7 @@ impl From<BranchSettings> for BranchActor {
             broadcasts: Subscribers::new(),
             watchers: Vec::new(),
             submissions: Vec::new(),
+            drains: Vec::new(),
             actors_lost: 0,
             checks_actors: false,
             last_caller: ByteString::new(),
@@ -1096,9 +1099,22 @@ impl Handler<TakeSnapshot> for BranchActor {
 }
 
 impl Handler<Drain> for BranchActor {
-    type Result = ResponseActFuture<Self, Drained>;
+    type Result = ResponseFuture<Drained>;
 
-    fn handle(&mut self, Drain { within }: Drain, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Drain { within }: Drain, context: &mut Context<Self>) -> Self::Result {
+        let (tell, told) = oneshot::channel();
+        let is_first = self.drains.is_empty();
+        self.drains.push(tell);
+        // A second drain waits for the first.
+        if is_first {
+            self.drain(within, context);
+        }
+        Box::pin(async move { told.await.unwrap_or_default() })
+    }
+}
+
+impl BranchActor {
+    fn drain(&mut self, within: Duration, context: &mut Context<Self>) {
         self.options.node.set_status(Status::Draining);
         // Submissions before the drain may still leave.
         self.flush();
@@ -1128,7 +1144,7 @@ impl Handler<Drain> for BranchActor {
             // The counts of unanswered requests and unsettled calls show whether all settled in time.
             let _ = tokio::time::timeout(within, settled).await;
         };
-        Box::pin(waiting.into_actor(self).then(move |(), this, _| {
+        let draining = waiting.into_actor(self).then(move |(), this, _| {
             let finished = this.answered() - finished_before;
             let (unanswered, failed) = match &this.wires {
                 Some(wires) => (wires.answering.len() as u64, 0),
@@ -1153,10 +1169,14 @@ impl Handler<Drain> for BranchActor {
                 }
             };
             flushed.into_actor(this).map(move |(), this, context| {
+                for tell in this.drains.drain(..) {
+                    // Whoever asked may wait no longer.
+                    let _ = tell.send(drained);
+                }
                 this.end(CallError::new(Code::DRAINING, Fate::NotSent, "the branch has drained"), context);
-                drained
             })
-        }))
+        });
+        context.spawn(draining);
     }
 }
 

@@ -58,6 +58,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use surroundings::{Config, MasterShared};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -88,6 +89,8 @@ struct Master {
     /// Whether the router is handling events of the master.
     is_publishing: bool,
     alarm: Alarm,
+    /// Those who wait for the drain to end; empty if the master does not drain.
+    drains: Vec<oneshot::Sender<Drained>>,
     /// How many actors that answered an action had stopped.
     actors_lost: u64,
     /// Whether a timer looks at the actors.
@@ -345,6 +348,7 @@ impl Actor for MasterActor {
             events: VecDeque::new(),
             is_publishing: false,
             alarm: Alarm::default(),
+            drains: Vec::new(),
             actors_lost: 0,
             checks_actors: false,
         });
@@ -602,9 +606,23 @@ impl Handler<TakeSnapshot> for MasterActor {
 }
 
 impl Handler<Drain> for MasterActor {
-    type Result = ResponseActFuture<Self, Drained>;
+    type Result = ResponseFuture<Drained>;
 
-    fn handle(&mut self, Drain { within }: Drain, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Drain { within }: Drain, context: &mut Context<Self>) -> Self::Result {
+        let (tell, told) = oneshot::channel();
+        let drains = &mut self.running().drains;
+        let is_first = drains.is_empty();
+        drains.push(tell);
+        // A second drain waits for the first.
+        if is_first {
+            self.drain(within, context);
+        }
+        Box::pin(async move { told.await.unwrap_or_default() })
+    }
+}
+
+impl MasterActor {
+    fn drain(&mut self, within: Duration, context: &mut Context<Self>) {
         let node = Arc::clone(&self.options.node);
         node.set_status(Status::Draining);
         let this = self.running();
@@ -633,9 +651,11 @@ impl Handler<Drain> for MasterActor {
             // What the master published until now leaves.
             this.options.node.set_event_path(EventPath::Closing);
             this.flush(context);
-            while this.running().next_events().is_some() {}
+            // A question that is dropped before the router takes it is not taken: actix passes over it.
+            let last: Vec<_> = std::iter::from_fn(|| this.running().next_events()).collect();
             let router = this.running().shared.router.clone();
             let closing = async move {
+                futures::future::join_all(last.into_iter().map(|(asking, _)| asking)).await;
                 // The events that the router was given before this question are in the outboxes when it is answered.
                 let _ = router.send(router::Count).await;
                 let closing = sessions.iter().map(|session| session.mailboxes().close().send(handle::Close));
@@ -644,16 +664,19 @@ impl Handler<Drain> for MasterActor {
             };
             closing.into_actor(this)
         });
-        Box::pin(closing.map(move |mut drained, this, context| {
+        context.spawn(closing.map(move |mut drained, this, context| {
             let ended =
                 CallError::new(Code::DRAINING, Fate::Unknown, "the master ended before the reply came");
             let abandoned = this.running().calls.fail_all(&ended) as u64;
             drained.abandoned += abandoned;
             drained.finished += own.saturating_sub(abandoned);
+            for tell in this.running().drains.drain(..) {
+                // Whoever asked may wait no longer.
+                let _ = tell.send(drained);
+            }
             this.options.node.close(CallError::new(Code::DRAINING, Fate::NotSent, "the master has drained"));
             context.stop();
-            drained
-        }))
+        }));
     }
 }
 

@@ -215,3 +215,136 @@ async fn events_of_any_length_leave_or_their_publisher_is_told() {
         assert_eq!(publisher.snapshot().await.unwrap().events_dropped, 0, "{name}");
     }
 }
+
+/// Such a publisher asked again and again in one poll, and nothing else ran on its thread: for ever, if that was the thread of the branch.
+#[actix::test]
+async fn a_long_event_behind_a_short_one_waits_for_room_and_not_for_ever() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("one").await;
+    soon(async {
+        for len in [3, 14, 9, 15, 1, 15, 8, 8, 15] {
+            let event = meshwork::ByteBuf::from(vec![7; len << 20]);
+            branch.publish("t", &event).await.expect("there is room in the end");
+        }
+    })
+    .await;
+    // The queue is full of cancels, and no event is in it.
+    let mut calls: Vec<_> = (0..17_000).map(|_| Box::pin(branch.call::<()>("x", ()).into_future())).collect();
+    for call in &mut calls {
+        assert!(futures::poll!(call).is_pending());
+    }
+    drop(calls);
+    soon(branch.publish("t", &1)).await.expect("there is room in the end");
+}
+
+/// The events that waited for the router when the drain ended were dropped.
+#[actix::test]
+async fn a_master_that_drains_is_heard_to_its_last_event() {
+    for on_thread in [false, true] {
+        let (master, address) = if on_thread {
+            let master = MasterActor::new("master").start_on_thread().unwrap();
+            let address = master.listen(Listen::tcp("127.0.0.1:0")).await.unwrap();
+            (master, address)
+        } else {
+            let mesh = Mesh::start().await;
+            (mesh.master, mesh.address)
+        };
+        let (subscriber, arbiter) = elsewhere(address, || BranchActor::new("subscriber")).await;
+        let ((of_branch, mut at_branch), (of_master, mut at_master)) = (ear::<u32>(), ear::<u32>());
+        subscriber.subscribe("t", of_branch).await.unwrap().keep();
+        master.subscribe("t", of_master).await.unwrap().keep();
+        for number in 0..10_u32 {
+            master.publish("t", &number).await.unwrap();
+            master.broadcast("b", &number).await.unwrap();
+        }
+        let long = meshwork::ByteBuf::from(vec![7; 1 << 20]);
+        for _ in 0..30 {
+            master.publish("long", &long).await.unwrap();
+        }
+        master.publish("t", &10).await.unwrap();
+        let (one, other) = (master.drain(Duration::from_secs(5)), master.drain(Duration::from_secs(5)));
+        let (one, other) = futures::join!(soon(one), soon(other));
+        assert!(one.is_ok() && (other == one || other.is_err_and(|error| error.code() == Code::DRAINING)));
+        for number in 0..=10 {
+            assert_eq!(soon(at_branch.recv()).await.map(|(_, heard)| heard), Some(number));
+            assert_eq!(soon(at_master.recv()).await.map(|(_, heard)| heard), Some(number));
+        }
+        arbiter.stop();
+    }
+}
+
+/// What was on its way to such a member came back behind its drain, and was lost without a count.
+#[actix::test]
+async fn a_member_that_unsubscribes_and_may_drain_costs_its_group_no_event() {
+    const EVENTS: usize = 20_000;
+    for round in 0..6 {
+        let mesh = Mesh::start().await;
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let handler = move |_: Event<u32>| _ = counted.fetch_add(1, Ordering::Relaxed);
+        let (one, of_one) = elsewhere(mesh.address.clone(), || BranchActor::new("one")).await;
+        let (two, of_two) = elsewhere(mesh.address.clone(), || BranchActor::new("two")).await;
+        let subscription = one.subscribe_group("workers", "t", handler.clone()).await.unwrap();
+        two.subscribe_group("workers", "t", handler).await.unwrap().keep();
+        let publisher = mesh.branch("publisher").await;
+        let publishing = actix_rt::spawn(async move {
+            for number in 0..u32::try_from(EVENTS).expect("it is small") {
+                publisher.publish("t", &number).await.unwrap();
+                if number % 50 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        while count.load(Ordering::Relaxed) < 500 + 50 * round {
+            tokio::task::yield_now().await;
+        }
+        drop(subscription);
+        if round % 2 == 0 {
+            soon(one.drain(Duration::MAX)).await.unwrap();
+        }
+        soon(publishing).await.unwrap();
+        soon(async {
+            let dropped = async || mesh.master.snapshot().await.expect("it runs").events_dropped;
+            while count.load(Ordering::Relaxed) + usize::try_from(dropped().await).expect("few") < EVENTS {}
+        })
+        .await;
+        assert_eq!(mesh.master.snapshot().await.unwrap().events_dropped, 0, "in round {round}");
+        [of_one, of_two].iter().for_each(|arbiter| _ = arbiter.stop());
+    }
+}
+
+#[actix::test]
+async fn a_second_drain_waits_for_the_first() {
+    let mesh = Mesh::start().await;
+    let (open, opened) = tokio::sync::watch::channel(false);
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let waits = move |(): ()| {
+        let (mut opened, came) = (opened.clone(), came.clone());
+        async move {
+            came.send(())?;
+            opened.wait_for(|open| *open).await?;
+            Ok(7)
+        }
+    };
+    let branch = mesh.bind(BranchActor::new("one").respond("waits", waits)).await;
+    let calling = actix_rt::spawn(mesh.master.call::<i32>("waits", ()));
+    soon(coming.recv()).await.expect("it runs");
+    for node in [Node::from(&branch), Node::from(&mesh.master)] {
+        let drains = [(); 3].map(|()| {
+            let node = node.clone();
+            actix_rt::spawn(async move { node.drain(Duration::from_secs(9)).await })
+        });
+        until(&node, |status| *status != Status::Bound).await;
+        // All three have been handled when a later message has.
+        for _ in 0..3 {
+            let _ = node.snapshot().await;
+        }
+        open.send_replace(true);
+        let mut counts = Vec::new();
+        for drain in drains {
+            counts.push(soon(drain).await.unwrap().expect("it was asked before the end"));
+        }
+        assert!(counts.iter().all(|count| *count == counts[0] && count.abandoned == 0), "{counts:?}");
+    }
+    assert_eq!(soon(calling).await.unwrap(), Ok(7));
+}

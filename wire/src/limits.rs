@@ -114,7 +114,10 @@ pub const SUBSCRIBER_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// How many of the last events that a branch got as a member of groups it may give back. The master remembers a number for each, so that it
 /// knows an event that a branch gives back from one that the branch has made up.
-pub const GROUP_EVENTS_REMEMBERED_MAX: usize = 1_024;
+pub const GROUP_EVENTS_REMEMBERED_MAX: usize = 16_384;
+
+/// How many events a branch may give back that the master does not remember: each costs a search among those that it does.
+pub const GIVEN_BACK_AMISS_MAX: usize = 1_024;
 
 /// How many events may be handed to one subscriber and not be handled yet. An event above the bound is dropped and counted.
 pub const EVENTS_PENDING_MAX: usize = 16_384;

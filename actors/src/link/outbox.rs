@@ -263,11 +263,17 @@ impl Outbox {
 
     /// Waits until half of the room for events is free, or the outbox is closed.
     pub(crate) async fn room(&self) {
+        self.room_for(0).await;
+    }
+
+    /// [`Outbox::room`], and room for an event of this length.
+    pub(crate) async fn room_for(&self, len: usize) {
+        let most = OUTBOX_LEN_MAX.saturating_sub(len).min(OUTBOX_LEN_MAX / 2);
         loop {
             let notified = self.0.room.notified();
             {
                 let mut queue = self.lock();
-                if queue.state != State::Open || queue.len <= OUTBOX_LEN_MAX / 2 {
+                if queue.state != State::Open || queue.len <= most {
                     return;
                 }
                 queue.room_wanted = true;

@@ -5,7 +5,7 @@
 use super::registry::route::{Balance, Found, NoProvider, Provider, Providers, Route};
 use crate::answers::Action;
 use hashbrown::HashMap;
-use meshwork_wire::limits::{KEPT_LEN_MAX, PAYLOAD_SHARED_LEN_MIN, ROUTE_CACHE_MAX};
+use meshwork_wire::limits::{KEPT_LEN_MAX, ROUTE_CACHE_MAX};
 use meshwork_wire::{ByteString, Code, Fate, Outcome, Payload, Request, SessionId};
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,8 +57,7 @@ pub(crate) struct KeptLen(u32);
 const _: () = assert!(KEPT_LEN_MAX <= u32::MAX as usize);
 
 impl KeptLen {
-    /// Keeps a request that is about to be forwarded, if there is room. A short payload is copied, so that it does not keep the block that brought
-    /// it.
+    /// Keeps a request that is about to be forwarded, if there is room. It is copied, so that it does not keep the block that brought it.
     pub(crate) fn keep(
         &mut self,
         request: &Request,
@@ -71,11 +70,7 @@ impl KeptLen {
             return None;
         }
         self.0 = u32::try_from(len).ok()?;
-        let bytes = if bytes.len() < PAYLOAD_SHARED_LEN_MIN {
-            bytes::Bytes::copy_from_slice(bytes)
-        } else {
-            bytes.clone()
-        };
+        let bytes = bytes::Bytes::copy_from_slice(bytes);
         let request = Request {
             callback_id: request.callback_id,
             action: ByteString::from(&*request.action),

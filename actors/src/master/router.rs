@@ -14,7 +14,8 @@ use bytes::BytesMut;
 use hashbrown::hash_map::Entry;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use meshwork_wire::limits::{
-    ACTORS_CHECKED_EVERY, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN, PATTERNS_PER_NODE_MAX,
+    ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
+    PATTERNS_PER_NODE_MAX,
 };
 use meshwork_wire::{
     ByteString, CallError, Code, Encoding, Fate, Frame, FrameRef, HeadTemplate, Payload, SessionId,
@@ -52,8 +53,20 @@ pub struct RouterActor {
 struct Subscriber {
     session: SessionHandle,
     keys: HashSet<SubscriptionKey>,
-    /// The numbers of the last events that the branch got as a member of groups: at most [`GROUP_EVENTS_REMEMBERED_MAX`].
-    given: VecDeque<u64>,
+    given: Given,
+    /// Whether the branch drains: it is sent nothing more, and may still give back.
+    drains: bool,
+}
+
+/// The numbers of the last events that a branch got as a member of groups.
+#[derive(Default)]
+struct Given {
+    /// At most [`GROUP_EVENTS_REMEMBERED_MAX`]; none instead of an event that was given back.
+    numbers: VecDeque<Option<u64>>,
+    /// Where the event stood that was given back last: the next one that comes back stands behind it more often than not.
+    last: usize,
+    /// How many events the branch gave back that it did not get, or that are forgotten: each costs a search.
+    misses: usize,
 }
 
 /// A group of subscribers.
@@ -114,6 +127,11 @@ pub(crate) struct UnsubscribeOwn(pub(crate) SubscriberId);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Leave(pub(crate) SessionId);
+
+/// Sends a session that drains nothing more. What it gives back is still taken.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct StopSending(pub(crate) SessionId);
 
 /// Publishes events, in the order in which one node published them. Sent by the session of that node, once for each block, or by the master,
 /// which is answered with the outboxes that it is worth waiting for.
@@ -257,7 +275,7 @@ impl RouterActor {
                     if let Some(there) = self.sessions.get_mut(&id).filter(fits) {
                         let frame = published(event, false, vec![group.clone()]);
                         if there.session.outbox().push(&frame, Kind::Event).is_ok() {
-                            there.remember(number_of(&self.hasher, group, event));
+                            there.given.remember(number_of(&self.hasher, group, event));
                         }
                         return note_filled(&mut self.filled, from, &there.session);
                     }
@@ -275,19 +293,30 @@ fn note_filled(filled: &mut Vec<Outbox>, from: Option<SessionId>, session: &Sess
     }
 }
 
-impl Subscriber {
+impl Given {
     /// Remembers the number of an event that the branch got.
     fn remember(&mut self, number: u64) {
-        if self.given.len() == GROUP_EVENTS_REMEMBERED_MAX {
-            self.given.pop_front();
+        if self.numbers.len() == GROUP_EVENTS_REMEMBERED_MAX {
+            self.numbers.pop_front();
+            self.last = self.last.saturating_sub(1);
         }
-        self.given.push_back(number);
+        self.numbers.push_back(Some(number));
     }
 
     /// Whether the branch got an event of this number and has not given it back.
     fn forget(&mut self, number: u64) -> bool {
-        let at = self.given.iter().rposition(|given| *given == number);
-        at.is_some_and(|at| self.given.remove(at).is_some())
+        if self.misses > GIVEN_BACK_AMISS_MAX {
+            return false;
+        }
+        let places = (self.last..self.numbers.len()).chain(0..self.last.min(self.numbers.len()));
+        for at in places {
+            if self.numbers[at] == Some(number) {
+                (self.numbers[at], self.last) = (None, at);
+                return true;
+            }
+        }
+        self.misses += 1;
+        false
     }
 }
 
@@ -374,7 +403,7 @@ impl Handler<Subscribe> for RouterActor {
             return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the session is gone"));
         }
         let id = session.id();
-        let new = || Subscriber { session, keys: HashSet::new(), given: VecDeque::new() };
+        let new = || Subscriber { session, keys: HashSet::new(), given: Given::default(), drains: false };
         let there = &mut self.sessions.entry(id).or_insert_with(new).keys;
         if there.len() + keys.len() > PATTERNS_PER_NODE_MAX {
             let what = format!("a node has at most {PATTERNS_PER_NODE_MAX} subscriptions");
@@ -426,8 +455,9 @@ impl Handler<GiveBack> for RouterActor {
 
     fn handle(&mut self, GiveBack { from, group, event }: GiveBack, _: &mut Context<Self>) {
         let number = number_of(&self.hasher, &group, &event);
-        if !self.sessions.get_mut(&from).is_some_and(|there| there.forget(number)) {
-            log::debug!("{from} gives back an event of {} that it did not get", event.topic);
+        if !self.sessions.get_mut(&from).is_some_and(|there| there.given.forget(number)) {
+            log::debug!("{from} gives back an event of {} that it did not get, or long ago", event.topic);
+            self.untaken += 1;
             return;
         }
         let mut members = Vec::new();
@@ -483,6 +513,20 @@ impl Handler<UnsubscribeOwn> for RouterActor {
     }
 }
 
+impl Handler<StopSending> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, StopSending(session): StopSending, _: &mut Context<Self>) {
+        let Some(there) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        there.drains = true;
+        for key in std::mem::take(&mut there.keys) {
+            remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
+        }
+    }
+}
+
 impl Handler<Leave> for RouterActor {
     type Result = ();
 
@@ -521,8 +565,8 @@ impl Handler<Broadcast> for RouterActor {
         let mut buffer = BytesMut::new();
         Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }).encode(&mut buffer);
         let encoded = buffer.freeze();
-        for (id, Subscriber { session, .. }) in &self.sessions {
-            if Some(*id) != from {
+        for (id, Subscriber { session, drains, .. }) in &self.sessions {
+            if Some(*id) != from && !drains {
                 let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
                 let _ = session.outbox().push_encoded(frame, Kind::Event);
                 note_filled(&mut self.filled, from, session);

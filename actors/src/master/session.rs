@@ -37,8 +37,8 @@ use crate::node::mailboxes::Drained;
 use crate::turns::on_wake::{OnWake, run_interval};
 use crate::turns::paced::Paced;
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, SpawnHandle,
-    StreamHandler, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
+    SpawnHandle, StreamHandler, WrapFuture,
 };
 use admission::{BindRefused, Extension, admit, check_bind, check_offers, may_subscribe, say_bound};
 use futures::FutureExt as _;
@@ -326,7 +326,7 @@ impl SessionActor {
 
     fn bind(&mut self, bind: Bind, extension: Extension, context: &mut Context<Self>) {
         if let Err(refused) = check_bind(&bind) {
-            return self.refuse(Code::BIND_ERROR, &refused.why, refused.may_return, context);
+            return self.refuse(refused.code, &refused.why, refused.may_return, context);
         }
         // The name is copied: it shares the buffer of the frame, which holds the credentials.
         let name = ByteString::from(&*bind.name);
@@ -342,8 +342,8 @@ impl SessionActor {
             // The bind deadline may have passed meanwhile.
             _ if this.relay.phase() != Phase::Binding => {}
             Ok(permissions) => this.bound(permissions, features, context),
-            Err(BindRefused { why, may_return }) => {
-                this.refuse(Code::BIND_ERROR, &why, may_return, context);
+            Err(BindRefused { code, why, may_return }) => {
+                this.refuse(code, &why, may_return, context);
             }
         }));
     }
@@ -426,7 +426,7 @@ impl SessionActor {
         if !self.relay.branch_drains() || !self.in_flight.answers_drains.get() {
             return;
         }
-        let leaving = self.master.router.send(router::Leave(self.me().id()));
+        let leaving = self.master.router.send(router::StopSending(self.me().id()));
         context.spawn(leaving.into_actor(self).map(|_, this, _| this.outbox().say(&Frame::Drained)));
     }
 
@@ -912,11 +912,11 @@ impl SessionActor {
 }
 
 impl Handler<Close> for SessionActor {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: Close, context: &mut Context<Self>) {
+    fn handle(&mut self, _: Close, context: &mut Context<Self>) -> Self::Result {
         if self.relay.phase() == Phase::Closing {
-            return;
+            return Box::pin(async {});
         }
         let outbox = self.outbox().clone();
         self.relay.abandon(|callback_id, error| outbox.respond(callback_id, Err(error)));
@@ -926,6 +926,13 @@ impl Handler<Close> for SessionActor {
             outbox.respond(callback_id, Err(error));
         }
         self.close(context);
+        // The master ends when what its sessions have to say has left.
+        let writer = self.writer.take();
+        Box::pin(async move {
+            if let Some(writer) = writer {
+                let _ = tokio::time::timeout(LINGER, writer).await;
+            }
+        })
     }
 }
 

@@ -937,7 +937,7 @@ impl Node {
             match self.try_submit_event(&mut event)? {
                 None => return Ok(()),
                 Some(NoRoom::Queue) => notified.await,
-                Some(NoRoom::Outbox(outbox)) => outbox.room().await,
+                Some(NoRoom::Outbox(outbox, len)) => outbox.room_for(len).await,
             }
         }
     }
@@ -959,7 +959,11 @@ impl Node {
         if !locked.has_room(submission) {
             return Ok(Some(match &locked.event_path {
                 // The queue holds nothing that would leave and make room.
-                EventPath::Link { outbox, .. } if locked.events_len == 0 => NoRoom::Outbox(outbox.clone()),
+                EventPath::Link { outbox, .. }
+                    if locked.events_len == 0 && locked.submissions.len() < EVENTS_PENDING_MAX =>
+                {
+                    NoRoom::Outbox(outbox.clone(), submission.event_len())
+                }
                 _ => NoRoom::Queue,
             }));
         }
@@ -998,7 +1002,7 @@ enum NoRoom {
     /// The queue to the actor.
     Queue,
     /// The outbox of the link.
-    Outbox(Outbox),
+    Outbox(Outbox, usize),
 }
 
 impl EventPath {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 /// Why a branch may not bind.
 pub(super) struct BindRefused {
+    pub(super) code: Code,
     pub(super) why: String,
     /// Whether the branch may bind again later.
     pub(super) may_return: bool,
@@ -24,11 +25,15 @@ pub(super) struct BindRefused {
 
 impl BindRefused {
     fn for_good(why: impl Into<String>) -> Self {
-        Self { why: why.into(), may_return: false }
+        Self { code: Code::BIND_ERROR, why: why.into(), may_return: false }
     }
 
-    fn for_now(why: impl Into<String>) -> Self {
-        Self { why: why.into(), may_return: true }
+    fn name_taken(why: impl Into<String>) -> Self {
+        Self { code: Code::BIND_ERROR, why: why.into(), may_return: true }
+    }
+
+    fn master_ends() -> Self {
+        Self { code: Code::DRAINING, why: "the master ends".to_owned(), may_return: true }
     }
 }
 
@@ -95,15 +100,15 @@ pub(super) async fn admit(
         Ok(Ok(())) => {}
         // The link of the session that has the name may be dead already, which shows after some heartbeats: then a later bind succeeds.
         Ok(Err(denied @ registry::table::Denied::NameTaken(_))) => {
-            return Err(BindRefused::for_now(denied.to_string()));
+            return Err(BindRefused::name_taken(denied.to_string()));
         }
         Ok(Err(denied)) => return Err(BindRefused::for_good(denied.to_string())),
-        Err(_) => return Err(BindRefused::for_now("the master ends")),
+        Err(_) => return Err(BindRefused::master_ends()),
     }
     match master.router.send(router::Subscribe { session, keys: subscriptions }).await {
         Ok(Ok(())) => Ok(permissions),
         Ok(Err(error)) => Err(BindRefused::for_good(error.message().to_owned())),
-        Err(_) => Err(BindRefused::for_now("the master ends")),
+        Err(_) => Err(BindRefused::master_ends()),
     }
 }
 
