@@ -70,11 +70,7 @@ const IMPORTS_ALLOWED: &[Allowance] = &[
 
 /// Tests that sleep: paused or simulated time is a reason, waiting for an event is none. And tests that name a port: another
 /// process may listen on it.
-const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[Allowance {
-    file: "tests/mesh/storm.rs",
-    what: "sleep",
-    reason: "nodes come and go at random moments, and the test waits for none of them",
-}];
+const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[];
 
 #[test]
 fn the_map_is_true() {

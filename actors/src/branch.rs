@@ -92,7 +92,7 @@ pub struct BranchActor {
     broadcasts: Subscribers,
     watchers: Vec<Watcher>,
     submissions: Vec<Submission>,
-    /// Those who wait for the drain to end; empty if the branch does not drain.
+    /// Those who wait for the drain to end; empty if the branch does not drain. Bounded by the callers that asked for it.
     drains: Vec<oneshot::Sender<Drained>>,
     /// How many actors that answered an action or handled events had stopped.
     actors_lost: u64,

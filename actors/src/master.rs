@@ -89,7 +89,7 @@ struct Master {
     /// Whether the router is handling events of the master.
     is_publishing: bool,
     alarm: Alarm,
-    /// Those who wait for the drain to end; empty if the master does not drain.
+    /// Those who wait for the drain to end; empty if the master does not drain. Bounded by the callers that asked for it.
     drains: Vec<oneshot::Sender<Drained>>,
     /// How many actors that answered an action had stopped.
     actors_lost: u64,

@@ -1,6 +1,6 @@
 //! Actors behind actions: one that has stopped is no provider any more.
 
-use crate::{Mesh, soon};
+use crate::{Mesh, Stop, soon};
 use meshwork::prelude::*;
 use meshwork::{Authenticate, Pattern, Permissions, limits::ACTIONS_PER_FRAME_MAX};
 use std::sync::Arc;
@@ -12,10 +12,6 @@ struct Numbered(u32);
 #[derive(Serialize, Deserialize, Message)]
 #[rtype(result = "Result<u32, ActionError>")]
 struct Which {}
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Stop;
 
 impl Actor for Numbered {
     type Context = Context<Self>;

@@ -110,6 +110,11 @@ pub(crate) fn node(script: &str, arguments: &[&str]) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Node.js is installed")
 }
 
+/// Stops the actor that gets it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stop;
+
 /// Sends a message when it is dropped.
 pub(crate) struct OnDrop(pub(crate) Option<tokio::sync::oneshot::Sender<()>>);
 

@@ -3,19 +3,29 @@
 
 use crate::cut::CutDial;
 use crate::in_flight::elsewhere;
-use crate::{Mesh, soon};
+use crate::links::until;
+use crate::{Mesh, Stop, soon};
+use meshwork::Status;
 use meshwork::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
 
 /// How often each numbered call ran, and how often each numbered event was heard.
 #[derive(Clone, Default)]
-struct Counts(Arc<Mutex<HashMap<u64, u32>>>);
+struct Counts(Arc<Mutex<HashMap<u64, u32>>>, watch::Sender<u64>);
 
 impl Counts {
     fn count(&self, number: u64) {
         *self.0.lock().expect("no test panics in here").entry(number).or_insert(0) += 1;
+        self.1.send_modify(|all| *all += 1);
+    }
+
+    /// Waits until so many more have been counted, or the storm is over.
+    async fn more(&self, count: u64) {
+        let until = (*self.1.borrow() + count).min(OVER);
+        let _ = self.1.subscribe().wait_for(|all| *all >= until).await;
     }
 
     fn of(&self, number: u64) -> u32 {
@@ -41,10 +51,6 @@ struct Worker(Counts);
 struct Work {
     number: u64,
 }
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Stop;
 
 impl Actor for Worker {
     type Context = Context<Self>;
@@ -114,20 +120,20 @@ async fn provider(mesh: meshwork::Address, number: u64, ran: Counts, heard: Coun
         let kept =
             branch.subscribe_group("members", "storm/*", move |event: Event<u64>| member.count(event.value));
         let kept = kept.await;
-        tokio::time::sleep(MOMENT * u32::try_from(10 + dice.roll(30)).expect("it is small")).await;
+        ran.more(50 + dice.roll(300)).await;
         match dice.roll(6) {
             0 => cut.cut(),
             1 => {
                 cut.cut();
-                tokio::time::sleep(MOMENT * 5).await;
+                until(&branch, |status| *status == Status::Rebinding).await;
                 cut.mend();
-                tokio::time::sleep(MOMENT * 20).await;
+                until(&branch, |status| *status == Status::Bound).await;
                 drop(branch.drain(Duration::from_secs(5)).await);
             }
             2 => _ = worker.send(Stop).await,
             3 => {
                 let _ = worker.send(Stop).await;
-                tokio::time::sleep(MOMENT * 10).await;
+                ran.more(100).await;
                 drop(branch.drain(Duration::from_secs(5)).await);
             }
             _ => drop(branch.drain(Duration::from_secs(5)).await),
@@ -138,11 +144,14 @@ async fn provider(mesh: meshwork::Address, number: u64, ran: Counts, heard: Coun
     }
 }
 
-/// A short time of the storm.
+/// A short wait between binds.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// How long the storm lasts.
-const STORM: Duration = Duration::from_secs(2);
+/// More than can be counted.
+const OVER: u64 = u64::MAX / 2;
+
+/// How many calls run in the storm.
+const STORM: u64 = 20_000;
 
 #[actix::test]
 async fn after_a_storm_every_call_has_ended_once_with_a_true_fate() {
@@ -193,7 +202,9 @@ async fn after_a_storm_every_call_has_ended_once_with_a_true_fate() {
                 }
                 if name == "cut" && dice.roll(8) == 0 {
                     cut.cut();
-                    tokio::time::sleep(MOMENT * 2).await;
+                    let mut status = node.status().await.expect("it runs");
+                    let rebinds = status.wait_for(|status| *status == Status::Rebinding).await;
+                    rebinds.expect("it runs");
                     cut.mend();
                 }
                 for (number, call) in calls {
@@ -203,7 +214,7 @@ async fn after_a_storm_every_call_has_ended_once_with_a_true_fate() {
             (name, outcomes, published)
         }));
     }
-    tokio::time::sleep(STORM).await;
+    ran.more(STORM).await;
     over.store(true, Ordering::Release);
     let mut kinds = HashMap::new();
     let mut lost = 0;
@@ -234,6 +245,8 @@ async fn after_a_storm_every_call_has_ended_once_with_a_true_fate() {
             lost += u32::from(heard.of(number) == 0);
         }
     }
+    // Nothing more runs that a provider could wait for.
+    ran.1.send_replace(OVER);
     for provider in providers {
         soon(provider).await.expect("no panic");
     }

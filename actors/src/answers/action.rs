@@ -74,12 +74,6 @@ impl Action {
         self
     }
 
-    /// How many requests are answered at once at most; none without a bound.
-    #[must_use]
-    pub fn permits(&self) -> Option<usize> {
-        self.permits.as_ref().map(|permits| permits.max)
-    }
-
     /// Whether the actor that answers has stopped.
     #[must_use]
     pub fn has_stopped(&self) -> bool {
