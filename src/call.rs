@@ -3,6 +3,7 @@
 //! everything else is a message.
 
 use crate::handle::Node;
+use crate::record::{AsList, Method, Record};
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Handler, Message};
 use futures::FutureExt;
@@ -10,9 +11,9 @@ use futures::future::BoxFuture;
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::calls::Reply;
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::node::{Arguments, Call as ActorCall, Head, Node as ActorNode, WhenDown};
+use meshwork_actors::node::{Arguments, Call as ActorCall, Head, Node as ActorNode, Wanted, WhenDown};
 use meshwork_wire::limits::CALL_WITHIN;
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Payload};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Payload};
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -51,9 +52,9 @@ enum Stage {
 enum Preparing {
     /// The arguments cannot be written.
     Failed(Option<CallError>),
-    /// Not polled yet, and the handle of the master is not attached. `call` has its arguments in bincode, `in_message_pack` has them in
-    /// MessagePack: only an attached handle knows which encoding the provider reads.
-    Unattached { node: Node, call: ActorCall, in_message_pack: Option<Payload> },
+    /// Not polled yet, and the handle of the master is not attached. `call` has a record of arguments, `as_list` has them as a list: only an
+    /// attached handle knows what the provider takes.
+    Unattached { node: Node, call: ActorCall, as_list: Option<Payload> },
     /// The master is asked for the state that it shares with its handles.
     Attaching(BoxFuture<'static, Result<(Arc<ActorNode>, ActorCall), CallError>>),
 }
@@ -69,13 +70,36 @@ impl<R> Calling<R> {
         R: DeserializeOwned,
     {
         let attached = node.attached();
-        let stage = match attached.and_then(|attached| attached.head(action.as_ref())) {
-            Some(head) => Arguments::encode(head.encoding(), arguments)
+        let stage = match attached.and_then(|attached| attached.head(action.as_ref(), None)) {
+            Some(head) => Arguments::encode(head.wanted().form, arguments)
                 .map(|arguments| Stage::Written { head, arguments }),
             None => Stage::unwritten(node, action.into(), arguments),
         };
         let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
         Self { node: attached.cloned(), stage, decode: Reply::decode }
+    }
+
+    /// A call of a method of a trait, with its arguments as a record.
+    #[inline]
+    pub(crate) fn typed<A: Record<Reply = R>>(node: &Node, arguments: &A) -> Self
+    where
+        R: DeserializeOwned,
+    {
+        let method = A::method();
+        let attached = node.attached();
+        let head = attached.and_then(|attached| attached.head(method.action(), method.signature()));
+        let stage = match head {
+            Some(head) => write_record(head.wanted(), arguments).map(|arguments| {
+                if arguments.encoding() == head.wanted().form.encoding() {
+                    return Stage::Written { head, arguments };
+                }
+                // Bincode has no form for these arguments, so the head of calls in bincode is not theirs.
+                Stage::of_call(ByteString::from_static(method.action()), arguments.into_payload())
+            }),
+            None => Stage::unwritten_record(node, method, arguments),
+        };
+        let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
+        Self { node: attached.cloned(), stage, decode: decode_typed::<A> }
     }
 
     /// Sets the deadline: how long the call waits for its reply. Default: 10 s; `Duration::MAX`: for ever. The responder is told
@@ -128,11 +152,13 @@ impl<R> Calling<R> {
         let Stage::Preparing(preparing) = &mut self.stage else {
             return Poll::Ready(Ok(()));
         };
-        if let Preparing::Unattached { node, call, in_message_pack } = &mut **preparing {
-            let (node, call, in_message_pack) = (node.clone(), call.clone(), in_message_pack.take());
+        if let Preparing::Unattached { node, call, as_list } = &mut **preparing {
+            let (node, mut call, as_list) = (node.clone(), call.clone(), as_list.take());
             **preparing = Preparing::Attaching(Box::pin(async move {
                 let attached = node.attach().await?;
-                let call = in_wanted_encoding(&attached, call, in_message_pack);
+                if let Some(list) = as_list.filter(|_| attached.wanted(&call.action, None).as_list) {
+                    call.arguments = list;
+                }
                 Ok((attached, call))
             }));
         }
@@ -152,13 +178,28 @@ impl Stage {
     #[cold]
     fn unwritten<A: Serialize>(node: &Node, action: ByteString, arguments: &A) -> Result<Self, EncodeError> {
         if let Some(attached) = node.attached() {
-            let arguments = Payload::encode(attached.encoding_for(&action), arguments)?;
-            return Ok(Stage::Unwritten(Box::new(ActorCall::new(action, arguments))));
+            let arguments = Payload::encode(attached.wanted(&action, None).form, arguments)?;
+            return Ok(Stage::of_call(action, arguments));
         }
-        // Which encoding the provider reads is known when the handle is attached.
-        let in_message_pack = Payload::encode(Encoding::MessagePack, arguments).ok();
-        let call = ActorCall::new(action, Payload::encode(Encoding::Bincode, arguments)?);
-        Ok(Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, in_message_pack })))
+        let call = ActorCall::new(action, Payload::encode(Encoding::MessagePack, arguments)?);
+        Ok(Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list: None })))
+    }
+
+    #[cold]
+    fn unwritten_record<A: Record>(node: &Node, method: &Method, arguments: &A) -> Result<Self, EncodeError> {
+        let action = ByteString::from_static(method.action());
+        if let Some(attached) = node.attached() {
+            let wanted = attached.wanted(&action, method.signature());
+            return Ok(Stage::of_call(action, write_record(wanted, arguments)?.into_payload()));
+        }
+        // Whether a provider takes lists is known when the handle is attached.
+        let as_list = Payload::encode(Encoding::MessagePack, &AsList(arguments)).ok();
+        let call = ActorCall::new(action, Payload::encode(Encoding::MessagePack, arguments)?);
+        Ok(Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list })))
+    }
+
+    fn of_call(action: ByteString, arguments: Payload) -> Self {
+        Stage::Unwritten(Box::new(ActorCall::new(action, arguments)))
     }
 
     fn failed(error: CallError) -> Self {
@@ -172,23 +213,40 @@ impl Calling<Payload> {
         let call = ActorCall::new(action, arguments);
         let stage = match node.attached() {
             Some(_) => Stage::Unwritten(Box::new(call)),
-            None => Stage::Preparing(Box::new(Preparing::Unattached {
-                node: node.clone(),
-                call,
-                in_message_pack: None,
-            })),
+            None => {
+                Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list: None }))
+            }
         };
         Self { node: node.attached().cloned(), stage, decode: Reply::into_outcome }
     }
 }
 
-fn in_wanted_encoding(node: &ActorNode, mut call: ActorCall, in_message_pack: Option<Payload>) -> ActorCall {
-    if let Some(arguments) = in_message_pack
-        && node.encoding_for(&call.action).is_self_describing()
-    {
-        call.arguments = arguments;
+/// Writes the arguments of a method as its providers want them; in MessagePack if bincode has no form for them.
+#[inline]
+fn write_record<A: Record>(wanted: Wanted, arguments: &A) -> Result<Arguments, EncodeError> {
+    if wanted.as_list {
+        return Arguments::encode(wanted.form, &AsList(arguments));
     }
-    call
+    match Arguments::encode(wanted.form, arguments) {
+        Err(_) if wanted.form.encoding() == Encoding::Bincode => {
+            Arguments::encode(Encoding::MessagePack, arguments)
+        }
+        written => written,
+    }
+}
+
+/// A call of a method of a trait.
+pub fn call_typed<A: Record>(node: &Node, arguments: &A) -> Calling<A::Reply> {
+    Calling::typed(node, arguments)
+}
+
+/// Reads the reply to a call of a method.
+#[inline]
+fn decode_typed<A: Record<Reply: DeserializeOwned>>(reply: Reply) -> Result<A::Reply, CallError> {
+    match A::method().signature() {
+        Some(signature) => reply.decode_with(Form::reply(signature)),
+        None => reply.decode(),
+    }
 }
 
 fn awaited_twice() -> CallError {
@@ -253,7 +311,7 @@ impl<R> Drop for Calling<R> {
 /// Dropping the `send()` does not cancel the call: it ends with its reply or its deadline.
 pub struct Call<R> {
     action: ByteString,
-    arguments: Result<(Arguments, Option<Arguments>), CallError>,
+    arguments: Result<Arguments, CallError>,
     within: Option<Duration>,
     node: ByteString,
     when_down: WhenDown,
@@ -261,13 +319,11 @@ pub struct Call<R> {
 }
 
 impl<R> Call<R> {
-    /// A call of an action. The arguments are written now, in bincode and in MessagePack: the actor chooses.
+    /// A call of an action. The arguments are written now.
     pub fn new(action: impl Into<ByteString>, arguments: impl Serialize) -> Self {
-        let both = Arguments::encode(Encoding::Bincode, &arguments)
-            .map(|in_bincode| (in_bincode, Arguments::encode(Encoding::MessagePack, &arguments).ok()));
         Self {
             action: action.into(),
-            arguments: both.map_err(CallError::from),
+            arguments: Arguments::encode(Encoding::MessagePack, &arguments).map_err(CallError::from),
             within: Some(CALL_WITHIN),
             node: ByteString::new(),
             when_down: WhenDown::Wait,
@@ -302,30 +358,23 @@ impl<R> Call<R> {
         R: DeserializeOwned + 'static,
     {
         let Self { action, arguments, within, node: named, when_down, .. } = self;
-        let (arguments, in_message_pack) = match arguments {
+        let arguments = match arguments {
             Ok(written) => written,
             Err(error) => return on_outcome(Err(error)),
         };
         let on_outcome = move |reply: Reply| on_outcome(reply.decode());
         let usual = named.is_empty() && when_down == WhenDown::Wait;
-        let head = node.head(&action).filter(|_| usual).and_then(|head| match within {
+        let head = node.head(&action, None).filter(|_| usual).and_then(|head| match within {
             Some(CALL_WITHIN) => Some(head),
             _ => node.other_head(head, Some(within), None),
         });
         match head {
-            Some(head) if head.encoding() == Encoding::Bincode => {
-                node.call_with(head, &arguments, on_outcome)
-            }
-            Some(head) if head.encoding() == Encoding::MessagePack && in_message_pack.is_some() => {
-                node.call_with(head, &in_message_pack.unwrap_or(arguments), on_outcome);
+            Some(head) if head.wanted().form.encoding() == arguments.encoding() => {
+                node.call_with(head, &arguments, on_outcome);
             }
             _ => {
                 let arguments = arguments.into_payload();
-                let call = ActorCall { action, node: named, arguments, within, when_down };
-                node.ask_with(
-                    in_wanted_encoding(node, call, in_message_pack.map(Arguments::into_payload)),
-                    on_outcome,
-                );
+                node.ask_with(ActorCall { action, node: named, arguments, within, when_down }, on_outcome);
             }
         }
     }

@@ -57,7 +57,9 @@ mod handle;
 mod host;
 mod master;
 mod node;
+mod record;
 mod respond;
+mod shape;
 mod subscribe;
 
 #[doc(hidden)]

@@ -4,13 +4,16 @@
 //! handle its requests one after the other, with its own state; `#[meshwork::actions]` when callers and responders share a
 //! trait. One node may use all three.
 
+use crate::record::{Record, read_record};
 use actix::{Message, Recipient};
 use meshwork_actors::answers::{self, Action, Actions, Answer, CallContext, Replier, Responder, poll_once};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::ConfigureNode;
 use meshwork_actors::repeated::Repeated;
-use meshwork_wire::{ByteString, CallError, Code, Encoding, Fate, Offer, Payload, PayloadRef, Shape};
+use meshwork_wire::{
+    Accepts, ByteString, CallError, Code, Encoding, Fate, Form, Offer, Payload, PayloadRef, Shape,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::any::Any;
 use std::fmt;
@@ -169,12 +172,64 @@ where
 {
     fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer {
         let encoding = arguments.encoding;
-        let answer = match arguments.decode_arguments() {
+        let answer = match by_name(arguments) {
             Ok(arguments) => (self.answer)(arguments, context),
-            Err(error) => return Answer::Now(Err(error.into())),
+            Err(error) => return Answer::Now(Err(error)),
         };
         match poll_once(answer, move |answer| answers::reply(encoding, &answer?)) {
             Ok(Ok(answer)) => reply.say(encoding, &answer),
+            Ok(Err(error)) => Answer::Now(Err(error.into())),
+            Err(later) => Answer::Later(later),
+        }
+    }
+}
+
+/// Reads the arguments of an action without a signature.
+#[inline]
+fn by_name<A: DeserializeOwned>(arguments: PayloadRef<'_>) -> Result<A, CallError> {
+    match arguments.encoding {
+        Encoding::Bincode => Err(other_signature()),
+        _ => Ok(arguments.decode_arguments()?),
+    }
+}
+
+/// The error of arguments in bincode for a responder without the signature of their caller, which knew another provider. Nothing was
+/// read, so another provider may run the request, or the caller may call again.
+#[cold]
+fn other_signature() -> CallError {
+    let what = "the caller wrote the arguments in bincode for another signature: call again, or build both ends with the same trait";
+    CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what)
+}
+
+/// A closure that answers a method of a trait.
+struct TypedClosure<F, A> {
+    answer: F,
+    takes: PhantomData<fn(A)>,
+}
+
+impl<F, A, Fut> Responder for TypedClosure<F, A>
+where
+    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    A: Record<Reply: Serialize>,
+    Fut: Future<Output = Result<A::Reply, ActionError>> + 'static,
+{
+    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer {
+        let (read, form) = match (arguments.encoding, A::method().signature()) {
+            (Encoding::Bincode, Some(signature)) => {
+                let read = arguments.decode_with(Form::arguments(signature));
+                // The check says that this caller has other types: nothing was run.
+                let read = read.map_err(|error| CallError::from(error).with_fate(Fate::NotSent));
+                (read, Form::reply(signature))
+            }
+            (Encoding::Bincode, None) => (Err(other_signature()), Encoding::MessagePack.into()),
+            (encoding, _) => (read_record(arguments).map_err(CallError::from), encoding.into()),
+        };
+        let answer = match read {
+            Ok(arguments) => (self.answer)(arguments, context),
+            Err(error) => return Answer::Now(Err(error)),
+        };
+        match poll_once(answer, move |answer| answers::reply(form, &answer?)) {
+            Ok(Ok(answer)) => reply.say(form, &answer),
             Ok(Err(error)) => Answer::Now(Err(error.into())),
             Err(later) => Answer::Later(later),
         }
@@ -194,9 +249,9 @@ where
 {
     fn respond(&self, arguments: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
         let encoding = arguments.encoding;
-        let message: M = match arguments.decode_arguments() {
+        let message: M = match by_name(arguments) {
             Ok(message) => message,
-            Err(error) => return Answer::Now(Err(error.into())),
+            Err(error) => return Answer::Now(Err(error)),
         };
         if !self.0.connected() {
             return Answer::Now(Err(stopped(Fate::NotSent)));
@@ -246,7 +301,7 @@ impl Responders {
     /// set has 131,072 actions: mistakes in the program.
     #[must_use]
     pub fn respond<Form>(self, action: impl Into<ByteString>, responder: impl IntoResponder<Form>) -> Self {
-        self.add(action.into(), Encoding::Bincode, responder.into_responder())
+        self.add(action.into(), Accepts::MessagePack, responder.into_responder())
     }
 
     /// Adds an action that an actor answers, by a message whose result is a `Result<_, ActionError>`. Requests wait in the mailbox
@@ -261,11 +316,11 @@ impl Responders {
         M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
         R: Serialize + Send + 'static,
     {
-        self.add(action.into(), Encoding::Bincode, Arc::new(ByActor(recipient)))
+        self.add(action.into(), Accepts::MessagePack, Arc::new(ByActor(recipient)))
     }
 
-    /// Adds an action whose closure needs arguments in an encoding that describes itself, such as a closure that takes a
-    /// `serde_json::Value`. Callers are told, and send MessagePack instead of bincode.
+    /// [`Responders::respond`], under the name that it had when some arguments travelled without the names of their fields: a closure may
+    /// take a `serde_json::Value`, or any other type that asks what the arguments are.
     ///
     /// # Panics
     ///
@@ -276,7 +331,7 @@ impl Responders {
         action: impl Into<ByteString>,
         responder: impl IntoResponder<Form>,
     ) -> Self {
-        self.add(action.into(), Encoding::MessagePack, responder.into_responder())
+        self.respond(action, responder)
     }
 
     /// Answers at most `max` requests for an action of the set at once. A request above that goes to another provider that has room;
@@ -330,7 +385,7 @@ impl Responders {
     #[cfg(feature = "schema")]
     #[must_use]
     pub fn described<A: schemars::JsonSchema, R: schemars::JsonSchema>(self, action: &str) -> Self {
-        self.shape(action, crate::__private::shape!(A, R))
+        self.shape(action, crate::shape::shape!(A, R))
     }
 
     /// How many actions are in the set.
@@ -349,8 +404,21 @@ impl Responders {
         self.0
     }
 
-    fn add(self, action: ByteString, encoding: Encoding, responder: Arc<dyn Responder>) -> Self {
-        self.put(Action::new(Offer { action, encoding, shape: None }, responder))
+    /// Adds a method of a trait.
+    pub(crate) fn respond_typed<A, F, Fut>(self, answer: F) -> Self
+    where
+        F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+        A: Record<Reply: Serialize>,
+        Fut: Future<Output = Result<A::Reply, ActionError>> + 'static,
+    {
+        let method = A::method();
+        let accepts = method.signature().map_or(Accepts::MessagePack, Accepts::Typed);
+        let action = ByteString::from_static(method.action());
+        self.add(action, accepts, Arc::new(TypedClosure { answer, takes: PhantomData }))
+    }
+
+    fn add(self, action: ByteString, accepts: Accepts, responder: Arc<dyn Responder>) -> Self {
+        self.put(Action::new(Offer { action, accepts, shape: None }, responder))
     }
 
     fn put(mut self, action: Action) -> Self {
@@ -369,6 +437,16 @@ impl fmt::Debug for Responders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.offers().iter().map(|offer| offer.action.clone())).finish()
     }
+}
+
+/// Adds a method of a trait to a set.
+pub fn respond_typed<A, F, Fut>(responders: Responders, answer: F) -> Responders
+where
+    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    A: Record,
+    Fut: Future<Output = Result<A::Reply, ActionError>> + 'static,
+{
+    responders.respond_typed(answer)
 }
 
 /// Gives a master or a branch its actions before it starts. For a node that runs, see [`Node::respond`](crate::Node::respond).

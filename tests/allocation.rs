@@ -55,7 +55,8 @@ impl RawEnd {
         let (near, far) = tokio::io::duplex(LINK_LEN);
         links.send(far).expect("the master listens");
         let mut end = Self { link: near, heard: Vec::with_capacity(LINK_LEN) };
-        let offer = Offer { action: action.into(), encoding: Encoding::Bincode, shape: None };
+        let offer =
+            Offer { action: action.into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
         let bind = Frame::Bind(Bind {
             version: PROTOCOL_VERSION,
             name: name.into(),
@@ -119,7 +120,7 @@ impl Burst {
     /// The master draws its ids for a provider in order, from zero on, as the caller here does: so the id of a request is equal on both
     /// links.
     fn new(ids: std::ops::Range<u64>) -> Self {
-        let payload = Payload::encode(Encoding::Bincode, &(2, 3)).expect("two numbers");
+        let payload = Payload::encode(Encoding::PlainBincode, &(2, 3)).expect("two numbers");
         let request = |id| {
             Frame::Request(Request {
                 callback_id: CallbackId(id),
@@ -148,7 +149,7 @@ impl Burst {
 }
 
 fn reply(id: u64) -> Frame {
-    let payload = Payload::encode(Encoding::Bincode, &5).expect("a number");
+    let payload = Payload::encode(Encoding::PlainBincode, &5).expect("a number");
     Frame::Response(Response { callback_id: CallbackId(id), outcome: Ok(payload) })
 }
 

@@ -54,9 +54,9 @@ use meshwork_wire::limits::{
     HEARTBEAT_EVERY_MIN, LINGER, PROTOCOL_VERSION,
 };
 use meshwork_wire::{
-    ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code, ExtendedBind,
-    ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Next, Payload, Publish, Refused,
-    Request, Response, SubscriptionKey, Unregister,
+    Accepts, ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code,
+    ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Next, Payload, Publish,
+    Refused, Request, Response, SubscriptionKey, Unregister,
 };
 use settings::EndsNode;
 use std::sync::Arc;
@@ -228,6 +228,10 @@ impl BranchActor {
     /// When the master cannot be reached, or refuses the bind. The first bind is tried once, unless [`BranchActor::wait_for_master`] is set.
     pub async fn start_bound(mut self, address: impl Into<Address>) -> Result<Addr<Self>, BindError> {
         self.address = address.into();
+        if self.dialect != Dialect::Native {
+            // A master of another protocol takes lists of arguments, and does not always say which actions there are.
+            self.options.node.with_known(|known| known.set_unknown(Accepts::List));
+        }
         self.dial = Arc::new(DialectDial { dial: self.dial, dialect: self.dialect });
         let content = self.bind_content();
         let within = self.options.limits.bind_within;
@@ -258,7 +262,7 @@ impl BranchActor {
         let bind = ExtendedBind { bind, features: Features::ALL, incarnation, replaces };
         let node = Arc::clone(&self.options.node);
         let content = BindContent::new(bind, self.frame_len_max, move || node.draw());
-        if self.dialect == Dialect::Native { content } else { content.plain() }
+        content
     }
 
     /// Takes over a link that is bound.
@@ -282,6 +286,7 @@ impl BranchActor {
         let outbox = Outbox::new(
             usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX)),
         );
+        outbox.set_features(features);
         let writing = writer::write_all(outbox.clone(), write);
         let writer = actix_rt::spawn(async move {
             if let Err(error) = writing.await {

@@ -13,7 +13,7 @@ pub(crate) mod snapshot;
 pub(crate) mod submission;
 
 pub use change::{Change, Status, Watcher};
-pub use known::ActionCache;
+pub use known::{ActionCache, Wanted};
 pub use mailboxes::{
     Describe, DescribePart, Drain, Drained, Flush, Respond, Subscribe, SubscribeTo, TakeSnapshot,
     Unsubscribe, Watch, Withdraw,

@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 use meshwork_wire::{
-    Allowed, Bind, Bound, CallError, Code, Dialect, DialectError, Dnode, Encoding, Fate, Frame,
+    Accepts, Allowed, Bind, Bound, CallError, Code, Dialect, DialectError, Dnode, Encoding, Fate, Frame,
     LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer, NodeNews, Payload, Response, ResultStyle,
     Said, SessionId,
 };
@@ -120,7 +120,7 @@ impl Connection {
         }
         self.bound = true;
         // A client of dnode calls actions by the numbers that they have in this order.
-        let actions = ACTIONS.map(|action| (action.into(), Encoding::Json)).to_vec();
+        let actions = ACTIONS.map(|action| (action.into(), Accepts::List)).to_vec();
         let news = NodeNews { node: "node".into(), session: SessionId(2), whole: true, actions };
         self.say(Frame::Online(news)).expect("it hears news");
         let bound = Bound {

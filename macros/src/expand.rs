@@ -13,9 +13,125 @@ use syn::{Attribute, Ident, Meta, Type, Visibility, parse_quote};
 
 /// Writes out both ends.
 pub(crate) fn expand(actions: &Actions) -> TokenStream {
+    let records = actions.methods.iter().map(|action| record(&actions.ident, action));
+    let records = quote! { #(#records)* };
     let contract = contract(actions);
     let requester = requester(actions);
-    quote! { #contract #requester }
+    quote! { #records #contract #requester }
+}
+
+/// The record of the arguments of a method, which both ends write and read.
+fn record(contract: &Ident, action: &Action) -> TokenStream {
+    let Action { attributes, ident, name, parameters, reply, .. } = action;
+    let cfgs = copied(attributes, &["cfg"]);
+    let record = record_of(contract, ident);
+    let method = located(ident);
+    let private = quote! { ::meshwork::__private };
+    let fields: Vec<_> = arguments(parameters).map(|parameter| &parameter.ident).collect();
+    let types: Vec<&Type> = arguments(parameters).map(|parameter| &parameter.ty).collect();
+    let defaults = arguments(parameters).map(|Parameter { ty, default, .. }| match default {
+        Some(default) => quote! { #default },
+        None if is_option(ty) => quote! { #[serde(default)] },
+        None => quote! {},
+    });
+    let names: Vec<_> = fields.iter().map(|field| field.unraw().to_string()).collect();
+    let count = fields.len();
+    let crate_path = "::meshwork::__private::serde";
+    let (value, serializer, payload, absent, writer, method_of) = (
+        local("value"),
+        local("serializer"),
+        local("payload"),
+        local("absent"),
+        local("writer"),
+        local("METHOD"),
+    );
+    let absents: Vec<_> = (0..count).map(|at| quote! { #absent[#at] }).collect();
+    let bare = match (&fields[..], &types[..]) {
+        ([field], [ty]) => quote! {
+            ::core::option::Option::Some(#payload.decode::<#ty>().map(|#value| Self { #field: #value }))
+        },
+        ([], _) => quote! {
+            ::core::option::Option::Some(#payload.decode::<()>().map(|()| Self {}))
+        },
+        _ => quote! { ::core::option::Option::None },
+    };
+    let unused = fields.is_empty().then(|| quote! { let _ = #absent; });
+    let payload_unused = (count > 1).then(|| quote! { let _ = #payload; });
+    let shown = record.to_string();
+    quote_spanned! {method.span()=>
+        #(#cfgs)*
+        #[doc(hidden)]
+        #[allow(non_camel_case_types, reason = "the name is made of those of a trait and its method")]
+        #[derive(#private::serde::Deserialize)]
+        #[serde(crate = #crate_path, deny_unknown_fields, rename = #name)]
+        struct #record {
+            #(#defaults #fields: #types,)*
+        }
+
+        #(#cfgs)*
+        impl #private::serde::Serialize for #record {
+            fn serialize<__S: #private::serde::Serializer>(
+                &self,
+                #serializer: __S,
+            ) -> ::core::result::Result<__S::Ok, __S::Error> {
+                // Where names are written, an argument that is absent is left out, so that it may be unknown at the other end.
+                let #absent: [bool; #count] = if #serializer.is_human_readable() {
+                    [#(#private::is_none(&self.#fields)),*]
+                } else {
+                    [false; #count]
+                };
+                let #writer = #absent.iter().filter(|#absent| !**#absent).count();
+                #unused
+                #[allow(unused_mut, reason = "a method may have no arguments")]
+                let mut #writer =
+                    #private::serde::Serializer::serialize_struct(#serializer, #shown, #writer)?;
+                #(
+                    if #absents {
+                        #private::serde::ser::SerializeStruct::skip_field(&mut #writer, #names)?;
+                    } else {
+                        #private::serde::ser::SerializeStruct::serialize_field(&mut #writer, #names, &self.#fields)?;
+                    }
+                )*
+                #private::serde::ser::SerializeStruct::end(#writer)
+            }
+        }
+
+        #(#cfgs)*
+        impl #private::Record for #record {
+            type Reply = #reply;
+
+            fn method() -> &'static #private::Method {
+                static #method_of: #private::Method = #private::Method::new::<#record>(#name);
+                &#method_of
+            }
+
+            fn serialize_list<__S: #private::serde::Serializer>(
+                &self,
+                #serializer: __S,
+            ) -> ::core::result::Result<__S::Ok, __S::Error> {
+                #private::serde::Serialize::serialize(&(#(&self.#fields,)*), #serializer)
+            }
+
+            fn read_bare(
+                #payload: #private::PayloadRef<'_>,
+            ) -> ::core::option::Option<::core::result::Result<Self, #private::DecodeError>> {
+                #payload_unused
+                #bare
+            }
+        }
+    }
+}
+
+/// The name of the record of a method.
+fn record_of(contract: &Ident, method: &Ident) -> Ident {
+    let name = format!("__{}_{}", contract.unraw(), method.unraw());
+    Ident::new(&name, Span::mixed_site().located_at(method.span()))
+}
+
+/// Whether a type is an `Option`, as far as its path says.
+fn is_option(ty: &Type) -> bool {
+    let Type::Path(path) = ty else { return false };
+    path.path.segments.last().is_some_and(|last| last.ident == "Option")
 }
 
 /// Writes out the errors, and the rest of the trait, which must not cause more errors.
@@ -89,13 +205,16 @@ fn declaration(action: &Action) -> TokenStream {
 fn offer(contract: &Ident, action: &Action) -> TokenStream {
     let Action { attributes, ident, name, parameters, reply, .. } = action;
     let cfgs = copied(attributes, &["cfg"]);
-    let names = arguments(parameters).map(|parameter| &parameter.ident);
     let types = argument_types(parameters);
+    let record = record_of(contract, ident);
+    let fields: Vec<_> = arguments(parameters).map(|parameter| &parameter.ident).collect();
+    let shown: Vec<_> = fields.iter().map(|field| field.unraw().to_string()).collect();
     let this = local("this");
     let responders = local("responders");
     let context = local("context");
     let takes_context = parameters.iter().any(|parameter| parameter.kind == ParameterKind::Context);
-    let context_taken = takes_context.then(|| quote! { , #context: ::meshwork::CallContext });
+    let context_taken =
+        takes_context.then(|| quote! { let #context = ::core::clone::Clone::clone(#context); });
     let passed = parameters.iter().map(|parameter| match parameter.kind {
         ParameterKind::Argument => &parameter.ident,
         ParameterKind::Context => &context,
@@ -106,12 +225,15 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
         #(#cfgs)*
         let #responders = {
             let #this = ::std::sync::Arc::clone(&#this);
-            #responders
-                .respond(#name, move |(#(#names,)*): #types #context_taken| {
+            ::meshwork::__private::respond_typed(
+                #responders,
+                move |#record { #(#fields),* }: #record, #context: &::meshwork::CallContext| {
                     let #this = ::std::sync::Arc::clone(&#this);
+                    #context_taken
                     async move { <Self as #contract>::#method(&#this, #(#passed),*).await }
-                })
-                .shape(#name, ::meshwork::__private::shape!(#types, #reply))
+                },
+            )
+            .shape(#name, ::meshwork::__private::shape!([#(#shown),*], #types, #reply))
         };
     }
 }
@@ -129,7 +251,7 @@ fn requester(actions: &Actions) -> TokenStream {
         let cfgs = copied(attributes, &["cfg"]);
         quote! { #(#cfgs)* #name }
     });
-    let calls = methods.iter().map(|action| call(visibility, action));
+    let calls = methods.iter().map(|action| call(visibility, &actions.ident, action));
     let node = local("node");
     let formatter = local("formatter");
     let shown = requester.to_string();
@@ -164,8 +286,9 @@ fn requester(actions: &Actions) -> TokenStream {
 }
 
 /// The method of the requester, as visible as the requester itself: a public method of a private type would be a lint.
-fn call(visibility: &Visibility, action: &Action) -> TokenStream {
+fn call(visibility: &Visibility, contract: &Ident, action: &Action) -> TokenStream {
     let Action { attributes, ident, name, parameters, reply, .. } = action;
+    let record = record_of(contract, ident);
     let kept = copied(attributes, &["doc", "cfg", "allow", "deprecated"]);
     let about = (!attributes.iter().any(is_sentence)).then(|| {
         let about = format!("Calls the action `{name}`.");
@@ -178,7 +301,7 @@ fn call(visibility: &Visibility, action: &Action) -> TokenStream {
         #about
         #(#kept)*
         #visibility fn #method(&self, #(#taken),*) -> ::meshwork::Calling<#reply> {
-            self.node.call(#name, (#(#names,)*))
+            ::meshwork::__private::call_typed(&self.node, &#record { #(#names),* })
         }
     }
 }

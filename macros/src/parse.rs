@@ -6,9 +6,10 @@ use quote::ToTokens;
 use std::fmt::Display;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 use syn::{
-    AttrStyle, Attribute, Block, FnArg, GenericArgument, Generics, Ident, Item, ItemTrait, LitStr, Pat,
+    AttrStyle, Attribute, Block, FnArg, GenericArgument, Generics, Ident, Item, ItemTrait, LitStr, Meta, Pat,
     PatIdent, PatType, Path, PathArguments, Receiver, ReceiverKind, ReturnType, Safety, Signature, Token,
     TraitItem, TraitItemFn, Type, TypeParamBound, Visibility, parse_quote,
 };
@@ -48,6 +49,8 @@ pub(crate) struct Parameter {
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
     pub(crate) kind: ParameterKind,
+    /// The value of an argument that is not sent, as an attribute of serde.
+    pub(crate) default: Option<Attribute>,
 }
 
 /// Where the value of a parameter comes from.
@@ -406,20 +409,32 @@ fn read_parameters(sig: &Signature, errors: &mut Errors) -> Vec<Parameter> {
                 Travels { what: "an argument", errors }.visit_type(&typed.ty);
             }
         }
-        parameters.extend(ident.map(|ident| Parameter { ident, ty: Type::clone(&typed.ty), kind }));
+        let default = typed.attrs.iter().find(|attribute| is_default(attribute)).cloned();
+        parameters.extend(ident.map(|ident| Parameter { ident, ty: Type::clone(&typed.ty), kind, default }));
     }
     parameters
 }
 
 fn argument_name(typed: &PatType, errors: &mut Errors) -> Option<Ident> {
-    for attribute in &typed.attrs {
-        errors.at(attribute, "an argument takes no attributes: both ends must agree on all of them");
+    for attribute in typed.attrs.iter().filter(|attribute| !is_default(attribute)) {
+        let message =
+            "an argument takes no attributes but `#[serde(default)]`: both ends must agree on all others";
+        errors.at(attribute, message);
     }
     let name = plain_name(&typed.pat);
     if name.is_none() {
         errors.at(&typed.pat, "an argument has a plain name here: it names the requester's argument, too");
     }
     name.cloned()
+}
+
+/// Whether the attribute is `#[serde(default)]` or `#[serde(default = "..")]`.
+fn is_default(attribute: &Attribute) -> bool {
+    let Meta::List(list) = &attribute.meta else { return false };
+    let parse = Punctuated::<Meta, Token![,]>::parse_terminated;
+    let parts = parse.parse2(list.tokens.clone());
+    attribute.path().is_ident("serde")
+        && parts.is_ok_and(|parts| parts.len() == 1 && parts[0].path().is_ident("default"))
 }
 
 fn plain_name(pattern: &Pat) -> Option<&Ident> {

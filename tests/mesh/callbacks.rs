@@ -104,7 +104,7 @@ async fn it_works_in_every_encoding_and_at_any_depth() {
     });
     let _provider = mesh.bind(provider).await;
     let caller = mesh.branch("caller").await;
-    for encoding in [Encoding::Bincode, Encoding::MessagePack, Encoding::Json] {
+    for encoding in [Encoding::PlainBincode, Encoding::MessagePack, Encoding::Json] {
         let by =
             BTreeMap::from([("two".to_owned(), vec![None, Some(twice()), Some(Callback::new(|n: u64| n))])]);
         let deep = vec![Deep::None, Deep::One(twice()), Deep::Named { by }];

@@ -125,7 +125,7 @@ async fn a_full_outbox_refuses_each_call_and_one_that_is_read_takes_them_again()
     let branch = mesh.bind(quick("one", &cut)).await;
     cut.silence();
     // One large payload, which all calls share.
-    let large = Payload::encode(Encoding::Bincode, &meshwork::ByteBuf::from(vec![7; 15 << 20])).unwrap();
+    let large = Payload::encode(Encoding::MessagePack, &meshwork::ByteBuf::from(vec![7; 15 << 20])).unwrap();
     let count = OUTBOX_REQUEST_LEN_MAX / large.len() + 1;
     let mut calls: Vec<_> =
         (0..count).map(|_| branch.call_raw("len", large.clone()).within(Duration::MAX)).collect();

@@ -7,7 +7,8 @@ use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
 use meshwork::prelude::*;
 use meshwork::{ByteBuf, Encoding, Pattern, Payload};
 use meshwork_wire::{
-    Bind, Bound, CallbackId, Frame, NodeNews, Offer, Refused, Request, Response, SessionId, SubscriptionKey,
+    Accepts, Bind, Bound, CallbackId, Frame, NodeNews, Offer, Refused, Request, Response, SessionId,
+    SubscriptionKey,
 };
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,14 +78,17 @@ impl RawBranch {
     }
 
     async fn reply(&mut self, callback_id: CallbackId, value: i32) {
-        let payload = Payload::encode(Encoding::Bincode, &value).expect("a number");
+        let payload = Payload::encode(Encoding::PlainBincode, &value).expect("a number");
         self.say(&Frame::Response(Response { callback_id, outcome: Ok(payload) })).await;
     }
 }
 
 fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
-    let offer =
-        |action: &&'static str| Offer { action: (*action).into(), encoding: Encoding::Bincode, shape: None };
+    let offer = |action: &&'static str| Offer {
+        action: (*action).into(),
+        accepts: Accepts::PlainBincode,
+        shape: None,
+    };
     Frame::Bind(Bind {
         version: PROTOCOL_VERSION,
         name: name.into(),
@@ -105,7 +109,7 @@ fn request_with<T: Serialize>(id: u64, action: &'static str, arguments: &T) -> F
         node: "".into(),
         caller: "boss".into(),
         time_left: None,
-        payload: Payload::encode(Encoding::Bincode, arguments).expect("the test has it so"),
+        payload: Payload::encode(Encoding::PlainBincode, arguments).expect("the test has it so"),
     })
 }
 
@@ -115,7 +119,7 @@ fn publish(topic: &'static str) -> Frame {
         publisher: "boss".into(),
         for_all: true,
         groups: Vec::new(),
-        payload: Payload::encode(Encoding::MessagePack, &1).expect("a number"),
+        payload: Payload::encode(Encoding::CompactMessagePack, &1).expect("a number"),
     })
 }
 
@@ -375,7 +379,7 @@ async fn a_reply_that_comes_in_pieces_is_one_reply() {
     let calling = mesh.master.call::<i32>("ask", ());
     let answering = async {
         let callback_id = provider.hear_request().await.callback_id;
-        let payload = Payload::encode(Encoding::Bincode, &9).expect("a number");
+        let payload = Payload::encode(Encoding::PlainBincode, &9).expect("a number");
         let mut bytes = BytesMut::new();
         Frame::Response(Response { callback_id, outcome: Ok(payload) }).encode(&mut bytes);
         for byte in bytes {
@@ -536,13 +540,20 @@ async fn calls_that_have_not_left_when_the_link_is_lost_leave_over_the_next_one(
 async fn a_master_of_before_is_sent_a_bind_that_it_knows() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it listens");
-    let binding = actix_rt::spawn(BranchActor::new("new").replace().bind(address));
+    let new = BranchActor::new("new").respond("echo", |value: i64| async move { Ok(value) });
+    let binding = actix_rt::spawn(new.replace().bind(address));
     let (stream, _) = soon(listener.accept()).await.expect("a branch comes");
     let mut link = RawBranch(stream);
     assert!(matches!(link.hear().await, Some(Frame::ExtendedBind(_))));
     let message = "the head is malformed".into();
     link.say(&Frame::Refused(Refused { code: Code::UNKNOWN, message, may_return: false })).await;
     let (stream, _) = soon(listener.accept()).await.expect("it comes again");
+    let mut link = RawBranch(stream);
+    let Some(Frame::ExtendedBind(bind)) = link.hear().await else { panic!("without signatures") };
+    assert!(bind.bind.offers.iter().all(|offer| offer.accepts == Accepts::CompactMessagePack));
+    let message = "the head is malformed".into();
+    link.say(&Frame::Refused(Refused { code: Code::UNKNOWN, message, may_return: false })).await;
+    let (stream, _) = soon(listener.accept()).await.expect("it comes a third time");
     let mut link = RawBranch(stream);
     assert!(matches!(link.hear().await, Some(Frame::Bind(_))));
     link.say(&consent()).await;
@@ -690,7 +701,7 @@ pub(crate) async fn gives_back_what_it_did_not_get(mesh: &Mesh, topic: &'static 
     branch.say(&Frame::Bind(Bind { subscriptions: vec![key.clone()], ..bind })).await;
     until_known(&mesh.master, "forger", true).await;
     branch.say(&Frame::Unsubscribe(key)).await;
-    let payload = Payload::encode(Encoding::MessagePack, &1_u32).expect("a number");
+    let payload = Payload::encode(Encoding::CompactMessagePack, &1_u32).expect("a number");
     let (topic, publisher, groups) = (topic.into(), "master".into(), vec![group.into()]);
     branch
         .say(&Frame::GiveBack(meshwork_wire::Publish { topic, publisher, for_all: false, groups, payload }))

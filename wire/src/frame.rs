@@ -3,6 +3,7 @@
 //! The frames that a relay handles (requests, responses, events) are read without copying: names and payloads are slices of the buffer
 //! that the frame came in.
 
+mod before;
 mod error;
 mod heads;
 mod kinds;

@@ -112,23 +112,28 @@ impl Callbacks {
 
 impl Serialize for Function {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let nowhere = || {
+            serde::ser::Error::custom("a function can be passed in a call and its reply, and nowhere else")
+        };
+        if NOTING.get() == Noting::No {
+            return Err(nowhere());
+        }
         let noted = NOTED.try_with(|noted| {
-            if NOTING.get() == Noting::No {
-                return None;
-            }
-            NOTING.set(Noting::Some);
+            let functions = noted.take();
+            let count = functions.len();
+            noted.set(functions);
+            count
+        });
+        let index = noted.ok().and_then(|count| u32::try_from(count).ok()).ok_or_else(nowhere)?;
+        let written = Placeholder { index }.serialize(serializer)?;
+        // A serializer that only looks what the value is has refused it, and notes no function.
+        let _ = NOTED.try_with(|noted| {
             let mut functions = noted.take();
             functions.push(self.clone());
-            let index = u32::try_from(functions.len() - 1).ok()?;
             noted.set(functions);
-            Some(index)
         });
-        match noted {
-            Ok(Some(index)) => Placeholder { index }.serialize(serializer),
-            _ => Err(serde::ser::Error::custom(
-                "a function can be passed in a call and its reply, and nowhere else",
-            )),
-        }
+        NOTING.set(Noting::Some);
+        Ok(written)
     }
 }
 

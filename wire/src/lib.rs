@@ -5,6 +5,7 @@
 //! business of `meshwork-actors`; users import `meshwork`.
 #![deny(missing_docs)]
 
+mod accepts;
 mod codec;
 mod copy;
 mod dialect;
@@ -19,6 +20,7 @@ mod pattern;
 mod payload;
 mod value;
 
+pub use accepts::{Accepts, Form, Signature};
 pub use bytestring::ByteString;
 pub use codec::{Block, FrameCodec, Frames};
 pub use copy::append;
@@ -42,4 +44,4 @@ pub use pattern::{Pattern, PatternError};
 pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
-pub use value::{DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Value};
+pub use value::{DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Value, is_none};

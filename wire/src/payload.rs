@@ -63,7 +63,7 @@ pub trait Callable: Send + Sync + 'static {
 
     /// The encoding for the arguments of a call: the encoding that the lender reads.
     fn encoding(&self) -> Encoding {
-        Encoding::Bincode
+        Encoding::MessagePack
     }
 
     /// The body itself, for a node that lends the function on: it can tell a function that came over a link. Default: none.
@@ -267,6 +267,13 @@ impl CallError {
     pub fn with_data(mut self, data: Payload) -> Self {
         self.0.data = Some(data);
         self
+    }
+
+    /// Changes the data of the application.
+    pub(crate) fn change_data(&mut self, change: impl FnOnce(&mut Payload)) {
+        if let Some(data) = &mut self.0.data {
+            change(data);
+        }
     }
 
     /// Sets another fate, where the error of one call becomes the outcome of another call.

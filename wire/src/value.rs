@@ -3,9 +3,18 @@
 
 mod any;
 mod bounded;
+mod explain;
+mod nothing;
+mod sum;
+mod told;
 
 pub use any::Value;
+pub use nothing::is_none;
+pub(crate) use sum::SUM_LEN;
 
+use self::sum::Sum;
+use self::told::{Described, Teller, ToldValue};
+use crate::accepts::Form;
 use crate::copy::append;
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate, cut_len};
@@ -18,11 +27,13 @@ use std::{cell::Cell, io};
 
 /// A value cannot be written in the encoding.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("cannot be written as {encoding}: {reason}")]
+#[error("a {written} cannot be written as {encoding}: {reason}")]
 pub struct EncodeError {
     /// The encoding that was asked for.
     pub encoding: Encoding,
-    /// The codec's reason.
+    /// The type of the value.
+    pub written: &'static str,
+    /// The place in the value, what stands there, and the way out.
     pub reason: String,
 }
 
@@ -34,7 +45,7 @@ pub struct DecodeError {
     pub encoding: Encoding,
     /// The type that was expected.
     pub expected: &'static str,
-    /// The codec's reason.
+    /// The place in the value, what was found there, what was expected, and the way out.
     pub reason: String,
 }
 
@@ -51,9 +62,33 @@ impl From<DecodeError> for CallError {
 }
 
 thread_local! {
+    /// Whether JSON is being written on this thread.
+    static WRITING_JSON: Cell<bool> = const { Cell::new(false) };
     /// The buffer that payloads which are not small share: they are written into it one after another, so that most cost no
     /// allocation.
     static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
+}
+
+/// Tells the values that are written on this thread that they are written as JSON, until it is dropped.
+struct WritingJson {
+    around: bool,
+}
+
+impl WritingJson {
+    fn begin() -> Self {
+        Self { around: WRITING_JSON.replace(true) }
+    }
+}
+
+impl Drop for WritingJson {
+    fn drop(&mut self) {
+        WRITING_JSON.set(self.around);
+    }
+}
+
+/// Whether the value that is being written is written as JSON, which has no extensions.
+fn is_writing_json() -> bool {
+    WRITING_JSON.get()
 }
 
 /// How much of the shared buffer is allocated at once, in bytes. A payload that is kept keeps this much memory, or twice as much if
@@ -70,9 +105,10 @@ impl Payload {
     ///
     /// When the encoding has no form for the value, such as a map with keys that are not text in JSON.
     #[inline]
-    pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
-        let (writer, callbacks) = written(encoding, value)?;
-        Ok(Self { encoding, bytes: writer.finish(), callbacks })
+    pub fn encode<T: Serialize + ?Sized>(form: impl Into<Form>, value: &T) -> Result<Self, EncodeError> {
+        let form = form.into();
+        let (writer, callbacks) = written(form, value)?;
+        Ok(Self { encoding: form.encoding(), bytes: writer.finish(), callbacks })
     }
 
     /// Writes a value, as [`Payload::encode`] does. A value of at most 64 bytes without functions becomes no payload: its bytes are handed
@@ -83,17 +119,18 @@ impl Payload {
     /// As [`Payload::encode`].
     #[inline]
     pub fn encode_unless_small<T: Serialize + ?Sized>(
-        encoding: Encoding,
+        form: impl Into<Form>,
         value: &T,
         small: impl FnOnce(&[u8]),
     ) -> Result<Option<Self>, EncodeError> {
-        let (writer, callbacks) = written(encoding, value)?;
+        let form = form.into();
+        let (writer, callbacks) = written(form, value)?;
         match writer.small() {
             Some(bytes) if callbacks.is_empty() => {
                 small(bytes);
                 Ok(None)
             }
-            _ => Ok(Some(Self { encoding, bytes: writer.finish(), callbacks })),
+            _ => Ok(Some(Self { encoding: form.encoding(), bytes: writer.finish(), callbacks })),
         }
     }
 
@@ -105,16 +142,17 @@ impl Payload {
     /// As [`Payload::encode`].
     #[inline]
     pub fn encode_unless_small_in_room<T: Serialize + ?Sized>(
-        encoding: Encoding,
+        form: impl Into<Form>,
         value: &T,
         small: impl FnOnce(&[u8; SMALL_VALUE_LEN_MAX], usize),
     ) -> Result<Option<Self>, EncodeError> {
-        let (writer, callbacks) = written(encoding, value)?;
+        let form = form.into();
+        let (writer, callbacks) = written(form, value)?;
         if writer.buffer.is_none() && callbacks.is_empty() {
             small(&writer.gathered, writer.len);
             return Ok(None);
         }
-        Ok(Some(Self { encoding, bytes: writer.finish(), callbacks }))
+        Ok(Some(Self { encoding: form.encoding(), bytes: writer.finish(), callbacks }))
     }
 
     /// Reads the value. Bytes left over are an error. Nesting and claimed lengths are bounded.
@@ -165,8 +203,27 @@ impl PayloadRef<'_> {
     /// When the bytes are not a `T`.
     #[inline]
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
+        self.decode_with(self.encoding)
+    }
+
+    /// Reads the value; one in bincode has the check of this form. Other encodings have no check.
+    ///
+    /// # Errors
+    ///
+    /// As [`PayloadRef::decode`], and when a check is not that of the form.
+    #[inline]
+    pub fn decode_with<T: DeserializeOwned>(self, form: impl Into<Form>) -> Result<T, DecodeError> {
         let Self { encoding, bytes, callbacks } = self;
-        callbacks.hand_out(|| read(encoding, bytes)).map_err(|reason| not_read::<T>(encoding, reason))
+        let form = form.into();
+        callbacks.hand_out(|| {
+            read(encoding, form, bytes)
+                .map_err(|reason| not_read(encoding, explain::read::<T>(encoding, bytes, reason)))
+        })
+    }
+
+    /// Reads the value, and does not say why it cannot be read.
+    fn decode_unexplained<T: DeserializeOwned>(self) -> Option<T> {
+        read(self.encoding, self.encoding.into(), self.bytes).ok()
     }
 
     /// Reads the arguments of a call. Callers that write lists of arguments send a list even for one argument or none: where `T` is
@@ -191,8 +248,8 @@ impl PayloadRef<'_> {
     /// The only element of a list; nil for an empty list.
     fn only_argument(self) -> Option<Self> {
         let bytes = match self.encoding {
-            Encoding::Bincode => return None,
-            Encoding::MessagePack => match self.bytes {
+            Encoding::Bincode | Encoding::PlainBincode => return None,
+            Encoding::MessagePack | Encoding::CompactMessagePack => match self.bytes {
                 [0x90] | [0xDC, 0, 0] | [0xDD, 0, 0, 0, 0] => &[0xC0],
                 [0x91, only @ ..] | [0xDC, 0, 1, only @ ..] | [0xDD, 0, 0, 0, 1, only @ ..] => only,
                 _ => return None,
@@ -211,39 +268,69 @@ impl PayloadRef<'_> {
 }
 
 #[cold]
-fn not_read<T>(encoding: Encoding, mut reason: String) -> DecodeError {
+fn not_read(encoding: Encoding, explained: explain::Explained) -> DecodeError {
+    let explain::Explained { of, mut reason } = explained;
     // Codecs quote text that they cannot read, however long it is.
     reason.truncate(cut_len(&reason));
     reason.shrink_to_fit();
-    DecodeError { encoding, expected: std::any::type_name::<T>(), reason }
+    DecodeError { encoding, expected: of, reason }
 }
 
 /// Writes a value, and notes its functions.
 #[inline]
-fn written<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<(Writer, Callbacks), EncodeError> {
+fn written<T: Serialize + ?Sized>(form: Form, value: &T) -> Result<(Writer, Callbacks), EncodeError> {
     let mut writer = Writer::default();
-    let (written, callbacks) = Callbacks::noted(|| write(encoding, value, &mut writer));
+    let (written, callbacks) = Callbacks::noted(|| write(form, value, &mut writer));
     match written.and(callbacks) {
         Ok(callbacks) => Ok((writer, callbacks)),
         Err(reason) => {
             // Gives the shared buffer back.
             writer.finish();
-            Err(EncodeError { encoding, reason })
+            Err(not_written(form, value, reason))
         }
     }
 }
 
+#[cold]
+fn not_written<T: Serialize + ?Sized>(form: Form, value: &T, reason: String) -> EncodeError {
+    let (explained, _) = Callbacks::noted(|| explain::write(form.encoding(), value, reason));
+    let explain::Explained { of, mut reason } = explained;
+    reason.truncate(cut_len(&reason));
+    EncodeError { encoding: form.encoding(), written: of, reason }
+}
+
 #[inline]
-fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, writer: &mut Writer) -> Result<(), String> {
-    match encoding {
-        Encoding::Bincode => bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
-            .map_err(|error| error.to_string()),
+fn write<T: Serialize + ?Sized>(form: Form, value: &T, writer: &mut Writer) -> Result<(), String> {
+    match form.encoding() {
+        Encoding::Bincode => {
+            let sum = Sum::of(form.seed());
+            write_bincode(&ToldValue { value, teller: &sum }, writer)?;
+            writer.put(&sum.bytes());
+            Ok(())
+        }
         Encoding::MessagePack => {
+            let value = ToldValue { value, teller: &Described::MESSAGE_PACK };
+            let mut writer = rmp_serde::Serializer::new(writer).with_struct_map().with_human_readable();
+            value.serialize(&mut writer).map_err(|error| error.to_string())
+        }
+        Encoding::Json => {
+            let value = ToldValue { value, teller: &Described::JSON };
+            let _json = WritingJson::begin();
+            serde_json::to_writer(writer, &value).map_err(|error| error.to_string())
+        }
+        Encoding::CompactMessagePack => {
+            let value = ToldValue { value, teller: &Described::MESSAGE_PACK };
             let mut writer = rmp_serde::Serializer::new(writer).with_struct_map();
             value.serialize(&mut writer).map_err(|error| error.to_string())
         }
-        Encoding::Json => serde_json::to_writer(writer, value).map_err(|error| error.to_string()),
+        Encoding::PlainBincode => write_bincode(value, writer),
     }
+}
+
+#[inline]
+fn write_bincode<T: Serialize + ?Sized>(value: &T, writer: &mut Writer) -> Result<(), String> {
+    bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
+        .map_err(|error| error.to_string())
 }
 
 /// A payload that is being written. Codecs write byte after byte, so bytes are gathered in an array before they go into the shared
@@ -338,20 +425,33 @@ impl io::Write for Writer {
 }
 
 #[inline]
-fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, String> {
+fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Result<T, String> {
     // The self-describing encodings need bounds too: a type that holds only itself, in newtypes and options, recurses without reading
     // a byte.
-    let bounds = bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    let again = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
+    let bounds = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     match encoding {
-        Encoding::Bincode => read_bincode(bytes, &bounds),
-        Encoding::MessagePack => read_packed(bytes, &bounds).or_else(|error| {
-            // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers.
-            let as_lists = bounds.met_bytes().then(|| read_packed(bytes, &again().with_bytes_as_lists()));
-            as_lists.and_then(Result::ok).ok_or(error)
-        }),
-        Encoding::Json => read_json(bytes, &bounds).or_else(|error| {
-            let mended = mend_json(bytes).map(|mended| read_json(&mended, &again()));
+        Encoding::Bincode => {
+            let Some((value, sum)) = bytes.split_last_chunk::<SUM_LEN>() else {
+                return Err("the check is missing".to_owned());
+            };
+            // A value whose check was begun with another signature would be read as it is not, so its reading is worth nothing.
+            let told = Sum::of(form.seed());
+            let bounds = bounded::Bounds::telling(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX, told);
+            let value = read_bincode(value, &bounds)?;
+            if bounds.teller().bytes() == *sum { Ok(value) } else { Err(explain::OTHER_SUM.to_owned()) }
+        }
+        Encoding::PlainBincode => read_bincode(bytes, &bounds()),
+        Encoding::MessagePack | Encoding::CompactMessagePack => {
+            let first = bounds();
+            read_packed(encoding, bytes, &first).or_else(|error| {
+                // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers.
+                let as_lists =
+                    first.met_bytes().then(|| read_packed(encoding, bytes, &bounds().with_bytes_as_lists()));
+                as_lists.and_then(Result::ok).ok_or(error)
+            })
+        }
+        Encoding::Json => read_json(bytes, &bounds()).or_else(|error| {
+            let mended = mend_json(bytes).map(|mended| read_json(&mended, &bounds()));
             mended.and_then(Result::ok).ok_or(error)
         }),
     }
@@ -380,13 +480,27 @@ pub(crate) fn mend_json(json: &[u8]) -> Option<Vec<u8>> {
     found.then_some(mended)
 }
 
-fn read_packed<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
+fn read_packed<T: DeserializeOwned>(
+    encoding: Encoding,
+    bytes: &[u8],
+    bounds: &bounded::Bounds,
+) -> Result<T, String> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(DEPTH_MAX);
+    if encoding == Encoding::CompactMessagePack {
+        return read_packed_from(&mut reader, bounds);
+    }
+    read_packed_from(&mut reader.with_human_readable(), bounds)
+}
+
+fn read_packed_from<'de, T: DeserializeOwned, C: rmp_serde::config::SerializerConfig>(
+    reader: &mut rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, C>,
+    bounds: &bounded::Bounds,
+) -> Result<T, String> {
     let value =
-        bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
+        bounded::BoundedSeed::new(bounds).deserialize(&mut *reader).map_err(|error| error.to_string())?;
     // The codec does not tell where the value ended. One more read tells: only without a byte left can it not read a marker.
-    match bool::deserialize(&mut reader) {
+    match bool::deserialize(reader) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err("bytes are left over".to_owned()),
     }
@@ -401,7 +515,10 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Res
 }
 
 #[inline]
-fn read_bincode<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
+fn read_bincode<T: DeserializeOwned, S: Teller>(
+    bytes: &[u8],
+    bounds: &bounded::Bounds<S>,
+) -> Result<T, String> {
     let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
     let seed = bounded::BoundedSeed::new(bounds);
     match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
@@ -459,8 +576,8 @@ mod tests {
 
     #[test]
     fn a_payload_may_be_written_while_another_one_is() {
-        let outer = Payload::encode(Encoding::Bincode, &(Letter("one"), Letter("two"))).unwrap();
-        assert_eq!(&outer.bytes[..], b"\x05\"one\"\x05\"two\"");
+        let outer = Payload::encode(Encoding::MessagePack, &(Letter("one"), Letter("two"))).unwrap();
+        assert_eq!(&outer.bytes[..], b"\x92\xC4\x05\"one\"\xC4\x05\"two\"");
         assert_eq!(&Payload::encode(Encoding::Json, &3).unwrap().bytes[..], b"3");
     }
 

@@ -38,7 +38,7 @@ fn request(callback_id: u64) -> Frame {
         node: "".into(),
         caller: "alice".into(),
         time_left: Some(Duration::from_secs(10)),
-        payload: Payload::new(Encoding::Bincode, &[2, 3][..]),
+        payload: Payload::new(Encoding::PlainBincode, &[2, 3][..]),
     })
 }
 
@@ -269,10 +269,10 @@ struct Large {
 #[test]
 fn a_payload_that_lies_costs_little() {
     let lies = [
-        (Encoding::Bincode, long(1 << 60)),
-        (Encoding::Bincode, long(16_000_000)),
-        (Encoding::Bincode, [&[0][..], &long(70_000)].concat()),
-        (Encoding::Bincode, [&[0, 0][..], &long(70_000)].concat()),
+        (Encoding::PlainBincode, long(1 << 60)),
+        (Encoding::PlainBincode, long(16_000_000)),
+        (Encoding::PlainBincode, [&[0][..], &long(70_000)].concat()),
+        (Encoding::PlainBincode, [&[0, 0][..], &long(70_000)].concat()),
         // An array, a map, a text and bytes of four billion.
         (Encoding::MessagePack, vec![0xdd, 0xff, 0xff, 0xff, 0xff]),
         (Encoding::MessagePack, vec![0x93, 0xa0, 0xdd, 0xff, 0xff, 0xff, 0xff]),

@@ -244,11 +244,11 @@ fn an_unknown_variant_is_refused_with_its_number() {
 
 #[test]
 fn unknown_variants_inside_a_head_are_refused() {
-    // The encoding of an offer, the outcome of a response, the fate of an error, and the encoding of a payload.
-    malformed(vec![REGISTER, 1, 1, 1, b'a', 3, 0]);
+    // What an offer accepts, the outcome of a response, the fate of an error, and the encoding of a payload.
+    malformed(vec![REGISTER, 1, 1, 1, b'a', 5, 0]);
     malformed(vec![RESPONSE, 1, 2]);
     malformed(vec![RESPONSE, 1, 1, 5, 3, 0, 0, 0]);
-    malformed(vec![RESPONSE, 1, 0, 3, 0]);
+    malformed(vec![RESPONSE, 1, 0, 5, 0]);
     // Neither a bool nor an option is anything but 0 or 1.
     malformed(vec![ONLINE, 1, b'a', 1, 2, 0]);
     malformed(vec![REQUEST, 1, 1, b'a', 0, 0, 2, 0, 0]);

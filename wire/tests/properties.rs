@@ -3,10 +3,10 @@
 
 use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
-    ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
+    Accepts, ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
     DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameCodec,
     Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId,
-    Shape, Subscribe, SubscriptionKey, Unregister, Wants,
+    Shape, Signature, Subscribe, SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -14,7 +14,13 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tokio_util::codec::Decoder;
 
-const ENCODINGS: [Encoding; 3] = [Encoding::Bincode, Encoding::MessagePack, Encoding::Json];
+const ENCODINGS: [Encoding; 5] = [
+    Encoding::PlainBincode,
+    Encoding::CompactMessagePack,
+    Encoding::Json,
+    Encoding::MessagePack,
+    Encoding::Bincode,
+];
 
 fn text() -> impl Strategy<Value = ByteString> {
     // Texts that are empty, that have characters of several bytes, and whose length takes more than a byte.
@@ -49,6 +55,15 @@ fn encoding() -> impl Strategy<Value = Encoding> {
     proptest::sample::select(&ENCODINGS[..])
 }
 
+fn accepts() -> impl Strategy<Value = Accepts> {
+    prop_oneof![
+        proptest::sample::select(
+            &[Accepts::PlainBincode, Accepts::CompactMessagePack, Accepts::List, Accepts::MessagePack,][..]
+        ),
+        any::<u64>().prop_map(|number| Accepts::Typed(Signature(number))),
+    ]
+}
+
 fn payload() -> impl Strategy<Value = Payload> {
     (encoding(), vec(any::<u8>(), 0..40), vec(callback_id(), 0..4)).prop_map(
         |(encoding, bytes, callbacks)| Payload {
@@ -68,8 +83,8 @@ fn shape() -> impl Strategy<Value = Option<Shape>> {
 }
 
 fn offers() -> impl Strategy<Value = Vec<Offer>> {
-    let offer = (text(), encoding(), shape());
-    vec(offer.prop_map(|(action, encoding, shape)| Offer { action, encoding, shape }), 0..4)
+    let offer = (text(), accepts(), shape());
+    vec(offer.prop_map(|(action, accepts, shape)| Offer { action, accepts, shape }), 0..4)
 }
 
 fn key() -> impl Strategy<Value = SubscriptionKey> {
@@ -90,7 +105,7 @@ fn error() -> impl Strategy<Value = CallError> {
 }
 
 fn news() -> impl Strategy<Value = NodeNews> {
-    (text(), number(), any::<bool>(), vec((text(), encoding()), 0..4)).prop_map(
+    (text(), number(), any::<bool>(), vec((text(), accepts()), 0..4)).prop_map(
         |(node, session, whole, actions)| NodeNews { node, session: SessionId(session), whole, actions },
     )
 }

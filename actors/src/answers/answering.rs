@@ -307,7 +307,8 @@ mod tests {
         ];
         for (way, says) in ways.into_iter().flat_map(|way| [(way, true), (way, false)]) {
             let heard = Heard::default();
-            let offer = Offer { action: "a".into(), encoding: Encoding::Json, shape: None };
+            let offer =
+                Offer { action: "a".into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
             let action = Action::new(offer, Arc::new(Twice(way, says)));
             let context = CallContext::new("a".into(), ByteString::new(), None);
             let answering = Answering::new();

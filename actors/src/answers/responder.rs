@@ -4,7 +4,7 @@
 use crate::link::gathered::GatheredReplies;
 use futures::future::LocalBoxFuture;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, EncodeError, Encoding, Fate, Outcome, Payload, PayloadRef,
+    ByteString, CallError, CallbackId, EncodeError, Encoding, Fate, Form, Outcome, Payload, PayloadRef,
 };
 use serde::Serialize;
 use std::cell::Cell;
@@ -55,14 +55,15 @@ impl<'a> Replier<'a> {
 
     /// Answers with this value. A small reply costs no allocation where the small replies of a block are gathered.
     #[inline]
-    pub fn say<T: Serialize + ?Sized>(self, encoding: Encoding, value: &T) -> Answer {
-        let written = match self.gathered {
-            Some(gathered) => Payload::encode_unless_small(encoding, value, |bytes| {
-                gathered.push_small(self.callback_id, encoding, bytes);
+    pub fn say<T: Serialize + ?Sized>(self, form: impl Into<Form>, value: &T) -> Answer {
+        let write = |form: Form| match self.gathered {
+            Some(gathered) => Payload::encode_unless_small(form, value, |bytes| {
+                gathered.push_small(self.callback_id, form.encoding(), bytes);
             }),
-            None => Payload::encode(encoding, value).map(Some),
+            None => Payload::encode(form, value).map(Some),
         };
-        match written {
+        let form = form.into();
+        match write(form).or_else(|error| write(instead(form).ok_or(error)?)) {
             Ok(None) => {
                 self.said.set(true);
                 Answer::Said
@@ -78,13 +79,21 @@ fn not_written(error: EncodeError) -> CallError {
     CallError::from(error).with_fate(Fate::Failed)
 }
 
-/// Writes a reply as a payload.
+/// What a value is written in that bincode has no form for.
+#[cold]
+fn instead(form: Form) -> Option<Form> {
+    (form.encoding() == Encoding::Bincode).then(|| Encoding::MessagePack.into())
+}
+
+/// Writes a reply as a payload; in MessagePack if bincode has no form for the value.
 ///
 /// # Errors
 ///
 /// When the encoding has no form for the value.
-pub fn reply<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Outcome {
-    Payload::encode(encoding, value).map_err(not_written)
+pub fn reply<T: Serialize + ?Sized>(form: impl Into<Form>, value: &T) -> Outcome {
+    let form = form.into();
+    let written = Payload::encode(form, value);
+    written.or_else(|error| Payload::encode(instead(form).ok_or(error)?, value)).map_err(not_written)
 }
 
 /// The context of a request, for its responder: action, caller and deadline.

@@ -112,8 +112,8 @@ pub(crate) struct Established {
 #[derive(Clone)]
 pub(crate) struct BindContent {
     pub(crate) bind: ExtendedBind,
-    /// Whether the bind goes without what later versions added, for a master that does not know it.
-    is_plain: bool,
+    /// The features that the bind is written for.
+    written_for: Written,
     /// The offers that did not fit into the frame.
     pub(crate) more_offers: Vec<Offer>,
     /// The subscriptions that did not fit into the frame.
@@ -122,6 +122,28 @@ pub(crate) struct BindContent {
     pub(crate) frame_len_max: usize,
     /// Draws callback ids for the frames that follow.
     pub(crate) draw: Rc<dyn Fn() -> CallbackId>,
+}
+
+/// The versions that a bind is written for: an earlier master refuses a frame that it does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Written {
+    /// This version.
+    InFull,
+    /// A version that knows extended binds, and no signatures.
+    WithoutSignatures,
+    /// A version that knows no extended binds.
+    Plainly,
+}
+
+impl Written {
+    /// The version before.
+    fn before(self) -> Option<Self> {
+        match self {
+            Written::InFull => Some(Written::WithoutSignatures),
+            Written::WithoutSignatures => Some(Written::Plainly),
+            Written::Plainly => None,
+        }
+    }
 }
 
 /// A bind carries at most so many subscriptions; further ones follow in frames of their own.
@@ -140,12 +162,8 @@ impl BindContent {
         let Bind { offers, subscriptions, .. } = &mut bind.bind;
         let more_offers = offers.split_off(first_frame(offers));
         let more_subscriptions = subscriptions.split_off(subscriptions.len().min(SUBSCRIPTIONS_PER_BIND_MAX));
-        Self { bind, is_plain: false, more_offers, more_subscriptions, frame_len_max, draw: Rc::new(draw) }
-    }
-
-    /// The content for a master that knows no extended bind.
-    pub(crate) fn plain(self) -> Self {
-        Self { is_plain: true, ..self }
+        let written_for = Written::InFull;
+        Self { bind, written_for, more_offers, more_subscriptions, frame_len_max, draw: Rc::new(draw) }
     }
 }
 
@@ -216,14 +234,16 @@ pub(crate) async fn establish(
     dial_within: Duration,
     within: Duration,
 ) -> Result<Established, BindError> {
-    if content.is_plain {
-        return Box::pin(establish_once(dial, address, content, dial_within, within)).await;
-    }
-    match Box::pin(establish_once(dial, address, content.clone(), dial_within, within)).await {
-        Err(BindError::Refused { code: Code::UNKNOWN, may_return: false, .. }) => {
-            Box::pin(establish_once(dial, address, content.plain(), dial_within, within)).await
+    let mut written_for = content.written_for;
+    loop {
+        let content = BindContent { written_for, ..content.clone() };
+        let established = Box::pin(establish_once(dial, address, content, dial_within, within)).await;
+        match (&established, written_for.before()) {
+            (Err(BindError::Refused { code: Code::UNKNOWN, may_return: false, .. }), Some(before)) => {
+                written_for = before;
+            }
+            _ => return established,
         }
-        established => established,
     }
 }
 
@@ -265,8 +285,12 @@ struct Entering<'a> {
 
 impl Entering<'_> {
     async fn enter(&mut self, content: BindContent) -> Result<ExtendedBound, BindError> {
-        let BindContent { bind, is_plain, more_offers, more_subscriptions, draw, .. } = content;
-        let bind = if is_plain { Frame::Bind(bind.bind) } else { Frame::ExtendedBind(bind) };
+        let BindContent { bind, written_for, more_offers, more_subscriptions, draw, .. } = content;
+        let bind = match written_for {
+            Written::InFull => Frame::ExtendedBind(bind),
+            Written::WithoutSignatures => Frame::ExtendedBind(bind).for_features(Features::default()),
+            Written::Plainly => Frame::Bind(bind.bind).for_features(Features::default()),
+        };
         self.say(&[bind]).await?;
         let bound = loop {
             if let Some(bound) = self
@@ -283,7 +307,9 @@ impl Entering<'_> {
                 break bound;
             }
         };
-        let mut frames: Vec<_> = registers(more_offers, &*draw).into_iter().map(Frame::Register).collect();
+        let registers = registers(more_offers, &*draw).into_iter();
+        let mut frames: Vec<_> =
+            registers.map(|register| Frame::Register(register).for_features(bound.features)).collect();
         frames.extend(
             more_subscriptions
                 .into_iter()

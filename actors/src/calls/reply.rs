@@ -1,7 +1,7 @@
 //! The outcome of a request, on its way to the caller: it stands in the slot of the call until the caller takes it.
 
 use super::short::ShortPayload;
-use meshwork_wire::{ActionDescription, CallError, Outcome, Payload, PayloadRef};
+use meshwork_wire::{ActionDescription, CallError, Form, Outcome, Payload, PayloadRef};
 use serde::de::DeserializeOwned;
 
 /// The outcome of a request, on its way to the caller.
@@ -44,6 +44,20 @@ impl Reply {
             Kind::Payload(payload) => Ok(payload.decode()?),
             Kind::Failed(error) => Err(error),
             Kind::Described(_) => Ok(Payload::default().decode()?),
+        }
+    }
+
+    /// The value; one in bincode has the check of this form.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reply::decode`].
+    #[inline]
+    pub fn decode_with<T: DeserializeOwned>(self, form: Form) -> Result<T, CallError> {
+        match &self.0 {
+            Kind::Short(payload) => Ok(payload.by_ref().decode_with(form)?),
+            Kind::Payload(payload) => Ok(PayloadRef::from(payload).decode_with(form)?),
+            Kind::Failed(_) | Kind::Described(_) => self.decode(),
         }
     }
 

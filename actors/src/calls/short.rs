@@ -30,6 +30,11 @@ impl ShortPayload {
 
     /// The payload of the first `len` bytes of a room that may be longer, if it is short: a copy of a fixed number of bytes.
     #[inline]
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    #[inline]
     pub(crate) fn in_room(encoding: Encoding, room: &[u8], len: usize) -> Option<Self> {
         let bytes = room.first_chunk::<LEN_MAX>().filter(|_| len <= LEN_MAX)?;
         Some(Self::new(encoding, len, *bytes))

@@ -10,7 +10,8 @@ use meshwork_wire::limits::{
     FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
-    Bound, CallError, Callbacks, Code, DialectError, Fate, Frame, FrameCodec, Invoke, Request, Response, Said,
+    Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,
+    FrameCodec, Invoke, Request, Response, Said,
 };
 use std::io;
 use std::pin::Pin;
@@ -19,6 +20,27 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Interval;
 use tokio_util::codec::Decoder;
+
+/// A bind or its answer as the near end is told it: a dialect takes what this version writes.
+fn extended(frame: Frame) -> Frame {
+    let features = Features::OF_DIALECTS;
+    match frame {
+        Frame::Bind(bind) => {
+            Frame::ExtendedBind(ExtendedBind { bind, features, incarnation: 0, replaces: false })
+        }
+        Frame::Bound(bound) => Frame::ExtendedBound(ExtendedBound { bound, features, publish: None }),
+        other => other,
+    }
+}
+
+/// A bind or its answer as a dialect is told it.
+fn plain(frame: Frame) -> Frame {
+    match frame {
+        Frame::ExtendedBind(ExtendedBind { bind, .. }) => Frame::Bind(bind),
+        Frame::ExtendedBound(ExtendedBound { bound, .. }) => Frame::Bound(bound),
+        other => other,
+    }
+}
 
 /// How often a dialect link sends the near end a heartbeat in place of its peer, and looks for calls whose deadline has passed; more often
 /// if the master asks for a shorter heartbeat.
@@ -138,7 +160,7 @@ impl DialectLink {
                 }
                 match self.unfit(&frame) {
                     Some(error) => self.refuse(frame, error),
-                    None => frame.encode(&mut self.frames),
+                    None => extended(frame).encode(&mut self.frames),
                 }
             }
         }
@@ -300,7 +322,7 @@ impl DialectLink {
         while let Some(block) = self.codec.decode(&mut self.written).map_err(io::Error::other)? {
             let now = Instant::now();
             for frame in block.frames() {
-                let frame = frame.map_err(io::Error::other)?;
+                let frame = plain(frame.map_err(io::Error::other)?);
                 if let Frame::Bound(bound) = &frame {
                     self.let_in(bound);
                 }

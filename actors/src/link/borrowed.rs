@@ -60,7 +60,12 @@ pub(crate) fn borrow<L: Lender>(
             format!("{CALLBACKS_PER_CONNECTION_MAX} callbacks of this connection are held already"),
         ));
     }
-    let encoding = payload.encoding;
+    // Calls of functions go by name: what a function takes is not part of the signature of an action.
+    let encoding = match payload.encoding {
+        Encoding::Bincode => Encoding::MessagePack,
+        Encoding::PlainBincode => Encoding::CompactMessagePack,
+        other => other,
+    };
     let lender: Arc<dyn Lender> = Arc::new(lender());
     payload.callbacks = Callbacks::new(callbacks.ids().into_iter().map(|id| {
         let (lender, outbox) = (Arc::clone(&lender), outbox.clone());

@@ -11,7 +11,9 @@ use meshwork_wire::limits::{
     LENGTH_PREFIX_LEN, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
     PAYLOAD_SHARED_LEN_MIN,
 };
-use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, Payload, RequestRun, Response, append};
+use meshwork_wire::{
+    CallError, CallbackId, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response, append,
+};
 use std::collections::VecDeque;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::AtomicU64, atomic::AtomicUsize,
@@ -101,6 +103,8 @@ struct Shared {
     room: Notify,
     /// Whether a publisher has waited for room in vain, and half of it has not been free since.
     slow: AtomicBool,
+    /// The features that the other end knows, as their number.
+    features: AtomicU64,
     lent: Lent,
 }
 
@@ -195,6 +199,7 @@ impl Outbox {
             dropped: AtomicU64::new(0),
             room: Notify::new(),
             slow: AtomicBool::new(false),
+            features: AtomicU64::new(Features::ALL.0),
             lent: Lent::default(),
         }))
     }
@@ -234,6 +239,17 @@ impl Outbox {
     pub(crate) fn hold(&self) -> OutboxGuard<'_> {
         let wake = WakeWriter { writer: &self.0.writer, waits: false };
         OutboxGuard { outbox: self, queue: self.lock(), run: RequestRun::default(), wake }
+    }
+
+    /// Sets the features that the other end knows. Until then it counts as an end of this version, to which only a bind and its refusal are
+    /// said.
+    pub(crate) fn set_features(&self, features: Features) {
+        self.0.features.store(features.0, Ordering::Relaxed);
+    }
+
+    /// The features that the other end knows.
+    pub(super) fn features(&self) -> Features {
+        Features(self.0.features.load(Ordering::Relaxed))
     }
 
     /// The functions that are lent to the other end.
@@ -470,6 +486,12 @@ impl OutboxGuard<'_> {
     /// Appends a frame if it is admitted, and lends the functions that it passes.
     fn append(&mut self, frame: FrameRef<'_>, kind: Kind) -> Result<(), Refusal> {
         self.queue.admit(kind)?;
+        if kind == Kind::Request
+            && frame.payload().is_some_and(|payload| payload.encoding == Encoding::Bincode)
+            && !self.outbox.features().contains(Features::VALUES)
+        {
+            return Err(Refusal::OtherVersion);
+        }
         if frame.payload().is_none_or(|payload| payload.callbacks.is_empty()) {
             return self.append_admitted(frame);
         }

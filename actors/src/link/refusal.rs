@@ -15,6 +15,8 @@ pub(crate) enum Refusal {
     TooLong { len: usize, max: usize },
     /// The frame passes functions, and [`CALLBACKS_PER_CONNECTION_MAX`] functions are lent over the link already.
     TooMuchLent,
+    /// The other end is of an earlier version, and does not read bincode with a check.
+    OtherVersion,
 }
 
 /// The receiver of the frame that was refused: it decides the code, the fate and the words of the error.
@@ -52,6 +54,11 @@ impl Refusal {
             (Refusal::TooMuchLent, _) => (
                 Code::OVERLOADED,
                 format!("{CALLBACKS_PER_CONNECTION_MAX} callbacks are lent over this link already"),
+            ),
+            (Refusal::OtherVersion, _) => (
+                Code::CANNOT_ENCODE,
+                "the provider is of an earlier version, and reads no bincode with a check: call again"
+                    .to_owned(),
             ),
             (Refusal::TooLong { len, max }, Receiver::Caller) => (
                 Code::FRAME_TOO_LARGE,

@@ -4,12 +4,14 @@ use super::outbox::{Outbox, State};
 use bytes::{Bytes, BytesMut};
 use futures::ready;
 use meshwork_wire::limits::LINGER;
+use meshwork_wire::{Features, FrameCodec};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
+use tokio_util::codec::Decoder;
 
 /// How many pieces of bytes one system call writes at most.
 const PIECES_MAX: usize = 64;
@@ -74,6 +76,10 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                     }
                     return Poll::Ready(Ok(()));
                 }
+                let features = self.outbox.features();
+                if !features.contains(Features::VALUES) {
+                    self.say_as_before(features)?;
+                }
                 if !self.pieces.is_empty() && !self.small.is_empty() {
                     self.pieces.push_back(Bytes::copy_from_slice(&self.small));
                     self.small.clear();
@@ -92,6 +98,21 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
             self.small_written = 0;
             self.outbox.written(std::mem::take(&mut self.taken));
         }
+    }
+
+    /// Writes the frames that were taken anew, for an end of an earlier version. What was taken are whole frames.
+    #[cold]
+    fn say_as_before(&mut self, features: Features) -> io::Result<()> {
+        let mut taken = BytesMut::with_capacity(self.taken);
+        self.pieces.drain(..).for_each(|piece| taken.extend_from_slice(&piece));
+        taken.extend_from_slice(&self.small.split());
+        let mut codec = FrameCodec::new(usize::MAX);
+        while let Some(block) = codec.decode(&mut taken).map_err(io::Error::other)? {
+            for frame in block.frames() {
+                frame.map_err(io::Error::other)?.for_features(features).encode(&mut self.small);
+            }
+        }
+        Ok(())
     }
 
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {

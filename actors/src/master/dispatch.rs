@@ -104,8 +104,15 @@ impl KeptLen {
 
 /// Whether another provider may run a request that had this outcome: its provider did not run it, for a reason of its own.
 pub(crate) fn may_go_elsewhere(outcome: &Outcome) -> bool {
-    const OF_THE_PROVIDER: [Code; 4] =
-        [Code::DRAINING, Code::OVERLOADED, Code::PROVIDER_LOST, Code::ACTION_NOT_FOUND];
+    const OF_THE_PROVIDER: [Code; 6] = [
+        Code::DRAINING,
+        Code::OVERLOADED,
+        Code::PROVIDER_LOST,
+        Code::ACTION_NOT_FOUND,
+        // The provider has another signature, or is of another version.
+        Code::CANNOT_DECODE,
+        Code::CANNOT_ENCODE,
+    ];
     outcome
         .as_ref()
         .is_err_and(|error| error.fate() == Fate::NotSent && OF_THE_PROVIDER.contains(&error.code()))

@@ -132,9 +132,8 @@ impl RegistryActor {
     /// Spreads the news that a node came, or offers more actions.
     fn came(&mut self, news: NodeNews, context: &mut Context<Self>) {
         self.news.came(&news);
-        if news.actions.iter().any(|(_, encoding)| encoding.is_self_describing()) {
-            // Callers must write requests for these actions in an encoding that describes itself: every branch is told before it can know of
-            // the actions in another way.
+        if news.actions.iter().any(|(action, accepts)| self.table.is_pressing(action, *accepts)) {
+            // Every branch is told before it can know of the actions in another way.
             self.tell_others();
         } else {
             self.tell_others_soon(context);
@@ -192,11 +191,11 @@ impl RegistryActor {
 
     /// Tells a newcomer of all nodes that are there.
     fn tell_all(&mut self, newcomer: &SessionHandle) {
-        let own = self.own.offers().into_iter().map(|offer| (offer.action, offer.encoding)).collect();
+        let own = self.own.offers().into_iter().map(|offer| (offer.action, offer.accepts)).collect();
         let master = NodeNews { node: self.master.clone(), session: MASTER, whole: true, actions: own };
         let others =
             self.table.members().filter(|(id, ..)| *id != newcomer.id()).map(|(id, name, _, actions)| {
-                let actions = actions.iter().map(|(action, encoding)| (action.clone(), *encoding)).collect();
+                let actions = actions.iter().map(|(action, accepts)| (action.clone(), *accepts)).collect();
                 NodeNews { node: name.clone(), session: id, whole: true, actions }
             });
         let everyone = std::iter::once(master).chain(others);
@@ -285,7 +284,7 @@ impl Handler<OfferOwn> for RegistryActor {
         let mut new = Vec::new();
         for action in actions {
             self.table.offer_own(&self.master, &action.offer).set_own(Some(action.clone()));
-            new.push((action.offer.action.clone(), action.offer.encoding));
+            new.push((action.offer.action.clone(), action.offer.accepts));
             if let Err(refused) = self.own.insert(action) {
                 log::debug!("the registry knows of it already: {refused}");
             }
@@ -306,7 +305,7 @@ impl Handler<WithdrawOwn> for RegistryActor {
                     route.set_own(None);
                 }
                 self.table.withdraw_own(&action);
-                gone.push((action, own.offer.encoding));
+                gone.push((action, own.offer.accepts));
             }
         }
         let node = self.master.clone();

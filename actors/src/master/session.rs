@@ -247,7 +247,8 @@ impl SessionActor {
             Frame::Bind(bind) => self.bind(bind, Extension::default(), context),
             Frame::ExtendedBind(ExtendedBind { bind, features, incarnation, replaces }) => {
                 let features = Some(features);
-                let extension = Extension { features, incarnation: Some(incarnation), replaces };
+                let incarnation = (incarnation != 0).then_some(incarnation);
+                let extension = Extension { features, incarnation, replaces };
                 self.bind(bind, extension, context);
             }
             Frame::Request(request) => self.request(request, now, context),
@@ -336,6 +337,8 @@ impl SessionActor {
         let (master, session, peer) =
             (Arc::clone(&self.master), self.me().clone(), self.me().peer().to_owned());
         let features = extension.features;
+        // Before the branch is told anything.
+        self.outbox().set_features(features.unwrap_or_default());
         let bind = (bind, extension);
         let binding = admit(master, session, name, bind, peer, lets_in.unwrap_or(LetsIn::Checked));
         context.spawn(binding.into_actor(self).map(move |bound, this, context| match bound {

@@ -1,9 +1,10 @@
 //! The heads of requests, each written once: the calls of an action differ in their ids and arguments alone. A thread remembers
 //! the indexes of the heads of its actions, so that a call finds its head without a lock.
 
+use super::known::Wanted;
 use bytes::BytesMut;
 use hashbrown::HashMap;
-use meshwork_wire::{ByteString, CallbackId, Encoding, HeadTemplate, Payload, Request};
+use meshwork_wire::{ByteString, CallbackId, Encoding, HeadTemplate, Payload, Request, Signature};
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ impl Heads {
     }
 }
 
-/// The head of an action that this thread called, with the default deadline and at any node.
+/// The head of an action that this thread called with this signature, or by name, with the default deadline and at any node.
 #[derive(Clone, Debug)]
 struct Remembered {
     /// The number of the node in this process.
@@ -89,8 +90,9 @@ struct Remembered {
     /// The version of the node when the head was found.
     version: u64,
     action: ByteString,
+    signature: Option<Signature>,
     index: HeadIndex,
-    encoding: Encoding,
+    wanted: Wanted,
 }
 
 /// How many actions a thread remembers. Two actions may have one index in the cache: then the action that was called last is remembered.
@@ -102,38 +104,55 @@ thread_local! {
 
 /// The head of an action at this version of a node, if this thread has found it before.
 #[inline]
-pub(crate) fn remembered(node: u64, version: u64, action: &str) -> Option<(HeadIndex, Encoding)> {
+pub(crate) fn remembered(
+    node: u64,
+    version: u64,
+    action: &str,
+    signature: Option<Signature>,
+) -> Option<(HeadIndex, Wanted)> {
     THREAD
         .try_with(|thread| {
             let thread = thread.borrow();
-            let found = thread.get(cache_index(node, action))?.as_ref()?;
-            let is_it = found.node == node && found.version == version && *found.action == *action;
-            is_it.then_some((found.index, found.encoding))
+            let found = thread.get(cache_index(node, action, signature))?.as_ref()?;
+            let is_it = found.node == node
+                && found.version == version
+                && found.signature == signature
+                && *found.action == *action;
+            is_it.then_some((found.index, found.wanted))
         })
         .ok()
         .flatten()
 }
 
 /// Remembers the index of the head of an action.
-pub(crate) fn remember(node: u64, version: u64, action: &ByteString, index: HeadIndex, encoding: Encoding) {
+pub(crate) fn remember(
+    node: u64,
+    version: u64,
+    action: &ByteString,
+    signature: Option<Signature>,
+    index: HeadIndex,
+    wanted: Wanted,
+) {
     // A thread that ends has nothing more to remember.
     let _ = THREAD.try_with(|thread| {
         let mut thread = thread.borrow_mut();
         if thread.is_empty() {
             thread.resize(REMEMBERED, None);
         }
-        let at = cache_index(node, action);
-        thread[at] = Some(Remembered { node, version, action: action.clone(), index, encoding });
+        let at = cache_index(node, action, signature);
+        thread[at] = Some(Remembered { node, version, action: action.clone(), signature, index, wanted });
     });
 }
 
 /// The index of an action in the cache of a thread. It is made of the length and the last bytes of the name, which differ more often than
 /// the first bytes.
 #[inline]
-fn cache_index(node: u64, action: &str) -> usize {
+fn cache_index(node: u64, action: &str, signature: Option<Signature>) -> usize {
     let bytes = action.as_bytes();
     let last = bytes.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
-    let mixed = (u64::from(last) ^ node ^ (bytes.len() as u64) << 7).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let signature = signature.map_or(0, |signature| signature.0);
+    let mixed =
+        (u64::from(last) ^ node ^ signature ^ (bytes.len() as u64) << 7).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 58) as usize
 }
 

@@ -1,13 +1,14 @@
 //! A batch: many calls that are awaited as one. Each call has a slot, a deadline and a reply of its own; the replies gather in the batch,
 //! and its task is woken once for all replies that came together.
 
+use super::known::Wanted;
 use super::shared::{Head, Node};
 use super::submission::{Call, WhenDown, is_copied};
 use crate::calls::in_flight::{BatchId, Waiter, Wake};
 use crate::calls::reply::Reply;
 use bytes::BytesMut;
 use meshwork_wire::limits::{CALL_WITHIN, IN_FLIGHT_MAX};
-use meshwork_wire::{ByteString, CallbackId, Encoding, Payload};
+use meshwork_wire::{ByteString, CallbackId, Payload};
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ pub struct ManyCalls {
     batch: BatchId,
     action: ByteString,
     head: Option<Head>,
-    encoding: Encoding,
+    wanted: Wanted,
     /// The arguments of the calls that are not submitted yet, one behind the other.
     bytes: BytesMut,
     unsent: Vec<Unsent>,
@@ -52,14 +53,14 @@ impl ManyCalls {
     #[must_use]
     pub fn new(node: &Arc<Node>, action: impl Into<ByteString>) -> Self {
         let action = action.into();
-        let head = node.head(&action);
-        let encoding = head.map_or_else(|| node.encoding_for(&action), |head| head.encoding());
+        let head = node.head(&action, None);
+        let wanted = head.map_or_else(|| node.wanted(&action, None), |head| head.wanted());
         Self {
             batch: node.begin_batch(),
             node: Arc::clone(node),
             action,
             head,
-            encoding,
+            wanted,
             bytes: BytesMut::new(),
             unsent: Vec::new(),
             id_ranges: Vec::new(),
@@ -78,7 +79,7 @@ impl ManyCalls {
         let bytes = &mut self.bytes;
         let start = bytes.len();
         let written =
-            Payload::encode_unless_small(self.encoding, arguments, |small| bytes.extend_from_slice(small));
+            Payload::encode_unless_small(self.wanted.form, arguments, |small| bytes.extend_from_slice(small));
         self.unsent.push(match written {
             Ok(None) => Unsent::Bytes(bytes.len() - start),
             Ok(Some(payload)) => Unsent::Payload(payload),
@@ -104,7 +105,7 @@ impl ManyCalls {
             return;
         }
         let deadline = Instant::now().checked_add(CALL_WITHIN).map(Instant::into_std);
-        let Self { node, batch, action, head, encoding, bytes, unsent, id_ranges, count, awaited } = self;
+        let Self { node, batch, action, head, wanted, bytes, unsent, id_ranges, count, awaited } = self;
         let batch = *batch;
         let mut wakes = Vec::new();
         // Dropped when the lock is let go: the end of a function in the arguments may take the lock.
@@ -136,7 +137,7 @@ impl ManyCalls {
                             Unsent::Bytes(len) => {
                                 let (arguments, others) = rest.split_at(len);
                                 rest = others;
-                                Payload::new(*encoding, arguments.to_vec())
+                                Payload::new(wanted.form.encoding(), arguments.to_vec())
                             }
                             Unsent::Payload(payload) => payload,
                             Unsent::Reply(_) => continue,
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
     use crate::calls::response::Calls;
     use crate::node::pending::PendingCall;
-    use meshwork_wire::{Callable, Callbacks, Code, Function, Invocation, Invoked, Passed};
+    use meshwork_wire::{Callable, Callbacks, Code, Encoding, Function, Invocation, Invoked, Passed};
     use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};

@@ -7,7 +7,7 @@
 
 use super::change::{Status, Watcher};
 use super::heads::{HeadIndex, Heads, Spec, remember, remembered};
-use super::known::ActionCache;
+use super::known::{ActionCache, Wanted};
 use super::mailboxes::{
     DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot,
     Unsubscribe, Watch, Withdraw,
@@ -22,14 +22,14 @@ use crate::events::{Deliver, SubscriberId};
 use crate::link::outbox::Outbox;
 use crate::link::refusal::{link_down, not_permitted};
 use bytes::BytesMut;
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use meshwork_wire::limits::{
     CALL_WITHIN, DESCRIBED_IN_ALL_MAX, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
     OUTBOX_LEN_MAX,
 };
 use meshwork_wire::{
-    ActionDescription, ByteString, CallError, CallbackId, Code, Encoding, Fate, Invocation, NodeNews,
-    Pattern, Payload, Request, check_action, check_topic, everything_above,
+    Accepts, ActionDescription, ByteString, CallError, CallbackId, Code, Fate, Invocation, NodeNews, Pattern,
+    Payload, Request, Signature, check_action, check_topic, everything_above,
 };
 use std::fmt;
 use std::ops::Range;
@@ -92,7 +92,7 @@ struct Locked {
     /// Whether calls leave over a link, as frames that their callers write.
     writes_frames: bool,
     /// The actions that the node answers itself.
-    own: HashSet<ByteString>,
+    own: HashMap<ByteString, Accepts>,
     /// Whether a task waits until no call is in flight.
     idle_wanted: bool,
     /// The error of every submission after the node has ended.
@@ -104,15 +104,16 @@ struct Locked {
 pub struct Head {
     index: HeadIndex,
     version: u64,
-    encoding: Encoding,
+    wanted: Wanted,
     within: Option<Duration>,
 }
 
 impl Head {
-    /// The encoding of the arguments.
+    /// How the arguments are written.
+    #[inline]
     #[must_use]
-    pub fn encoding(&self) -> Encoding {
-        self.encoding
+    pub fn wanted(&self) -> Wanted {
+        self.wanted
     }
 }
 
@@ -148,7 +149,7 @@ impl Node {
                 heads: Heads::default(),
                 version: 0,
                 writes_frames: false,
-                own: HashSet::new(),
+                own: HashMap::new(),
                 idle_wanted: false,
                 closed: None,
             }),
@@ -169,33 +170,34 @@ impl Node {
         &self.name
     }
 
-    /// The head that requests for an action begin with; none if callers do not write such requests: the action is the node's own, or there
+    /// The head that requests for an action begin with, from callers with this signature or by name; none if callers do not write such requests: the action is the node's own, or there
     /// is no link, or the name is long. A thread that has asked for the action before is answered without a lock.
     #[inline]
-    pub fn head(&self, action: &str) -> Option<Head> {
+    pub fn head(&self, action: &str, signature: Option<Signature>) -> Option<Head> {
         let version = self.version.load(Ordering::Acquire);
-        match remembered(self.number, version, action) {
-            Some((index, encoding)) => Some(Head { index, version, encoding, within: Some(CALL_WITHIN) }),
-            None => self.find_head(action),
+        match remembered(self.number, version, action, signature) {
+            Some((index, wanted)) => Some(Head { index, version, wanted, within: Some(CALL_WITHIN) }),
+            None => self.find_head(action, signature),
         }
     }
 
     #[cold]
-    fn find_head(&self, action: &str) -> Option<Head> {
+    fn find_head(&self, action: &str, signature: Option<Signature>) -> Option<Head> {
         // Before the encoding is looked up: a head of news that came meanwhile is out of date, and the actor writes the call.
         let version = self.version.load(Ordering::Acquire);
-        let encoding = self.encoding_for(action);
+        let wanted = self.wanted(action, signature);
         let mut locked = self.lock();
-        if !locked.writes_frames || locked.own.contains(action) {
+        if !locked.writes_frames || locked.own.contains_key(action) {
             return None;
         }
         let action = ByteString::from(action);
         let node = ByteString::new();
+        let encoding = wanted.form.encoding();
         let spec = Spec { action, node, within: Some(CALL_WITHIN), encoding };
         let index = locked.heads.find(&spec)?;
         drop(locked);
-        remember(self.number, version, &spec.action, index, encoding);
-        Some(Head { index, version, encoding, within: Some(CALL_WITHIN) })
+        remember(self.number, version, &spec.action, signature, index, wanted);
+        Some(Head { index, version, wanted, within: Some(CALL_WITHIN) })
     }
 
     /// The head of calls with another deadline, or with a node that is to answer them; none if callers do not write such requests.
@@ -491,10 +493,12 @@ impl Node {
         self.submit_event(Submission::Broadcast { topic, payload }).await
     }
 
-    /// The encoding for requests of an action: the best one that all its providers read, as far as this node knows.
+    /// How the arguments of a call are written by a caller with this signature, or none: so that all providers read them, as far as this node
+    /// knows.
     #[must_use]
-    pub fn encoding_for(&self, action: &str) -> Encoding {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).encoding_for(action)
+    pub fn wanted(&self, action: &str, signature: Option<Signature>) -> Wanted {
+        let own = self.lock().own.get(action).copied();
+        self.known.read().unwrap_or_else(PoisonError::into_inner).wanted(action, signature, own)
     }
 
     /// The other nodes with their actions, sorted by name, as far as this node was told of them.
@@ -557,7 +561,7 @@ impl Node {
     /// Whether the node answers the action itself.
     fn is_own(&self, action: &str) -> bool {
         let own = &self.lock().own;
-        own.contains(action) || everything_above(action).any(|above| own.contains(&above))
+        own.contains_key(action) || everything_above(action).any(|above| own.contains_key(&above))
     }
 
     /// The status of the node in its mesh, now and from now on.
@@ -811,7 +815,7 @@ impl Node {
 
     /// Sets the actions that the node answers itself.
     pub(crate) fn set_own(&self, actions: &Actions) {
-        let own = actions.names().cloned().collect();
+        let own = actions.offers().into_iter().map(|offer| (offer.action, offer.accepts)).collect();
         self.raise_version(|locked| locked.own = own);
     }
 

@@ -4,7 +4,8 @@ use crate::calls::short::ShortPayload;
 use bytes::BytesMut;
 use meshwork_wire::limits::{CALL_WITHIN, PAYLOAD_SHARED_LEN_MIN};
 use meshwork_wire::{
-    Block, ByteString, CallbackId, EncodeError, Encoding, Frame, FrameCodec, Invocation, Payload, Request,
+    Block, ByteString, CallbackId, EncodeError, Encoding, Form, Frame, FrameCodec, Invocation, Payload,
+    Request,
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -129,9 +130,11 @@ impl Arguments {
     ///
     /// When the encoding has no form for the arguments.
     #[inline]
-    pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
+    pub fn encode<T: Serialize + ?Sized>(form: impl Into<Form>, value: &T) -> Result<Self, EncodeError> {
+        let form = form.into();
+        let encoding = form.encoding();
         let mut small = None;
-        let written = Payload::encode_unless_small_in_room(encoding, value, |room, count| {
+        let written = Payload::encode_unless_small_in_room(form, value, |room, count| {
             small =
                 Some(ShortPayload::in_room(encoding, room, count).map_or_else(
                     || Kind::Payload(Payload::new(encoding, room[..count].to_vec())),
@@ -147,6 +150,16 @@ impl Arguments {
         match &self.0 {
             Kind::Short(payload) => Some(payload.bytes()),
             Kind::Payload(payload) => is_copied(payload).then_some(&payload.bytes),
+        }
+    }
+
+    /// How the arguments are written.
+    #[inline]
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        match &self.0 {
+            Kind::Short(payload) => payload.encoding(),
+            Kind::Payload(payload) => payload.encoding,
         }
     }
 

@@ -35,12 +35,12 @@ fn request(id: u64) -> Frame {
         node: "".into(),
         caller: "".into(),
         time_left: Some(Duration::from_secs(10)),
-        payload: Payload::encode(Encoding::Bincode, &(22, 33)).expect("two numbers"),
+        payload: Payload::encode(Encoding::PlainBincode, &(22, 33)).expect("two numbers"),
     })
 }
 
 fn reply(id: u64) -> Frame {
-    let payload = Payload::encode(Encoding::Bincode, &55).expect("a number");
+    let payload = Payload::encode(Encoding::PlainBincode, &55).expect("a number");
     Frame::Response(Response { callback_id: CallbackId(id), outcome: Ok(payload) })
 }
 

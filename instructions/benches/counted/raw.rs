@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use meshwork::link::{Accept, Dial, Link};
 use meshwork::prelude::*;
-use meshwork::{Address, Encoding, Pattern};
+use meshwork::{Address, Pattern};
 use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
-use meshwork_wire::{Bind, Frame, Offer, SubscriptionKey};
+use meshwork_wire::{Accepts, Bind, Frame, Offer, SubscriptionKey};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
@@ -84,7 +84,7 @@ impl RawEnd {
         let mut end = Self { link: memory.open(), heard: Vec::with_capacity(LINK_LEN) };
         let offer = |action: &&'static str| Offer {
             action: (*action).into(),
-            encoding: Encoding::Bincode,
+            accepts: Accepts::PlainBincode,
             shape: None,
         };
         let key =

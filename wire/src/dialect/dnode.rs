@@ -12,6 +12,7 @@ mod line;
 
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
+use crate::accepts::Accepts;
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
 use crate::frame::{Frame, Invoke, Offer, Request, Response};
@@ -466,7 +467,7 @@ impl Dnode {
         actions.sort_unstable();
         *known = Some(named);
         if first {
-            let offer = |action| Offer { action, encoding: Encoding::Json, shape: None };
+            let offer = |action| Offer { action, accepts: Accepts::List, shape: None };
             let offers = actions.into_iter().map(offer).collect();
             let (bind, rest) = bind(name.clone(), credentials.clone(), offers, Vec::new());
             *more = rest;

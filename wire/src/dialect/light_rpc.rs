@@ -8,6 +8,7 @@
 
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
+use crate::accepts::Accepts;
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
 use crate::frame::{Frame, Offer, Request, Response};
@@ -353,7 +354,7 @@ impl LightRpcClient {
             .filter(|action| check_action(action).is_ok())
             .collect();
         actions.sort_unstable();
-        let offer = |action| Offer { action, encoding: Encoding::Json, shape: None };
+        let offer = |action| Offer { action, accepts: Accepts::List, shape: None };
         let offers = actions.into_iter().map(offer).collect();
         let (bind, more) = bind(self.name.clone(), self.credentials.clone(), offers, Vec::new());
         self.more = more;

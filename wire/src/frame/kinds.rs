@@ -2,7 +2,7 @@
 //! protocol: variants are only ever added at the end, and `tests/golden.rs` freezes the bytes of each. The bytes are the business of
 //! `heads.rs` and `swift.rs`.
 
-use crate::encoding::Encoding;
+use crate::accepts::Accepts;
 use crate::error::Code;
 use crate::id::{CallbackId, SessionId};
 use crate::limits::{FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
@@ -94,7 +94,7 @@ pub struct ExtendedBind {
     /// The features that the branch knows.
     pub features: Features,
     /// A number that the branch draws by chance, once in its life, and tells no one but its master. A bind with the incarnation of the branch that
-    /// is bound under the name is of that branch, whose earlier link is lost.
+    /// is bound under the name is of that branch, whose earlier link is lost. Zero: none, as for programs of other protocols.
     pub incarnation: u64,
     /// Whether the bind is to replace another branch that is bound under the name.
     pub replaces: bool,
@@ -112,8 +112,14 @@ impl Features {
     pub const GIVE_BACK: Features = Features(2);
     /// A master answers a [`DescribeAfter`](Frame::DescribeAfter).
     pub const DESCRIBE_AFTER: Features = Features(4);
+    /// [`Encoding::MessagePack`](crate::Encoding::MessagePack), [`Encoding::Bincode`](crate::Encoding::Bincode), and the variants of [`Accepts`]
+    /// that go with them.
+    pub const VALUES: Features = Features(8);
+    /// The features of a link that speaks another protocol at its far end.
+    pub const OF_DIALECTS: Features = Features(Self::VALUES.0);
     /// All features that this version knows.
-    pub const ALL: Features = Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0);
+    pub const ALL: Features =
+        Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::VALUES.0);
 
     /// Whether all features of `other` are in this set.
     #[must_use]
@@ -127,8 +133,8 @@ impl Features {
 pub struct Offer {
     /// The name of the action.
     pub action: ByteString,
-    /// The encoding that the provider reads best. A call in bincode goes only to a provider whose offer says bincode.
-    pub encoding: Encoding,
+    /// What the provider reads.
+    pub accepts: Accepts,
     /// The schemas of the arguments and the reply, where they are known.
     pub shape: Option<Shape>,
 }
@@ -206,9 +212,8 @@ pub struct NodeNews {
     pub session: SessionId,
     /// Whether the node itself came or went, and not only some of its actions.
     pub whole: bool,
-    /// The actions that came or went, with the encoding that each wants. When the node itself goes, all its actions go, listed or
-    /// not.
-    pub actions: Vec<(ByteString, Encoding)>,
+    /// The actions that came or went, with what the node reads for each. When the node itself goes, all its actions go, listed or not.
+    pub actions: Vec<(ByteString, Accepts)>,
 }
 
 /// A question for the actions of the mesh.
@@ -375,6 +380,14 @@ impl Frame {
     #[must_use]
     pub fn payload(&self) -> Option<&Payload> {
         FrameRef::from(self).payload()
+    }
+
+    /// The error of a response, to be changed.
+    pub(crate) fn error_mut(&mut self) -> Option<&mut CallError> {
+        match self {
+            Frame::Response(Response { outcome: Err(error), .. }) => Some(error),
+            _ => None,
+        }
     }
 
     /// The payload, to be changed; none for an error.

@@ -68,11 +68,11 @@ impl Serialize for Value {
                 map.end()
             }
             // JSON has no extensions: a timestamp is written as `JSON.stringify` writes a date, other kinds as their bytes.
-            Value::Extension(TIMESTAMP, bytes) if serializer.is_human_readable() => {
+            Value::Extension(TIMESTAMP, bytes) if super::is_writing_json() => {
                 let moment = timestamp(bytes).map(|at| at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
                 moment.serialize(serializer)
             }
-            Value::Extension(_, bytes) if serializer.is_human_readable() => serializer.serialize_bytes(bytes),
+            Value::Extension(_, bytes) if super::is_writing_json() => serializer.serialize_bytes(bytes),
             Value::Extension(kind, bytes) => {
                 serializer.serialize_newtype_struct(EXTENSION, &(*kind, Bytes::new(bytes)))
             }

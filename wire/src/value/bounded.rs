@@ -3,6 +3,8 @@
 //! [`Bounded`] stands between codec and type, at every depth, and stops all three early. The length of the bytes is bounded by the
 //! caller.
 
+use super::sum::event::{self, Kind};
+use super::told::{Described, Teller};
 use crate::copy::copy_of;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -11,7 +13,7 @@ use serde::de::{
 use std::{cell::Cell, fmt, marker::PhantomData};
 
 /// The bounds of one value that is being read, and what is left of them. Each value needs bounds of its own.
-pub(crate) struct Bounds {
+pub(crate) struct Bounds<T = Described> {
     depth_max: usize,
     depth_left: Cell<usize>,
     elements_max: usize,
@@ -19,26 +21,36 @@ pub(crate) struct Bounds {
     /// Whether a byte string is delivered as a list of numbers, and whether there was one.
     bytes_as_lists: bool,
     met_bytes: Cell<bool>,
+    /// What is done with what the type asks for.
+    teller: T,
 }
 
 /// The seed `inner`, through a [`Bounded`] deserializer.
-pub(crate) struct BoundedSeed<'b, S> {
+pub(crate) struct BoundedSeed<'b, S, T> {
     inner: S,
-    bounds: &'b Bounds,
+    bounds: &'b Bounds<T>,
 }
 
 /// A deserializer that gives every visitor which may recurse or loop a deserializer of this type, with these bounds.
-pub(crate) struct Bounded<'b, D> {
+pub(crate) struct Bounded<'b, D, T> {
     inner: D,
-    bounds: &'b Bounds,
+    bounds: &'b Bounds<T>,
 }
 
 impl Bounds {
+    /// [`Bounds::telling`], for an encoding that describes itself.
+    #[inline]
+    pub(crate) fn new(depth_max: usize, elements_max: usize) -> Self {
+        Self::telling(depth_max, elements_max, Described::MESSAGE_PACK)
+    }
+}
+
+impl<T> Bounds<T> {
     /// Allows `depth_max` sequences, tuples, maps, structs, newtypes, enums and `Some`s within each other, and `elements_max`
     /// elements and map entries in all sequences and maps together. The elements of tuples and structs are not counted: how
     /// many there are is up to the type. An honest value whose elements take a byte or more has no more of them than bytes.
     #[inline]
-    pub(crate) fn new(depth_max: usize, elements_max: usize) -> Self {
+    pub(crate) fn telling(depth_max: usize, elements_max: usize, teller: T) -> Self {
         Self {
             depth_max,
             depth_left: Cell::new(depth_max),
@@ -46,7 +58,14 @@ impl Bounds {
             elements_left: Cell::new(elements_max),
             bytes_as_lists: false,
             met_bytes: Cell::new(false),
+            teller,
         }
+    }
+
+    /// What was told.
+    #[inline]
+    pub(crate) fn teller(&self) -> &T {
+        &self.teller
     }
 
     /// Delivers byte strings as lists of numbers, to types that know no bytes.
@@ -61,7 +80,7 @@ impl Bounds {
 
     /// Runs `visit` one level deeper.
     #[inline]
-    fn inside<T, E: Error>(&self, visit: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    fn inside<R, E: Error>(&self, visit: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
         let Some(left) = self.depth_left.get().checked_sub(1) else { return Err(self.too_deep()) };
         self.depth_left.set(left);
         let visited = visit();
@@ -88,23 +107,23 @@ impl Bounds {
     }
 }
 
-impl<'b, T> BoundedSeed<'b, PhantomData<T>> {
-    /// Reads a `T`.
+impl<'b, V, T: Teller> BoundedSeed<'b, PhantomData<V>, T> {
+    /// Reads a `V`.
     #[inline]
-    pub(crate) fn new(bounds: &'b Bounds) -> Self {
+    pub(crate) fn new(bounds: &'b Bounds<T>) -> Self {
         Self::within(bounds, PhantomData)
     }
 }
 
-impl<'b, S> BoundedSeed<'b, S> {
+impl<'b, S, T: Teller> BoundedSeed<'b, S, T> {
     /// Reads the value of `inner`.
     #[inline]
-    fn within(bounds: &'b Bounds, inner: S) -> Self {
+    fn within(bounds: &'b Bounds<T>, inner: S) -> Self {
         Self { inner, bounds }
     }
 }
 
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for BoundedSeed<'_, S> {
+impl<'de, S: DeserializeSeed<'de>, T: Teller> DeserializeSeed<'de> for BoundedSeed<'_, S, T> {
     type Value = S::Value;
 
     #[inline]
@@ -113,53 +132,39 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for BoundedSeed<'_, S> {
     }
 }
 
-/// Methods whose visitors see no deserializer and no sequence, so the visitors are handed over as they are.
-macro_rules! deserialize_flat {
-    ($($method:ident($($arg:ident: $type:ty),*);)*) => {$(
-        #[inline]
-        fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, D::Error> {
-            self.inner.$method($($arg,)* visitor)
-        }
-    )*};
-}
-
-/// Methods whose visitors may be given elements or values to visit, so the visitors are wrapped.
-macro_rules! deserialize_nested {
+/// The visitors are wrapped: they may be given elements or values to visit, and are told of what they visit.
+macro_rules! deserialize_bounded {
     ($($method:ident($($arg:ident: $type:ty),*) $length:ident;)*) => {$(
         #[inline]
         fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, D::Error> {
-            let visitor = BoundedVisitor { inner: visitor, length: Length::$length, bounds: self.bounds };
-            self.inner.$method($($arg,)* visitor)
+            self.inner.$method($($arg,)* BoundedVisitor::of(visitor, Length::$length, self.bounds))
         }
     )*};
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
+impl<'de, D: Deserializer<'de>, T: Teller> Deserializer<'de> for Bounded<'_, D, T> {
     type Error = D::Error;
 
-    deserialize_flat! {
-        deserialize_bool();
-        deserialize_i8();
-        deserialize_i16();
-        deserialize_i32();
-        deserialize_i64();
-        deserialize_i128();
-        deserialize_u8();
-        deserialize_u16();
-        deserialize_u32();
-        deserialize_u64();
-        deserialize_u128();
-        deserialize_f32();
-        deserialize_f64();
-        deserialize_char();
-        deserialize_str();
-        deserialize_unit();
-        deserialize_unit_struct(name: &'static str);
-        deserialize_identifier();
-    }
-
-    // Byte strings are among these, since a self-describing codec may deliver them as a sequence.
-    deserialize_nested! {
+    // A self-describing codec may deliver a byte string as a sequence.
+    deserialize_bounded! {
+        deserialize_bool() InBytes;
+        deserialize_i8() InBytes;
+        deserialize_i16() InBytes;
+        deserialize_i32() InBytes;
+        deserialize_i64() InBytes;
+        deserialize_i128() InBytes;
+        deserialize_u8() InBytes;
+        deserialize_u16() InBytes;
+        deserialize_u32() InBytes;
+        deserialize_u64() InBytes;
+        deserialize_u128() InBytes;
+        deserialize_f32() InBytes;
+        deserialize_f64() InBytes;
+        deserialize_char() InBytes;
+        deserialize_str() InBytes;
+        deserialize_unit() InBytes;
+        deserialize_unit_struct(name: &'static str) InBytes;
+        deserialize_identifier() InBytes;
         deserialize_any() InBytes;
         deserialize_bytes() InBytes;
         deserialize_option() InBytes;
@@ -169,8 +174,19 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_tuple_struct(name: &'static str, len: usize) OfType;
         deserialize_map() InBytes;
         deserialize_struct(name: &'static str, fields: &'static [&'static str]) OfType;
-        deserialize_enum(name: &'static str, variants: &'static [&'static str]) InBytes;
         deserialize_ignored_any() InBytes;
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let visitor =
+            BoundedVisitor { variants, ..BoundedVisitor::of(visitor, Length::InBytes, self.bounds) };
+        self.inner.deserialize_enum(name, variants, visitor)
     }
 
     /// Asks for borrowed text: for an owned text, a codec may clear as many bytes as are claimed before it looks how many there
@@ -183,7 +199,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
     /// Asks for borrowed bytes, for the reason of `deserialize_string`, and copies them.
     #[inline]
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        let visitor = BoundedVisitor { inner: visitor, length: Length::Owned, bounds: self.bounds };
+        let visitor = BoundedVisitor::of(visitor, Length::Owned, self.bounds);
         self.inner.deserialize_bytes(visitor)
     }
 
@@ -206,13 +222,25 @@ enum Length {
     OfType,
 }
 
-struct BoundedVisitor<'b, V> {
+struct BoundedVisitor<'b, V, T> {
     inner: V,
     length: Length,
-    bounds: &'b Bounds,
+    /// The names of the variants of an enum.
+    variants: &'static [&'static str],
+    bounds: &'b Bounds<T>,
 }
 
-impl<V> BoundedVisitor<'_, V> {
+impl<'b, V, T: Teller> BoundedVisitor<'b, V, T> {
+    #[inline]
+    fn of(inner: V, length: Length, bounds: &'b Bounds<T>) -> Self {
+        Self { inner, length, variants: &[], bounds }
+    }
+
+    #[inline(always)]
+    fn tell(&self, event: u64) {
+        self.bounds.teller.tell(|| event);
+    }
+
     /// Whether a byte string is delivered as a list of numbers: if the type asks for a list, or the bounds say so. Notes that a byte
     /// string was met.
     #[inline]
@@ -232,15 +260,16 @@ impl<V> BoundedVisitor<'_, V> {
 }
 
 macro_rules! visit_flat {
-    ($($method:ident: $value:ty),* $(,)?) => {$(
+    ($($method:ident: $value:ty => $event:ident),* $(,)?) => {$(
         #[inline]
         fn $method<E: Error>(self, value: $value) -> Result<V::Value, E> {
+            self.tell(event::$event);
             self.inner.$method(value)
         }
     )*};
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
+impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,27 +277,28 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
     }
 
     visit_flat! {
-        visit_bool: bool,
-        visit_i8: i8,
-        visit_i16: i16,
-        visit_i32: i32,
-        visit_i64: i64,
-        visit_i128: i128,
-        visit_u8: u8,
-        visit_u16: u16,
-        visit_u32: u32,
-        visit_u64: u64,
-        visit_u128: u128,
-        visit_f32: f32,
-        visit_f64: f64,
-        visit_char: char,
-        visit_str: &str,
-        visit_borrowed_str: &'de str,
-        visit_string: String,
+        visit_bool: bool => BOOL,
+        visit_i8: i8 => I8,
+        visit_i16: i16 => INT,
+        visit_i32: i32 => INT,
+        visit_i64: i64 => INT,
+        visit_i128: i128 => INT,
+        visit_u8: u8 => U8,
+        visit_u16: u16 => UINT,
+        visit_u32: u32 => UINT,
+        visit_u64: u64 => UINT,
+        visit_u128: u128 => UINT,
+        visit_f32: f32 => F32,
+        visit_f64: f64 => F64,
+        visit_char: char => CHAR,
+        visit_str: &str => BYTES,
+        visit_borrowed_str: &'de str => BYTES,
+        visit_string: String => BYTES,
     }
 
     #[inline]
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
+        self.tell(event::BYTES);
         match self.length {
             _ if self.takes_lists() => self.visit_list(bytes),
             Length::Owned => self.inner.visit_byte_buf(copy_of(bytes)),
@@ -278,6 +308,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
 
     #[inline]
     fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<V::Value, E> {
+        self.tell(event::BYTES);
         match self.length {
             _ if self.takes_lists() => self.visit_list(bytes),
             Length::Owned => self.inner.visit_byte_buf(copy_of(bytes)),
@@ -287,11 +318,13 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
 
     #[inline]
     fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<V::Value, E> {
+        self.tell(event::BYTES);
         if self.takes_lists() { self.visit_list(&bytes) } else { self.inner.visit_byte_buf(bytes) }
     }
 
     #[inline]
     fn visit_none<E: Error>(self) -> Result<V::Value, E> {
+        self.tell(event::NONE);
         self.inner.visit_none()
     }
 
@@ -302,6 +335,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
 
     #[inline]
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.tell(event::SOME);
         let Self { inner, bounds, .. } = self;
         bounds.inside(|| inner.visit_some(Bounded { inner: deserializer, bounds }))
     }
@@ -314,22 +348,31 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
-        let Self { inner, length, bounds } = self;
+        let Self { inner, length, bounds, .. } = self;
         let paid = length.pay(seq.size_hint(), bounds)?;
-        bounds.inside(|| inner.visit_seq(BoundedElements { inner: seq, paid, bounds }))
+        let count = Cell::new(0);
+        let elements = BoundedElements { inner: seq, paid, count: &count, bounds };
+        let visited = bounds.inside(|| inner.visit_seq(elements))?;
+        bounds.teller.tell(|| length.end(count.get()));
+        Ok(visited)
     }
 
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        let Self { inner, length, bounds } = self;
+        let Self { inner, length, bounds, .. } = self;
         let paid = length.pay(map.size_hint(), bounds)?;
-        bounds.inside(|| inner.visit_map(BoundedElements { inner: map, paid, bounds }))
+        let count = Cell::new(0);
+        let elements = BoundedElements { inner: map, paid, count: &count, bounds };
+        let visited = bounds.inside(|| inner.visit_map(elements))?;
+        bounds.teller.tell(|| event::map(count.get()));
+        Ok(visited)
     }
 
     #[inline]
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
         // The body of an enum counts as its level: an enum whose body is a tuple is one level, not two.
-        self.inner.visit_enum(BoundedEnum { inner: access, bounds: self.bounds })
+        let Self { inner, variants, bounds, .. } = self;
+        inner.visit_enum(BoundedEnum { inner: access, variants, bounds })
     }
 }
 
@@ -337,7 +380,7 @@ impl Length {
     /// Takes the claimed number of elements from the bounds, and returns how many were paid for. A false claim fails before a
     /// visitor makes room for its elements, and the room for all nested claims together is bounded too.
     #[inline]
-    fn pay<E: Error>(self, claimed: Option<usize>, bounds: &Bounds) -> Result<usize, E> {
+    fn pay<T, E: Error>(self, claimed: Option<usize>, bounds: &Bounds<T>) -> Result<usize, E> {
         match self {
             Length::InBytes | Length::List | Length::Owned => {
                 let claimed = claimed.unwrap_or(0);
@@ -347,19 +390,31 @@ impl Length {
             Length::OfType => Ok(usize::MAX),
         }
     }
+
+    /// The end of a sequence that had so many elements.
+    #[inline]
+    fn end(self, count: usize) -> u64 {
+        match self {
+            Length::OfType => event::record(count),
+            Length::InBytes | Length::List | Length::Owned => event::list(count),
+        }
+    }
 }
 
 /// The elements of a sequence, or the entries of a map.
-struct BoundedElements<'b, A> {
+struct BoundedElements<'b, A, T> {
     inner: A,
     /// How many more elements are paid for. Elements beyond the claim are paid for as they come.
     paid: usize,
-    bounds: &'b Bounds,
+    /// How many elements the visitor took.
+    count: &'b Cell<usize>,
+    bounds: &'b Bounds<T>,
 }
 
-impl<A> BoundedElements<'_, A> {
+impl<A, T> BoundedElements<'_, A, T> {
     #[inline]
     fn pay_one<E: Error>(&mut self) -> Result<(), E> {
+        self.count.set(self.count.get() + 1);
         match self.paid.checked_sub(1) {
             Some(paid) => self.paid = paid,
             None => self.bounds.pay(1)?,
@@ -373,7 +428,7 @@ impl<A> BoundedElements<'_, A> {
     }
 }
 
-impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for BoundedElements<'_, A> {
+impl<'de, A: SeqAccess<'de>, T: Teller> SeqAccess<'de> for BoundedElements<'_, A, T> {
     type Error = A::Error;
 
     #[inline]
@@ -391,7 +446,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for BoundedElements<'_, A> {
     }
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for BoundedElements<'_, A> {
+impl<'de, A: MapAccess<'de>, T: Teller> MapAccess<'de> for BoundedElements<'_, A, T> {
     type Error = A::Error;
 
     #[inline]
@@ -428,45 +483,113 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for BoundedElements<'_, A> {
     }
 }
 
-struct BoundedEnum<'b, A> {
+struct BoundedEnum<'b, A, T> {
     inner: A,
-    bounds: &'b Bounds,
+    variants: &'static [&'static str],
+    bounds: &'b Bounds<T>,
 }
 
-impl<'b, 'de, A: EnumAccess<'de>> EnumAccess<'de> for BoundedEnum<'b, A> {
+impl<'b, 'de, A: EnumAccess<'de>, T: Teller> EnumAccess<'de> for BoundedEnum<'b, A, T> {
     type Error = A::Error;
-    type Variant = BoundedVariant<'b, A::Variant>;
+    type Variant = BoundedVariant<'b, A::Variant, T>;
 
     #[inline]
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
-        let Self { inner, bounds } = self;
-        let (name, variant) = bounds.inside(|| inner.variant_seed(BoundedSeed::within(bounds, seed)))?;
-        Ok((name, BoundedVariant { inner: variant, bounds }))
+        let Self { inner, variants, bounds } = self;
+        if !T::SUMS_UP {
+            let (name, variant) = bounds.inside(|| inner.variant_seed(BoundedSeed::within(bounds, seed)))?;
+            return Ok((name, BoundedVariant { inner: variant, name: "", bounds }));
+        }
+        // Bincode gives the place of the variant in its enum, a number that has no events of its own.
+        let place = Cell::new(usize::MAX);
+        let (value, variant) = bounds.inside(|| inner.variant_seed(Placed { inner: seed, place: &place }))?;
+        let name = variants.get(place.get()).copied().unwrap_or_default();
+        Ok((value, BoundedVariant { inner: variant, name, bounds }))
     }
 }
 
-struct BoundedVariant<'b, A> {
-    inner: A,
-    bounds: &'b Bounds,
+/// The seed, the deserializer or the visitor of the place of a variant, which is noted.
+struct Placed<'a, S> {
+    inner: S,
+    place: &'a Cell<usize>,
 }
 
-impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for BoundedVariant<'_, A> {
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Placed<'_, S> {
+    type Value = S::Value;
+
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        self.inner.deserialize(Placed { inner: deserializer, place: self.place })
+    }
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Placed<'_, D> {
+    type Error = D::Error;
+
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_identifier(Placed { inner: visitor, place: self.place })
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        self.inner.is_human_readable()
+    }
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Placed<'_, V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.expecting(f)
+    }
+
+    #[inline]
+    fn visit_u32<E: Error>(self, place: u32) -> Result<V::Value, E> {
+        self.place.set(place as usize);
+        self.inner.visit_u32(place)
+    }
+}
+
+struct BoundedVariant<'b, A, T> {
+    inner: A,
+    /// The name of the variant; empty where nothing is summed up.
+    name: &'static str,
+    bounds: &'b Bounds<T>,
+}
+
+impl<A, T: Teller> BoundedVariant<'_, A, T> {
+    #[inline(always)]
+    fn tell(&self, kind: Kind) {
+        self.bounds.teller.tell(|| event::variant(self.name, kind));
+    }
+}
+
+impl<'de, A: VariantAccess<'de>, T: Teller> VariantAccess<'de> for BoundedVariant<'_, A, T> {
     type Error = A::Error;
 
     #[inline]
     fn unit_variant(self) -> Result<(), A::Error> {
+        self.tell(Kind::Unit);
         self.inner.unit_variant()
     }
 
     #[inline]
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
-        let Self { inner, bounds } = self;
+        self.tell(Kind::Newtype);
+        let Self { inner, bounds, .. } = self;
         bounds.inside(|| inner.newtype_variant_seed(BoundedSeed::within(bounds, seed)))
     }
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        let visitor = BoundedVisitor { inner: visitor, length: Length::OfType, bounds: self.bounds };
+        self.tell(Kind::Tuple);
+        let visitor = BoundedVisitor::of(visitor, Length::OfType, self.bounds);
         self.inner.tuple_variant(len, visitor)
     }
 
@@ -476,7 +599,8 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for BoundedVariant<'_, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        let visitor = BoundedVisitor { inner: visitor, length: Length::OfType, bounds: self.bounds };
+        self.tell(Kind::Struct);
+        let visitor = BoundedVisitor::of(visitor, Length::OfType, self.bounds);
         self.inner.struct_variant(fields, visitor)
     }
 }
@@ -507,18 +631,18 @@ mod tests {
     #[test]
     fn elements_that_nobody_announced_are_paid_for_as_they_come() {
         let bounds = Bounds::new(1, 10);
-        let seed = BoundedSeed::<PhantomData<Vec<u32>>>::new(&bounds);
+        let seed = BoundedSeed::<PhantomData<Vec<u32>>, _>::new(&bounds);
         assert_eq!(refusal(seed.deserialize(unannounced(11))), "more than 10 elements");
 
         let bounds = Bounds::new(1, 10);
-        let seed = BoundedSeed::<PhantomData<Vec<u32>>>::new(&bounds);
+        let seed = BoundedSeed::<PhantomData<Vec<u32>>, _>::new(&bounds);
         assert_eq!(seed.deserialize(unannounced(10)), Ok((0..10).collect()));
     }
 
     #[test]
     fn elements_of_one_value_share_one_bound() {
         let bounds = Bounds::new(1, 10);
-        let read = |len| BoundedSeed::<PhantomData<Vec<u32>>>::new(&bounds).deserialize(unannounced(len));
+        let read = |len| BoundedSeed::<PhantomData<Vec<u32>>, _>::new(&bounds).deserialize(unannounced(len));
         assert!(read(6).is_ok());
         assert_eq!(refusal(read(6)), "more than 10 elements");
     }
@@ -528,7 +652,7 @@ mod tests {
         let read = |len: u32| {
             let bounds = Bounds::new(1, 10);
             let map = MapDeserializer::<_, Refusal>::new((0..len).map(|key| (key, key)));
-            BoundedSeed::<PhantomData<BTreeMap<u32, u32>>>::new(&bounds).deserialize(map)
+            BoundedSeed::<PhantomData<BTreeMap<u32, u32>>, _>::new(&bounds).deserialize(map)
         };
         assert_eq!(read(10).map(|map| map.len()), Ok(10));
         assert_eq!(refusal(read(11)), "more than 10 elements");
@@ -537,14 +661,14 @@ mod tests {
     #[test]
     fn elements_of_a_tuple_are_not_counted() {
         let bounds = Bounds::new(1, 0);
-        let seed = BoundedSeed::<PhantomData<(u32, u32, u32)>>::new(&bounds);
+        let seed = BoundedSeed::<PhantomData<(u32, u32, u32)>, _>::new(&bounds);
         assert_eq!(seed.deserialize(unannounced(3)), Ok((0, 1, 2)));
     }
 
     #[test]
     fn values_that_nobody_wants_are_counted_too() {
         let bounds = Bounds::new(1, 10);
-        let seed = BoundedSeed::<PhantomData<IgnoredAny>>::new(&bounds);
+        let seed = BoundedSeed::<PhantomData<IgnoredAny>, _>::new(&bounds);
         assert_eq!(refusal(seed.deserialize(unannounced(11))), "more than 10 elements");
     }
 
@@ -568,7 +692,7 @@ mod tests {
         }
         let bounds = Bounds::new(1, 10);
         let claimed = SeqDeserializer::<_, Refusal>::new(0..11_u32);
-        let read = BoundedSeed::<PhantomData<Never>>::new(&bounds).deserialize(claimed);
+        let read = BoundedSeed::<PhantomData<Never>, _>::new(&bounds).deserialize(claimed);
         assert_eq!(refusal(read), "more than 10 elements");
     }
 
@@ -589,7 +713,12 @@ mod tests {
         }
         let bounds = Bounds::new(1, 10);
         assert_eq!(
-            SeqAccess::size_hint(&BoundedElements { inner: Boast, paid: 3, bounds: &bounds }),
+            SeqAccess::size_hint(&BoundedElements {
+                inner: Boast,
+                paid: 3,
+                count: &Cell::new(0),
+                bounds: &bounds
+            }),
             Some(13)
         );
     }

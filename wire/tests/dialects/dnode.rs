@@ -3,8 +3,8 @@
 use super::{bound, request};
 use bytes::BytesMut;
 use meshwork_wire::{
-    Allowed, ByteString, CallError, CallbackId, Callbacks, Code, Dialect, DialectError, Dnode, Encoding,
-    Fate, Frame, Invoke, NodeNews, Payload, Request, Response, ResultStyle, Said, SessionId, Wants,
+    Accepts, Allowed, ByteString, CallError, CallbackId, Callbacks, Code, Dialect, DialectError, Dnode,
+    Encoding, Fate, Frame, Invoke, NodeNews, Payload, Request, Response, ResultStyle, Said, SessionId, Wants,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -35,8 +35,7 @@ impl End {
         let mut said = Said::default();
         end.dialect.begin(Instant::now(), &mut said);
         assert!(matches!(&said.frames[..], [Frame::Bind(bind)] if bind.name == "dnode/1.2.3.4:5"));
-        let actions =
-            actions.iter().map(|action| (ByteString::from_static(action), Encoding::Json)).collect();
+        let actions = actions.iter().map(|action| (ByteString::from_static(action), Accepts::List)).collect();
         let news = NodeNews { node: "node".into(), session: SessionId(1), whole: true, actions };
         assert_eq!(end.say(Frame::Online(news)), (vec![], vec![]));
         let (frames, lines) = end.say(bound());

@@ -3,8 +3,8 @@
 use super::bound;
 use bytes::BytesMut;
 use meshwork_wire::{
-    Allowed, ByteString, CallError, CallbackId, Code, Dialect, Encoding, Fate, Frame, LightRpcClient,
-    LightRpcServer, NodeNews, Pattern, Payload, Request, Response, Said, SessionId,
+    Accepts, Allowed, ByteString, CallError, CallbackId, Code, Dialect, Encoding, Fate, Frame,
+    LightRpcClient, LightRpcServer, NodeNews, Pattern, Payload, Request, Response, Said, SessionId,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ fn packet(value: &Value) -> String {
 }
 
 fn news(actions: &[&'static str]) -> NodeNews {
-    let actions = actions.iter().map(|action| (ByteString::from_static(action), Encoding::Json)).collect();
+    let actions = actions.iter().map(|action| (ByteString::from_static(action), Accepts::List)).collect();
     NodeNews { node: "node".into(), session: SessionId(1), whole: true, actions }
 }
 

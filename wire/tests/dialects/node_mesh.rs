@@ -3,9 +3,9 @@
 use super::{bound, request};
 use bytes::BytesMut;
 use meshwork_wire::{
-    Allowed, Bind, Broadcast, CallError, CallbackId, Code, Describe, Dialect, DialectError, Encoding, Fate,
-    Frame, NodeMeshClient, NodeMeshServer, Offer, Pattern, Payload, Publish, Refused, Register, Request,
-    Response, Said, Subscribe, SubscriptionKey,
+    Accepts, Allowed, Bind, Broadcast, CallError, CallbackId, Code, Describe, Dialect, DialectError,
+    Encoding, Fate, Frame, NodeMeshClient, NodeMeshServer, Offer, Pattern, Payload, Publish, Refused,
+    Register, Request, Response, Said, Subscribe, SubscriptionKey,
 };
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -355,7 +355,8 @@ fn topic(pattern: &str, group: Option<&str>) -> SubscriptionKey {
 }
 
 fn bind(name: &str, token: &str, actions: &[&str], subscriptions: Vec<SubscriptionKey>) -> Bind {
-    let offer = |action: &&str| Offer { action: (*action).into(), encoding: Encoding::Bincode, shape: None };
+    let offer =
+        |action: &&str| Offer { action: (*action).into(), accepts: Accepts::MessagePack, shape: None };
     Bind {
         version: 1,
         name: name.into(),

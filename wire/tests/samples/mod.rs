@@ -2,7 +2,7 @@
 //! never change.
 
 use meshwork_wire::{
-    ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
+    Accepts, ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
     DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Invoke, NodeNews,
     Offer, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape, Subscribe,
     SubscriptionKey, Unregister, Wants,
@@ -47,8 +47,8 @@ fn payload(encoding: Encoding, bytes: &'static [u8]) -> Payload {
 
 /// In the order of the protocol. A new frame is a line at the end of its kind, with the hex that the test names.
 pub(crate) fn every_golden() -> Vec<Golden> {
-    let bincode = payload(Encoding::Bincode, &[2, 3]);
-    let message_pack = payload(Encoding::MessagePack, &[0x92, 2, 3]);
+    let bincode = payload(Encoding::PlainBincode, &[2, 3]);
+    let message_pack = payload(Encoding::CompactMessagePack, &[0x92, 2, 3]);
     let json = payload(Encoding::Json, b"[2,3]");
     let with_callbacks = Payload {
         callbacks: [CallbackId(1), CallbackId(300), CallbackId(u64::MAX)].into_iter().collect(),
@@ -62,9 +62,13 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 name: "alice".into(),
                 credentials: Some("secret".into()),
                 offers: vec![
-                    Offer { action: "math/add".into(), encoding: Encoding::Bincode, shape: None },
-                    Offer { action: "größe".into(), encoding: Encoding::MessagePack, shape: Some(shape()) },
-                    Offer { action: "echo".into(), encoding: Encoding::Json, shape: None },
+                    Offer { action: "math/add".into(), accepts: Accepts::PlainBincode, shape: None },
+                    Offer {
+                        action: "größe".into(),
+                        accepts: Accepts::CompactMessagePack,
+                        shape: Some(shape()),
+                    },
+                    Offer { action: "echo".into(), accepts: Accepts::List, shape: None },
                 ],
                 subscriptions: vec![key("sub/*", None), key("jobs/**", Some("workers"))],
             }),
@@ -108,7 +112,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 callback_id: CallbackId(250),
                 offers: vec![Offer {
                     action: "add".into(),
-                    encoding: Encoding::Bincode,
+                    accepts: Accepts::PlainBincode,
                     shape: Some(shape()),
                 }],
             }),
@@ -128,7 +132,10 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 node: "bob".into(),
                 session: SessionId(65_536),
                 whole: true,
-                actions: vec![("add".into(), Encoding::Bincode), ("log".into(), Encoding::MessagePack)],
+                actions: vec![
+                    ("add".into(), Accepts::PlainBincode),
+                    ("log".into(), Accepts::CompactMessagePack),
+                ],
             }),
             "16000000 05 03626f62fc0000010001020361646400036c6f6701",
         ),
@@ -368,7 +375,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 publisher: "alice".into(),
                 for_all: false,
                 groups: vec!["workers".into()],
-                payload: payload(Encoding::MessagePack, &[0x92, 2, 3]),
+                payload: payload(Encoding::CompactMessagePack, &[0x92, 2, 3]),
             }),
             "1f000000 19 086a6f62732f6e657705616c696365000107776f726b6572730100920203",
         ),

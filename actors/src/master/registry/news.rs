@@ -171,11 +171,11 @@ fn encode(news: &NodeNews, frame: fn(NodeNews) -> Frame, buffer: &mut BytesMut) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meshwork_wire::{ByteString, Encoding};
+    use meshwork_wire::{Accepts, ByteString};
 
     fn news(session: u64, actions: usize) -> NodeNews {
         let actions = (0..actions)
-            .map(|number| (ByteString::from(format!("{session}/{number}")), Encoding::Bincode))
+            .map(|number| (ByteString::from(format!("{session}/{number}")), Accepts::MessagePack))
             .collect();
         NodeNews { node: format!("node-{session}").into(), session: SessionId(session), whole: true, actions }
     }

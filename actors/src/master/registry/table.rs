@@ -5,7 +5,7 @@ use super::route::{Provider, Route};
 use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, DESCRIBED_LEN_MAX, DESCRIBED_MAX, HEAD_ELEMENTS_MAX};
 use meshwork_wire::{
-    ActionDescription, ByteString, Encoding, Offer, Pattern, SessionId, Shape, everything_above,
+    Accepts, ActionDescription, ByteString, Offer, Pattern, SessionId, Shape, everything_above,
     is_everything_below,
 };
 use std::sync::Arc;
@@ -37,7 +37,7 @@ struct Member<S> {
     session: S,
     /// The incarnation of the branch; none if it told none.
     incarnation: Option<u64>,
-    actions: HashMap<ByteString, Encoding>,
+    actions: HashMap<ByteString, Accepts>,
 }
 
 /// An action that a branch or the master offers.
@@ -45,6 +45,8 @@ struct Listed<S> {
     route: Arc<Route<S>>,
     /// The shape that the first provider with a shape gave.
     shape: Option<Shape>,
+    /// What the first provider accepts.
+    accepts: Accepts,
     /// The name of the master, if it answers this action.
     own: Option<ByteString>,
 }
@@ -109,25 +111,28 @@ impl<S: Provider> Table<S> {
         &mut self,
         id: SessionId,
         offers: Vec<Offer>,
-    ) -> Result<Vec<(ByteString, Encoding)>, Denied> {
+    ) -> Result<Vec<(ByteString, Accepts)>, Denied> {
         let member = self.nodes.get_mut(&id).ok_or(Denied::Gone)?;
         if member.actions.len() + offers.len() > ACTIONS_PER_NODE_MAX {
             return Err(Denied::TooMany);
         }
         let mut new = Vec::with_capacity(offers.len());
-        for Offer { action, encoding, shape } in offers {
-            if member.actions.insert(action.clone(), encoding).is_none() {
-                let listed = list(&mut self.actions, &mut self.wide, &action);
+        for Offer { action, accepts, shape } in offers {
+            let before = member.actions.insert(action.clone(), accepts);
+            if before.is_none() {
+                let listed = list(&mut self.actions, &mut self.wide, &action, accepts);
                 listed.shape = listed.shape.take().or(shape);
                 listed.route.add(member.session.clone());
-                new.push((action, encoding));
+            }
+            if before != Some(accepts) {
+                new.push((action, accepts));
             }
         }
         Ok(new)
     }
 
     /// Takes actions from a session; gives the actions that it had offered.
-    pub(crate) fn withdraw(&mut self, id: SessionId, actions: &[ByteString]) -> Vec<(ByteString, Encoding)> {
+    pub(crate) fn withdraw(&mut self, id: SessionId, actions: &[ByteString]) -> Vec<(ByteString, Accepts)> {
         let Some(member) = self.nodes.get_mut(&id) else {
             return Vec::new();
         };
@@ -155,7 +160,7 @@ impl<S: Provider> Table<S> {
 
     /// Adds an action that the master answers itself, before any branch that offers it too.
     pub(crate) fn offer_own(&mut self, master: &ByteString, offer: &Offer) -> Arc<Route<S>> {
-        let listed = list(&mut self.actions, &mut self.wide, &offer.action);
+        let listed = list(&mut self.actions, &mut self.wide, &offer.action, offer.accepts);
         listed.shape = offer.shape.clone().or(listed.shape.take());
         listed.own = Some(master.clone());
         Arc::clone(&listed.route)
@@ -170,6 +175,12 @@ impl<S: Provider> Table<S> {
                 self.wide -= usize::from(is_everything_below(action));
             }
         }
+    }
+
+    /// Whether callers must be told of this offer before they make another call: what they write may not be what this provider accepts.
+    pub(crate) fn is_pressing(&self, action: &str, accepts: Accepts) -> bool {
+        let differs = self.actions.get(action).is_some_and(|listed| listed.accepts != accepts);
+        differs || accepts == Accepts::List || accepts.is_of_before()
     }
 
     /// The route of an action that is offered by name. It stays true by itself as providers come and go, so it may be kept.
@@ -228,7 +239,7 @@ impl<S: Provider> Table<S> {
     /// All bound sessions: id, name, handle and actions of each.
     pub(crate) fn members(
         &self,
-    ) -> impl Iterator<Item = (SessionId, &ByteString, &S, &HashMap<ByteString, Encoding>)> {
+    ) -> impl Iterator<Item = (SessionId, &ByteString, &S, &HashMap<ByteString, Accepts>)> {
         self.nodes.iter().map(|(id, member)| (*id, &member.name, &member.session, &member.actions))
     }
 
@@ -248,8 +259,8 @@ impl<S: Provider> Table<S> {
 }
 
 impl<S: Provider> Listed<S> {
-    fn new() -> Self {
-        Self { route: Arc::new(Route::new()), shape: None, own: None }
+    fn new(accepts: Accepts) -> Self {
+        Self { route: Arc::new(Route::new()), shape: None, accepts, own: None }
     }
 }
 
@@ -258,10 +269,11 @@ fn list<'a, S: Provider>(
     actions: &'a mut HashMap<ByteString, Listed<S>>,
     wide: &mut usize,
     action: &ByteString,
+    accepts: Accepts,
 ) -> &'a mut Listed<S> {
     actions.entry(action.clone()).or_insert_with(|| {
         *wide += usize::from(is_everything_below(action));
-        Listed::new()
+        Listed::new(accepts)
     })
 }
 
@@ -287,7 +299,7 @@ mod tests {
     use super::*;
 
     fn offer(action: &'static str) -> Offer {
-        Offer { action: ByteString::from_static(action), encoding: Encoding::Bincode, shape: None }
+        Offer { action: ByteString::from_static(action), accepts: Accepts::MessagePack, shape: None }
     }
 
     fn bind(

@@ -292,7 +292,7 @@ impl World {
             next_session: 1,
             last_written: HashMap::new(),
         };
-        let offer = Offer { action: "own".into(), encoding: Encoding::Json, shape: None };
+        let offer = Offer { action: "own".into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
         world.registry["own"].set_own(Some(Action::new(offer, Arc::new(Silent))));
         for index in 0..SESSIONS {
             let session = world.new_session(index);

@@ -7,9 +7,9 @@
 
 use super::batch::{DIALECT, next_batch};
 use super::talk::{BIND, DISCONNECT, Kind, Message, REGISTER, State, Talk, topic_for};
+use crate::accepts::Accepts;
 use crate::dialect::peer::bind;
 use crate::dialect::said::{Dialect, DialectError, Said};
-use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
 use crate::frame::{
     Bind, Bound, Describe, Frame, Offer, Refused, Register, Request, Subscribe, SubscriptionKey, Unregister,
@@ -130,7 +130,7 @@ impl NodeMeshClient {
             }
             Role::Bridge { credentials, prefix, .. } => {
                 let action = everything_below(prefix);
-                let offer = Offer { action, encoding: Encoding::MessagePack, shape: None };
+                let offer = Offer { action, accepts: Accepts::List, shape: None };
                 let name = self.talk.name.clone();
                 said.frames.push(bind(name, credentials.clone(), vec![offer], Vec::new()).0);
                 Default::default()

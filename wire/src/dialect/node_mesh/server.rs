@@ -4,6 +4,7 @@
 use super::batch::{malformed, next_batch, write_bin};
 use super::talk::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter, topic_of};
 use super::values::{names, pack};
+use crate::accepts::Accepts;
 use crate::dialect::peer::{Allowed, bind, registers};
 use crate::dialect::said::{Dialect, DialectError, Said};
 use crate::encoding::Encoding;
@@ -185,7 +186,7 @@ impl NodeMeshServer {
 }
 
 fn offer(action: ByteString) -> Offer {
-    Offer { action, encoding: Encoding::MessagePack, shape: None }
+    Offer { action, accepts: Accepts::List, shape: None }
 }
 
 fn key(topic: ByteString) -> Option<SubscriptionKey> {

@@ -199,12 +199,7 @@ impl<'a> Reader<'a> {
     /// The last part of the head: the encoding of a payload without functions.
     #[inline]
     fn encoding(&mut self) -> Option<Encoding> {
-        let encoding = match self.byte()? {
-            0 => Encoding::Bincode,
-            1 => Encoding::MessagePack,
-            2 => Encoding::Json,
-            _ => return None,
-        };
+        let encoding = Encoding::of_number(self.byte()?)?;
         (self.byte()? == 0).then_some(encoding)
     }
 

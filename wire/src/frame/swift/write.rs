@@ -121,7 +121,7 @@ pub fn write_small_reply(callback_id: CallbackId, encoding: Encoding, payload: &
     let mut frame = [0; START_LEN_MAX + 3 + SMALL_REPLY_LEN_MAX];
     let start_len = put_start(&mut frame, RESPONSE, Some(callback_id));
     let head_end = start_len + 3;
-    frame[start_len..head_end].copy_from_slice(&[REPLY, number_of(encoding), 0]);
+    frame[start_len..head_end].copy_from_slice(&[REPLY, encoding.number(), 0]);
     let end = head_end + payload.len();
     frame[head_end..end].copy_from_slice(payload);
     put_len(&mut frame, end);
@@ -286,7 +286,7 @@ impl Writer {
 
     /// The last part of a head: the encoding of a payload without functions.
     fn encoding(&mut self, encoding: Encoding) {
-        self.byte(number_of(encoding));
+        self.byte(encoding.number());
         self.byte(0);
     }
 
@@ -335,16 +335,6 @@ fn put_start(frame: &mut [u8], variant: u8, callback_id: Option<CallbackId>) -> 
 fn put_len(frame: &mut [u8], end: usize) {
     let claimed = u32::try_from(end - LENGTH_PREFIX_LEN).expect("a frame has less than 4 GiB");
     frame[..LENGTH_PREFIX_LEN].copy_from_slice(&claimed.to_le_bytes());
-}
-
-/// The place of an encoding in its enum.
-#[inline]
-fn number_of(encoding: Encoding) -> u8 {
-    match encoding {
-        Encoding::Bincode => 0,
-        Encoding::MessagePack => 1,
-        Encoding::Json => 2,
-    }
 }
 
 /// Writes a number at the start of this room, which has nine bytes; gives how many it took.

@@ -1,0 +1,115 @@
+//! The arguments of a method of a trait, as a record: its fields are the parameters. [`macro@crate::actions`] writes the records; this
+//! file says how they are read, and which signature a method has.
+
+use meshwork_wire::{DecodeError, Encoding, Payload, PayloadRef, Signature};
+use serde::{Serialize, Serializer, de::DeserializeOwned};
+use std::any::type_name;
+use std::sync::OnceLock;
+
+/// The arguments of one method. Written by `#[meshwork::actions]`.
+pub trait Record: Serialize + DeserializeOwned + 'static {
+    /// The value that the method replies with.
+    type Reply: Serialize + DeserializeOwned + 'static;
+
+    /// The method.
+    fn method() -> &'static Method;
+
+    /// Writes the values without their names, in the order of the parameters, for programs that take lists.
+    ///
+    /// # Errors
+    ///
+    /// When one of the values cannot be written.
+    fn serialize_list<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+
+    /// Reads a value that stands alone as the only argument, or nothing where the method takes none. None for a method that takes more.
+    fn read_bare(payload: PayloadRef<'_>) -> Option<Result<Self, DecodeError>>;
+}
+
+/// A method of a trait: its action, and the signature that callers and providers prove to each other.
+pub struct Method {
+    action: &'static str,
+    sign: fn(&'static str) -> Option<Signature>,
+    signature: OnceLock<Option<Signature>>,
+}
+
+impl Method {
+    /// A method whose signature is made of these arguments when it is first asked for.
+    #[must_use]
+    pub const fn new<A: Record>(action: &'static str) -> Self {
+        Self { action, sign: sign::<A>, signature: OnceLock::new() }
+    }
+
+    /// The name of the action.
+    #[inline]
+    #[must_use]
+    pub fn action(&self) -> &'static str {
+        self.action
+    }
+
+    /// The signature; none if the types have no shape, or their two derives disagree. The first time it costs a microsecond for each type of
+    /// a few fields.
+    #[inline]
+    #[must_use]
+    pub fn signature(&self) -> Option<Signature> {
+        *self.signature.get_or_init(|| (self.sign)(self.action))
+    }
+}
+
+/// The signature of a method with these arguments.
+#[cold]
+fn sign<A: Record>(action: &'static str) -> Option<Signature> {
+    let _ = (action, try_samples::<A>);
+    None
+}
+
+/// Writes and reads samples of a type, with one warning for each way in which they cannot travel; `false` if what is read in bincode is not
+/// what was written.
+fn try_samples<T: Serialize + DeserializeOwned>(action: &str, samples: &[T]) -> bool {
+    let named = samples.iter().find_map(|sample| Payload::encode(Encoding::MessagePack, sample).err());
+    if let Some(error) = named {
+        log::warn!(
+            "{action} cannot be called by name with every value, nor by programs of other protocols: {error}"
+        );
+    }
+    let refused = samples.iter().find_map(|sample| try_sample(sample).err());
+    if let Some(reason) = &refused {
+        let of = type_name::<T>();
+        log::warn!(
+            "{action} travels as MessagePack: the Serialize and the Deserialize of {of} disagree: {reason}"
+        );
+    }
+    refused.is_none()
+}
+
+fn try_sample<T: Serialize + DeserializeOwned>(sample: &T) -> Result<(), String> {
+    let write = |value: &T| Payload::encode(Encoding::Bincode, value).map_err(|error| error.to_string());
+    let written = write(sample)?;
+    let again = write(&written.decode().map_err(|error: DecodeError| error.to_string())?)?;
+    // Sets and maps have no order, so the bytes may come in another one.
+    if written.len() == again.len() {
+        Ok(())
+    } else {
+        Err("a value that is read and written again differs".to_owned())
+    }
+}
+
+/// The arguments without their names.
+pub(crate) struct AsList<'a, A>(pub(crate) &'a A);
+
+impl<A: Record> Serialize for AsList<'_, A> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize_list(serializer)
+    }
+}
+
+/// Reads the arguments of a method: a map by the names of the parameters, a list, or the only argument by itself.
+pub(crate) fn read_record<A: Record>(payload: PayloadRef<'_>) -> Result<A, DecodeError> {
+    payload.decode().or_else(|error| match A::read_bare(payload) {
+        Some(Ok(bare)) => Ok(bare),
+        // A value that names no parameter is the only argument itself, so its error says more.
+        Some(Err(bare)) if error.reason.contains("unknown field") || !error.reason.contains(" at `") => {
+            Err(bare)
+        }
+        Some(Err(_)) | None => Err(error),
+    })
+}

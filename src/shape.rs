@@ -1,0 +1,104 @@
+//! The shape of an action: the JSON Schemas of its arguments and its reply, where the types have some.
+
+use meshwork_wire::Shape;
+use std::marker::PhantomData;
+
+/// Finds out whether a type has a JSON Schema. The compiler looks for methods of `Probe` before methods of `&Probe`, so
+/// [`WithSchema`] wins where it is implemented.
+pub struct Probe<T>(PhantomData<T>);
+
+impl<T> Probe<T> {
+    /// A probe of the type `T`.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "only made code calls it")]
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// For types that implement `schemars::JsonSchema`.
+pub trait WithSchema {
+    /// The JSON Schema, as text.
+    fn schema(&self) -> Option<String>;
+}
+
+/// For all other types.
+pub trait WithoutSchema {
+    /// Always none.
+    fn schema(&self) -> Option<String> {
+        None
+    }
+}
+
+#[cfg(feature = "schema")]
+impl<T: schemars::JsonSchema> WithSchema for Probe<T> {
+    fn schema(&self) -> Option<String> {
+        serde_json::to_string(schemars::schema_for!(T).as_value()).ok()
+    }
+}
+
+impl<T> WithoutSchema for &Probe<T> {}
+
+/// The shape of an action, if the schemas of its arguments and its reply are known.
+#[must_use]
+pub fn shape_of(arguments: Option<String>, reply: Option<String>) -> Option<Shape> {
+    Some(Shape { arguments: arguments?.into(), reply: reply?.into() })
+}
+
+/// The schema of a record with these fields, made of the schema of the tuple of their types. A field that may be null may be left out.
+#[cfg(feature = "schema")]
+#[must_use]
+pub fn record_of(names: &[&str], tuple: &str) -> Option<String> {
+    use serde_json::{Map, Value, json};
+    let mut schema: Map<String, Value> = serde_json::from_str(tuple).ok()?;
+    let Some(types) = schema.remove("prefixItems") else {
+        return names.is_empty().then(|| json!({ "type": "object", "properties": {} }).to_string());
+    };
+    let types = types.as_array()?;
+    let takes_null = |schema: &Value| {
+        let is_null = |schema: &Value| schema["type"] == "null" || schema == "null";
+        let any = |list: &Value| list.as_array().is_some_and(|list| list.iter().any(is_null));
+        is_null(schema) || any(&schema["type"]) || any(&schema["anyOf"])
+    };
+    let fields = || names.iter().zip(types);
+    let required: Vec<_> = fields().filter(|(_, schema)| !takes_null(schema)).map(|(name, _)| name).collect();
+    let properties: Map<_, _> = fields().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    for gone in ["minItems", "maxItems", "title"] {
+        schema.remove(gone);
+    }
+    schema.insert("type".to_owned(), json!("object"));
+    schema.insert("properties".to_owned(), Value::Object(properties));
+    schema.insert("required".to_owned(), json!(required));
+    schema.insert("additionalProperties".to_owned(), json!(false));
+    Some(Value::Object(schema).to_string())
+}
+
+/// No schema.
+#[cfg(not(feature = "schema"))]
+#[must_use]
+pub fn record_of(_: &[&str], _: &str) -> Option<String> {
+    None
+}
+
+/// The shape of an action from the types of its arguments and its reply, if both have a schema. With names, the arguments are a record.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __shape {
+    ([$($name:expr),*], $arguments:ty, $reply:ty) => {{
+        let shape: ::core::option::Option<_> = $crate::__private::shape!($arguments, $reply);
+        shape.and_then(|shape| {
+            let arguments = $crate::__private::record_of(&[$($name),*], &shape.arguments)?;
+            $crate::__private::shape_of(::core::option::Option::Some(arguments), ::core::option::Option::Some(shape.reply.into()))
+        })
+    }};
+    ($arguments:ty, $reply:ty) => {{
+        #[expect(unused_imports, reason = "which of them is used is what is asked")]
+        use $crate::__private::{WithSchema as _, WithoutSchema as _};
+        $crate::__private::shape_of(
+            (&$crate::__private::Probe::<$arguments>::new()).schema(),
+            (&$crate::__private::Probe::<$reply>::new()).schema(),
+        )
+    }};
+}
+
+pub use crate::__shape as shape;
