@@ -8,8 +8,8 @@ pub use any::Value;
 
 use crate::copy::append;
 use crate::encoding::Encoding;
-use crate::error::{Code, Fate, cut_len};
-use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
+use crate::error::{Code, Fate, cut_at};
+use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX, REASON_LEN_MAX};
 use crate::payload::{CallError, Callbacks, Payload, PayloadRef};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
@@ -213,7 +213,7 @@ impl PayloadRef<'_> {
 #[cold]
 fn not_read<T>(encoding: Encoding, mut reason: String) -> DecodeError {
     // Codecs quote text that they cannot read, however long it is.
-    reason.truncate(cut_len(&reason));
+    reason.truncate(cut_at(&reason, REASON_LEN_MAX));
     reason.shrink_to_fit();
     DecodeError { encoding, expected: std::any::type_name::<T>(), reason }
 }

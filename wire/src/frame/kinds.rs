@@ -112,8 +112,11 @@ impl Features {
     pub const GIVE_BACK: Features = Features(2);
     /// A master answers a [`DescribeAfter`](Frame::DescribeAfter).
     pub const DESCRIBE_AFTER: Features = Features(4);
+    /// A [`Response`] may carry an error with any code of its application, and all that a program of another language threw.
+    pub const APPLICATION_CODES: Features = Features(16);
     /// All features that this version knows.
-    pub const ALL: Features = Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0);
+    pub const ALL: Features =
+        Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::APPLICATION_CODES.0);
 
     /// Whether all features of `other` are in this set.
     #[must_use]
@@ -445,7 +448,7 @@ impl<'a> FrameRef<'a> {
                 | Frame::Broadcast(Broadcast { payload, .. })
                 | Frame::GiveBack(Publish { payload, .. }),
             ) => Some(payload),
-            Borrowed::Response(Response { outcome: Err(error), .. }) => error.data(),
+            Borrowed::Response(Response { outcome: Err(error), .. }) => error.held(),
             Borrowed::Other(_) => None,
         }
     }
@@ -457,6 +460,14 @@ impl<'a> FrameRef<'a> {
             Borrowed::Response(response) => Some(response.callback_id),
             Borrowed::Request(_) | Borrowed::Publish(_) | Borrowed::Other(_) => None,
         }
+    }
+
+    /// The frame in the form that an end without [`Features::APPLICATION_CODES`] reads; none if it reads this one.
+    #[must_use]
+    pub fn without_application_codes(self) -> Option<Frame> {
+        let Borrowed::Response(Response { callback_id, outcome: Err(error) }) = self.0 else { return None };
+        let outcome = Err(error.for_earlier_version()?);
+        Some(Frame::Response(Response { callback_id: *callback_id, outcome }))
     }
 
     /// The frame itself. Copies names and shares the payload.
