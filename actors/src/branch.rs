@@ -282,6 +282,7 @@ impl BranchActor {
         let outbox = Outbox::new(
             usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX)),
         );
+        outbox.set_features(features);
         let writing = writer::write_all(outbox.clone(), write);
         let writer = actix_rt::spawn(async move {
             if let Err(error) = writing.await {

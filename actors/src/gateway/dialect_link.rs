@@ -10,7 +10,8 @@ use meshwork_wire::limits::{
     FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
-    Bound, CallError, Callbacks, Code, DialectError, Fate, Frame, FrameCodec, Invoke, Request, Response, Said,
+    Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,
+    FrameCodec, FrameRef, Invoke, Refused, Request, Response, Said,
 };
 use std::io;
 use std::pin::Pin;
@@ -27,6 +28,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// The events that did not fit, and the links that ended with an error. The peers choose how often, and each link has a peer of its own.
 static UNFIT: Repeated = Repeated::new();
 static ENDED: Repeated = Repeated::new();
+
+/// The features that the near end of a dialect link may use.
+const FEATURES: Features = Features::APPLICATION_CODES;
 
 /// A link with frames at the near end, where a node of this process is, and another protocol at the far end.
 pub(crate) struct DialectLink {
@@ -48,6 +52,12 @@ pub(crate) struct DialectLink {
     /// hear us either until we read.
     dialled: bool,
     bind: BindProgress,
+    /// How the near end is asked to bind the far end.
+    asks: Asks,
+    /// The features that the near end knows.
+    features: Features,
+    /// Whether the near end did not understand the extended bind.
+    pub(crate) wants_plain_bind: bool,
     /// When the bind was done, for the bridge.
     pub(crate) bound: Option<tokio::time::Instant>,
     /// The longest frame that the near end reads.
@@ -69,6 +79,15 @@ enum BindProgress {
     Done,
 }
 
+/// How a near end that is a master is asked to bind the far end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// With an extended bind, of a branch with this incarnation.
+    Extended(u64),
+    /// As a master of an earlier version understands it.
+    Plain,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
@@ -77,29 +96,40 @@ enum State {
 }
 
 impl DialectLink {
-    /// Speaks a dialect over a link that `peer` opened.
+    /// Speaks a dialect over a link that `peer` opened, to a session of this process.
     pub(crate) fn accepted(
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
     ) -> Self {
-        Self::new(link, dialect, peer, false)
+        // Each connection is a branch of its own.
+        Self { features: FEATURES, ..Self::new(link, dialect, peer, Asks::Extended(fastrand::u64(..))) }
     }
 
-    /// Speaks a dialect over a link that was dialled to `peer`.
+    /// Speaks a dialect over a link that was dialled to `peer`, to a branch of this process.
     pub(crate) fn dialled(
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
     ) -> Self {
-        Self::new(link, dialect, peer, true)
+        Self { features: FEATURES, dialled: true, ..Self::new(link, dialect, peer, Asks::Plain) }
+    }
+
+    /// Speaks a dialect over a link that was dialled to `peer`, to a master that may be of another version.
+    pub(crate) fn bridged(
+        link: Box<dyn Link>,
+        dialect: Box<dyn meshwork_wire::Dialect>,
+        peer: String,
+        asks: Asks,
+    ) -> Self {
+        Self { dialled: true, ..Self::new(link, dialect, peer, asks) }
     }
 
     fn new(
         link: Box<dyn Link>,
         mut dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
-        dialled: bool,
+        asks: Asks,
     ) -> Self {
         let mut said = Said::default();
         dialect.begin(Instant::now(), &mut said);
@@ -114,8 +144,11 @@ impl DialectLink {
             codec: FrameCodec::new(FRAME_LEN_MAX),
             said,
             beat: every(BEAT),
-            dialled,
+            dialled: false,
             bind: BindProgress::NotAsked,
+            asks,
+            features: Features::default(),
+            wants_plain_bind: false,
             bound: None,
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
@@ -131,14 +164,25 @@ impl DialectLink {
     fn pass_on(&mut self) {
         while !self.said.frames.is_empty() {
             for frame in std::mem::take(&mut self.said.frames) {
-                match &frame {
-                    Frame::Bind(_) => self.bind = BindProgress::Asked,
-                    Frame::Bound(bound) => self.let_in(bound),
-                    _ => {}
-                }
+                let frame = match (frame, self.asks) {
+                    (Frame::Bind(bind), Asks::Extended(incarnation)) => {
+                        self.bind = BindProgress::Asked;
+                        let (features, replaces) = (FEATURES, false);
+                        Frame::ExtendedBind(ExtendedBind { bind, features, incarnation, replaces })
+                    }
+                    (Frame::Bind(bind), Asks::Plain) => {
+                        self.bind = BindProgress::Asked;
+                        Frame::Bind(bind)
+                    }
+                    (Frame::Bound(bound), _) => {
+                        self.let_in(&bound);
+                        Frame::ExtendedBound(ExtendedBound { bound, features: FEATURES, publish: None })
+                    }
+                    (frame, _) => frame,
+                };
                 match self.unfit(&frame) {
                     Some(error) => self.refuse(frame, error),
-                    None => frame.encode(&mut self.frames),
+                    None => self.say(&frame),
                 }
             }
         }
@@ -147,6 +191,16 @@ impl DialectLink {
             && let Some(reader) = self.reader.take()
         {
             reader.wake();
+        }
+    }
+
+    /// Says a frame to the near end, in a form that the near end knows.
+    fn say(&mut self, frame: &Frame) {
+        match FrameRef::from(frame).without_application_codes() {
+            Some(earlier) if !self.features.contains(Features::APPLICATION_CODES) => {
+                earlier.encode(&mut self.frames);
+            }
+            _ => frame.encode(&mut self.frames),
         }
     }
 
@@ -300,9 +354,24 @@ impl DialectLink {
         while let Some(block) = self.codec.decode(&mut self.written).map_err(io::Error::other)? {
             let now = Instant::now();
             for frame in block.frames() {
-                let frame = frame.map_err(io::Error::other)?;
-                if let Frame::Bound(bound) = &frame {
-                    self.let_in(bound);
+                let frame = match frame.map_err(io::Error::other)? {
+                    Frame::ExtendedBound(ExtendedBound { bound, features, .. }) => {
+                        self.features = features;
+                        Frame::Bound(bound)
+                    }
+                    frame => frame,
+                };
+                match &frame {
+                    Frame::Bound(bound) => self.let_in(bound),
+                    // A master of before refuses the extended bind as no frame of its protocol.
+                    Frame::Refused(Refused { code: Code::UNKNOWN, may_return: false, .. })
+                        if self.bind == BindProgress::Asked && self.asks != Asks::Plain =>
+                    {
+                        self.wants_plain_bind = true;
+                        self.state = State::Ended;
+                        continue;
+                    }
+                    _ => {}
                 }
                 if let Err(error) = self.dialect.say(frame, now, &mut self.said) {
                     self.end(&error);

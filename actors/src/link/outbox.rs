@@ -11,7 +11,9 @@ use meshwork_wire::limits::{
     LENGTH_PREFIX_LEN, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
     PAYLOAD_SHARED_LEN_MIN,
 };
-use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, Payload, RequestRun, Response, append};
+use meshwork_wire::{
+    CallError, CallbackId, Features, Frame, FrameRef, Payload, RequestRun, Response, append,
+};
 use std::collections::VecDeque;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::AtomicU64, atomic::AtomicUsize,
@@ -101,6 +103,8 @@ struct Shared {
     room: Notify,
     /// Whether a publisher has waited for room in vain, and half of it has not been free since.
     slow: AtomicBool,
+    /// Whether the other end knows [`Features::APPLICATION_CODES`].
+    knows_application_codes: AtomicBool,
     lent: Lent,
 }
 
@@ -195,8 +199,15 @@ impl Outbox {
             dropped: AtomicU64::new(0),
             room: Notify::new(),
             slow: AtomicBool::new(false),
+            knows_application_codes: AtomicBool::new(false),
             lent: Lent::default(),
         }))
+    }
+
+    /// Notes the features that both ends of the link know. Before that, none.
+    pub(crate) fn set_features(&self, features: Features) {
+        let knows = features.contains(Features::APPLICATION_CODES);
+        self.0.knows_application_codes.store(knows, Ordering::Relaxed);
     }
 
     /// Appends one frame.
@@ -470,6 +481,11 @@ impl OutboxGuard<'_> {
     /// Appends a frame if it is admitted, and lends the functions that it passes.
     fn append(&mut self, frame: FrameRef<'_>, kind: Kind) -> Result<(), Refusal> {
         self.queue.admit(kind)?;
+        if let Some(earlier) = frame.without_application_codes()
+            && !self.outbox.0.knows_application_codes.load(Ordering::Relaxed)
+        {
+            return self.append_admitted((&earlier).into());
+        }
         if frame.payload().is_none_or(|payload| payload.callbacks.is_empty()) {
             return self.append_admitted(frame);
         }
