@@ -8,7 +8,8 @@ use crate::encoding::Encoding;
 use crate::error::{ApplicationCode, Code, Fate};
 use crate::limits::{ERROR_CODE_LEN_MAX, ERROR_MESSAGE_LEN_MAX, ERROR_NAME_LEN_MAX};
 use crate::payload::{CallError, Payload};
-use crate::value::Value;
+use crate::value::{DecodeError, Value};
+use serde::de::DeserializeOwned;
 
 const NAME: &str = "name";
 const MESSAGE: &str = "message";
@@ -52,6 +53,18 @@ impl CallError {
         match self.held() {
             Some(whole) if self.is_thrown() => self.found(|| fields_of(whole)),
             held => held,
+        }
+    }
+
+    /// The data as a value of this type.
+    ///
+    /// # Errors
+    ///
+    /// When the data are no `T`, or there are none and a `T` is not read from nothing, as an `Option` is.
+    pub fn data_as<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        match self.data() {
+            Some(data) => data.decode(),
+            None => Payload::new(Encoding::Json, "null").decode(),
         }
     }
 

@@ -150,12 +150,15 @@ fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
 /// The code that an error object of node-mesh has where its program gave none.
 const NO_CODE: &str = "NONE";
 
+/// The code of node-mesh for an action that there is not.
+const MISSING: &str = "ACTION_NOT_EXIST";
+
 /// A [`CallError`] as an error object of node-mesh, whose codes are texts; or just what another program threw.
 fn error_object(error: &CallError) -> Value {
     error.to_thrown(|code| {
         Some(match code {
             Code::UNKNOWN => Value::text(NO_CODE),
-            Code::ACTION_NOT_FOUND => Value::text("ACTION_NOT_EXIST"),
+            Code::ACTION_NOT_FOUND => Value::text(MISSING),
             Code::PROVIDER_LOST | Code::LINK_LOST => Value::text("ACTION_SOCKET_NOT_ACTIVE"),
             Code::CANNOT_DECODE => Value::text("REQUEST_PARAM_ERROR"),
             code => code.name().map_or(Value::Unsigned(u64::from(code.0)), Value::text),
@@ -166,42 +169,46 @@ fn error_object(error: &CallError) -> Value {
 /// The error that a Node.js action threw, or that its node made, as a [`CallError`].
 fn thrown(error: &Value) -> CallError {
     let whole = pack(error);
-    if let Some((code, fate, what)) = made_by_node(error) {
-        return CallError::new(code, fate, what).with_thrown(whole);
+    if let Some(error) = made_by_node(error) {
+        return error.with_thrown(whole);
     }
     let error = CallError::of_thrown_value(error, whole);
     let is_none = error.application_code().and_then(ApplicationCode::as_text) == Some(NO_CODE);
     if is_none { error.without_application_code() } else { error }
 }
 
-/// Code, fate and message of an error that node-mesh itself makes. It is told from the errors of applications by all of its fields: an
-/// application may use the same codes, and then they are its own.
-fn made_by_node(error: &Value) -> Option<(Code, Fate, &'static str)> {
+/// The error of meshwork for one that a node of node-mesh itself made, or a gateway of meshwork in its place. It is told from the errors of
+/// applications by all of its fields: an application may use the same codes, and then they are its own.
+fn made_by_node(error: &Value) -> Option<CallError> {
     let Value::Map(fields) = error else { return None };
     let is_known = |(key, value): &(Value, Value)| match (key, value) {
-        (Value::Text(key), Value::Text(value)) => match &**key {
-            "name" => value == "Error",
-            "message" => value.is_empty() || value == "Request Timeout",
-            "code" | "stack" => true,
-            _ => false,
-        },
+        (Value::Text(key), Value::Text(_)) => ["name", "message", "code", "stack"].contains(&&**key),
         (Value::Text(key), Value::Nil) => key == "cause",
         _ => false,
     };
-    if !fields.iter().all(is_known) || error.get("message").is_none() {
+    if !fields.iter().all(is_known) {
         return None;
     }
-    match error.get("code")? {
+    let text = |key| match error.get(key) {
+        Some(Value::Text(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    Some(match (text("code")?, text("name")?, text("message")?) {
         // The action may still be running.
-        Value::Text(code) if code == "REQUEST_TIMEOUT" => {
-            Some((Code::REQUEST_TIMEOUT, Fate::Unknown, "no answer came to the node-mesh program in time"))
+        ("REQUEST_TIMEOUT", "Error", "" | "Request Timeout") => {
+            let what = "no answer came to the node-mesh program in time";
+            CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, what)
         }
         // The missing action may be one that the called action called in turn.
-        Value::Text(code) if code == "ACTION_NOT_EXIST" => {
-            Some((Code::ACTION_NOT_FOUND, Fate::Failed, "the mesh of node-mesh has no such action"))
+        (MISSING, "Error", "") => {
+            let what = "the mesh of node-mesh has no such action";
+            CallError::new(Code::ACTION_NOT_FOUND, Fate::Failed, what)
         }
-        _ => None,
-    }
+        (MISSING, name, what) if Code::ACTION_NOT_FOUND.name() == Some(name) => {
+            CallError::new(Code::ACTION_NOT_FOUND, Fate::Failed, what.to_owned())
+        }
+        _ => return None,
+    })
 }
 
 impl Talk {
