@@ -50,7 +50,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The errors of the actor reach the caller unchanged.
     let outcome = branch.call::<u64>("counter/increment", Increment { by: 0 }).await;
     let Err(error) = outcome else { return Err("nothing is no increment".into()) };
-    assert_eq!((error.code(), error.name(), error.fate()), (Code(1000), "Nothing", Fate::Failed));
+    assert_eq!((error.name(), error.fate()), ("Nothing", Fate::Failed));
+    assert_eq!(error.application_code(), Some(&1000.into()));
     println!("the counter stands at 10");
     Ok(())
 }

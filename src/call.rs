@@ -26,12 +26,15 @@ use std::time::Duration;
 ///
 /// It resolves to the reply or to a [`CallError`], whose [`Fate`] says whether the action may have run. Every call ends, at the
 /// latest with its deadline: by default after 10 s.
+///
+/// The error is a `CallError`, unless [`Calling::failing_as`] names another type that is made of one.
 #[must_use = "a call is not made before it is awaited"]
-pub struct Calling<R> {
+pub struct Calling<R, E = CallError> {
     /// None before the handle of a master is attached, which its first call does.
     node: Option<Arc<ActorNode>>,
     stage: Stage,
     decode: fn(Reply) -> Result<R, CallError>,
+    fails_as: PhantomData<fn() -> E>,
 }
 
 enum Stage {
@@ -76,7 +79,7 @@ impl<R> Calling<R> {
             None => Stage::unwritten(node, action.into(), arguments),
         };
         let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
-        Self { node: attached.cloned(), stage, decode: Reply::decode }
+        Self { node: attached.cloned(), stage, decode: Reply::decode, fails_as: PhantomData }
     }
 
     /// A call of a method of a trait, with its arguments as a record.
@@ -99,9 +102,11 @@ impl<R> Calling<R> {
             None => Stage::unwritten_record(node, method, arguments),
         };
         let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
-        Self { node: attached.cloned(), stage, decode: decode_typed::<A> }
+        Self { node: attached.cloned(), stage, decode: decode_typed::<A>, fails_as: PhantomData }
     }
+}
 
+impl<R, E> Calling<R, E> {
     /// Sets the deadline: how long the call waits for its reply. Default: 10 s; `Duration::MAX`: for ever. The responder is told
     /// how much of the time is left. When it has passed, the call ends with `REQUEST_TIMEOUT`.
     pub fn within(self, within: Duration) -> Self {
@@ -118,6 +123,31 @@ impl<R> Calling<R> {
     /// Fails at once when the link to the master is down. By default the call waits for the link, within its deadline.
     pub fn fail_when_down(self) -> Self {
         self.with(|_, _| None, |call| call.when_down = WhenDown::Fail)
+    }
+
+    /// Makes the error of the call an error of this type, such as that of the action:
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// enum StockError {
+    ///     OutOfStock,
+    ///     Call(CallError),
+    /// }
+    ///
+    /// impl From<CallError> for StockError {
+    ///     fn from(error: CallError) -> Self {
+    ///         if error.name() == "OutOfStock" { StockError::OutOfStock } else { StockError::Call(error) }
+    ///     }
+    /// }
+    ///
+    /// async fn take(branch: &Branch) -> Result<u32, StockError> {
+    ///     branch.call("stock/take", "a7").failing_as().await
+    /// }
+    /// ```
+    pub fn failing_as<F: From<CallError>>(self) -> Calling<R, F> {
+        let mut this = self;
+        let stage = std::mem::replace(&mut this.stage, Stage::Done);
+        Calling { node: this.node.take(), stage, decode: this.decode, fails_as: PhantomData }
     }
 
     /// Takes another head where the node can write one, else changes the call, which the actor then writes.
@@ -217,7 +247,8 @@ impl Calling<Payload> {
                 Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list: None }))
             }
         };
-        Self { node: node.attached().cloned(), stage, decode: Reply::into_outcome }
+        let node = node.attached().cloned();
+        Self { node, stage, decode: Reply::into_outcome, fails_as: PhantomData }
     }
 }
 
@@ -253,12 +284,19 @@ fn awaited_twice() -> CallError {
     CallError::new(Code::CANCELLED, Fate::Unknown, "a call was awaited twice")
 }
 
-impl<R> Future for Calling<R> {
-    type Output = Result<R, CallError>;
+impl<R, E: From<CallError>> Future for Calling<R, E> {
+    type Output = Result<R, E>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+        self.poll_outcome(context).map(|outcome| outcome.map_err(E::from))
+    }
+}
+
+impl<R, E> Calling<R, E> {
+    #[inline]
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<R, CallError>> {
+        let this = self;
         if let Stage::Preparing(_) = &this.stage
             && let Err(error) = ready!(this.poll_preparing(context))
         {
@@ -296,7 +334,7 @@ impl<R> Future for Calling<R> {
     }
 }
 
-impl<R> Drop for Calling<R> {
+impl<R, E> Drop for Calling<R, E> {
     #[inline]
     fn drop(&mut self) {
         if let (Stage::InFlight(callback_id), Some(node)) = (&self.stage, &self.node) {

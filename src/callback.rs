@@ -1,7 +1,7 @@
 //! Functions as arguments: a [`Callback`] stands anywhere in the arguments of a call, or in its reply, and the node that it
 //! reaches can call it.
 
-use crate::respond::ActionError;
+use crate::action_error::ActionError;
 use actix::{Message, Recipient};
 use futures::FutureExt;
 use futures::stream::{Stream, StreamExt, TryStreamExt};

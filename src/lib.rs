@@ -43,6 +43,7 @@
 //! | answer an action with a closure or an actor, or a set of actions at once | [`Respond`], [`Responders`], [`actions`] |
 //! | call an action | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
 //! | know why a call failed, and whether its action may have run | [`CallError`], [`Fate`], [`Code`] |
+//! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
 //! | pass a function, see progress, stream a result | [`Callback`] |
 //! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
 //! | wait until an action has a provider | [`Node::wait_for`] |
@@ -50,6 +51,7 @@
 //! | stop a node without losing requests | [`Node::drain`] |
 #![deny(missing_docs)]
 
+mod action_error;
 mod branch;
 mod call;
 mod callback;
@@ -65,6 +67,7 @@ mod subscribe;
 #[doc(hidden)]
 pub mod __private;
 
+pub use action_error::{ActionError, OrActionError};
 pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
@@ -84,20 +87,21 @@ pub use meshwork_actors::node::{
 /// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
-    ActionDescription, Allowed, ByteString, CallError, Code, DecodeError, EncodeError, Encoding, Fate,
-    NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId, Shape, Value,
-    check_action, check_node, check_topic, limits,
+    ActionDescription, Allowed, ApplicationCode, ByteString, CallError, Code, DecodeError, EncodeError,
+    Encoding, Fate, NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId,
+    Shape, Value, check_action, check_node, check_topic, limits,
 };
-pub use respond::{ActionError, IntoResponder, Respond, Responders};
+pub use respond::{IntoResponder, Respond, Responders};
 pub use serde_bytes::{ByteBuf, Bytes};
 pub use subscribe::{Broadcast, Event, EventError, IntoSubscriber, Publish, Subscribe, Subscription};
 
 /// The names that most programs need: `use meshwork::prelude::*`.
 pub mod prelude {
     pub use crate::{
-        ActionError, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext, CallError, Callback,
-        Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master, MasterActor, Node, Publish,
-        Respond, Responders, RunMaster, SpreadMaster, Subscribe, Subscription,
+        ActionError, ApplicationCode, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext,
+        CallError, Callback, Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master,
+        MasterActor, Node, OrActionError, Publish, Respond, Responders, RunMaster, SpreadMaster, Subscribe,
+        Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

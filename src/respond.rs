@@ -4,117 +4,18 @@
 //! handle its requests one after the other, with its own state; `#[meshwork::actions]` when callers and responders share a
 //! trait. One node may use all three.
 
+use crate::action_error::ActionError;
 use crate::record::{Record, read_record};
 use actix::{Message, Recipient};
 use meshwork_actors::answers::{self, Action, Actions, Answer, CallContext, Replier, Responder, poll_once};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::ConfigureNode;
-use meshwork_actors::repeated::Repeated;
-use meshwork_wire::{
-    Accepts, ByteString, CallError, Code, Encoding, Fate, Form, Offer, Payload, PayloadRef, Shape,
-};
+use meshwork_wire::{Accepts, ByteString, CallError, Code, Encoding, Fate, Form, Offer, PayloadRef, Shape};
 use serde::{Serialize, de::DeserializeOwned};
-use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use tokio::time::Instant;
-
-/// The error of an action, made by its responder. The caller gets a [`CallError`] with [`Fate::Failed`] and with the code, name,
-/// message and data of this error.
-///
-/// `?` turns every `std::error::Error` into an `ActionError`: code [`Code::UNKNOWN`], the text of the error as the message. A
-/// [`CallError`] of a call that the responder made itself keeps its code, name, message and data.
-///
-/// ```
-/// use meshwork::{ActionError, Code};
-///
-/// let error = ActionError::new("OutOfStock", "none left").with_code(1200).with_data(&["blue", "red"]);
-/// assert_eq!(error.code(), Code(1200));
-///
-/// fn parse(text: &str) -> Result<u8, ActionError> {
-///     Ok(text.parse()?)
-/// }
-/// assert_eq!(parse("x").unwrap_err().code(), Code::UNKNOWN);
-/// ```
-#[derive(Clone, PartialEq, Debug)]
-pub struct ActionError(CallError);
-
-impl ActionError {
-    /// An error with a name for programs and a message for people; its code is [`Code::UNKNOWN`]. Name and message are cut
-    /// at 4 KiB.
-    #[must_use]
-    pub fn new(name: impl Into<ByteString>, message: impl Into<ByteString>) -> Self {
-        Self(CallError::named(Code::UNKNOWN, Fate::Failed, name, message))
-    }
-
-    /// Sets a code of the application: choose from 1,000 on.
-    #[must_use]
-    pub fn with_code(self, code: u32) -> Self {
-        let error =
-            CallError::named(Code(code), Fate::Failed, self.0.name().to_owned(), self.0.message().to_owned());
-        Self(match self.0.data() {
-            Some(data) => error.with_data(data.clone()),
-            None => error,
-        })
-    }
-
-    /// Adds data, which travel as MessagePack so that every caller can read them. Data that cannot be encoded are left out, with
-    /// a warning in the log.
-    #[must_use]
-    pub fn with_data<T: Serialize + ?Sized>(self, data: &T) -> Self {
-        match Payload::encode(Encoding::MessagePack, data) {
-            Ok(data) => Self(self.0.with_data(data)),
-            Err(error) => {
-                static LEFT_OUT: Repeated = Repeated::new();
-                let line = LEFT_OUT.warn(Instant::now().into_std());
-                log::log!(line.level, "the data of an error {error}{line}");
-                self
-            }
-        }
-    }
-
-    /// The code.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        self.0.code()
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    /// The message.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        self.0.message()
-    }
-}
-
-// `ActionError` is not an `Error` itself: else this conversion from every `Error` would overlap with `From<T> for T`.
-impl<E: std::error::Error + 'static> From<E> for ActionError {
-    fn from(error: E) -> Self {
-        match (&error as &dyn Any).downcast_ref::<CallError>() {
-            Some(error) => Self(error.clone().with_fate(Fate::Failed)),
-            None => Self(CallError::new(Code::UNKNOWN, Fate::Failed, error.to_string())),
-        }
-    }
-}
-
-impl From<ActionError> for CallError {
-    fn from(ActionError(error): ActionError) -> Self {
-        error
-    }
-}
-
-impl fmt::Display for ActionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A closure that answers an action: `|arguments| async { Ok(reply) }`, or `|arguments, context| async { Ok(reply) }` with a
 /// [`CallContext`], which knows the caller and the deadline.

@@ -112,7 +112,8 @@ async fn an_error_comes_through_unchanged_and_so_does_one_that_is_passed_on() {
     let caller = mesh.branch("caller").await;
     for action in ["fail", "pass-on"] {
         let error = caller.call::<()>(action, ()).await.expect_err("it fails");
-        assert_eq!((error.code(), error.fate()), (Code(1200), Fate::Failed));
+        assert_eq!((error.code(), error.fate()), (Code::UNKNOWN, Fate::Failed));
+        assert_eq!(error.application_code(), Some(&1200.into()));
         assert_eq!((error.name(), error.message()), ("OutOfStock", "none left"));
         assert_eq!(error.data().unwrap().decode::<(String, i32)>().unwrap(), ("blue".to_owned(), 3));
     }

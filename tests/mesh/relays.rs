@@ -183,7 +183,9 @@ async fn many_calls_over_a_relay_have_each_their_own_outcome() {
     for (n, outcome) in (0..).zip(&outcomes) {
         match outcome {
             Ok(even) => assert!(n < 100 && n % 2 == 0 && *even == n, "{n}: {even}"),
-            Err(error) if n < 100 => assert_eq!((error.code(), n % 2), (Code(1000 + n), 1)),
+            Err(error) if n < 100 => {
+                assert_eq!((error.application_code(), n % 2), (Some(&(1000 + n).into()), 1));
+            }
             Err(error) => assert_eq!((error.code(), error.fate()), (Code::OVERLOADED, Fate::NotSent)),
         }
     }

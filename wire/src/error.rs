@@ -1,8 +1,9 @@
-//! The two numbers of a failed call: a stable [`Code`], and the [`Fate`] of the action. `CallError`, which carries both, may hold a payload,
-//! so it is in `payload.rs`.
+//! The numbers of a failed call: a stable [`Code`] of meshwork, the [`Fate`] of the action, and the [`ApplicationCode`] of an error that an
+//! application made. `CallError`, which carries them, may hold a payload, so it is in `payload.rs`.
 
-use crate::limits::ERROR_MESSAGE_LEN_MAX;
-use serde::{Deserialize, Serialize};
+use crate::limits::ERROR_CODE_LEN_MAX;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
 /// What happened to the action of a call that failed. It decides whether the call may be made again.
@@ -26,8 +27,11 @@ impl fmt::Display for Fate {
     }
 }
 
-/// The number of an error. Numbers below 1,000 belong to meshwork; 0 to 3 are those of node-mesh. An application chooses numbers
-/// from 1,000 on, or uses [`Code::UNKNOWN`] and a name.
+/// The number of an error of meshwork; 0 to 3 are those of node-mesh. The errors of applications have codes of their own, in a space of
+/// their own: see [`ApplicationCode`]. Their `Code` is [`Code::UNKNOWN`].
+///
+/// On the wire, earlier versions write the number of an application, if it is 1,000 or more, in the place of this number; it is read as an
+/// `ApplicationCode`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Code(pub u32);
@@ -97,9 +101,115 @@ impl fmt::Display for Code {
     }
 }
 
-/// How much of a text fits into an error, in bytes: whole characters only.
-pub(crate) fn cut_len(text: &str) -> usize {
-    let mut len = text.len().min(ERROR_MESSAGE_LEN_MAX);
+/// The first number that earlier versions take for one of an application, in the place of a [`Code`].
+pub(crate) const FIRST_OF_APPLICATIONS: u32 = 1_000;
+
+/// The code that an application gave its error: a number or a text, as programs of other languages have it. It never means anything to
+/// meshwork, whatever its value.
+///
+/// ```
+/// use meshwork_wire::ApplicationCode;
+///
+/// let (number, text) = (ApplicationCode::from(-2), ApplicationCode::from("ENOENT"));
+/// assert_eq!((number.as_integer(), text.as_text()), (Some(-2), Some("ENOENT")));
+/// assert_eq!((number.to_string(), text.to_string()), ("-2".to_owned(), "ENOENT".to_owned()));
+/// ```
+#[derive(Clone, PartialEq, Debug)]
+pub enum ApplicationCode {
+    /// An integer. All integers of 64 bits keep their value in every dialect that has them.
+    Integer(i128),
+    /// A number with a fraction, or one that its program wrote as such.
+    Float(f64),
+    /// A text. Longer than [`ERROR_CODE_LEN_MAX`] it does not travel whole.
+    Text(ByteString),
+}
+
+impl ApplicationCode {
+    /// The integer, if the code is one.
+    #[must_use]
+    pub fn as_integer(&self) -> Option<i128> {
+        match self {
+            Self::Integer(integer) => Some(*integer),
+            Self::Float(_) | Self::Text(_) => None,
+        }
+    }
+
+    /// The text, if the code is one.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Integer(_) | Self::Float(_) => None,
+        }
+    }
+
+    /// The code, its text cut to the bound.
+    pub(crate) fn bounded(self) -> Self {
+        match self {
+            Self::Text(text) => match cut_at(&text, ERROR_CODE_LEN_MAX) {
+                len if len < text.len() => Self::Text(ByteString::from(&text[..len])),
+                _ => Self::Text(text),
+            },
+            number => number,
+        }
+    }
+}
+
+impl fmt::Display for ApplicationCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(integer) => integer.fmt(f),
+            Self::Float(float) => float.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// A number or a text, as its program wrote it.
+impl Serialize for ApplicationCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Integer(integer) => match (u64::try_from(*integer), i64::try_from(*integer)) {
+                (Ok(integer), _) => serializer.serialize_u64(integer),
+                (_, Ok(integer)) => serializer.serialize_i64(integer),
+                _ => serializer.serialize_i128(*integer),
+            },
+            Self::Float(float) => serializer.serialize_f64(*float),
+            Self::Text(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+macro_rules! codes_from_numbers {
+    ($($variant:ident: $($number:ty)*;)*) => {
+        $($(impl From<$number> for ApplicationCode {
+            fn from(number: $number) -> Self {
+                Self::$variant(number.into())
+            }
+        })*)*
+    };
+}
+
+codes_from_numbers! {
+    Integer: i8 i16 i32 i64 u8 u16 u32 u64;
+    Float: f32 f64;
+}
+
+macro_rules! codes_from_texts {
+    ($($text:ty)*) => {
+        $(impl From<$text> for ApplicationCode {
+            fn from(text: $text) -> Self {
+                Self::Text(text.into())
+            }
+        })*
+    };
+}
+
+codes_from_texts! { &str String ByteString }
+
+/// How much of a text fits into so many bytes: whole characters only.
+pub(crate) fn cut_at(text: &str, len_max: usize) -> usize {
+    let mut len = text.len().min(len_max);
     while !text.is_char_boundary(len) {
         len -= 1;
     }

@@ -18,6 +18,7 @@ pub mod limits;
 mod name;
 mod pattern;
 mod payload;
+mod thrown;
 mod value;
 
 pub use accepts::{Accepts, Form, Signature};
@@ -29,7 +30,7 @@ pub use dialect::{
     ResultStyle, Said, foreign_name,
 };
 pub use encoding::Encoding;
-pub use error::{Code, Fate};
+pub use error::{ApplicationCode, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, DescribeAfter, Described,
     ExtendedBind, ExtendedBound, Features, Frame, FrameError, FrameRef, HeadTemplate, Invoke, Next, NodeNews,

@@ -51,8 +51,18 @@ pub const BLOCK_FRAMES_MAX: usize = 512;
 /// The longest name of an action, a topic, a pattern or a node, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
 
-/// The longest error message that crosses the wire, in bytes. A longer message is cut: an error must always fit into a frame.
-pub const ERROR_MESSAGE_LEN_MAX: usize = 4 * 1024;
+/// The longest message of an error that crosses the wire, in bytes: that of a program which puts the answer of another service into its
+/// message. A longer message is cut: an error must always fit into a frame.
+pub const ERROR_MESSAGE_LEN_MAX: usize = 32 * 1024;
+
+/// The longest name of an error that crosses the wire, in bytes. A longer name is cut.
+pub const ERROR_NAME_LEN_MAX: usize = 4 * 1024;
+
+/// The longest text that is the code of an application's error, in bytes. A longer one, which no program looks for, is cut.
+pub const ERROR_CODE_LEN_MAX: usize = 1024;
+
+/// How much of what a codec says about bytes that it cannot read goes into an error, in bytes: codecs quote text that they cannot read.
+pub const REASON_LEN_MAX: usize = 4 * 1024;
 
 /// The longest text of credentials in a bind, in bytes: a signed token of the usual kinds fits.
 pub const CREDENTIALS_LEN_MAX: usize = 16 * 1024;
@@ -226,4 +236,8 @@ const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
 const _: () = assert!(READ_BUFFER_LEN_START <= READ_BUFFER_LEN_MAX);
 const _: () = assert!(ACTIONS_PER_FRAME_MAX * (NAME_LEN_MAX + 16) <= BIND_FRAME_LEN_MAX);
-const _: () = assert!(ERROR_MESSAGE_LEN_MAX < HEAD_RESERVE_LEN);
+const _: () = assert!(
+    ERROR_MESSAGE_LEN_MAX + ERROR_NAME_LEN_MAX + ERROR_CODE_LEN_MAX + 16 * CALLBACKS_PER_REQUEST_MAX
+        < HEAD_RESERVE_LEN / 4 * 3,
+    "an error of any size fits into a head"
+);

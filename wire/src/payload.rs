@@ -6,14 +6,15 @@
 //! that is read. Whether a function is a closure or calls over a link is the business of `meshwork` and `meshwork-actors`.
 
 use crate::encoding::Encoding;
-use crate::error::{Code, Fate, cut_len};
+use crate::error::{ApplicationCode, Code, FIRST_OF_APPLICATIONS, Fate, cut_at};
 use crate::id::CallbackId;
+use crate::limits::{ERROR_MESSAGE_LEN_MAX, ERROR_NAME_LEN_MAX};
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A user's value as bytes, with the encoding that they were written in. A relay does not open it. Cloning it
@@ -99,16 +100,25 @@ pub enum Wants {
 pub type Invoked = Pin<Box<dyn Future<Output = Result<Payload, CallError>> + Send>>;
 
 /// Why a call failed. One pointer wide, so that a `Result` with this error stays small.
-#[derive(Clone, PartialEq, Debug)]
+///
+/// An error of meshwork has a [`code`](CallError::code) and a sentence. An error of an application has the code [`Code::UNKNOWN`], and a name,
+/// a message, a code ([`application_code`](CallError::application_code)) and data of the application, which are kept on the whole way.
+#[derive(Clone, Debug)]
 pub struct CallError(Box<Parts>);
 
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 struct Parts {
+    /// [`Code::UNKNOWN`] if there is an application code.
     code: Code,
     fate: Fate,
+    application_code: Option<ApplicationCode>,
     name: ByteString,
     message: ByteString,
-    data: Option<Payload>,
+    /// The data of the application; or all that a program of another language threw.
+    held: Option<Payload>,
+    is_thrown: bool,
+    /// The data in a value that was thrown, once they have been asked for.
+    found: OnceLock<Option<Payload>>,
 }
 
 impl Payload {
@@ -249,8 +259,10 @@ impl CallError {
         Self::named(code, fate, name, message)
     }
 
-    /// An error with a name of the application. Name and message are cut to
-    /// [`ERROR_MESSAGE_LEN_MAX`](crate::limits::ERROR_MESSAGE_LEN_MAX).
+    /// An error with a name of the application. The name is cut to [`ERROR_NAME_LEN_MAX`](crate::limits::ERROR_NAME_LEN_MAX), the message
+    /// to [`ERROR_MESSAGE_LEN_MAX`](crate::limits::ERROR_MESSAGE_LEN_MAX).
+    ///
+    /// A `code` from 1,000 on is an [`ApplicationCode`], as earlier versions have it.
     #[must_use]
     pub fn named(
         code: Code,
@@ -258,20 +270,34 @@ impl CallError {
         name: impl Into<ByteString>,
         message: impl Into<ByteString>,
     ) -> Self {
-        let (name, message) = (cut(name.into()), cut(message.into()));
-        Self(Box::new(Parts { code, fate, name, message, data: None }))
+        let (code, application_code) = match code {
+            Code(number @ FIRST_OF_APPLICATIONS..) => (Code::UNKNOWN, Some(number.into())),
+            code => (code, None),
+        };
+        let (name, message) =
+            (cut(name.into(), ERROR_NAME_LEN_MAX), cut(message.into(), ERROR_MESSAGE_LEN_MAX));
+        let (held, is_thrown, found) = (None, false, OnceLock::new());
+        Self(Box::new(Parts { code, fate, application_code, name, message, held, is_thrown, found }))
+    }
+
+    /// [`CallError::named`] with copies of these texts: an error may be kept for long, and does not keep the buffer of its frame alive.
+    pub(crate) fn of_texts(code: Code, fate: Fate, name: &str, message: &str) -> Self {
+        // A text is cut before it is copied, however long it is.
+        let name = &name[..cut_at(name, ERROR_NAME_LEN_MAX)];
+        let message = &message[..cut_at(message, ERROR_MESSAGE_LEN_MAX)];
+        Self::named(code, fate, name.to_owned(), message.to_owned())
     }
 
     /// Sets data of the application.
     #[must_use]
     pub fn with_data(mut self, data: Payload) -> Self {
-        self.0.data = Some(data);
+        self.hold(Some(data), false);
         self
     }
 
     /// Changes the data of the application.
     pub(crate) fn change_data(&mut self, change: impl FnOnce(&mut Payload)) {
-        if let Some(data) = &mut self.0.data {
+        if let Some(data) = &mut self.0.held {
             change(data);
         }
     }
@@ -283,10 +309,16 @@ impl CallError {
         self
     }
 
-    /// The number of the error.
+    /// The number of the error, if it is one of meshwork; [`Code::UNKNOWN`] if it is one of an application.
     #[must_use]
     pub fn code(&self) -> Code {
         self.0.code
+    }
+
+    /// The code that the application gave its error. It is never one of meshwork, even if its number is.
+    #[must_use]
+    pub fn application_code(&self) -> Option<&ApplicationCode> {
+        self.0.application_code.as_ref()
     }
 
     /// What became of the action.
@@ -307,10 +339,74 @@ impl CallError {
         &self.0.message
     }
 
-    /// The data of the application.
+    /// The payload that travels with the error: the data of the application, or all that was thrown.
+    pub(crate) fn held(&self) -> Option<&Payload> {
+        self.0.held.as_ref()
+    }
+
+    /// Whether the payload is all that a program of another language threw.
+    pub(crate) fn is_thrown(&self) -> bool {
+        self.0.is_thrown
+    }
+
+    pub(crate) fn hold(&mut self, held: Option<Payload>, is_thrown: bool) {
+        let parts = &mut *self.0;
+        (parts.held, parts.is_thrown, parts.found) = (held, is_thrown, OnceLock::new());
+    }
+
+    /// Makes the error one of an application, with this code or none.
+    pub(crate) fn set_application_code(&mut self, code: Option<ApplicationCode>) {
+        (self.0.code, self.0.application_code) = (Code::UNKNOWN, code.map(ApplicationCode::bounded));
+    }
+
+    /// The data in what was thrown; `find` is asked once.
+    pub(crate) fn found(&self, find: impl FnOnce() -> Option<Payload>) -> Option<&Payload> {
+        self.0.found.get_or_init(find).as_ref()
+    }
+
+    /// The number that stands for this error where codes of applications are not known; none if the error has no such form.
+    pub(crate) fn earlier_code(&self) -> Option<Code> {
+        let Parts { code, application_code, is_thrown, .. } = &*self.0;
+        match application_code {
+            _ if *is_thrown => None,
+            None => Some(*code),
+            Some(ApplicationCode::Integer(number)) => {
+                u32::try_from(*number).ok().filter(|number| *number >= FIRST_OF_APPLICATIONS).map(Code)
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The nearest error that a node of an earlier version understands; none if it understands this one. A code that is no number from
+    /// 1,000 on is left out there, and a text stands as the name where the error has no name of its own.
     #[must_use]
-    pub fn data(&self) -> Option<&Payload> {
-        self.0.data.as_ref()
+    pub fn for_earlier_version(&self) -> Option<Self> {
+        if self.earlier_code().is_some() {
+            return None;
+        }
+        let mut earlier = self.clone();
+        let parts = &mut *earlier.0;
+        parts.is_thrown = false;
+        match parts.application_code.take() {
+            Some(ApplicationCode::Text(code)) if ["", "Error"].contains(&&*parts.name) => parts.name = code,
+            code => {
+                parts.application_code = code;
+                if earlier.earlier_code().is_none() {
+                    earlier.0.application_code = None;
+                }
+            }
+        }
+        Some(earlier)
+    }
+}
+
+impl PartialEq for CallError {
+    fn eq(&self, other: &Self) -> bool {
+        // What was found in a thrown value follows from the value.
+        let Parts { code, fate, application_code, name, message, held, is_thrown, found: _ } = &*self.0;
+        (*code, *fate, *is_thrown) == (other.0.code, other.0.fate, other.0.is_thrown)
+            && (name, message) == (&other.0.name, &other.0.message)
+            && (application_code, held) == (&other.0.application_code, &other.0.held)
     }
 }
 
@@ -328,8 +424,8 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-fn cut(text: ByteString) -> ByteString {
-    match cut_len(&text) {
+fn cut(text: ByteString, len_max: usize) -> ByteString {
+    match cut_at(&text, len_max) {
         len if len < text.len() => ByteString::from(&text[..len]),
         _ => text,
     }
@@ -338,7 +434,6 @@ fn cut(text: ByteString) -> ByteString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::ERROR_MESSAGE_LEN_MAX;
 
     #[test]
     fn an_error_says_its_name_its_fate_and_its_message() {

@@ -17,8 +17,8 @@ use self::told::{Described, Teller, ToldValue};
 use crate::accepts::Form;
 use crate::copy::append;
 use crate::encoding::Encoding;
-use crate::error::{Code, Fate, cut_len};
-use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
+use crate::error::{Code, Fate, cut_at};
+use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX, REASON_LEN_MAX};
 use crate::payload::{CallError, Callbacks, Payload, PayloadRef};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
@@ -271,7 +271,7 @@ impl PayloadRef<'_> {
 fn not_read(encoding: Encoding, explained: explain::Explained) -> DecodeError {
     let explain::Explained { of, mut reason } = explained;
     // Codecs quote text that they cannot read, however long it is.
-    reason.truncate(cut_len(&reason));
+    reason.truncate(cut_at(&reason, REASON_LEN_MAX));
     reason.shrink_to_fit();
     DecodeError { encoding, expected: of, reason }
 }
@@ -295,7 +295,7 @@ fn written<T: Serialize + ?Sized>(form: Form, value: &T) -> Result<(Writer, Call
 fn not_written<T: Serialize + ?Sized>(form: Form, value: &T, reason: String) -> EncodeError {
     let (explained, _) = Callbacks::noted(|| explain::write(form.encoding(), value, reason));
     let explain::Explained { of, mut reason } = explained;
-    reason.truncate(cut_len(&reason));
+    reason.truncate(cut_at(&reason, REASON_LEN_MAX));
     EncodeError { encoding: form.encoding(), written: of, reason }
 }
 

@@ -5,7 +5,8 @@ mod samples;
 
 use bytes::{Bytes, BytesMut};
 use meshwork_wire::limits::{
-    BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, ERROR_MESSAGE_LEN_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX,
+    BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, ERROR_MESSAGE_LEN_MAX, ERROR_NAME_LEN_MAX, FRAME_LEN_MAX,
+    HEAD_ELEMENTS_MAX, REASON_LEN_MAX,
 };
 use meshwork_wire::{
     CallbackId, Encoding, Frame, FrameCodec, FrameError, Pattern, Payload, Request, Response, SubscriptionKey,
@@ -384,7 +385,7 @@ fn an_error_that_says_too_much_is_cut() {
     let Ok(Frame::Response(Response { outcome: Err(error), .. })) = read else {
         panic!("an error: {read:?}")
     };
-    assert_eq!(error.name().len(), ERROR_MESSAGE_LEN_MAX);
+    assert_eq!(error.name().len(), ERROR_NAME_LEN_MAX);
     assert_eq!(error.message().len(), ERROR_MESSAGE_LEN_MAX);
 }
 
@@ -395,7 +396,7 @@ fn a_payload_that_cannot_be_read_is_not_quoted_at_length() {
     for encoding in [Encoding::Json, Encoding::MessagePack] {
         let payload = Payload::encode(encoding, &text).unwrap();
         let error = payload.decode::<u32>().unwrap_err();
-        assert!(error.reason.len() <= ERROR_MESSAGE_LEN_MAX, "{} bytes", error.reason.len());
+        assert!(error.reason.len() <= REASON_LEN_MAX, "{} bytes", error.reason.len());
         assert!(!error.reason.is_empty());
     }
 }

@@ -3,10 +3,10 @@
 
 use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
-    Accepts, ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
-    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameCodec,
-    Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId,
-    Shape, Signature, Subscribe, SubscriptionKey, Unregister, Wants,
+    Accepts, ActionDescription, ApplicationCode, Bind, Bound, Broadcast, ByteString, CallError, CallbackId,
+    Code, Describe, DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame,
+    FrameCodec, FrameRef, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request,
+    Response, SessionId, Shape, Signature, Subscribe, SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -91,17 +91,32 @@ fn key() -> impl Strategy<Value = SubscriptionKey> {
     (pattern(), proptest::option::of(text())).prop_map(|(pattern, group)| SubscriptionKey { pattern, group })
 }
 
+fn application_code() -> impl Strategy<Value = ApplicationCode> {
+    prop_oneof![
+        any::<i64>().prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        any::<i128>().prop_map(ApplicationCode::Integer),
+        (-1e300..1e300).prop_map(|number: f64| number.into()),
+        "[^\u{0}]{0,20}".prop_map(Into::into),
+    ]
+}
+
 fn error() -> impl Strategy<Value = CallError> {
-    let fate = prop_oneof![Just(Fate::NotSent), Just(Fate::Unknown), Just(Fate::Failed)];
-    (any::<u32>(), fate, text(), text(), proptest::option::of(payload())).prop_map(
-        |(code, fate, name, message, data)| {
-            let error = CallError::named(Code(code), fate, name, message);
-            match data {
-                Some(data) => error.with_data(data),
-                None => error,
-            }
-        },
-    )
+    let fate = || prop_oneof![Just(Fate::NotSent), Just(Fate::Unknown), Just(Fate::Failed)];
+    let data = proptest::option::of(payload());
+    let made = (any::<u32>(), fate(), text(), text(), data, proptest::option::of(application_code()));
+    let made = made.prop_map(|(code, fate, name, message, data, application_code)| {
+        let mut error = CallError::named(Code(code), fate, name, message);
+        if let Some(data) = data {
+            error = error.with_data(data);
+        }
+        match application_code {
+            Some(code) => error.with_application_code(code),
+            None => error,
+        }
+    });
+    let thrown = (payload(), fate()).prop_map(|(whole, fate)| CallError::of_thrown(whole).with_fate(fate));
+    prop_oneof![3 => made, 1 => thrown]
 }
 
 fn news() -> impl Strategy<Value = NodeNews> {
@@ -440,6 +455,35 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
             _ = Payload::new(encoding, bytes).decode::<Order>();
+        }
+    }
+}
+
+proptest! {
+    /// A node of an earlier version reads every error, with its name, message and fate, and no code of an application as one of meshwork.
+    #[test]
+    fn every_error_has_a_form_for_earlier_versions(error in error()) {
+        let response = Response { callback_id: CallbackId(1), outcome: Err(error.clone()) };
+        let earlier = FrameRef::from(&response).without_application_codes();
+        let frame = earlier.unwrap_or_else(|| Frame::Response(response));
+        let mut buffer = BytesMut::new();
+        frame.encode(&mut buffer);
+        prop_assert_eq!(buffer[6], 1, "the variant that all versions know");
+        let Ok(Frame::Response(Response { outcome: Err(read), .. })) =
+            Frame::decode(&buffer.freeze().slice(4..))
+        else {
+            panic!("an error")
+        };
+        prop_assert_eq!((read.fate(), read.message()), (error.fate(), error.message()));
+        prop_assert_eq!(read.code(), error.code());
+        match error.application_code() {
+            Some(code @ ApplicationCode::Integer(1_000..=0xFFFF_FFFF)) => {
+                prop_assert_eq!(read.application_code(), Some(code));
+            }
+            _ => prop_assert_eq!(read.application_code(), None),
+        }
+        if !["", "Error"].contains(&error.name()) {
+            prop_assert_eq!(read.name(), error.name());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A bridge: an old server of another protocol becomes a branch. The functions of the server are actions as long as it is connected; when
 //! the link to it ends, the actions go, and the bridge dials again.
 
-use super::dialect_link::DialectLink;
+use super::dialect_link::{Asks, DialectLink};
 use crate::link::backoff::Backoff;
 use crate::link::{Address, AddressError, Dial, Link, Tcp};
 use crate::repeated::Repeated;
@@ -29,6 +29,8 @@ pub struct Bridge {
     results: ResultStyle,
     dial: Arc<dyn Dial>,
     dialect: Arc<MakeDialect>,
+    /// Drawn by chance: the bridge replaces its own earlier session, whose link is lost.
+    incarnation: u64,
 }
 
 /// Why a bridge does not run, or has ended.
@@ -99,6 +101,7 @@ impl Bridge {
             prefix: String::new(),
             dial: Arc::new(Tcp),
             dialect: Arc::new(make),
+            incarnation: fastrand::u64(..),
         }
     }
 
@@ -188,14 +191,22 @@ impl Bridge {
         let reached = |address: &Address, error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("{address} cannot be reached: {error}"))
         };
-        let server = self.dial.dial(&self.server).await.map_err(|error| reached(&self.server, error))?;
-        let mut ours = self.dial.dial(master).await.map_err(|error| reached(master, error))?;
-        let mut theirs = DialectLink::dialled(server, (self.dialect)(self), self.server.to_string());
-        let piped = pipe(&mut theirs, &mut ours).await;
-        *bound = theirs.bound;
-        match theirs.refused.take() {
-            Some(refused) => Ok(Some(refused)),
-            None => piped.map(|()| None),
+        let mut asks = Asks::Extended(self.incarnation);
+        loop {
+            let server = self.dial.dial(&self.server).await.map_err(|error| reached(&self.server, error))?;
+            let mut ours = self.dial.dial(master).await.map_err(|error| reached(master, error))?;
+            let (dialect, peer) = ((self.dialect)(self), self.server.to_string());
+            let mut theirs = DialectLink::bridged(server, dialect, peer, asks);
+            let piped = pipe(&mut theirs, &mut ours).await;
+            if theirs.wants_plain_bind && asks != Asks::Plain {
+                asks = Asks::Plain;
+                continue;
+            }
+            *bound = theirs.bound;
+            return match theirs.refused.take() {
+                Some(refused) => Ok(Some(refused)),
+                None => piped.map(|()| None),
+            };
         }
     }
 }

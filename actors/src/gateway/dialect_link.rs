@@ -11,7 +11,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,
-    FrameCodec, Invoke, Request, Response, Said,
+    FrameCodec, Invoke, Refused, Request, Response, Said,
 };
 use std::io;
 use std::pin::Pin;
@@ -21,27 +21,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Interval;
 use tokio_util::codec::Decoder;
 
-/// A bind or its answer as the near end is told it: a dialect takes what this version writes.
-fn extended(frame: Frame) -> Frame {
-    let features = Features::OF_DIALECTS;
-    match frame {
-        Frame::Bind(bind) => {
-            Frame::ExtendedBind(ExtendedBind { bind, features, incarnation: 0, replaces: false })
-        }
-        Frame::Bound(bound) => Frame::ExtendedBound(ExtendedBound { bound, features, publish: None }),
-        other => other,
-    }
-}
-
-/// A bind or its answer as a dialect is told it.
-fn plain(frame: Frame) -> Frame {
-    match frame {
-        Frame::ExtendedBind(ExtendedBind { bind, .. }) => Frame::Bind(bind),
-        Frame::ExtendedBound(ExtendedBound { bound, .. }) => Frame::Bound(bound),
-        other => other,
-    }
-}
-
 /// How often a dialect link sends the near end a heartbeat in place of its peer, and looks for calls whose deadline has passed; more often
 /// if the master asks for a shorter heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
@@ -49,6 +28,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// The events that did not fit, and the links that ended with an error. The peers choose how often, and each link has a peer of its own.
 static UNFIT: Repeated = Repeated::new();
 static ENDED: Repeated = Repeated::new();
+
+/// The features that the near end of a dialect link may use.
+const FEATURES: Features = Features::FORMS;
 
 /// A link with frames at the near end, where a node of this process is, and another protocol at the far end.
 pub(crate) struct DialectLink {
@@ -70,6 +52,12 @@ pub(crate) struct DialectLink {
     /// hear us either until we read.
     dialled: bool,
     bind: BindProgress,
+    /// How the near end is asked to bind the far end.
+    asks: Asks,
+    /// The features that the near end knows.
+    features: Features,
+    /// Whether the near end did not understand the extended bind.
+    pub(crate) wants_plain_bind: bool,
     /// When the bind was done, for the bridge.
     pub(crate) bound: Option<tokio::time::Instant>,
     /// The longest frame that the near end reads.
@@ -91,6 +79,15 @@ enum BindProgress {
     Done,
 }
 
+/// How a near end that is a master is asked to bind the far end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// With an extended bind, of a branch with this incarnation.
+    Extended(u64),
+    /// As a master of an earlier version understands it.
+    Plain,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
@@ -99,29 +96,40 @@ enum State {
 }
 
 impl DialectLink {
-    /// Speaks a dialect over a link that `peer` opened.
+    /// Speaks a dialect over a link that `peer` opened, to a session of this process.
     pub(crate) fn accepted(
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
     ) -> Self {
-        Self::new(link, dialect, peer, false)
+        // Each connection is a branch of its own.
+        Self { features: FEATURES, ..Self::new(link, dialect, peer, Asks::Extended(fastrand::u64(..))) }
     }
 
-    /// Speaks a dialect over a link that was dialled to `peer`.
+    /// Speaks a dialect over a link that was dialled to `peer`, to a branch of this process.
     pub(crate) fn dialled(
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
     ) -> Self {
-        Self::new(link, dialect, peer, true)
+        Self { features: FEATURES, dialled: true, ..Self::new(link, dialect, peer, Asks::Plain) }
+    }
+
+    /// Speaks a dialect over a link that was dialled to `peer`, to a master that may be of another version.
+    pub(crate) fn bridged(
+        link: Box<dyn Link>,
+        dialect: Box<dyn meshwork_wire::Dialect>,
+        peer: String,
+        asks: Asks,
+    ) -> Self {
+        Self { dialled: true, ..Self::new(link, dialect, peer, asks) }
     }
 
     fn new(
         link: Box<dyn Link>,
         mut dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
-        dialled: bool,
+        asks: Asks,
     ) -> Self {
         let mut said = Said::default();
         dialect.begin(Instant::now(), &mut said);
@@ -136,8 +144,11 @@ impl DialectLink {
             codec: FrameCodec::new(FRAME_LEN_MAX),
             said,
             beat: every(BEAT),
-            dialled,
+            dialled: false,
             bind: BindProgress::NotAsked,
+            asks,
+            features: Features::default(),
+            wants_plain_bind: false,
             bound: None,
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
@@ -153,14 +164,25 @@ impl DialectLink {
     fn pass_on(&mut self) {
         while !self.said.frames.is_empty() {
             for frame in std::mem::take(&mut self.said.frames) {
-                match &frame {
-                    Frame::Bind(_) => self.bind = BindProgress::Asked,
-                    Frame::Bound(bound) => self.let_in(bound),
-                    _ => {}
-                }
+                let frame = match (frame, self.asks) {
+                    (Frame::Bind(bind), Asks::Extended(incarnation)) => {
+                        self.bind = BindProgress::Asked;
+                        let (features, replaces) = (FEATURES, false);
+                        Frame::ExtendedBind(ExtendedBind { bind, features, incarnation, replaces })
+                    }
+                    (Frame::Bind(bind), Asks::Plain) => {
+                        self.bind = BindProgress::Asked;
+                        Frame::Bind(bind)
+                    }
+                    (Frame::Bound(bound), _) => {
+                        self.let_in(&bound);
+                        Frame::ExtendedBound(ExtendedBound { bound, features: FEATURES, publish: None })
+                    }
+                    (frame, _) => frame,
+                };
                 match self.unfit(&frame) {
                     Some(error) => self.refuse(frame, error),
-                    None => extended(frame).encode(&mut self.frames),
+                    None => self.say(frame),
                 }
             }
         }
@@ -170,6 +192,11 @@ impl DialectLink {
         {
             reader.wake();
         }
+    }
+
+    /// Says a frame to the near end, in a form that the near end knows.
+    fn say(&mut self, frame: Frame) {
+        frame.for_features(self.features).encode(&mut self.frames);
     }
 
     /// Notes that the bind is done, with the bounds of the master.
@@ -322,9 +349,24 @@ impl DialectLink {
         while let Some(block) = self.codec.decode(&mut self.written).map_err(io::Error::other)? {
             let now = Instant::now();
             for frame in block.frames() {
-                let frame = plain(frame.map_err(io::Error::other)?);
-                if let Frame::Bound(bound) = &frame {
-                    self.let_in(bound);
+                let frame = match frame.map_err(io::Error::other)? {
+                    Frame::ExtendedBound(ExtendedBound { bound, features, .. }) => {
+                        self.features = features;
+                        Frame::Bound(bound)
+                    }
+                    frame => frame,
+                };
+                match &frame {
+                    Frame::Bound(bound) => self.let_in(bound),
+                    // A master of before refuses the extended bind as no frame of its protocol.
+                    Frame::Refused(Refused { code: Code::UNKNOWN, may_return: false, .. })
+                        if self.bind == BindProgress::Asked && self.asks != Asks::Plain =>
+                    {
+                        self.wants_plain_bind = true;
+                        self.state = State::Ended;
+                        continue;
+                    }
+                    _ => {}
                 }
                 if let Err(error) = self.dialect.say(frame, now, &mut self.said) {
                     self.end(&error);

@@ -77,7 +77,7 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                     return Poll::Ready(Ok(()));
                 }
                 let features = self.outbox.features();
-                if !features.contains(Features::VALUES) {
+                if !features.contains(Features::FORMS) {
                     self.say_as_before(features)?;
                 }
                 if !self.pieces.is_empty() && !self.small.is_empty() {

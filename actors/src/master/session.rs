@@ -356,7 +356,9 @@ impl SessionActor {
             context.cancel_future(arrival.bind_alarm);
             arrival.raise_frame_len.set(true);
         }
-        self.in_flight.answers_drains.set(features.unwrap_or_default().contains(Features::DRAINED));
+        let known = features.unwrap_or_default();
+        self.outbox().set_features(known);
+        self.in_flight.answers_drains.set(known.contains(Features::DRAINED));
         self.master.unbound.fetch_sub(1, Ordering::Relaxed);
         let (outbox, name) = (self.outbox().clone(), self.relay.name.clone());
         say_bound(&self.master, self.me(), features.is_some(), &permissions, &outbox);

@@ -542,21 +542,17 @@ impl Dnode {
     }
 }
 
+/// An error as what a program of dnode gets: an object with the name, message and code of the error, and the fields of its data; or just
+/// what another program threw.
 fn failure(error: &CallError) -> Value {
-    json!({ "name": error.name(), "message": error.message(), "code": error.code().0 })
+    let written = Payload::encode(Encoding::Json, &error.to_thrown_with_numbers());
+    let read = written.map_err(CallError::from).and_then(|json| Ok(json.decode()?));
+    read.unwrap_or_else(|_| json!({ "name": error.name(), "message": error.message() }))
 }
 
 /// The error of a Node.js function, as a [`CallError`].
 fn thrown(error: &Value) -> CallError {
-    let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned);
-    let code = error.get("code").and_then(Value::as_u64).and_then(|code| u32::try_from(code).ok());
-    let message = text("message").or_else(|| error.as_str().map(str::to_owned));
-    CallError::named(
-        code.map_or(Code::UNKNOWN, Code),
-        Fate::Failed,
-        text("name").unwrap_or_else(|| "Error".to_owned()),
-        message.unwrap_or_else(|| error.to_string()),
-    )
+    CallError::of_thrown(Payload::new(Encoding::Json, error.to_string()))
 }
 
 impl Dialect for Dnode {

@@ -18,7 +18,7 @@ use crate::name::check_action;
 use crate::payload::{CallError, Payload};
 use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -127,14 +127,6 @@ struct Results<'a> {
     args: Vec<&'a RawValue>,
     #[serde(borrow)]
     err: Option<&'a RawValue>,
-}
-
-/// An error as an object with its name and message. The original writes its own as `{}`.
-#[derive(Serialize)]
-struct Failure<'a> {
-    name: &'a str,
-    message: &'a str,
-    code: u32,
 }
 
 /// The JSON of the next packet, if all of it is there.
@@ -258,9 +250,18 @@ fn unknown_command(words: Words, id: &RawValue, said: &mut Said) {
 }
 
 fn failed(words: Words, id: &RawValue, error: &CallError, said: &mut Said) {
-    let failure = Failure { name: error.name(), message: error.message(), code: error.code().0 };
-    let failure = serde_json::to_string(&failure).unwrap_or_else(|_| "{}".to_owned());
+    let failure = failure(error).unwrap_or_else(|| "{}".to_owned());
     packet(words.error, Some(&format!(r#"{{"id":{},"err":{failure}}}"#, id.get())), &mut said.bytes);
+}
+
+/// An error as an object with its name, message and code, and the fields of its data, as JSON; or just what another program threw. The
+/// original writes its own errors as `{}`.
+fn failure(error: &CallError) -> Option<String> {
+    if let Some(thrown) = error.thrown().and_then(|thrown| as_json(thrown).ok()) {
+        return Some(thrown.into_owned());
+    }
+    let json = Payload::encode(Encoding::Json, &error.to_thrown_with_numbers()).ok()?;
+    String::from_utf8(json.bytes.to_vec()).ok()
 }
 
 impl Dialect for LightRpcServer {
@@ -403,27 +404,7 @@ fn of_uuid(id: &str) -> Option<CallbackId> {
 
 /// The error that a Node.js function threw, as a [`CallError`].
 fn thrown(error: Option<&RawValue>) -> CallError {
-    #[derive(Deserialize)]
-    struct Thrown {
-        name: Option<String>,
-        message: Option<String>,
-        code: Option<serde_json::Value>,
-    }
-    let text = error.map_or("null", RawValue::get);
-    match serde_json::from_str::<Thrown>(text) {
-        Ok(Thrown { name, message, code }) if text.starts_with('{') => {
-            let number =
-                code.as_ref().and_then(serde_json::Value::as_u64).and_then(|code| u32::try_from(code).ok());
-            let name = name.or_else(|| code.as_ref().and_then(|code| code.as_str().map(str::to_owned)));
-            let message = message.unwrap_or_else(|| text.to_owned());
-            let code = number.map_or(Code::UNKNOWN, Code);
-            CallError::named(code, Fate::Failed, name.unwrap_or_else(|| "Error".to_owned()), message)
-        }
-        _ => {
-            let message = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
-            CallError::named(Code::UNKNOWN, Fate::Failed, "Error", message)
-        }
-    }
+    CallError::of_thrown(Payload::new(Encoding::Json, error.map_or("null", RawValue::get).to_owned()))
 }
 
 impl Dialect for LightRpcClient {

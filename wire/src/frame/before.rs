@@ -1,6 +1,6 @@
 //! Frames for a node of an earlier version, which knows fewer features. What it does not know is said as nearly as it can be said.
 
-use super::kinds::{Bind, Features, Frame, NodeNews, Offer, Register};
+use super::kinds::{Bind, Features, Frame, FrameRef, NodeNews, Offer, Register};
 use crate::accepts::Accepts;
 use crate::encoding::Encoding;
 use crate::payload::Payload;
@@ -10,6 +10,11 @@ impl Frame {
     /// The frame for an end that knows these features.
     #[must_use]
     pub fn for_features(mut self, features: Features) -> Self {
+        if !features.contains(Features::APPLICATION_CODES)
+            && let Some(earlier) = FrameRef::from(&self).without_application_codes()
+        {
+            self = earlier;
+        }
         if features.contains(Features::VALUES) {
             return self;
         }

@@ -10,7 +10,7 @@ use super::kinds::{
 use super::swift::{self, RequestRun};
 use crate::copy::append;
 use crate::encoding::Encoding;
-use crate::error::{Code, Fate};
+use crate::error::{ApplicationCode, Code, Fate};
 use crate::id::CallbackId;
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{CallError, Payload, Wants};
@@ -99,7 +99,33 @@ struct ResponseHead<'a> {
 #[derive(Serialize, Deserialize)]
 enum OutcomeHead<'a> {
     Reply(PayloadHead<'a>),
-    Error { code: Code, fate: Fate, name: &'a str, message: &'a str, data: Option<PayloadHead<'a>> },
+    Error {
+        code: Code,
+        fate: Fate,
+        name: &'a str,
+        message: &'a str,
+        data: Option<PayloadHead<'a>>,
+    },
+    /// An error that `Error` has no form for: it goes only over links whose two ends know
+    /// [`Features::APPLICATION_CODES`](super::kinds::Features::APPLICATION_CODES).
+    ApplicationError {
+        code: Code,
+        application_code: Option<CodeHead<'a>>,
+        fate: Fate,
+        name: &'a str,
+        message: &'a str,
+        /// Whether the payload is all that a program threw, and not the data alone.
+        is_thrown: bool,
+        payload: Option<PayloadHead<'a>>,
+    },
+}
+
+/// An [`ApplicationCode`].
+#[derive(Serialize, Deserialize)]
+enum CodeHead<'a> {
+    Integer(i128),
+    Float(f64),
+    Text(&'a str),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,16 +191,27 @@ impl Frame {
                 let outcome = match outcome {
                     OutcomeHead::Reply(payload) => Ok(payload.with(rest())?),
                     OutcomeHead::Error { code, fate, name, message, data } => {
-                        // Errors may be kept for long, so their texts are copied and do not keep the buffer alive.
-                        let error =
-                            CallError::named(code, fate, ByteString::from(name), ByteString::from(message));
-                        Err(match data {
-                            Some(data) => error.with_data(data.with(rest())?),
-                            None => {
-                                no_rest(bytes, head_len)?;
-                                error
-                            }
-                        })
+                        let mut error = CallError::of_texts(code, fate, name, message);
+                        error.hold(behind_error(data, bytes, head_len)?, false);
+                        Err(error)
+                    }
+                    OutcomeHead::ApplicationError {
+                        code,
+                        application_code,
+                        fate,
+                        name,
+                        message,
+                        is_thrown,
+                        payload,
+                    } => {
+                        let mut error = CallError::of_texts(code, fate, name, message);
+                        if let Some(code) = application_code {
+                            error.set_application_code(Some(code.into()));
+                        }
+                        let held = behind_error(payload, bytes, head_len)?;
+                        let is_thrown = is_thrown && held.is_some();
+                        error.hold(held, is_thrown);
+                        Err(error)
                     }
                 };
                 Frame::Response(Response { callback_id, outcome })
@@ -316,13 +353,7 @@ impl<'a> Head<'a> {
             callback_id: response.callback_id,
             outcome: match &response.outcome {
                 Ok(payload) => OutcomeHead::Reply(PayloadHead::of(payload)),
-                Err(error) => OutcomeHead::Error {
-                    code: error.code(),
-                    fate: error.fate(),
-                    name: error.name(),
-                    message: error.message(),
-                    data: error.data().map(PayloadHead::of),
-                },
+                Err(error) => OutcomeHead::of_error(error),
             },
         })
     }
@@ -358,6 +389,45 @@ impl<'a> Head<'a> {
             | Head::GiveBack(_) => {
                 unreachable!("`Frame::decode` has read the heads that a payload follows")
             }
+        }
+    }
+}
+
+impl<'a> OutcomeHead<'a> {
+    fn of_error(error: &'a CallError) -> Self {
+        let (fate, name, message) = (error.fate(), error.name(), error.message());
+        let payload = error.held().map(PayloadHead::of);
+        match error.earlier_code() {
+            Some(code) => Self::Error { code, fate, name, message, data: payload },
+            None => Self::ApplicationError {
+                code: error.code(),
+                application_code: error.application_code().map(CodeHead::of),
+                fate,
+                name,
+                message,
+                is_thrown: error.is_thrown(),
+                payload,
+            },
+        }
+    }
+}
+
+impl<'a> CodeHead<'a> {
+    fn of(code: &'a ApplicationCode) -> Self {
+        match code {
+            ApplicationCode::Integer(number) => Self::Integer(*number),
+            ApplicationCode::Float(number) => Self::Float(*number),
+            ApplicationCode::Text(text) => Self::Text(text),
+        }
+    }
+}
+
+impl From<CodeHead<'_>> for ApplicationCode {
+    fn from(head: CodeHead<'_>) -> Self {
+        match head {
+            CodeHead::Integer(number) => Self::Integer(number),
+            CodeHead::Float(number) => Self::Float(number),
+            CodeHead::Text(text) => Self::Text(text.into()),
         }
     }
 }
@@ -418,6 +488,18 @@ fn shared_text(bytes: &Bytes, text: &str) -> Result<ByteString, FrameError> {
     }
     ByteString::try_from(bytes.slice_ref(text.as_bytes()))
         .map_err(|error| FrameError::Malformed(error.to_string()))
+}
+
+/// The payload that the head of an error claims, behind it.
+fn behind_error(
+    head: Option<PayloadHead<'_>>,
+    bytes: &Bytes,
+    head_len: usize,
+) -> Result<Option<Payload>, FrameError> {
+    match head {
+        Some(head) => head.with(bytes.slice(head_len..)).map(Some),
+        None => no_rest(bytes, head_len).map(|()| None),
+    }
 }
 
 fn no_rest(bytes: &Bytes, head_len: usize) -> Result<(), FrameError> {

@@ -115,11 +115,13 @@ impl Features {
     /// [`Encoding::MessagePack`](crate::Encoding::MessagePack), [`Encoding::Bincode`](crate::Encoding::Bincode), and the variants of [`Accepts`]
     /// that go with them.
     pub const VALUES: Features = Features(8);
-    /// The features of a link that speaks another protocol at its far end.
-    pub const OF_DIALECTS: Features = Features(Self::VALUES.0);
+    /// A [`Response`] may carry an error with any code of its application, and all that a program of another language threw.
+    pub const APPLICATION_CODES: Features = Features(16);
+    /// The features that change the form of frames: what says the same in an older form where the other end does not know them.
+    pub const FORMS: Features = Features(Self::VALUES.0 | Self::APPLICATION_CODES.0);
     /// All features that this version knows.
     pub const ALL: Features =
-        Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::VALUES.0);
+        Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::FORMS.0);
 
     /// Whether all features of `other` are in this set.
     #[must_use]
@@ -458,7 +460,7 @@ impl<'a> FrameRef<'a> {
                 | Frame::Broadcast(Broadcast { payload, .. })
                 | Frame::GiveBack(Publish { payload, .. }),
             ) => Some(payload),
-            Borrowed::Response(Response { outcome: Err(error), .. }) => error.data(),
+            Borrowed::Response(Response { outcome: Err(error), .. }) => error.held(),
             Borrowed::Other(_) => None,
         }
     }
@@ -470,6 +472,14 @@ impl<'a> FrameRef<'a> {
             Borrowed::Response(response) => Some(response.callback_id),
             Borrowed::Request(_) | Borrowed::Publish(_) | Borrowed::Other(_) => None,
         }
+    }
+
+    /// The frame in the form that an end without [`Features::APPLICATION_CODES`] reads; none if it reads this one.
+    #[must_use]
+    pub fn without_application_codes(self) -> Option<Frame> {
+        let Borrowed::Response(Response { callback_id, outcome: Err(error) }) = self.0 else { return None };
+        let outcome = Err(error.for_earlier_version()?);
+        Some(Frame::Response(Response { callback_id: *callback_id, outcome }))
     }
 
     /// The frame itself. Copies names and shares the payload.

@@ -547,7 +547,8 @@ fn an_error_with_data_of_its_own_keeps_what_it_says() {
     let error = CallError::named(Code::UNKNOWN, Fate::Failed, "OutOfStock", "none left").with_data(data);
     let response = Response { callback_id: call.callback_id, outcome: Err(error) };
     let said = &server.say(Frame::Response(response)).1[0]["data"]["error"];
-    assert_eq!(*said, json!({ "code": "NONE", "name": "OutOfStock", "message": "none left" }));
+    let expected = json!({ "code": "NONE", "name": "OutOfStock", "message": "none left", "sku": 5 });
+    assert_eq!(*said, expected);
 }
 
 #[test]

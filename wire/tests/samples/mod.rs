@@ -45,6 +45,10 @@ fn payload(encoding: Encoding, bytes: &'static [u8]) -> Payload {
     Payload::new(encoding, bytes)
 }
 
+fn refused(error: CallError) -> Frame {
+    Frame::Response(Response { callback_id: CallbackId(9), outcome: Err(error) })
+}
+
 /// In the order of the protocol. A new frame is a line at the end of its kind, with the hex that the test names.
 pub(crate) fn every_golden() -> Vec<Golden> {
     let bincode = payload(Encoding::PlainBincode, &[2, 3]);
@@ -254,6 +258,35 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                     .with_data(json.clone())),
             }),
             "24000000 0a 0901fbb004020a4f75744f6653746f636b096e6f6e65206c6566740102005b322c335d",
+        ),
+        golden(
+            "response_with_small_application_code",
+            refused(CallError::named(Code::UNKNOWN, Fate::Failed, "Odd", "no").with_application_code(2)),
+            "11000000 0a 09020101000402034f6464026e6f0000",
+        ),
+        golden(
+            "response_with_negative_application_code",
+            refused(CallError::named(Code::UNKNOWN, Fate::Failed, "Odd", "no").with_application_code(-2)),
+            "11000000 0a 09020101000302034f6464026e6f0000",
+        ),
+        golden(
+            "response_with_application_code_that_has_a_fraction",
+            refused(CallError::named(Code::UNKNOWN, Fate::Failed, "Odd", "no").with_application_code(1.5)),
+            "18000000 0a 0902010101000000000000f83f02034f6464026e6f0000",
+        ),
+        golden(
+            "response_with_text_as_application_code_and_data",
+            refused(
+                CallError::named(Code::UNKNOWN, Fate::Failed, "Odd", "no")
+                    .with_application_code("ENOENT")
+                    .with_data(json.clone()),
+            ),
+            "1e000000 0a 090201010206454e4f454e5402034f6464026e6f000102005b322c335d",
+        ),
+        golden(
+            "response_with_thrown_value",
+            refused(CallError::of_thrown(payload(Encoding::Json, br#"{"code":7}"#))),
+            "27000000 0a 09020101000e02054572726f720a7b22636f6465223a377d010102007b22636f6465223a377d",
         ),
         golden("cancel", Frame::Cancel(CallbackId(9)), "02000000 0b 09"),
         golden(

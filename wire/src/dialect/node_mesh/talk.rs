@@ -7,7 +7,7 @@ use super::values::{from_node, pack, to_node};
 use crate::dialect::peer::{Calls, too_late};
 use crate::dialect::said::Said;
 use crate::encoding::Encoding;
-use crate::error::{Code, Fate};
+use crate::error::{ApplicationCode, Code, Fate};
 use crate::frame::{Broadcast, Frame, Publish, Request, Response};
 use crate::id::CallbackId;
 use crate::name::check_topic;
@@ -147,49 +147,68 @@ fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
     })
 }
 
-/// A [`CallError`] as an error object of node-mesh, whose codes are texts. An error that a node-mesh action threw comes out unchanged.
+/// The code that an error object of node-mesh has where its program gave none.
+const NO_CODE: &str = "NONE";
+
+/// The code of node-mesh for an action that there is not.
+const MISSING: &str = "ACTION_NOT_EXIST";
+
+/// A [`CallError`] as an error object of node-mesh, whose codes are texts; or just what another program threw.
 fn error_object(error: &CallError) -> Value {
-    // Errors of other programs may have data too; only a thrown error object has the message of the error in it.
-    if let Some(thrown) = error.data().and_then(|data| data.decode::<Value>().ok())
-        && matches!(thrown.get("message"), Some(Value::Text(message)) if message == error.message())
-    {
-        return thrown;
-    }
-    let code = match error.code() {
-        Code::UNKNOWN => Value::text("NONE"),
-        Code::ACTION_NOT_FOUND => Value::text("ACTION_NOT_EXIST"),
-        Code::PROVIDER_LOST | Code::LINK_LOST => Value::text("ACTION_SOCKET_NOT_ACTIVE"),
-        Code::CANNOT_DECODE => Value::text("REQUEST_PARAM_ERROR"),
-        code => code.name().map_or(Value::Unsigned(u64::from(code.0)), Value::text),
-    };
-    let name = if error.name().is_empty() { "Error" } else { error.name() };
-    Value::map([("code", code), ("name", Value::text(name)), ("message", Value::text(error.message()))])
+    error.to_thrown(|code| {
+        Some(match code {
+            Code::UNKNOWN => Value::text(NO_CODE),
+            Code::ACTION_NOT_FOUND => Value::text(MISSING),
+            Code::PROVIDER_LOST | Code::LINK_LOST => Value::text("ACTION_SOCKET_NOT_ACTIVE"),
+            Code::CANNOT_DECODE => Value::text("REQUEST_PARAM_ERROR"),
+            code => code.name().map_or(Value::Unsigned(u64::from(code.0)), Value::text),
+        })
+    })
 }
 
-/// The error that a Node.js action threw, as a [`CallError`]. The whole error object is its data, since a code may be a text.
-fn thrown(mut error: Value) -> CallError {
-    let whole = error.clone();
-    if let Value::Text(message) = error {
-        return CallError::named(Code::UNKNOWN, Fate::Failed, "Error", message);
+/// The error that a Node.js action threw, or that its node made, as a [`CallError`].
+fn thrown(error: &Value) -> CallError {
+    let whole = pack(error);
+    if let Some(error) = made_by_node(error) {
+        return error.with_thrown(whole);
     }
-    let (name, message) = (error.take("name").into_text(), error.take("message").into_text());
-    let (code, fate) = match error.take("code") {
-        Value::Unsigned(code) => (u32::try_from(code).map_or(Code::UNKNOWN, Code), Fate::Failed),
-        Value::Text(code) => match &*code {
-            // The action may still be running.
-            "REQUEST_TIMEOUT" => (Code::REQUEST_TIMEOUT, Fate::Unknown),
-            // The missing action may be one that the called action called in turn.
-            "ACTION_NOT_EXIST" => (Code::ACTION_NOT_FOUND, Fate::Failed),
-            _ => (Code::UNKNOWN, Fate::Failed),
-        },
-        _ => (Code::UNKNOWN, Fate::Failed),
+    let error = CallError::of_thrown_value(error, whole);
+    let is_none = error.application_code().and_then(ApplicationCode::as_text) == Some(NO_CODE);
+    if is_none { error.without_application_code() } else { error }
+}
+
+/// The error of meshwork for one that a node of node-mesh itself made, or a gateway of meshwork in its place. It is told from the errors of
+/// applications by all of its fields: an application may use the same codes, and then they are its own.
+fn made_by_node(error: &Value) -> Option<CallError> {
+    let Value::Map(fields) = error else { return None };
+    let is_known = |(key, value): &(Value, Value)| match (key, value) {
+        (Value::Text(key), Value::Text(_)) => ["name", "message", "code", "stack"].contains(&&**key),
+        (Value::Text(key), Value::Nil) => key == "cause",
+        _ => false,
     };
-    let name = if name.is_empty() { "Error".to_owned() } else { name };
-    let error = CallError::named(code, fate, name, message);
-    match Payload::encode(Encoding::MessagePack, &whole) {
-        Ok(data) => error.with_data(data),
-        Err(_) => error,
+    if !fields.iter().all(is_known) {
+        return None;
     }
+    let text = |key| match error.get(key) {
+        Some(Value::Text(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    Some(match (text("code")?, text("name")?, text("message")?) {
+        // The action may still be running.
+        ("REQUEST_TIMEOUT", "Error", "" | "Request Timeout") => {
+            let what = "no answer came to the node-mesh program in time";
+            CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, what)
+        }
+        // The missing action may be one that the called action called in turn.
+        (MISSING, "Error", "") => {
+            let what = "the mesh of node-mesh has no such action";
+            CallError::new(Code::ACTION_NOT_FOUND, Fate::Failed, what)
+        }
+        (MISSING, name, what) if Code::ACTION_NOT_FOUND.name() == Some(name) => {
+            CallError::new(Code::ACTION_NOT_FOUND, Fate::Failed, what.to_owned())
+        }
+        _ => return None,
+    })
 }
 
 impl Talk {
@@ -296,7 +315,7 @@ impl Talk {
                 if let Some(callback_id) = self.take_asked(&id) {
                     said.answer(
                         callback_id,
-                        if error == Value::Nil { Ok(pack(&body)) } else { Err(thrown(error)) },
+                        if error == Value::Nil { Ok(pack(&body)) } else { Err(thrown(&error)) },
                     );
                 }
             }
