@@ -335,10 +335,12 @@ impl Dialect for LightRpcServer {
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         // Nothing runs before the bind is answered: until then the bytes wait, and the reader stops reading.
-        while self.bound
-            && !said.is_enough()
-            && let Some(heard) = self.packets.next(bytes)?
-        {
+        while self.bound && !said.is_enough() {
+            let heard = self.packets.next(bytes).inspect_err(|_| {
+                // The last that the client hears. A program of another protocol sees by it what it has dialled.
+                packet(ERROR, Some(r#"{"code":"BAD_PACKET"}"#), &mut said.bytes);
+            });
+            let Some(heard) = heard? else { break };
             match heard {
                 Heard::Packet(json) => self.packet(&json, now, said),
                 Heard::TooLong(unread) => self.not_read(&unread, said),
