@@ -244,8 +244,10 @@ impl Skim {
             b':' => {
                 if let Some(level) = self.level().filter(|level| !level.in_value) {
                     level.in_value = true;
-                    self.begin_value();
-                    return;
+                    if self.taking.is_none() {
+                        // The colon is no part of the value that may begin here.
+                        return self.begin_value();
+                    }
                 }
             }
             _ => {}
@@ -257,9 +259,7 @@ impl Skim {
     fn begin_value(&mut self) {
         let keys = self.levels[..self.depth].iter().map(|level| &level.key[..]);
         let is_here = |path: &&[&str]| path.iter().map(|key| key.as_bytes()).eq(keys.clone());
-        if self.taking.is_none()
-            && let Some(wanted) = self.wanted.iter().position(|path| is_here(path))
-        {
+        if let Some(wanted) = self.wanted.iter().position(|path| is_here(path)) {
             self.taking = Some((wanted, self.depth));
             self.found[wanted] = Some(Vec::new());
         }
@@ -348,6 +348,7 @@ mod tests {
             assert_eq!(skimmed(json), found, "{json}");
         }
         assert_eq!(skimmed(r#"{"data":{"id":[1,{"a":[]}]}}"#).1.as_deref(), Some(r#"[1,{"a":[]}]"#));
+        assert_eq!(skimmed(r#"{"command":{"a":{"b":1}}}"#).0.as_deref(), Some(r#"{"a":{"b":1}}"#));
         let long = format!(r#"{{"command":"{}","data":{{"id":1}}}}"#, "x".repeat(TAKEN_LEN_MAX));
         assert_eq!(skimmed(&long), (None, Some("1".to_owned())));
         assert_eq!(skimmed(r#"{"command":"add"#), (None, None), "it has not passed");

@@ -8,7 +8,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// A frame claims more than the connection allows.
-    #[error("a frame claims {claimed} bytes, and {max} are allowed; {}", who(*claimed))]
+    #[error("a frame claims {claimed} bytes, and {max} are allowed; is the other end a meshwork node?{}", looks_like(*claimed))]
     TooLong {
         /// The claimed length, in bytes.
         claimed: usize,
@@ -29,13 +29,10 @@ pub enum FrameError {
     Io(#[from] io::Error),
 }
 
-/// Who may be at the other end. The length of a frame is the first that it sends: a program of another protocol begins otherwise.
-fn who(claimed: usize) -> String {
+/// What the other end may be. The length of a frame is the first that it sends: a program of another protocol begins otherwise.
+fn looks_like(claimed: usize) -> String {
     let first = u32::try_from(claimed).map(u32::to_le_bytes).unwrap_or_default();
-    match spoken(&first) {
-        Some(spoken) => format!("the other end looks like {spoken}"),
-        None => "is the other end a meshwork node?".to_owned(),
-    }
+    spoken(&first).map(|spoken| format!(" It looks like {spoken}")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -44,9 +41,11 @@ mod tests {
 
     #[test]
     fn a_program_of_another_protocol_is_named() {
-        for (first, named) in
-            [(b"{\"me", "looks like dnode"), (b"GET ", "looks like HTTP"), (b"17\n{", "looks like light_rpc")]
-        {
+        for (first, named) in [
+            (b"{\"me", "node? It looks like dnode"),
+            (b"GET ", "node? It looks like HTTP"),
+            (b"17\n{", "node? It looks like light_rpc"),
+        ] {
             let claimed = u32::from_le_bytes(*first) as usize;
             let error = FrameError::TooLong { claimed, max: 7 }.to_string();
             assert!(error.ends_with(named), "{error}");

@@ -448,3 +448,208 @@ fn an_argument_that_cannot_be_read_ends_its_call_alone() {
     };
     assert_eq!((error.code(), error.fate()), (Code::CANNOT_DECODE, Fate::Failed));
 }
+
+/// Hears a line in pieces; gives what was said when it was over. Nothing of the line is kept meanwhile.
+fn hear_in_pieces(end: &mut End, line: &[u8]) -> (Vec<Frame>, Vec<Value>) {
+    let (mut said, mut bytes) = (Said::default(), BytesMut::new());
+    for piece in line.chunks(1 << 20) {
+        bytes.extend_from_slice(piece);
+        end.dialect.hear(&mut bytes, end.now, &mut said).expect("the connection lives");
+        assert!(bytes.len() <= 17 << 20, "{} bytes are kept", bytes.len());
+    }
+    assert!(bytes.is_empty());
+    let lines = lines(&said);
+    (said.frames, lines)
+}
+
+/// Such a line ended the connection, and no caller was told.
+#[test]
+fn a_line_that_is_too_long_ends_its_own_call_and_no_other() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    let call = json!({ "method": "a", "arguments": ["[Function]"], "callbacks": { "3": ["0"] } });
+    let asked = request(&server.hear(&call).0);
+    let text = "x".repeat(40_000_000);
+    for line in [
+        format!(
+            r#"{{"method":"a","arguments":["{text}","[Function]"],"callbacks":{{"7":["1"]}},"links":[]}}"#
+        ),
+        format!(
+            r#"{{"callbacks":{{"7":["1"],"9":["0","f"]}},"arguments":[{{"f":0,"t":"{text}"}},0],"method":0}}"#
+        ),
+    ] {
+        let (frames, said) = hear_in_pieces(&mut server, format!("{line}\n").as_bytes());
+        assert_eq!((frames.len(), said.len(), &said[0]["method"]), (0, 1, &json!(7)));
+        assert_eq!(said[0]["arguments"][1]["name"], "FRAME_TOO_LARGE");
+    }
+    assert_eq!(server.say(reply(asked.callback_id, &json!(1))).1[0]["arguments"], json!([1]));
+    request(&server.hear(&call).0);
+
+    // A result that is too long ends the call that waits for it.
+    let (_, said) = server.say(invoke(3, Some(77), Wants::Result, &json!([7])));
+    let taker = said[0]["callbacks"].as_object().unwrap().keys().next().unwrap();
+    let line = format!("{{\"method\":{taker},\"arguments\":[\"{text}\"]}}\n");
+    let (frames, _) = hear_in_pieces(&mut server, line.as_bytes());
+    let [Frame::Response(Response { callback_id: CallbackId(77), outcome: Err(error) })] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!((error.code(), error.fate()), (Code::FRAME_TOO_LARGE, Fate::Failed));
+}
+
+#[test]
+fn digits_and_the_order_of_keys_stay() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    for functions in [r#""9":["1"]"#, r#""9":["1"],"4":["0","f"]"#] {
+        let value = r#"{"z":1,"a":{"y":18446744073709551617,"b":[1e400,-0.0,1.10]},"f":"[Function]","é":"\ud83d\ude00"}"#;
+        let line =
+            format!(r#"{{"method":"a","arguments":[{value},"[Function]"],"callbacks":{{{functions}}}}}"#);
+        let mut said = Said::default();
+        server.dialect.hear(&mut BytesMut::from(&format!("{line}\n")[..]), server.now, &mut said).unwrap();
+        let asked = request(&said.frames);
+        let passed = asked.payload.callbacks.len() == 1;
+        let expected =
+            value.replace("\"[Function]\"", if passed { r#"{"$callback":0}"# } else { "\"[Function]\"" });
+        assert_eq!(asked.payload.bytes, format!("[{expected}]"));
+        if passed {
+            continue;
+        }
+        let payload = Payload::new(Encoding::Json, asked.payload.bytes.slice(1..asked.payload.len() - 1));
+        said.bytes.clear();
+        let response = Response { callback_id: asked.callback_id, outcome: Ok(payload) };
+        server.dialect.say(Frame::Response(response), server.now, &mut said).unwrap();
+        let line = std::str::from_utf8(&said.bytes).unwrap();
+        assert!(line.contains(&value.replace('é', "\\u00e9")), "{line}");
+    }
+}
+
+#[test]
+fn an_integer_of_javascript_is_the_number_that_it_meant() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    let call =
+        json!({ "method": "a", "arguments": [0, "[Function]"], "callbacks": { "3": ["1"] } }).to_string();
+    // As `JSON.stringify` writes 2 to the power of 60, and the negative of 2 to the power of 63.
+    let call = call.replace("[0,", "[[1152921504606847000,-9223372036854776000],");
+    let mut said = Said::default();
+    server.dialect.hear(&mut BytesMut::from(&format!("{call}\n")[..]), server.now, &mut said).unwrap();
+    let asked = request(&said.frames);
+    assert_eq!(asked.payload.decode::<((i64, i64),)>(), Ok(((1 << 60, i64::MIN),)));
+    // An integer of ours that looks like such a one is told from it at the other end.
+    let ours = 1_152_921_504_606_847_000_i64;
+    said.bytes.clear();
+    let outcome = Ok(Payload::encode(Encoding::Json, &ours).unwrap());
+    server
+        .dialect
+        .say(Frame::Response(Response { callback_id: asked.callback_id, outcome }), server.now, &mut said)
+        .unwrap();
+    let line = String::from_utf8(said.bytes.to_vec()).unwrap();
+    assert_eq!(lines(&said)[0]["arguments"][0].as_f64(), Some(ours as f64), "to JavaScript");
+    let value = line.split_once("\"arguments\":[").unwrap().1.split_once(']').unwrap().0;
+    let (mut client, _) = End::server(&["a"], ResultStyle::Result);
+    said = Said::default();
+    let back = format!("{{\"method\":\"a\",\"arguments\":[{value}]}}\n");
+    client.dialect.hear(&mut BytesMut::from(&back[..]), client.now, &mut said).unwrap();
+    assert_eq!(request(&said.frames).payload.decode_arguments::<i64>(), Ok(ours));
+}
+
+/// In the style of one result, a failure is a second argument, which was taken for a second result.
+#[test]
+fn a_failure_behind_a_null_is_an_error_and_other_results_are_values() {
+    for (arguments, name) in [
+        (json!([null, { "name": "Boom", "message": "it went off", "code": 1200 }]), Some("Boom")),
+        (json!([null, { "message": "as the original writes an Error" }]), Some("Error")),
+        (json!([null, { "message": "no entry", "code": "ENOENT", "errno": -2 }]), None),
+    ] {
+        let outcome = result_of(&arguments);
+        let error = outcome.expect_err("it failed");
+        assert_eq!(error.fate(), Fate::Failed);
+        assert!(name.is_none_or(|name| name == error.name()), "{error}");
+    }
+    for arguments in [
+        json!([null, { "message": "hi", "from": "bob" }]),
+        json!([null, { "name": "bob" }]),
+        json!([null, null]),
+        json!([null, "text"]),
+        json!([1, { "name": "a", "message": "b", "code": 1 }]),
+        json!([null, { "name": "a", "message": "b", "code": 1 }, 3]),
+    ] {
+        assert_eq!(result_of(&arguments).expect("a value").decode::<Value>(), Ok(arguments));
+    }
+}
+
+/// The outcome of a call from the mesh whose result comes with these arguments.
+fn result_of(arguments: &Value) -> Result<Payload, CallError> {
+    let (mut server, _) = End::server(&[], ResultStyle::Result);
+    let (_, said) = server.say(invoke(3, Some(77), Wants::Result, &json!([7])));
+    let taker: u64 = said[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse().unwrap();
+    let (mut frames, _) = server.hear(&json!({ "method": taker, "arguments": arguments }));
+    let Some(Frame::Response(Response { outcome, .. })) = frames.pop() else { panic!("no response") };
+    outcome
+}
+
+/// Only the action knows whether its last argument is a function: it was always taken for the function that takes the result.
+#[test]
+fn the_last_function_is_an_argument_where_the_action_takes_one() {
+    let refused = || Err(CallError::new(Code::CANNOT_DECODE, Fate::Failed, "no function came"));
+    let respond =
+        |asked: &Request, outcome| Frame::Response(Response { callback_id: asked.callback_id, outcome });
+    let (mut server, _) = End::server(&["on"], ResultStyle::Result);
+    let call = json!({ "method": "on", "arguments": [1, "[Function]", 2], "callbacks": { "5": ["1"] } });
+    let first = request(&server.hear(&call).0);
+    assert_eq!(arguments(&first.payload), (json!([1, 2]), vec![]));
+    let again = request(&server.say(respond(&first, refused())).0);
+    assert_eq!(
+        (&*again.action, arguments(&again.payload)),
+        ("on", (json!([1, { "$callback": 0 }, 2]), vec![CallbackId(5)]))
+    );
+    // The program has passed no function for a result.
+    assert_eq!(server.say(reply(again.callback_id, &json!("done"))), (vec![], vec![]));
+    assert_eq!(server.say(invoke(5, None, Wants::Nothing, &json!([7]))).1[0]["arguments"], json!([7]));
+
+    // The action takes it in neither place: the program hears of it once.
+    let first = request(&server.hear(&call).0);
+    let again = request(&server.say(respond(&first, refused())).0);
+    let (frames, said) = server.say(respond(&again, refused()));
+    assert_eq!((frames.len(), said.len(), &said[0]["arguments"][1]["name"]), (0, 1, &json!("CANNOT_DECODE")));
+    // It took it, and failed later.
+    let first = request(&server.hear(&call).0);
+    let again = request(&server.say(respond(&first, refused())).0);
+    let boom = CallError::named(Code(1_200), Fate::Failed, "Boom", "it went off");
+    assert_eq!(server.say(respond(&again, Err(boom))), (vec![], vec![]));
+}
+
+#[test]
+fn what_looks_like_a_placeholder_is_a_value_where_no_function_is() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    let data = json!({ "$callback": 0 });
+    let call =
+        json!({ "method": "a", "arguments": [data, [data], "[Function]"], "callbacks": { "3": ["2"] } });
+    let asked = request(&server.hear(&call).0);
+    assert_eq!(arguments(&asked.payload), (json!([data, [data]]), vec![]));
+    assert_eq!(server.say(reply(asked.callback_id, &data)).1[0]["arguments"], json!([data]));
+    // Beside a function, it is the function that has its index; one of another index is a value.
+    let passing = |value: Value| {
+        let Frame::Invoke(mut invoke) = invoke(3, Some(7), Wants::Result, &value) else { unreachable!() };
+        invoke.payload.callbacks = std::iter::once(CallbackId(40)).collect();
+        Frame::Invoke(invoke)
+    };
+    let (_, said) = server.say(passing(json!([{ "$callback": 0 }, { "$callback": 1 }])));
+    assert_eq!(said[0]["arguments"], json!(["[Function]", { "$callback": 1 }, "[Function]"]));
+    // Which of two it is cannot be told: the call fails, and passes neither.
+    let (frames, said) = server.say(passing(json!([{ "$callback": 0 }, { "$callback": 0 }])));
+    assert_eq!(said, Vec::<Value>::new());
+    let [Frame::Release(CallbackId(40)), Frame::Response(Response { outcome: Err(error), .. })] = &frames[..]
+    else {
+        panic!("{frames:?}")
+    };
+    assert_eq!((error.code(), error.fate()), (Code::CANNOT_ENCODE, Fate::NotSent));
+}
+
+#[test]
+fn a_name_that_is_none_is_refused_before_it_is_asked_for() {
+    let (mut server, methods) = End::server(&["__proto__", "a"], ResultStyle::Result);
+    assert_eq!(methods[0]["arguments"], json!([{ "a": "[Function]" }]));
+    for name in [String::new(), "x".repeat(100_000), "a\nb".to_owned()] {
+        let call = json!({ "method": name, "arguments": ["[Function]"], "callbacks": { "3": ["0"] } });
+        let (frames, said) = server.hear(&call);
+        assert_eq!((frames, &said[0]["arguments"][1]["name"]), (vec![], &json!("ACTION_NOT_FOUND")));
+    }
+}
