@@ -103,7 +103,7 @@ pub(super) async fn run(options: Options) -> Done {
     say(format_args!("bridging {address} to {}", mesh.master));
     tokio::select! {
         error = bridge.run(mesh.master) => Err(match error {
-            BridgeError::Refused(_) => Failure::Bind(error.to_string()),
+            BridgeError::Refused(_) | BridgeError::OtherProtocol { .. } => Failure::Bind(error.to_string()),
             BridgeError::Address(_) | BridgeError::Name(_) | BridgeError::NoPrefix => {
                 Failure::Use(error.to_string())
             }

@@ -2,6 +2,7 @@
 
 use crate::dialects::Foreign;
 use crate::{Mesh, node, soon, until_asked};
+use meshwork::limits::{CALLBACKS_PER_CONNECTION_MAX, CALLBACKS_PER_REQUEST_MAX};
 use meshwork::prelude::*;
 use meshwork::{Address, Bridge, ResultStyle};
 use serde_json::{Value, json};
@@ -168,7 +169,7 @@ async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
             .await;
         }
     };
-    there(6).await;
+    there(14).await;
     let caller = mesh.branch("caller").await;
     assert_eq!(soon(caller.call("old/timesTen", 5_u64)).await, Ok(50_u64));
     assert_eq!(soon(caller.call("old/math/add", (2.5_f64, 3_u64))).await, Ok(5.5_f64));
@@ -217,4 +218,119 @@ async fn too_many_functions_at_once_end_that_call_and_no_other() {
     let (id, outcome) = soon(client.outcome()).await.expect("it is open");
     assert_eq!((&*id, &outcome.expect_err("they are too many")["name"]), ("7", &json!("OVERLOADED")));
     assert_eq!(client.call("add", json!([1, 2])).await, Ok(json!(3)));
+}
+
+/// What a client of the original finds, by its name.
+async fn found_by(script: &str, arguments: &[&str]) -> HashMap<String, Value> {
+    let mut client = node(script, arguments);
+    let mut lines = BufReader::new(client.stdout.take().expect("it is piped")).lines();
+    let mut said = HashMap::new();
+    let reading = async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            let (what, value): (String, Value) = serde_json::from_str(&line).expect("JSON");
+            said.insert(what, value);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reading).await.expect("it ends");
+    assert!(client.wait().await.expect("it ran").success(), "{said:?}");
+    said
+}
+
+#[actix::test]
+async fn the_values_of_the_original_arrive_as_they_were_sent_or_are_errors() {
+    let mesh = Mesh::start().await;
+    let integers =
+        |(a, b, c): (i64, i64, i64)| async move { Ok((a == 1 << 60, b == i64::MIN, c == (1 << 53) + 2)) };
+    let edges = responders()
+        .respond("integers", integers)
+        .respond_all(
+            Responders::new()
+                .respond_self_describing("in_order", |(value,): (meshwork::Value,)| async { Ok(value) }),
+        )
+        .respond("len", |text: String| async move { Ok(text.len()) })
+        .respond("beside", |(_function, value): (Callback<(), ()>, Value)| async { Ok(value) });
+    let _edges = mesh.bind(edges).await;
+    let address = Client::gateway(&mesh).await;
+    let port = address.as_str().rsplit(':').next().expect("a port").to_owned();
+    let said = found_by("edges.js", &[&port]).await;
+    assert_eq!(said["integers"], json!([true, true, true]));
+    assert_eq!(said["keys"], json!(r#"{"10":4,"z":1,"a":{"y":2,"b":3}}"#));
+    assert_eq!(
+        (&said["data"], &said["data beside a function"]),
+        (&json!({ "$callback": 0 }), &json!({ "$callback": 0 }))
+    );
+    assert_eq!(said["heard"], json!([[1], [2], [3]]), "without a further argument");
+    assert_eq!((&said["long"], &said["many"]), (&json!("FRAME_TOO_LARGE"), &json!("FRAME_TOO_LARGE")));
+    assert_eq!((&said["many of them"], &said["after"]), (&json!(50), &json!("here")));
+    assert_eq!(said.get("fail").or(said.get("error")).or(said.get("late")), None);
+}
+
+/// The original dnode as a server, its address, and a bridge to it under `old` that runs.
+async fn bridged(mesh: &Mesh) -> (tokio::process::Child, actix_rt::task::JoinHandle<meshwork::BridgeError>) {
+    let mut server = node("server.js", &[]);
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().expect("it is piped")).read_line(&mut line).await.expect("a port");
+    let bridge = Bridge::dnode(format!("127.0.0.1:{}", line.trim())).prefix("old");
+    let bridging = actix_rt::spawn(bridge.run(&mesh.address));
+    let master = mesh.master.clone();
+    soon(async { while master.describe("old/**").await.expect("it runs").is_empty() {} }).await;
+    (server, bridging)
+}
+
+#[actix::test]
+async fn an_old_server_fails_calls_with_a_second_result_and_its_functions_are_called_as_it_has_them() {
+    let mesh = Mesh::start().await;
+    let (_server, bridging) = bridged(&mesh).await;
+    let caller = mesh.branch("caller").await;
+    let failed = soon(caller.call::<Value>("old/fail", ())).await.expect_err("it fails");
+    assert_eq!((failed.name(), failed.message(), failed.fate()), ("Boom", "it went off", Fate::Failed));
+    let thrown = soon(caller.call::<Value>("old/throwing", ())).await.expect_err("it fails");
+    assert_eq!((thrown.message(), thrown.fate()), ("bad", Fate::Failed));
+    assert_eq!(
+        soon(caller.call("old/pair", ())).await,
+        Ok(json!([null, { "message": "hi", "from": "bob" }]))
+    );
+    // A name is no pattern.
+    assert_eq!(soon(caller.call("old/a/**", ())).await, Ok(json!("itself")));
+    let none = soon(caller.call::<Value>("old/a/b", ())).await.expect_err("there is none");
+    assert_eq!(none.code(), Code::ACTION_NOT_FOUND);
+    // A function without a result gets its own arguments alone, with or without an end that is waited for.
+    let counter: Callback<(u8, u8), ()> = soon(caller.call("old/counter", ())).await.expect("a function");
+    soon(counter.call((1, 2))).await.expect("it is sent");
+    soon(counter.notify((1, 2))).await.expect("it is sent");
+    assert_eq!(soon(caller.call("old/counted", ())).await, Ok(json!([2, 2])));
+    bridging.abort();
+}
+
+/// After so many functions over one link, no function could be passed over it any more, to anybody.
+#[actix::test]
+async fn more_functions_than_a_connection_may_lend_are_passed_to_programs_that_keep_them_all() {
+    const CALLS: usize = CALLBACKS_PER_CONNECTION_MAX / CALLBACKS_PER_REQUEST_MAX + 50;
+    let mesh = Mesh::start().await;
+    let counting = || Callback::new(|number: u64| number + 1);
+    let many = responders()
+        .respond("many", move |_: (u64, u64)| async move { Ok(vec![counting(); CALLBACKS_PER_REQUEST_MAX]) });
+    let _many = mesh.bind(many).await;
+    let gateway = Client::gateway(&mesh).await;
+    let (mut client, mut other) =
+        (Client::join(&gateway, "client").await, Client::join(&gateway, "other").await);
+    for client in [&mut client, &mut other] {
+        for (number, outcome) in client.call_all("many", CALLS, 8).await {
+            assert_eq!(outcome.map(|list| list.as_array().map(Vec::len)), Ok(Some(64)), "{number}");
+        }
+    }
+    // Both can go on, in both directions.
+    for client in [&mut client, &mut other] {
+        assert!(client.call("many", json!([0, 0])).await.is_ok());
+        assert_eq!(client.call("add", json!([1, 2])).await, Ok(json!(3)));
+    }
+
+    let (_server, bridging) = bridged(&mesh).await;
+    let caller = mesh.branch("caller").await;
+    for call in 1..=CALLS {
+        let kept = soon(caller.call("old/keep", (vec![counting(); CALLBACKS_PER_REQUEST_MAX],))).await;
+        assert_eq!(kept, Ok(call * CALLBACKS_PER_REQUEST_MAX));
+    }
+    assert_eq!(soon(caller.call("old/ask", (41, counting()))).await, Ok(42_u64));
+    bridging.abort();
 }

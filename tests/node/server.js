@@ -3,6 +3,9 @@
 const dnode = require('dnode');
 const net = require('net').createServer();
 
+const kept = [];
+const counted = [];
+
 net.on('connection', (stream) => {
   const d = dnode(
     {
@@ -15,6 +18,21 @@ net.on('connection', (stream) => {
       // Calls a function of the mesh and gives its result.
       ask: (number, ask, done) => ask(number, (result) => done(result)),
       silent: () => {},
+      // Fails as programs with one result do.
+      fail: (done) => done(null, Object.assign(new Error('it went off'), { name: 'Boom', code: 'EBOOM' })),
+      throwing: (done) => done(null, new Error('bad')),
+      pair: (done) => done(null, { message: 'hi', from: 'bob' }),
+      // Keeps all functions.
+      keep: (list, done) => done(kept.push(...list)),
+      // How many arguments a function gets that has no result.
+      arguments: (call, done) => {
+        call(1);
+        done(null);
+      },
+      // A function without a result, which tells how many arguments it got.
+      counter: (done) => done((...all) => counted.push(all.length)),
+      counted: (done) => done(counted),
+      'a/**': (done) => done('itself'),
       math: { add: (one, other, done) => done(one + other) },
     },
     { weak: false },

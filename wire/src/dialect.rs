@@ -3,12 +3,13 @@
 //! socket and an actor that knows frames only.
 
 mod dnode;
+mod json;
 mod light_rpc;
 mod node_mesh;
 mod peer;
 mod said;
 
-pub use dnode::{Dnode, ResultStyle};
+pub use dnode::{Dnode, LentFunctions, ResultStyle};
 pub use light_rpc::{LightRpcClient, LightRpcServer};
 pub use node_mesh::{NodeMeshClient, NodeMeshServer};
 pub use peer::{Allowed, foreign_name};

@@ -18,6 +18,7 @@ pub mod limits;
 mod name;
 mod pattern;
 mod payload;
+mod spoken;
 mod thrown;
 mod value;
 
@@ -26,8 +27,8 @@ pub use bytestring::ByteString;
 pub use codec::{Block, FrameCodec, Frames};
 pub use copy::append;
 pub use dialect::{
-    Allowed, Dialect, DialectError, Dnode, LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer,
-    ResultStyle, Said, foreign_name,
+    Allowed, Dialect, DialectError, Dnode, LentFunctions, LightRpcClient, LightRpcServer, NodeMeshClient,
+    NodeMeshServer, ResultStyle, Said, foreign_name,
 };
 pub use encoding::Encoding;
 pub use error::{ApplicationCode, Code, Fate};
@@ -45,4 +46,5 @@ pub use pattern::{Pattern, PatternError};
 pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
+pub use spoken::spoken;
 pub use value::{DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Value, is_none};

@@ -96,6 +96,12 @@ pub const CALLBACKS_PER_REQUEST_MAX: usize = 64;
 /// that would pass one more is refused at its sender.
 pub const CALLBACKS_PER_CONNECTION_MAX: usize = 131_072;
 
+/// How many functions of the mesh the programs at one gateway, or behind one bridge, may hold together: such programs seldom say that
+/// they need a function no more. Above the bound, the function is taken back that was passed or called longest ago. A part of
+/// [`CALLBACKS_PER_CONNECTION_MAX`], since all these functions may be those of one node, and the connection of that node lends functions
+/// to others too.
+pub const FOREIGN_FUNCTIONS_MAX: usize = CALLBACKS_PER_CONNECTION_MAX / 4;
+
 /// How many calls may be in flight on one connection, in each direction: twice what a busy gateway has, and it bounds the
 /// callback table. A call above the bound fails at once with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
 pub const IN_FLIGHT_MAX: usize = 65_536;
@@ -186,6 +192,13 @@ pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
 /// Reading from such a server never pauses, since both ends might then wait for each other.
 pub const FOREIGN_OUT_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
 
+/// How many bytes a message of a foreign program may have that is too long to be read: its bytes pass by unread, and its caller gets an
+/// error. More than any text that Node.js can hold. A connection that brings a longer message is closed.
+pub const FOREIGN_UNREAD_LEN_MAX: usize = 2 * 1024 * 1024 * 1024 - 1;
+
+/// How long a foreign server may say nothing to a bridge that has connected.
+pub const FOREIGN_SILENT_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long a TCP connection is silent before the operating system asks whether the other end is there, and how often it asks again.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// See [`KEEPALIVE_AFTER`].
@@ -241,3 +254,4 @@ const _: () = assert!(
         < HEAD_RESERVE_LEN / 4 * 3,
     "an error of any size fits into a head"
 );
+const _: () = assert!(FOREIGN_FUNCTIONS_MAX + CALLBACKS_PER_REQUEST_MAX < CALLBACKS_PER_CONNECTION_MAX);

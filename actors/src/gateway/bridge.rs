@@ -1,7 +1,7 @@
 //! A bridge: an old server of another protocol becomes a branch. The functions of the server are actions as long as it is connected; when
 //! the link to it ends, the actions go, and the bridge dials again.
 
-use super::dialect_link::{Asks, DialectLink};
+use super::dialect_link::{Asks, DialectLink, Fault};
 use crate::link::backoff::Backoff;
 use crate::link::{Address, AddressError, Dial, Link, Tcp};
 use crate::repeated::Repeated;
@@ -21,6 +21,8 @@ type MakeDialect = dyn Fn(&Bridge) -> Box<dyn Dialect> + Send + Sync;
 /// Binds an old server of another protocol to a master, as a branch that offers the functions of the server.
 pub struct Bridge {
     server: Address,
+    /// The protocol of the server.
+    protocol: &'static str,
     name: ByteString,
     token: Option<ByteString>,
     server_token: Option<ByteString>,
@@ -45,6 +47,16 @@ pub enum BridgeError {
     /// The server or the master refuses the bridge for good: its token is wrong, or another branch has taken its name over.
     #[error("the bridge is refused: {0}")]
     Refused(CallError),
+    /// The program that was dialled as the server, or as the master, speaks another protocol: its port is that of something else.
+    #[error("what listens at {address} does not speak {protocol}: {reason}")]
+    OtherProtocol {
+        /// The address of the program.
+        address: Address,
+        /// The protocol that the program was dialled for.
+        protocol: &'static str,
+        /// What the program said instead.
+        reason: String,
+    },
     /// The bridge needs a prefix, since its server does not say which functions it has.
     #[error(
         "this bridge needs a prefix: its server does not say which actions there are, so all under the prefix are asked of it"
@@ -88,12 +100,13 @@ impl Bridge {
 
     fn to(
         server: Address,
-        dialect: &str,
+        protocol: &'static str,
         make: impl Fn(&Self) -> Box<dyn Dialect> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            name: format!("bridge/{dialect}/{server}").into(),
+            name: format!("bridge/{protocol}/{server}").into(),
             server,
+            protocol,
             token: None,
             server_token: None,
             needs_prefix: false,
@@ -166,11 +179,19 @@ impl Bridge {
             return error.into();
         }
         let (mut backoff, failing) = (Backoff::default(), Repeated::new());
+        let mut was_bound = false;
         loop {
             let mut bound = None;
-            match self.once(&master, &mut bound).await {
-                Ok(Some(refused)) => return BridgeError::Refused(refused),
+            let ended = self.once(&master, &mut bound).await;
+            was_bound |= bound.is_some();
+            match ended {
                 Ok(None) => log::info!("{}: {} or {master} closed the link", self.name, self.server),
+                // A program that has spoken the protocol before speaks it again, whatever came between.
+                Ok(Some(error @ BridgeError::OtherProtocol { .. })) if was_bound => {
+                    let line = failing.warn(Instant::now().into_std());
+                    log::log!(line.level, "{} waits: {error}{line}", self.name);
+                }
+                Ok(Some(error)) => return error,
                 Err(error) => {
                     let line = failing.warn(Instant::now().into_std());
                     log::log!(line.level, "{} waits: {error}{line}", self.name);
@@ -182,31 +203,57 @@ impl Bridge {
         }
     }
 
-    /// Dials and runs until one of the two links ends. Gives the error of a refusal that is for good, and when the bridge was bound.
+    /// Dials and runs until one of the two links ends. Gives the error of an end that is for good, and when the bridge was bound.
     async fn once(
         &self,
         master: &Address,
         bound: &mut Option<Instant>,
-    ) -> std::io::Result<Option<CallError>> {
+    ) -> std::io::Result<Option<BridgeError>> {
         let reached = |address: &Address, error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("{address} cannot be reached: {error}"))
         };
         let mut asks = Asks::Extended(self.incarnation);
-        loop {
+        let (mut theirs, piped) = loop {
             let server = self.dial.dial(&self.server).await.map_err(|error| reached(&self.server, error))?;
-            let mut ours = self.dial.dial(master).await.map_err(|error| reached(master, error))?;
             let (dialect, peer) = ((self.dialect)(self), self.server.to_string());
             let mut theirs = DialectLink::bridged(server, dialect, peer, asks);
-            let piped = pipe(&mut theirs, &mut ours).await;
-            if theirs.wants_plain_bind && asks != Asks::Plain {
-                asks = Asks::Plain;
-                continue;
+            // Before the master is dialled, which does not wait long for the bind.
+            let mut piped = theirs.hear_first().await;
+            if piped.is_ok() && theirs.fault.is_none() && theirs.refused.is_none() {
+                let mut ours = self.dial.dial(master).await.map_err(|error| reached(master, error))?;
+                piped = pipe(&mut theirs, &mut ours).await;
             }
-            *bound = theirs.bound;
-            return match theirs.refused.take() {
-                Some(refused) => Ok(Some(refused)),
-                None => piped.map(|()| None),
-            };
+            if !theirs.wants_plain_bind || asks == Asks::Plain {
+                break (theirs, piped);
+            }
+            asks = Asks::Plain;
+        };
+        *bound = theirs.bound;
+        if let Some(refused) = theirs.refused.take() {
+            let by = if theirs.refused_by_far { &self.server } else { master };
+            let (name, what) = (refused.name().to_owned(), format!("{by} says: {}", refused.message()));
+            return Ok(Some(BridgeError::Refused(CallError::named(
+                refused.code(),
+                refused.fate(),
+                name,
+                what,
+            ))));
+        }
+        let other = |address: &Address, protocol, reason| {
+            Ok(Some(BridgeError::OtherProtocol { address: address.clone(), protocol, reason }))
+        };
+        match theirs.fault.take() {
+            Some(Fault::FarSpeaksOther(reason)) => other(&self.server, self.protocol, reason),
+            Some(Fault::NearSpeaksOther(reason)) => other(master, "the native protocol of meshwork", reason),
+            Some(Fault::FarIsSilent(what)) if bound.is_none() => {
+                let what = format!("{}: {what}; does it speak {}?", self.server, self.protocol);
+                Err(std::io::Error::other(what))
+            }
+            Some(Fault::Closed(what)) if bound.is_none() => Err(std::io::Error::other(what)),
+            _ if bound.is_none() && piped.is_ok() => Err(std::io::Error::other(format!(
+                "{master} closed the connection before the bridge was bound"
+            ))),
+            _ => piped.map(|()| None),
         }
     }
 }

@@ -7,11 +7,11 @@ use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FOREIGN_OUT_LEN_MAX,
-    FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
+    FOREIGN_SILENT_WITHIN, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,
-    FrameCodec, Invoke, Refused, Request, Response, Said,
+    FrameCodec, FrameError, Invoke, Refused, Request, Response, Said, spoken,
 };
 use std::io;
 use std::pin::Pin;
@@ -25,8 +25,10 @@ use tokio_util::codec::Decoder;
 /// if the master asks for a shorter heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// The events that did not fit, and the links that ended with an error. The peers choose how often, and each link has a peer of its own.
+/// The events that did not fit, the messages that nobody is told of, and the links that ended with an error. The peers choose how often,
+/// and each link has a peer of its own.
 static UNFIT: Repeated = Repeated::new();
+static NOTES: Repeated = Repeated::new();
 static ENDED: Repeated = Repeated::new();
 
 /// The features that the near end of a dialect link may use.
@@ -65,11 +67,33 @@ pub(crate) struct DialectLink {
     state: State,
     /// The error of a bind that was refused, for the bridge.
     pub(crate) refused: Option<CallError>,
+    /// Whether the far end refused it, and not the near end.
+    pub(crate) refused_by_far: bool,
+    /// What was wrong with the far end or the near end, for the bridge.
+    pub(crate) fault: Option<Fault>,
+    /// The first bytes that came from the far end.
+    first: BytesMut,
     /// The near end, when it waits to read.
     reader: Option<Waker>,
     /// The near end, when it waits to write.
     writer: Option<Waker>,
 }
+
+/// Why a link between two programs did not last.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// The far end speaks another protocol than that of the dialect.
+    FarSpeaksOther(String),
+    /// The near end does not speak the native protocol.
+    NearSpeaksOther(String),
+    /// The far end said nothing, or closed the connection.
+    FarIsSilent(String),
+    /// The near end closed the connection.
+    Closed(String),
+}
+
+/// How many of the first bytes of the far end are kept: they tell which protocol it speaks.
+const FIRST_LEN: usize = 16;
 
 /// The progress of the bind: nothing else may be said before it is done.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -153,6 +177,9 @@ impl DialectLink {
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
             refused: None,
+            refused_by_far: false,
+            fault: None,
+            first: BytesMut::new(),
             reader: None,
             writer: None,
         };
@@ -185,6 +212,10 @@ impl DialectLink {
                     None => self.say(frame),
                 }
             }
+        }
+        for note in self.said.notes.drain(..) {
+            let line = NOTES.warn(tokio::time::Instant::now().into_std());
+            log::log!(line.level, "{}: {note}{line}", self.peer);
         }
         self.out.unsplit(self.said.bytes.split());
         if !self.frames.is_empty()
@@ -250,16 +281,51 @@ impl DialectLink {
 
     /// Ends the link with this error: the far end is not heard any more.
     fn end(&mut self, error: &DialectError) {
+        let what = self.explained(error);
         let line = ENDED.warn(tokio::time::Instant::now().into_std());
-        log::log!(line.level, "{}: {error}{line}", self.peer);
-        if let DialectError::Refused(refused) = error {
-            self.refused = Some(refused.clone());
+        log::log!(line.level, "{}: {what}{line}", self.peer);
+        match error {
+            DialectError::Refused(refused) => self.refused = Some(refused.clone()),
+            DialectError::Malformed { .. } | DialectError::TooLong { .. } => {
+                self.fault = Some(Fault::FarSpeaksOther(what));
+            }
+            DialectError::Closed(_) => self.fault = Some(Fault::Closed(what)),
         }
         self.state = State::Ended;
         self.pass_on();
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
+    }
+
+    /// The error, with the protocol that the far end seems to speak.
+    fn explained(&self, error: &DialectError) -> String {
+        let (DialectError::Malformed { dialect, .. } | DialectError::TooLong { dialect, .. }) = error else {
+            return error.to_string();
+        };
+        let (what, looks_like) = (error.to_string(), "it looks like");
+        match spoken(&self.first).filter(|spoken| spoken != dialect && !what.contains(looks_like)) {
+            Some(spoken) => format!("{what}; {looks_like} {spoken}"),
+            None => what,
+        }
+    }
+
+    /// Waits until the far end has said what it offers, or the link has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the socket fails, or when the far end says nothing for [`FOREIGN_SILENT_WITHIN`].
+    pub(crate) async fn hear_first(&mut self) -> io::Result<()> {
+        let heard = std::future::poll_fn(|context| self.poll_frames(context));
+        let Ok(heard) = tokio::time::timeout(FOREIGN_SILENT_WITHIN, heard).await else {
+            let what = match self.first.is_empty() {
+                true => "it has said nothing",
+                false => "it has not said what it offers",
+            };
+            self.fault = Some(Fault::FarIsSilent(format!("{what} for {FOREIGN_SILENT_WITHIN:?}")));
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        heard
     }
 
     /// Writes the bytes for the far end, as far as the socket takes them.
@@ -302,6 +368,7 @@ impl DialectLink {
             if self.state == State::Open && !blocked {
                 self.said.enough = false;
                 if let Err(error) = self.dialect.hear(&mut self.heard, Instant::now(), &mut self.said) {
+                    self.refused_by_far = matches!(error, DialectError::Refused(_));
                     self.end(&error);
                 }
                 self.pass_on();
@@ -340,16 +407,29 @@ impl DialectLink {
             let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.link), context, &mut self.heard);
             if ready!(read)? == 0 {
                 self.state = State::Ended;
+                self.fault.get_or_insert_with(|| Fault::FarIsSilent("it closed the connection".to_owned()));
+            }
+            if self.first.len() < FIRST_LEN {
+                let len = self.heard.len().min(FIRST_LEN);
+                self.first = BytesMut::from(&self.heard[..len]);
             }
         }
     }
 
+    /// Notes that the near end has written no frames.
+    fn near_fault(&mut self, error: FrameError) -> io::Error {
+        self.fault = Some(Fault::NearSpeaksOther(error.to_string()));
+        io::Error::other(error)
+    }
+
     /// Takes the frames that the near end has written.
     fn take_written(&mut self) -> io::Result<()> {
-        while let Some(block) = self.codec.decode(&mut self.written).map_err(io::Error::other)? {
+        while let Some(block) =
+            self.codec.decode(&mut self.written).map_err(|error| self.near_fault(error))?
+        {
             let now = Instant::now();
             for frame in block.frames() {
-                let frame = match frame.map_err(io::Error::other)? {
+                let frame = match frame.map_err(|error| self.near_fault(error))? {
                     Frame::ExtendedBound(ExtendedBound { bound, features, .. }) => {
                         self.features = features;
                         Frame::Bound(bound)

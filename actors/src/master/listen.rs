@@ -4,7 +4,7 @@ use super::permissions::{LetsIn, Permissions};
 use crate::gateway::accept::{GatewayAccept, MakeDialect};
 use crate::link::{Accept, Address, TcpAccept};
 use actix::Message;
-use meshwork_wire::{Allowed, Dnode, LightRpcServer, NodeMeshServer, ResultStyle};
+use meshwork_wire::{Allowed, Dnode, LentFunctions, LightRpcServer, NodeMeshServer, ResultStyle};
 use std::io;
 
 /// Accepts connections at an address from now on. Sent by your code, once for each address; answered with the address that is listened on,
@@ -113,7 +113,10 @@ impl Listen {
             ListenOn::Acceptor(acceptor) => return Ok(acceptor),
             ListenOn::Tcp => return Ok(Box::new(TcpAccept::bind(&requested).await?)),
             ListenOn::LightRpc => Box::new(move |peer| Box::new(LightRpcServer::new(peer, allowed.clone()))),
-            ListenOn::Dnode => Box::new(move |peer| Box::new(Dnode::server(peer, allowed.clone(), results))),
+            ListenOn::Dnode => {
+                let lent = LentFunctions::default();
+                Box::new(move |peer| Box::new(Dnode::server(peer, allowed.clone(), results).lending(&lent)))
+            }
             ListenOn::NodeMesh => Box::new(move |peer| Box::new(NodeMeshServer::new(peer, allowed.clone()))),
         };
         let accept = Box::new(TcpAccept::bind(&requested).await?);

@@ -8,8 +8,13 @@
 //!
 //! Below, the *peer* is the foreign program at the far end of the connection.
 
+mod lent;
 mod line;
+mod tree;
 
+pub use lent::LentFunctions;
+
+use super::json::{Skim, as_json, exact_numbers};
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
 use crate::accepts::Accepts;
@@ -17,22 +22,20 @@ use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
 use crate::frame::{Frame, Invoke, Offer, Request, Response};
 use crate::id::CallbackId;
+use crate::limits::{CALLBACKS_PER_REQUEST_MAX, FOREIGN_UNREAD_LEN_MAX, KEPT_LEN_MAX};
 use crate::name::check_action;
 use crate::payload::{CallError, Callbacks, Passed, Payload, Wants};
+use crate::spoken::spoken;
 use bytes::BytesMut;
 use bytestring::ByteString;
-use line::{DIALECT, LINE_LEN_MAX, Line, follow, placeholder, put, read_line, write_line};
+use lent::Lent;
+use line::{DIALECT, LINE_LEN_MAX, Line, NotRead, list_of, malformed, read_line, skim, skimmed, write_line};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::{Duration, Instant};
-
-/// How many functions of the mesh the peer may hold. A peer culls the functions that it needs no more; the original on the Node.js of
-/// today never does, so above this bound the oldest function is released.
-const FUNCTIONS_MAX: usize = 131_072;
-
-/// How long after a function of the peer lost its last holder the peer is told to cull it: the peer passes a function again under the
-/// number that it has, and a line that does so may be on its way.
-const CULL_AFTER: Duration = Duration::from_secs(10);
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+use tree::{FUNCTION, Tree};
 
 /// The arguments of the function that takes a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -51,28 +54,47 @@ pub struct Dnode {
     style: ResultStyle,
     /// How many of the received bytes are known to hold no end of a line.
     scanned: usize,
+    /// The line that passes by unread, since it is too long.
+    unread: Option<Unread>,
     /// The targets of the peer's calls, by the numbers that this end drew.
     targets: HashMap<u64, Target>,
     next_number: u64,
-    /// The numbers of the functions of the mesh that the peer holds.
-    lent: HashMap<CallbackId, u64>,
-    /// The functions that the peer passed, by the numbers that the peer drew.
-    peer_functions: HashMap<u64, Holders>,
-    /// The functions of the peer that have lost their last holder, and when.
-    unheld: VecDeque<(Instant, u64)>,
-    /// The numbers in `lent`, the oldest first; numbers that were released meanwhile may still be among them.
-    lent_in_order: VecDeque<u64>,
-    /// The peer's calls in flight: the function of the peer that takes the result, if there is one.
-    calls: Calls<Option<u64>>,
+    /// The functions of the mesh that the peer holds.
+    lent: Lent,
+    /// The peer's calls in flight.
+    calls: Calls<Waiter>,
+    /// How many bytes the arguments of these calls have that are kept.
+    kept_len: usize,
     /// Calls from the mesh that are in flight: the number of the target that takes the result.
     results: HashMap<CallbackId, u64>,
 }
 
-/// How many holders a function of the peer has in the mesh, and since when it has none.
-#[derive(Default, Debug)]
-struct Holders {
-    count: usize,
-    none_since: Option<Instant>,
+/// A line that passes by unread.
+#[derive(Debug)]
+struct Unread {
+    skim: Skim,
+    len: usize,
+}
+
+/// What the peer waits for after a call.
+#[derive(Debug)]
+enum Waiter {
+    /// Nothing: it passed no function.
+    Nobody,
+    /// A call of its function with the result.
+    Result { function: u64, again: Option<Box<Again>> },
+    /// Nothing: its function is an argument. If the action does not take it as one, the function gets this error.
+    Argument { function: u64, error: CallError },
+}
+
+/// A call of the peer, kept in case that its target does not take the arguments without the function that takes the result: then this
+/// function is an argument itself. Only the target knows.
+#[derive(Debug)]
+struct Again {
+    target: Target,
+    payload: Payload,
+    /// The place of the function among the arguments.
+    at: usize,
 }
 
 #[derive(Debug)]
@@ -129,13 +151,12 @@ impl Dnode {
             role,
             style,
             scanned: 0,
+            unread: None,
             targets: HashMap::new(),
             next_number: 0,
-            lent: HashMap::new(),
-            peer_functions: HashMap::new(),
-            unheld: VecDeque::new(),
-            lent_in_order: VecDeque::new(),
+            lent: Lent::new(LentFunctions::default()),
             calls: Calls::new(),
+            kept_len: 0,
             results: HashMap::new(),
         }
     }
@@ -148,262 +169,307 @@ impl Dnode {
         number
     }
 
-    /// Adds a holder to a function of the peer.
-    fn hold(&mut self, function: u64) {
-        self.peer_functions.entry(function).or_default().count += 1;
+    /// Shares the bound of the functions that the peers hold with other connections. Default: the connection has a bound of its own.
+    #[must_use]
+    pub fn lending(mut self, functions: &LentFunctions) -> Self {
+        self.lent = Lent::new(functions.clone());
+        self
     }
 
-    /// Takes a holder from a function of the peer.
-    fn let_go(&mut self, function: u64, now: Instant) {
-        if let Some(holders) = self.peer_functions.get_mut(&function).filter(|holders| holders.count > 0) {
-            holders.count -= 1;
-            if holders.count == 0 {
-                holders.none_since = Some(now);
-                self.unheld.push_back((now, function));
-            }
-        }
-    }
-
-    /// Says a line, with the paths of the functions in its arguments.
+    /// Says a line. The arguments are JSON, in which no function of the mesh stands any more.
     fn line(
         &mut self,
-        method: Value,
-        mut arguments: Vec<Value>,
-        callbacks: &Callbacks,
+        method: &str,
+        mut arguments: Vec<Cow<'_, str>>,
+        mut listed: Map<String, Value>,
         result: Option<u64>,
         said: &mut Said,
     ) {
-        let mut listed = Map::new();
-        if !callbacks.is_empty() {
-            let ids = callbacks.ids();
-            for (at, argument) in arguments.iter_mut().enumerate() {
-                self.list(argument, &mut vec![at.to_string()], &ids, &mut listed);
-            }
-        }
         if let Some(result) = result {
             listed.insert(result.to_string(), json!([arguments.len().to_string()]));
-            arguments.push(json!("[Function]"));
+            arguments.push(Cow::Borrowed(FUNCTION));
         }
-        write_line(&method, &Value::Array(arguments), &listed, said);
-        while self.lent.len() > FUNCTIONS_MAX {
-            let Some(oldest) = self.lent_in_order.pop_front() else { break };
-            self.release(oldest, said);
+        write_line(method, &arguments, &listed, said);
+        self.take_back(said);
+    }
+
+    /// Releases the functions of the mesh that the peer may hold no longer.
+    fn take_back(&mut self, said: &mut Said) {
+        for number in self.lent.to_take_back() {
+            self.release(number, said);
         }
     }
 
     /// Releases a function that the mesh passed to the peer.
     fn release(&mut self, number: u64, said: &mut Said) {
-        if let Some(Target::Function(id)) = self.targets.get(&number).cloned() {
+        if let Some(id) = self.lent.release(number) {
             self.targets.remove(&number);
-            self.lent.remove(&id);
             said.frames.push(Frame::Release(id));
         }
     }
 
-    /// Lists the functions that the mesh passes in a value, under their numbers, with their paths.
-    fn list(
+    /// Puts the functions that the mesh passes in these values into the form of the protocol, and lists them: under their numbers, with
+    /// their paths.
+    fn pass<'v>(
         &mut self,
-        value: &mut Value,
-        path: &mut Vec<String>,
-        ids: &[CallbackId],
-        listed: &mut Map<String, Value>,
-    ) {
-        if let Some(id) = placeholder(value).and_then(|index| ids.get(index)) {
-            let number = match self.lent.get(id) {
-                Some(number) => *number,
-                None => {
-                    let number = self.draw(Target::Function(*id));
-                    self.lent.insert(*id, number);
-                    self.lent_in_order.push_back(number);
-                    number
-                }
-            };
+        values: Vec<&'v str>,
+        callbacks: &Callbacks,
+        said: &mut Said,
+    ) -> Result<(Vec<Cow<'v, str>>, Map<String, Value>), CallError> {
+        let mut listed = Map::new();
+        if callbacks.is_empty() {
+            return Ok((values.into_iter().map(Cow::Borrowed).collect(), listed));
+        }
+        let cannot_be_written =
+            |what: &str| CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what.to_owned());
+        let ids = callbacks.ids();
+        let read = values.into_iter().map(Tree::read).collect::<Result<Vec<_>, _>>();
+        let mut trees = read.map_err(|_| cannot_be_written("the value nests too deeply for dnode"))?;
+        let mut found = vec![0_usize; ids.len()];
+        let mut whole = Tree::List(std::mem::take(&mut trees));
+        whole.functions(&mut Vec::new(), &mut |index, _| {
+            if let Some(count) = found.get_mut(index) {
+                *count += 1;
+            }
+            None
+        });
+        // Only the types of the two ends tell a function from an object that looks like its placeholder.
+        if found.iter().any(|count| *count > 1) {
+            let what = "an object whose only key is $callback, beside a function, cannot be told from the function in dnode";
+            return Err(cannot_be_written(what));
+        }
+        whole.functions(&mut Vec::new(), &mut |index, path| {
+            let id = *ids.get(index)?;
+            let number = self.lent.number(id).unwrap_or_else(|| {
+                let number = self.draw(Target::Function(id));
+                self.lent.pass(id, number);
+                number
+            });
             listed.insert(number.to_string(), json!(path));
-            *value = json!("[Function]");
-            return;
+            Some(Tree::Leaf(Cow::Borrowed(FUNCTION)))
+        });
+        for (id, _) in ids.iter().zip(found).filter(|(_, count)| *count == 0) {
+            said.frames.push(Frame::Release(*id));
         }
-        match value {
-            Value::Array(values) => {
-                for (at, value) in values.iter_mut().enumerate() {
-                    path.push(at.to_string());
-                    self.list(value, path, ids, listed);
-                    path.pop();
-                }
-            }
-            Value::Object(entries) => {
-                for (key, value) in entries {
-                    path.push(key.clone());
-                    self.list(value, path, ids, listed);
-                    path.pop();
-                }
-            }
-            _ => {}
-        }
+        let Tree::List(trees) = whole else { return Ok((Vec::new(), listed)) };
+        let written = trees.into_iter().map(|tree| {
+            let mut json = String::new();
+            tree.write(&mut json);
+            Cow::Owned(json)
+        });
+        Ok((written.collect(), listed))
     }
 
     fn hear_line(&mut self, line: &[u8], now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        let Line { method, mut arguments, mut functions, links, unreadable } = read_line(line)?;
+        let Line { method, arguments, mut functions, links } = match read_line(line) {
+            Ok(line) => line,
+            Err(NotRead::NoLine(error)) => return Err(error),
+            Err(NotRead::TooMuch(what)) => {
+                let mut skim = skim();
+                skim.pass(line);
+                self.not_read(&skim, &CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what), said);
+                return Ok(());
+            }
+        };
         if method == "methods" {
             return self.methods(&functions, said);
         }
         if method == "cull" {
-            for number in arguments.iter().filter_map(Value::as_u64) {
+            for number in arguments.iter().filter_map(|number| number.parse().ok()) {
                 self.release(number, said);
-            }
-            if self.lent_in_order.len() > 2 * (self.lent.len() + 1) {
-                let targets = &self.targets;
-                self.lent_in_order.retain(|number| targets.contains_key(number));
             }
             return Ok(());
         }
-        let target = match &method {
-            Value::String(name) => Some(Target::Action(ByteString::from(&**name))),
-            number => number.as_u64().and_then(|number| self.targets.get(&number).cloned()),
-        };
+        let target = self.target(&method);
         // The last argument that is a function takes the result: some programs pass more arguments behind it. A call that brings a
         // result waits for none.
-        let takes_result = !matches!(target, Some(Target::Result(_)));
-        let argument = |path: &[String]| match path {
-            [at] => at.parse::<usize>().ok().filter(|at| *at < arguments.len()),
-            _ => None,
-        };
-        let result = functions
-            .iter()
-            .enumerate()
-            .filter_map(|(index, (_, path))| Some((argument(path)?, index)))
-            .filter(|_| takes_result)
-            .max();
-        let result = result.map(|(at, index)| (at, functions.remove(index).0));
-        for (index, (_, path)) in functions.iter().enumerate() {
-            put(&mut arguments, path, json!({ "$callback": index }));
-        }
-        follow(&mut arguments, links)?;
-        let result = result.map(|(at, number)| {
-            arguments.remove(at);
-            number
-        });
-        if let Some(error) = unreadable {
-            let what = format!("an argument cannot be read: {error}");
-            let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what);
-            return self.unreadable(target, &method, result, &functions, error, now, said);
-        }
-        if let Some(Target::Result(callback_id)) = target {
-            return self.result_came(callback_id, &method, arguments, &functions, said);
-        }
-        let payload = self.payload(&Value::Array(arguments), &functions);
-        if let Some(result) = result {
-            self.hold(result);
-        }
-        match target {
-            Some(Target::Action(action)) => self.called(action, payload, result, now, said),
-            Some(Target::Function(function)) => {
-                let callback_id = result.map(|result| self.calls.open(Some(result), now));
-                let wants = if callback_id.is_some() { Wants::Result } else { Wants::Nothing };
-                let time_left = Some(self.calls.within());
-                said.frames.push(Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload }));
-            }
+        let result = match target {
+            Some(Target::Result(_)) => None,
             _ => {
-                let gone = CallError::new(
-                    Code::CALLBACK_GONE,
-                    Fate::NotSent,
-                    format!("there is no function {method}"),
-                );
-                self.refused(payload, result, Err(gone), now, said);
+                last_function(&functions, arguments.len()).map(|(at, index)| (at, functions.remove(index).0))
+            }
+        };
+        let without = result.map(|(at, _)| at);
+        let (list, numbers) = match list_of(&arguments, &functions, links, without) {
+            Ok((list, numbers)) => (exact_numbers(&list).into_owned(), numbers),
+            Err(error) => {
+                self.refuse_line(&method, result.map(|(_, number)| number), &error, said);
+                return Ok(());
+            }
+        };
+        match target {
+            Some(Target::Result(callback_id)) => {
+                self.result_came(callback_id, &method, &list, &numbers, said)
+            }
+            Some(target) => {
+                if let Some(number) = method.as_u64() {
+                    self.lent.used(number);
+                }
+                self.called(target, payload(list, &numbers), result, now, said);
+            }
+            None => {
+                let what = format!("there is no function {method}");
+                let gone = CallError::new(Code::CALLBACK_GONE, Fate::NotSent, what);
+                self.refused(result, gone, said);
             }
         }
         Ok(())
     }
 
-    fn payload(&mut self, value: &Value, functions: &[(u64, Vec<String>)]) -> Payload {
-        functions.iter().for_each(|(number, _)| self.hold(*number));
-        let mut payload = Payload::new(Encoding::Json, value.to_string());
-        payload.callbacks =
-            Callbacks::new(functions.iter().map(|(number, _)| Passed::Lent(CallbackId(*number))));
-        payload
-    }
-
-    /// Refuses a call of the peer: lets its functions go, and calls the function that takes its result.
-    fn refused(
-        &mut self,
-        payload: Payload,
-        result: Option<u64>,
-        outcome: Result<Payload, CallError>,
-        now: Instant,
-        said: &mut Said,
-    ) {
-        for id in payload.callbacks.ids() {
-            self.let_go(id.0, now);
-        }
-        if let Some(result) = result {
-            self.tell(result, outcome, now, said);
+    /// The target of a call by the peer.
+    fn target(&self, method: &Value) -> Option<Target> {
+        match method {
+            Value::String(name) => Some(Target::Action(ByteString::from(&**name))),
+            number => number.as_u64().and_then(|number| self.targets.get(&number).cloned()),
         }
     }
 
-    /// Refuses a line that cannot be read to its end: calls the function that takes its result.
-    #[expect(clippy::too_many_arguments, reason = "these are the parts of the line that are known")]
-    fn unreadable(
-        &mut self,
-        target: Option<Target>,
-        method: &Value,
-        result: Option<u64>,
-        functions: &[(u64, Vec<String>)],
-        error: CallError,
-        now: Instant,
-        said: &mut Said,
-    ) -> Result<(), DialectError> {
-        for (number, _) in functions {
-            self.hold(*number);
-            self.let_go(*number, now);
-        }
-        if let Some(Target::Result(callback_id)) = target {
+    /// Answers a line that has passed by unread.
+    fn not_read(&mut self, passed: &Skim, error: &CallError, said: &mut Said) {
+        let (method, functions) = skimmed(passed);
+        let result = last_function(&functions, usize::MAX).map(|(_, index)| functions[index].0);
+        self.refuse_line(&method.unwrap_or(Value::Null), result, error, said);
+    }
+
+    /// Refuses a line whose arguments cannot be read: the function that takes its result gets the error.
+    fn refuse_line(&mut self, method: &Value, result: Option<u64>, error: &CallError, said: &mut Said) {
+        if let Some(Target::Result(callback_id)) = self.target(method) {
             if let Some(number) = method.as_u64() {
                 self.targets.remove(&number);
             }
             if self.results.remove(&callback_id).is_some() {
-                said.answer(callback_id, Err(error.with_fate(Fate::Failed)));
+                said.answer(callback_id, Err(error.clone().with_fate(Fate::Failed)));
             }
         } else if let Some(result) = result {
-            self.hold(result);
-            self.tell(result, Err(error), now, said);
+            self.tell(result, Err(error.clone()), said);
+        } else {
+            said.notes
+                .push(format!("a line is dropped, and no function takes its result: {}", error.message()));
         }
-        Ok(())
     }
 
+    /// Refuses a call of the peer: the function that takes its result gets the error.
+    fn refused(&mut self, result: Option<(usize, u64)>, error: CallError, said: &mut Said) {
+        match result {
+            Some((_, function)) => self.tell(function, Err(error), said),
+            None => said
+                .notes
+                .push(format!("a call is refused, and no function takes its result: {}", error.message())),
+        }
+    }
+
+    /// The peer calls an action or a function of the mesh.
     fn called(
         &mut self,
-        action: ByteString,
+        target: Target,
         payload: Payload,
-        result: Option<u64>,
+        result: Option<(usize, u64)>,
         now: Instant,
         said: &mut Said,
     ) {
-        // A bridged server may call the functions that it was passed, and no actions.
-        let allowed = match &self.role {
-            Role::Server { visible, .. } => visible.allows(&action),
-            Role::Client { .. } => false,
-        };
-        if !allowed {
-            let nobody = format!("there is no function {action:?}");
-            let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody);
-            return self.refused(payload, result, Err(error), now, said);
+        if let Target::Action(action) = &target {
+            // A bridged server may call the functions that it was passed, and no actions.
+            let allowed = match &self.role {
+                Role::Server { visible, .. } => visible.allows(action) && check_action(action).is_ok(),
+                Role::Client { .. } => false,
+            };
+            if !allowed {
+                let nobody = format!("there is no function {action:?}");
+                let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody);
+                return self.refused(result, error, said);
+            }
         }
-        said.frames.push(self.calls.request(result, action, payload, now));
+        let waiter = match result {
+            None => Waiter::Nobody,
+            Some((at, function)) => {
+                let has_room = self.kept_len + payload.len() <= KEPT_LEN_MAX
+                    && payload.callbacks.len() < CALLBACKS_PER_REQUEST_MAX;
+                let again = has_room.then(|| {
+                    self.kept_len += payload.len();
+                    Box::new(Again { target: target.clone(), payload: payload.clone(), at })
+                });
+                Waiter::Result { function, again }
+            }
+        };
+        self.ask(target, payload, waiter, now, said);
+    }
+
+    /// Sends a call of the peer into the mesh.
+    fn ask(&mut self, target: Target, payload: Payload, waiter: Waiter, now: Instant, said: &mut Said) {
+        match target {
+            Target::Action(action) => said.frames.push(self.calls.request(waiter, action, payload, now)),
+            Target::Function(function) => {
+                let waits = !matches!(waiter, Waiter::Nobody);
+                let callback_id = waits.then(|| self.calls.open(waiter, now));
+                let wants = if waits { Wants::Result } else { Wants::Nothing };
+                let time_left = Some(self.calls.within());
+                said.frames.push(Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload }));
+            }
+            // Results are taken before.
+            Target::Result(_) => {}
+        }
+    }
+
+    /// The outcome of a call of the peer.
+    fn answered(
+        &mut self,
+        waiter: Option<Waiter>,
+        outcome: Result<Payload, CallError>,
+        now: Instant,
+        said: &mut Said,
+    ) {
+        if let Some(Waiter::Result { again: Some(again), .. }) = &waiter {
+            self.kept_len -= again.payload.len();
+        }
+        let refused = outcome
+            .as_ref()
+            .is_err_and(|error| error.code() == Code::CANNOT_DECODE || error.fate() == Fate::NotSent);
+        match (waiter, outcome) {
+            (Some(Waiter::Result { function, again: Some(again) }), Err(error))
+                if error.code() == Code::CANNOT_DECODE && error.fate() == Fate::Failed =>
+            {
+                let Again { target, payload, at } = *again;
+                match with_argument(&payload, at, function) {
+                    Some(payload) => {
+                        self.ask(target, payload, Waiter::Argument { function, error }, now, said);
+                    }
+                    None => self.tell(function, Err(error), said),
+                }
+            }
+            (Some(Waiter::Result { function, .. }), outcome) => self.tell(function, outcome, said),
+            (Some(Waiter::Argument { function, error }), Err(_)) if refused => {
+                self.tell(function, Err(error), said);
+            }
+            (_, Ok(payload)) => said.give_back(&payload),
+            (_, Err(_)) => {}
+        }
     }
 
     /// Calls the function of the peer that takes a result.
-    fn tell(&mut self, result: u64, outcome: Result<Payload, CallError>, now: Instant, said: &mut Said) {
-        let read = outcome.and_then(|payload| {
-            let value: Value = payload.transcode(Encoding::Json)?.decode()?;
-            Ok((value, payload.callbacks))
-        });
-        let (arguments, callbacks) = match (read, self.style) {
-            (Ok((value, callbacks)), ResultStyle::Result) => (vec![value], callbacks),
-            (Ok((value, callbacks)), ResultStyle::ErrorFirst) => (vec![Value::Null, value], callbacks),
-            (Err(error), ResultStyle::Result) => (vec![Value::Null, failure(&error)], Callbacks::none()),
-            (Err(error), ResultStyle::ErrorFirst) => (vec![failure(&error)], Callbacks::none()),
+    fn tell(&mut self, result: u64, outcome: Result<Payload, CallError>, said: &mut Said) {
+        let first = match self.style {
+            ResultStyle::Result => &[][..],
+            ResultStyle::ErrorFirst => &["null"],
         };
-        self.line(json!(result), arguments, &callbacks, None, said);
-        self.let_go(result, now);
+        let told = outcome.and_then(|payload| {
+            let passed = as_json(&payload)
+                .and_then(|json| {
+                    let (values, listed) = self.pass([first, &[&json]].concat(), &payload.callbacks, said)?;
+                    let values = values.into_iter().map(|value| Cow::Owned(value.into_owned())).collect();
+                    Ok((values, listed))
+                })
+                .inspect_err(|_| said.give_back(&payload));
+            passed.map_err(|error| error.with_fate(Fate::Failed))
+        });
+        let (arguments, listed) = told.unwrap_or_else(|error| {
+            let failure = Cow::Owned(failure(&error).to_string());
+            let arguments = match self.style {
+                ResultStyle::Result => vec![Cow::Borrowed("null"), failure],
+                ResultStyle::ErrorFirst => vec![failure],
+            };
+            (arguments, Map::new())
+        });
+        self.line(&result.to_string(), arguments, listed, None, said);
     }
 
     /// The peer calls the function that takes the result of a call from the mesh: once, by custom.
@@ -411,39 +477,34 @@ impl Dnode {
         &mut self,
         callback_id: CallbackId,
         method: &Value,
-        mut arguments: Vec<Value>,
-        functions: &[(u64, Vec<String>)],
+        list: &str,
+        numbers: &[u64],
         said: &mut Said,
-    ) -> Result<(), DialectError> {
+    ) {
         if let Some(number) = method.as_u64() {
             self.targets.remove(&number);
         }
         if self.results.remove(&callback_id).is_none() {
-            return Ok(());
+            return;
         }
-        let error = match self.style {
-            ResultStyle::ErrorFirst if arguments.first().is_some_and(|error| !error.is_null()) => {
-                Some(arguments.swap_remove(0))
+        let values: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
+        let values: Vec<_> = values.into_iter().map(RawValue::get).collect();
+        let read = |json: &str| serde_json::from_str(json).unwrap_or(Value::Null);
+        let (error, results) = match (self.style, &values[..]) {
+            (ResultStyle::ErrorFirst, ["null", results @ ..]) => (None, results),
+            (ResultStyle::ErrorFirst, [error, ..]) => (Some(read(error)), &[][..]),
+            (ResultStyle::Result, ["null", error]) if is_failure(&read(error)) => {
+                (Some(read(error)), &[][..])
             }
-            ResultStyle::ErrorFirst if !arguments.is_empty() => {
-                arguments.remove(0);
-                None
-            }
-            _ => None,
+            (_, results) => (None, results),
         };
-        let outcome = match error {
-            Some(error) => Err(thrown(&error)),
-            None => {
-                let value = match arguments.len() {
-                    0 => Value::Null,
-                    1 => arguments.swap_remove(0),
-                    _ => Value::Array(arguments),
-                };
-                Ok(self.payload(&value, functions))
-            }
+        let outcome = match (error, results) {
+            (Some(error), _) => Err(thrown(&error)),
+            (None, []) => Ok(payload("null".to_owned(), &[])),
+            (None, [one]) => Ok(payload((*one).to_owned(), numbers)),
+            (None, several) => Ok(payload(format!("[{}]", several.join(",")), numbers)),
         };
         said.answer(callback_id, outcome);
-        Ok(())
     }
 
     /// Takes the `methods` of the peer: a server's functions become actions.
@@ -453,15 +514,13 @@ impl Dnode {
             return Ok(());
         };
         let first = known.is_none();
-        let named = functions.iter().filter_map(|(number, path)| {
-            let action = ByteString::from(format!("{prefix}{}", path.get(1..)?.join("/")));
-            check_action(&action).is_ok().then_some((action, *number))
-        });
-        let named: HashMap<_, _> = named.collect();
-        // These functions are held for ever: the server may pass them as arguments under the numbers of its `methods`, and they
-        // must not be culled then.
-        for number in named.values() {
-            self.peer_functions.entry(*number).or_default().count += 1;
+        let mut named = HashMap::new();
+        for (number, path) in functions {
+            let action = format!("{prefix}{}", path.get(1..).unwrap_or_default().join("/"));
+            match check_action(&action) {
+                Ok(()) => _ = named.insert(ByteString::from(action), *number),
+                Err(error) => said.notes.push(format!("a function of the server is left out: {error}")),
+            }
         }
         let mut actions: Vec<_> = named.keys().cloned().collect();
         actions.sort_unstable();
@@ -485,11 +544,20 @@ impl Dnode {
         payload: &Payload,
         said: &mut Said,
     ) {
-        let read = payload.transcode(Encoding::Json).and_then(|json| Ok(json.decode::<Value>()?));
-        let arguments = match read {
-            Ok(Value::Array(arguments)) => arguments,
-            Ok(Value::Null) => Vec::new(),
-            Ok(only) => vec![only],
+        // A call that wants no result passes no function for it: a function without a result never says that it is done, so its call
+        // ends when it has been sent.
+        let waits = callback_id.filter(|_| wants == Wants::Result);
+        let json = as_json(payload);
+        let passed = json.as_ref().map_err(Clone::clone).and_then(|json| {
+            let values: Vec<&RawValue> = match &**json {
+                "null" => Vec::new(),
+                list if list.starts_with('[') => serde_json::from_str(list).unwrap_or_default(),
+                only => serde_json::from_str(only).into_iter().collect(),
+            };
+            self.pass(values.into_iter().map(RawValue::get).collect(), &payload.callbacks, said)
+        });
+        let (arguments, listed) = match passed {
+            Ok(passed) => passed,
             Err(error) => {
                 said.give_back(payload);
                 if let Some(callback_id) = callback_id {
@@ -499,18 +567,13 @@ impl Dnode {
                 return;
             }
         };
-        let result = callback_id.map(|callback_id| {
+        let result = waits.map(|callback_id| {
             let number = self.draw(Target::Result(callback_id));
-            if wants == Wants::End {
-                // Most functions without a result never say that they are done, so the call ends when it has been sent.
-                self.targets.remove(&number);
-            } else {
-                self.results.insert(callback_id, number);
-            }
+            self.results.insert(callback_id, number);
             number
         });
-        self.line(json!(function), arguments, &payload.callbacks, result, said);
-        if let (Wants::End, Some(callback_id)) = (wants, callback_id) {
+        self.line(&function.to_string(), arguments, listed, result, said);
+        if let (None, Some(callback_id)) = (waits, callback_id) {
             let outcome = Ok(Payload::new(Encoding::Json, "null"));
             said.answer(callback_id, outcome);
         }
@@ -530,7 +593,8 @@ impl Dnode {
             Role::Client { .. } => Vec::new(),
         };
         let (mut object, mut listed) = (Map::new(), Map::new());
-        for action in actions {
+        // To the original, this name is the prototype of the object, and no function.
+        for action in actions.into_iter().filter(|action| *action != "__proto__") {
             let number = self.draw(Target::Action(action.clone()));
             object.insert(action.to_string(), json!("[Function]"));
             listed.insert(number.to_string(), json!(["0", &*action]));
@@ -538,8 +602,47 @@ impl Dnode {
                 numbers.insert(action, number);
             }
         }
-        write_line(&json!("methods"), &json!([object]), &listed, said);
+        let object = Value::Object(object).to_string();
+        write_line("\"methods\"", &[Cow::Owned(object)], &listed, said);
     }
+}
+
+/// A payload with functions of the peer.
+fn payload(json: String, numbers: &[u64]) -> Payload {
+    let mut payload = Payload::new(Encoding::Json, json);
+    payload.callbacks = Callbacks::new(numbers.iter().map(|number| Passed::Lent(CallbackId(*number))));
+    payload
+}
+
+/// The arguments of a call, with one more: a function of the peer, at its place. None if they are no list.
+fn with_argument(arguments: &Payload, at: usize, function: u64) -> Option<Payload> {
+    let json = std::str::from_utf8(&arguments.bytes).ok()?;
+    let values: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+    let mut values: Vec<_> = values.into_iter().map(|value| Cow::Borrowed(value.get())).collect();
+    let mut numbers: Vec<_> =
+        arguments.callbacks.ids().into_iter().map(|CallbackId(number)| number).collect();
+    let mut placeholder = String::new();
+    Tree::placeholder(numbers.len()).write(&mut placeholder);
+    values.insert(at.min(values.len()), Cow::Owned(placeholder));
+    numbers.push(function);
+    Some(payload(format!("[{}]", values.join(",")), &numbers))
+}
+
+/// The place of the last argument that is a function, and the index of the function.
+fn last_function(functions: &[(u64, Vec<String>)], arguments: usize) -> Option<(usize, usize)> {
+    let place = |path: &[String]| match path {
+        [at] => at.parse::<usize>().ok().filter(|at| *at < arguments),
+        _ => None,
+    };
+    functions.iter().enumerate().filter_map(|(index, (_, path))| Some((place(path)?, index))).max()
+}
+
+/// Whether the second result is an error, when the first one is null: an object with a message, and with a name or a code, or with nothing
+/// else, which is all that the original keeps of an `Error`.
+fn is_failure(error: &Value) -> bool {
+    let Some(error) = error.as_object() else { return false };
+    let is_text = |key: &str| error.get(key).is_some_and(Value::is_string);
+    is_text("message") && (error.len() == 1 || is_text("name") || error.contains_key("code"))
 }
 
 /// An error as what a program of dnode gets: an object with the name, message and code of the error, and the fields of its data; or just
@@ -566,23 +669,51 @@ impl Dialect for Dnode {
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+        self.take_back(said);
         // Nothing runs before the bind is answered: until then the bytes wait, and the reader stops reading.
         while !matches!(self.role, Role::Server { bound: false, .. }) {
-            let Some(end) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') else {
-                self.scanned = bytes.len();
-                break;
-            };
-            let line = bytes.split_to(std::mem::take(&mut self.scanned) + end + 1);
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
+            let end = bytes[self.scanned..].iter().position(|byte| *byte == b'\n');
+            let end = end.map(|end| std::mem::take(&mut self.scanned) + end + 1);
+            if let Some(unread) = &mut self.unread {
+                let passing = bytes.split_to(end.unwrap_or(bytes.len()));
+                unread.len += passing.len();
+                unread.skim.pass(&passing);
+                if unread.len > FOREIGN_UNREAD_LEN_MAX {
+                    return Err(too_long(unread.len, FOREIGN_UNREAD_LEN_MAX));
+                }
+                if end.is_none() {
+                    self.scanned = 0;
+                    return Ok(());
+                }
+                if let Some(Unread { skim, len }) = self.unread.take() {
+                    let what = format!("a line of {len} bytes, and {LINE_LEN_MAX} are read");
+                    let error = CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what);
+                    self.not_read(&skim, &error, said);
+                }
+            } else {
+                // A line is an object. Bytes of another protocol may never end a line.
+                let mut start = bytes.iter().take(START_LEN).skip_while(|byte| byte.is_ascii_whitespace());
+                if start.next().is_some_and(|byte| *byte != b'{') {
+                    let what = spoken(bytes).map(|spoken| format!("it looks like {spoken}"));
+                    return Err(malformed(what.unwrap_or_else(|| "a line is an object".to_owned())));
+                }
+                if end.unwrap_or(bytes.len()) > LINE_LEN_MAX {
+                    self.scanned = 0;
+                    self.unread = Some(Unread { skim: skim(), len: 0 });
+                    continue;
+                }
+                let Some(end) = end else {
+                    self.scanned = bytes.len();
+                    return Ok(());
+                };
+                let line = bytes.split_to(end);
+                if !line.iter().all(u8::is_ascii_whitespace) {
+                    self.hear_line(&line, now, said)?;
+                }
             }
-            self.hear_line(&line, now, said)?;
             if said.is_enough() {
                 return Ok(());
             }
-        }
-        if bytes.len() > LINE_LEN_MAX {
-            return Err(DialectError::TooLong { dialect: DIALECT, claimed: bytes.len(), max: LINE_LEN_MAX });
         }
         Ok(())
     }
@@ -596,7 +727,7 @@ impl Dialect for Dnode {
                 }
                 Role::Client { more, .. } => {
                     let (more, calls) = (std::mem::take(more), &mut self.calls);
-                    said.frames.extend(registers(more, |_| calls.open(None, now)));
+                    said.frames.extend(registers(more, |_| calls.open(Waiter::Nobody, now)));
                 }
             },
             Frame::Refused(refused) => return Err(refused.into()),
@@ -611,14 +742,10 @@ impl Dialect for Dnode {
                 }
             }
             Frame::Ping => said.frames.push(Frame::Pong),
-            Frame::Response(Response { callback_id, outcome }) => match self.calls.settle(callback_id) {
-                Some(Some(result)) => self.tell(result, outcome, now, said),
-                _ => {
-                    if let Ok(payload) = &outcome {
-                        said.give_back(payload);
-                    }
-                }
-            },
+            Frame::Response(Response { callback_id, outcome }) => {
+                let waiter = self.calls.settle(callback_id);
+                self.answered(waiter, outcome, now, said);
+            }
             Frame::Request(Request { callback_id, action, payload, .. }) => {
                 let function = match &self.role {
                     Role::Client { functions, .. } => {
@@ -640,30 +767,28 @@ impl Dialect for Dnode {
                 self.call(function.0, callback_id, wants, &payload, said);
             }
             Frame::Cancel(callback_id) => self.forget_result(callback_id),
-            Frame::Release(function) => self.let_go(function.0, now),
+            // A function of the peer that the mesh holds no more stays with the peer, as with the original on the Node.js of today: the
+            // peer may pass it again at any moment, under the number that it has, and a `cull` on its way would lose that call.
             _ => {}
         }
         Ok(())
     }
 
     fn expire(&mut self, now: Instant, said: &mut Said) {
-        while let Some((callback_id, result)) = self.calls.expired(now) {
+        while let Some((callback_id, waiter)) = self.calls.expired(now) {
             said.frames.push(Frame::Cancel(callback_id));
-            if let Some(result) = result {
-                let within = self.calls.within();
-                self.tell(result, Err(too_late(within)), now, said);
-            }
+            let late = too_late(self.calls.within());
+            // The function that is an argument was taken as one: the action is running.
+            let waiter = Some(waiter).filter(|waiter| !matches!(waiter, Waiter::Argument { .. }));
+            self.answered(waiter, Err(late), now, said);
         }
-        let due = |since: &Instant| now.saturating_duration_since(*since) >= CULL_AFTER;
-        while self.unheld.front().is_some_and(|(since, _)| due(since)) {
-            let Some((_, function)) = self.unheld.pop_front() else { break };
-            // The peer may have passed the function again meanwhile, and its new holder may have gone later.
-            if self.peer_functions.get(&function).is_some_and(|holders| {
-                holders.count == 0 && holders.none_since.is_none_or(|since| due(&since))
-            }) {
-                self.peer_functions.remove(&function);
-                self.line(json!("cull"), vec![json!(function)], &Callbacks::none(), None, said);
-            }
-        }
+        self.take_back(said);
     }
+}
+
+/// How many of its first bytes tell that a line is none.
+const START_LEN: usize = 64;
+
+fn too_long(claimed: usize, max: usize) -> DialectError {
+    DialectError::TooLong { dialect: DIALECT, claimed, max }
 }

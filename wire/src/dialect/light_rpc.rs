@@ -6,6 +6,7 @@
 //! The original lacks, and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
 //! command; and bad JSON ends no other call. Values pass as their JSON text: nothing rounds a number.
 
+use super::json::{Skim, as_json, exact_numbers, marked_numbers};
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
 use crate::accepts::Accepts;
@@ -13,15 +14,16 @@ use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
 use crate::frame::{Frame, Offer, Request, Response};
 use crate::id::CallbackId;
-use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::name::check_action;
+use crate::limits::{FOREIGN_UNREAD_LEN_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
+use crate::name::{check_action, everything_above};
 use crate::payload::{CallError, Payload};
+use crate::spoken::spoken;
 use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::time::Instant;
 
@@ -30,13 +32,16 @@ const DIALECT: &str = "light_rpc";
 /// The longest JSON, in bytes: it fits into a frame.
 const PACKET_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
-/// How many digits a length may have: as many as [`PACKET_LEN_MAX`] has.
-const LENGTH_DIGITS_MAX: usize = 8;
+/// How many digits a length may have: as many as [`FOREIGN_UNREAD_LEN_MAX`] has.
+const LENGTH_DIGITS_MAX: usize = 10;
+
+/// The parts of a packet that is not read which are needed to answer it.
+const OF_UNREAD: &[&[&str]] = &[&["command"], &["data", "id"]];
 
 /// The longest id of a call, in bytes of JSON: the id is kept as long as the call takes.
 const ID_LEN_MAX: usize = 256;
 
-const _: () = assert!(PACKET_LEN_MAX < 100_000_000, "a length has eight digits");
+const _: () = assert!(FOREIGN_UNREAD_LEN_MAX < 10_000_000_000, "a length has ten digits");
 
 /// The commands that are not names of functions.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -83,6 +88,7 @@ impl Command {
 pub struct LightRpcServer {
     name: ByteString,
     bound: bool,
+    packets: Packets,
     visible: Visible,
     words: Words,
     /// The client's calls in flight, with the ids that the client wrote, as JSON.
@@ -95,7 +101,9 @@ pub struct LightRpcClient {
     name: ByteString,
     credentials: Option<ByteString>,
     prefix: String,
-    described: bool,
+    packets: Packets,
+    /// The actions that the server's functions are; none before the server has described them.
+    actions: Option<HashSet<ByteString>>,
     /// Whether the server was asked in the commands of 0.1 too, or has answered already.
     asked_again: bool,
     /// The offers for which the bind has no room: registered once the branch is bound.
@@ -129,9 +137,72 @@ struct Results<'a> {
     err: Option<&'a RawValue>,
 }
 
-/// The JSON of the next packet, if all of it is there.
-fn next_packet(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
-    let malformed = |what: String| DialectError::Malformed { dialect: DIALECT, what };
+/// Takes packets out of the received bytes.
+#[derive(Default, Debug)]
+struct Packets {
+    /// The packet that passes by unread, since it is too long.
+    unread: Option<Unread>,
+}
+
+/// A packet that passes by unread.
+#[derive(Debug)]
+struct Unread {
+    skim: Skim,
+    len: usize,
+    left: usize,
+}
+
+/// The next packet of a connection.
+enum Heard {
+    /// The JSON of a packet.
+    Packet(Bytes),
+    /// A packet that was too long has passed by.
+    TooLong(Unread),
+}
+
+impl Packets {
+    /// The next packet, if all of it is there.
+    fn next(&mut self, bytes: &mut BytesMut) -> Result<Option<Heard>, DialectError> {
+        loop {
+            if let Some(mut unread) = self.unread.take() {
+                let passing = bytes.split_to(unread.left.min(bytes.len()));
+                unread.skim.pass(&passing);
+                unread.left -= passing.len();
+                if unread.left == 0 {
+                    return Ok(Some(Heard::TooLong(unread)));
+                }
+                self.unread = Some(unread);
+                return Ok(None);
+            }
+            let Some((digits, claimed)) = claimed(bytes)? else { return Ok(None) };
+            if claimed > PACKET_LEN_MAX {
+                bytes.advance(digits + 1);
+                self.unread = Some(Unread { skim: Skim::new(OF_UNREAD), len: claimed, left: claimed });
+                continue;
+            }
+            if bytes.len() < digits + 1 + claimed {
+                return Ok(None);
+            }
+            bytes.advance(digits + 1);
+            return Ok(Some(Heard::Packet(bytes.split_to(claimed).freeze())));
+        }
+    }
+}
+
+impl Unread {
+    fn error(&self, fate: Fate) -> CallError {
+        let what = format!("a packet of {} bytes, and {PACKET_LEN_MAX} are read", self.len);
+        CallError::new(Code::FRAME_TOO_LARGE, fate, what)
+    }
+}
+
+/// How many digits the length of the next packet has, and the length, if all of it is there.
+fn claimed(bytes: &[u8]) -> Result<Option<(usize, usize)>, DialectError> {
+    let malformed = |what: String| {
+        let spoken = spoken(bytes).filter(|spoken| *spoken != DIALECT);
+        let what = spoken.map_or(what, |spoken| format!("it looks like {spoken}"));
+        DialectError::Malformed { dialect: DIALECT, what }
+    };
     let start = &bytes[..bytes.len().min(LENGTH_DIGITS_MAX + 1)];
     let Some(digits) = start.iter().position(|byte| *byte == b'\n') else {
         return match start.iter().find(|byte| !byte.is_ascii_digit()) {
@@ -146,14 +217,10 @@ fn next_packet(bytes: &mut BytesMut) -> Result<Option<Bytes>, DialectError> {
     let Some(claimed) = length.filter(|_| start[..digits].iter().all(u8::is_ascii_digit)) else {
         return Err(malformed("a length is a decimal number and a line feed".to_owned()));
     };
-    if claimed > PACKET_LEN_MAX {
-        return Err(DialectError::TooLong { dialect: DIALECT, claimed, max: PACKET_LEN_MAX });
+    if claimed > FOREIGN_UNREAD_LEN_MAX {
+        return Err(DialectError::TooLong { dialect: DIALECT, claimed, max: FOREIGN_UNREAD_LEN_MAX });
     }
-    if bytes.len() < digits + 1 + claimed {
-        return Ok(None);
-    }
-    bytes.advance(digits + 1);
-    Ok(Some(bytes.split_to(claimed).freeze()))
+    Ok(Some((digits, claimed)))
 }
 
 /// Writes a packet; `data` is JSON.
@@ -166,24 +233,6 @@ fn packet(command: &str, data: Option<&str>, bytes: &mut BytesMut) {
     write!(bytes, "{}\n{json}", json.len()).expect("a buffer that grows takes all");
 }
 
-/// The JSON of a payload whose encoding describes itself.
-fn as_json(payload: &Payload) -> Result<Cow<'_, str>, CallError> {
-    let wrong = |why: String| CallError::new(Code::CANNOT_DECODE, Fate::Failed, why);
-    match payload.encoding {
-        Encoding::Json => {
-            let text = std::str::from_utf8(&payload.bytes).map_err(|error| wrong(error.to_string()))?;
-            let checked: &RawValue = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
-            Ok(Cow::Borrowed(checked.get()))
-        }
-        _ if payload.is_empty() => Ok(Cow::Borrowed("null")),
-        _ => {
-            let json = payload.transcode(Encoding::Json)?;
-            let text = std::str::from_utf8(&json.bytes).map_err(|error| wrong(error.to_string()))?;
-            Ok(Cow::Owned(text.to_owned()))
-        }
-    }
-}
-
 impl LightRpcServer {
     /// For a client at the address `peer`, with the actions that it may call.
     #[must_use]
@@ -191,6 +240,7 @@ impl LightRpcServer {
         Self {
             name: foreign_name(DIALECT, peer),
             bound: false,
+            packets: Packets::default(),
             visible: Visible::new(allowed),
             words: WORDS[0],
             calls: Calls::new(),
@@ -208,6 +258,8 @@ impl LightRpcServer {
                 let names: Vec<_> = self
                     .visible
                     .actions()
+                    // To the original, this name is the prototype of the object, and no function.
+                    .filter(|action| **action != "__proto__")
                     .map(|action| format!("{}:{{}}", serde_json::Value::from(&**action)))
                     .collect();
                 packet(words.describe, Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
@@ -218,12 +270,25 @@ impl LightRpcServer {
         }
     }
 
+    /// Answers a packet that has passed by unread.
+    fn not_read(&mut self, unread: &Unread, said: &mut Said) {
+        let error = unread.error(Fate::NotSent);
+        let id = unread.skim.found(1).and_then(|id| serde_json::from_str::<&RawValue>(id).ok());
+        match id.filter(|id| id.get().len() <= ID_LEN_MAX) {
+            Some(id) => failed(self.words, id, &error, said),
+            None => {
+                packet(ERROR, Some(r#"{"code":"TOO_LONG"}"#), &mut said.bytes);
+                said.notes.push(format!("a packet without an id is dropped: {}", error.message()));
+            }
+        }
+    }
+
     fn call(&mut self, function: &str, data: Option<&RawValue>, json: &Bytes, now: Instant, said: &mut Said) {
         let call = data.and_then(|data| serde_json::from_str::<CallData<'_>>(data.get()).ok());
         let Some(CallData { id, args }) = call.filter(|call| call.id.get().len() <= ID_LEN_MAX) else {
             return packet(ERROR, Some(r#"{"code":"BAD_CALL"}"#), &mut said.bytes);
         };
-        if !self.visible.allows(function) {
+        if !self.visible.allows(function) || check_action(function).is_err() {
             return unknown_command(self.words, id, said);
         }
         let args = args.map_or("[]", RawValue::get);
@@ -231,10 +296,11 @@ impl LightRpcServer {
             let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, "args is a list");
             return failed(self.words, id, &error, said);
         }
-        // A part of the packet, unless the client left `args` out.
-        let bytes = match args {
-            "[]" => Bytes::from_static(b"[]"),
-            args => json.slice_ref(args.as_bytes()),
+        // A part of the packet, unless the client left `args` out, or wrote long numbers.
+        let bytes = match exact_numbers(args) {
+            Cow::Owned(exact) => Bytes::from(exact),
+            Cow::Borrowed("[]") => Bytes::from_static(b"[]"),
+            Cow::Borrowed(args) => json.slice_ref(args.as_bytes()),
         };
         let action = ByteString::from(function);
         let payload = Payload::new(Encoding::Json, bytes);
@@ -271,11 +337,16 @@ impl Dialect for LightRpcServer {
 
     fn hear(&mut self, bytes: &mut BytesMut, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         // Nothing runs before the bind is answered: until then the bytes wait, and the reader stops reading.
-        while self.bound
-            && !said.is_enough()
-            && let Some(json) = next_packet(bytes)?
-        {
-            self.packet(&json, now, said);
+        while self.bound && !said.is_enough() {
+            let heard = self.packets.next(bytes).inspect_err(|_| {
+                // The last that the client hears. A program of another protocol sees by it what it has dialled.
+                packet(ERROR, Some(r#"{"code":"BAD_PACKET"}"#), &mut said.bytes);
+            });
+            let Some(heard) = heard? else { break };
+            match heard {
+                Heard::Packet(json) => self.packet(&json, now, said),
+                Heard::TooLong(unread) => self.not_read(&unread, said),
+            }
         }
         Ok(())
     }
@@ -295,7 +366,7 @@ impl Dialect for LightRpcServer {
                 let replied = outcome.and_then(|payload| Ok(as_json(&payload)?.into_owned()));
                 match replied {
                     Ok(result) => {
-                        let data = format!(r#"{{"id":{},"args":[{result}]}}"#, id.get());
+                        let data = format!(r#"{{"id":{},"args":[{}]}}"#, id.get(), marked_numbers(&result));
                         packet(self.words.result, Some(&data), &mut said.bytes);
                     }
                     Err(error) if error.code() == Code::ACTION_NOT_FOUND && error.fate() == Fate::NotSent => {
@@ -332,7 +403,8 @@ impl LightRpcClient {
             name,
             credentials,
             prefix,
-            described: false,
+            packets: Packets::default(),
+            actions: None,
             asked_again: false,
             more: Vec::new(),
             calls: HashMap::new(),
@@ -341,7 +413,7 @@ impl LightRpcClient {
 
     fn described(&mut self, data: Option<&RawValue>, said: &mut Said) -> Result<(), DialectError> {
         self.asked_again = true;
-        if std::mem::replace(&mut self.described, true) {
+        if self.actions.is_some() {
             return Ok(());
         }
         let names = data.and_then(|data| serde_json::from_str::<HashMap<String, &RawValue>>(data.get()).ok());
@@ -349,18 +421,32 @@ impl LightRpcClient {
             let what = "the functions are an object".to_owned();
             return Err(DialectError::Malformed { dialect: DIALECT, what });
         };
-        let mut actions: Vec<_> = names
-            .into_keys()
-            .map(|name| ByteString::from(format!("{}{name}", self.prefix)))
-            .filter(|action| check_action(action).is_ok())
-            .collect();
+        let mut actions = Vec::new();
+        for name in names.into_keys() {
+            let action = format!("{}{name}", self.prefix);
+            match check_action(&action) {
+                Ok(()) => actions.push(ByteString::from(action)),
+                Err(error) => said.notes.push(format!("a function of the server is left out: {error}")),
+            }
+        }
         actions.sort_unstable();
+        self.actions = Some(actions.iter().cloned().collect());
         let offer = |action| Offer { action, accepts: Accepts::List, shape: None };
         let offers = actions.into_iter().map(offer).collect();
         let (bind, more) = bind(self.name.clone(), self.credentials.clone(), offers, Vec::new());
         self.more = more;
         said.frames.push(bind);
         Ok(())
+    }
+
+    /// Ends the call whose answer has passed by unread.
+    fn not_read(&mut self, unread: &Unread, said: &mut Said) {
+        let error = unread.error(Fate::Failed);
+        let id = unread.skim.found(1).and_then(|id| serde_json::from_str::<String>(id).ok());
+        match id.and_then(|id| of_uuid(&id)).filter(|id| self.calls.remove(id).is_some()) {
+            Some(callback_id) => said.answer(callback_id, Err(error)),
+            None => said.notes.push(format!("a packet of no known call is dropped: {}", error.message())),
+        }
     }
 
     fn resolved(&mut self, command: &Command, data: &RawValue, said: &mut Said) {
@@ -371,17 +457,17 @@ impl LightRpcClient {
             return;
         };
         let outcome = match command {
-            Command::Result => Ok(Payload::new(
-                Encoding::Json,
-                match &results.args[..] {
+            Command::Result => {
+                let json = match &results.args[..] {
                     [] => "null".to_owned(),
                     [one] => one.get().to_owned(),
                     several => {
                         let several: Vec<_> = several.iter().map(|one| one.get()).collect();
                         format!("[{}]", several.join(","))
                     }
-                },
-            )),
+                };
+                Ok(Payload::new(Encoding::Json, exact_numbers(&json).into_owned()))
+            }
             Command::Failure => Err(thrown(results.err)),
             _ => {
                 Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, "the server has no such function"))
@@ -413,7 +499,14 @@ impl Dialect for LightRpcClient {
     }
 
     fn hear(&mut self, bytes: &mut BytesMut, _: Instant, said: &mut Said) -> Result<(), DialectError> {
-        while let Some(json) = next_packet(bytes)? {
+        while let Some(heard) = self.packets.next(bytes)? {
+            let json = match heard {
+                Heard::Packet(json) => json,
+                Heard::TooLong(unread) => {
+                    self.not_read(&unread, said);
+                    continue;
+                }
+            };
             let Ok(Packet { command, data }) = serde_json::from_slice::<Packet<'_>>(&json) else {
                 continue;
             };
@@ -440,11 +533,21 @@ impl Dialect for LightRpcClient {
             Frame::Ping => said.frames.push(Frame::Pong),
             Frame::Request(Request { callback_id, action, time_left, payload, .. }) => {
                 let function = action.strip_prefix(&self.prefix).unwrap_or(&action);
-                let arguments = said.without_functions(&payload, DIALECT).and_then(|()| as_json(&payload));
+                let arguments = said.without_functions(&payload, DIALECT).and_then(|()| {
+                    // A function may be named as an action that stands for everything below a name. It stands for itself alone.
+                    let offered =
+                        |action: &ByteString| self.actions.as_ref().is_some_and(|all| all.contains(action));
+                    if !offered(&action) && everything_above(&action).any(|above| offered(&above)) {
+                        let nobody = format!("the server has no function {function:?}");
+                        return Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody));
+                    }
+                    as_json(&payload)
+                });
                 match arguments {
                     Ok(arguments) => {
                         let id = as_uuid(callback_id);
-                        let data = format!(r#"{{"id":"{id}","args":{}}}"#, as_list(&arguments));
+                        let data =
+                            format!(r#"{{"id":"{id}","args":{}}}"#, marked_numbers(&as_list(&arguments)));
                         packet(function, Some(&data), &mut said.bytes);
                         let until = time_left.and_then(|time_left| now.checked_add(time_left));
                         self.calls.insert(callback_id, until);

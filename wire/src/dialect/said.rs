@@ -40,6 +40,8 @@ pub struct Said {
     pub frames: Vec<Frame>,
     /// Bytes for the foreign program.
     pub bytes: BytesMut,
+    /// Sentences for the log of this end.
+    pub notes: Vec<String>,
     /// Whether messages were left unread, because `bytes` must be written first.
     pub enough: bool,
 }

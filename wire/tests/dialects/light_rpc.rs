@@ -333,3 +333,100 @@ fn a_server_that_does_not_know_the_word_is_asked_with_the_other_one_once() {
     client.hear(&mut BytesMut::from(&described[..]), now, &mut said).unwrap();
     assert!(matches!(&said.frames[..], [Frame::Bind(bind)] if bind.offers[0].action == "a"));
 }
+
+/// Such a packet ended the connection, and no caller was told.
+#[test]
+fn a_packet_that_is_too_long_ends_its_own_call_and_no_other() {
+    let mut server = Server::new(&["a"], Allowed::all());
+    let text = "x".repeat(40_000_000);
+    let good = packet(&json!({ "command": "a", "data": { "id": "g", "args": [1] } }));
+    for (json, id) in [
+        (format!(r#"{{"command":"a","data":{{"id":"long","args":["{text}"]}}}}"#), Some("long")),
+        (format!(r#"{{"data":{{"args":[{{"id":7}},"{text}"],"id":"long"}},"command":"a"}}"#), Some("long")),
+        (format!(r#"{{"command":"a","data":"{text}"}}"#), None),
+    ] {
+        let (mut said, mut bytes) = (Said::default(), BytesMut::new());
+        for piece in format!("{}\n{json}{good}", json.len()).as_bytes().chunks(1 << 20) {
+            bytes.extend_from_slice(piece);
+            server.dialect.hear(&mut bytes, server.now, &mut said).expect("the connection lives");
+            assert!(bytes.len() < 1 << 20, "{} bytes are kept", bytes.len());
+        }
+        assert!(matches!(&said.frames[..], [Frame::Request(_)]), "the next packet is heard");
+        let answered = packets(std::str::from_utf8(&said.bytes).unwrap());
+        match id {
+            Some(id) => {
+                assert_eq!(
+                    (&answered[0]["command"], &answered[0]["data"]["id"]),
+                    (&json!("__E"), &json!(id))
+                );
+                assert_eq!(answered[0]["data"]["err"]["name"], "FRAME_TOO_LARGE");
+            }
+            None => assert_eq!(answered, [json!({ "command": "error", "data": { "code": "TOO_LONG" } })]),
+        }
+    }
+}
+
+/// A client that is described these functions, and the frames and bytes that it said.
+fn described(functions: &Value) -> (LightRpcClient, Said) {
+    let mut client = LightRpcClient::new("b".into(), None, "old");
+    let mut said = Said::default();
+    client.begin(Instant::now(), &mut said);
+    let packet = packet(&json!({ "command": "__D", "data": functions }));
+    client.hear(&mut BytesMut::from(&packet[..]), Instant::now(), &mut said).unwrap();
+    said.bytes.clear();
+    (client, said)
+}
+
+fn asked(action: &'static str, payload: Payload) -> Frame {
+    Frame::Request(Request {
+        callback_id: CallbackId(9),
+        action: action.into(),
+        node: ByteString::new(),
+        caller: ByteString::new(),
+        time_left: None,
+        payload,
+    })
+}
+
+#[test]
+fn a_result_that_is_too_long_ends_the_call_that_waits_for_it() {
+    let (mut client, mut said) = described(&json!({ "a": {} }));
+    said.frames.clear();
+    client.say(asked("old/a", Payload::new(Encoding::Json, "[1]")), Instant::now(), &mut said).unwrap();
+    let calls = packets(std::str::from_utf8(&said.bytes).unwrap());
+    let id = &calls[0]["data"]["id"];
+    let json = format!(r#"{{"command":"__R","data":{{"args":["{}"],"id":{id}}}}}"#, "x".repeat(20_000_000));
+    let mut bytes = BytesMut::from(&format!("{}\n{json}", json.len())[..]);
+    client.hear(&mut bytes, Instant::now(), &mut said).unwrap();
+    let [Frame::Response(Response { callback_id: CallbackId(9), outcome: Err(error) })] = &said.frames[..]
+    else {
+        panic!("{:?}", said.frames)
+    };
+    assert_eq!((error.code(), error.fate()), (Code::FRAME_TOO_LARGE, Fate::Failed));
+}
+
+#[test]
+fn integers_of_javascript_are_the_numbers_that_it_meant() {
+    let mut server = Server::new(&["a"], Allowed::all());
+    let json = r#"{"command":"a","data":{"id":"n","args":[1152921504606847000,-9223372036854776000]}}"#;
+    let (frames, _) = server.hear(&format!("{}\n{json}", json.len()));
+    let [Frame::Request(request)] = &frames[..] else { panic!("no request") };
+    assert_eq!(request.payload.decode::<(i64, i64)>(), Ok((1 << 60, i64::MIN)));
+}
+
+#[test]
+fn the_name_of_a_function_stands_for_itself_alone() {
+    let long = "x".repeat(300);
+    let (mut client, mut said) = described(&json!({ "a/**": {}, "": {}, long: {}, "__proto__": {} }));
+    let [Frame::Bind(bind)] = &said.frames[..] else { panic!("{:?}", said.frames) };
+    let offered: Vec<_> = bind.offers.iter().map(|offer| &*offer.action).collect();
+    assert_eq!((offered, said.notes.len()), (vec!["old/", "old/__proto__", "old/a/**"], 1));
+    said.frames.clear();
+    client.say(asked("old/a/b", Payload::new(Encoding::Json, "[]")), Instant::now(), &mut said).unwrap();
+    let [Frame::Response(Response { outcome: Err(error), .. })] = &said.frames[..] else {
+        panic!("{said:?}")
+    };
+    assert_eq!((error.code(), said.bytes.len()), (Code::ACTION_NOT_FOUND, 0));
+    client.say(asked("old/a/**", Payload::new(Encoding::Json, "[]")), Instant::now(), &mut said).unwrap();
+    assert_eq!(packets(std::str::from_utf8(&said.bytes).unwrap())[0]["command"], "a/**");
+}

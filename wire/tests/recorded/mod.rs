@@ -49,8 +49,8 @@ pub(crate) fn broken_for(end: End) -> Vec<Vec<u8>> {
             b"x\n{}",
             b"\n{}",
             b"-1\n{}",
-            b"99999999\n",
-            b"123456789",
+            b"9999999999\n",
+            b"12345678901",
             b"GET / HTTP/1.1\r\n",
             b"\xc4\x01\xc0",
             b"+5\n{}",
@@ -84,7 +84,7 @@ pub(crate) fn broken_for(end: End) -> Vec<Vec<u8>> {
     broken.push(match end.name.split_once(' ').expect("a protocol and a role").0 {
         "dnode" => [b"{\"method\":\"a\",\"links\":", &[b'['; 300][..], &[b']'; 300], b"}\n"].concat(),
         "node-mesh" => [&[0xC5, 1, 44][..], &[0x91; 300]].concat(),
-        _ => b"100000000\n".to_vec(),
+        _ => b"10000000000\n".to_vec(),
     });
     broken
 }

@@ -1,16 +1,20 @@
-//! The lines of dnode: their paths, links and placeholders. The cost of a line is bounded here.
+//! The lines of dnode: their parts, and the paths and links in them. The cost of a line is bounded here.
 
+use super::tree::{Steps, TooMuch, Tree, at, put, put_or_add};
+use crate::dialect::json::{Skim, depth, marked_numbers};
 use crate::dialect::said::{DialectError, Said};
-use crate::limits::{DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::value::mend_json;
+use crate::error::{Code, Fate};
+use crate::limits::{CALLBACKS_PER_REQUEST_MAX, DEPTH_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
+use crate::payload::CallError;
 use bytes::BufMut;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 pub(super) const DIALECT: &str = "dnode";
 
-/// The longest line, in bytes: it fits into a frame.
+/// The longest line that is read, in bytes: it fits into a frame.
 pub(super) const LINE_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_RESERVE_LEN;
 
 /// How many values a line may repeat by links: a link takes a few bytes and may name a value of any size. The bytes of all repeated
@@ -19,24 +23,34 @@ const LINKS_MAX: usize = 1_024;
 
 /// How much memory the values of a line may take, in units of about 32 bytes. A value in a list takes one unit.
 const COST_MAX: usize = 4 * 1024 * 1024;
-/// The cost of an object, in the units of [`COST_MAX`]: its map has room for more entries than it holds.
+/// The cost of an object, in the units of [`COST_MAX`]: each entry of a list of objects takes more memory than bytes.
 const OBJECT_COST: usize = 20;
 
+/// The parts of a line that is not read which are needed to answer it.
+const OF_UNREAD: &[&[&str]] = &[&["method"], &["callbacks"]];
+
 /// A line, as far as it can be read.
-pub(super) struct Line {
+pub(super) struct Line<'a> {
     pub(super) method: Value,
-    pub(super) arguments: Vec<Value>,
+    /// The arguments, as JSON.
+    pub(super) arguments: Vec<&'a str>,
     /// The functions in the arguments: the number and the path of each.
     pub(super) functions: Vec<(u64, Vec<String>)>,
     pub(super) links: Vec<Link>,
-    /// Why an argument could not be read; it stands as null among the arguments.
-    pub(super) unreadable: Option<serde_json::Error>,
+}
+
+/// Why a line is not read.
+pub(super) enum NotRead {
+    /// It is no line of dnode.
+    NoLine(DialectError),
+    /// It has too many values.
+    TooMuch(String),
 }
 
 #[derive(Deserialize)]
 struct Parts<'a> {
     method: Value,
-    /// Each argument is read by itself: a fault in one does not make the line unreadable.
+    /// Each argument stays as it was written.
     #[serde(borrow, default)]
     arguments: Vec<&'a RawValue>,
     #[serde(default)]
@@ -52,59 +66,76 @@ pub(super) struct Link {
 }
 
 /// Reads a line.
-pub(super) fn read_line(line: &[u8]) -> Result<Line, DialectError> {
+pub(super) fn read_line(line: &[u8]) -> Result<Line<'_>, NotRead> {
     if cost(line) > COST_MAX {
-        return Err(malformed("a line has too many values".to_owned()));
+        return Err(NotRead::TooMuch("the line has too many values".to_owned()));
     }
+    let no_line = |what| NotRead::NoLine(malformed(what));
     let Parts { method, arguments, callbacks, links } =
-        serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
-    let mut unreadable = None;
-    let read = |argument: &RawValue| {
-        read_argument(argument.get()).unwrap_or_else(|error| {
-            unreadable = Some(error);
-            Value::Null
-        })
-    };
-    let arguments = arguments.into_iter().map(read).collect();
-    let mut functions = Vec::new();
-    for (number, path) in callbacks.into_iter().flatten() {
-        let number = number.parse().map_err(|_| malformed(format!("a function has number {number:?}")))?;
-        functions.push((number, path_of(&path).ok_or_else(|| malformed("a path is a list".to_owned()))?));
-    }
-    functions.sort_unstable();
-    Ok(Line { method, arguments, functions, links: links.unwrap_or_default(), unreadable })
+        serde_json::from_slice(line).map_err(|error| no_line(error.to_string()))?;
+    let functions = functions_of(callbacks.into_iter().flatten()).map_err(no_line)?;
+    let arguments = arguments.into_iter().map(RawValue::get).collect();
+    Ok(Line { method, arguments, functions, links: links.unwrap_or_default() })
 }
 
-fn malformed(what: String) -> DialectError {
+fn functions_of(callbacks: impl Iterator<Item = (String, Value)>) -> Result<Vec<(u64, Vec<String>)>, String> {
+    let mut functions = Vec::new();
+    for (number, path) in callbacks {
+        let number = number.parse().map_err(|_| format!("a function has number {number:?}"))?;
+        functions.push((number, path_of(&path).ok_or("a path is a list")?));
+    }
+    functions.sort_unstable();
+    Ok(functions)
+}
+
+pub(super) fn malformed(what: String) -> DialectError {
     DialectError::Malformed { dialect: DIALECT, what }
 }
 
-fn read_argument(json: &str) -> serde_json::Result<Value> {
-    serde_json::from_str(json).or_else(|error| {
-        let mended = mend_json(json.as_bytes()).ok_or(error)?;
-        serde_json::from_slice(&mended)
-    })
+/// Looks for the parts of a line that is not read.
+pub(super) fn skim() -> Skim {
+    Skim::new(OF_UNREAD)
 }
 
-/// Writes a line in ASCII: the original decodes each chunk that it reads by itself, and loses a character that is cut in two.
-pub(super) fn write_line(method: &Value, arguments: &Value, callbacks: &Map<String, Value>, said: &mut Said) {
-    let line = json!({ "method": method, "arguments": arguments, "callbacks": callbacks, "links": [] });
-    for character in line.to_string().chars() {
-        if character.is_ascii() {
-            said.bytes.put_u8(character as u8);
-            continue;
+/// The method and the functions of a line that is not read, as far as they are known.
+pub(super) fn skimmed(skim: &Skim) -> (Option<Value>, Vec<(u64, Vec<String>)>) {
+    let method = skim.found(0).and_then(|method| serde_json::from_str(method).ok());
+    let callbacks = skim.found(1).and_then(|callbacks| serde_json::from_str::<Map<_, _>>(callbacks).ok());
+    let functions = functions_of(callbacks.into_iter().flatten()).unwrap_or_default();
+    (method, functions)
+}
+
+/// Writes a line; `method` and the arguments are JSON. All is ASCII: the original decodes each chunk that it reads by itself, and loses a
+/// character that is cut in two.
+pub(super) fn write_line(
+    method: &str,
+    arguments: &[Cow<'_, str>],
+    callbacks: &Map<String, Value>,
+    said: &mut Said,
+) {
+    let mut put = |json: &str| {
+        for character in json.chars() {
+            if character.is_ascii() {
+                said.bytes.put_u8(character as u8);
+                continue;
+            }
+            for half in character.encode_utf16(&mut [0; 2]) {
+                said.bytes.extend_from_slice(format!("\\u{half:04x}").as_bytes());
+            }
         }
-        for half in character.encode_utf16(&mut [0; 2]) {
-            said.bytes.extend_from_slice(format!("\\u{half:04x}").as_bytes());
+    };
+    put(r#"{"method":"#);
+    put(method);
+    put(r#","arguments":["#);
+    for (at, argument) in arguments.iter().enumerate() {
+        if at > 0 {
+            put(",");
         }
+        put(&marked_numbers(argument));
     }
-    said.bytes.put_u8(b'\n');
-}
-
-/// The index of a function, if the value is the placeholder of one.
-pub(super) fn placeholder(value: &Value) -> Option<usize> {
-    let entries = value.as_object().filter(|entries| entries.len() == 1)?;
-    usize::try_from(entries.get("$callback")?.as_u64()?).ok()
+    put(r#"],"callbacks":"#);
+    put(&Value::from_iter(callbacks.iter().map(|(number, path)| (number.clone(), path.clone()))).to_string());
+    put(",\"links\":[]}\n");
 }
 
 fn path_of(path: &Value) -> Option<Vec<String>> {
@@ -116,85 +147,85 @@ fn path_of(path: &Value) -> Option<Vec<String>> {
     path.as_array()?.iter().map(step).collect()
 }
 
-fn at<'v>(arguments: &'v mut [Value], path: &[String]) -> Option<&'v mut Value> {
-    let (first, rest) = path.split_first()?;
-    let first = arguments.get_mut(first.parse::<usize>().ok()?)?;
-    rest.iter().try_fold(first, |value, step| match value {
-        Value::Array(values) => values.get_mut(step.parse::<usize>().ok()?),
-        Value::Object(entries) => entries.get_mut(step),
-        _ => None,
-    })
-}
-
-/// Replaces the value that a path leads to, if there is one.
-pub(super) fn put(arguments: &mut [Value], path: &[String], value: Value) {
-    if let Some(place) = at(arguments, path) {
-        *place = value;
+/// The arguments of a line as one list of JSON, in which the functions stand as their placeholders, and the numbers of these functions.
+/// The argument at the place `without` is left out.
+///
+/// # Errors
+///
+/// When functions or links are too many, or the values nest too deeply.
+pub(super) fn list_of(
+    arguments: &[&str],
+    functions: &[(u64, Vec<String>)],
+    links: Vec<Link>,
+    without: Option<usize>,
+) -> Result<(String, Vec<u64>), CallError> {
+    if functions.len() > CALLBACKS_PER_REQUEST_MAX {
+        let what =
+            format!("{} functions are passed, and {CALLBACKS_PER_REQUEST_MAX} may be", functions.len());
+        return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
     }
+    let cannot_be_read = |what| CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what);
+    let too_deep = || format!("the arguments nest deeper than {DEPTH_MAX} levels");
+    if arguments.iter().any(|argument| depth(argument) >= DEPTH_MAX) {
+        return Err(cannot_be_read(too_deep()));
+    }
+    if functions.is_empty() && links.is_empty() {
+        let kept = arguments.iter().enumerate().filter(|(at, _)| Some(*at) != without);
+        let kept: Vec<_> = kept.map(|(_, argument)| *argument).collect();
+        return Ok((format!("[{}]", kept.join(",")), Vec::new()));
+    }
+    let too_much = |why| {
+        cannot_be_read(match why {
+            TooMuch::Steps => "the paths of functions and links take too many steps".to_owned(),
+            TooMuch::Depth => too_deep(),
+        })
+    };
+    let read = arguments.iter().map(|argument| Tree::read(argument)).collect::<Result<Vec<_>, _>>();
+    let mut trees = read.map_err(too_much)?;
+    let (mut numbers, mut steps) = (Vec::new(), Steps::default());
+    for (number, path) in functions {
+        let placeholder = Tree::placeholder(numbers.len());
+        // A path that leads nowhere passes no function.
+        if put(&mut trees, path, placeholder, &mut steps).map_err(too_much)? {
+            numbers.push(*number);
+        }
+    }
+    follow(&mut trees, links, &mut steps).map_err(cannot_be_read)?;
+    if let Some(without) = without.filter(|without| *without < trees.len()) {
+        trees.remove(without);
+    }
+    let mut json = String::new();
+    Tree::List(trees).write(&mut json);
+    Ok((json, numbers))
 }
 
 /// Copies the values that stand in several places of the arguments. A cycle has no form in JSON: the link that would close it becomes
 /// null.
-pub(super) fn follow(arguments: &mut [Value], links: Vec<Link>) -> Result<(), DialectError> {
+fn follow(arguments: &mut [Tree<'_>], links: Vec<Link>, steps: &mut Steps) -> Result<(), String> {
     if links.len() > LINKS_MAX {
-        return Err(malformed(format!("{} links, and {LINKS_MAX} are allowed", links.len())));
+        return Err(format!("{} links, and {LINKS_MAX} are allowed", links.len()));
     }
+    let too_much = |_| "the paths of links take too many steps".to_owned();
     let mut left = LINE_LEN_MAX;
     for Link { from, to } in links {
         let (from, to) = (path_of(&Value::Array(from)), path_of(&Value::Array(to)));
         let (Some(from), Some(to)) = (from, to) else {
-            return Err(malformed("a path is a list of names".to_owned()));
+            return Err("a path is a list of names".to_owned());
         };
         if to.starts_with(&from) {
-            put(arguments, &to, Value::Null);
+            put(arguments, &to, Tree::null(), steps).map_err(too_much)?;
             continue;
         }
-        let Some(value) = at(arguments, &from) else { continue };
-        let Size { bytes, depth } = size(value);
-        left = left.checked_sub(bytes).ok_or_else(|| malformed("links repeat too much".to_owned()))?;
-        if to.len() + depth > DEPTH_MAX {
-            return Err(malformed(format!("links nest deeper than {DEPTH_MAX} levels")));
+        let Some(value) = at(arguments, &from, steps).map_err(too_much)? else { continue };
+        let size = value.size();
+        left = left.checked_sub(size.bytes).ok_or("links repeat too much")?;
+        if to.len() + size.depth > DEPTH_MAX {
+            return Err(format!("links nest deeper than {DEPTH_MAX} levels"));
         }
         let value = value.clone();
-        match to.split_last() {
-            // The last step of a path may be a key that the object has not yet.
-            Some((last, parent)) if !parent.is_empty() => match at(arguments, parent) {
-                Some(Value::Object(entries)) => _ = entries.insert(last.clone(), value),
-                Some(Value::Array(values)) => match last.parse::<usize>() {
-                    Ok(index) if index < values.len() => values[index] = value,
-                    _ => {}
-                },
-                _ => {}
-            },
-            _ => put(arguments, &to, value),
-        }
+        put_or_add(arguments, &to, value, steps).map_err(too_much)?;
     }
     Ok(())
-}
-
-/// The size of a value and of all values within it.
-#[derive(Default)]
-struct Size {
-    /// An estimate: the bytes of all texts, and 32 for each value.
-    bytes: usize,
-    depth: usize,
-}
-
-fn size(value: &Value) -> Size {
-    const EACH: usize = 32;
-    let add = |sum: Size, (key, value): (usize, &Value)| {
-        let Size { bytes, depth } = size(value);
-        Size { bytes: sum.bytes + key + bytes, depth: sum.depth.max(depth + 1) }
-    };
-    let within = match value {
-        Value::Array(values) => values.iter().map(|value| (0, value)).fold(Size::default(), add),
-        Value::Object(entries) => {
-            entries.iter().map(|(key, value)| (OBJECT_COST + key.len(), value)).fold(Size::default(), add)
-        }
-        Value::String(text) => Size { bytes: text.len(), depth: 0 },
-        _ => Size::default(),
-    };
-    Size { bytes: within.bytes + EACH, ..within }
 }
 
 /// The memory that the values of a line will take, in the units of [`COST_MAX`], counted before any is made.

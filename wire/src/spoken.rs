@@ -1,0 +1,58 @@
+//! The protocol that a program speaks, by its first bytes: for the message of an error, where a program has dialled, or listens on, the port
+//! of another protocol.
+
+/// The protocol that these bytes begin, if they look like a known one. The first four bytes tell in most cases.
+#[must_use]
+pub fn spoken(bytes: &[u8]) -> Option<&'static str> {
+    const WORDS: &[&str] = &["GET ", "POST", "HEAD", "PUT ", "DELE", "OPTI", "PATC", "CONN", "PRI ", "HTTP"];
+    let begins = |start: &[u8]| bytes.starts_with(start);
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match bytes {
+        _ if WORDS.iter().any(|word| begins(word.as_bytes())) => Some("HTTP"),
+        [0x16, 3, ..] => Some("TLS"),
+        _ if begins(b"SSH-") => Some("SSH"),
+        // A line of dnode begins with its method, or with another of its parts.
+        _ if begins(b"{\"me") || begins(b"{\"ar") || begins(b"{\"ca") => Some("dnode"),
+        [b'1'..=b'9', ..] if bytes.get(digits) == Some(&b'\n') => Some("light_rpc"),
+        // Binary data in MessagePack, with a list in it.
+        [0xC4, _, first, ..] | [0xC5, _, _, first, ..] if matches!(first, 0x90..=0x9F | 0xDC | 0xDD) => {
+            Some("node-mesh")
+        }
+        [0xC6, 0, ..] => Some("node-mesh"),
+        // The length of a frame, and its kind.
+        [low, middle, high, 0, kind, ..] if *kind < KINDS_MAX && (*low, *middle, *high) != (0, 0, 0) => {
+            Some("the native protocol of meshwork")
+        }
+        _ => None,
+    }
+}
+
+/// More kinds of frames than there are.
+const KINDS_MAX: u8 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_of_a_program_tell_its_protocol() {
+        for (bytes, protocol) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Some("HTTP")),
+            (b"HTTP/1.1 400", Some("HTTP")),
+            (b"\x16\x03\x01\x02\x00\x01", Some("TLS")),
+            (b"SSH-2.0-", Some("SSH")),
+            (b"{\"method\":\"methods\"", Some("dnode")),
+            (b"17\n{\"command\":\"__D\"}", Some("light_rpc")),
+            (b"17\n{", Some("light_rpc")),
+            (b"\xc4\x20\x91\x84", Some("node-mesh")),
+            (b"\xc5\x01\x20\x91", Some("node-mesh")),
+            (b"\x21\x00\x00\x00\x00\x01", Some("the native protocol of meshwork")),
+            (b"", None),
+            (b"x", None),
+            (b"\x00\x00\x00\x00\x00", None),
+            (b"hello", None),
+        ] {
+            assert_eq!(spoken(bytes), protocol, "{bytes:?}");
+        }
+    }
+}
