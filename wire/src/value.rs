@@ -1,8 +1,15 @@
-//! The codecs that write and read a user's values. This is the only file that names bincode, rmp-serde and serde_json: another
-//! codec would be added here. The heads of frames are bincode too and are read and written here.
+//! The codecs that write and read a user's values: another codec would be added here, and `value/` has what is written and read
+//! differently from them. The heads of frames are bincode too and are read and written here.
 
 mod any;
 mod bounded;
+mod distinct;
+mod extension;
+mod json_reader;
+mod json_writer;
+mod number;
+mod packed_reader;
+mod packed_writer;
 
 pub use any::Value;
 
@@ -11,6 +18,10 @@ use crate::encoding::Encoding;
 use crate::error::{Code, Fate, cut_len};
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
 use crate::payload::{CallError, Callbacks, Payload, PayloadRef};
+use crate::value::json_reader::{read_json, without_byte_order_mark};
+use crate::value::json_writer::JsonWriter;
+use crate::value::packed_reader::{How, PackedReader};
+use crate::value::packed_writer::PackedWriter;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -68,7 +79,7 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// When the encoding has no form for the value, such as a map with keys that are not text in JSON.
+    /// When the encoding has no form for the value, such as a map in JSON whose keys have equal texts.
     #[inline]
     pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Self, EncodeError> {
         let (writer, callbacks) = written(encoding, value)?;
@@ -137,11 +148,13 @@ impl Payload {
     }
 
     /// The value in another encoding. Both encodings must describe themselves: bincode cannot be read without its type. In JSON, byte
-    /// strings become lists of numbers, and floats that are no number become null.
+    /// strings become lists of numbers, dates their text, floats that are no number `"NaN"`, `"Infinity"` or `"-Infinity"`, and keys of
+    /// maps their text.
     ///
     /// # Errors
     ///
-    /// When the bytes are not of their encoding, or the wanted encoding has no form for the value.
+    /// When the bytes are not of their encoding, or the wanted encoding has no form for the value: JSON has none for a map whose keys
+    /// have equal texts, and no encoding has one for a number that no type holds.
     pub fn transcode(&self, encoding: Encoding) -> Result<Self, CallError> {
         if encoding == self.encoding {
             return Ok(self.clone());
@@ -198,7 +211,8 @@ impl PayloadRef<'_> {
                 _ => return None,
             },
             Encoding::Json => {
-                let list: Vec<&serde_json::value::RawValue> = serde_json::from_slice(self.bytes).ok()?;
+                let list: Vec<&serde_json::value::RawValue> =
+                    serde_json::from_slice(without_byte_order_mark(self.bytes)).ok()?;
                 match list[..] {
                     [] => b"null",
                     [only] => only.get().as_bytes(),
@@ -240,9 +254,9 @@ fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, writer: &mut Writ
             .map_err(|error| error.to_string()),
         Encoding::MessagePack => {
             let mut writer = rmp_serde::Serializer::new(writer).with_struct_map();
-            value.serialize(&mut writer).map_err(|error| error.to_string())
+            value.serialize(PackedWriter::new(&mut writer)).map_err(|error| error.to_string())
         }
-        Encoding::Json => serde_json::to_writer(writer, value).map_err(|error| error.to_string()),
+        Encoding::Json => value.serialize(&mut JsonWriter::new(writer)).map_err(|error| error.reason),
     }
 }
 
@@ -345,15 +359,13 @@ fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, Stri
     let again = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     match encoding {
         Encoding::Bincode => read_bincode(bytes, &bounds),
-        Encoding::MessagePack => read_packed(bytes, &bounds).or_else(|error| {
-            // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers.
-            let as_lists = bounds.met_bytes().then(|| read_packed(bytes, &again().with_bytes_as_lists()));
-            as_lists.and_then(Result::ok).ok_or(error)
+        Encoding::MessagePack => read_packed(bytes, &bounds, How::default()).or_else(|error| {
+            // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers; and what was JSON has
+            // texts that stand for keys and floats.
+            let again = if bounds.met_bytes() { again().with_bytes_as_lists() } else { again() };
+            read_packed(bytes, &again, How::with_texts()).map_err(|_| error)
         }),
-        Encoding::Json => read_json(bytes, &bounds).or_else(|error| {
-            let mended = mend_json(bytes).map(|mended| read_json(&mended, &again()));
-            mended.and_then(Result::ok).ok_or(error)
-        }),
+        Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds)),
     }
 }
 
@@ -380,24 +392,16 @@ pub(crate) fn mend_json(json: &[u8]) -> Option<Vec<u8>> {
     found.then_some(mended)
 }
 
-fn read_packed<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
+fn read_packed<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds, how: How) -> Result<T, String> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(DEPTH_MAX);
-    let value =
-        bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
+    let seed = bounded::BoundedSeed::new(bounds);
+    let value = seed.deserialize(PackedReader::new(&mut reader, how)).map_err(|error| error.to_string())?;
     // The codec does not tell where the value ended. One more read tells: only without a byte left can it not read a marker.
     match bool::deserialize(&mut reader) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err("bytes are left over".to_owned()),
     }
-}
-
-fn read_json<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value =
-        bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
-    reader.end().map_err(|error| error.to_string())?;
-    Ok(value)
 }
 
 #[inline]

@@ -4,6 +4,7 @@
 //! caller.
 
 use crate::copy::copy_of;
+use crate::value::extension::VALUE;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
     value::SeqDeserializer,
@@ -163,7 +164,6 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_any() InBytes;
         deserialize_bytes() InBytes;
         deserialize_option() InBytes;
-        deserialize_newtype_struct(name: &'static str) InBytes;
         deserialize_seq() List;
         deserialize_tuple(len: usize) OfType;
         deserialize_tuple_struct(name: &'static str, len: usize) OfType;
@@ -171,6 +171,18 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_struct(name: &'static str, fields: &'static [&'static str]) OfType;
         deserialize_enum(name: &'static str, variants: &'static [&'static str]) InBytes;
         deserialize_ignored_any() InBytes;
+    }
+
+    /// The name by which a `Value` is asked for is no level of its own.
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let length = if name == VALUE { Length::Named } else { Length::InBytes };
+        self.inner
+            .deserialize_newtype_struct(name, BoundedVisitor { inner: visitor, length, bounds: self.bounds })
     }
 
     /// Asks for borrowed text: for an owned text, a codec may clear as many bytes as are claimed before it looks how many there
@@ -204,6 +216,8 @@ enum Length {
     Owned,
     /// From the type, as in a tuple.
     OfType,
+    /// There is none: the value within has one.
+    Named,
 }
 
 struct BoundedVisitor<'b, V> {
@@ -308,7 +322,10 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
 
     #[inline]
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        let Self { inner, bounds, .. } = self;
+        let Self { inner, bounds, length } = self;
+        if let Length::Named = length {
+            return inner.visit_newtype_struct(Bounded { inner: deserializer, bounds });
+        }
         bounds.inside(|| inner.visit_newtype_struct(Bounded { inner: deserializer, bounds }))
     }
 
@@ -339,7 +356,7 @@ impl Length {
     #[inline]
     fn pay<E: Error>(self, claimed: Option<usize>, bounds: &Bounds) -> Result<usize, E> {
         match self {
-            Length::InBytes | Length::List | Length::Owned => {
+            Length::InBytes | Length::List | Length::Owned | Length::Named => {
                 let claimed = claimed.unwrap_or(0);
                 bounds.pay(claimed)?;
                 Ok(claimed)
