@@ -10,35 +10,38 @@ fn json(text: &str) -> Payload {
 }
 
 fn packed<T: Serialize + ?Sized>(value: &T) -> Payload {
-    Payload::encode(Encoding::MessagePack, value).unwrap()
+    Payload::encode(Encoding::MessagePack, value).expect("MessagePack has a form for it")
 }
 
 fn text(payload: &Payload) -> &str {
     assert_eq!(payload.encoding, Encoding::Json);
-    std::str::from_utf8(&payload.bytes).unwrap()
+    std::str::from_utf8(&payload.bytes).expect("JSON is text")
 }
 
 /// Why it is no `T`.
 fn refusal<T: DeserializeOwned + Debug>(payload: &Payload) -> String {
-    payload.decode::<T>().unwrap_err().reason
+    payload.decode::<T>().expect_err("it is refused").reason
 }
 
 /// The value is itself on each way: in each encoding, in the other one, and through a `Value`. Gives its JSON.
 fn on_each_way<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> String {
-    let in_json = Payload::encode(Encoding::Json, value).unwrap();
+    let in_json = Payload::encode(Encoding::Json, value).expect("JSON has a form for it");
     let in_message_pack = packed(value);
     for payload in [&in_json, &in_message_pack] {
-        assert_eq!(&payload.decode::<T>().unwrap(), value, "{payload:?}");
-        let any: Value = payload.decode().unwrap();
+        assert_eq!(&payload.decode::<T>().expect("it is read"), value, "{payload:?}");
+        let any: Value = payload.decode().expect("it is read");
         for encoding in [Encoding::Json, Encoding::MessagePack] {
-            let other = payload.transcode(encoding).unwrap();
-            assert_eq!(&other.decode::<T>().unwrap(), value, "{other:?}");
-            assert_eq!(Payload::encode(encoding, &any).unwrap().bytes, other.bytes);
-            let back = other.transcode(payload.encoding).unwrap();
-            assert_eq!(&back.decode::<T>().unwrap(), value, "{back:?}");
+            let other = payload.transcode(encoding).expect("it is read");
+            assert_eq!(&other.decode::<T>().expect("it is read"), value, "{other:?}");
+            assert_eq!(
+                Payload::encode(encoding, &any).expect("each encoding has a form for it").bytes,
+                other.bytes
+            );
+            let back = other.transcode(payload.encoding).expect("it is read");
+            assert_eq!(&back.decode::<T>().expect("it is read"), value, "{back:?}");
         }
     }
-    let crossed = in_message_pack.transcode(Encoding::Json).unwrap();
+    let crossed = in_message_pack.transcode(Encoding::Json).expect("it is read");
     assert_eq!(crossed.bytes, in_json.bytes);
     text(&in_json).to_owned()
 }
