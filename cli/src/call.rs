@@ -3,17 +3,17 @@
 use crate::failure::Done;
 use crate::input::{check, read_duration, read_json};
 use crate::mesh::Mesh;
-use crate::output::Output;
+use crate::output::{Output, received};
 use clap::Args;
-use meshwork::{CallError, check_action, check_node};
-use serde_json::Value;
+use meshwork::{check_action, check_node};
 use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct Options {
     /// The name of the action.
     action: String,
-    /// The arguments as JSON: `[2,3]` for a tuple or a struct; `-` reads stdin, `@file` reads a file. Default: `null`.
+    /// The arguments as JSON: an object by their names, `{"a":2,"b":3}`, a list in their order, `[2,3]`, or the only argument itself,
+    /// `2`; `-` reads stdin, `@file` reads a file. Default: `null`.
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     arguments: Option<String>,
     /// The deadline: how long to wait for the reply.
@@ -35,6 +35,5 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
     if let Some(node) = options.on {
         call = call.on(node);
     }
-    let reply: Value = call.await?.decode().map_err(CallError::from)?;
-    output.line(&reply.to_string())
+    output.line(&received(&call.await?)?)
 }

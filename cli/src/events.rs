@@ -3,13 +3,12 @@
 use crate::failure::{Done, Failure};
 use crate::input::{check, read_json};
 use crate::mesh::Mesh;
-use crate::output::{Output, say};
+use crate::output::{Output, json, object, say, text};
 use crate::signals::Signals;
 use clap::Args;
 use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};
 use meshwork::prelude::*;
-use meshwork::{Pattern, check_topic};
-use serde_json::{Value, json};
+use meshwork::{Pattern, Value, check_topic};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
@@ -69,7 +68,7 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
     let (heard, mut events) = mpsc::channel(EVENTS_PENDING_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&dropped);
-    let handler = move |event: Event<Value>| {
+    let handler = move |event: Event<Result<Value, EventError>>| {
         let full = heard.try_send((event.topic, event.publisher, event.value)).is_err();
         // The first one is told at once, and their number when stdout has caught up.
         if full && counted.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -91,12 +90,13 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
             why = branch.closed() => return Err(Failure::Bind(why.message().to_owned())),
             () = signals.next() => break,
         };
-        let line = if output.json {
-            json!({ "topic": &*topic, "publisher": &*publisher, "value": value }).to_string()
-        } else {
-            format!("{topic}: {value}")
-        };
-        output.line(&line)?;
+        match line_of(output, &topic, &publisher, value) {
+            Ok(line) => output.line(&line)?,
+            Err(why) => {
+                log::warn!("an event of {topic} that {publisher} published cannot be shown: {why}");
+                continue;
+            }
+        }
         if events.is_empty() {
             say_dropped(&dropped);
         }
@@ -105,6 +105,22 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
     drop(subscription);
     say_dropped(&dropped);
     Ok(())
+}
+
+/// The line of an event, or why there is none.
+fn line_of(
+    output: &Output,
+    topic: &str,
+    publisher: &str,
+    value: Result<Value, EventError>,
+) -> Result<String, String> {
+    let value = value.map_err(|error| error.reason.to_string())?;
+    let line = if output.json {
+        json(&object([("topic", text(topic)), ("publisher", text(publisher)), ("value", value)]))
+    } else {
+        json(&value).map(|value| format!("{topic}: {value}"))
+    };
+    line.map_err(|error| error.to_string())
 }
 
 fn say_dropped(dropped: &AtomicU64) {

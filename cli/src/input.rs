@@ -1,8 +1,7 @@
 //! The input of commands: JSON, durations, names and tokens. An error says what would be right.
 
 use crate::failure::{Done, Failure};
-use meshwork::{Encoding, NameError, Payload};
-use serde_json::Value;
+use meshwork::{Encoding, NameError, Payload, Value};
 use std::env::VarError;
 use std::io::{self, Read};
 use std::path::Path;
@@ -13,28 +12,58 @@ const JSON_SHOWN_MAX: usize = 60;
 
 /// Reads JSON: the text itself, `-` for stdin, `@file` for a file; `None` is `null`.
 pub(super) fn read_json(text: Option<&str>) -> Result<Payload, Failure> {
-    let (text, source) = match text {
-        None => ("null".to_owned(), "nothing".to_owned()),
+    let (json, source) = match text {
+        None => (b"null".to_vec(), "nothing".to_owned()),
         Some("-") => {
-            let mut read = String::new();
+            let mut read = Vec::new();
             io::stdin()
-                .read_to_string(&mut read)
+                .read_to_end(&mut read)
                 .map_err(|error| Failure::Use(format!("stdin cannot be read: {error}")))?;
             (read, "stdin".to_owned())
         }
         Some(text) => match text.strip_prefix('@') {
+            Some("") => {
+                let right = "write @FILE for the JSON in a file, or - for stdin";
+                return Err(Failure::Use(format!("`@` names no file: {right}")));
+            }
             Some(file) => {
-                let read = std::fs::read_to_string(file)
+                let read = std::fs::read(file)
                     .map_err(|error| Failure::Use(format!("{file} cannot be read: {error}")))?;
                 (read, file.to_owned())
             }
-            None => (text.to_owned(), text.chars().take(JSON_SHOWN_MAX).collect()),
+            None => (text.as_bytes().to_vec(), shown(text)),
         },
     };
-    let value: Value = serde_json::from_str(&text).map_err(|error| {
-        Failure::Use(format!("{source} is not JSON: {error}; text needs quotes, as in '\"text\"'"))
+    let json = without_byte_order_mark(json);
+    if json.trim_ascii().is_empty() {
+        let source = if source.is_empty() { "the JSON" } else { &source };
+        let right = "write null for nothing, and '\"\"' for a text without characters";
+        return Err(Failure::Use(format!("{source} is empty: {right}")));
+    }
+    let value: Value = Payload::new(Encoding::Json, json).decode().map_err(|error| {
+        Failure::Use(format!(
+            "{source} is not JSON that can be sent: {}; text has quotes, as in '\"text\"'",
+            error.reason
+        ))
     })?;
     Payload::encode(Encoding::Json, &value).map_err(|error| Failure::Use(error.to_string()))
+}
+
+/// The start of a text, if it is long.
+fn shown(text: &str) -> String {
+    let mut start: String = text.trim().chars().take(JSON_SHOWN_MAX).collect();
+    if start.len() < text.trim().len() {
+        start.push_str("..");
+    }
+    start
+}
+
+/// Some editors write this mark, which is no part of JSON, at the start of a file.
+fn without_byte_order_mark(mut text: Vec<u8>) -> Vec<u8> {
+    if text.starts_with(b"\xEF\xBB\xBF") {
+        text.drain(..3);
+    }
+    text
 }
 
 /// Checks a name before anything is sent.

@@ -2,11 +2,11 @@
 
 use crate::failure::Done;
 use crate::mesh::Mesh;
-use crate::output::Output;
+use crate::output::{Output, json, object, one_line, text};
+use crate::signature::signature;
 use clap::Args;
-use comfy_table::Table;
-use comfy_table::presets;
-use serde_json::{Value, json};
+use comfy_table::{ContentArrangement, Table, presets};
+use meshwork::{CallError, Encoding, Payload, Value};
 
 #[derive(Args)]
 pub(super) struct ActionsOptions {
@@ -26,20 +26,27 @@ pub(super) struct BranchesOptions {
 pub(super) async fn actions(options: ActionsOptions, output: &Output) -> Done {
     let branch = options.mesh.bind(|branch| branch).await?;
     let actions = branch.describe(&options.pattern).await?;
-    let mut table = table(&["ACTION", "NODES", "ARGUMENTS", "REPLY"]);
+    let mut table = table(&["ACTION", "NODES"]);
     for action in actions {
-        let nodes: Vec<&str> = action.nodes.iter().map(|node| &**node).collect();
-        let schema = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
-        let (arguments, reply) = match &action.shape {
-            Some(shape) => (schema(&shape.arguments), schema(&shape.reply)),
-            None => (Value::Null, Value::Null),
-        };
+        let shape = action.shape.as_ref().map(|shape| (schema(&shape.arguments), schema(&shape.reply)));
+        let said = shape.as_ref().map(|(arguments, reply)| signature(&action.action, arguments, reply));
         if output.json {
-            let line =
-                json!({ "action": &*action.action, "nodes": nodes, "arguments": arguments, "reply": reply });
-            output.line(&line.to_string())?;
+            let (arguments, reply) = shape.unwrap_or((Value::Nil, Value::Nil));
+            let nodes = Value::List(action.nodes.iter().map(|node| text(node)).collect());
+            let Value::Map(mut line) = object([
+                ("action", text(&action.action)),
+                ("nodes", nodes),
+                ("arguments", arguments),
+                ("reply", reply),
+            ]) else {
+                continue;
+            };
+            line.extend(said.map(|said| (text("signature"), text(&said))));
+            output.line(&json(&Value::Map(line)).map_err(CallError::from)?)?;
         } else {
-            table.add_row([&*action.action, &nodes.join(" "), &short(&arguments), &short(&reply)]);
+            let nodes: Vec<&str> = action.nodes.iter().map(|node| &**node).collect();
+            let said = said.unwrap_or_else(|| action.action.to_string());
+            table.add_row([one_line(said), one_line(nodes.join(" "))]);
         }
     }
     show(&table, output)
@@ -52,10 +59,12 @@ pub(super) async fn branches(options: BranchesOptions, output: &Output) -> Done 
     for node in branch.nodes().await?.into_iter().filter(|node| node.session.0 != 0) {
         let actions: Vec<&str> = node.actions.iter().map(|(action, _)| &**action).collect();
         if output.json {
-            let line = json!({ "branch": &*node.node, "session": node.session.0, "actions": actions });
-            output.line(&line.to_string())?;
+            let actions = Value::List(actions.into_iter().map(text).collect());
+            let session = Value::Unsigned(node.session.0);
+            let line = object([("branch", text(&node.node)), ("session", session), ("actions", actions)]);
+            output.line(&json(&line).map_err(CallError::from)?)?;
         } else {
-            table.add_row([&*node.node, &node.session.0.to_string(), &actions.len().to_string()]);
+            table.add_row([one_line(&node.node), node.session.0.to_string(), actions.len().to_string()]);
         }
     }
     show(&table, output)
@@ -63,7 +72,9 @@ pub(super) async fn branches(options: BranchesOptions, output: &Output) -> Done 
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    // Rows are as wide as the terminal.
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.iter().copied());
     table
 }
 
@@ -71,18 +82,7 @@ fn show(table: &Table, output: &Output) -> Done {
     if output.json { Ok(()) } else { output.line(&table.to_string()) }
 }
 
-/// A JSON Schema in a few words: its type, or the types of its elements or fields.
-fn short(schema: &Value) -> String {
-    if let Some(parts) = schema["prefixItems"].as_array() {
-        return format!("[{}]", parts.iter().map(short).collect::<Vec<_>>().join(", "));
-    }
-    if let Some(fields) = schema["properties"].as_object() {
-        let fields: Vec<_> = fields.iter().map(|(name, field)| format!("{name}: {}", short(field))).collect();
-        return format!("{{{}}}", fields.join(", "));
-    }
-    match &schema["type"] {
-        Value::String(one) => one.clone(),
-        Value::Array(several) => several.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
-        _ => String::new(),
-    }
+/// The JSON Schema that a node says; nil if it is none.
+fn schema(json: &str) -> Value {
+    Payload::new(Encoding::Json, json.to_owned()).decode().unwrap_or(Value::Nil)
 }

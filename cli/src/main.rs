@@ -12,6 +12,7 @@ mod mesh;
 mod output;
 mod respond;
 mod signals;
+mod signature;
 
 use crate::failure::{Done, Failure};
 use crate::output::{Output, error_as_json, one_line, say};

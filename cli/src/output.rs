@@ -1,8 +1,7 @@
 //! The output of commands: data on stdout, everything else on stderr, and no control characters for a terminal to obey.
 
 use crate::failure::{Done, Failure};
-use meshwork::CallError;
-use serde_json::{Value, json};
+use meshwork::{CallError, EncodeError, Encoding, Fate, Payload, Value};
 use std::fmt::Display;
 use std::io::{self, Write};
 
@@ -22,15 +21,40 @@ impl Output {
     }
 }
 
-pub(super) fn error_as_json(error: &CallError) -> Value {
-    let data = error.data().and_then(|data| data.decode::<Value>().ok());
-    json!({ "error": {
-        "code": error.code().0,
-        "name": error.name(),
-        "fate": error.fate().to_string(),
-        "message": error.message(),
-        "data": data,
-    }})
+/// A value as JSON in one line.
+pub(super) fn json(value: &Value) -> Result<String, EncodeError> {
+    Payload::encode(Encoding::Json, value).map(|json| String::from_utf8_lossy(&json.bytes).into_owned())
+}
+
+/// A value that another node sent, as JSON in one line.
+pub(super) fn received(payload: &Payload) -> Result<String, CallError> {
+    // JSON is read too: the program that wrote it may have written it in several lines.
+    json(&payload.decode()?).map_err(|error| CallError::from(error).with_fate(Fate::Failed))
+}
+
+/// An object of JSON, with its keys in this order.
+pub(super) fn object<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    Value::Map(entries.into_iter().map(|(key, value)| (text(key), value)).collect())
+}
+
+pub(super) fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+pub(super) fn error_as_json(error: &CallError) -> String {
+    let with = |data: Value| {
+        let error = object([
+            ("code", Value::Unsigned(error.code().0.into())),
+            ("name", text(error.name())),
+            ("fate", text(&error.fate().to_string())),
+            ("message", text(error.message())),
+            ("data", data),
+        ]);
+        json(&object([("error", error)]))
+    };
+    let data = error.data().and_then(|data| data.decode().ok());
+    // Data that JSON has no form for are left out: the error itself must be told.
+    with(data.unwrap_or(Value::Nil)).or_else(|_| with(Value::Nil)).unwrap_or_default()
 }
 
 /// Prints a message to stderr.

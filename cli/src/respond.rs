@@ -8,11 +8,11 @@ use crate::signals::{Signals, drain};
 use clap::Args;
 use meshwork::limits::{DRAIN_WITHIN, FRAME_LEN_MAX};
 use meshwork::prelude::*;
-use serde_json::Value;
+use meshwork::{Encoding, Payload, Value};
 use std::process::Stdio;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::sync::Semaphore;
 
 #[derive(Args)]
@@ -67,33 +67,55 @@ async fn run_command(command: &str, arguments: &Value) -> Result<Value, ActionEr
     shell.kill_on_drop(true);
     #[cfg(unix)]
     shell.process_group(0);
+    let input = Payload::encode(Encoding::Json, arguments)
+        .map_err(|error| failed(format!("the arguments have no form in JSON: {}", error.reason)))?;
     let mut child = shell.spawn()?;
     let mut group = Group(child.id());
-    let input = serde_json::to_vec(arguments)?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
-        return Err(ActionError::new("COMMAND_FAILED", "the command has no pipes"));
+    let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = pipes else {
+        return Err(failed("the command has no pipes"));
     };
     let write = async move {
         // A command may close the pipe without reading its arguments.
-        let _ = stdin.write_all(&input).await;
+        let _ = stdin.write_all(&input.bytes).await;
         drop(stdin);
     };
-    let ((), stdout, stderr) = tokio::join!(write, read_start(stdout), read_end(stderr));
-    let stdout = stdout?;
-    let status = child.wait().await?;
+    let (mut printed, mut said) = (Printed::default(), Said::default());
+    // A process that the command leaves behind holds the pipes open: the command is done when it ends itself.
+    let ended = {
+        let talk = async { tokio::join!(write, printed.read(&mut stdout), said.read(&mut stderr)).1 };
+        tokio::select! {
+            ended = child.wait() => Some(ended?),
+            fits = talk => {
+                fits?;
+                None
+            }
+        }
+    };
+    let status = match ended {
+        Some(status) => {
+            printed.read_rest(&mut stdout).await?;
+            said.read_rest(&mut stderr).await;
+            status
+        }
+        None => child.wait().await?,
+    };
     group.0 = None;
     if !status.success() {
-        let said = String::from_utf8_lossy(&stderr).trim().to_owned();
+        let said = String::from_utf8_lossy(&said.0).trim().to_owned();
         let message = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
-        return Err(ActionError::new("COMMAND_FAILED", message));
+        return Err(failed(message));
     }
-    if stdout.trim_ascii().is_empty() {
-        return Ok(Value::Null);
+    if printed.0.trim_ascii().is_empty() {
+        return Ok(Value::Nil);
     }
-    serde_json::from_slice(&stdout).map_err(|error| {
-        ActionError::new("COMMAND_FAILED", format!("what the command printed is not JSON: {error}"))
+    Payload::new(Encoding::Json, printed.0).decode().map_err(|error| {
+        failed(format!("what the command printed is not JSON that can be sent: {}", error.reason))
     })
+}
+
+fn failed(why: impl Into<String>) -> ActionError {
+    ActionError::new("COMMAND_FAILED", why.into())
 }
 
 /// The process group of one command. If this is dropped before the command has ended, the whole group is killed.
@@ -111,27 +133,97 @@ impl Drop for Group {
     }
 }
 
-/// The whole stdout of a command; an error if it does not fit into a frame.
-async fn read_start(pipe: impl AsyncRead + Unpin) -> Result<Vec<u8>, ActionError> {
-    let mut printed = Vec::new();
-    pipe.take(FRAME_LEN_MAX as u64 + 1).read_to_end(&mut printed).await?;
-    if printed.len() > FRAME_LEN_MAX {
-        return Err(ActionError::new(
-            "COMMAND_FAILED",
-            format!("the command prints more than {FRAME_LEN_MAX} bytes"),
-        ));
+/// The whole stdout of a command.
+#[derive(Default)]
+struct Printed(Vec<u8>);
+
+impl Printed {
+    /// Reads to the end. What has been read is kept when this is dropped before.
+    async fn read(&mut self, pipe: &mut (impl AsyncRead + Unpin)) -> Result<(), ActionError> {
+        while pipe.read_buf(&mut self.0).await? > 0 {
+            self.check()?;
+        }
+        Ok(())
     }
-    Ok(printed)
+
+    /// Reads what the command has written before it ended.
+    async fn read_rest(&mut self, pipe: &mut ChildStdout) -> Result<(), ActionError> {
+        #[cfg(unix)]
+        return read_now(pipe, |chunk| {
+            self.0.extend_from_slice(chunk);
+            self.check()
+        });
+        #[cfg(not(unix))]
+        self.read(pipe).await
+    }
+
+    /// The reply must fit into a frame.
+    fn check(&self) -> Result<(), ActionError> {
+        if self.0.len() > FRAME_LEN_MAX {
+            return Err(failed(format!("the command prints more than {FRAME_LEN_MAX} bytes")));
+        }
+        Ok(())
+    }
 }
 
-/// The end of the stderr of a command. All of it is read, so that the command never waits for a reader.
-async fn read_end(mut pipe: impl AsyncRead + Unpin) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut chunk = [0; 1024];
-    while let Ok(len @ 1..) = pipe.read(&mut chunk).await {
-        kept.extend_from_slice(&chunk[..len]);
-        let excess = kept.len().saturating_sub(STDERR_LEN_MAX);
-        kept.drain(..excess);
+/// The end of the stderr of a command.
+#[derive(Default)]
+struct Said(Vec<u8>);
+
+impl Said {
+    /// Reads all of it, so that the command never waits for a reader.
+    async fn read(&mut self, pipe: &mut (impl AsyncRead + Unpin)) {
+        let mut chunk = [0; CHUNK_LEN];
+        while let Ok(len @ 1..) = pipe.read(&mut chunk).await {
+            self.keep(&chunk[..len]);
+        }
     }
-    kept
+
+    /// Reads what the command has written before it ended.
+    async fn read_rest(&mut self, pipe: &mut ChildStderr) {
+        #[cfg(unix)]
+        // What cannot be read is no reason to fail.
+        let _ = read_now(pipe, |chunk| {
+            self.keep(chunk);
+            Ok(())
+        });
+        #[cfg(not(unix))]
+        self.read(pipe).await;
+    }
+
+    fn keep(&mut self, chunk: &[u8]) {
+        self.0.extend_from_slice(chunk);
+        let excess = self.0.len().saturating_sub(STDERR_LEN_MAX);
+        self.0.drain(..excess);
+    }
+}
+
+/// How much of a pipe is read at once, in bytes.
+const CHUNK_LEN: usize = 1024;
+
+/// How much of a pipe is read after its command has ended, in bytes: as much as a pipe holds at most by default. A process that is left
+/// behind may go on writing for ever.
+#[cfg(unix)]
+const REST_LEN_MAX: usize = 1024 * 1024;
+
+/// Reads what stands in a pipe, and does not wait for more.
+#[cfg(unix)]
+fn read_now(
+    pipe: impl std::os::fd::AsFd,
+    mut take: impl FnMut(&[u8]) -> Result<(), ActionError>,
+) -> Result<(), ActionError> {
+    let (mut chunk, mut len) = ([0; CHUNK_LEN], 0);
+    while len < REST_LEN_MAX {
+        // The pipe is one that does not block.
+        match rustix::io::read(&pipe, &mut chunk) {
+            Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
+            Ok(read) => {
+                len += read;
+                take(&chunk[..read])?;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(failed(format!("what the command printed cannot be read: {error}"))),
+        }
+    }
+    Ok(())
 }

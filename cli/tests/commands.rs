@@ -4,6 +4,7 @@
 
 use meshwork::prelude::*;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
@@ -55,6 +56,210 @@ fn a_typed_responder_takes_a_list_or_an_object() {
     assert!(one_line(&output).starts_with("CANNOT_DECODE "), "{}", one_line(&output));
     drop(ended);
     branch.join().unwrap();
+}
+
+/// A branch on a thread of its own, as long as this is kept.
+fn bound(branch: BranchActor, master: &Master) -> Branch {
+    waits(branch.bind(master.address.as_str())).expect("it binds")
+}
+
+fn waits<T>(future: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    runtime.block_on(future)
+}
+
+/// Integers above 64 bits were floats, and keys came back in the order of the alphabet.
+#[test]
+fn json_comes_back_as_it_was_sent() {
+    let master = Master::start(&[]);
+    let _responder = master.respond("echo", "cat", &[]);
+    let (_subscriber, printed) = master.subscribe(&["echo"]);
+    for json in [
+        "18446744073709551616",
+        "[340282366920938463463374607431768211455,-170141183460469231731687303715884105728]",
+        r#"{"b":1,"a":{"z":0,"y":-0.0},"10":1.0,"9":0.1}"#,
+        r#""NaN""#,
+        "1.7976931348623157e+308",
+        "5e-324",
+    ] {
+        let output = master.run(&["call", "echo", json]);
+        assert_eq!(
+            (stdout(&output).trim_end(), output.status.code()),
+            (json, Some(0)),
+            "{}",
+            stderr(&output)
+        );
+        assert!(master.run(&["publish", "echo", json, "--name", "me"]).status.success());
+        let line = format!(r#"{{"topic":"echo","publisher":"me","value":{json}}}"#);
+        assert_eq!(printed.recv_timeout(SOON).unwrap(), line);
+    }
+}
+
+#[test]
+fn a_number_that_no_type_holds_is_refused_at_either_end() {
+    let master = Master::start(&[]);
+    let digits = "1".repeat(60);
+    for number in [&*digits, "1e400", "[-1e-400]"] {
+        for command in ["call", "publish", "broadcast"] {
+            let output = master.run(&[command, "echo", number]);
+            assert_eq!(output.status.code(), Some(2), "{output:?}");
+            assert!(one_line(&output).contains("line 1 column"), "{output:?}");
+        }
+    }
+    let _responder = master.respond("huge", &format!("echo {digits}"), &[]);
+    let output = master.run(&["call", "huge"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(one_line(&output).contains("no integer type holds"), "{output:?}");
+}
+
+#[test]
+fn what_rust_replies_is_written_in_full() {
+    type Maps = (BTreeMap<u64, bool>, BTreeMap<(i8, char), u128>, BTreeMap<Option<bool>, f32>);
+    let maps = || -> Maps {
+        let by_none = BTreeMap::from([(None, f32::INFINITY), (Some(true), 0.1)]);
+        (BTreeMap::from([(7, true)]), BTreeMap::from([((-1, 'x'), u128::MAX)]), by_none)
+    };
+    let written = r#"[{"7":true},{"[-1,\"x\"]":340282366920938463463374607431768211455},{"null":"Infinity","true":0.1}]"#;
+    let master = Master::start(&[]);
+    let branch = BranchActor::new("rust")
+        .respond("maps", move |(): ()| async move { Ok(maps()) })
+        .respond("same", move |given: Maps| async move { Ok(given == maps()) })
+        .respond("floats", |(): ()| async { Ok((f64::NAN, f64::NEG_INFINITY, i128::MIN)) })
+        .respond("is_nan", |float: f64| async move { Ok(float.is_nan()) });
+    let branch = bound(branch, &master);
+    assert_eq!(stdout(&master.run(&["call", "maps"])), format!("{written}\n"));
+    assert_eq!(stdout(&master.run(&["call", "same", &format!("[{written}]")])), "true\n");
+    assert_eq!(stdout(&master.run(&["call", "same", written])), "true\n");
+    let floats = "[\"NaN\",\"-Infinity\",-170141183460469231731687303715884105728]\n";
+    assert_eq!(stdout(&master.run(&["call", "floats"])), floats);
+    assert_eq!(stdout(&master.run(&["call", "is_nan", "\"NaN\""])), "true\n");
+
+    // And the other way: what a command replies, and what a publisher publishes, is read by Rust.
+    let _responder = master.respond("cat", "cat", &[]);
+    let _other = master.respond("print", &format!("echo '{written}'"), &[]);
+    waits(async {
+        branch.wait_for("cat", SOON).await.unwrap();
+        branch.wait_for("print", SOON).await.unwrap();
+        assert_eq!(branch.call::<Maps>("print", ()).await.unwrap(), maps());
+        assert_eq!(branch.call::<Maps>("cat", maps()).await.unwrap(), maps());
+        assert!(branch.call::<f32>("cat", f32::NAN).await.unwrap().is_nan());
+        assert_eq!(branch.call::<u128>("cat", u128::MAX).await.unwrap(), u128::MAX);
+        assert_eq!(branch.call::<i128>("cat", i128::MIN).await.unwrap(), i128::MIN);
+    });
+    let (heard, events) = mpsc::channel();
+    let subscription = branch.subscribe("maps", move |event: Event<Maps>| heard.send(event.value).unwrap());
+    let _subscription = waits(subscription).unwrap();
+    let (_subscriber, printed) = master.subscribe(&["maps"]);
+    assert!(master.run(&["publish", "maps", written]).status.success());
+    assert_eq!(events.recv_timeout(SOON).unwrap(), maps());
+    assert!(printed.recv_timeout(SOON).unwrap().contains(written));
+    waits(branch.publish("maps", &maps())).unwrap();
+    assert!(printed.recv_timeout(SOON).unwrap().contains(written));
+}
+
+/// It was left out of the lines, without a word of why.
+#[test]
+fn an_event_that_has_no_json_is_told() {
+    let master = Master::start(&[]);
+    let branch = bound(BranchActor::new("rust"), &master);
+    let (mut subscriber, printed) = master.subscribe(&["maps"]);
+    let colliding = meshwork::Value::Map(vec![
+        (meshwork::Value::Unsigned(1), meshwork::Value::Nil),
+        (meshwork::Value::Text("1".to_owned()), meshwork::Value::Nil),
+    ]);
+    waits(branch.publish("maps", &colliding)).unwrap();
+    subscriber.until_said("two keys of a map have the text \"1\"");
+    waits(branch.publish("maps", &1)).unwrap();
+    assert!(printed.recv_timeout(SOON).unwrap().contains("\"value\":1"));
+}
+
+#[test]
+fn arguments_are_an_object_a_list_or_the_only_argument_itself() {
+    #[derive(Deserialize)]
+    struct Place {
+        item: String,
+        #[serde(default)]
+        count: Option<u8>,
+    }
+    let master = Master::start(&[]);
+    let branch = BranchActor::new("rust")
+        .respond("place", |Place { item, count }| async move { Ok(format!("{item} {count:?}")) })
+        .respond("double", |number: i64| async move { Ok(number * 2) });
+    let _branch = bound(branch, &master);
+    for (arguments, reply) in [
+        (r#"{"item":"tea","count":2}"#, "\"tea Some(2)\"\n"),
+        (r#"{"count":2,"item":"tea"}"#, "\"tea Some(2)\"\n"),
+        (r#"{"item":"tea"}"#, "\"tea None\"\n"),
+        (r#"["tea",2]"#, "\"tea Some(2)\"\n"),
+        (r#"[{"item":"tea","count":null}]"#, "\"tea None\"\n"),
+    ] {
+        assert_eq!(stdout(&master.run(&["call", "place", arguments])), reply, "{arguments}");
+    }
+    for arguments in ["21", "[21]"] {
+        assert_eq!(stdout(&master.run(&["call", "double", arguments])), "42\n", "{arguments}");
+    }
+    let output = master.run(&["call", "place", r#"{"count":2}"#]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(one_line(&output).contains("item"), "{output:?}");
+}
+
+#[test]
+fn a_byte_order_mark_is_read_over() {
+    let master = Master::start(&[]);
+    let _responder = master.respond("echo", "printf '\\357\\273\\277'; cat", &[]);
+    let file = Written::new("\u{FEFF}[1, 2]\r\n");
+    assert_eq!(stdout(&master.run(&["call", "echo", &format!("@{}", file.path())])), "[1,2]\n");
+    let mut child = master.command(&["call", "echo", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all("\u{FEFF}{}".as_bytes()).unwrap();
+    assert_eq!(stdout(&output_of(child)), "{}\n");
+}
+
+/// The call waited until the child had ended too.
+#[test]
+fn a_command_that_leaves_a_child_behind_is_done_when_it_ends_itself() {
+    let master = Master::start(&[]);
+    let gate = Gate::new();
+    let folder = gate.folder.path().display();
+    // The child holds all three pipes until the test is over.
+    let wait = format!("dd bs=1 count=1 < {folder}/open > /dev/null 2>&1");
+    let large = format!("\"{}\"", "x".repeat(1 << 20));
+    let file = Written::new(&large);
+    let left_behind = [
+        ("leave", format!("({wait}; echo 2) & echo 1")),
+        ("fail", format!("({wait}) & echo no ink >&2; exit 3")),
+        ("deaf", format!("({wait}) <&0 & echo 1")),
+        ("large", format!("({wait}) & cat {}", file.path())),
+    ];
+    let _responders = left_behind.map(|(action, command)| master.respond(action, &command, &[]));
+    assert_eq!(stdout(&master.run(&["call", "leave"])), "1\n");
+    assert!(one_line(&master.run(&["call", "fail"])).contains("no ink"));
+    assert_eq!(stdout(&master.run(&["call", "deaf", &format!("@{}", file.path())])), "1\n");
+    assert_eq!(stdout(&master.run(&["call", "large"])), format!("{large}\n"));
+    (0..4).for_each(|_| gate.open());
+}
+
+#[test]
+fn the_signature_of_an_action_is_listed() {
+    let master = Master::start(&[]);
+    let shape = meshwork::Shape {
+        arguments: r##"{"$defs":{"Order":{"properties":{"item":{"type":"string"},"count":{"type":"integer"}},"required":["item","count"]}},
+            "properties":{"order":{"$ref":"#/$defs/Order"}},"required":["order"]}"##
+            .into(),
+        reply: r#"{"type":"object","properties":{"id":{"type":"integer","maximum":18446744073709551616}},"required":["id"]}"#.into(),
+    };
+    let place = Responders::new()
+        .respond("orders/place", |(): ()| async { Ok(()) })
+        .shape("orders/place", Some(shape));
+    let _branch = bound(BranchActor::new("shop").respond_all(place), &master);
+    let line = stdout(&master.run(&["actions"]));
+    let listed: Value = serde_json::from_str(&line).unwrap();
+    let signature = "orders/place(order: {item: string, count: integer}) -> {id: integer}";
+    assert_eq!((&listed["signature"], &listed["nodes"]), (&json!(signature), &json!(["shop"])));
+    assert!(
+        line.contains("18446744073709551616") && line.find("\"item\"") < line.find("\"count\""),
+        "{line}"
+    );
 }
 
 #[test]
@@ -168,6 +373,14 @@ fn wrong_use_ends_with_2_and_one_line_that_says_what_is_wrong() {
         (&["call", "add", "[2,"][..], "is not JSON"),
         (&["call", "add", "text"], "needs quotes"),
         (&["call", "add", "@/does/not/exist"], "/does/not/exist"),
+        (&["call", "add", "@"], "names no file: write @FILE"),
+        (&["call", "add", ""], "is empty: write null"),
+        (&["publish", "add", " "], "is empty: write null"),
+        (&["call", "add", &format!("@{}", empty.path())], "is empty: write null"),
+        (&["call", "add", "-"], "stdin is empty: write null"),
+        (&["call", "add", "@/"], "/ cannot be read"),
+        (&["call", "add", r#"{"a":1,"a":2}"#], "the key \"a\" comes twice"),
+        (&["call", "add", "[NaN]"], "line 1 column 2"),
         (&["call", ""], "must not be empty"),
         (&["call", "add", "--master", "nowhere"], "HOST:PORT"),
         (&["call", "add", "--token-file", "/does/not/exist"], "/does/not/exist"),

@@ -1,10 +1,17 @@
-//! The codecs that write and read a user's values. This is the only file that names bincode, rmp-serde and serde_json: another
-//! codec would be added here. The heads of frames are bincode too and are read and written here.
+//! The codecs that write and read a user's values: another codec would be added here, and `value/` has what is written and read
+//! differently from them. The heads of frames are bincode too and are read and written here.
 
 mod any;
 mod bounded;
+mod distinct;
 mod explain;
+mod extension;
+mod json_reader;
+mod json_writer;
 mod nothing;
+mod number;
+mod packed_reader;
+mod packed_writer;
 mod sum;
 mod told;
 
@@ -20,6 +27,10 @@ use crate::encoding::Encoding;
 use crate::error::{Code, Fate, cut_at};
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX, REASON_LEN_MAX};
 use crate::payload::{CallError, Callbacks, Payload, PayloadRef};
+use crate::value::json_reader::{read_json, without_byte_order_mark};
+use crate::value::json_writer::JsonWriter;
+use crate::value::packed_reader::{How, PackedReader};
+use crate::value::packed_writer::PackedWriter;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -62,33 +73,9 @@ impl From<DecodeError> for CallError {
 }
 
 thread_local! {
-    /// Whether JSON is being written on this thread.
-    static WRITING_JSON: Cell<bool> = const { Cell::new(false) };
     /// The buffer that payloads which are not small share: they are written into it one after another, so that most cost no
     /// allocation.
     static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
-}
-
-/// Tells the values that are written on this thread that they are written as JSON, until it is dropped.
-struct WritingJson {
-    around: bool,
-}
-
-impl WritingJson {
-    fn begin() -> Self {
-        Self { around: WRITING_JSON.replace(true) }
-    }
-}
-
-impl Drop for WritingJson {
-    fn drop(&mut self) {
-        WRITING_JSON.set(self.around);
-    }
-}
-
-/// Whether the value that is being written is written as JSON, which has no extensions.
-fn is_writing_json() -> bool {
-    WRITING_JSON.get()
 }
 
 /// How much of the shared buffer is allocated at once, in bytes. A payload that is kept keeps this much memory, or twice as much if
@@ -103,7 +90,7 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// When the encoding has no form for the value, such as a map with keys that are not text in JSON.
+    /// When the encoding has no form for the value, such as a map in JSON whose keys have equal texts.
     #[inline]
     pub fn encode<T: Serialize + ?Sized>(form: impl Into<Form>, value: &T) -> Result<Self, EncodeError> {
         let form = form.into();
@@ -175,11 +162,13 @@ impl Payload {
     }
 
     /// The value in another encoding. Both encodings must describe themselves: bincode cannot be read without its type. In JSON, byte
-    /// strings become lists of numbers, and floats that are no number become null.
+    /// strings become lists of numbers, dates their text, floats that are no number `"NaN"`, `"Infinity"` or `"-Infinity"`, and keys of
+    /// maps their text.
     ///
     /// # Errors
     ///
-    /// When the bytes are not of their encoding, or the wanted encoding has no form for the value.
+    /// When the bytes are not of their encoding, or the wanted encoding has no form for the value: JSON has none for a map whose keys
+    /// have equal texts, and no encoding has one for a number that no type holds.
     pub fn transcode(&self, encoding: Encoding) -> Result<Self, CallError> {
         if encoding == self.encoding {
             return Ok(self.clone());
@@ -255,7 +244,8 @@ impl PayloadRef<'_> {
                 _ => return None,
             },
             Encoding::Json => {
-                let list: Vec<&serde_json::value::RawValue> = serde_json::from_slice(self.bytes).ok()?;
+                let list: Vec<&serde_json::value::RawValue> =
+                    serde_json::from_slice(without_byte_order_mark(self.bytes)).ok()?;
                 match list[..] {
                     [] => b"null",
                     [only] => only.get().as_bytes(),
@@ -311,17 +301,16 @@ fn write<T: Serialize + ?Sized>(form: Form, value: &T, writer: &mut Writer) -> R
         Encoding::MessagePack => {
             let value = ToldValue { value, teller: &Described::MESSAGE_PACK };
             let mut writer = rmp_serde::Serializer::new(writer).with_struct_map().with_human_readable();
-            value.serialize(&mut writer).map_err(|error| error.to_string())
+            value.serialize(PackedWriter::new(&mut writer)).map_err(|error| error.to_string())
         }
         Encoding::Json => {
             let value = ToldValue { value, teller: &Described::JSON };
-            let _json = WritingJson::begin();
-            serde_json::to_writer(writer, &value).map_err(|error| error.to_string())
+            value.serialize(&mut JsonWriter::new(writer)).map_err(|error| error.reason)
         }
         Encoding::CompactMessagePack => {
             let value = ToldValue { value, teller: &Described::MESSAGE_PACK };
             let mut writer = rmp_serde::Serializer::new(writer).with_struct_map();
-            value.serialize(&mut writer).map_err(|error| error.to_string())
+            value.serialize(PackedWriter::new(&mut writer)).map_err(|error| error.to_string())
         }
         Encoding::PlainBincode => write_bincode(value, writer),
     }
@@ -443,75 +432,43 @@ fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Re
         Encoding::PlainBincode => read_bincode(bytes, &bounds()),
         Encoding::MessagePack | Encoding::CompactMessagePack => {
             let first = bounds();
-            read_packed(encoding, bytes, &first).or_else(|error| {
-                // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers.
-                let as_lists =
-                    first.met_bytes().then(|| read_packed(encoding, bytes, &bounds().with_bytes_as_lists()));
-                as_lists.and_then(Result::ok).ok_or(error)
+            read_packed(encoding, bytes, &first, How::default()).or_else(|error| {
+                // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers; and what was JSON has
+                // texts that stand for keys and floats.
+                let again = if first.met_bytes() { bounds().with_bytes_as_lists() } else { bounds() };
+                read_packed(encoding, bytes, &again, How::with_texts()).map_err(|_| error)
             })
         }
-        Encoding::Json => read_json(bytes, &bounds()).or_else(|error| {
-            let mended = mend_json(bytes).map(|mended| read_json(&mended, &bounds()));
-            mended.and_then(Result::ok).ok_or(error)
-        }),
+        Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds())),
     }
-}
-
-/// Replaces each half of a character in JSON by U+FFFD, as Node.js does when it writes text as bytes. A text of JavaScript may hold
-/// such halves, lone surrogates; Rust's text cannot. None if the JSON holds no such half.
-pub(crate) fn mend_json(json: &[u8]) -> Option<Vec<u8>> {
-    let escaped = |at: usize| {
-        let digits = json.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
-        u16::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
-    };
-    let (mut mended, mut found, mut at) = (json.to_vec(), false, 0);
-    while at < json.len() {
-        at += match (json[at], escaped(at)) {
-            (b'\\', Some(0xD800..=0xDBFF)) if matches!(escaped(at + 6), Some(0xDC00..=0xDFFF)) => 12,
-            (b'\\', Some(0xD800..=0xDFFF)) => {
-                mended[at + 2..at + 6].copy_from_slice(b"fffd");
-                found = true;
-                6
-            }
-            (b'\\', _) => 2,
-            _ => 1,
-        };
-    }
-    found.then_some(mended)
 }
 
 fn read_packed<T: DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
     bounds: &bounded::Bounds,
+    how: How,
 ) -> Result<T, String> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(DEPTH_MAX);
     if encoding == Encoding::CompactMessagePack {
-        return read_packed_from(&mut reader, bounds);
+        return read_packed_from(&mut reader, bounds, how);
     }
-    read_packed_from(&mut reader.with_human_readable(), bounds)
+    read_packed_from(&mut reader.with_human_readable(), bounds, how)
 }
 
 fn read_packed_from<'de, T: DeserializeOwned, C: rmp_serde::config::SerializerConfig>(
     reader: &mut rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, C>,
     bounds: &bounded::Bounds,
+    how: How,
 ) -> Result<T, String> {
-    let value =
-        bounded::BoundedSeed::new(bounds).deserialize(&mut *reader).map_err(|error| error.to_string())?;
+    let seed = bounded::BoundedSeed::new(bounds);
+    let value = seed.deserialize(PackedReader::new(&mut *reader, how)).map_err(|error| error.to_string())?;
     // The codec does not tell where the value ended. One more read tells: only without a byte left can it not read a marker.
     match bool::deserialize(reader) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err("bytes are left over".to_owned()),
     }
-}
-
-fn read_json<T: DeserializeOwned>(bytes: &[u8], bounds: &bounded::Bounds) -> Result<T, String> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value =
-        bounded::BoundedSeed::new(bounds).deserialize(&mut reader).map_err(|error| error.to_string())?;
-    reader.end().map_err(|error| error.to_string())?;
-    Ok(value)
 }
 
 #[inline]

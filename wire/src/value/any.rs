@@ -1,14 +1,19 @@
 //! [`Value`]: any value of an encoding that describes itself, such as for transcoding MessagePack to JSON and back. Numbers keep
 //! their kind and all their digits, maps their order.
 
-use jiff::Timestamp;
+use crate::value::distinct::Distinct;
+use crate::value::extension::{EXTENSION, INTEGER, Integer, READABLE_EXTENSION, TIMESTAMP, VALUE, date};
+use crate::value::json_reader::visit_integer;
+use crate::value::number::shown;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde::ser::{self, Serialize, SerializeMap, SerializeSeq, SerializeTuple, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Any value of MessagePack or JSON, for code that does not know the type of the value. MessagePack that is read as a `Value` and
-/// written again is unchanged. A `Value` cannot be read from bincode, which does not describe its values.
+/// written again is unchanged. A `Value` cannot be read from bincode, which does not describe its values. A map with two equal keys is
+/// an error.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
     /// `nil` in MessagePack, `null` in JSON.
@@ -19,6 +24,10 @@ pub enum Value {
     Unsigned(u64),
     /// An integer.
     Signed(i64),
+    /// An integer of more than 64 bits that is not negative. MessagePack has an extension for it, the one of msgpackr.
+    Unsigned128(u128),
+    /// An integer of more than 64 bits.
+    Signed128(i128),
     /// A float of 32 bits.
     Float32(f32),
     /// A float of 64 bits.
@@ -31,16 +40,10 @@ pub enum Value {
     List(Vec<Value>),
     /// Keys and values, in the order of the bytes.
     Map(Vec<(Value, Value)>),
-    /// An extension of MessagePack: the number of its kind, and its bytes. Kind -1 is a timestamp, which JSON writes as text; JSON
-    /// writes other extensions as their bytes.
+    /// An extension of MessagePack: the number of its kind, and its bytes. Kind -1 is a timestamp, which JSON writes as text, such as
+    /// `"2023-06-21T15:49:20.000Z"`; JSON writes other extensions as their bytes.
     Extension(i8, Vec<u8>),
 }
-
-/// The name of the newtype that rmp-serde takes for an extension.
-const EXTENSION: &str = "_ExtStruct";
-
-/// The kind of a timestamp: <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
-const TIMESTAMP: i8 = -1;
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -49,6 +52,8 @@ impl Serialize for Value {
             Value::Bool(value) => serializer.serialize_bool(*value),
             Value::Unsigned(value) => serializer.serialize_u64(*value),
             Value::Signed(value) => serializer.serialize_i64(*value),
+            Value::Unsigned128(value) => serializer.serialize_u128(*value),
+            Value::Signed128(value) => serializer.serialize_i128(*value),
             Value::Float32(value) => serializer.serialize_f32(*value),
             Value::Float64(value) => serializer.serialize_f64(*value),
             Value::Text(value) => serializer.serialize_str(value),
@@ -67,12 +72,9 @@ impl Serialize for Value {
                 }
                 map.end()
             }
-            // JSON has no extensions: a timestamp is written as `JSON.stringify` writes a date, other kinds as their bytes.
-            Value::Extension(TIMESTAMP, bytes) if super::is_writing_json() => {
-                let moment = timestamp(bytes).map(|at| at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
-                moment.serialize(serializer)
+            Value::Extension(kind, bytes) if serializer.is_human_readable() => {
+                serializer.serialize_newtype_struct(READABLE_EXTENSION, &Parts { kind: *kind, bytes })
             }
-            Value::Extension(_, bytes) if super::is_writing_json() => serializer.serialize_bytes(bytes),
             Value::Extension(kind, bytes) => {
                 serializer.serialize_newtype_struct(EXTENSION, &(*kind, Bytes::new(bytes)))
             }
@@ -80,25 +82,54 @@ impl Serialize for Value {
     }
 }
 
-/// The moment of a timestamp of 32, 64 or 96 bits. None for other lengths, such as an invalid date of Node.js has.
-fn timestamp(bytes: &[u8]) -> Option<Timestamp> {
-    let (seconds, nanoseconds) = match *bytes {
-        [a, b, c, d] => (i64::from(u32::from_be_bytes([a, b, c, d])), 0),
-        [a, b, c, d, e, f, g, h] => {
-            let both = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-            (i64::try_from(both & 0x3_FFFF_FFFF).ok()?, u32::try_from(both >> 34).ok()?)
+/// The parts of an extension. JSON has no extensions: there a timestamp is written as `JSON.stringify` writes a date, an integer as its
+/// digits, and other kinds are written as their bytes.
+struct Parts<'v> {
+    kind: i8,
+    bytes: &'v [u8],
+}
+
+impl Serialize for Parts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { kind, bytes } = *self;
+        if !serializer.is_human_readable() {
+            let mut parts = serializer.serialize_tuple(2)?;
+            parts.serialize_element(&kind)?;
+            parts.serialize_element(Bytes::new(bytes))?;
+            return parts.end();
         }
-        [a, b, c, d, ref seconds @ ..] => {
-            (i64::from_be_bytes(seconds.try_into().ok()?), u32::from_be_bytes([a, b, c, d]))
+        match kind {
+            TIMESTAMP => match date(bytes) {
+                Some(text) => serializer.serialize_str(&text),
+                None => serializer.serialize_unit(),
+            },
+            INTEGER => match Integer::of_bytes(bytes) {
+                Some(Integer::Unsigned(value)) => serializer.serialize_u128(value),
+                Some(Integer::Negative(value)) => serializer.serialize_i128(value),
+                None => Err(ser::Error::custom("no integer type holds an integer of more than 128 bits")),
+            },
+            _ => serializer.serialize_bytes(bytes),
         }
-        _ => return None,
-    };
-    let nanoseconds = i32::try_from(nanoseconds).ok().filter(|part| *part < 1_000_000_000)?;
-    Timestamp::from_second(seconds).ok()?.checked_add(jiff::SignedDuration::new(0, nanoseconds)).ok()
+    }
 }
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(VALUE, Named)
+    }
+}
+
+/// The visitor of a value that was asked for by name.
+struct Named;
+
+impl<'de> Visitor<'de> for Named {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        AnyValue.expecting(f)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(AnyValue)
     }
 }
@@ -139,6 +170,18 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Signed(value))
     }
 
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Value, E> {
+        Ok(u64::try_from(value).map_or(Value::Unsigned128(value), Value::Unsigned))
+    }
+
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Value, E> {
+        Ok(match (u128::try_from(value), i64::try_from(value)) {
+            (Ok(value), _) => return self.visit_u128(value),
+            (Err(_), Ok(value)) => Value::Signed(value),
+            (Err(_), Err(_)) => Value::Signed128(value),
+        })
+    }
+
     fn visit_f32<E: Error>(self, value: f32) -> Result<Value, E> {
         Ok(Value::Float32(value))
     }
@@ -168,24 +211,104 @@ impl<'de> Visitor<'de> for AnyValue {
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
+        check_distinct(&entries)?;
         Ok(Value::Map(entries))
     }
 
     /// An extension.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let (kind, bytes) = <(i8, ByteBuf)>::deserialize(deserializer)?;
-        Ok(Value::Extension(kind, bytes.into_vec()))
+        // Another form of an integer is kept as it is: what is read and written again is unchanged.
+        let integer = Integer::of_bytes(&bytes).filter(|integer| {
+            kind == INTEGER && bytes.len() > size_of::<u64>() && integer.bytes(&mut [0; 17]) == &bytes[..]
+        });
+        match integer {
+            Some(integer) => visit_integer(integer, self),
+            None => Ok(Value::Extension(kind, bytes.into_vec())),
+        }
+    }
+}
+
+fn check_distinct<E: Error>(entries: &[(Value, Value)]) -> Result<(), E> {
+    if entries.len() < 2 {
+        return Ok(());
+    }
+    let mut keys = Distinct::new();
+    match entries.iter().find(|(key, _)| !keys.insert(Key(key))) {
+        None => Ok(()),
+        Some((Value::Text(key), _)) => {
+            Err(E::custom(format_args!("the key {:?} comes twice in one map", shown(key))))
+        }
+        Some((key, _)) => {
+            Err(E::custom(format_args!("the key {} comes twice in one map", shown(&format!("{key:?}")))))
+        }
+    }
+}
+
+/// The key of a map, to be told from the other keys: integers are equal whatever their type, and floats if their bits are.
+struct Key<'v>(&'v Value);
+
+impl Key<'_> {
+    fn integer(&self) -> Option<Integer> {
+        Some(match *self.0 {
+            Value::Unsigned(value) => Integer::Unsigned(value.into()),
+            Value::Signed(value) => Integer::signed(value.into()),
+            Value::Unsigned128(value) => Integer::Unsigned(value),
+            Value::Signed128(value) => Integer::signed(value),
+            _ => return None,
+        })
+    }
+}
+
+impl PartialEq for Key<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.0, other.0) {
+            (Value::Float32(one), Value::Float32(other)) => one.to_bits() == other.to_bits(),
+            (Value::Float64(one), Value::Float64(other)) => one.to_bits() == other.to_bits(),
+            (Value::List(one), Value::List(other)) => one.iter().map(Key).eq(other.iter().map(Key)),
+            (Value::Map(one), Value::Map(other)) => {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(other)
+                        .all(|(one, other)| Key(&one.0) == Key(&other.0) && Key(&one.1) == Key(&other.1))
+            }
+            (one, other) => match (self.integer(), Key(other).integer()) {
+                (Some(one), Some(other)) => one == other,
+                _ => one == other,
+            },
+        }
+    }
+}
+
+impl Eq for Key<'_> {}
+
+impl Hash for Key<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if let Some(integer) = self.integer() {
+            let mut room = [0; 17];
+            return integer.bytes(&mut room).hash(state);
+        }
+        std::mem::discriminant(self.0).hash(state);
+        match self.0 {
+            Value::Bool(value) => value.hash(state),
+            Value::Float32(value) => value.to_bits().hash(state),
+            Value::Float64(value) => value.to_bits().hash(state),
+            Value::Text(text) => text.hash(state),
+            Value::Bytes(bytes) => bytes.hash(state),
+            Value::Extension(kind, bytes) => (kind, bytes).hash(state),
+            Value::List(values) => values.iter().for_each(|value| Key(value).hash(state)),
+            Value::Map(entries) => {
+                entries.iter().for_each(|(key, value)| [key, value].map(Key).hash(state));
+            }
+            _ => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::{CallbackId, Callbacks, Encoding, Payload};
-
-    #[test]
-    fn the_codec_knows_extensions_by_this_name() {
-        assert_eq!(super::EXTENSION, rmp_serde::MSGPACK_EXT_STRUCT_NAME);
-    }
 
     #[test]
     fn what_goes_to_the_other_encoding_and_back_is_the_same() {
@@ -234,7 +357,7 @@ mod tests {
 
     #[test]
     fn an_extension_of_unknown_kind_is_kept() {
-        let packed = Payload::new(Encoding::MessagePack, &[0x91, 0xC7, 3, 0x42, 1, 2, 3][..]);
+        let packed = Payload::new(Encoding::MessagePack, &[0x91, 0xC7, 3, 0x43, 1, 2, 3][..]);
         let value: super::Value = packed.decode().unwrap();
         assert_eq!(Payload::encode(Encoding::MessagePack, &value).unwrap(), packed);
         assert_eq!(packed.transcode(Encoding::Json).unwrap().bytes, "[[1,2,3]]");

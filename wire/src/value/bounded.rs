@@ -6,6 +6,7 @@
 use super::sum::event::{self, Kind};
 use super::told::{Described, Teller};
 use crate::copy::copy_of;
+use crate::value::extension::VALUE;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
     value::SeqDeserializer,
@@ -168,13 +169,23 @@ impl<'de, D: Deserializer<'de>, T: Teller> Deserializer<'de> for Bounded<'_, D, 
         deserialize_any() InBytes;
         deserialize_bytes() InBytes;
         deserialize_option() InBytes;
-        deserialize_newtype_struct(name: &'static str) InBytes;
         deserialize_seq() List;
         deserialize_tuple(len: usize) OfType;
         deserialize_tuple_struct(name: &'static str, len: usize) OfType;
         deserialize_map() InBytes;
         deserialize_struct(name: &'static str, fields: &'static [&'static str]) OfType;
         deserialize_ignored_any() InBytes;
+    }
+
+    /// The name by which a `Value` is asked for is no level of its own.
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let length = if name == VALUE { Length::Named } else { Length::InBytes };
+        self.inner.deserialize_newtype_struct(name, BoundedVisitor::of(visitor, length, self.bounds))
     }
 
     #[inline]
@@ -220,6 +231,8 @@ enum Length {
     Owned,
     /// From the type, as in a tuple.
     OfType,
+    /// There is none: the value within has one.
+    Named,
 }
 
 struct BoundedVisitor<'b, V, T> {
@@ -342,7 +355,10 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
 
     #[inline]
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        let Self { inner, bounds, .. } = self;
+        let Self { inner, bounds, length, .. } = self;
+        if let Length::Named = length {
+            return inner.visit_newtype_struct(Bounded { inner: deserializer, bounds });
+        }
         bounds.inside(|| inner.visit_newtype_struct(Bounded { inner: deserializer, bounds }))
     }
 
@@ -382,7 +398,7 @@ impl Length {
     #[inline]
     fn pay<T, E: Error>(self, claimed: Option<usize>, bounds: &Bounds<T>) -> Result<usize, E> {
         match self {
-            Length::InBytes | Length::List | Length::Owned => {
+            Length::InBytes | Length::List | Length::Owned | Length::Named => {
                 let claimed = claimed.unwrap_or(0);
                 bounds.pay(claimed)?;
                 Ok(claimed)
@@ -396,7 +412,7 @@ impl Length {
     fn end(self, count: usize) -> u64 {
         match self {
             Length::OfType => event::record(count),
-            Length::InBytes | Length::List | Length::Owned => event::list(count),
+            Length::InBytes | Length::List | Length::Owned | Length::Named => event::list(count),
         }
     }
 }

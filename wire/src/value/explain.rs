@@ -3,12 +3,15 @@
 
 use super::any::Value;
 use super::bounded::{BoundedSeed, Bounds};
+use super::json_reader::read_json;
+use super::json_writer::JsonWriter;
+use super::packed_writer::PackedWriter;
 use super::told::{Described, ToldValue};
 use crate::encoding::Encoding;
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX};
 use crate::payload::{Callbacks, PayloadRef};
 use serde::Serialize;
-use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer};
 use serde_path_to_error as path;
 
 /// The reason for a value whose check is another one.
@@ -31,7 +34,7 @@ pub(super) fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, reason
     let told = ToldValue { value, teller: &Described::JSON };
     let explained = match encoding {
         Encoding::Json => {
-            let mut writer = serde_json::Serializer::new(std::io::sink());
+            let mut writer = JsonWriter::new(std::io::sink());
             told.serialize(path::Serializer::new(&mut writer, &mut track))
                 .err()
                 .map(|error| error.to_string())
@@ -39,7 +42,7 @@ pub(super) fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, reason
         Encoding::MessagePack | Encoding::CompactMessagePack => {
             let mut writer =
                 rmp_serde::Serializer::new(std::io::sink()).with_struct_map().with_human_readable();
-            told.serialize(path::Serializer::new(&mut writer, &mut track))
+            told.serialize(path::Serializer::new(PackedWriter::new(&mut writer), &mut track))
                 .err()
                 .map(|error| error.to_string())
         }
@@ -64,14 +67,15 @@ pub(super) fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8], reason
     let of = std::any::type_name::<T>();
     let found = match encoding {
         _ if bytes.len() > EXPLAINED_LEN_MAX => None,
-        Encoding::Json => read_json::<T>(bytes),
+        Encoding::Json => explain_json::<T>(bytes),
         Encoding::MessagePack | Encoding::CompactMessagePack => {
             // Read as JSON is, since its reader says what it found and what was expected.
             let callbacks = Callbacks::none();
             let payload = PayloadRef { encoding, bytes, callbacks: &callbacks };
-            let json =
-                payload.decode_unexplained::<Value>().and_then(|value| serde_json::to_vec(&value).ok());
-            json.and_then(|json| read_json::<T>(&json))
+            let mut json = Vec::new();
+            let value = payload.decode_unexplained::<Value>();
+            let written = value.and_then(|value| value.serialize(&mut JsonWriter::new(&mut json)).ok());
+            written.and_then(|()| explain_json::<T>(&json))
         }
         Encoding::Bincode | Encoding::PlainBincode => None,
     };
@@ -101,14 +105,26 @@ pub(super) fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8], reason
     Explained { of, reason: sentence(place, &reason, way_out) }
 }
 
+/// A seed that notes where in the value an error is met.
+struct Tracked<'t, S> {
+    inner: S,
+    track: &'t mut path::Track,
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Tracked<'_, S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        self.inner.deserialize(path::Deserializer::new(deserializer, self.track))
+    }
+}
+
 /// Reads JSON once more; gives the place of the error and its reason.
-fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Option<(String, String)> {
+fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Option<(String, String)> {
     let mut track = path::Track::new();
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
     let bounds = Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    let seed = BoundedSeed::<std::marker::PhantomData<T>, _>::new(&bounds);
-    let error = seed.deserialize(path::Deserializer::new(&mut reader, &mut track)).err()?;
-    let reason = error.to_string();
+    let inner = BoundedSeed::<std::marker::PhantomData<T>, _>::new(&bounds);
+    let reason = read_json(bytes, Tracked { inner, track: &mut track }).err()?;
     // The line and the column are of a text that nobody sees.
     let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
     Some((track.path().to_string(), reason))
