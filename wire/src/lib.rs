@@ -42,4 +42,7 @@ pub use pattern::{Pattern, PatternError};
 pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
-pub use value::{DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Value};
+pub use value::{
+    DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Signature, Traced, TypeShape, Untraceable, Value, Why,
+    trace,
+};

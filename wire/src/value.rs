@@ -3,8 +3,10 @@
 
 mod any;
 mod bounded;
+mod trace;
 
 pub use any::Value;
+pub use trace::{Signature, Traced, TypeShape, Untraceable, Why, trace};
 
 use crate::copy::append;
 use crate::encoding::Encoding;
