@@ -1,7 +1,7 @@
 //! The arguments of a method of a trait, as a record: its fields are the parameters. [`macro@crate::actions`] writes the records; this
 //! file says how they are read, and which signature a method has.
 
-use meshwork_wire::{DecodeError, Encoding, Payload, PayloadRef, Signature};
+use meshwork_wire::{DecodeError, Encoding, Payload, PayloadRef, Signature, Untraceable, trace};
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 use std::any::type_name;
 use std::sync::OnceLock;
@@ -58,12 +58,25 @@ impl Method {
 /// The signature of a method with these arguments.
 #[cold]
 fn sign<A: Record>(action: &'static str) -> Option<Signature> {
-    let _ = (action, try_samples::<A>);
-    None
+    let traced = || -> Result<Option<Signature>, Untraceable> {
+        let (arguments, reply) = (trace::<A>()?, trace::<A::Reply>()?);
+        for (of, shape) in [("arguments", &arguments.shape), ("reply", &reply.shape)] {
+            if let Some(place) = shape.some_of_nothing() {
+                log::warn!(
+                    "{action}: the {of} hold an option of nothing or of an option{}: a `Some` of nothing is an error wherever the action is \
+                     called by name, as by programs of other protocols",
+                    if place.is_empty() { String::new() } else { format!(" at `{place}`") }
+                );
+            }
+        }
+        let signature = Signature::of(&[&arguments.shape, &reply.shape]);
+        let agree = try_samples(action, &arguments.samples) & try_samples(action, &reply.samples);
+        Ok(agree.then_some(signature))
+    };
+    traced().inspect_err(|why| log::debug!("{action} travels as MessagePack: {why}")).ok().flatten()
 }
 
-/// Writes and reads samples of a type, with one warning for each way in which they cannot travel; `false` if what is read in bincode is not
-/// what was written.
+/// Writes and reads samples of a type, with a warning if what is read in bincode is not what was written; `true` if it is.
 fn try_samples<T: Serialize + DeserializeOwned>(action: &str, samples: &[T]) -> bool {
     let named = samples.iter().find_map(|sample| Payload::encode(Encoding::MessagePack, sample).err());
     if let Some(error) = named {

@@ -9,9 +9,12 @@ use crate::payload::{Callbacks, Function, Passed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
 
+/// The name of the value that stands in a payload in place of a function. No encoding writes it; the tracer of types knows a function by it.
+pub(crate) const PLACEHOLDER: &str = "$meshwork::callback";
+
 /// The value that stands in a payload in place of a function: in an encoding that describes itself, a map with this one entry.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename = "$meshwork::callback", deny_unknown_fields)]
 struct Placeholder {
     #[serde(rename = "$callback")]
     index: u32,

@@ -47,4 +47,6 @@ pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
 pub use spoken::spoken;
-pub use value::{DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Value, is_none};
+pub use value::{
+    DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value, Why, is_none, trace,
+};

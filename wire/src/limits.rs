@@ -154,6 +154,19 @@ pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
 /// How deep a payload may be nested, each `Some` and each newtype counted: without a bound, a few bytes could overflow the stack.
 pub const DEPTH_MAX: usize = 128;
 
+/// How deep the tracer follows a type, each newtype counted: values of a deeper type would hardly fit into [`DEPTH_MAX`], and a type
+/// that holds only itself has no end.
+pub const TRACE_DEPTH_MAX: usize = 64;
+
+/// How often the tracer reads a type before it gives up: a variant takes a run, and so does each value that a validated part refuses.
+pub const TRACE_RUNS_MAX: usize = 20_000;
+
+/// How many places the tracer enters in all runs for one type: a tenth of a second, once a type.
+pub const TRACE_STEPS_MAX: usize = 1_000_000;
+
+/// How many samples of a type are made: enough for each variant of any enum that people write.
+pub const SAMPLES_MAX: usize = 1_024;
+
 /// How many elements that take no bytes (such as `()`) one payload may hold: of no other elements could a short payload claim
 /// millions.
 pub const EMPTY_ELEMENTS_MAX: usize = 65_536;

@@ -14,10 +14,12 @@ mod packed_reader;
 mod packed_writer;
 mod sum;
 mod told;
+mod trace;
 
 pub use any::Value;
 pub use nothing::is_none;
 pub(crate) use sum::SUM_LEN;
+pub use trace::{Traced, TypeShape, Untraceable, Why, trace};
 
 use self::sum::Sum;
 use self::told::{Described, Teller, ToldValue};
