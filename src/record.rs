@@ -62,10 +62,10 @@ fn sign<A: Record>(action: &'static str) -> Option<Signature> {
         let (arguments, reply) = (trace::<A>()?, trace::<A::Reply>()?);
         for (of, shape) in [("arguments", &arguments.shape), ("reply", &reply.shape)] {
             if let Some(place) = shape.some_of_nothing() {
+                let at = if place.is_empty() { String::new() } else { format!(" at `{place}`") };
                 log::warn!(
-                    "{action}: the {of} hold an option of nothing or of an option{}: a `Some` of nothing is an error wherever the action is \
-                     called by name, as by programs of other protocols",
-                    if place.is_empty() { String::new() } else { format!(" at `{place}`") }
+                    "{action}: the {of} have an Option of something that may be nothing{at}: its `Some` of nothing is an error where the \
+                     action is called by name, or by programs of other protocols"
                 );
             }
         }
@@ -78,12 +78,6 @@ fn sign<A: Record>(action: &'static str) -> Option<Signature> {
 
 /// Writes and reads samples of a type, with a warning if what is read in bincode is not what was written; `true` if it is.
 fn try_samples<T: Serialize + DeserializeOwned>(action: &str, samples: &[T]) -> bool {
-    let named = samples.iter().find_map(|sample| Payload::encode(Encoding::MessagePack, sample).err());
-    if let Some(error) = named {
-        log::warn!(
-            "{action} cannot be called by name with every value, nor by programs of other protocols: {error}"
-        );
-    }
     let refused = samples.iter().find_map(|sample| try_sample(sample).err());
     if let Some(reason) = &refused {
         let of = type_name::<T>();
@@ -119,10 +113,21 @@ impl<A: Record> Serialize for AsList<'_, A> {
 pub(crate) fn read_record<A: Record>(payload: PayloadRef<'_>) -> Result<A, DecodeError> {
     payload.decode().or_else(|error| match A::read_bare(payload) {
         Some(Ok(bare)) => Ok(bare),
-        // A value that names no parameter is the only argument itself, so its error says more.
-        Some(Err(bare)) if error.reason.contains("unknown field") || !error.reason.contains(" at `") => {
-            Err(bare)
-        }
-        Some(Err(_)) | None => Err(error),
+        Some(Err(bare)) => Err(likelier(error, bare)),
+        None => Err(error),
     })
+}
+
+/// The error of arguments that are neither a record nor the only argument: the error that lies deeper in the value, or else both.
+#[cold]
+fn likelier(record: DecodeError, bare: DecodeError) -> DecodeError {
+    let has_place = |error: &DecodeError| error.reason.contains(" at `");
+    match (has_place(&record), has_place(&bare)) {
+        (false, true) => bare,
+        (false, false) => {
+            let reason = format!("{}; and as the only argument: {}", record.reason, bare.reason);
+            DecodeError { reason, ..record }
+        }
+        (true, _) => record,
+    }
 }

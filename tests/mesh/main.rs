@@ -22,6 +22,8 @@ mod raw;
 mod relays;
 mod spread;
 mod storm;
+mod values;
+mod versions;
 mod waiting;
 
 use meshwork::Address;
