@@ -24,8 +24,8 @@ impl Node {
     /// that takes a tuple or a struct reads both. The arguments are encoded now, the request is sent when the call is first polled.
     /// The type of the reply is inferred, or written `call::<i64>(..)`.
     ///
-    /// Between Rust nodes arguments travel as bincode, which knows no types: an `i32` for a `u32` arrives as another number.
-    /// Give literals the type that the responder takes, or use a trait for both ends: [`actions`](crate::actions).
+    /// Arguments and reply travel as MessagePack with the names of fields: an integer fits the type that it is read as, or is an error. A trait
+    /// for both ends costs less: [`actions`](crate::actions).
     ///
     /// ```
     /// # use meshwork::prelude::*;

@@ -71,9 +71,20 @@ use proc_macro::TokenStream;
 /// # Names and arguments
 ///
 /// An action is named after its method, or by `#[action(name = "..")]`; the prefix and a slash come first where
-/// `#[meshwork::actions(prefix = "..")]` gives one. Arguments always travel as the tuple of the method's arguments: `()`, `(a,)`,
-/// `(a, b)`, up to twelve. So the argument list of a foreign client fits as it is, and so does
-/// `branch.call("math/add", (2, 3))`.
+/// `#[meshwork::actions(prefix = "..")]` gives one. The arguments of a method, up to twelve, are a record: its fields are the
+/// parameters, by their names. A list fits too, in the order of the parameters, and so does a bare value if there is one parameter: so the
+/// argument list of a foreign client fits as it is, and `branch.call("math/add", (2, 3))` does.
+///
+/// # Types and versions
+///
+/// Both ends find the signature of a method: a number made of the shapes of its arguments and its reply. Where all known providers have the
+/// signature of the caller, arguments and reply travel as bincode with a check; everywhere else as MessagePack with names. Nothing has to
+/// be switched on. So the two ends may be of different versions: fields and parameters are told apart by their names, and an argument that
+/// is not sent has its default, if it is an `Option` or has the attribute `#[serde(default)]` or `#[serde(default = "path")]` on it, the only one that
+/// a parameter may have. An argument that the provider does not know is an error, unless it is `None`.
+///
+/// The signature costs some microseconds for each type, once, when the method is first offered or called. It reads the type from values that
+/// are made up, so a panic in a `Deserialize` of yours shows once, and is caught.
 ///
 /// # What a method must be
 ///
