@@ -87,7 +87,7 @@ fn declaration(action: &Action) -> TokenStream {
 
 /// The statement of `into_responders` that adds one action.
 fn offer(contract: &Ident, action: &Action) -> TokenStream {
-    let Action { attributes, ident, name, parameters, reply, .. } = action;
+    let Action { attributes, ident, name, parameters, reply, own_error, .. } = action;
     let cfgs = copied(attributes, &["cfg"]);
     let names = arguments(parameters).map(|parameter| &parameter.ident);
     let types = argument_types(parameters);
@@ -101,6 +101,9 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
         ParameterKind::Context => &context,
     });
     let method = located(ident);
+    let as_action_error = own_error.as_ref().map(|_| {
+        quote! { .map_err(::core::convert::Into::<::meshwork::ActionError>::into) }
+    });
     // The whole path, since a user's type may have another method of this name, and `Arc` has `clone`.
     quote_spanned! {method.span()=>
         #(#cfgs)*
@@ -109,7 +112,7 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
             #responders
                 .respond(#name, move |(#(#names,)*): #types #context_taken| {
                     let #this = ::std::sync::Arc::clone(&#this);
-                    async move { <Self as #contract>::#method(&#this, #(#passed),*).await }
+                    async move { <Self as #contract>::#method(&#this, #(#passed),*).await #as_action_error }
                 })
                 .shape(#name, ::meshwork::__private::shape!(#types, #reply))
         };
@@ -165,7 +168,7 @@ fn requester(actions: &Actions) -> TokenStream {
 
 /// The method of the requester, as visible as the requester itself: a public method of a private type would be a lint.
 fn call(visibility: &Visibility, action: &Action) -> TokenStream {
-    let Action { attributes, ident, name, parameters, reply, .. } = action;
+    let Action { attributes, ident, name, parameters, reply, own_error, .. } = action;
     let kept = copied(attributes, &["doc", "cfg", "allow", "deprecated"]);
     let about = (!attributes.iter().any(is_sentence)).then(|| {
         let about = format!("Calls the action `{name}`.");
@@ -174,11 +177,13 @@ fn call(visibility: &Visibility, action: &Action) -> TokenStream {
     let taken = arguments(parameters).map(|Parameter { ident, ty, .. }| quote! { #ident: #ty });
     let names = arguments(parameters).map(|parameter| &parameter.ident);
     let method = located(ident);
+    let failing_as = own_error.as_ref().map(|_| quote! { .failing_as() });
+    let own_error = own_error.as_ref().map(|own_error| quote! { , #own_error });
     quote_spanned! {method.span()=>
         #about
         #(#kept)*
-        #visibility fn #method(&self, #(#taken),*) -> ::meshwork::Calling<#reply> {
-            self.node.call(#name, (#(#names,)*))
+        #visibility fn #method(&self, #(#taken),*) -> ::meshwork::Calling<#reply #own_error> {
+            self.node.call(#name, (#(#names,)*)) #failing_as
         }
     }
 }
