@@ -1,7 +1,7 @@
 //! The output of commands: data on stdout, everything else on stderr, and no control characters for a terminal to obey.
 
 use crate::failure::{Done, Failure};
-use meshwork::CallError;
+use meshwork::{CallError, Code};
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -22,15 +22,48 @@ impl Output {
     }
 }
 
+/// An error as JSON. Its code is that of the application, a number or a text, or else that of meshwork; `from` says which of the two made
+/// the error, since their numbers are not told apart otherwise.
 pub(super) fn error_as_json(error: &CallError) -> Value {
-    let data = error.data().and_then(|data| data.decode::<Value>().ok());
+    let is_of_meshwork = error.code() != Code::UNKNOWN;
     json!({ "error": {
-        "code": error.code().0,
+        "code": code_of(error).unwrap_or_else(|| error.code().0.into()),
+        "from": if is_of_meshwork { "meshwork" } else { "application" },
         "name": error.name(),
         "fate": error.fate().to_string(),
         "message": error.message(),
-        "data": data,
+        "data": data_of(error),
     }})
+}
+
+/// An error in words: name, fate and message, and the code and data of the application, if there are any.
+pub(super) fn error_in_words(error: &CallError) -> String {
+    let code = code_of(error).map(|code| format!("code {code}"));
+    let data = data_of(error).map(|data| {
+        let mut data = format!("data {data}");
+        if data.len() > DATA_SHOWN_LEN_MAX {
+            let cut = (0..=DATA_SHOWN_LEN_MAX).rev().find(|at| data.is_char_boundary(*at));
+            data.truncate(cut.unwrap_or(0));
+            data.push_str("...");
+        }
+        data
+    });
+    match [code, data].into_iter().flatten().collect::<Vec<_>>().join(", ") {
+        more if more.is_empty() => error.to_string(),
+        more => format!("{error} [{more}]"),
+    }
+}
+
+/// How much of the data of an error is shown to people, in bytes; `--json` prints all.
+const DATA_SHOWN_LEN_MAX: usize = 1_000;
+
+fn code_of(error: &CallError) -> Option<Value> {
+    let code = error.application_code()?;
+    Some(serde_json::to_value(code).unwrap_or_else(|_| code.to_string().into()))
+}
+
+fn data_of(error: &CallError) -> Option<Value> {
+    error.data().and_then(|data| data.decode().ok())
 }
 
 /// Prints a message to stderr.
@@ -55,6 +88,27 @@ pub(super) fn one_line(text: impl Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_shows_the_code_and_data_of_its_application() {
+        let error = meshwork::ActionError::new("OutOfStock", "none left").with_code("E_STOCK");
+        let error = CallError::from(error.with_data(&json!({ "left": 0 })));
+        let words = r#"OutOfStock (failed): none left [code "E_STOCK", data {"left":0}]"#;
+        assert_eq!(error_in_words(&error), words);
+        let said = &error_as_json(&error)["error"];
+        assert_eq!((&said["code"], &said["from"]), (&json!("E_STOCK"), &json!("application")));
+        assert_eq!((&said["name"], &said["data"]), (&json!("OutOfStock"), &json!({ "left": 0 })));
+    }
+
+    #[test]
+    fn a_number_of_an_application_is_told_from_that_of_meshwork() {
+        let ours = CallError::new(Code::REQUEST_TIMEOUT, meshwork::Fate::Unknown, "too late");
+        let theirs = CallError::from(meshwork::ActionError::new("REQUEST_TIMEOUT", "too late").with_code(2));
+        assert_eq!(error_in_words(&ours), "REQUEST_TIMEOUT (may have run): too late");
+        let said = [&ours, &theirs].map(|error| error_as_json(error)["error"].clone());
+        assert_eq!((&said[0]["code"], &said[1]["code"]), (&json!(2), &json!(2)));
+        assert_eq!((&said[0]["from"], &said[1]["from"]), (&json!("meshwork"), &json!("application")));
+    }
 
     #[test]
     fn what_others_wrote_stays_in_its_line() {
