@@ -65,7 +65,11 @@ fn failing(name: &'static str) -> BranchActor {
 }
 
 fn responders() -> Responders {
-    Responders::new().respond("fail", |(number,): (usize,)| async move { Err::<(), _>(error(number)) })
+    Responders::new()
+        .respond("fail", |(number,): (usize,)| async move { Err::<(), _>(error(number)) })
+        .respond("callback", |(number, callback): (usize, Callback<usize, bool>)| async move {
+            Ok(callback.call(number).await?)
+        })
 }
 
 #[actix::test]
@@ -82,20 +86,16 @@ async fn the_error_of_an_application_is_its_own_at_every_node() {
         async move { Ok(call.await?) }
     });
     provider.respond(passing).await.unwrap();
-    let calling = BranchActor::new("caller")
-        .respond("callback", |(number, callback): (usize, Callback<usize, ()>)| async move {
-            Ok(callback.call(number).await?)
-        });
-    let caller = mesh.bind(calling).await;
-    let callback: Callback<usize, ()> =
-        Callback::new_async(|number: usize| async move { Err::<(), _>(error(number)) });
+    let caller = mesh.branch("caller").await;
+    let callback: Callback<usize, bool> =
+        Callback::new_async(|number: usize| async move { Err::<bool, _>(error(number)) });
     for number in 0..count() {
         let over_the_relay = caller.call::<()>("fail", (number,)).await;
         let from_the_master = caller.call::<()>("master/fail", number).await;
         let at_the_node_itself = provider.call::<()>("fail", (number,)).await;
         let to_the_master = mesh.master.call::<()>("fail", (number,)).await;
         let passed_on = caller.call::<()>("pass-on", number).await;
-        let of_a_function = provider.call::<()>("callback", (number, callback.clone())).await;
+        let of_a_function = caller.call::<bool>("callback", (number, callback.clone())).await.map(drop);
         for outcome in
             [over_the_relay, from_the_master, at_the_node_itself, to_the_master, passed_on, of_a_function]
         {
@@ -104,36 +104,66 @@ async fn the_error_of_an_application_is_its_own_at_every_node() {
     }
 }
 
-/// An error that came over a bridge once had the codes of meshwork, and neither text codes nor fields.
-async fn crosses_two_meshes(listen: Listen, bridge: fn(Address) -> Bridge) {
-    let (old, new) = (Mesh::start().await, Mesh::start().await);
-    let _provider = old.bind(failing("provider")).await;
-    let address = old.master.addr().send(listen).await.expect("it runs").expect("it listens");
-    let bridging = actix_rt::spawn(bridge(address).prefix("old").run(&new.address));
-    let caller = new.branch("caller").await;
-    soon(async { while caller.describe("old/**").await.expect("it runs").is_empty() {} }).await;
-    for number in 0..count() {
-        let outcome = soon(caller.call::<()>("old/fail", (number,))).await;
-        assert_is(number, &outcome.expect_err("it fails"));
+/// A mesh with a provider, and a caller in another mesh, joined by a gateway and a bridge.
+struct Joined {
+    caller: Branch,
+    bridging: actix_rt::task::JoinHandle<meshwork::BridgeError>,
+    _meshes: [Mesh; 2],
+    _provider: Branch,
+}
+
+impl Joined {
+    async fn by(listen: Listen, bridge: fn(Address) -> Bridge) -> Self {
+        let (old, new) = (Mesh::start().await, Mesh::start().await);
+        let provider = old.bind(failing("provider")).await;
+        let address = old.master.addr().send(listen).await.expect("it runs").expect("it listens");
+        let bridging = actix_rt::spawn(bridge(address).prefix("old").run(&new.address));
+        let caller = new.branch("caller").await;
+        soon(async { while caller.describe("old/**").await.expect("it runs").is_empty() {} }).await;
+        Self { caller, bridging, _meshes: [old, new], _provider: provider }
     }
-    bridging.abort();
+
+    async fn by_dnode() -> Self {
+        let listen = Listen::dnode("127.0.0.1:0").results(ResultStyle::ErrorFirst);
+        Self::by(listen, |address| Bridge::dnode(address).results(ResultStyle::ErrorFirst)).await
+    }
+
+    /// An error that came over a bridge once had the codes of meshwork, and neither text codes nor fields.
+    async fn keeps_the_errors_of_actions(self) {
+        for number in 0..count() {
+            let outcome = soon(self.caller.call::<()>("old/fail", (number,))).await;
+            assert_is(number, &outcome.expect_err("it fails"));
+        }
+        self.bridging.abort();
+    }
 }
 
 #[actix::test]
 async fn an_error_crosses_two_meshes_through_light_rpc() {
-    crosses_two_meshes(Listen::light_rpc("127.0.0.1:0"), Bridge::light_rpc).await;
+    Joined::by(Listen::light_rpc("127.0.0.1:0"), Bridge::light_rpc).await.keeps_the_errors_of_actions().await;
 }
 
 #[actix::test]
 async fn an_error_crosses_two_meshes_through_dnode() {
-    let bridge = |address| Bridge::dnode(address).results(ResultStyle::ErrorFirst);
-    let listen = Listen::dnode("127.0.0.1:0").results(ResultStyle::ErrorFirst);
-    crosses_two_meshes(listen, bridge).await;
+    Joined::by_dnode().await.keeps_the_errors_of_actions().await;
 }
 
 #[actix::test]
 async fn an_error_crosses_two_meshes_through_node_mesh() {
-    crosses_two_meshes(Listen::node_mesh("127.0.0.1:0"), Bridge::node_mesh).await;
+    Joined::by(Listen::node_mesh("127.0.0.1:0"), Bridge::node_mesh).await.keeps_the_errors_of_actions().await;
+}
+
+/// The function is called in the old mesh and fails in the new one; the responder passes the error on to its caller.
+#[actix::test]
+async fn the_error_of_a_function_crosses_two_meshes_both_ways() {
+    let joined = Joined::by_dnode().await;
+    let callback: Callback<usize, bool> =
+        Callback::new_async(|number: usize| async move { Err::<bool, _>(error(number)) });
+    for number in 0..count() {
+        let outcome = soon(joined.caller.call::<bool>("old/callback", (number, callback.clone()))).await;
+        assert_is(number, &outcome.expect_err("it fails"));
+    }
+    joined.bridging.abort();
 }
 
 /// What programs of Node.js throw: errors as they are written, and values that are none. The second is as a gateway of meshwork writes an
