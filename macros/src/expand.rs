@@ -344,6 +344,19 @@ mod tests {
     }
 
     #[test]
+    fn an_error_of_the_user_is_an_action_error_on_the_way_and_comes_back() {
+        let item = quote! {
+            trait Stock {
+                async fn take(&self, count: u32) -> Result<u32, stock::TakeError>;
+            }
+        };
+        let expanded = expanded(quote! {}, item);
+        assert!(expanded.contains("::meshwork::Calling<u32,stock::TakeError>"), "{expanded}");
+        assert!(expanded.contains(".failing_as()"), "{expanded}");
+        assert!(expanded.contains("Into::<::meshwork::ActionError>::into"), "{expanded}");
+    }
+
+    #[test]
     fn what_is_deprecated_is_still_offered_without_a_warning() {
         let item = quote! {
             trait Math {
