@@ -107,7 +107,7 @@ use tokio::time::Instant;
 ///     .await?;
 /// let branch = BranchActor::new("branch").bind(address).await?;
 ///
-/// let error = branch.call::<u32>("take", 3).failing_as::<StockError>().await.unwrap_err();
+/// let error = branch.call::<u32>("take", 3_u32).failing_as::<StockError>().await.unwrap_err();
 /// assert!(matches!(error, StockError::Missing(missing) if missing == Missing { sku: "a7".into(), left: 3 }));
 /// # drop(stock);
 /// # Ok(())
@@ -371,5 +371,125 @@ impl From<anyhow::Error> for ActionError {
         } else {
             of_text(format!("{error:#}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// An error type of a program, which is an `Error` too: with a conversion from every `Error`, its own one would not compile.
+    #[derive(Debug)]
+    struct Mine(u8);
+
+    impl fmt::Display for Mine {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "mine is {}", self.0)
+        }
+    }
+
+    impl Error for Mine {}
+
+    impl From<Mine> for ActionError {
+        fn from(mine: Mine) -> Self {
+            ActionError::new("Mine", mine.to_string()).with_code(mine.0).with_data(&[mine.0])
+        }
+    }
+
+    /// What `?` makes of an error in a responder.
+    fn failed<E>(error: E) -> ActionError
+    where
+        ActionError: From<E>,
+    {
+        let respond = |outcome: Result<(), E>| -> Result<(), ActionError> {
+            outcome?;
+            Ok(())
+        };
+        respond(Err(error)).unwrap_err()
+    }
+
+    #[test]
+    fn an_error_type_of_a_program_becomes_what_the_program_says() {
+        let error = failed(Mine(2));
+        assert_eq!((error.name(), error.message(), error.code()), ("Mine", "mine is 2", Some(&2.into())));
+        assert_eq!(error.data_as::<Vec<u8>>(), Ok(vec![2]));
+        // It is its text where it says no more than any error.
+        let plain = Err::<(), _>(Mine(3)).or_action_error().unwrap_err();
+        assert_eq!((plain.message(), plain.code(), plain.data()), ("mine is 3", None, None));
+    }
+
+    #[test]
+    fn the_errors_in_common_use_become_their_texts() {
+        let io = std::io::Error::other("no disk");
+        let parsed = "x".parse::<u8>().unwrap_err();
+        let (_, receiver) = std::sync::mpsc::channel::<()>();
+        let utf8 = String::from_utf8(vec![0xFF]).unwrap_err();
+        let json = serde_json::from_str::<u8>("x").unwrap_err();
+        for (error, text) in [
+            (failed("a text"), "a text"),
+            (failed("a text".to_owned()), "a text"),
+            (failed(io), "no disk"),
+            (failed(parsed), "invalid digit found in string"),
+            (failed(u8::try_from(300).unwrap_err()), "out of range integral type conversion attempted"),
+            (failed(receiver.recv().unwrap_err()), "receiving on a closed channel"),
+            (failed(utf8.clone()), &utf8.to_string()),
+            (failed(utf8.utf8_error()), &utf8.to_string()),
+            (failed(actix::MailboxError::Timeout), "Message delivery timed out"),
+            (failed(Box::<dyn Error>::from("boxed")), "boxed"),
+            (failed(Box::<dyn Error + Send + Sync>::from("boxed")), "boxed"),
+            (
+                failed(Duration::try_from_secs_f64(-1.0).unwrap_err()),
+                "cannot convert float seconds to Duration: value is negative",
+            ),
+            (failed(json), "expected value at line 1 column 1"),
+        ] {
+            assert_eq!((error.message(), error.name(), error.code()), (text, "UNKNOWN", None));
+        }
+    }
+
+    fn of_a_call() -> CallError {
+        CallError::from(ActionError::new("Theirs", "no").with_code("E_NO").with_data("why"))
+            .with_fate(Fate::Unknown)
+    }
+
+    /// In a responder, the error of a call is that of the action: it failed, whatever became of the call.
+    #[test]
+    fn the_error_of_a_call_keeps_all_but_its_fate_on_every_way() {
+        let expected = of_a_call().with_fate(Fate::Failed);
+        let boxed: Box<dyn Error + Send + Sync> = Box::new(of_a_call());
+        for error in [
+            failed(of_a_call()),
+            failed(boxed),
+            Err::<(), _>(of_a_call()).or_action_error().unwrap_err(),
+            Err::<(), _>(failed(of_a_call())).or_action_error().unwrap_err(),
+            failed(Box::<dyn Error>::from(failed(of_a_call()))),
+        ] {
+            assert_eq!(CallError::from(error), expected);
+        }
+        let late = CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, "late");
+        assert_eq!(failed(late).as_ref().code(), Code::REQUEST_TIMEOUT, "an error of meshwork stays one");
+    }
+
+    #[cfg(feature = "anyhow")]
+    #[test]
+    fn an_error_of_anyhow_tells_its_causes_and_keeps_the_error_of_a_call() {
+        use anyhow::Context;
+
+        let read = || "x".parse::<u8>().context("the count");
+        let respond = || -> Result<u8, ActionError> { Ok(read()?) };
+        assert_eq!(respond().unwrap_err().message(), "the count: invalid digit found in string");
+        let call = || -> anyhow::Result<()> { Err(of_a_call()).context("asking the other") };
+        let respond = || -> Result<(), ActionError> { Ok(call()?) };
+        assert_eq!(CallError::from(respond().unwrap_err()), of_a_call().with_fate(Fate::Failed));
+        let error = anyhow::Error::from(ActionError::new("Mine", "m").with_code(7));
+        assert_eq!(failed(error).code(), Some(&7.into()));
+    }
+
+    #[test]
+    fn data_that_are_not_there_are_nothing() {
+        let error = ActionError::new("Bare", "nothing more");
+        assert_eq!((error.data(), error.data_as::<Option<u8>>()), (None, Ok(None)));
+        assert!(error.data_as::<u8>().is_err());
     }
 }

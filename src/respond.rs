@@ -143,10 +143,11 @@ where
     M: Message + Send + 'static,
     M::Result: Send;
 
-impl<M, R> Responder for ByActor<M>
+impl<M, R, E> Responder for ByActor<M>
 where
-    M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
+    M: Message<Result = Result<R, E>> + DeserializeOwned + Send + 'static,
     R: Serialize + Send + 'static,
+    E: Into<ActionError> + Send + 'static,
 {
     fn respond(&self, arguments: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
         let encoding = arguments.encoding;
@@ -160,8 +161,8 @@ where
         let asking = self.0.send(message);
         let asked = async move {
             // The message stood in the mailbox, or was being handled.
-            let answer = asking.await.unwrap_or_else(|_| Err(ActionError(stopped(Fate::Unknown))));
-            answers::reply(encoding, &answer?)
+            let answer = asking.await.map_err(|_| stopped(Fate::Unknown))?;
+            answers::reply(encoding, &answer.map_err(Into::<ActionError>::into)?)
         };
         Answer::Later(Box::pin(asked))
     }
@@ -205,17 +206,19 @@ impl Responders {
         self.add(action.into(), Accepts::MessagePack, responder.into_responder())
     }
 
-    /// Adds an action that an actor answers, by a message whose result is a `Result<_, ActionError>`. Requests wait in the mailbox
+    /// Adds an action that an actor answers, by a message whose result is a `Result<_, ActionError>`, or one with an error that an
+    /// [`ActionError`] is made from. Requests wait in the mailbox
     /// of the actor, bounded by the requests that may be in flight on each connection; [`Responders::permits`] sets a lower bound.
     ///
     /// # Panics
     ///
     /// As [`Responders::respond`].
     #[must_use]
-    pub fn respond_with<M, R>(self, action: impl Into<ByteString>, recipient: Recipient<M>) -> Self
+    pub fn respond_with<M, R, E>(self, action: impl Into<ByteString>, recipient: Recipient<M>) -> Self
     where
-        M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
+        M: Message<Result = Result<R, E>> + DeserializeOwned + Send + 'static,
         R: Serialize + Send + 'static,
+        E: Into<ActionError> + Send + 'static,
     {
         self.add(action.into(), Accepts::MessagePack, Arc::new(ByActor(recipient)))
     }
@@ -376,10 +379,11 @@ pub trait Respond: Sized {
     ///
     /// As [`Responders::respond`], and when the action is answered already.
     #[must_use]
-    fn respond_with<M, R>(self, action: impl Into<ByteString>, recipient: Recipient<M>) -> Self
+    fn respond_with<M, R, E>(self, action: impl Into<ByteString>, recipient: Recipient<M>) -> Self
     where
-        M: Message<Result = Result<R, ActionError>> + DeserializeOwned + Send + 'static,
+        M: Message<Result = Result<R, E>> + DeserializeOwned + Send + 'static,
         R: Serialize + Send + 'static,
+        E: Into<ActionError> + Send + 'static,
     {
         self.respond_all(Responders::new().respond_with(action, recipient))
     }

@@ -4,6 +4,7 @@
 //! `call` or `publish`? A call has one answer, and its caller learns the outcome. An event goes to all subscribers, to each at
 //! most once, and its publisher learns only that its node took the event.
 
+use crate::action_error::ActionError;
 use crate::handle::Node;
 use actix::{Handler, Message, Recipient, ResponseFuture};
 use meshwork_actors::branch::BranchActor;
@@ -93,6 +94,12 @@ impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, publisher, reason } = self;
         write!(f, "an event of {topic} that {publisher} published cannot be decoded: {reason}")
+    }
+}
+
+impl From<EventError> for ActionError {
+    fn from(error: EventError) -> Self {
+        ActionError::from_error(error)
     }
 }
 

@@ -15,7 +15,7 @@ mod signals;
 mod signature;
 
 use crate::failure::{Done, Failure};
-use crate::output::{Output, error_as_json, one_line, say};
+use crate::output::{Output, error_as_json, error_in_words, one_line, say};
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
             if asked_for_json {
                 say(error_as_json(&error));
             } else {
-                say(one_line(error));
+                say(one_line(error_in_words(&error)));
             }
             ExitCode::from(1)
         }

@@ -160,7 +160,7 @@ impl Connection {
     }
 }
 
-/// Reads the bytes: the first byte chooses the end. Requests are answered, every second request with an error.
+/// Reads the bytes: the first byte chooses the end. Requests are answered, most of them with an error.
 pub(crate) fn run(bytes: &[u8]) {
     let Some((chosen, bytes)) = bytes.split_first() else { return };
     let mut connection = Connection::open(ENDS[usize::from(*chosen) % ENDS.len()]);
@@ -173,9 +173,12 @@ pub(crate) fn run(bytes: &[u8]) {
     }
     let asked: Vec<_> = connection.said.frames.iter().filter_map(asked).collect();
     for (number, callback_id) in asked.into_iter().enumerate() {
-        let outcome = match number % 3 {
-            0 => Ok(Payload::new(Encoding::Json, "[1]")),
-            1 => Err(CallError::new(Code(1200), Fate::Failed, "bad")),
+        let json = |text: &'static str| Payload::new(Encoding::Json, text);
+        let outcome = match number % 5 {
+            0 => Ok(json("[1]")),
+            1 => Err(CallError::new(Code(1200), Fate::Failed, "bad").with_data(json("[1]"))),
+            2 => Err(CallError::of_thrown(json(r#"{"code":"E","message":1}"#))),
+            3 => Err(CallError::of_thrown(json("{")).with_application_code(-1)),
             _ => continue,
         };
         let _ = connection.say(Frame::Response(Response { callback_id, outcome }));

@@ -203,7 +203,7 @@ fn declaration(action: &Action) -> TokenStream {
 
 /// The statement of `into_responders` that adds one action.
 fn offer(contract: &Ident, action: &Action) -> TokenStream {
-    let Action { attributes, ident, name, parameters, reply, .. } = action;
+    let Action { attributes, ident, name, parameters, reply, own_error, .. } = action;
     let cfgs = copied(attributes, &["cfg"]);
     let types = argument_types(parameters);
     let record = record_of(contract, ident);
@@ -220,6 +220,9 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
         ParameterKind::Context => &context,
     });
     let method = located(ident);
+    let as_action_error = own_error.as_ref().map(|_| {
+        quote! { .map_err(::core::convert::Into::<::meshwork::ActionError>::into) }
+    });
     // The whole path, since a user's type may have another method of this name, and `Arc` has `clone`.
     quote_spanned! {method.span()=>
         #(#cfgs)*
@@ -230,7 +233,7 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
                 move |#record { #(#fields),* }: #record, #context: &::meshwork::CallContext| {
                     let #this = ::std::sync::Arc::clone(&#this);
                     #context_taken
-                    async move { <Self as #contract>::#method(&#this, #(#passed),*).await }
+                    async move { <Self as #contract>::#method(&#this, #(#passed),*).await #as_action_error }
                 },
             )
             .shape(#name, ::meshwork::__private::shape!([#(#shown),*], #types, #reply))
@@ -287,7 +290,7 @@ fn requester(actions: &Actions) -> TokenStream {
 
 /// The method of the requester, as visible as the requester itself: a public method of a private type would be a lint.
 fn call(visibility: &Visibility, contract: &Ident, action: &Action) -> TokenStream {
-    let Action { attributes, ident, name, parameters, reply, .. } = action;
+    let Action { attributes, ident, name, parameters, reply, own_error, .. } = action;
     let record = record_of(contract, ident);
     let kept = copied(attributes, &["doc", "cfg", "allow", "deprecated"]);
     let about = (!attributes.iter().any(is_sentence)).then(|| {
@@ -297,11 +300,13 @@ fn call(visibility: &Visibility, contract: &Ident, action: &Action) -> TokenStre
     let taken = arguments(parameters).map(|Parameter { ident, ty, .. }| quote! { #ident: #ty });
     let names = arguments(parameters).map(|parameter| &parameter.ident);
     let method = located(ident);
+    let failing_as = own_error.as_ref().map(|_| quote! { .failing_as() });
+    let own_error = own_error.as_ref().map(|own_error| quote! { , #own_error });
     quote_spanned! {method.span()=>
         #about
         #(#kept)*
-        #visibility fn #method(&self, #(#taken),*) -> ::meshwork::Calling<#reply> {
-            ::meshwork::__private::call_typed(&self.node, &#record { #(#names),* })
+        #visibility fn #method(&self, #(#taken),*) -> ::meshwork::Calling<#reply #own_error> {
+            ::meshwork::__private::call_typed(&self.node, &#record { #(#names),* }) #failing_as
         }
     }
 }
@@ -459,6 +464,19 @@ mod tests {
         let expanded = expanded(quote! {}, item);
         assert!(expanded.contains(&text(&quote!(self.node.call("version", ())))), "{expanded}");
         assert!(expanded.contains(&text(&quote!(move |(): ()|))), "{expanded}");
+    }
+
+    #[test]
+    fn an_error_of_the_user_is_an_action_error_on_the_way_and_comes_back() {
+        let item = quote! {
+            trait Stock {
+                async fn take(&self, count: u32) -> Result<u32, stock::TakeError>;
+            }
+        };
+        let expanded = expanded(quote! {}, item);
+        assert!(expanded.contains("::meshwork::Calling<u32,stock::TakeError>"), "{expanded}");
+        assert!(expanded.contains(".failing_as()"), "{expanded}");
+        assert!(expanded.contains("Into::<::meshwork::ActionError>::into"), "{expanded}");
     }
 
     #[test]

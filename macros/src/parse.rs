@@ -41,6 +41,8 @@ pub(crate) struct Action {
     pub(crate) output: Type,
     /// The `T` in `output`.
     pub(crate) reply: Type,
+    /// The error in `output`, if it is not `ActionError`.
+    pub(crate) own_error: Option<Type>,
     pub(crate) body: Option<Block>,
 }
 
@@ -299,7 +301,7 @@ fn read_method(
         None => (Some(sig.ident.unraw().to_string()), sig.ident.to_token_stream()),
     };
     let parameters = read_parameters(&sig, errors);
-    let (output, reply) = read_output(&sig, errors)?;
+    let (output, reply, own_error) = read_output(&sig, errors)?;
     let own = own?;
     let name = prefix.map_or_else(|| own.clone(), |prefix| format!("{prefix}/{own}"));
     let action = Action {
@@ -310,6 +312,7 @@ fn read_method(
         parameters,
         output,
         reply,
+        own_error,
         body: default,
     };
     Some((action, named_at))
@@ -444,8 +447,8 @@ fn plain_name(pattern: &Pat) -> Option<&Ident> {
     }
 }
 
-/// Reads `Result<T, ActionError>`: the whole type, and the `T` in it.
-fn read_output(sig: &Signature, errors: &mut Errors) -> Option<(Type, Type)> {
+/// Reads `Result<T, ActionError>`: the whole type, the `T` in it, and the error if it is another one.
+fn read_output(sig: &Signature, errors: &mut Errors) -> Option<(Type, Type, Option<Type>)> {
     const EXPECTED: &str = "an action returns `Result<T, ActionError>`";
     let ReturnType::Type(_, output) = &sig.output else {
         errors.at(
@@ -465,10 +468,8 @@ fn read_output(sig: &Signature, errors: &mut Errors) -> Option<(Type, Type)> {
         return None;
     };
     Travels { what: "a reply", errors }.visit_type(reply);
-    if !is_named(error, "ActionError") {
-        errors.at(error, format!("{EXPECTED}: only that error can tell the caller a code and a sentence"));
-    }
-    Some((Type::clone(output), Type::clone(reply)))
+    let own_error = (!is_named(error, "ActionError")).then(|| Type::clone(error));
+    Some((Type::clone(output), Type::clone(reply), own_error))
 }
 
 fn as_type(argument: &GenericArgument) -> Option<&Type> {
@@ -660,7 +661,6 @@ mod tests {
                 "an action returns `Result<T, ActionError>`, with both types written out",
                 "the name starts or ends with a `/`: write `a/b`, slashes only join",
                 "an argument has a plain name here: it names the requester's argument, too",
-                "an action returns `Result<T, ActionError>`: only that error can tell the caller a code and a sentence",
             ],
         );
     }

@@ -1,5 +1,6 @@
 //! One suite that the gateways of all dialects pass, on live sockets; and all dialects in one mesh.
 
+use crate::failing::the_error_of_an_action_has_its_own_code_and_the_fields_of_its_data;
 use crate::{Mesh, dnode, light_rpc, node_mesh, soon};
 use meshwork::prelude::*;
 use meshwork::{Address, Bridge};
@@ -71,6 +72,7 @@ macro_rules! every_dialect {
 
 every_dialect! {
     values_are_the_same_when_they_come_back
+    the_error_of_an_action_has_its_own_code_and_the_fields_of_its_data
     ten_thousand_calls_with_a_thousand_in_flight_each_get_their_own_result
     a_provider_that_is_lost_ends_the_calls_that_it_has_and_no_others
     garbage_of_others_ends_nothing

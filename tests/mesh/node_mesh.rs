@@ -112,6 +112,22 @@ impl NodeBranch {
     }
 }
 
+impl NodeBranch {
+    /// A branch that offers an action.
+    pub(crate) async fn offering(address: &Address, name: &str, action: &str) -> Self {
+        Self::bound(address, name, Value::Null, &[action], &[]).await
+    }
+
+    /// Answers each request with an error, until the master closes.
+    pub(crate) async fn throw(mut self, error: Value) {
+        while let Some(request) = self.next().await {
+            if let (Some("request"), Some(id)) = (request["type"].as_str(), request["id"].as_str()) {
+                self.message(id, "callback", "custom", ("", json!([])), (Value::Null, error.clone())).await;
+            }
+        }
+    }
+}
+
 impl Foreign for NodeBranch {
     const GARBAGE: &[&[u8]] =
         &[b"garbage", b"\xc4\x01\xc1", b"\xc6\xff\xff\xff\xff", b"\xc4\x01", b"\xc4\x05\xdd\xff\xff\xff\xff"];

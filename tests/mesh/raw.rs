@@ -7,8 +7,8 @@ use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
 use meshwork::prelude::*;
 use meshwork::{ByteBuf, Encoding, Pattern, Payload};
 use meshwork_wire::{
-    Accepts, Bind, Bound, CallbackId, Frame, NodeNews, Offer, Refused, Request, Response, SessionId,
-    SubscriptionKey,
+    Accepts, Bind, Bound, CallbackId, ExtendedBind, Features, Frame, NodeNews, Offer, Refused, Request,
+    Response, SessionId, SubscriptionKey,
 };
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -708,4 +708,126 @@ pub(crate) async fn gives_back_what_it_did_not_get(mesh: &Mesh, topic: &'static 
         .await;
     branch.say(&Frame::Ping).await;
     while soon(branch.hear()).await.expect("it is bound") != Frame::Pong {}
+}
+
+/// An action that fails with the code of its argument.
+fn fails(name: &'static str) -> BranchActor {
+    BranchActor::new(name).respond("fail", |(code,): (serde_json::Value,)| async move {
+        let error = ActionError::new("Mine", "it is mine").with_data(std::slice::from_ref(&code));
+        Err::<(), _>(match code {
+            serde_json::Value::String(text) => error.with_code(text),
+            number => error.with_code(number.as_i64().expect("the test has no other codes")),
+        })
+    })
+}
+
+/// A call of this action.
+fn fail(id: u64, code: &serde_json::Value) -> Frame {
+    let Frame::Request(request) = request(id, "fail") else { unreachable!("it is a request") };
+    let payload = Payload::encode(Encoding::Json, &(code,)).expect("JSON");
+    Frame::Request(Request { payload, ..request })
+}
+
+fn error_of(frame: Option<Frame>) -> CallError {
+    match frame {
+        Some(Frame::Response(Response { outcome: Err(error), .. })) => error,
+        other => panic!("an error, not {other:?}"),
+    }
+}
+
+fn codes() -> [serde_json::Value; 5] {
+    [2.into(), (-2).into(), 999.into(), 1200.into(), "ENOENT".into()]
+}
+
+/// Checks that a node of an earlier version reads this error, and takes the code for none of meshwork.
+fn assert_is_of_an_earlier_version(error: &CallError, code: &serde_json::Value) {
+    assert_eq!((error.name(), error.message(), error.fate()), ("Mine", "it is mine", Fate::Failed));
+    let known = (code == 1200).then(|| ApplicationCode::from(1200));
+    assert_eq!((error.code(), error.application_code()), (Code::UNKNOWN, known.as_ref()));
+}
+
+fn data(error: &CallError) -> serde_json::Value {
+    error.data_as().expect("JSON")
+}
+
+#[actix::test]
+async fn a_branch_of_an_earlier_version_gets_errors_that_it_knows() {
+    let mesh = Mesh::start().await;
+    let _provider = mesh.bind(fails("provider")).await;
+    let mut earlier = RawBranch::bound(&mesh, "earlier", &[]).await;
+    let mut later = RawBranch::connect(&mesh).await;
+    let Frame::Bind(bound) = bind("later", &[]) else { unreachable!("it is a bind") };
+    let features = Features::APPLICATION_CODES;
+    later
+        .say(&Frame::ExtendedBind(ExtendedBind { bind: bound, features, incarnation: 7, replaces: false }))
+        .await;
+    while !matches!(later.hear().await.expect("it is bound"), Frame::ExtendedBound(_)) {}
+    for (code, id) in codes().iter().zip(1..) {
+        earlier.say(&fail(id, code)).await;
+        let error = error_of(earlier.hear_answer().await);
+        assert_is_of_an_earlier_version(&error, code);
+        assert_eq!(data(&error), serde_json::json!([code]));
+        later.say(&fail(id, code)).await;
+        let error = error_of(later.hear_answer().await);
+        assert_eq!(serde_json::to_value(error.application_code()).unwrap(), *code);
+        assert_eq!((error.name(), error.code()), ("Mine", Code::UNKNOWN));
+    }
+}
+
+#[actix::test]
+async fn a_master_of_an_earlier_version_gets_errors_that_it_knows() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = meshwork::Address::from(listener.local_addr().expect("it listens").to_string());
+    let (branch, mut master) = tokio::join!(fails("branch").bind(address), bound_branch(&listener));
+    let _branch = branch.expect("it binds");
+    for (code, id) in codes().iter().zip(1..) {
+        master.say(&fail(id, code)).await;
+        assert_is_of_an_earlier_version(&error_of(master.hear_answer().await), code);
+    }
+}
+
+#[actix::test]
+async fn a_bridge_at_a_master_of_an_earlier_version_sends_a_bind_and_errors_that_it_knows() {
+    let mesh = Mesh::start().await;
+    let _provider = mesh.bind(fails("provider")).await;
+    let gateway = mesh.master.addr().send(Listen::light_rpc("127.0.0.1:0")).await.unwrap().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = meshwork::Address::from(listener.local_addr().expect("it listens").to_string());
+    let bridging = actix_rt::spawn(meshwork::Bridge::light_rpc(gateway).run(address));
+    let mut refused = RawBranch(soon(listener.accept()).await.expect("it comes").0);
+    assert!(matches!(refused.hear().await, Some(Frame::ExtendedBind(_))));
+    let unknown = Refused { code: Code::UNKNOWN, message: "no frame".into(), may_return: false };
+    refused.say(&Frame::Refused(unknown)).await;
+    drop(refused);
+    let mut master = RawBranch(soon(listener.accept()).await.expect("it comes again").0);
+    let Some(Frame::Bind(bind)) = master.hear().await else { panic!("a bind that is not extended") };
+    assert_eq!(bind.offers.len(), 1);
+    master.say(&consent()).await;
+    for (code, id) in codes().iter().zip(1..) {
+        master.say(&fail(id, code)).await;
+        let error = error_of(master.hear_answer().await);
+        assert_is_of_an_earlier_version(&error, code);
+        // All that was thrown, as a bridge of an earlier version sends it.
+        assert_eq!((&data(&error)["code"], &data(&error)["data"]), (code, &serde_json::json!([code])));
+    }
+    bridging.abort();
+}
+
+#[actix::test]
+async fn the_error_of_a_provider_of_an_earlier_version_has_its_code_apart_from_those_of_meshwork() {
+    let mesh = Mesh::start().await;
+    let mut earlier = RawBranch::bound(&mesh, "earlier", &["old"]).await;
+    let caller = mesh.branch("caller").await;
+    for (number, code, own) in [
+        (1200, Code::UNKNOWN, Some(1200.into())),
+        (1, Code::UNKNOWN, None),
+        (5, Code::ACTION_NOT_FOUND, None),
+    ] {
+        let calling = actix_rt::spawn(caller.call::<()>("old", ()));
+        let callback_id = earlier.hear_request().await.callback_id;
+        let outcome = Err(CallError::named(Code(number), Fate::Failed, "Old", "an old one"));
+        earlier.say(&Frame::Response(Response { callback_id, outcome })).await;
+        let error = soon(calling).await.expect("it ran").expect_err("it fails");
+        assert_eq!((error.code(), error.application_code()), (code, own.as_ref()));
+    }
 }

@@ -323,7 +323,9 @@ fn failed(words: Words, id: &RawValue, error: &CallError, said: &mut Said) {
 /// An error as an object with its name, message and code, and the fields of its data, as JSON; or just what another program threw. The
 /// original writes its own errors as `{}`.
 fn failure(error: &CallError) -> Option<String> {
-    if let Some(thrown) = error.thrown().and_then(|thrown| as_json(thrown).ok()) {
+    // As it was written: nothing rounds a number. Null would be no error.
+    if let Some(thrown) = error.thrown().and_then(|thrown| as_json(thrown).ok()).filter(|json| json != "null")
+    {
         return Some(thrown.into_owned());
     }
     let json = Payload::encode(Encoding::Json, &error.to_thrown_with_numbers()).ok()?;

@@ -476,6 +476,7 @@ impl<'a> FrameRef<'a> {
 
     /// The frame in the form that an end without [`Features::APPLICATION_CODES`] reads; none if it reads this one.
     #[must_use]
+    #[inline]
     pub fn without_application_codes(self) -> Option<Frame> {
         let Borrowed::Response(Response { callback_id, outcome: Err(error) }) = self.0 else { return None };
         let outcome = Err(error.for_earlier_version()?);
