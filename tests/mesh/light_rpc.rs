@@ -249,9 +249,46 @@ async fn a_bridge_ends_when_it_is_refused_for_good_and_says_why() {
     let server = listener.local_addr().unwrap();
     let _running = actix_rt::spawn(old_server(listener));
     let refused = soon(Bridge::light_rpc(server).run(&mesh.address)).await;
-    assert!(matches!(&refused, BridgeError::Refused(why) if why.message().contains("token")), "{refused}");
+    let says = format!("{} says: ", mesh.address);
+    let BridgeError::Refused(why) = &refused else { panic!("{refused}") };
+    assert!(why.message().starts_with(&says) && why.message().contains("token"), "{refused}");
     let wrong = soon(Bridge::light_rpc("nowhere").run(&mesh.address)).await;
     assert!(matches!(wrong, BridgeError::Address(_)), "{wrong}");
+}
+
+/// Such a bridge dialled for ever, and said nothing.
+#[actix::test]
+async fn a_bridge_to_a_port_of_another_protocol_ends_and_names_it() {
+    let mesh = Mesh::start().await;
+    let light = gateway(&mesh, Allowed::all()).await;
+    let dnode = mesh.master.addr().send(Listen::dnode("127.0.0.1:0")).await.unwrap().unwrap();
+    let native = &mesh.address;
+    for (bridge, master, at, looks_like) in [
+        (Bridge::light_rpc(native), native, native, "the native protocol of meshwork"),
+        (Bridge::dnode(native), native, native, "the native protocol of meshwork"),
+        (Bridge::light_rpc(&dnode), native, &dnode, "dnode"),
+        (Bridge::dnode(&light), native, &light, "light_rpc"),
+        // The master is none.
+        (Bridge::light_rpc(&light), &dnode, &dnode, "dnode"),
+        (Bridge::dnode(&dnode), &light, &light, "light_rpc"),
+    ] {
+        let ended = soon(bridge.run(master)).await;
+        let BridgeError::OtherProtocol { address, reason, .. } = &ended else { panic!("{ended}") };
+        assert_eq!(address, at, "{ended}");
+        assert!(reason.to_lowercase().ends_with(&format!("it looks like {looks_like}")), "{ended}");
+    }
+}
+
+/// A branch is told the same of a port that is no master's.
+#[actix::test]
+async fn a_branch_at_a_port_of_another_protocol_is_told_which_one() {
+    let mesh = Mesh::start().await;
+    let light = gateway(&mesh, Allowed::all()).await;
+    let dnode = mesh.master.addr().send(Listen::dnode("127.0.0.1:0")).await.unwrap().unwrap();
+    for (address, looks_like) in [(light, "light_rpc"), (dnode, "dnode")] {
+        let refused = soon(BranchActor::new("branch").bind(&address)).await.expect_err("it is no master");
+        assert!(refused.to_string().ends_with(&format!("It looks like {looks_like}")), "{refused}");
+    }
 }
 
 #[actix::test]
