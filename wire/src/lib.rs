@@ -43,5 +43,5 @@ pub use pattern::{Pattern, PatternError};
 pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
-pub use spoken::spoken;
+pub use spoken::{is_native, spoken};
 pub use value::{DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Value};

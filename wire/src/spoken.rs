@@ -19,16 +19,22 @@ pub fn spoken(bytes: &[u8]) -> Option<&'static str> {
             Some("node-mesh")
         }
         [0xC6, 0, ..] => Some("node-mesh"),
-        // The length of a frame, and its kind.
-        [low, middle, high, 0, kind, ..] if *kind < KINDS_MAX && (*low, *middle, *high) != (0, 0, 0) => {
-            Some("the native protocol of meshwork")
-        }
+        _ if is_native(bytes) => Some(NATIVE),
         _ => None,
     }
 }
 
+/// The name of the protocol of meshwork, for people.
+const NATIVE: &str = "the native protocol of meshwork";
+
 /// More kinds of frames than there are.
 const KINDS_MAX: u8 = 64;
+
+/// Whether these bytes look like the beginning of a frame of meshwork: a length, and a kind.
+#[must_use]
+pub fn is_native(bytes: &[u8]) -> bool {
+    matches!(bytes, [low, middle, high, 0, kind, ..] if *kind < KINDS_MAX && (*low, *middle, *high) != (0, 0, 0))
+}
 
 #[cfg(test)]
 mod tests {
@@ -53,6 +59,7 @@ mod tests {
             (b"hello", None),
         ] {
             assert_eq!(spoken(bytes), protocol, "{bytes:?}");
+            assert_eq!(is_native(bytes), protocol == Some(NATIVE), "{bytes:?}");
         }
     }
 }

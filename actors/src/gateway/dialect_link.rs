@@ -10,8 +10,8 @@ use meshwork_wire::limits::{
     FOREIGN_SILENT_WITHIN, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
-    Bound, CallError, Callbacks, Code, DialectError, Fate, Frame, FrameCodec, FrameError, Invoke, Request,
-    Response, Said, spoken,
+    Bound, CallError, Callbacks, Code, DialectError, Fate, Frame, FrameCodec, FrameError, Invoke, Refused,
+    Request, Response, Said, is_native, spoken,
 };
 use std::io;
 use std::pin::Pin;
@@ -243,11 +243,25 @@ impl DialectLink {
             }
             DialectError::Closed(_) => self.fault = Some(Fault::Closed(what)),
         }
+        if let DialectError::Malformed { dialect, .. } | DialectError::TooLong { dialect, .. } = error {
+            self.refuse_native(dialect);
+        }
         self.state = State::Ended;
         self.pass_on();
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
+    }
+
+    /// Refuses a meshwork node that has dialled a gateway, in its own protocol.
+    fn refuse_native(&mut self, dialect: &str) {
+        if self.dialled || !is_native(&self.first) {
+            return;
+        }
+        self.said.bytes.clear();
+        let message = format!("this port is for programs of {dialect}; meshwork has a port of its own");
+        Frame::Refused(Refused { code: Code::BIND_ERROR, message: message.into(), may_return: false })
+            .encode(&mut self.out);
     }
 
     /// The error, with the protocol that the far end seems to speak.
