@@ -343,7 +343,8 @@ async fn a_quiet_client_is_kept_however_often_the_master_wants_a_sign_of_life() 
 #[actix::test]
 async fn the_original_of_npm_is_served() {
     let mesh = Mesh::start().await;
-    let _calculator = mesh.bind(calculator("calculator")).await;
+    let integers = |(a, b): (i64, i64)| async move { Ok(a == 1 << 60 && b == i64::MIN) };
+    let _calculator = mesh.bind(calculator("calculator").respond("integers", integers)).await;
     let address = gateway(&mesh, Allowed::all()).await;
     let port = address.as_str().rsplit(':').next().expect("a port").to_owned();
     let mut client = node("light_rpc.js", &["client", &port]);
@@ -356,7 +357,9 @@ async fn the_original_of_npm_is_served() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), reading).await.expect("it ends");
-    assert_eq!(said["functions"], json!(["boom", "combine", "echo", "multiply", "nothing"]));
+    assert_eq!(said["functions"], json!(["boom", "combine", "echo", "integers", "multiply", "nothing"]));
+    assert_eq!((&said["long"], &said["integers"]), (&json!("FRAME_TOO_LARGE"), &json!([true])));
+    assert_eq!(said["data"], json!([[{ "$callback": 0 }]]));
     assert_eq!(said["boom"], json!([{ "name": "Boom", "message": "it went off", "code": 1200 }]));
     assert_eq!((&said["echo"], &said["right"]), (&json!(true), &json!(10_000)));
     assert_eq!(said["half"], json!([["a\u{FFFD}"]]), "no text of ours has half a character");

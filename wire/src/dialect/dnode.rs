@@ -68,6 +68,9 @@ pub struct Dnode {
     results: HashMap<CallbackId, u64>,
 }
 
+/// The arguments of a line to the peer, as JSON, and the functions in them: under their numbers, with their paths.
+type ForPeer<'v> = (Vec<Cow<'v, str>>, Map<String, Value>);
+
 /// A line that passes by unread.
 #[derive(Debug)]
 struct Unread {
@@ -214,7 +217,7 @@ impl Dnode {
         values: Vec<&'v str>,
         callbacks: &Callbacks,
         said: &mut Said,
-    ) -> Result<(Vec<Cow<'v, str>>, Map<String, Value>), CallError> {
+    ) -> Result<ForPeer<'v>, CallError> {
         let mut listed = Map::new();
         if callbacks.is_empty() {
             return Ok((values.into_iter().map(Cow::Borrowed).collect(), listed));
