@@ -345,8 +345,7 @@ impl Dnode {
         } else if let Some(result) = result {
             self.tell(result, Err(error.clone()), said);
         } else {
-            said.notes
-                .push(format!("a line is dropped, and no function takes its result: {}", error.message()));
+            said.note(|| format!("a line is dropped, and no function takes its result: {}", error.message()));
         }
     }
 
@@ -355,8 +354,7 @@ impl Dnode {
         match result {
             Some((_, function)) => self.tell(function, Err(error), said),
             None => said
-                .notes
-                .push(format!("a call is refused, and no function takes its result: {}", error.message())),
+                .note(|| format!("a call is refused, and no function takes its result: {}", error.message())),
         }
     }
 
@@ -521,7 +519,7 @@ impl Dnode {
             let action = format!("{prefix}{}", path.get(1..).unwrap_or_default().join("/"));
             match check_action(&action) {
                 Ok(()) => _ = named.insert(ByteString::from(action), *number),
-                Err(error) => said.notes.push(format!("a function of the server is left out: {error}")),
+                Err(error) => said.note(|| format!("a function of the server is left out: {error}")),
             }
         }
         let mut actions: Vec<_> = named.keys().cloned().collect();
