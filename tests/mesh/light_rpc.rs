@@ -299,6 +299,9 @@ async fn a_branch_at_a_port_of_another_protocol_is_told_which_one() {
         let refused = soon(BranchActor::new("branch").bind(&address)).await.expect_err("it is no master");
         assert!(refused.to_string().contains(named), "{refused}");
     }
+    let of_node_mesh = BranchActor::new("branch").dialect(Dialect::NodeMesh).bind(&mesh.address);
+    let refused = soon(of_node_mesh).await.expect_err("it is no master of node-mesh");
+    assert!(refused.to_string().contains("it looks like the native protocol of meshwork"), "{refused}");
 }
 
 #[actix::test]

@@ -64,6 +64,8 @@ pub(crate) struct DialectLink {
     pub(crate) fault: Option<Fault>,
     /// The first bytes that came from the far end.
     first: BytesMut,
+    /// Whether the near end is a branch, which is told why the far end is no master.
+    pub(crate) near_is_branch: bool,
     /// The near end, when it waits to read.
     reader: Option<Waker>,
     /// The near end, when it waits to write.
@@ -148,6 +150,7 @@ impl DialectLink {
             refused_by_far: false,
             fault: None,
             first: BytesMut::new(),
+            near_is_branch: false,
             reader: None,
             writer: None,
         };
@@ -235,10 +238,16 @@ impl DialectLink {
     fn end(&mut self, error: &DialectError) {
         let what = self.explained(error);
         let line = ENDED.warn(tokio::time::Instant::now().into_std());
-        log::log!(line.level, "{}: {what}{line}", self.peer);
+        let link = if self.dialled { "the link to " } else { "" };
+        log::log!(line.level, "{link}{}: {what}{line}", self.peer);
         match error {
             DialectError::Refused(refused) => self.refused = Some(refused.clone()),
             DialectError::Malformed { .. } | DialectError::TooLong { .. } => {
+                if self.near_is_branch && self.bind != BindProgress::Done {
+                    let message = what.as_str().into();
+                    let refused = Refused { code: Code::UNKNOWN, message, may_return: true };
+                    self.said.frames.push(Frame::Refused(refused));
+                }
                 self.fault = Some(Fault::FarSpeaksOther(what));
             }
             DialectError::Closed(_) => self.fault = Some(Fault::Closed(what)),
