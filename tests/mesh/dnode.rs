@@ -259,6 +259,7 @@ async fn the_values_of_the_original_arrive_as_they_were_sent_or_are_errors() {
         (&said["data"], &said["data beside a function"]),
         (&json!({ "$callback": 0 }), &json!({ "$callback": 0 }))
     );
+    assert_eq!(said["changed"], json!([]));
     assert_eq!(said["heard"], json!([[1], [2], [3]]), "without a further argument");
     assert_eq!((&said["long"], &said["many"]), (&json!("FRAME_TOO_LARGE"), &json!("FRAME_TOO_LARGE")));
     assert_eq!((&said["many of them"], &said["after"]), (&json!(50), &json!("here")));
