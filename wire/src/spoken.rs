@@ -14,7 +14,7 @@ pub fn spoken(bytes: &[u8]) -> Option<&'static str> {
         // A line of dnode begins with its method, or with another of its parts.
         _ if begins(b"{\"me") || begins(b"{\"ar") || begins(b"{\"ca") => Some("dnode"),
         // Binary data of more than 64 KiB in MessagePack.
-        [0xC6, 0, 1.., ..] => Some("node-mesh"),
+        [0xC6, 0, 1..=0xFF, ..] => Some("node-mesh"),
         _ if is_native(bytes) => Some(NATIVE),
         [b'1'..=b'9', ..] if bytes.get(digits) == Some(&b'\n') => Some("light_rpc"),
         // Shorter binary data, with a list in it.
