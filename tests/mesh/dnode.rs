@@ -247,6 +247,9 @@ async fn the_values_of_the_original_arrive_as_they_were_sent_or_are_errors() {
             Responders::new()
                 .respond_self_describing("in_order", |(value,): (meshwork::Value,)| async { Ok(value) }),
         )
+        .respond("taker", |(): ()| async {
+            Ok(Callback::new_async(|taken: Callback<u64, ()>| async move { Ok(taken.call(5).await?) }))
+        })
         .respond("len", |text: String| async move { Ok(text.len()) })
         .respond("beside", |(_function, value): (Callback<(), ()>, Value)| async { Ok(value) });
     let _edges = mesh.bind(edges).await;
@@ -261,6 +264,7 @@ async fn the_values_of_the_original_arrive_as_they_were_sent_or_are_errors() {
     );
     assert_eq!(said["changed"], json!([]));
     assert_eq!(said["heard"], json!([[1], [2], [3]]), "without a further argument");
+    assert_eq!(said["taken"], json!([5]));
     assert_eq!((&said["long"], &said["many"]), (&json!("FRAME_TOO_LARGE"), &json!("FRAME_TOO_LARGE")));
     assert_eq!((&said["many of them"], &said["after"]), (&json!(50), &json!("here")));
     assert_eq!(said.get("fail").or(said.get("error")).or(said.get("late")), None);

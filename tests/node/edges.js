@@ -40,6 +40,9 @@ d.on('remote', async (remote) => {
   // What an unwanted result would be told by.
   await call('echo', 1);
   say('heard', heard);
+  // The same of a function that came from Rust.
+  const taker = await call('taker');
+  say('taken', await new Promise((resolve) => taker((...all) => resolve(all))));
   say('long', (await call('echo', 'x'.repeat(40000000))).name);
   // As many arguments as cut the connection once.
   const many = Array.from({ length: 50 }, () => 'x'.repeat(400000));
