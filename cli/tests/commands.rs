@@ -698,6 +698,30 @@ fn commands_that_run_until_they_are_asked_to_end_wait_for_their_master() {
 }
 
 #[test]
+fn a_bridge_says_what_is_wrong_with_its_server() {
+    let master = Master::listen("127.0.0.1:0", &["--gateway", "light-rpc=127.0.0.1:0"]);
+    for server in [
+        format!("dnode={}", master.address),
+        format!("light-rpc={}", master.address),
+        format!("dnode={}", master.gateway()),
+    ] {
+        let output = run(&mut master.command(&["bridge", &server, "--prefix", "old"]));
+        assert_eq!(output.status.code(), Some(3), "{server}: {output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("does not speak ") && said.contains("it looks like "), "{server}: {said}");
+    }
+    // A server that says nothing is waited for, and said to be silent.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bridges = ["dnode", "light-rpc", "node-mesh"].map(|protocol| {
+        let server = format!("{protocol}={}", silent.local_addr().unwrap());
+        Running::of(master.command(&["bridge", &server, "--prefix", "old"]).spawn().unwrap())
+    });
+    for mut bridge in bridges {
+        bridge.until_said("it has said nothing for 5s; does it speak ");
+    }
+}
+
+#[test]
 fn a_command_does_not_wait_for_what_can_never_be() {
     let file = Written::new("secret\n");
     let master = Master::start(&["--token-file", file.path()]);

@@ -247,6 +247,9 @@ async fn the_values_of_the_original_arrive_as_they_were_sent_or_are_errors() {
             Responders::new()
                 .respond_self_describing("in_order", |(value,): (meshwork::Value,)| async { Ok(value) }),
         )
+        .respond("taker", |(): ()| async {
+            Ok(Callback::new_async(|taken: Callback<u64, ()>| async move { Ok(taken.call(5).await?) }))
+        })
         .respond("len", |text: String| async move { Ok(text.len()) })
         .respond("beside", |(_function, value): (Callback<(), ()>, Value)| async { Ok(value) });
     let _edges = mesh.bind(edges).await;
@@ -259,7 +262,9 @@ async fn the_values_of_the_original_arrive_as_they_were_sent_or_are_errors() {
         (&said["data"], &said["data beside a function"]),
         (&json!({ "$callback": 0 }), &json!({ "$callback": 0 }))
     );
+    assert_eq!(said["changed"], json!([]));
     assert_eq!(said["heard"], json!([[1], [2], [3]]), "without a further argument");
+    assert_eq!(said["taken"], json!([5]));
     assert_eq!((&said["long"], &said["many"]), (&json!("FRAME_TOO_LARGE"), &json!("FRAME_TOO_LARGE")));
     assert_eq!((&said["many of them"], &said["after"]), (&json!(50), &json!("here")));
     assert_eq!(said.get("fail").or(said.get("error")).or(said.get("late")), None);
@@ -302,6 +307,47 @@ async fn an_old_server_fails_calls_with_a_second_result_and_its_functions_are_ca
     bridging.abort();
 }
 
+/// An action that keeps more functions than there may be is refused the next ones, and those that it has stay.
+#[actix::test]
+async fn the_functions_of_a_program_stay_where_they_are_kept_and_one_too_many_is_refused() {
+    let mesh = Mesh::start().await;
+    let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keeping = Arc::clone(&kept);
+    let taking = responders().respond("keep", move |functions: Vec<Callback<u64, ()>>| {
+        let mut kept = keeping.lock().expect("no test panics");
+        kept.extend(functions);
+        let count = kept.len();
+        async move { Ok(count) }
+    });
+    let _taking = mesh.bind(taking).await;
+    let mut client = Client::join(&Client::gateway(&mesh).await, "client").await;
+    let mut first = 1_000_000;
+    let mut passing = async |client: &mut Client| {
+        let numbers = first..first + CALLBACKS_PER_REQUEST_MAX;
+        first = numbers.end;
+        let functions = vec!["[Function]"; CALLBACKS_PER_REQUEST_MAX];
+        let paths =
+            numbers.enumerate().map(|(at, number)| (number.to_string(), json!(["0", at.to_string()])));
+        let mut callbacks: serde_json::Map<_, _> = paths.collect();
+        callbacks.insert("7".to_owned(), json!(["1"]));
+        let line =
+            json!({ "method": "keep", "arguments": [functions, "[Function]"], "callbacks": callbacks });
+        client.writer.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
+        soon(client.outcome()).await.expect("it is open").1
+    };
+    for call in 1..=CALLBACKS_PER_CONNECTION_MAX / CALLBACKS_PER_REQUEST_MAX {
+        assert_eq!(passing(&mut client).await, Ok(json!(call * CALLBACKS_PER_REQUEST_MAX)));
+    }
+    let refused = passing(&mut client).await.expect_err("they are too many");
+    assert_eq!(refused["name"], "OVERLOADED");
+    let first = kept.lock().expect("no test panics")[0].clone();
+    soon(first.notify(5)).await.expect("it is there");
+    assert_eq!(soon(client.outcome()).await, Some(("1000000".to_owned(), Ok(json!(5)))), "it is called");
+    assert_eq!(client.call("add", json!([1, 2])).await, Ok(json!(3)));
+    kept.lock().expect("no test panics").clear();
+    soon(async { while passing(&mut client).await.is_err() {} }).await;
+}
+
 /// After so many functions over one link, no function could be passed over it any more, to anybody.
 #[actix::test]
 async fn more_functions_than_a_connection_may_lend_are_passed_to_programs_that_keep_them_all() {
@@ -314,8 +360,8 @@ async fn more_functions_than_a_connection_may_lend_are_passed_to_programs_that_k
     let gateway = Client::gateway(&mesh).await;
     let (mut client, mut other) =
         (Client::join(&gateway, "client").await, Client::join(&gateway, "other").await);
-    for client in [&mut client, &mut other] {
-        for (number, outcome) in client.call_all("many", CALLS, 8).await {
+    for (client, calls) in [(&mut client, CALLS), (&mut other, 50)] {
+        for (number, outcome) in client.call_all("many", calls, 8).await {
             assert_eq!(outcome.map(|list| list.as_array().map(Vec::len)), Ok(Some(64)), "{number}");
         }
     }

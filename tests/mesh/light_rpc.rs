@@ -249,9 +249,59 @@ async fn a_bridge_ends_when_it_is_refused_for_good_and_says_why() {
     let server = listener.local_addr().unwrap();
     let _running = actix_rt::spawn(old_server(listener));
     let refused = soon(Bridge::light_rpc(server).run(&mesh.address)).await;
-    assert!(matches!(&refused, BridgeError::Refused(why) if why.message().contains("token")), "{refused}");
+    let says = format!("{} says: ", mesh.address);
+    let BridgeError::Refused(why) = &refused else { panic!("{refused}") };
+    assert!(why.message().starts_with(&says) && why.message().contains("token"), "{refused}");
     let wrong = soon(Bridge::light_rpc("nowhere").run(&mesh.address)).await;
     assert!(matches!(wrong, BridgeError::Address(_)), "{wrong}");
+}
+
+/// Such a bridge dialled for ever, and said nothing.
+#[actix::test]
+async fn a_bridge_to_a_port_of_another_protocol_ends_and_names_it() {
+    let mesh = Mesh::start().await;
+    let light = gateway(&mesh, Allowed::all()).await;
+    let dnode = mesh.master.addr().send(Listen::dnode("127.0.0.1:0")).await.unwrap().unwrap();
+    let native = &mesh.address;
+    for (bridge, master, at, looks_like) in [
+        (Bridge::light_rpc(native), native, native, "the native protocol of meshwork"),
+        (Bridge::dnode(native), native, native, "the native protocol of meshwork"),
+        (Bridge::light_rpc(&dnode), native, &dnode, "dnode"),
+        (Bridge::dnode(&light), native, &light, "light_rpc"),
+        // The master is none.
+        (Bridge::light_rpc(&light), &dnode, &dnode, "dnode"),
+    ] {
+        let ended = soon(bridge.run(master)).await;
+        let BridgeError::OtherProtocol { address, reason, .. } = &ended else { panic!("{ended}") };
+        assert_eq!(address, at, "{ended}");
+        assert!(reason.to_lowercase().ends_with(&format!("it looks like {looks_like}")), "{ended}");
+    }
+    let ended = soon(Bridge::dnode(&dnode).run(&light)).await;
+    assert!(
+        matches!(&ended, BridgeError::Refused(why) if why.message().contains("programs of light_rpc")),
+        "{ended}"
+    );
+}
+
+/// A branch is told the same of a port that is no master's.
+#[actix::test]
+async fn a_branch_at_a_port_of_another_protocol_is_told_which_one() {
+    let mesh = Mesh::start().await;
+    let light = gateway(&mesh, Allowed::all()).await;
+    let dnode = mesh.master.addr().send(Listen::dnode("127.0.0.1:0")).await.unwrap().unwrap();
+    let node_mesh = mesh.master.addr().send(Listen::node_mesh("127.0.0.1:0")).await.unwrap().unwrap();
+    for (address, named) in [
+        (light, "this port is for programs of light_rpc"),
+        (node_mesh, "this port is for programs of node-mesh"),
+        // A gateway of dnode speaks first.
+        (dnode, "It looks like dnode"),
+    ] {
+        let refused = soon(BranchActor::new("branch").bind(&address)).await.expect_err("it is no master");
+        assert!(refused.to_string().contains(named), "{refused}");
+    }
+    let of_node_mesh = BranchActor::new("branch").dialect(Dialect::NodeMesh).bind(&mesh.address);
+    let refused = soon(of_node_mesh).await.expect_err("it is no master of node-mesh");
+    assert!(refused.to_string().contains("it looks like the native protocol of meshwork"), "{refused}");
 }
 
 #[actix::test]
@@ -297,7 +347,8 @@ async fn a_quiet_client_is_kept_however_often_the_master_wants_a_sign_of_life() 
 #[actix::test]
 async fn the_original_of_npm_is_served() {
     let mesh = Mesh::start().await;
-    let _calculator = mesh.bind(calculator("calculator")).await;
+    let integers = |(a, b): (i64, i64)| async move { Ok(a == 1 << 60 && b == i64::MIN) };
+    let _calculator = mesh.bind(calculator("calculator").respond("integers", integers)).await;
     let address = gateway(&mesh, Allowed::all()).await;
     let port = address.as_str().rsplit(':').next().expect("a port").to_owned();
     let mut client = node("light_rpc.js", &["client", &port]);
@@ -310,7 +361,9 @@ async fn the_original_of_npm_is_served() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), reading).await.expect("it ends");
-    assert_eq!(said["functions"], json!(["boom", "combine", "echo", "multiply", "nothing"]));
+    assert_eq!(said["functions"], json!(["boom", "combine", "echo", "integers", "multiply", "nothing"]));
+    assert_eq!((&said["long"], &said["integers"]), (&json!("FRAME_TOO_LARGE"), &json!([true])));
+    assert_eq!(said["data"], json!([[{ "$callback": 0 }]]));
     assert_eq!(said["boom"], json!([{ "name": "Boom", "message": "it went off", "code": 1200 }]));
     assert_eq!((&said["echo"], &said["right"]), (&json!(true), &json!(10_000)));
     assert_eq!(said["half"], json!([["a\u{FFFD}"]]), "no text of ours has half a character");

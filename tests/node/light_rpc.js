@@ -18,6 +18,10 @@ if (role === 'client') {
     say('echo', JSON.stringify(back) === JSON.stringify(values));
     say('half', await call('echo', 'a\ud83d'));
     say('boom', await call('boom'));
+    const [long] = await call('echo', 'x'.repeat(20000000));
+    say('long', long.name);
+    say('data', await call('echo', { $callback: 0 }));
+    say('integers', await call('integers', 2 ** 60, -(2 ** 63)));
     let next = 0;
     let right = 0;
     const caller = async () => {

@@ -46,7 +46,7 @@ pub use pattern::{Pattern, PatternError};
 pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
-pub use spoken::spoken;
+pub use spoken::{is_native, spoken};
 pub use value::{
     DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value, Why, is_none, trace,
 };

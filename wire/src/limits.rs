@@ -209,6 +209,9 @@ pub const FOREIGN_OUT_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
 /// error. More than any text that Node.js can hold. A connection that brings a longer message is closed.
 pub const FOREIGN_UNREAD_LEN_MAX: usize = 2 * 1024 * 1024 * 1024 - 1;
 
+/// How many lines of the log the messages of one read may cause, of a foreign program: more would tell the same.
+pub const FOREIGN_NOTES_MAX: usize = 16;
+
 /// How long a foreign server may say nothing to a bridge that has connected.
 pub const FOREIGN_SILENT_WITHIN: Duration = Duration::from_secs(5);
 

@@ -9,26 +9,33 @@ pub fn spoken(bytes: &[u8]) -> Option<&'static str> {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     match bytes {
         _ if WORDS.iter().any(|word| begins(word.as_bytes())) => Some("HTTP"),
-        [0x16, 3, ..] => Some("TLS"),
+        [0x16, 3, 1..=4, ..] => Some("TLS"),
         _ if begins(b"SSH-") => Some("SSH"),
         // A line of dnode begins with its method, or with another of its parts.
         _ if begins(b"{\"me") || begins(b"{\"ar") || begins(b"{\"ca") => Some("dnode"),
+        // Binary data of more than 64 KiB in MessagePack.
+        [0xC6, 0, 1..=0xFF, ..] => Some("node-mesh"),
+        _ if is_native(bytes) => Some(NATIVE),
         [b'1'..=b'9', ..] if bytes.get(digits) == Some(&b'\n') => Some("light_rpc"),
-        // Binary data in MessagePack, with a list in it.
-        [0xC4, _, first, ..] | [0xC5, _, _, first, ..] if matches!(first, 0x90..=0x9F | 0xDC | 0xDD) => {
+        // Shorter binary data, with a list in it.
+        [0xC4, _, 0x90..=0x9F | 0xDC | 0xDD, ..] | [0xC5, _, _, 0x90..=0x9F | 0xDC | 0xDD, ..] => {
             Some("node-mesh")
-        }
-        [0xC6, 0, ..] => Some("node-mesh"),
-        // The length of a frame, and its kind.
-        [low, middle, high, 0, kind, ..] if *kind < KINDS_MAX && (*low, *middle, *high) != (0, 0, 0) => {
-            Some("the native protocol of meshwork")
         }
         _ => None,
     }
 }
 
+/// The name of the protocol of meshwork, for people.
+const NATIVE: &str = "the native protocol of meshwork";
+
 /// More kinds of frames than there are.
 const KINDS_MAX: u8 = 64;
+
+/// Whether these bytes look like the beginning of a frame of meshwork: a length, and a kind.
+#[must_use]
+pub fn is_native(bytes: &[u8]) -> bool {
+    matches!(bytes, [low, middle, high, 0, kind, ..] if *kind < KINDS_MAX && (*low, *middle, *high) != (0, 0, 0))
+}
 
 #[cfg(test)]
 mod tests {
@@ -46,13 +53,18 @@ mod tests {
             (b"17\n{", Some("light_rpc")),
             (b"\xc4\x20\x91\x84", Some("node-mesh")),
             (b"\xc5\x01\x20\x91", Some("node-mesh")),
-            (b"\x21\x00\x00\x00\x00\x01", Some("the native protocol of meshwork")),
+            (b"\xc6\x00\x01\x20\x91\x84", Some("node-mesh")),
+            (b"\xc6\x00\x00\x00\x00\x01", Some(NATIVE)),
+            (b"\x31\x0a\x00\x00\x17", Some(NATIVE)),
+            (b"\x16\x03\x00\x00\x17", Some(NATIVE)),
+            (b"\x21\x00\x00\x00\x00\x01", Some(NATIVE)),
             (b"", None),
             (b"x", None),
             (b"\x00\x00\x00\x00\x00", None),
             (b"hello", None),
         ] {
             assert_eq!(spoken(bytes), protocol, "{bytes:?}");
+            assert_eq!(is_native(bytes), protocol == Some(NATIVE), "{bytes:?}");
         }
     }
 }

@@ -139,7 +139,8 @@ impl Bridge {
         self
     }
 
-    /// The arguments that a dnode server calls result callbacks with. Default: the result alone.
+    /// The arguments that a dnode server calls result callbacks with. Default: the result alone, and `(null, error)` for a call that
+    /// failed.
     #[must_use]
     pub fn results(mut self, style: ResultStyle) -> Self {
         self.results = style;
@@ -160,7 +161,8 @@ impl Bridge {
         self
     }
 
-    /// Binds the server to this master, again after each lost link, until server or master refuses the bridge for good.
+    /// Binds the server to this master, again after each lost link, until server or master refuses the bridge for good. It also ends if
+    /// one of the two speaks another protocol and has never been bound.
     pub fn run(self, master: impl Into<Address>) -> BoxFuture<'static, BridgeError> {
         let master = master.into();
         Box::pin(self.bridge(master))

@@ -11,7 +11,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,
-    FrameCodec, FrameError, Invoke, Refused, Request, Response, Said, spoken,
+    FrameCodec, FrameError, Invoke, Refused, Request, Response, Said, is_native, spoken,
 };
 use std::io;
 use std::pin::Pin;
@@ -73,6 +73,8 @@ pub(crate) struct DialectLink {
     pub(crate) fault: Option<Fault>,
     /// The first bytes that came from the far end.
     first: BytesMut,
+    /// Whether the near end is a branch, which is told why the far end is no master.
+    pub(crate) near_is_branch: bool,
     /// The near end, when it waits to read.
     reader: Option<Waker>,
     /// The near end, when it waits to write.
@@ -180,6 +182,7 @@ impl DialectLink {
             refused_by_far: false,
             fault: None,
             first: BytesMut::new(),
+            near_is_branch: false,
             reader: None,
             writer: None,
         };
@@ -283,19 +286,39 @@ impl DialectLink {
     fn end(&mut self, error: &DialectError) {
         let what = self.explained(error);
         let line = ENDED.warn(tokio::time::Instant::now().into_std());
-        log::log!(line.level, "{}: {what}{line}", self.peer);
+        let link = if self.dialled { "the link to " } else { "" };
+        log::log!(line.level, "{link}{}: {what}{line}", self.peer);
         match error {
             DialectError::Refused(refused) => self.refused = Some(refused.clone()),
             DialectError::Malformed { .. } | DialectError::TooLong { .. } => {
+                if self.near_is_branch && self.bind != BindProgress::Done {
+                    let message = what.as_str().into();
+                    let refused = Refused { code: Code::UNKNOWN, message, may_return: true };
+                    self.said.frames.push(Frame::Refused(refused));
+                }
                 self.fault = Some(Fault::FarSpeaksOther(what));
             }
             DialectError::Closed(_) => self.fault = Some(Fault::Closed(what)),
+        }
+        if let DialectError::Malformed { dialect, .. } | DialectError::TooLong { dialect, .. } = error {
+            self.refuse_native(dialect);
         }
         self.state = State::Ended;
         self.pass_on();
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
+    }
+
+    /// Refuses a meshwork node that has dialled a gateway, in its own protocol.
+    fn refuse_native(&mut self, dialect: &str) {
+        if self.dialled || !is_native(&self.first) {
+            return;
+        }
+        self.said.bytes.clear();
+        let message = format!("this port is for programs of {dialect}; meshwork has a port of its own");
+        Frame::Refused(Refused { code: Code::BIND_ERROR, message: message.into(), may_return: false })
+            .encode(&mut self.out);
     }
 
     /// The error, with the protocol that the far end seems to speak.

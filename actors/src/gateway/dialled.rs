@@ -31,7 +31,9 @@ impl Dial for DialectDial {
             Dialect::NodeMesh => Box::pin(async move {
                 let link = self.dial.dial(address).await?;
                 let dialect = Box::new(NodeMeshClient::branch(address.as_str()));
-                Ok(Box::new(DialectLink::dialled(link, dialect, address.to_string())) as Box<dyn Link>)
+                let mut link = DialectLink::dialled(link, dialect, address.to_string());
+                link.near_is_branch = true;
+                Ok(Box::new(link) as Box<dyn Link>)
             }),
         }
     }

@@ -69,6 +69,9 @@ pub struct Dnode {
     results: HashMap<CallbackId, u64>,
 }
 
+/// The arguments of a line to the peer, as JSON, and the functions in them: under their numbers, with their paths.
+type ForPeer<'v> = (Vec<Cow<'v, str>>, Map<String, Value>);
+
 /// A line that passes by unread.
 #[derive(Debug)]
 struct Unread {
@@ -215,7 +218,7 @@ impl Dnode {
         values: Vec<&'v str>,
         callbacks: &Callbacks,
         said: &mut Said,
-    ) -> Result<(Vec<Cow<'v, str>>, Map<String, Value>), CallError> {
+    ) -> Result<ForPeer<'v>, CallError> {
         let mut listed = Map::new();
         if callbacks.is_empty() {
             return Ok((values.into_iter().map(Cow::Borrowed).collect(), listed));
@@ -343,8 +346,7 @@ impl Dnode {
         } else if let Some(result) = result {
             self.tell(result, Err(error.clone()), said);
         } else {
-            said.notes
-                .push(format!("a line is dropped, and no function takes its result: {}", error.message()));
+            said.note(|| format!("a line is dropped, and no function takes its result: {}", error.message()));
         }
     }
 
@@ -353,8 +355,7 @@ impl Dnode {
         match result {
             Some((_, function)) => self.tell(function, Err(error), said),
             None => said
-                .notes
-                .push(format!("a call is refused, and no function takes its result: {}", error.message())),
+                .note(|| format!("a call is refused, and no function takes its result: {}", error.message())),
         }
     }
 
@@ -519,7 +520,7 @@ impl Dnode {
             let action = format!("{prefix}{}", path.get(1..).unwrap_or_default().join("/"));
             match check_action(&action) {
                 Ok(()) => _ = named.insert(ByteString::from(action), *number),
-                Err(error) => said.notes.push(format!("a function of the server is left out: {error}")),
+                Err(error) => said.note(|| format!("a function of the server is left out: {error}")),
             }
         }
         let mut actions: Vec<_> = named.keys().cloned().collect();

@@ -259,7 +259,7 @@ impl Skim {
     fn begin_value(&mut self) {
         let keys = self.levels[..self.depth].iter().map(|level| &level.key[..]);
         let is_here = |path: &&[&str]| path.iter().map(|key| key.as_bytes()).eq(keys.clone());
-        if let Some(wanted) = self.wanted.iter().position(|path| is_here(path)) {
+        if let Some(wanted) = self.wanted.iter().position(is_here) {
             self.taking = Some((wanted, self.depth));
             self.found[wanted] = Some(Vec::new());
         }

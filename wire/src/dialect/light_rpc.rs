@@ -278,7 +278,7 @@ impl LightRpcServer {
             Some(id) => failed(self.words, id, &error, said),
             None => {
                 packet(ERROR, Some(r#"{"code":"TOO_LONG"}"#), &mut said.bytes);
-                said.notes.push(format!("a packet without an id is dropped: {}", error.message()));
+                said.note(|| format!("a packet without an id is dropped: {}", error.message()));
             }
         }
     }
@@ -428,7 +428,7 @@ impl LightRpcClient {
             let action = format!("{}{name}", self.prefix);
             match check_action(&action) {
                 Ok(()) => actions.push(ByteString::from(action)),
-                Err(error) => said.notes.push(format!("a function of the server is left out: {error}")),
+                Err(error) => said.note(|| format!("a function of the server is left out: {error}")),
             }
         }
         actions.sort_unstable();
@@ -447,7 +447,7 @@ impl LightRpcClient {
         let id = unread.skim.found(1).and_then(|id| serde_json::from_str::<String>(id).ok());
         match id.and_then(|id| of_uuid(&id)).filter(|id| self.calls.remove(id).is_some()) {
             Some(callback_id) => said.answer(callback_id, Err(error)),
-            None => said.notes.push(format!("a packet of no known call is dropped: {}", error.message())),
+            None => said.note(|| format!("a packet of no known call is dropped: {}", error.message())),
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::error::{Code, Fate};
 use crate::frame::{Frame, Invoke, Refused, Response};
 use crate::id::CallbackId;
-use crate::limits::FOREIGN_BUFFER_LEN_MAX;
+use crate::limits::{FOREIGN_BUFFER_LEN_MAX, FOREIGN_NOTES_MAX};
 use crate::payload::{CallError, Passed, Payload};
 use bytes::BytesMut;
 use std::time::Instant;
@@ -40,7 +40,7 @@ pub struct Said {
     pub frames: Vec<Frame>,
     /// Bytes for the foreign program.
     pub bytes: BytesMut,
-    /// Sentences for the log of this end.
+    /// Sentences for the log of this end, at most [`FOREIGN_NOTES_MAX`].
     pub notes: Vec<String>,
     /// Whether messages were left unread, because `bytes` must be written first.
     pub enough: bool,
@@ -51,6 +51,13 @@ impl Said {
     pub(crate) fn is_enough(&mut self) -> bool {
         self.enough = self.bytes.len() > FOREIGN_BUFFER_LEN_MAX;
         self.enough
+    }
+
+    /// Notes a sentence for the log of this end.
+    pub(crate) fn note(&mut self, note: impl FnOnce() -> String) {
+        if self.notes.len() < FOREIGN_NOTES_MAX {
+            self.notes.push(note());
+        }
     }
 
     /// Answers a request that came from the mesh.

@@ -372,7 +372,7 @@ fn described(functions: &Value) -> (LightRpcClient, Said) {
     let mut said = Said::default();
     client.begin(Instant::now(), &mut said);
     let packet = packet(&json!({ "command": "__D", "data": functions }));
-    client.hear(&mut BytesMut::from(&packet[..]), Instant::now(), &mut said).unwrap();
+    client.hear(&mut BytesMut::from(&packet[..]), Instant::now(), &mut said).expect("it is a packet");
     said.bytes.clear();
     (client, said)
 }

@@ -199,8 +199,7 @@ pub(super) fn list_of(
     Ok((json, numbers))
 }
 
-/// Copies the values that stand in several places of the arguments. A cycle has no form in JSON: the link that would close it becomes
-/// null.
+/// Copies the values that stand in several places of the arguments. A cycle has no form in JSON, and is refused.
 fn follow(arguments: &mut [Tree<'_>], links: Vec<Link>, steps: &mut Steps) -> Result<(), String> {
     if links.len() > LINKS_MAX {
         return Err(format!("{} links, and {LINKS_MAX} are allowed", links.len()));
@@ -213,8 +212,7 @@ fn follow(arguments: &mut [Tree<'_>], links: Vec<Link>, steps: &mut Steps) -> Re
             return Err("a path is a list of names".to_owned());
         };
         if to.starts_with(&from) {
-            put(arguments, &to, Tree::null(), steps).map_err(too_much)?;
-            continue;
+            return Err(format!("the value at {} holds itself, which only JavaScript can", from.join(".")));
         }
         let Some(value) = at(arguments, &from, steps).map_err(too_much)? else { continue };
         let size = value.size();
