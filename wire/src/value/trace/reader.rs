@@ -61,23 +61,29 @@ impl<'t> Reader<'t> {
         read
     }
 
-    /// Reads the element, entry or content at this place by a seed of the type.
+    /// Reads the element, entry or content at this place by a seed of the type. What the type around a value refuses is made up
+    /// otherwise in that value.
     fn by_seed<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Refused> {
-        if self.tree().runs_away() {
+        let decisions = self.before();
+        let read = seed.deserialize(self);
+        self.after(decisions, &read);
+        read
+    }
+
+    fn before(self) -> usize {
+        let mut tree = self.tree();
+        if tree.runs_away() {
+            drop(tree);
             // The type goes on whatever error it gets. This panic is caught by the tracer, and does not reach the hook.
             std::panic::resume_unwind(Box::new("it goes on after every error"));
         }
-        self.noting_refusal(|| seed.deserialize(self))
+        tree.decisions()
     }
 
-    /// What the type around a value refuses is made up otherwise in that value.
-    fn noting_refusal<T>(self, read: impl FnOnce() -> Result<T, Refused>) -> Result<T, Refused> {
-        let decisions = self.tree().decisions();
-        let read = read();
-        if let Err(refused) = &read {
+    fn after<T>(self, decisions: usize, read: &Result<T, Refused>) {
+        if let Err(refused) = read {
             self.tree().refuse(self.at, decisions, refused);
         }
-        read
     }
 
     fn items<'de, V: Visitor<'de>>(self, asked: Asked, visitor: V) -> Result<V::Value, Refused> {
@@ -178,7 +184,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Refused> {
         self.tree().deeper(self.at)?;
-        let read = self.noting_refusal(|| visitor.visit_newtype_struct(self));
+        let decisions = self.before();
+        let read = visitor.visit_newtype_struct(self);
+        self.after(decisions, &read);
         self.tree().back();
         read
     }
@@ -189,7 +197,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             visitor.visit_none()
         } else {
             let part = self.within(self.tree().part(entered.at));
-            part.noting_refusal(|| visitor.visit_some(part))
+            let decisions = part.before();
+            let read = visitor.visit_some(part);
+            part.after(decisions, &read);
+            read
         };
         if read.is_ok() && entered.choice > 0 {
             self.tree().unread(entered.at);

@@ -57,10 +57,10 @@ struct Place {
     done: bool,
     /// The height of the least value that was taken, and what was chosen at this place for it.
     least: Option<(usize, usize)>,
+    /// Where the choices of an enum begin, once it is known.
+    first: Option<usize>,
     /// The choices that a leaf refused, one bit each.
     refused: u64,
-    /// The choices of a leaf that fit no sample, one bit each.
-    unfit: u64,
     /// The number of the combination of choices within the place; the earlier ones were refused.
     combination: usize,
     /// Whether all combinations were refused.
@@ -171,6 +171,8 @@ enum Because {
     /// The samples need it.
     Shown,
     Usual,
+    /// It stands in the least value of a place that is one of its own ancestors.
+    Least,
 }
 
 #[derive(Clone, Copy)]
@@ -209,8 +211,8 @@ impl Tree {
             visitor: "",
             done: false,
             least: None,
+            first: None,
             refused: 0,
-            unfit: 0,
             combination: 0,
             exhausted: false,
             last_combination: false,
@@ -556,7 +558,13 @@ impl Tree {
             (false, false) => self.unexplored(at).map(|choice| (choice, Because::Explored)),
         };
         let (choice, why) = match wanted {
-            Some(wanted) => wanted,
+            Some(wanted) => {
+                if self.sampling {
+                    // The places behind take their parts of the combination.
+                    self.usual(at);
+                }
+                wanted
+            }
             None => self.usual(at)?,
         };
         if why == Because::Shown {
@@ -578,22 +586,29 @@ impl Tree {
         }
     }
 
-    /// The choice of the least value that was taken; or, where a place refuses combinations of choices, of the next one.
+    /// A choice that leads to a value; or, where a place refuses combinations of choices, the choice that the next combination has here.
     fn usual(&mut self, at: At) -> Option<(usize, Because)> {
         let place = &self.places[at];
         let choices = place.kind.choices();
         let is_open = |choice: &usize| self.is_open(at, *choice);
         let open = (0..choices).filter(is_open).count();
         let (first, why) = match (&place.kind, place.least) {
-            (Kind::Leaf(_), _) => (0, Because::Usual),
-            (_, Some((_, choice))) => (choice, Because::Usual),
-            _ if self.least > 0 => return None,
-            _ => ((0..choices).filter(is_open).min_by_key(|choice| place.idle(*choice))?, Because::Explored),
+            // The place is needed for a value of its own, and none is known.
+            (Kind::Enum(..), None) if self.least > 0 => return None,
+            (Kind::Enum(..), None) => {
+                ((0..choices).filter(is_open).min_by_key(|choice| place.idle(*choice))?, Because::Explored)
+            }
+            (Kind::Enum(..), Some((_, choice))) if self.least > 0 => (choice, Because::Least),
+            // The first choice stays what it is, or the number of the combination would stand for another one.
+            (Kind::Enum(..), Some((_, choice))) => (place.first.unwrap_or(choice), Because::Usual),
+            _ => (0, if self.least > 0 { Because::Least } else { Because::Usual }),
         };
         let skip = self.combination.checked_rem(open)?;
-        let mut from_first = (0..choices).map(|choice| (first + choice) % choices).filter(is_open);
-        let choice = from_first.nth(skip)?;
+        let choice = (0..choices).map(|choice| (first + choice) % choices).filter(is_open).nth(skip)?;
         self.combination /= open;
+        if place.done && place.least.is_some() {
+            self.places[at].first.get_or_insert(first);
+        }
         Some((choice, why))
     }
 
@@ -625,24 +640,28 @@ impl Tree {
         let within = |at: At| self.places[at].unshown > 0 && !self.places[at].sealed;
         match &place.kind {
             Kind::Leaf(leaf) => (0..leaf.values())
-                .find(|choice| lacks(*choice) && (place.refused | place.unfit) & (1 << choice) == 0)
+                .find(|choice| lacks(*choice) && self.is_open(at, *choice))
                 .map(|choice| (choice, Because::Shown)),
             Kind::Option(part) => match (lacks(0), lacks(1)) {
                 (true, _) => Some((0, Because::Shown)),
                 (false, true) => Some((1, Because::Shown)),
                 (false, false) => within(*part).then_some((1, Because::Usual)),
             },
-            Kind::List(_) | Kind::Map(..) => match (lacks(0), lacks(2)) {
+            Kind::List(_) | Kind::Map(..) => match (lacks(0), lacks(1)) {
                 (true, _) => Some((0, Because::Shown)),
                 (false, lacks) => {
                     let within = match &place.kind {
                         Kind::Map(key, value) => within(*key) || within(*value),
                         _ => within(self.part(at)),
                     };
-                    // A type that takes a list of three only was found to do so.
-                    let usual = place.least.map_or(0, |(_, choice)| choice) + place.combination;
-                    let some = if usual > 0 { usual % place.kind.choices() } else { 2 };
-                    (lacks || within).then_some((some.max(1), because(lacks)))
+                    // A type that takes a list of three only was found to do so. Two entries of a map could have one key.
+                    let usual = place.combination % place.kind.choices();
+                    let some = match &place.kind {
+                        _ if usual > 0 => usual,
+                        Kind::Map(..) => 1,
+                        _ => 2,
+                    };
+                    (lacks || within).then_some((some, because(lacks)))
                 }
             },
             Kind::Enum(variants, _) => variants.iter().enumerate().find_map(|(choice, variant)| {
@@ -902,10 +921,7 @@ impl Tree {
     /// Whether a choice of the class may still be taken.
     fn has_open(&self, at: At, class: usize) -> bool {
         let place = &self.places[at];
-        (0..place.kind.choices()).any(|choice| {
-            let unfit = matches!(place.kind, Kind::Leaf(_)) && place.unfit & (1 << choice) != 0;
-            place.kind.class(choice) == class && self.is_open(at, choice) && !unfit
-        })
+        (0..place.kind.choices()).any(|choice| place.kind.class(choice) == class && self.is_open(at, choice))
     }
 
     /// Whether the samples lack something.
@@ -917,6 +933,15 @@ impl Tree {
     fn show(&mut self, at: At, class: usize) {
         if !std::mem::replace(&mut self.places[at].shown[class], true) {
             self.count(at, |unshown| *unshown -= 1);
+        }
+    }
+
+    /// Notes which classes of choices no sample can show.
+    fn show_impossible(&mut self, at: At) {
+        for class in 0..self.places[at].shown.len() {
+            if !self.has_open(at, class) {
+                self.show(at, class);
+            }
         }
     }
 
@@ -936,7 +961,7 @@ impl Tree {
         let mut new = false;
         for Decision { at, choice, why } in &decisions {
             new |= *why == Because::Shown;
-            if self.places[*at].shown.is_empty() {
+            if *why == Because::Least || self.places[*at].shown.is_empty() {
                 continue;
             }
             let class = self.places[*at].kind.class(*choice);
@@ -948,7 +973,7 @@ impl Tree {
 
     /// Ends a run whose sample the type refused. Says whether another one may be taken.
     pub(super) fn not_sampled(&mut self) -> bool {
-        let decisions = std::mem::take(&mut self.decisions);
+        let mut decisions = std::mem::take(&mut self.decisions);
         let shown = |decision: &&Decision| decision.why == Because::Shown;
         for Decision { at, choice, .. } in decisions.iter().filter(shown) {
             let class = self.places[*at].kind.class(*choice);
@@ -956,21 +981,27 @@ impl Tree {
             self.count(*at, |unshown| *unshown += 1);
         }
         let from = match self.failure {
-            Some(Failure::Refused(_, from)) => from.min(decisions.len()),
+            Some(Failure::Refused(at, from)) => {
+                // Another value of a leaf that refuses one may do.
+                if matches!(self.places[at].kind, Kind::Leaf(_)) {
+                    let learnt = self.learnt;
+                    self.decisions = decisions;
+                    self.refuse_choices(at, from);
+                    self.show_impossible(at);
+                    if self.learnt > learnt {
+                        return true;
+                    }
+                    decisions = std::mem::take(&mut self.decisions);
+                }
+                from.min(decisions.len())
+            }
             _ => 0,
         };
         let unfit = decisions[from..].iter().rfind(shown).or_else(|| decisions.iter().rfind(shown));
         let Some(&Decision { at, choice, .. }) = unfit else { return false };
-        let place = &mut self.places[at];
+        let place = &self.places[at];
         let class = place.kind.class(choice);
         let parts = match &place.kind {
-            Kind::Leaf(_) => {
-                place.unfit |= 1 << choice;
-                if !self.has_open(at, class) {
-                    self.show(at, class);
-                }
-                return true;
-            }
             Kind::Option(part) | Kind::List(part) if class == 1 => [Some(*part), None],
             Kind::Map(key, value) if class == 1 => [Some(*key), Some(*value)],
             Kind::Enum(variants, _) => [variants[choice].content, None],
