@@ -43,6 +43,6 @@ pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
 pub use value::{
-    DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Signature, Traced, TypeShape, Untraceable, Value, Why,
-    trace,
+    DecodeError, EncodeError, Obstacle, SMALL_VALUE_LEN_MAX, Signature, Traced, TypeShape, Untraceable,
+    Value, trace,
 };

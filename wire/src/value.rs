@@ -6,7 +6,7 @@ mod bounded;
 mod trace;
 
 pub use any::Value;
-pub use trace::{Signature, Traced, TypeShape, Untraceable, Why, trace};
+pub use trace::{Obstacle, Signature, Traced, TypeShape, Untraceable, trace};
 
 use crate::copy::append;
 use crate::encoding::Encoding;

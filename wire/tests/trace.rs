@@ -3,7 +3,9 @@
 #![expect(dead_code, reason = "many types are only read")]
 
 use meshwork_wire::limits::SAMPLES_MAX;
-use meshwork_wire::{Code, Function, Invocation, Payload, Signature, Traced, Untraceable, Wants, Why, trace};
+use meshwork_wire::{
+    Code, Function, Invocation, Obstacle, Payload, Signature, Traced, Untraceable, Wants, trace,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::any::type_name;
@@ -42,7 +44,8 @@ fn samples_come_back<T: DeserializeOwned + Serialize>() {
         let (read, len) = bincode::serde::decode_from_slice::<T, _>(&written, bincode::config::standard())
             .unwrap_or_else(|error| panic!("{}: {error}", type_name::<T>()));
         assert_eq!(len, written.len(), "{}", type_name::<T>());
-        let again = bincode::serde::encode_to_vec(&read, bincode::config::standard()).expect("written before");
+        let again =
+            bincode::serde::encode_to_vec(&read, bincode::config::standard()).expect("written before");
         // A hash set has no order.
         let sorted = |mut bytes: Vec<u8>| {
             bytes.sort_unstable();
@@ -755,19 +758,19 @@ mod not_traced {
 #[test]
 fn a_type_that_bincode_cannot_carry_has_no_signature_and_says_why() {
     use not_traced::*;
-    assert_eq!(untraceable::<serde_json::Value>().why, Why::AsksForAny);
-    assert_eq!(untraceable::<Tagged>().why, Why::AsksForAny);
-    assert_eq!(untraceable::<Untagged>().why, Why::AsksForAny);
-    assert_eq!(untraceable::<Flattened>().why, Why::AsksForName);
-    assert_eq!(untraceable::<serde::de::IgnoredAny>().why, Why::Skips);
-    assert_eq!(untraceable::<VariantAlias>().why, Why::Variants);
-    assert_eq!(untraceable::<Itself>().why, Why::TooDeep);
-    assert!(matches!(untraceable::<Never>().why, Why::NoValue(_)));
-    assert!(matches!(untraceable::<WithoutEnd>().why, Why::NoValue(_)));
-    assert!(matches!(untraceable::<OnlyByName>().why, Why::Hidden(_)));
-    assert_eq!(untraceable::<Mixed>().why, Why::Varies);
-    assert_eq!(untraceable::<Impossible>().why, Why::NoValue("there is no such text".into()));
-    assert_eq!(untraceable::<Panics>().why, Why::Panicked("no luck".into()));
+    assert_eq!(untraceable::<serde_json::Value>().obstacle, Obstacle::AsksForAny);
+    assert_eq!(untraceable::<Tagged>().obstacle, Obstacle::AsksForAny);
+    assert_eq!(untraceable::<Untagged>().obstacle, Obstacle::AsksForAny);
+    assert_eq!(untraceable::<Flattened>().obstacle, Obstacle::AsksForName);
+    assert_eq!(untraceable::<serde::de::IgnoredAny>().obstacle, Obstacle::Skips);
+    assert_eq!(untraceable::<VariantAlias>().obstacle, Obstacle::Variants);
+    assert_eq!(untraceable::<Itself>().obstacle, Obstacle::TooDeep);
+    assert!(matches!(untraceable::<Never>().obstacle, Obstacle::NoValue(_)));
+    assert!(matches!(untraceable::<WithoutEnd>().obstacle, Obstacle::NoValue(_)));
+    assert!(matches!(untraceable::<OnlyByName>().obstacle, Obstacle::Hidden(_)));
+    assert_eq!(untraceable::<Mixed>().obstacle, Obstacle::Varies);
+    assert_eq!(untraceable::<Impossible>().obstacle, Obstacle::NoValue("there is no such text".into()));
+    assert_eq!(untraceable::<Panics>().obstacle, Obstacle::Panicked("no luck".into()));
     let _ = untraceable::<Stubborn>();
     let _ = untraceable::<Adjacent>();
 
@@ -779,7 +782,10 @@ fn a_type_that_bincode_cannot_carry_has_no_signature_and_says_why() {
          and flattened types do"
     );
     let hides = untraceable::<HidesTheRest>();
-    assert_eq!((hides.place.as_str(), hides.why), (".text", Why::Hidden("there is no such text".into())));
+    assert_eq!(
+        (hides.place.as_str(), hides.obstacle),
+        (".text", Obstacle::Hidden("there is no such text".into()))
+    );
 }
 
 #[test]

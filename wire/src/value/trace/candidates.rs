@@ -31,7 +31,7 @@ const NUMBERS: [i16; 7] = [0, 1, 2, 12, 100, 2000, -1];
 const CHARS: [char; 5] = ['\0', 'a', 'A', '1', ' '];
 
 /// At most 64, since a word notes which of them a place refuses.
-const TEXTS: [&str; 53] = [
+const TEXTS: [&str; 60] = [
     "",
     "a",
     "1",
@@ -61,6 +61,8 @@ const TEXTS: [&str; 53] = [
     "[::1]:80",
     "127.0.0.0/8",
     "localhost:80",
+    "02:00:00:00:00:01",
+    "01ARZ3NDEKTSV4RRFFQ69G5FAV",
     "67e55044-10b1-426f-9247-bb680e5fe0c8",
     "https://example.com/",
     "example.com",
@@ -81,9 +83,14 @@ const TEXTS: [&str; 53] = [
     "#00ff00",
     "00",
     "AAAA",
+    "{}",
+    "[]",
+    "* * * * * *",
     "+12025550123",
     "0123456789abcdef",
+    "0123456789abcdef01234567",
     "0123456789abcdef0123456789abcdef",
+    "0123456789abcdef0123456789abcdef01234567",
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 ];
 

@@ -3,8 +3,8 @@
 //! The code here is compiled once more for each type that is traced, so it is thin: whatever does not name a visitor stands in `tree.rs`.
 
 use super::candidates::{self, Leaf};
-use super::refused::{Refused, Why};
-use super::tree::{Asked, At, Entered, Form, ROOT, Tree};
+use super::refused::{Obstacle, Refused};
+use super::tree::{Asked, At, Entered, Form, Known, ROOT, Tree};
 use crate::function::PLACEHOLDER;
 use serde::de::value::{SeqDeserializer, U32Deserializer};
 use serde::de::{
@@ -41,7 +41,7 @@ impl<'t> Reader<'t> {
         Self { at, ..self }
     }
 
-    fn enter(self, asked: Asked, visitor: &'static str) -> Result<Entered, Refused> {
+    fn enter(self, asked: Asked, visitor: Option<Known>) -> Result<Entered, Refused> {
         self.tree().enter(self.at, asked, visitor)
     }
 
@@ -49,13 +49,8 @@ impl<'t> Reader<'t> {
         self.tree().leave(entered, read.as_ref().err());
     }
 
-    fn leaf<T>(
-        self,
-        leaf: Leaf,
-        visitor: &'static str,
-        visit: impl FnOnce(usize) -> Result<T, Refused>,
-    ) -> Result<T, Refused> {
-        let entered = self.enter(Asked::Leaf(leaf), visitor)?;
+    fn leaf<T>(self, leaf: Leaf, visit: impl FnOnce(usize) -> Result<T, Refused>) -> Result<T, Refused> {
+        let entered = self.enter(Asked::Leaf(leaf), None)?;
         let read = visit(entered.choice);
         self.leave(entered, &read);
         read
@@ -87,7 +82,7 @@ impl<'t> Reader<'t> {
     }
 
     fn items<'de, V: Visitor<'de>>(self, asked: Asked, visitor: V) -> Result<V::Value, Refused> {
-        let entered = self.enter(asked, name_of(&visitor))?;
+        let entered = self.enter(asked, known(&visitor))?;
         let reader = self.within(entered.at);
         let aliases = self.tree().aliases(entered.at);
         let read = match aliases {
@@ -113,15 +108,15 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The name by which a visitor is known again. A visitor with a state has none.
-fn name_of<V>(_: &V) -> &'static str {
-    if size_of::<V>() == 0 { type_name::<V>() } else { "" }
+/// By what a visitor is known again. A visitor with a state may read differently each time.
+fn known<'de, V: Visitor<'de>>(_: &V) -> Option<Known> {
+    (size_of::<V>() == 0).then(|| Known { visitor: type_name::<V>(), len: size_of::<V::Value>() })
 }
 
 macro_rules! deserialize_leaves {
     ($($method:ident $leaf:ident $visit:expr;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-            self.leaf(Leaf::$leaf, "", |choice| $visit(visitor, choice))
+            self.leaf(Leaf::$leaf, |choice| $visit(visitor, choice))
         }
     )*};
 }
@@ -129,7 +124,7 @@ macro_rules! deserialize_leaves {
 macro_rules! stop {
     ($($method:ident($($arg:ident: $type:ty),*) $why:ident;)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($arg: $type,)* _: V) -> Result<V::Value, Refused> {
-            Err(self.tree().stop(self.at, Why::$why))
+            Err(self.tree().stop(self.at, Obstacle::$why))
         }
     )*};
 }
@@ -192,7 +187,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let entered = self.enter(Asked::Option, name_of(&visitor))?;
+        let entered = self.enter(Asked::Option, known(&visitor))?;
         let read = if entered.choice == 0 {
             visitor.visit_none()
         } else {
@@ -210,7 +205,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let entered = self.enter(Asked::List, name_of(&visitor))?;
+        let entered = self.enter(Asked::List, known(&visitor))?;
         let (at, left) = (entered.at, self.tree().len(&entered));
         let read = visitor.visit_seq(Elements { reader: self.within(at), left });
         if read.is_ok() && left > 0 {
@@ -221,7 +216,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let entered = self.enter(Asked::Map, name_of(&visitor))?;
+        let entered = self.enter(Asked::Map, known(&visitor))?;
         let (at, left) = (entered.at, self.tree().len(&entered));
         let read = visitor.visit_map(Elements { reader: self.within(at), left });
         if read.is_ok() && left > 0 {
@@ -254,7 +249,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             return self.items(Asked::Struct(fields), visitor);
         }
         // A function is what stands in the payload for it, and a kind of its own: it is handed out beside the payload.
-        let entered = self.enter(Asked::Function, name_of(&visitor))?;
+        let entered = self.enter(Asked::Function, known(&visitor))?;
         let read = visitor.visit_seq(SeqDeserializer::new([0_u32].into_iter()));
         self.leave(entered, &read);
         read
@@ -266,7 +261,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        let entered = self.enter(Asked::Enum(variants), name_of(&visitor))?;
+        let entered = self.enter(Asked::Enum(variants), known(&visitor))?;
         let (at, choice) = (entered.at, entered.choice);
         let number = Cell::new(Number::Unread);
         let read = visitor.visit_enum(Choice { reader: self.within(at), choice, number: &number });
@@ -275,8 +270,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         match number.get() {
             // A type without variants has no value.
             Number::Refused if without_names => {}
-            Number::Refused => drop(tree.stop(at, Why::Variants)),
-            _ if without_names => drop(tree.stop(at, Why::Variants)),
+            Number::Refused => drop(tree.stop(at, Obstacle::Variants)),
+            _ if without_names => drop(tree.stop(at, Obstacle::Variants)),
             Number::Unread | Number::Taken => tree.without_content(at, choice, read.is_ok()),
             Number::ReadOn => {}
         }

@@ -6,7 +6,7 @@
 //! type itself, which is not known yet, the run fails, and the next one chooses another part.
 
 use super::candidates::{LIST_CHOICES, Leaf, MAP_CHOICES, list_len, map_len};
-use super::refused::{Refused, Why};
+use super::refused::{Obstacle, Refused};
 use crate::limits::{TRACE_DEPTH_MAX, TRACE_STEPS_MAX};
 
 /// The index of a place.
@@ -37,7 +37,7 @@ pub(super) struct Tree {
     failure: Option<Failure>,
     /// The last refusal in the words of the type.
     pub(super) refusal: String,
-    stopped: Option<(At, Why)>,
+    stopped: Option<(At, Obstacle)>,
     /// How often something was learnt.
     learnt: usize,
     learnt_before: usize,
@@ -51,12 +51,14 @@ struct Place {
     parent: At,
     step: Step,
     kind: Kind,
-    /// The name of the visitor's type, by which a place knows that it holds itself. Empty for a visitor with a state.
-    visitor: &'static str,
+    /// The visitor by which a place knows that it holds itself; none has a state.
+    visitor: Option<Known>,
     /// Whether the shape of the place and of all within is known.
     done: bool,
     /// The height of the least value that was taken, and what was chosen at this place for it.
     least: Option<(usize, usize)>,
+    /// All variants before this one are known.
+    known: usize,
     /// Where the choices of an enum begin, once it is known.
     first: Option<usize>,
     /// The choices that a leaf refused, one bit each.
@@ -75,6 +77,14 @@ struct Place {
     unshown: usize,
     /// Whether the samples never come here.
     sealed: bool,
+}
+
+/// A type is known again by the name of its visitor and by the length of its values: two types may have one name, but one of them
+/// that holds the other in itself is longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) visitor: &'static str,
+    pub(super) len: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -208,9 +218,10 @@ impl Tree {
             parent,
             step,
             kind: Kind::Unknown,
-            visitor: "",
+            visitor: None,
             done: false,
             least: None,
+            known: 0,
             first: None,
             refused: 0,
             combination: 0,
@@ -275,14 +286,14 @@ impl Tree {
         self.learnt_before = self.learnt;
     }
 
-    /// Why the type cannot be traced, if that is known.
-    pub(super) fn stopped(&mut self) -> Option<(At, Why)> {
+    /// Obstacle the type cannot be traced, if that is known.
+    pub(super) fn stopped(&mut self) -> Option<(At, Obstacle)> {
         self.stopped.take()
     }
 
     /// Ends the whole trace.
     #[cold]
-    pub(super) fn stop(&mut self, at: At, why: Why) -> Refused {
+    pub(super) fn stop(&mut self, at: At, why: Obstacle) -> Refused {
         self.stopped.get_or_insert((at, why));
         Refused::default()
     }
@@ -308,10 +319,10 @@ impl Tree {
             if self.least > 0 {
                 return Err(self.no_value());
             }
-            return Err(self.stop(at, Why::TooDeep));
+            return Err(self.stop(at, Obstacle::TooDeep));
         }
         if self.steps > TRACE_STEPS_MAX {
-            return Err(self.stop(ROOT, Why::TooLarge));
+            return Err(self.stop(ROOT, Obstacle::TooLarge));
         }
         self.levels += 1;
         Ok(())
@@ -322,8 +333,8 @@ impl Tree {
         self.levels -= 1;
     }
 
-    /// Begins to read a place, for which the type asks with a visitor of this name.
-    pub(super) fn enter(&mut self, at: At, asked: Asked, visitor: &'static str) -> Result<Entered, Refused> {
+    /// Begins to read a place, for which the type asks with this visitor.
+    pub(super) fn enter(&mut self, at: At, asked: Asked, visitor: Option<Known>) -> Result<Entered, Refused> {
         self.deeper(at)?;
         let entered = self.enter_deeper(at, asked, visitor);
         if entered.is_err() {
@@ -332,7 +343,7 @@ impl Tree {
         entered
     }
 
-    fn enter_deeper(&mut self, mut at: At, asked: Asked, visitor: &'static str) -> Result<Entered, Refused> {
+    fn enter_deeper(&mut self, mut at: At, asked: Asked, visitor: Option<Known>) -> Result<Entered, Refused> {
         if matches!(self.places[at].kind, Kind::Unknown) {
             self.learnt += 1;
             match self.ancestor_like(at, asked, visitor) {
@@ -350,7 +361,7 @@ impl Tree {
             false
         };
         if !self.places[at].kind.is(asked) {
-            return Err(self.stop(at, Why::Varies));
+            return Err(self.stop(at, Obstacle::Varies));
         }
         if self.places[at].exhausted && self.places[at].done {
             return Err(self.no_value());
@@ -376,8 +387,8 @@ impl Tree {
 
     /// An ancestor that is read by the same visitor in the same way: the type holds itself. A visitor with a state may read differently
     /// each time.
-    fn ancestor_like(&self, at: At, asked: Asked, visitor: &'static str) -> Option<At> {
-        if visitor.is_empty() || matches!(asked, Asked::Leaf(_) | Asked::Function) {
+    fn ancestor_like(&self, at: At, asked: Asked, visitor: Option<Known>) -> Option<At> {
+        if visitor.is_none() || matches!(asked, Asked::Leaf(_) | Asked::Function) {
             return None;
         }
         let mut at = at;
@@ -391,7 +402,7 @@ impl Tree {
         None
     }
 
-    fn learn(&mut self, at: At, asked: Asked, visitor: &'static str) {
+    fn learn(&mut self, at: At, asked: Asked, visitor: Option<Known>) {
         let items = |len_max| Items { len_max, places: Vec::new(), settled: len_max == 0 };
         let kind = match asked {
             Asked::Leaf(leaf) => Kind::Leaf(leaf),
@@ -475,7 +486,14 @@ impl Tree {
             Kind::Struct(items, fields) => {
                 self.is_settled(items) && (fields.names.len() == items.places.len() || fields.known)
             }
-            Kind::Enum(variants, _) => variants.iter().all(|variant| self.is_known(variant)),
+            Kind::Enum(variants, _) => {
+                let more =
+                    variants[self.places[at].known..].iter().take_while(|variant| self.is_known(variant));
+                let known = self.places[at].known + more.count();
+                let done = known == variants.len();
+                self.places[at].known = known;
+                done
+            }
         };
         if done {
             self.learnt += 1;
@@ -622,8 +640,10 @@ impl Tree {
         match &place.kind {
             Kind::Leaf(_) => None,
             Kind::Enum(variants, _) => {
-                let unknown = (0..variants.len()).filter(|choice| !self.is_known(&variants[*choice]));
-                unknown.chain(known).min_by_key(|choice| place.idle(*choice))
+                let unknown =
+                    || (place.known..variants.len()).filter(|choice| !self.is_known(&variants[*choice]));
+                let next = unknown().find(|choice| place.idle(*choice) == 0);
+                next.or_else(|| unknown().chain(known).min_by_key(|choice| place.idle(*choice)))
             }
             _ => [1, 0].into_iter().min_by_key(|choice| place.idle(*choice)),
         }
@@ -703,13 +723,13 @@ impl Tree {
         let (items, name) = match &self.places[at].kind {
             Kind::Tuple(items) => (items, None),
             Kind::Struct(items, fields) => (items, fields.names.get(index)),
-            _ => return Err(self.stop(at, Why::Varies)),
+            _ => return Err(self.stop(at, Obstacle::Varies)),
         };
         if let Some(part) = items.places.get(index) {
             return Ok(*part);
         }
         if items.settled {
-            return Err(self.stop(at, Why::Varies));
+            return Err(self.stop(at, Obstacle::Varies));
         }
         let part = self.add(at, name.map_or(Step::Item(index), |name| Step::Field(name)));
         if let Kind::Tuple(items) | Kind::Struct(items, _) = &mut self.places[at].kind {
@@ -725,7 +745,7 @@ impl Tree {
             items.settled = true;
         }
         if taken && asked != items.places.len() {
-            self.stop(at, Why::Varies);
+            self.stop(at, Obstacle::Varies);
         }
     }
 
@@ -749,17 +769,17 @@ impl Tree {
     /// The place of the content of a variant of this form.
     pub(super) fn content(&mut self, at: At, choice: usize, form: Form) -> Result<At, Refused> {
         let Kind::Enum(variants, names) = &self.places[at].kind else {
-            return Err(self.stop(at, Why::Varies));
+            return Err(self.stop(at, Obstacle::Varies));
         };
         let (known, content, name) = match (variants.get(choice), names.get(choice)) {
             (Some(variant), Some(name)) => (variant.form, variant.content, *name),
-            _ => return Err(self.stop(at, Why::Variants)),
+            _ => return Err(self.stop(at, Obstacle::Variants)),
         };
         if known == form {
             return Ok(content.unwrap_or(at));
         }
         if known != Form::Unknown {
-            return Err(self.stop(at, Why::Varies));
+            return Err(self.stop(at, Obstacle::Varies));
         }
         self.learnt += 1;
         let has_content = matches!(form, Form::Newtype | Form::Tuple | Form::Struct);
@@ -795,7 +815,7 @@ impl Tree {
         let names = (fields.names.get(fields.begin), fields.names.get(fields.next));
         match (items.places.get(fields.own.len()), names) {
             (Some(field), (Some(first), Some(second))) => Ok(Some(([first, second], *field))),
-            _ => Err(self.stop(at, Why::Fields)),
+            _ => Err(self.stop(at, Obstacle::Fields)),
         }
     }
 
@@ -815,7 +835,7 @@ impl Tree {
             fields.own.push(fields.current.take().unwrap_or(fields.names[fields.begin]));
             fields.known = fields.own.len() == items.places.len();
             if !fields.known {
-                self.stop(at, Why::Fields);
+                self.stop(at, Obstacle::Fields);
             }
         }
     }
