@@ -26,8 +26,10 @@ pub(super) enum Leaf {
     Bytes,
 }
 
-/// Small numbers fit every width, and months, percents and the like. The number 2000 is a year, and needs 16 bits.
-const NUMBERS: [i16; 7] = [0, 1, 2, 12, 100, 2000, -1];
+/// The first eight fit every width, and months, percents and the like. Then, for 16 bits and more, years, ports and codes; the last
+/// one is for signed numbers only.
+const NUMBERS: [i16; 18] =
+    [0, 1, 2, 12, 100, 3, 10, 50, 2000, 200, 300, 400, 404, 500, 1000, 8080, 10_000, -1];
 const CHARS: [char; 5] = ['\0', 'a', 'A', '1', ' '];
 
 /// At most 64, since a word notes which of them a place refuses.
@@ -109,7 +111,7 @@ impl Leaf {
         match self {
             Leaf::Unit => 1,
             Leaf::Bool => 2,
-            Leaf::I8 | Leaf::U8 => NUMBERS.len() - 2,
+            Leaf::I8 | Leaf::U8 => 8,
             Leaf::U16 | Leaf::U32 | Leaf::U64 | Leaf::U128 => NUMBERS.len() - 1,
             Leaf::I16 | Leaf::I32 | Leaf::I64 | Leaf::I128 | Leaf::F32 | Leaf::F64 => NUMBERS.len(),
             Leaf::Char => CHARS.len(),
