@@ -14,13 +14,13 @@ pub struct Untraceable {
     pub obstacle: Obstacle,
 }
 
-/// Obstacle a type has no signature.
+/// What keeps a type from having a signature.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Obstacle {
     /// The type asks what the bytes hold, as tagged, untagged and flattened types do.
     AsksForAny,
-    /// The type asks for the name of a field or a variant, and none is written there.
+    /// The type asks for the name of a field, and none is written there: it flattens another type into itself.
     AsksForName,
     /// The type skips a value whose type it does not know.
     Skips,
@@ -53,7 +53,9 @@ impl fmt::Display for Untraceable {
             Obstacle::AsksForAny => {
                 f.write_str("it asks what the bytes hold, as tagged, untagged and flattened types do")
             }
-            Obstacle::AsksForName => f.write_str("it asks for a name where none is written"),
+            Obstacle::AsksForName => {
+                f.write_str("it asks for a name where none is written, as flattened types do")
+            }
             Obstacle::Skips => f.write_str("it skips a value of unknown type"),
             Obstacle::Varies => f.write_str("it does not read the same each time"),
             Obstacle::Hidden(refusal) => {

@@ -1,9 +1,10 @@
 //! The places of a type, as far as the tracer knows them, and every decision of the tracer: which value it makes up at a place, which
 //! part it explores next, and what it learns from a refusal. The type is read in `reader.rs`.
 //!
-//! Each run reads the type once, from its root. At a place with a part that is not known, a run chooses that part; elsewhere it makes up the
-//! least value that was taken before. A value that the type refuses is not made up there again. Where that would need a value of the
-//! type itself, which is not known yet, the run fails, and the next one chooses another part.
+//! Each run reads the type once, from its root. At a place with a part that is not known, the run makes up a value with that part, such as
+//! a variant; elsewhere it makes up an empty value or zero. A value that the type refuses is not made up there again: another one is, or
+//! another combination where a struct refuses several together. Where a type holds itself, the least value that was taken so far
+//! stands in; as long as there is none, the run fails, and the next one chooses another part.
 
 use super::candidates::{LIST_CHOICES, Leaf, MAP_CHOICES, list_len, map_len};
 use super::refused::{Obstacle, Refused};
@@ -286,7 +287,7 @@ impl Tree {
         self.learnt_before = self.learnt;
     }
 
-    /// Obstacle the type cannot be traced, if that is known.
+    /// What ended the trace, and where.
     pub(super) fn stopped(&mut self) -> Option<(At, Obstacle)> {
         self.stopped.take()
     }
@@ -940,8 +941,11 @@ impl Tree {
 
     /// Whether a choice of the class may still be taken.
     fn has_open(&self, at: At, class: usize) -> bool {
-        let place = &self.places[at];
-        (0..place.kind.choices()).any(|choice| place.kind.class(choice) == class && self.is_open(at, choice))
+        let kind = &self.places[at].kind;
+        match kind {
+            Kind::Enum(..) => self.is_open(at, class),
+            _ => (0..kind.choices()).any(|choice| kind.class(choice) == class && self.is_open(at, choice)),
+        }
     }
 
     /// Whether the samples lack something.
