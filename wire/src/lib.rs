@@ -48,5 +48,5 @@ pub use payload::{
 };
 pub use spoken::{is_native, spoken};
 pub use value::{
-    DecodeError, EncodeError, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value, Why, is_none, trace,
+    DecodeError, EncodeError, Obstacle, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value, is_none, trace,
 };

@@ -19,7 +19,7 @@ mod trace;
 pub use any::Value;
 pub use nothing::is_none;
 pub(crate) use sum::SUM_LEN;
-pub use trace::{Traced, TypeShape, Untraceable, Why, trace};
+pub use trace::{Obstacle, Traced, TypeShape, Untraceable, trace};
 
 use self::sum::Sum;
 use self::told::{Described, Teller, ToldValue};

@@ -1,7 +1,11 @@
 //! The tracer of types: what a signature tells apart and what it does not, which types have none and why, and what the samples show.
 
+#![expect(dead_code, reason = "many types are only read")]
+
 use meshwork_wire::limits::SAMPLES_MAX;
-use meshwork_wire::{Function, Invocation, Payload, Signature, Traced, Untraceable, Wants, Why, trace};
+use meshwork_wire::{
+    Code, Function, Invocation, Obstacle, Payload, Signature, Traced, Untraceable, Wants, trace,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::any::type_name;
@@ -40,7 +44,8 @@ fn samples_come_back<T: DeserializeOwned + Serialize>() {
         let (read, len) = bincode::serde::decode_from_slice::<T, _>(&written, bincode::config::standard())
             .unwrap_or_else(|error| panic!("{}: {error}", type_name::<T>()));
         assert_eq!(len, written.len(), "{}", type_name::<T>());
-        let again = bincode::serde::encode_to_vec(&read, bincode::config::standard()).unwrap();
+        let again =
+            bincode::serde::encode_to_vec(&read, bincode::config::standard()).expect("written before");
         // A hash set has no order.
         let sorted = |mut bytes: Vec<u8>| {
             bytes.sort_unstable();
@@ -54,27 +59,27 @@ mod plain {
     use serde::{Deserialize, Serialize};
 
     #[derive(Serialize, Deserialize, PartialEq, Debug)]
-    pub struct Point {
-        pub x: i32,
-        pub y: i32,
+    pub(crate) struct Point {
+        pub(crate) x: i32,
+        pub(crate) y: i32,
     }
 
     #[derive(Serialize, Deserialize)]
-    pub struct Order {
-        pub id: u64,
-        pub lines: Vec<Line>,
-        pub note: Option<String>,
+    pub(crate) struct Order {
+        pub(crate) id: u64,
+        pub(crate) lines: Vec<Line>,
+        pub(crate) note: Option<String>,
     }
 
     #[derive(Serialize, Deserialize)]
-    pub struct Line {
-        pub sku: String,
-        pub count: u32,
-        pub price: f64,
+    pub(crate) struct Line {
+        pub(crate) sku: String,
+        pub(crate) count: u32,
+        pub(crate) price: f64,
     }
 
     #[derive(Serialize, Deserialize, PartialEq, Debug)]
-    pub enum State {
+    pub(crate) enum State {
         Open,
         Paid { at: u64, by: String },
         Sent(u32, String),
@@ -359,7 +364,7 @@ mod again {
     /// `plain::Point` and the others, by other names, in another place, with attributes that change no bytes.
     #[derive(Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
-    pub struct Position {
+    pub(crate) struct Position {
         #[serde(default)]
         x: Box<i32>,
         #[serde(alias = "why")]
@@ -369,7 +374,7 @@ mod again {
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "snake_case", default)]
     #[derive(Default)]
-    pub struct Purchase {
+    pub(crate) struct Purchase {
         #[serde(rename = "id")]
         number: u64,
         #[serde(alias = "items", alias = "a", alias = "zz")]
@@ -378,7 +383,7 @@ mod again {
     }
 
     #[derive(Serialize, Deserialize)]
-    pub struct Item {
+    pub(crate) struct Item {
         #[serde(skip)]
         seen: u8,
         sku: Sku,
@@ -387,10 +392,10 @@ mod again {
     }
 
     #[derive(Serialize, Deserialize)]
-    pub struct Metres(f64);
+    pub(crate) struct Metres(f64);
 
     #[derive(Serialize, Deserialize)]
-    pub enum Phase {
+    pub(crate) enum Phase {
         Open,
         Paid {
             #[serde(with = "seconds")]
@@ -403,7 +408,7 @@ mod again {
 
     #[derive(Serialize, Deserialize)]
     #[serde(transparent)]
-    pub struct Text {
+    pub(crate) struct Text {
         text: Cow<'static, str>,
     }
 
@@ -423,15 +428,10 @@ mod again {
     }
 
     #[derive(Serialize, Deserialize)]
-    pub struct Bag {
-        content: Vec<Bag>,
-    }
+    pub(crate) struct Leaves(LinkedList<Box<Leaves>>);
 
     #[derive(Serialize, Deserialize)]
-    pub struct Leaves(LinkedList<Box<Leaves>>);
-
-    #[derive(Serialize, Deserialize)]
-    pub enum Term {
+    pub(crate) enum Term {
         Add(Rc<Term>, Box<Term>),
         Num(Metres),
     }
@@ -610,48 +610,48 @@ mod not_traced {
 
     #[derive(Deserialize, Debug)]
     #[serde(tag = "type")]
-    pub enum Tagged {
+    pub(crate) enum Tagged {
         A { a: u8 },
         B,
     }
 
     #[derive(Deserialize, Debug)]
     #[serde(untagged)]
-    pub enum Untagged {
+    pub(crate) enum Untagged {
         A(u8),
         B(String),
     }
 
     #[derive(Deserialize, Debug)]
     #[serde(tag = "type", content = "content")]
-    pub enum Adjacent {
+    pub(crate) enum Adjacent {
         A { a: u8 },
         B,
     }
 
     #[derive(Deserialize, Debug)]
-    pub struct Flattened {
-        pub a: u8,
+    pub(crate) struct Flattened {
+        pub(crate) a: u8,
         #[serde(flatten)]
-        pub rest: HashMap<String, u8>,
+        pub(crate) rest: HashMap<String, u8>,
     }
 
     #[derive(Deserialize, Debug)]
-    pub struct Wrapped {
-        pub items: Vec<(u8, Option<HashMap<String, Untagged>>)>,
+    pub(crate) struct Wrapped {
+        pub(crate) items: Vec<(u8, Option<HashMap<String, Untagged>>)>,
     }
 
     #[derive(Deserialize, Debug)]
-    pub struct Itself(pub Box<Itself>);
+    pub(crate) struct Itself(pub(crate) Box<Itself>);
 
     #[derive(Deserialize, Debug)]
-    pub struct WithoutEnd {
-        pub number: u8,
-        pub next: Box<WithoutEnd>,
+    pub(crate) struct WithoutEnd {
+        pub(crate) number: u8,
+        pub(crate) next: Box<WithoutEnd>,
     }
 
     #[derive(Deserialize, Debug)]
-    pub enum VariantAlias {
+    pub(crate) enum VariantAlias {
         #[serde(alias = "Old")]
         New,
         Other,
@@ -659,7 +659,7 @@ mod not_traced {
 
     #[derive(Deserialize, Debug)]
     #[serde(try_from = "String")]
-    pub struct Impossible;
+    pub(crate) struct Impossible;
 
     impl TryFrom<String> for Impossible {
         type Error = &'static str;
@@ -670,14 +670,14 @@ mod not_traced {
     }
 
     #[derive(Deserialize, Debug)]
-    pub struct HidesTheRest {
-        pub text: Impossible,
-        pub number: u8,
+    pub(crate) struct HidesTheRest {
+        pub(crate) text: Impossible,
+        pub(crate) number: u8,
     }
 
     #[derive(Deserialize, Debug)]
     #[serde(from = "u8")]
-    pub struct Panics;
+    pub(crate) struct Panics;
 
     impl From<u8> for Panics {
         fn from(_: u8) -> Self {
@@ -686,10 +686,10 @@ mod not_traced {
     }
 
     #[derive(Deserialize, Debug)]
-    pub enum Never {}
+    pub(crate) enum Never {}
 
     #[derive(Debug)]
-    pub struct OnlyByName;
+    pub(crate) struct OnlyByName;
 
     impl<'de> Deserialize<'de> for OnlyByName {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -710,7 +710,7 @@ mod not_traced {
 
     /// A list whose elements are of several types.
     #[derive(Debug)]
-    pub struct Mixed;
+    pub(crate) struct Mixed;
 
     impl<'de> Deserialize<'de> for Mixed {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -733,7 +733,7 @@ mod not_traced {
 
     /// Goes on after each error, for ever.
     #[derive(Debug)]
-    pub struct Stubborn;
+    pub(crate) struct Stubborn;
 
     impl<'de> Deserialize<'de> for Stubborn {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -757,19 +757,19 @@ mod not_traced {
 #[test]
 fn a_type_that_bincode_cannot_carry_has_no_signature_and_says_why() {
     use not_traced::*;
-    assert_eq!(untraceable::<serde_json::Value>().why, Why::AsksForAny);
-    assert_eq!(untraceable::<Tagged>().why, Why::AsksForAny);
-    assert_eq!(untraceable::<Untagged>().why, Why::AsksForAny);
-    assert_eq!(untraceable::<Flattened>().why, Why::AsksForName);
-    assert_eq!(untraceable::<serde::de::IgnoredAny>().why, Why::Skips);
-    assert_eq!(untraceable::<VariantAlias>().why, Why::Variants);
-    assert_eq!(untraceable::<Itself>().why, Why::TooDeep);
-    assert!(matches!(untraceable::<Never>().why, Why::NoValue(_)));
-    assert!(matches!(untraceable::<WithoutEnd>().why, Why::NoValue(_)));
-    assert!(matches!(untraceable::<OnlyByName>().why, Why::Hidden(_)));
-    assert_eq!(untraceable::<Mixed>().why, Why::Varies);
-    assert_eq!(untraceable::<Impossible>().why, Why::NoValue("there is no such text".into()));
-    assert_eq!(untraceable::<Panics>().why, Why::Panicked("no luck".into()));
+    assert_eq!(untraceable::<serde_json::Value>().obstacle, Obstacle::AsksForAny);
+    assert_eq!(untraceable::<Tagged>().obstacle, Obstacle::AsksForAny);
+    assert_eq!(untraceable::<Untagged>().obstacle, Obstacle::AsksForAny);
+    assert_eq!(untraceable::<Flattened>().obstacle, Obstacle::AsksForName);
+    assert_eq!(untraceable::<serde::de::IgnoredAny>().obstacle, Obstacle::Skips);
+    assert_eq!(untraceable::<VariantAlias>().obstacle, Obstacle::Variants);
+    assert_eq!(untraceable::<Itself>().obstacle, Obstacle::TooDeep);
+    assert!(matches!(untraceable::<Never>().obstacle, Obstacle::NoValue(_)));
+    assert!(matches!(untraceable::<WithoutEnd>().obstacle, Obstacle::NoValue(_)));
+    assert!(matches!(untraceable::<OnlyByName>().obstacle, Obstacle::Hidden(_)));
+    assert_eq!(untraceable::<Mixed>().obstacle, Obstacle::Varies);
+    assert_eq!(untraceable::<Impossible>().obstacle, Obstacle::NoValue("there is no such text".into()));
+    assert_eq!(untraceable::<Panics>().obstacle, Obstacle::Panicked("no luck".into()));
     let _ = untraceable::<Stubborn>();
     let _ = untraceable::<Adjacent>();
 
@@ -781,5 +781,264 @@ fn a_type_that_bincode_cannot_carry_has_no_signature_and_says_why() {
          and flattened types do"
     );
     let hides = untraceable::<HidesTheRest>();
-    assert_eq!((hides.place.as_str(), hides.why), (".text", Why::Hidden("there is no such text".into())));
+    assert_eq!(
+        (hides.place.as_str(), hides.obstacle),
+        (".text", Obstacle::Hidden("there is no such text".into()))
+    );
+}
+
+#[test]
+fn samples_show_what_the_two_derives_may_disagree_about() {
+    #[derive(Deserialize)]
+    struct Sparse {
+        option: Option<u8>,
+        list: Vec<State>,
+        map: BTreeMap<String, Option<bool>>,
+        text: String,
+        number: i64,
+        float: f64,
+        flag: bool,
+        character: char,
+        bytes: serde_bytes::ByteBuf,
+        state: State,
+        point: Point,
+        twice: Option<Option<()>>,
+        sku: Sku,
+        months: Vec<Month>,
+    }
+
+    let samples = traced::<Sparse>().samples;
+    assert!(samples.len() <= 10, "{}", samples.len());
+    let both = |name: &str, of: &dyn Fn(&Sparse) -> bool| {
+        assert!(samples.iter().any(of), "{name} is never so");
+        assert!(!samples.iter().all(of), "{name} is always so");
+    };
+    both("option.is_none", &|sample| sample.option.is_none());
+    both("option == Some(0)", &|sample| sample.option == Some(0));
+    both("list.is_empty", &|sample| sample.list.is_empty());
+    both("map.is_empty", &|sample| sample.map.is_empty());
+    both("text.is_empty", &|sample| sample.text.is_empty());
+    both("number == 0", &|sample| sample.number == 0);
+    both("float == 0.0", &|sample| sample.float == 0.0);
+    both("flag", &|sample| sample.flag);
+    both("character == 0", &|sample| sample.character == '\0');
+    both("bytes.is_empty", &|sample| sample.bytes.is_empty());
+    both("point is the default", &|sample| sample.point == Point { x: 0, y: 0 });
+    both("twice == None", &|sample| sample.twice.is_none());
+    both("twice == Some(None)", &|sample| sample.twice == Some(None));
+    both("twice == Some(Some)", &|sample| sample.twice == Some(Some(())));
+    both("months.is_empty", &|sample| sample.months.is_empty());
+    let states: Vec<&State> = samples.iter().map(|sample| &sample.state).collect();
+    let in_lists: Vec<&State> = samples.iter().flat_map(|sample| &sample.list).collect();
+    for states in [states, in_lists] {
+        assert!(states.iter().any(|state| matches!(state, State::Open)));
+        assert!(states.iter().any(|state| matches!(state, State::Paid { at: 0, by } if by.is_empty())));
+        assert!(
+            states.iter().any(|state| matches!(state, State::Paid { at, by } if *at > 0 && !by.is_empty()))
+        );
+        assert!(states.iter().any(|state| matches!(state, State::Sent(0, _))));
+        assert!(states.iter().any(|state| matches!(state, State::Lost(text) if text.is_empty())));
+        assert!(states.iter().any(|state| matches!(state, State::Lost(text) if !text.is_empty())));
+    }
+    let values: Vec<_> = samples.iter().flat_map(|sample| sample.map.values()).collect();
+    for value in [None, Some(false), Some(true)] {
+        assert!(values.contains(&&value), "{value:?}");
+    }
+}
+
+#[test]
+fn the_first_sample_is_empty_where_the_type_allows_it() {
+    let sample = &traced::<Order>().samples[0];
+    assert!(sample.id == 0 && sample.lines.is_empty() && sample.note.is_none());
+    let sample = &traced::<Validated>().samples[0];
+    assert!(sample.spans.is_empty() && sample.last == 0);
+}
+
+#[test]
+fn samples_of_a_recursive_type_are_small_and_show_its_variants() {
+    let samples = traced::<Expr>().samples;
+    assert!(samples.iter().any(|expr| matches!(expr, Expr::Add(..))));
+    assert!(samples.contains(&Expr::Num(0.0)) && samples.contains(&Expr::Num(1.0)));
+    let samples = traced::<NamedExpr>().samples;
+    assert!(samples.iter().any(|expr| matches!(expr, NamedExpr::All(list) if list.len() == 2)));
+    let samples = traced::<Odd>().samples;
+    assert!(samples.iter().any(|Odd::Next(even, _)| matches!(**even, Even::Zero)));
+    let samples = traced::<LateEnd>().samples;
+    assert!(samples.iter().any(|late| late.kids.is_some()) && samples.iter().any(|late| late.kids.is_none()));
+}
+
+#[test]
+fn samples_leave_out_what_the_type_refuses() {
+    let months = traced::<Month>().samples;
+    assert!(months.iter().all(|month| (1..=12).contains(&month.0)));
+    for Validated { sku, month, span, vector, spans, .. } in traced::<Validated>().samples {
+        assert!(!sku.0.is_empty() && month.0 > 0 && span.0 < span.1 && vector.0.len() == 3);
+        assert!(spans.iter().all(|(month, (span, _))| month.0 > 0 && span.0 < span.1));
+    }
+    let maps = traced::<Validated>().samples;
+    assert!(maps.iter().any(|sample| sample.spans.values().any(|(_, sku)| sku.is_some())));
+    // One part takes no value at all; the type can do without.
+    let samples = traced::<Option<not_traced::Impossible>>().samples;
+    assert!(samples.len() == 1 && samples[0].is_none());
+    let samples = traced::<Result<u8, Vec<not_traced::Impossible>>>().samples;
+    assert!(samples.iter().any(Result::is_ok) && samples.iter().any(Result::is_err));
+}
+
+/// An enum whose variants are made at run time.
+struct Numbered<const VARIANTS: usize>(u32);
+
+impl<'de, const VARIANTS: usize> Deserialize<'de> for Numbered<VARIANTS> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<const VARIANTS: usize>;
+        impl<'de, const VARIANTS: usize> serde::de::Visitor<'de> for Visitor<VARIANTS> {
+            type Value = Numbered<VARIANTS>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a variant")
+            }
+            fn visit_enum<A: serde::de::EnumAccess<'de>>(self, access: A) -> Result<Self::Value, A::Error> {
+                use serde::de::{Error, VariantAccess};
+                let (number, variant): (Index, _) = access.variant()?;
+                if number.0 as usize >= VARIANTS {
+                    return Err(A::Error::custom("no such variant"));
+                }
+                variant.newtype_variant::<Line>()?;
+                Ok(Numbered(number.0))
+            }
+        }
+        static NAMES: std::sync::OnceLock<Vec<&'static str>> = std::sync::OnceLock::new();
+        let names = NAMES.get_or_init(|| (0..5_000).map(|n| &*format!("V{n}").leak()).collect());
+        deserializer.deserialize_enum("Numbered", &names[..VARIANTS], Visitor)
+    }
+}
+
+struct Index(u32);
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Index;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number")
+            }
+            fn visit_u32<E>(self, number: u32) -> Result<Index, E> {
+                Ok(Index(number))
+            }
+        }
+        deserializer.deserialize_identifier(Visitor)
+    }
+}
+
+#[test]
+fn a_type_of_many_parts_is_traced_within_bounds() {
+    let samples = traced::<Numbered<500>>().samples;
+    let shown: HashSet<u32> = samples.iter().map(|sample| sample.0).collect();
+    assert_eq!(shown.len(), 500);
+    assert!(traced::<Numbered<5_000>>().samples.len() <= SAMPLES_MAX);
+    assert!(traced::<Many>().samples.len() <= SAMPLES_MAX);
+    // 4,096 leaves, and 65,536.
+    type Doubled<T> = (T, T, T, T);
+    type Leaves4 = Doubled<Doubled<Doubled<Doubled<Doubled<Doubled<u8>>>>>>;
+    assert_eq!(traced::<Leaves4>().samples.len(), 2);
+    type Leaves16 = Doubled<Doubled<Leaves4>>;
+    let _ = trace::<Leaves16>();
+    type Lists<T> = Vec<Vec<Vec<Vec<Vec<Vec<Vec<Vec<T>>>>>>>>;
+    assert!(traced::<Lists<Lists<Lists<(u8, State)>>>>().samples.len() < 50);
+}
+
+#[test]
+fn a_function_is_a_kind_of_its_own() {
+    #[derive(Serialize, Deserialize)]
+    struct Import {
+        path: String,
+        progress: Option<Function>,
+        all: Vec<Function>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Placeholder {
+        #[serde(rename = "$callback")]
+        index: u32,
+    }
+
+    let function = signature::<Function>();
+    assert_ne!(function, signature::<Placeholder>());
+    assert_ne!(function, signature::<HashMap<String, u32>>());
+    assert_ne!(function, signature::<u32>());
+    let samples = traced::<Import>().samples;
+    assert!(samples.iter().any(|sample| sample.progress.is_some() && !sample.all.is_empty()));
+    for sample in samples {
+        let payload = Payload::encode(meshwork_wire::Encoding::Json, &sample).unwrap();
+        assert_eq!(payload.decode::<Import>().unwrap().all, sample.all);
+        for function in sample.all {
+            let invocation = Invocation { arguments: Payload::default(), within: None, wants: Wants::Result };
+            let invoked = std::pin::pin!(function.invoke(invocation));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            match Future::poll(invoked, &mut context) {
+                std::task::Poll::Ready(Err(error)) => assert_eq!(error.code(), Code::CALLBACK_GONE),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn some_of_nothing_is_seen_in_the_shape() {
+    let place = |shape: meshwork_wire::TypeShape| shape.some_of_nothing().map(str::to_owned);
+    assert_eq!(place(traced::<Order>().shape), None);
+    assert_eq!(place(traced::<Option<()>>().shape), Some(String::new()));
+    assert_eq!(place(traced::<(u8, G<Vec<Option<Option<u8>>>>)>().shape).as_deref(), Some(".1.value[]"));
+    #[derive(Deserialize)]
+    struct Layers(Option<Box<Layers>>);
+    assert_eq!(place(traced::<Layers>().shape), Some(String::new()));
+}
+
+/// Another number makes typed ends of different versions of meshwork speak by name.
+#[test]
+fn signatures_are_frozen() {
+    let frozen = [
+        signature::<()>(),
+        signature::<u8>(),
+        signature::<String>(),
+        signature::<Option<Vec<f64>>>(),
+        signature::<BTreeMap<String, [i128; 3]>>(),
+        signature::<Order>(),
+        signature::<State>(),
+        signature::<Expr>(),
+        signature::<Folder>(),
+        signature::<WithOther>(),
+        signature::<Function>(),
+        signature::<(uuid::Uuid, Duration, IpAddr, Result<bool, char>)>(),
+    ];
+    assert_eq!(
+        frozen.map(Signature::number),
+        [
+            9314487763114408367,
+            15281108267388790652,
+            11595024933359367598,
+            15562671365985973346,
+            5115692038763456207,
+            10527743388926330425,
+            14961900585793854402,
+            1037015863242760785,
+            8667530691934850655,
+            5357793292677441965,
+            64213196606223242,
+            15843619893697785457
+        ]
+    );
+}
+
+#[test]
+fn types_that_hold_large_values_are_traced_on_a_small_stack() {
+    type Large<T> = ([u64; 32], G<Option<(T, [(u64, u64); 32])>>);
+    std::thread::Builder::new()
+        .stack_size(2 << 20)
+        .spawn(|| {
+            signature::<Large<Large<Large<Large<Large<Large<Large<Large<Expr>>>>>>>>>();
+            untraceable::<not_traced::Itself>();
+        })
+        .unwrap()
+        .join()
+        .unwrap();
 }

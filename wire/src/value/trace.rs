@@ -12,7 +12,7 @@ mod refused;
 mod shape;
 mod tree;
 
-pub use refused::{Untraceable, Why};
+pub use refused::{Obstacle, Untraceable};
 pub use shape::TypeShape;
 
 use crate::error::{Code, Fate};
@@ -38,7 +38,8 @@ pub struct Traced<T> {
 /// Finds the shape of a type, and makes samples of it. Costs some microseconds for a usual type, and some milliseconds for a type of
 /// thousands of parts, so it is done once for each type.
 ///
-/// A panic in the type's `Deserialize` is caught, though the panic hook reports it as ever.
+/// The type's `Deserialize` meets values that no honest peer sends. A panic in it is caught, though the panic hook reports it as ever; a program that
+/// aborts at a panic ends.
 ///
 /// # Errors
 ///
@@ -56,14 +57,14 @@ pub fn trace<T: DeserializeOwned>() -> Result<Traced<T>, Untraceable> {
             Some(stopped) => stopped,
         },
         Ok(Err(failed)) => failed,
-        Err(panic) => (tree.last, Why::Panicked(message(&*panic))),
+        Err(panic) => (tree.last, Obstacle::Panicked(message(&*panic))),
     };
-    let (at, why) = failed;
-    Err(Untraceable { type_name: type_name::<T>(), place: tree.text(at), why })
+    let (at, obstacle) = failed;
+    Err(Untraceable { type_name: type_name::<T>(), place: tree.text(at), obstacle })
 }
 
 /// Reads the type until its shape is known and a value of it was taken.
-fn explore<T: DeserializeOwned>(tree: &RefCell<Tree>) -> Result<T, (At, Why)> {
+fn explore<T: DeserializeOwned>(tree: &RefCell<Tree>) -> Result<T, (At, Obstacle)> {
     for _ in 0..TRACE_RUNS_MAX {
         let read = reader::read(tree);
         let mut tree = tree.borrow_mut();
@@ -77,15 +78,15 @@ fn explore<T: DeserializeOwned>(tree: &RefCell<Tree>) -> Result<T, (At, Why)> {
                 if !tree.learn_from_run(read.is_ok()) {
                     let refusal = std::mem::take(&mut tree.refusal);
                     return Err(if done {
-                        (ROOT, Why::NoValue(refusal))
+                        (ROOT, Obstacle::NoValue(refusal))
                     } else {
-                        (tree.hidden(), Why::Hidden(refusal))
+                        (tree.hidden(), Obstacle::Hidden(refusal))
                     });
                 }
             }
         }
     }
-    Err((ROOT, Why::TooLarge))
+    Err((ROOT, Obstacle::TooLarge))
 }
 
 /// Makes samples until they show all that the type takes.

@@ -26,12 +26,14 @@ pub(super) enum Leaf {
     Bytes,
 }
 
-/// Small numbers fit every width, and months, percents and the like. The number 2000 is a year, and needs 16 bits.
-const NUMBERS: [i16; 7] = [0, 1, 2, 12, 100, 2000, -1];
+/// The first eight fit every width, and months, percents and the like. Then, for 16 bits and more, years, ports and codes; the last
+/// one is for signed numbers only.
+const NUMBERS: [i16; 18] =
+    [0, 1, 2, 12, 100, 3, 10, 50, 2000, 200, 300, 400, 404, 500, 1000, 8080, 10_000, -1];
 const CHARS: [char; 5] = ['\0', 'a', 'A', '1', ' '];
 
 /// At most 64, since a word notes which of them a place refuses.
-const TEXTS: [&str; 53] = [
+const TEXTS: [&str; 60] = [
     "",
     "a",
     "1",
@@ -61,6 +63,8 @@ const TEXTS: [&str; 53] = [
     "[::1]:80",
     "127.0.0.0/8",
     "localhost:80",
+    "02:00:00:00:00:01",
+    "01ARZ3NDEKTSV4RRFFQ69G5FAV",
     "67e55044-10b1-426f-9247-bb680e5fe0c8",
     "https://example.com/",
     "example.com",
@@ -81,9 +85,14 @@ const TEXTS: [&str; 53] = [
     "#00ff00",
     "00",
     "AAAA",
+    "{}",
+    "[]",
+    "* * * * * *",
     "+12025550123",
     "0123456789abcdef",
+    "0123456789abcdef01234567",
     "0123456789abcdef0123456789abcdef",
+    "0123456789abcdef0123456789abcdef01234567",
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 ];
 
@@ -102,7 +111,7 @@ impl Leaf {
         match self {
             Leaf::Unit => 1,
             Leaf::Bool => 2,
-            Leaf::I8 | Leaf::U8 => NUMBERS.len() - 2,
+            Leaf::I8 | Leaf::U8 => 8,
             Leaf::U16 | Leaf::U32 | Leaf::U64 | Leaf::U128 => NUMBERS.len() - 1,
             Leaf::I16 | Leaf::I32 | Leaf::I64 | Leaf::I128 | Leaf::F32 | Leaf::F64 => NUMBERS.len(),
             Leaf::Char => CHARS.len(),

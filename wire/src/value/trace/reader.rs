@@ -3,8 +3,8 @@
 //! The code here is compiled once more for each type that is traced, so it is thin: whatever does not name a visitor stands in `tree.rs`.
 
 use super::candidates::{self, Leaf};
-use super::refused::{Refused, Why};
-use super::tree::{Asked, At, Entered, Form, ROOT, Tree};
+use super::refused::{Obstacle, Refused};
+use super::tree::{Asked, At, Entered, Form, Known, ROOT, Tree};
 use crate::function::PLACEHOLDER;
 use serde::de::value::{SeqDeserializer, U32Deserializer};
 use serde::de::{
@@ -41,7 +41,7 @@ impl<'t> Reader<'t> {
         Self { at, ..self }
     }
 
-    fn enter(self, asked: Asked, visitor: &'static str) -> Result<Entered, Refused> {
+    fn enter(self, asked: Asked, visitor: Option<Known>) -> Result<Entered, Refused> {
         self.tree().enter(self.at, asked, visitor)
     }
 
@@ -49,39 +49,40 @@ impl<'t> Reader<'t> {
         self.tree().leave(entered, read.as_ref().err());
     }
 
-    fn leaf<T>(
-        self,
-        leaf: Leaf,
-        visitor: &'static str,
-        visit: impl FnOnce(usize) -> Result<T, Refused>,
-    ) -> Result<T, Refused> {
-        let entered = self.enter(Asked::Leaf(leaf), visitor)?;
+    fn leaf<T>(self, leaf: Leaf, visit: impl FnOnce(usize) -> Result<T, Refused>) -> Result<T, Refused> {
+        let entered = self.enter(Asked::Leaf(leaf), None)?;
         let read = visit(entered.choice);
         self.leave(entered, &read);
         read
     }
 
-    /// Reads the element, entry or content at this place by a seed of the type.
+    /// Reads the element, entry or content at this place by a seed of the type. What the type around a value refuses is made up
+    /// otherwise in that value.
     fn by_seed<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Refused> {
-        if self.tree().runs_away() {
-            // The type goes on whatever error it gets. This panic is caught by the tracer, and does not reach the hook.
-            std::panic::resume_unwind(Box::new("it goes on after every error"));
-        }
-        self.noting_refusal(|| seed.deserialize(self))
-    }
-
-    /// What the type around a value refuses is made up otherwise in that value.
-    fn noting_refusal<T>(self, read: impl FnOnce() -> Result<T, Refused>) -> Result<T, Refused> {
-        let decisions = self.tree().decisions();
-        let read = read();
-        if let Err(refused) = &read {
-            self.tree().refuse(self.at, decisions, refused);
-        }
+        let decisions = self.before();
+        let read = seed.deserialize(self);
+        self.after(decisions, &read);
         read
     }
 
+    fn before(self) -> usize {
+        let mut tree = self.tree();
+        if tree.runs_away() {
+            drop(tree);
+            // The type goes on whatever error it gets. This panic is caught by the tracer, and does not reach the hook.
+            std::panic::resume_unwind(Box::new("it goes on after every error"));
+        }
+        tree.decisions()
+    }
+
+    fn after<T>(self, decisions: usize, read: &Result<T, Refused>) {
+        if let Err(refused) = read {
+            self.tree().refuse(self.at, decisions, refused);
+        }
+    }
+
     fn items<'de, V: Visitor<'de>>(self, asked: Asked, visitor: V) -> Result<V::Value, Refused> {
-        let entered = self.enter(asked, name_of(&visitor))?;
+        let entered = self.enter(asked, known(&visitor))?;
         let reader = self.within(entered.at);
         let aliases = self.tree().aliases(entered.at);
         let read = match aliases {
@@ -107,15 +108,15 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The name by which a visitor is known again. A visitor with a state has none.
-fn name_of<V>(_: &V) -> &'static str {
-    if size_of::<V>() == 0 { type_name::<V>() } else { "" }
+/// By what a visitor is known again. A visitor with a state may read differently each time.
+fn known<'de, V: Visitor<'de>>(_: &V) -> Option<Known> {
+    (size_of::<V>() == 0).then(|| Known { visitor: type_name::<V>(), len: size_of::<V::Value>() })
 }
 
 macro_rules! deserialize_leaves {
     ($($method:ident $leaf:ident $visit:expr;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-            self.leaf(Leaf::$leaf, "", |choice| $visit(visitor, choice))
+            self.leaf(Leaf::$leaf, |choice| $visit(visitor, choice))
         }
     )*};
 }
@@ -123,7 +124,7 @@ macro_rules! deserialize_leaves {
 macro_rules! stop {
     ($($method:ident($($arg:ident: $type:ty),*) $why:ident;)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($arg: $type,)* _: V) -> Result<V::Value, Refused> {
-            Err(self.tree().stop(self.at, Why::$why))
+            Err(self.tree().stop(self.at, Obstacle::$why))
         }
     )*};
 }
@@ -178,18 +179,23 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Refused> {
         self.tree().deeper(self.at)?;
-        let read = self.noting_refusal(|| visitor.visit_newtype_struct(self));
+        let decisions = self.before();
+        let read = visitor.visit_newtype_struct(self);
+        self.after(decisions, &read);
         self.tree().back();
         read
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let entered = self.enter(Asked::Option, name_of(&visitor))?;
+        let entered = self.enter(Asked::Option, known(&visitor))?;
         let read = if entered.choice == 0 {
             visitor.visit_none()
         } else {
             let part = self.within(self.tree().part(entered.at));
-            part.noting_refusal(|| visitor.visit_some(part))
+            let decisions = part.before();
+            let read = visitor.visit_some(part);
+            part.after(decisions, &read);
+            read
         };
         if read.is_ok() && entered.choice > 0 {
             self.tree().unread(entered.at);
@@ -199,7 +205,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let entered = self.enter(Asked::List, name_of(&visitor))?;
+        let entered = self.enter(Asked::List, known(&visitor))?;
         let (at, left) = (entered.at, self.tree().len(&entered));
         let read = visitor.visit_seq(Elements { reader: self.within(at), left });
         if read.is_ok() && left > 0 {
@@ -210,7 +216,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let entered = self.enter(Asked::Map, name_of(&visitor))?;
+        let entered = self.enter(Asked::Map, known(&visitor))?;
         let (at, left) = (entered.at, self.tree().len(&entered));
         let read = visitor.visit_map(Elements { reader: self.within(at), left });
         if read.is_ok() && left > 0 {
@@ -243,7 +249,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             return self.items(Asked::Struct(fields), visitor);
         }
         // A function is what stands in the payload for it, and a kind of its own: it is handed out beside the payload.
-        let entered = self.enter(Asked::Function, name_of(&visitor))?;
+        let entered = self.enter(Asked::Function, known(&visitor))?;
         let read = visitor.visit_seq(SeqDeserializer::new([0_u32].into_iter()));
         self.leave(entered, &read);
         read
@@ -255,7 +261,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        let entered = self.enter(Asked::Enum(variants), name_of(&visitor))?;
+        let entered = self.enter(Asked::Enum(variants), known(&visitor))?;
         let (at, choice) = (entered.at, entered.choice);
         let number = Cell::new(Number::Unread);
         let read = visitor.visit_enum(Choice { reader: self.within(at), choice, number: &number });
@@ -264,8 +270,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         match number.get() {
             // A type without variants has no value.
             Number::Refused if without_names => {}
-            Number::Refused => drop(tree.stop(at, Why::Variants)),
-            _ if without_names => drop(tree.stop(at, Why::Variants)),
+            Number::Refused => drop(tree.stop(at, Obstacle::Variants)),
+            _ if without_names => drop(tree.stop(at, Obstacle::Variants)),
             Number::Unread | Number::Taken => tree.without_content(at, choice, read.is_ok()),
             Number::ReadOn => {}
         }

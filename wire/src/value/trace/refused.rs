@@ -10,17 +10,17 @@ pub struct Untraceable {
     pub type_name: &'static str,
     /// The place in the type, as in `.items[].price`; empty for the type itself.
     pub place: String,
-    /// The reason.
-    pub why: Why,
+    /// The obstacle there.
+    pub obstacle: Obstacle,
 }
 
-/// Why a type has no signature.
+/// What keeps a type from having a signature.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Why {
+pub enum Obstacle {
     /// The type asks what the bytes hold, as tagged, untagged and flattened types do.
     AsksForAny,
-    /// The type asks for the name of a field or a variant, and none is written there.
+    /// The type asks for the name of a field, and none is written there: it flattens another type into itself.
     AsksForName,
     /// The type skips a value whose type it does not know.
     Skips,
@@ -44,38 +44,42 @@ pub enum Why {
 
 impl fmt::Display for Untraceable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { type_name, place, why } = self;
+        let Self { type_name, place, obstacle } = self;
         write!(f, "the type {type_name} cannot be traced: ")?;
         if !place.is_empty() {
             write!(f, "at `{place}`, ")?;
         }
-        match why {
-            Why::AsksForAny => {
+        match obstacle {
+            Obstacle::AsksForAny => {
                 f.write_str("it asks what the bytes hold, as tagged, untagged and flattened types do")
             }
-            Why::AsksForName => f.write_str("it asks for a name where none is written"),
-            Why::Skips => f.write_str("it skips a value of unknown type"),
-            Why::Varies => f.write_str("it does not read the same each time"),
-            Why::Hidden(refusal) => {
+            Obstacle::AsksForName => {
+                f.write_str("it asks for a name where none is written, as flattened types do")
+            }
+            Obstacle::Skips => f.write_str("it skips a value of unknown type"),
+            Obstacle::Varies => f.write_str("it does not read the same each time"),
+            Obstacle::Hidden(refusal) => {
                 f.write_str("no value that was made up is taken, so what follows cannot be reached")?;
                 because(f, refusal)
             }
-            Why::NoValue(refusal) => {
+            Obstacle::NoValue(refusal) => {
                 f.write_str("no value that was made up is taken")?;
                 because(f, refusal)
             }
-            Why::TooDeep => {
+            Obstacle::TooDeep => {
                 write!(
                     f,
                     "it is nested deeper than {TRACE_DEPTH_MAX} levels, or holds itself and nothing else"
                 )
             }
-            Why::TooLarge => write!(f, "it has too many parts, or takes more than {TRACE_RUNS_MAX} runs"),
-            Why::Variants => {
+            Obstacle::TooLarge => {
+                write!(f, "it has too many parts, or takes more than {TRACE_RUNS_MAX} runs")
+            }
+            Obstacle::Variants => {
                 f.write_str("its variants are not as many as their names, as where a variant has an alias")
             }
-            Why::Fields => f.write_str("its fields are not as many as their names"),
-            Why::Panicked(message) => {
+            Obstacle::Fields => f.write_str("its fields are not as many as their names"),
+            Obstacle::Panicked(message) => {
                 f.write_str("its `Deserialize` panicked")?;
                 because(f, message)
             }

@@ -1,12 +1,13 @@
 //! The places of a type, as far as the tracer knows them, and every decision of the tracer: which value it makes up at a place, which
 //! part it explores next, and what it learns from a refusal. The type is read in `reader.rs`.
 //!
-//! Each run reads the type once, from its root. At a place with a part that is not known, a run chooses that part; elsewhere it makes up the
-//! least value that was taken before. A value that the type refuses is not made up there again. Where that would need a value of the
-//! type itself, which is not known yet, the run fails, and the next one chooses another part.
+//! Each run reads the type once, from its root. At a place with a part that is not known, the run makes up a value with that part, such as
+//! a variant; elsewhere it makes up an empty value or zero. A value that the type refuses is not made up there again: another one is, or
+//! another combination where a struct refuses several together. Where a type holds itself, the least value that was taken so far
+//! stands in; as long as there is none, the run fails, and the next one chooses another part.
 
 use super::candidates::{LIST_CHOICES, Leaf, MAP_CHOICES, list_len, map_len};
-use super::refused::{Refused, Why};
+use super::refused::{Obstacle, Refused};
 use crate::limits::{TRACE_DEPTH_MAX, TRACE_STEPS_MAX};
 
 /// The index of a place.
@@ -37,7 +38,7 @@ pub(super) struct Tree {
     failure: Option<Failure>,
     /// The last refusal in the words of the type.
     pub(super) refusal: String,
-    stopped: Option<(At, Why)>,
+    stopped: Option<(At, Obstacle)>,
     /// How often something was learnt.
     learnt: usize,
     learnt_before: usize,
@@ -51,16 +52,18 @@ struct Place {
     parent: At,
     step: Step,
     kind: Kind,
-    /// The name of the visitor's type, by which a place knows that it holds itself. Empty for a visitor with a state.
-    visitor: &'static str,
+    /// The visitor by which a place knows that it holds itself; none has a state.
+    visitor: Option<Known>,
     /// Whether the shape of the place and of all within is known.
     done: bool,
     /// The height of the least value that was taken, and what was chosen at this place for it.
     least: Option<(usize, usize)>,
+    /// All variants before this one are known.
+    known: usize,
+    /// Where the choices of an enum begin, once it is known.
+    first: Option<usize>,
     /// The choices that a leaf refused, one bit each.
     refused: u64,
-    /// The choices of a leaf that fit no sample, one bit each.
-    unfit: u64,
     /// The number of the combination of choices within the place; the earlier ones were refused.
     combination: usize,
     /// Whether all combinations were refused.
@@ -75,6 +78,14 @@ struct Place {
     unshown: usize,
     /// Whether the samples never come here.
     sealed: bool,
+}
+
+/// A type is known again by the name of its visitor and by the length of its values: two types may have one name, but one of them
+/// that holds the other in itself is longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) visitor: &'static str,
+    pub(super) len: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -171,6 +182,8 @@ enum Because {
     /// The samples need it.
     Shown,
     Usual,
+    /// It stands in the least value of a place that is one of its own ancestors.
+    Least,
 }
 
 #[derive(Clone, Copy)]
@@ -206,11 +219,12 @@ impl Tree {
             parent,
             step,
             kind: Kind::Unknown,
-            visitor: "",
+            visitor: None,
             done: false,
             least: None,
+            known: 0,
+            first: None,
             refused: 0,
-            unfit: 0,
             combination: 0,
             exhausted: false,
             last_combination: false,
@@ -273,14 +287,14 @@ impl Tree {
         self.learnt_before = self.learnt;
     }
 
-    /// Why the type cannot be traced, if that is known.
-    pub(super) fn stopped(&mut self) -> Option<(At, Why)> {
+    /// What ended the trace, and where.
+    pub(super) fn stopped(&mut self) -> Option<(At, Obstacle)> {
         self.stopped.take()
     }
 
     /// Ends the whole trace.
     #[cold]
-    pub(super) fn stop(&mut self, at: At, why: Why) -> Refused {
+    pub(super) fn stop(&mut self, at: At, why: Obstacle) -> Refused {
         self.stopped.get_or_insert((at, why));
         Refused::default()
     }
@@ -306,10 +320,10 @@ impl Tree {
             if self.least > 0 {
                 return Err(self.no_value());
             }
-            return Err(self.stop(at, Why::TooDeep));
+            return Err(self.stop(at, Obstacle::TooDeep));
         }
         if self.steps > TRACE_STEPS_MAX {
-            return Err(self.stop(ROOT, Why::TooLarge));
+            return Err(self.stop(ROOT, Obstacle::TooLarge));
         }
         self.levels += 1;
         Ok(())
@@ -320,8 +334,8 @@ impl Tree {
         self.levels -= 1;
     }
 
-    /// Begins to read a place, for which the type asks with a visitor of this name.
-    pub(super) fn enter(&mut self, at: At, asked: Asked, visitor: &'static str) -> Result<Entered, Refused> {
+    /// Begins to read a place, for which the type asks with this visitor.
+    pub(super) fn enter(&mut self, at: At, asked: Asked, visitor: Option<Known>) -> Result<Entered, Refused> {
         self.deeper(at)?;
         let entered = self.enter_deeper(at, asked, visitor);
         if entered.is_err() {
@@ -330,7 +344,7 @@ impl Tree {
         entered
     }
 
-    fn enter_deeper(&mut self, mut at: At, asked: Asked, visitor: &'static str) -> Result<Entered, Refused> {
+    fn enter_deeper(&mut self, mut at: At, asked: Asked, visitor: Option<Known>) -> Result<Entered, Refused> {
         if matches!(self.places[at].kind, Kind::Unknown) {
             self.learnt += 1;
             match self.ancestor_like(at, asked, visitor) {
@@ -348,7 +362,7 @@ impl Tree {
             false
         };
         if !self.places[at].kind.is(asked) {
-            return Err(self.stop(at, Why::Varies));
+            return Err(self.stop(at, Obstacle::Varies));
         }
         if self.places[at].exhausted && self.places[at].done {
             return Err(self.no_value());
@@ -374,8 +388,8 @@ impl Tree {
 
     /// An ancestor that is read by the same visitor in the same way: the type holds itself. A visitor with a state may read differently
     /// each time.
-    fn ancestor_like(&self, at: At, asked: Asked, visitor: &'static str) -> Option<At> {
-        if visitor.is_empty() || matches!(asked, Asked::Leaf(_) | Asked::Function) {
+    fn ancestor_like(&self, at: At, asked: Asked, visitor: Option<Known>) -> Option<At> {
+        if visitor.is_none() || matches!(asked, Asked::Leaf(_) | Asked::Function) {
             return None;
         }
         let mut at = at;
@@ -389,7 +403,7 @@ impl Tree {
         None
     }
 
-    fn learn(&mut self, at: At, asked: Asked, visitor: &'static str) {
+    fn learn(&mut self, at: At, asked: Asked, visitor: Option<Known>) {
         let items = |len_max| Items { len_max, places: Vec::new(), settled: len_max == 0 };
         let kind = match asked {
             Asked::Leaf(leaf) => Kind::Leaf(leaf),
@@ -473,7 +487,14 @@ impl Tree {
             Kind::Struct(items, fields) => {
                 self.is_settled(items) && (fields.names.len() == items.places.len() || fields.known)
             }
-            Kind::Enum(variants, _) => variants.iter().all(|variant| self.is_known(variant)),
+            Kind::Enum(variants, _) => {
+                let more =
+                    variants[self.places[at].known..].iter().take_while(|variant| self.is_known(variant));
+                let known = self.places[at].known + more.count();
+                let done = known == variants.len();
+                self.places[at].known = known;
+                done
+            }
         };
         if done {
             self.learnt += 1;
@@ -556,7 +577,13 @@ impl Tree {
             (false, false) => self.unexplored(at).map(|choice| (choice, Because::Explored)),
         };
         let (choice, why) = match wanted {
-            Some(wanted) => wanted,
+            Some(wanted) => {
+                if self.sampling {
+                    // The places behind take their parts of the combination.
+                    self.usual(at);
+                }
+                wanted
+            }
             None => self.usual(at)?,
         };
         if why == Because::Shown {
@@ -578,22 +605,29 @@ impl Tree {
         }
     }
 
-    /// The choice of the least value that was taken; or, where a place refuses combinations of choices, of the next one.
+    /// A choice that leads to a value; or, where a place refuses combinations of choices, the choice that the next combination has here.
     fn usual(&mut self, at: At) -> Option<(usize, Because)> {
         let place = &self.places[at];
         let choices = place.kind.choices();
         let is_open = |choice: &usize| self.is_open(at, *choice);
         let open = (0..choices).filter(is_open).count();
         let (first, why) = match (&place.kind, place.least) {
-            (Kind::Leaf(_), _) => (0, Because::Usual),
-            (_, Some((_, choice))) => (choice, Because::Usual),
-            _ if self.least > 0 => return None,
-            _ => ((0..choices).filter(is_open).min_by_key(|choice| place.idle(*choice))?, Because::Explored),
+            // The place is needed for a value of its own, and none is known.
+            (Kind::Enum(..), None) if self.least > 0 => return None,
+            (Kind::Enum(..), None) => {
+                ((0..choices).filter(is_open).min_by_key(|choice| place.idle(*choice))?, Because::Explored)
+            }
+            (Kind::Enum(..), Some((_, choice))) if self.least > 0 => (choice, Because::Least),
+            // The first choice stays what it is, or the number of the combination would stand for another one.
+            (Kind::Enum(..), Some((_, choice))) => (place.first.unwrap_or(choice), Because::Usual),
+            _ => (0, if self.least > 0 { Because::Least } else { Because::Usual }),
         };
         let skip = self.combination.checked_rem(open)?;
-        let mut from_first = (0..choices).map(|choice| (first + choice) % choices).filter(is_open);
-        let choice = from_first.nth(skip)?;
+        let choice = (0..choices).map(|choice| (first + choice) % choices).filter(is_open).nth(skip)?;
         self.combination /= open;
+        if place.done && place.least.is_some() {
+            self.places[at].first.get_or_insert(first);
+        }
         Some((choice, why))
     }
 
@@ -607,8 +641,10 @@ impl Tree {
         match &place.kind {
             Kind::Leaf(_) => None,
             Kind::Enum(variants, _) => {
-                let unknown = (0..variants.len()).filter(|choice| !self.is_known(&variants[*choice]));
-                unknown.chain(known).min_by_key(|choice| place.idle(*choice))
+                let unknown =
+                    || (place.known..variants.len()).filter(|choice| !self.is_known(&variants[*choice]));
+                let next = unknown().find(|choice| place.idle(*choice) == 0);
+                next.or_else(|| unknown().chain(known).min_by_key(|choice| place.idle(*choice)))
             }
             _ => [1, 0].into_iter().min_by_key(|choice| place.idle(*choice)),
         }
@@ -625,24 +661,28 @@ impl Tree {
         let within = |at: At| self.places[at].unshown > 0 && !self.places[at].sealed;
         match &place.kind {
             Kind::Leaf(leaf) => (0..leaf.values())
-                .find(|choice| lacks(*choice) && (place.refused | place.unfit) & (1 << choice) == 0)
+                .find(|choice| lacks(*choice) && self.is_open(at, *choice))
                 .map(|choice| (choice, Because::Shown)),
             Kind::Option(part) => match (lacks(0), lacks(1)) {
                 (true, _) => Some((0, Because::Shown)),
                 (false, true) => Some((1, Because::Shown)),
                 (false, false) => within(*part).then_some((1, Because::Usual)),
             },
-            Kind::List(_) | Kind::Map(..) => match (lacks(0), lacks(2)) {
+            Kind::List(_) | Kind::Map(..) => match (lacks(0), lacks(1)) {
                 (true, _) => Some((0, Because::Shown)),
                 (false, lacks) => {
                     let within = match &place.kind {
                         Kind::Map(key, value) => within(*key) || within(*value),
                         _ => within(self.part(at)),
                     };
-                    // A type that takes a list of three only was found to do so.
-                    let usual = place.least.map_or(0, |(_, choice)| choice) + place.combination;
-                    let some = if usual > 0 { usual % place.kind.choices() } else { 2 };
-                    (lacks || within).then_some((some.max(1), because(lacks)))
+                    // A type that takes a list of three only was found to do so. Two entries of a map could have one key.
+                    let usual = place.combination % place.kind.choices();
+                    let some = match &place.kind {
+                        _ if usual > 0 => usual,
+                        Kind::Map(..) => 1,
+                        _ => 2,
+                    };
+                    (lacks || within).then_some((some, because(lacks)))
                 }
             },
             Kind::Enum(variants, _) => variants.iter().enumerate().find_map(|(choice, variant)| {
@@ -684,13 +724,13 @@ impl Tree {
         let (items, name) = match &self.places[at].kind {
             Kind::Tuple(items) => (items, None),
             Kind::Struct(items, fields) => (items, fields.names.get(index)),
-            _ => return Err(self.stop(at, Why::Varies)),
+            _ => return Err(self.stop(at, Obstacle::Varies)),
         };
         if let Some(part) = items.places.get(index) {
             return Ok(*part);
         }
         if items.settled {
-            return Err(self.stop(at, Why::Varies));
+            return Err(self.stop(at, Obstacle::Varies));
         }
         let part = self.add(at, name.map_or(Step::Item(index), |name| Step::Field(name)));
         if let Kind::Tuple(items) | Kind::Struct(items, _) = &mut self.places[at].kind {
@@ -706,7 +746,7 @@ impl Tree {
             items.settled = true;
         }
         if taken && asked != items.places.len() {
-            self.stop(at, Why::Varies);
+            self.stop(at, Obstacle::Varies);
         }
     }
 
@@ -730,17 +770,17 @@ impl Tree {
     /// The place of the content of a variant of this form.
     pub(super) fn content(&mut self, at: At, choice: usize, form: Form) -> Result<At, Refused> {
         let Kind::Enum(variants, names) = &self.places[at].kind else {
-            return Err(self.stop(at, Why::Varies));
+            return Err(self.stop(at, Obstacle::Varies));
         };
         let (known, content, name) = match (variants.get(choice), names.get(choice)) {
             (Some(variant), Some(name)) => (variant.form, variant.content, *name),
-            _ => return Err(self.stop(at, Why::Variants)),
+            _ => return Err(self.stop(at, Obstacle::Variants)),
         };
         if known == form {
             return Ok(content.unwrap_or(at));
         }
         if known != Form::Unknown {
-            return Err(self.stop(at, Why::Varies));
+            return Err(self.stop(at, Obstacle::Varies));
         }
         self.learnt += 1;
         let has_content = matches!(form, Form::Newtype | Form::Tuple | Form::Struct);
@@ -776,7 +816,7 @@ impl Tree {
         let names = (fields.names.get(fields.begin), fields.names.get(fields.next));
         match (items.places.get(fields.own.len()), names) {
             (Some(field), (Some(first), Some(second))) => Ok(Some(([first, second], *field))),
-            _ => Err(self.stop(at, Why::Fields)),
+            _ => Err(self.stop(at, Obstacle::Fields)),
         }
     }
 
@@ -796,7 +836,7 @@ impl Tree {
             fields.own.push(fields.current.take().unwrap_or(fields.names[fields.begin]));
             fields.known = fields.own.len() == items.places.len();
             if !fields.known {
-                self.stop(at, Why::Fields);
+                self.stop(at, Obstacle::Fields);
             }
         }
     }
@@ -901,11 +941,11 @@ impl Tree {
 
     /// Whether a choice of the class may still be taken.
     fn has_open(&self, at: At, class: usize) -> bool {
-        let place = &self.places[at];
-        (0..place.kind.choices()).any(|choice| {
-            let unfit = matches!(place.kind, Kind::Leaf(_)) && place.unfit & (1 << choice) != 0;
-            place.kind.class(choice) == class && self.is_open(at, choice) && !unfit
-        })
+        let kind = &self.places[at].kind;
+        match kind {
+            Kind::Enum(..) => self.is_open(at, class),
+            _ => (0..kind.choices()).any(|choice| kind.class(choice) == class && self.is_open(at, choice)),
+        }
     }
 
     /// Whether the samples lack something.
@@ -917,6 +957,15 @@ impl Tree {
     fn show(&mut self, at: At, class: usize) {
         if !std::mem::replace(&mut self.places[at].shown[class], true) {
             self.count(at, |unshown| *unshown -= 1);
+        }
+    }
+
+    /// Notes which classes of choices no sample can show.
+    fn show_impossible(&mut self, at: At) {
+        for class in 0..self.places[at].shown.len() {
+            if !self.has_open(at, class) {
+                self.show(at, class);
+            }
         }
     }
 
@@ -936,7 +985,7 @@ impl Tree {
         let mut new = false;
         for Decision { at, choice, why } in &decisions {
             new |= *why == Because::Shown;
-            if self.places[*at].shown.is_empty() {
+            if *why == Because::Least || self.places[*at].shown.is_empty() {
                 continue;
             }
             let class = self.places[*at].kind.class(*choice);
@@ -948,7 +997,7 @@ impl Tree {
 
     /// Ends a run whose sample the type refused. Says whether another one may be taken.
     pub(super) fn not_sampled(&mut self) -> bool {
-        let decisions = std::mem::take(&mut self.decisions);
+        let mut decisions = std::mem::take(&mut self.decisions);
         let shown = |decision: &&Decision| decision.why == Because::Shown;
         for Decision { at, choice, .. } in decisions.iter().filter(shown) {
             let class = self.places[*at].kind.class(*choice);
@@ -956,21 +1005,27 @@ impl Tree {
             self.count(*at, |unshown| *unshown += 1);
         }
         let from = match self.failure {
-            Some(Failure::Refused(_, from)) => from.min(decisions.len()),
+            Some(Failure::Refused(at, from)) => {
+                // Another value of a leaf that refuses one may do.
+                if matches!(self.places[at].kind, Kind::Leaf(_)) {
+                    let learnt = self.learnt;
+                    self.decisions = decisions;
+                    self.refuse_choices(at, from);
+                    self.show_impossible(at);
+                    if self.learnt > learnt {
+                        return true;
+                    }
+                    decisions = std::mem::take(&mut self.decisions);
+                }
+                from.min(decisions.len())
+            }
             _ => 0,
         };
         let unfit = decisions[from..].iter().rfind(shown).or_else(|| decisions.iter().rfind(shown));
         let Some(&Decision { at, choice, .. }) = unfit else { return false };
-        let place = &mut self.places[at];
+        let place = &self.places[at];
         let class = place.kind.class(choice);
         let parts = match &place.kind {
-            Kind::Leaf(_) => {
-                place.unfit |= 1 << choice;
-                if !self.has_open(at, class) {
-                    self.show(at, class);
-                }
-                return true;
-            }
             Kind::Option(part) | Kind::List(part) if class == 1 => [Some(*part), None],
             Kind::Map(key, value) if class == 1 => [Some(*key), Some(*value)],
             Kind::Enum(variants, _) => [variants[choice].content, None],
