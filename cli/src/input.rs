@@ -41,10 +41,10 @@ pub(super) fn read_json(text: Option<&str>) -> Result<Payload, Failure> {
         return Err(Failure::Use(format!("{source} is empty: {right}")));
     }
     let value: Value = Payload::new(Encoding::Json, json).decode().map_err(|error| {
-        Failure::Use(format!(
-            "{source} is not JSON that can be sent: {}; text has quotes, as in '\"text\"'",
-            error.reason
-        ))
+        let reason = error.reason;
+        // A word without quotes, or whose quotes the shell has taken.
+        let hint = if reason.contains("quotes") { "; text needs quotes, as in '\"text\"'" } else { "" };
+        Failure::Use(format!("{source} is not JSON that can be sent: {reason}{hint}"))
     })?;
     Payload::encode(Encoding::Json, &value).map_err(|error| Failure::Use(error.to_string()))
 }

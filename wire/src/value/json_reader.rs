@@ -96,7 +96,7 @@ impl<'t> JsonReader<'t> {
 
     fn word(&mut self, word: &str) -> Result<(), JsonError> {
         if !self.text[self.at..].starts_with(word) {
-            return Err(self.unexpected("a value of JSON: text needs quotes"));
+            return Err(self.unexpected("a value of JSON, where text has quotes"));
         }
         self.at += word.len();
         Ok(())
@@ -320,7 +320,7 @@ impl<'de> Deserializer<'de> for &mut JsonReader<'_> {
                 self.expect(b'}', "the end of the object, which has more entries than the type takes")?;
                 Ok(value)
             }
-            _ => Err(self.unexpected("a value of JSON: text needs quotes")),
+            _ => Err(self.unexpected("a value of JSON, where text has quotes")),
         }
     }
 
