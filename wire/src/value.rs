@@ -360,10 +360,14 @@ fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, Stri
     match encoding {
         Encoding::Bincode => read_bincode(bytes, &bounds),
         Encoding::MessagePack => read_packed(bytes, &bounds, How::default()).or_else(|error| {
-            // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers; and what was JSON has
-            // texts that stand for keys and floats.
-            let again = if bounds.met_bytes() { again().with_bytes_as_lists() } else { again() };
-            read_packed(bytes, &again, How::with_texts()).map_err(|_| error)
+            // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers. What was JSON has no
+            // byte strings, and has texts that stand for keys and floats.
+            let read = if bounds.met_bytes() {
+                read_packed(bytes, &again().with_bytes_as_lists(), How::default())
+            } else {
+                read_packed(bytes, &again(), How::with_texts())
+            };
+            read.map_err(|_| error)
         }),
         Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds)),
     }

@@ -262,6 +262,50 @@ fn keys_with_one_text_are_an_error_and_not_a_loss() {
     assert!(Payload::encode(Encoding::Json, &flat).is_err());
 }
 
+/// A map has one of two entries whose keys are one key to its type.
+#[test]
+fn a_key_has_one_text() {
+    for (key, wrong) in
+        [("[1,2]", false), ("[1, 2]", true), (" [1,2]", true), ("[1,2]]", true), ("[1]", true), ("1", true)]
+    {
+        let object = json(&format!("{{{key:?}:0}}"));
+        for payload in [object.transcode(Encoding::MessagePack).unwrap(), object] {
+            assert_eq!(payload.decode::<BTreeMap<(u8, u8), u8>>().is_err(), wrong, "{key:?} {payload:?}");
+        }
+    }
+    for key in ["1 ", " 1", "01", "+1", "1.0", "-0", "", "one", "\u{FEFF}1"] {
+        let object = json(&format!("{{{key:?}:0}}").replace("\\u{feff}", "\u{FEFF}"));
+        for payload in [object.transcode(Encoding::MessagePack).unwrap(), object] {
+            assert!(payload.decode::<BTreeMap<u8, u8>>().is_err(), "{key:?}");
+            assert!(payload.decode::<HashMap<bool, u8>>().is_err(), "{key:?}");
+            assert!(payload.decode::<HashMap<String, u8>>().is_ok(), "{key:?}");
+        }
+    }
+    // A number beside its own text.
+    let two = Payload::new(Encoding::MessagePack, &b"\x82\x01\xC0\xA11\xC0"[..]);
+    assert!(two.decode::<BTreeMap<u8, ()>>().is_err());
+}
+
+#[test]
+fn what_serde_json_keeps_as_json_is_the_value() {
+    let raw: Box<serde_json::value::RawValue> =
+        serde_json::from_str(r#"{"a":[1,18446744073709551616,"x"]}"#).unwrap();
+    let in_message_pack = packed(&(&raw, 1));
+    assert_eq!(
+        in_message_pack.bytes,
+        json(r#"[{"a":[1,18446744073709551616,"x"]},1]"#).transcode(Encoding::MessagePack).unwrap().bytes
+    );
+    let (back, one): (Box<serde_json::value::RawValue>, u8) = in_message_pack.decode().unwrap();
+    assert_eq!((back.get(), one), (raw.get(), 1));
+}
+
+#[test]
+fn bytes_are_a_list_in_json_and_may_be_a_text() {
+    let bytes = serde_bytes::ByteBuf::from(vec![0, 255]);
+    assert_eq!(on_each_way(&vec![Some(bytes)]), "[[0,255]]");
+    assert_eq!(json("\"hi\"").decode(), Ok(serde_bytes::ByteBuf::from(b"hi".to_vec())));
+}
+
 /// The last one was taken.
 #[test]
 fn a_key_that_comes_twice_is_an_error() {
