@@ -86,3 +86,22 @@ fn show(table: &Table, output: &Output) -> Done {
 fn schema(json: &str) -> Value {
     Payload::new(Encoding::Json, json.to_owned()).decode().unwrap_or(Value::Nil)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_no_wider_than_its_terminal() {
+        let mut table = table(&["ACTION", "NODES"]);
+        table.add_row([
+            "orders/place(order: {item: string, count: integer, größe?: string}) -> {id: integer}",
+            "shop",
+        ]);
+        for width in [20, 40, 80] {
+            table.set_width(width);
+            let widest = table.to_string().lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width.into()), "{table}");
+        }
+    }
+}
