@@ -177,7 +177,6 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
         deserialize_char();
         deserialize_str();
         deserialize_string();
-        deserialize_identifier();
         deserialize_ignored_any();
     }
 
@@ -191,6 +190,12 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
         deserialize_tuple_struct(name: &'static str, len: usize);
         deserialize_map();
         deserialize_struct(name: &'static str, fields: &'static [&'static str]);
+    }
+
+    /// The name of a field or a variant is never an extension.
+    #[inline]
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_identifier(visitor)
     }
 
     #[inline]
@@ -325,6 +330,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for PackedVisitor<V> {
     }
 
     /// An extension: rmp-serde hands over no other newtype that nobody asked for.
+    #[cold]
+    #[inline(never)]
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
         if self.how.keeps_extensions {
             return self.inner.visit_newtype_struct(deserializer);

@@ -58,7 +58,7 @@ impl<'v, T: ?Sized> Within<'v, T> {
 }
 
 impl<T: Serialize + ?Sized> Serialize for Within<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { value, within_extension } = *self;
         value.serialize(PackedWriter { inner: serializer, within_extension })
@@ -67,7 +67,7 @@ impl<T: Serialize + ?Sized> Serialize for Within<'_, T> {
 
 macro_rules! serialize_same {
     ($($method:ident($($arg:ident: $type:ty),*);)*) => {$(
-        #[inline]
+        #[inline(always)]
         fn $method(self, $($arg: $type),*) -> Result<S::Ok, S::Error> {
             self.inner.$method($($arg),*)
         }
@@ -76,7 +76,7 @@ macro_rules! serialize_same {
 
 macro_rules! serialize_compound {
     ($($method:ident($($arg:ident: $type:ty),*) -> $compound:ident;)*) => {$(
-        #[inline]
+        #[inline(always)]
         fn $method(self, $($arg: $type),*) -> Result<Self::$compound, S::Error> {
             self.inner.$method($($arg),*).map(Compound)
         }
@@ -142,12 +142,12 @@ impl<S: Serializer> Serializer for PackedWriter<S> {
         self.integer(Integer::Unsigned(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         self.inner.serialize_some(&Within::new(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
         name: &'static str,
@@ -160,7 +160,7 @@ impl<S: Serializer> Serializer for PackedWriter<S> {
         self.inner.serialize_newtype_struct(name, &Within { value, within_extension })
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
         name: &'static str,
@@ -171,7 +171,7 @@ impl<S: Serializer> Serializer for PackedWriter<S> {
         self.inner.serialize_newtype_variant(name, index, variant, &Within::new(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<Record<S>, S::Error> {
         if [RAW, NUMBER].contains(&name) {
             return Ok(Record::Json { serializer: Some(self), written: None });
@@ -179,12 +179,12 @@ impl<S: Serializer> Serializer for PackedWriter<S> {
         self.inner.serialize_struct(name, len).map(Record::Fields)
     }
 
-    #[inline]
+    #[inline(always)]
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         self.inner.collect_str(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_human_readable(&self) -> bool {
         !self.within_extension && self.inner.is_human_readable()
     }
@@ -199,12 +199,12 @@ macro_rules! serialize_elements {
             type Ok = C::Ok;
             type Error = C::Error;
 
-            #[inline]
+            #[inline(always)]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
                 self.0.$method(&Within::new(value))
             }
 
-            #[inline]
+            #[inline(always)]
             fn end(self) -> Result<C::Ok, C::Error> {
                 self.0.end()
             }
@@ -223,17 +223,17 @@ impl<C: SerializeMap> SerializeMap for Compound<C> {
     type Ok = C::Ok;
     type Error = C::Error;
 
-    #[inline]
+    #[inline(always)]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
         self.0.serialize_key(&Within::new(key))
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
         self.0.serialize_value(&Within::new(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<C::Ok, C::Error> {
         self.0.end()
     }
@@ -243,7 +243,7 @@ impl<C: SerializeStructVariant> SerializeStructVariant for Compound<C> {
     type Ok = C::Ok;
     type Error = C::Error;
 
-    #[inline]
+    #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(
         &mut self,
         name: &'static str,
@@ -252,12 +252,12 @@ impl<C: SerializeStructVariant> SerializeStructVariant for Compound<C> {
         self.0.serialize_field(name, &Within::new(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip_field(&mut self, name: &'static str) -> Result<(), C::Error> {
         self.0.skip_field(name)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<C::Ok, C::Error> {
         self.0.end()
     }
@@ -273,7 +273,7 @@ impl<S: Serializer> SerializeStruct for Record<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
-    #[inline]
+    #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(
         &mut self,
         name: &'static str,
@@ -293,7 +293,7 @@ impl<S: Serializer> SerializeStruct for Record<S> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {
         match self {
             Record::Fields(fields) => fields.skip_field(name),
@@ -301,7 +301,7 @@ impl<S: Serializer> SerializeStruct for Record<S> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<S::Ok, S::Error> {
         match self {
             Record::Fields(fields) => fields.end(),
