@@ -1,12 +1,12 @@
 //! `meshwork actions` and `meshwork branches`: a table for people, one JSON object per line for programs.
 
-use crate::failure::Done;
+use crate::failure::{Done, Failure};
 use crate::mesh::Mesh;
 use crate::output::{Output, json, object, one_line, text};
 use crate::signature::signature;
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
-use meshwork::{CallError, Encoding, Payload, Value};
+use meshwork::{CallError, Encoding, Pattern, Payload, Value};
 
 #[derive(Args)]
 pub(super) struct ActionsOptions {
@@ -24,6 +24,7 @@ pub(super) struct BranchesOptions {
 }
 
 pub(super) async fn actions(options: ActionsOptions, output: &Output) -> Done {
+    Pattern::new(options.pattern.as_str()).map_err(|error| Failure::Use(error.to_string()))?;
     let branch = options.mesh.bind(|branch| branch).await?;
     let actions = branch.describe(&options.pattern).await?;
     let mut table = table(&["ACTION", "NODES"]);
