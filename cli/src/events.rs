@@ -1,7 +1,7 @@
 //! `meshwork publish`, `subscribe` and `broadcast`.
 
 use crate::failure::{Done, Failure};
-use crate::input::{check, read_json};
+use crate::input::{check, read_count, read_json};
 use crate::mesh::Mesh;
 use crate::output::{Output, json, object, say, text};
 use crate::signals::Signals;
@@ -29,7 +29,7 @@ pub(super) struct SubscribeOptions {
     /// The topics: `orders/created` itself, `orders/*` one segment more, `orders/**` one or more segments.
     pattern: String,
     /// Ends after this number of events. Default: runs until Ctrl-C or SIGTERM.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = read_count, allow_negative_numbers = true)]
     count: Option<u64>,
     /// Joins a group of subscribers: each event goes to one member of the group only.
     #[arg(long, value_name = "GROUP")]

@@ -27,8 +27,9 @@ pub(super) fn read_json(text: Option<&str>) -> Result<Payload, Failure> {
                 return Err(Failure::Use(format!("`@` names no file: {right}")));
             }
             Some(file) => {
-                let read = std::fs::read(file)
-                    .map_err(|error| Failure::Use(format!("{file} cannot be read: {error}")))?;
+                let read = std::fs::read(file).map_err(|error| {
+                    Failure::Use(format!("{file} cannot be read: {error}; name a file that holds JSON"))
+                })?;
                 (read, file.to_owned())
             }
             None => (text.as_bytes().to_vec(), shown(text)),
@@ -41,10 +42,10 @@ pub(super) fn read_json(text: Option<&str>) -> Result<Payload, Failure> {
         return Err(Failure::Use(format!("{source} is empty: {right}")));
     }
     let value: Value = Payload::new(Encoding::Json, json).decode().map_err(|error| {
-        Failure::Use(format!(
-            "{source} is not JSON that can be sent: {}; text has quotes, as in '\"text\"'",
-            error.reason
-        ))
+        let reason = error.reason;
+        // A word without quotes, or whose quotes the shell has taken.
+        let hint = if reason.contains("quotes") { "; text needs quotes, as in '\"text\"'" } else { "" };
+        Failure::Use(format!("{source} is not JSON that can be sent: {reason}{hint}"))
     })?;
     Payload::encode(Encoding::Json, &value).map_err(|error| Failure::Use(error.to_string()))
 }
@@ -69,6 +70,10 @@ fn without_byte_order_mark(mut text: Vec<u8>) -> Vec<u8> {
 /// Checks a name before anything is sent.
 pub(super) fn check(name: Result<(), NameError>) -> Done {
     name.map_err(|error| Failure::Use(error.to_string()))
+}
+
+pub(super) fn read_count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number: write how many, as in 10"))
 }
 
 pub(super) fn read_duration(text: &str) -> Result<Duration, String> {

@@ -1,12 +1,12 @@
 //! `meshwork actions` and `meshwork branches`: a table for people, one JSON object per line for programs.
 
-use crate::failure::Done;
+use crate::failure::{Done, Failure};
 use crate::mesh::Mesh;
 use crate::output::{Output, json, object, one_line, text};
 use crate::signature::signature;
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
-use meshwork::{CallError, Encoding, Payload, Value};
+use meshwork::{CallError, Encoding, Pattern, Payload, Value};
 
 #[derive(Args)]
 pub(super) struct ActionsOptions {
@@ -24,6 +24,7 @@ pub(super) struct BranchesOptions {
 }
 
 pub(super) async fn actions(options: ActionsOptions, output: &Output) -> Done {
+    Pattern::new(options.pattern.as_str()).map_err(|error| Failure::Use(error.to_string()))?;
     let branch = options.mesh.bind(|branch| branch).await?;
     let actions = branch.describe(&options.pattern).await?;
     let mut table = table(&["ACTION", "NODES"]);
@@ -85,4 +86,23 @@ fn show(table: &Table, output: &Output) -> Done {
 /// The JSON Schema that a node says; nil if it is none.
 fn schema(json: &str) -> Value {
     Payload::new(Encoding::Json, json.to_owned()).decode().unwrap_or(Value::Nil)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_no_wider_than_its_terminal() {
+        let mut table = table(&["ACTION", "NODES"]);
+        table.add_row([
+            "orders/place(order: {item: string, count: integer, größe?: string}) -> {id: integer}",
+            "shop",
+        ]);
+        for width in [20, 40, 80] {
+            table.set_width(width);
+            let widest = table.to_string().lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width.into()), "{table}");
+        }
+    }
 }

@@ -39,6 +39,11 @@ pub(super) async fn run(options: Options) -> Done {
     let permits = Arc::new(Semaphore::new(jobs));
     let command: Arc<str> = command.into();
     check(meshwork::check_action(&action))?;
+    if command.trim().is_empty() {
+        return Err(Failure::Use(
+            "the command is empty: write a command of the shell, as in --command 'jq add'".to_owned(),
+        ));
+    }
     let responders = Responders::new().respond_self_describing(action.as_str(), move |arguments: Value| {
         let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
         async move {

@@ -388,6 +388,8 @@ fn wrong_use_ends_with_2_and_one_line_that_says_what_is_wrong() {
         (&["publish", "a/*", "1"], "pattern"),
         (&["broadcast", "a//b", "1"], "empty segment"),
         (&["respond", "", "--command", "cat"], "must not be empty"),
+        (&["respond", "add", "--command", " "], "the command is empty"),
+        (&["actions", "a//"], "empty segment"),
         (&["master", "--listen", "nowhere"], "HOST:PORT"),
         (&["master", "--token-file", "/does/not/exist"], "/does/not/exist"),
     ];
@@ -411,7 +413,12 @@ fn wrong_use_ends_with_2_and_one_line_that_says_what_is_wrong() {
         assert!(said.lines().last().unwrap().contains(what), "{arguments:?}: {said}");
     }
     // What clap itself refuses: a flag that is misspelt is not taken for arguments.
-    for arguments in [&["call", "add", "--wthin", "1s"][..], &["call", "add", "--within", "5"], &["sing"]] {
+    for arguments in [
+        &["call", "add", "--wthin", "1s"][..],
+        &["call", "add", "--within", "5"],
+        &["subscribe", "a", "--count", "x"],
+        &["sing"],
+    ] {
         assert_eq!(run(&mut meshwork(arguments)).status.code(), Some(2), "{arguments:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The first byte chooses the encoding, the rest is a payload: it is read as several types, and a value that can be read can be
 //! written and read again.
 
-use meshwork_wire::{Encoding, Payload};
+use meshwork_wire::{Encoding, Payload, Value};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt};
 
@@ -43,6 +43,13 @@ struct Fixed {
     nothing: Vec<()>,
 }
 
+/// A type with keys that are no text, which have one in JSON.
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+struct Keyed {
+    integers: BTreeMap<i128, u128>,
+    compound: BTreeMap<(u8, Option<char>), BTreeMap<bool, ()>>,
+}
+
 /// Reads the payload as each type.
 pub(crate) fn run(bytes: &[u8]) {
     let Some((first, bytes)) = bytes.split_first() else { return };
@@ -50,6 +57,8 @@ pub(crate) fn run(bytes: &[u8]) {
     let payload = Payload::new(encoding, bytes.to_vec());
     read::<Tree>(&payload);
     read::<Fixed>(&payload);
+    read::<Keyed>(&payload);
+    any(&payload);
     // Some different values of these types are written alike, so they are only read.
     _ = payload.decode::<Layers>();
     _ = payload.decode::<Anything>();
@@ -61,4 +70,16 @@ fn read<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(payload: &Payl
     let Ok(value) = payload.decode::<T>() else { return };
     let written = Payload::encode(payload.encoding, &value).expect("what was read can be written");
     assert_eq!(written.decode::<T>().as_ref(), Ok(&value), "written and read again");
+}
+
+/// Reads the payload without a type. What is written again is read as what it was, in the other encoding too if that has a form for it.
+fn any(payload: &Payload) {
+    let Ok(value) = payload.decode::<Value>() else { return };
+    let written = Payload::encode(payload.encoding, &value).expect("what was read can be written");
+    for encoding in [Encoding::Json, Encoding::MessagePack] {
+        let Ok(other) = written.transcode(encoding) else { continue };
+        let again = other.decode::<Value>().expect("what was written can be read");
+        let again = Payload::encode(encoding, &again).expect("what was read can be written");
+        assert_eq!(again.bytes, other.bytes, "written and read again");
+    }
 }

@@ -435,10 +435,14 @@ fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Re
         Encoding::MessagePack | Encoding::CompactMessagePack => {
             let first = bounds();
             read_packed(encoding, bytes, &first, How::default()).or_else(|error| {
-                // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers; and what was JSON has
-                // texts that stand for keys and floats.
-                let again = if first.met_bytes() { bounds().with_bytes_as_lists() } else { bounds() };
-                read_packed(encoding, bytes, &again, How::with_texts()).map_err(|_| error)
+                // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers. What was JSON has no
+                // byte strings, and has texts that stand for keys and floats.
+                let read = if first.met_bytes() {
+                    read_packed(encoding, bytes, &bounds().with_bytes_as_lists(), How::default())
+                } else {
+                    read_packed(encoding, bytes, &bounds(), How::with_texts())
+                };
+                read.map_err(|_| error)
             })
         }
         Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds())),

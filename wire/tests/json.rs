@@ -1,6 +1,7 @@
 //! Values on their way through JSON, MessagePack and [`Value`], and back: each is what it was, or an error that says why not.
 
 use meshwork_wire::{Encoding, Payload, Value};
+use proptest::prelude::*;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -261,6 +262,50 @@ fn keys_with_one_text_are_an_error_and_not_a_loss() {
     assert!(Payload::encode(Encoding::Json, &flat).is_err());
 }
 
+/// A map has one of two entries whose keys are one key to its type.
+#[test]
+fn a_key_has_one_text() {
+    for (key, wrong) in
+        [("[1,2]", false), ("[1, 2]", true), (" [1,2]", true), ("[1,2]]", true), ("[1]", true), ("1", true)]
+    {
+        let object = json(&format!("{{{key:?}:0}}"));
+        for payload in [object.transcode(Encoding::MessagePack).unwrap(), object] {
+            assert_eq!(payload.decode::<BTreeMap<(u8, u8), u8>>().is_err(), wrong, "{key:?} {payload:?}");
+        }
+    }
+    for key in ["1 ", " 1", "01", "+1", "1.0", "-0", "", "one", "\u{FEFF}1"] {
+        let object = json(&format!("{{{key:?}:0}}").replace("\\u{feff}", "\u{FEFF}"));
+        for payload in [object.transcode(Encoding::MessagePack).unwrap(), object] {
+            assert!(payload.decode::<BTreeMap<u8, u8>>().is_err(), "{key:?}");
+            assert!(payload.decode::<HashMap<bool, u8>>().is_err(), "{key:?}");
+            assert!(payload.decode::<HashMap<String, u8>>().is_ok(), "{key:?}");
+        }
+    }
+    // A number beside its own text.
+    let two = Payload::new(Encoding::MessagePack, &b"\x82\x01\xC0\xA11\xC0"[..]);
+    assert!(two.decode::<BTreeMap<u8, ()>>().is_err());
+}
+
+#[test]
+fn what_serde_json_keeps_as_json_is_the_value() {
+    let raw: Box<serde_json::value::RawValue> =
+        serde_json::from_str(r#"{"a":[1,18446744073709551616,"x"]}"#).unwrap();
+    let in_message_pack = packed(&(&raw, 1));
+    assert_eq!(
+        in_message_pack.bytes,
+        json(r#"[{"a":[1,18446744073709551616,"x"]},1]"#).transcode(Encoding::MessagePack).unwrap().bytes
+    );
+    let (back, one): (Box<serde_json::value::RawValue>, u8) = in_message_pack.decode().unwrap();
+    assert_eq!((back.get(), one), (raw.get(), 1));
+}
+
+#[test]
+fn bytes_are_a_list_in_json_and_may_be_a_text() {
+    let bytes = serde_bytes::ByteBuf::from(vec![0, 255]);
+    assert_eq!(on_each_way(&vec![Some(bytes)]), "[[0,255]]");
+    assert_eq!(json("\"hi\"").decode(), Ok(serde_bytes::ByteBuf::from(b"hi".to_vec())));
+}
+
 /// The last one was taken.
 #[test]
 fn a_key_that_comes_twice_is_an_error() {
@@ -457,5 +502,70 @@ fn json_is_read_as_serde_json_reads_it() {
     }
     for kind in [Kind::Plain, Kind::Sized(1), Kind::Named { name: "n".to_owned() }] {
         assert_eq!(on_each_way(&kind), serde_json::to_string(&kind).unwrap());
+    }
+}
+
+/// Values that JSON has a form of their own for.
+fn values() -> impl Strategy<Value = Value> {
+    let integer = |value: i128| match (u64::try_from(value), i64::try_from(value)) {
+        (Ok(value), _) => Value::Unsigned(value),
+        (Err(_), Ok(value)) => Value::Signed(value),
+        (Err(_), Err(_)) if value > 0 => Value::Unsigned128(value.unsigned_abs()),
+        (Err(_), Err(_)) => Value::Signed128(value),
+    };
+    let shifted = (any::<i128>(), 0..127_u32).prop_map(|(value, shift)| value >> shift);
+    let finite = any::<f64>().prop_filter("JSON has it", |float| float.is_finite()).prop_map(Value::Float64);
+    let leaf = prop_oneof![
+        Just(Value::Nil),
+        any::<bool>().prop_map(Value::Bool),
+        shifted.prop_map(integer),
+        ((u128::from(u64::MAX) + 1)..).prop_map(Value::Unsigned128),
+        finite,
+        ".*".prop_map(Value::Text),
+    ];
+    leaf.prop_recursive(4, 64, 12, |inner| {
+        let map = prop::collection::hash_map(".{0,3}", inner.clone(), 0..12);
+        prop_oneof![
+            prop::collection::vec(inner, 0..12).prop_map(Value::List),
+            map.prop_map(|map| Value::Map(
+                map.into_iter().map(|(key, value)| (Value::Text(key), value)).collect()
+            )),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_is_itself_in_json_and_message_pack(value in values()) {
+        let in_json = Payload::encode(Encoding::Json, &value).unwrap();
+        prop_assert_eq!(&in_json.decode::<Value>().unwrap(), &value);
+        let in_message_pack = packed(&value);
+        prop_assert_eq!(&in_message_pack.decode::<Value>().unwrap(), &value);
+        prop_assert_eq!(in_message_pack.transcode(Encoding::Json).unwrap().bytes, in_json.bytes);
+    }
+
+    #[test]
+    fn json_is_what_serde_json_takes_for_json(text in r#"[\[\]{}:,"\\ue0-9.+\-tfn alsr]{0,12}"#) {
+        let theirs = serde_json::from_str::<serde_json::Value>(&text);
+        match (json(&text).decode::<serde_json::Value>(), theirs) {
+            (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, theirs),
+            (Ok(_), Err(error)) => prop_assert!(error.to_string().contains("surrogate"), "{}", error),
+            (Err(error), Ok(_)) => {
+                let ours_only = ["comes twice", "beyond the range", "no integer type"];
+                prop_assert!(ours_only.iter().any(|why| error.reason.contains(why)), "{}", error);
+            }
+            (Err(_), Err(_)) => {}
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let payload = Payload::new(encoding, bytes.clone());
+            _ = payload.decode::<BTreeMap<(u8, Option<Kind>), (f32, u128)>>();
+            if let Ok(value) = payload.decode::<Value>() {
+                _ = Payload::encode(Encoding::Json, &value);
+            }
+        }
     }
 }

@@ -2,8 +2,9 @@
 //! their kind and all their digits, maps their order.
 
 use crate::value::distinct::Distinct;
-use crate::value::extension::{EXTENSION, INTEGER, Integer, READABLE_EXTENSION, TIMESTAMP, VALUE, date};
-use crate::value::json_reader::visit_integer;
+use crate::value::extension::{
+    EXTENSION, INTEGER, Integer, READABLE_EXTENSION, TIMESTAMP, VALUE, date, visit_integer,
+};
 use crate::value::number::shown;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{self, Serialize, SerializeMap, SerializeSeq, SerializeTuple, Serializer};

@@ -9,29 +9,30 @@ const FEW: usize = 8;
 
 /// The keys that a map has so far. Their number is bounded by the length of the map.
 pub(super) struct Distinct<K> {
-    few: Vec<K>,
-    /// All keys, once there are more than a few. Its hashes are seeded: keys that a peer chose cannot collide on purpose.
+    /// The first keys. They need no allocation.
+    few: [Option<K>; FEW],
+    /// The keys beyond these. Their hashes are seeded: keys that a peer chose cannot collide on purpose.
     many: HashSet<K>,
 }
 
 impl<K: Eq + Hash> Distinct<K> {
     pub(super) fn new() -> Self {
-        Self { few: Vec::new(), many: HashSet::new() }
+        Self { few: [const { None }; FEW], many: HashSet::new() }
     }
 
     /// Adds a key. False if the map has it already.
     pub(super) fn insert(&mut self, key: K) -> bool {
-        if !self.many.is_empty() {
-            return self.many.insert(key);
+        for place in &mut self.few {
+            match place {
+                Some(other) if *other == key => return false,
+                Some(_) => {}
+                None => {
+                    *place = Some(key);
+                    return true;
+                }
+            }
         }
-        if self.few.contains(&key) {
-            return false;
-        }
-        self.few.push(key);
-        if self.few.len() > FEW {
-            self.many.extend(self.few.drain(..));
-        }
-        true
+        self.many.insert(key)
     }
 }
 

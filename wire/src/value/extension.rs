@@ -1,6 +1,8 @@
 //! The extensions of MessagePack that have a meaning here: dates, and integers of more than 64 bits. Both are as msgpackr, the codec of
 //! node-mesh, writes and reads them.
 
+use serde::de::{Error, Visitor};
+
 /// The name of the newtype that rmp-serde takes for an extension.
 pub(super) const EXTENSION: &str = "_ExtStruct";
 
@@ -66,6 +68,23 @@ impl Integer {
             from += 1;
         }
         &room[from..]
+    }
+}
+
+/// Hands an integer over as 64 bits where these hold it, as every type expects it.
+pub(super) fn visit_integer<'de, V: Visitor<'de>, E: Error>(
+    integer: Integer,
+    visitor: V,
+) -> Result<V::Value, E> {
+    match integer {
+        Integer::Unsigned(value) => match u64::try_from(value) {
+            Ok(value) => visitor.visit_u64(value),
+            Err(_) => visitor.visit_u128(value),
+        },
+        Integer::Negative(value) => match i64::try_from(value) {
+            Ok(value) => visitor.visit_i64(value),
+            Err(_) => visitor.visit_i128(value),
+        },
     }
 }
 

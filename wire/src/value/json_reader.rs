@@ -9,20 +9,19 @@
 //!
 //! How deep values are nested is bounded by the caller, through the seed. Every byte is looked at once.
 
+use crate::value::any::Value;
 use crate::value::distinct::Distinct;
-use crate::value::extension::Integer;
-use crate::value::json_writer::JsonError;
+use crate::value::extension::{Integer, visit_integer};
+use crate::value::json_writer::{JsonError, JsonWriter, RAW};
 use crate::value::number::{Float, float_of, float_of_decimal, float_of_integer, no_float_of_integer, shown};
 use serde::de::value::StrDeserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor,
 };
-use serde::{Deserialize, forward_to_deserialize_any};
+use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 use std::borrow::Cow;
-
-/// The name of the newtype by which serde_json asks for a value as its JSON.
-const RAW: &str = "$serde_json::private::RawValue";
+use std::marker::PhantomData;
 
 /// Reads all of the bytes. An error says where it was found.
 pub(super) fn read_json<'de, S: DeserializeSeed<'de>>(bytes: &[u8], seed: S) -> Result<S::Value, String> {
@@ -96,7 +95,7 @@ impl<'t> JsonReader<'t> {
 
     fn word(&mut self, word: &str) -> Result<(), JsonError> {
         if !self.text[self.at..].starts_with(word) {
-            return Err(self.unexpected("a value of JSON: text needs quotes"));
+            return Err(self.unexpected("a value of JSON, where text has quotes"));
         }
         self.at += word.len();
         Ok(())
@@ -250,23 +249,6 @@ fn integer(digits: &str) -> Result<Integer, JsonError> {
     })
 }
 
-/// Hands an integer over as 64 bits where these hold it, as every type expects it.
-pub(super) fn visit_integer<'de, V: Visitor<'de>, E: Error>(
-    integer: Integer,
-    visitor: V,
-) -> Result<V::Value, E> {
-    match integer {
-        Integer::Unsigned(value) => match u64::try_from(value) {
-            Ok(value) => visitor.visit_u64(value),
-            Err(_) => visitor.visit_u128(value),
-        },
-        Integer::Negative(value) => match i64::try_from(value) {
-            Ok(value) => visitor.visit_i64(value),
-            Err(_) => visitor.visit_i128(value),
-        },
-    }
-}
-
 macro_rules! deserialize_float {
     ($($method:ident $visit:ident: $float:ty;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
@@ -320,13 +302,25 @@ impl<'de> Deserializer<'de> for &mut JsonReader<'_> {
                 self.expect(b'}', "the end of the object, which has more entries than the type takes")?;
                 Ok(value)
             }
-            _ => Err(self.unexpected("a value of JSON: text needs quotes")),
+            _ => Err(self.unexpected("a value of JSON, where text has quotes")),
         }
     }
 
     deserialize_float! {
         deserialize_f32 visit_f32: f32;
         deserialize_f64 visit_f64: f64;
+    }
+
+    /// A text is its bytes, where bytes are expected.
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        if self.peek() == Some(b'"') {
+            return visitor.visit_bytes(self.string()?.as_bytes());
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        self.deserialize_bytes(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
@@ -344,7 +338,7 @@ impl<'de> Deserializer<'de> for &mut JsonReader<'_> {
     ) -> Result<V::Value, JsonError> {
         if name == RAW {
             let raw = self.raw()?;
-            return visitor.visit_map(RawValue { raw: Some(raw) });
+            return visitor.visit_map(RawValue::new(raw));
         }
         visitor.visit_newtype_struct(self)
     }
@@ -369,8 +363,8 @@ impl<'de> Deserializer<'de> for &mut JsonReader<'_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 char str string unit unit_struct seq tuple tuple_struct map
+        struct identifier ignored_any
     }
 }
 
@@ -486,22 +480,29 @@ impl<'de> VariantAccess<'de> for Variant<'_, '_> {
 }
 
 /// The JSON of a value, for a type of serde_json that keeps it as it is.
-struct RawValue<'t> {
+pub(super) struct RawValue<'t, E> {
     raw: Option<&'t str>,
+    error: PhantomData<E>,
 }
 
-impl<'de> MapAccess<'de> for RawValue<'_> {
-    type Error = JsonError;
+impl<'t, E> RawValue<'t, E> {
+    pub(super) fn new(raw: &'t str) -> Self {
+        Self { raw: Some(raw), error: PhantomData }
+    }
+}
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, JsonError> {
+impl<'de, E: Error> MapAccess<'de> for RawValue<'_, E> {
+    type Error = E;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, E> {
         if self.raw.is_none() {
             return Ok(None);
         }
-        seed.deserialize(unit_variant(RAW)).map(Some)
+        seed.deserialize(RAW.into_deserializer()).map(Some)
     }
 
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, JsonError> {
-        seed.deserialize(unit_variant(self.raw.take().unwrap_or("null")))
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, E> {
+        seed.deserialize(self.raw.take().unwrap_or("null").into_deserializer())
     }
 }
 
@@ -516,7 +517,27 @@ impl<'k> Key<'k> {
     ) -> Result<T, JsonError> {
         let mut reader = JsonReader::new(self.0);
         let value = read(&mut reader)?;
-        reader.end()?;
+        if reader.at < self.0.len() {
+            return Err(reader.unexpected("the end of the key"));
+        }
+        Ok(value)
+    }
+
+    /// Reads the key as the JSON of several values. It must be the JSON that is written here: two keys with other blanks or digits would
+    /// be one to the type, and one of the two entries would be lost.
+    fn read_compound<T>(
+        &self,
+        read: impl FnOnce(&mut JsonReader<'k>) -> Result<T, JsonError>,
+    ) -> Result<T, JsonError> {
+        let value = self.read(read)?;
+        // The type has bounded how deep it is.
+        let again: Value = self.read(|reader| Value::deserialize(reader))?;
+        let mut right = Vec::new();
+        again.serialize(&mut JsonWriter::new(&mut right))?;
+        if right != self.0.as_bytes() {
+            let right = String::from_utf8_lossy(&right);
+            return Err(Error::custom(format_args!("the key {:?} must be written {right:?}", self.0)));
+        }
         Ok(value)
     }
 
@@ -526,13 +547,15 @@ impl<'k> Key<'k> {
 
     fn visit_compound<'de, V: Visitor<'de>>(self, visitor: V, open: u8) -> Result<V::Value, JsonError> {
         if self.begins_as(&[open]) {
-            return self.read(|reader| reader.deserialize_any(visitor));
+            return self.read_compound(|reader| reader.deserialize_any(visitor));
         }
         visitor.visit_str(self.0)
     }
 
-    fn float<F: Float>(&self) -> Option<F> {
-        self.begins_as(b"-0123456789").then(|| self.read(JsonReader::float).ok()).flatten()
+    /// The float whose text the key is, and no other text of the float, for the reason of `read_compound`.
+    fn float<F: Float + Serialize>(&self) -> Option<F> {
+        let float: F = self.begins_as(b"-0123456789").then(|| self.read(JsonReader::float).ok()).flatten()?;
+        serde_json::to_string(&float).is_ok_and(|right| right == self.0).then_some(float)
     }
 }
 
@@ -635,7 +658,7 @@ impl<'de> Deserializer<'de> for Key<'_> {
         visitor: V,
     ) -> Result<V::Value, JsonError> {
         if self.begins_as(b"{") && !variants.contains(&self.0) {
-            return self.read(|reader| reader.deserialize_enum(name, variants, visitor));
+            return self.read_compound(|reader| reader.deserialize_enum(name, variants, visitor));
         }
         visitor.visit_enum(unit_variant(self.0))
     }

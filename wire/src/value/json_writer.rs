@@ -14,8 +14,12 @@ use serde::ser::{
 use std::fmt::{self, Display};
 use std::io;
 
-/// Names of structs that serde_json writes as they are: a value that is JSON already, and a number of any length.
-const AS_IT_IS: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private::Number"];
+/// The name of the struct, and of the newtype, that serde_json has for a value that is JSON already.
+pub(super) const RAW: &str = "$serde_json::private::RawValue";
+
+/// The name of the struct that a number of serde_json calls itself if the program keeps the digits of its numbers, by a feature of
+/// serde_json.
+pub(super) const NUMBER: &str = "$serde_json::private::Number";
 
 /// Why a value has no JSON, or JSON is not the value that was expected.
 #[derive(Debug)]
@@ -256,7 +260,7 @@ impl<'w, W: io::Write> Serializer for &'w mut JsonWriter<W> {
     }
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Record<'w, W>, JsonError> {
-        if AS_IT_IS.contains(&name) {
+        if [RAW, NUMBER].contains(&name) {
             return Ok(Record::AsItIs(self));
         }
         Ok(Record::Fields(self.begin("{", "}")?))

@@ -62,9 +62,12 @@ pub(super) fn no_float_of_integer(digits: &str) -> String {
 pub(super) fn float_of_decimal<F: Float>(number: &str) -> Result<F, String> {
     let beyond = || format!("{} is beyond the range of a float", shown(number));
     let float: F = number.parse().map_err(|_| beyond())?;
-    let mantissa = number.split(['e', 'E']).next().unwrap_or(number);
-    let vanishes = float.widened() == 0.0 && mantissa.bytes().any(|digit| (b'1'..=b'9').contains(&digit));
-    if vanishes || !float.widened().is_finite() { Err(beyond()) } else { Ok(float) }
+    let vanishes = || {
+        let mantissa = number.split(['e', 'E']).next().unwrap_or(number);
+        mantissa.bytes().any(|digit| (b'1'..=b'9').contains(&digit))
+    };
+    let wide = float.widened();
+    if !wide.is_finite() || (wide == 0.0 && vanishes()) { Err(beyond()) } else { Ok(float) }
 }
 
 /// The start of a number that may be of any length.

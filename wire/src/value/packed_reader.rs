@@ -7,16 +7,17 @@
 //! - What came from JSON has texts in place of floats that are no numbers, and of keys that are no texts: such texts are read where a
 //!   number or a key is expected, but only when the bytes are no value of the type otherwise. So they cost other values nothing.
 
-use crate::value::extension::{EXTENSION, INTEGER, Integer, TIMESTAMP, VALUE, date};
-use crate::value::json_reader::{Key, visit_integer};
-use crate::value::json_writer::JsonError;
+use crate::value::any::Value;
+use crate::value::extension::{EXTENSION, INTEGER, Integer, TIMESTAMP, VALUE, date, visit_integer};
+use crate::value::json_reader::{Key, RawValue};
+use crate::value::json_writer::{JsonError, JsonWriter, RAW};
 use crate::value::number::{Float, float_of, float_of_integer, no_float_of_integer, text_of};
 use serde::de::value::SeqDeserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
     Visitor,
 };
-use serde::{Deserialize, forward_to_deserialize_any};
+use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 use serde_bytes::ByteBuf;
 use std::fmt;
 use std::marker::PhantomData;
@@ -141,15 +142,14 @@ macro_rules! deserialize_compound {
 }
 
 impl<'de, D: Deserializer<'de>> PackedReader<D> {
-    /// Reads a key that may be a text: then the key is what its text says.
+    /// Reads a key that is what its text says.
     #[cold]
     fn key<V: Visitor<'de>>(
         self,
         visitor: V,
         read: impl FnOnce(Key<'_>, V) -> Result<V::Value, JsonError>,
     ) -> Result<V::Value, D::Error> {
-        let inner = PackedVisitor { inner: visitor, how: self.how };
-        self.inner.deserialize_any(KeyVisitor { inner, read })
+        self.inner.deserialize_any(KeyVisitor { inner: visitor, read })
     }
 }
 
@@ -177,7 +177,6 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
         deserialize_char();
         deserialize_str();
         deserialize_string();
-        deserialize_identifier();
         deserialize_ignored_any();
     }
 
@@ -193,10 +192,16 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
         deserialize_struct(name: &'static str, fields: &'static [&'static str]);
     }
 
+    /// The name of a field or a variant is never an extension.
+    #[inline]
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_identifier(visitor)
+    }
+
     #[inline]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         if self.how.has_text_keys() {
-            return self.inner.deserialize_any(OptionalKey(visitor));
+            return self.key(visitor, |key, visitor| key.deserialize_option(visitor));
         }
         let visitor = PackedVisitor { inner: visitor, how: self.how };
         self.inner.deserialize_option(visitor)
@@ -214,6 +219,13 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
             VALUE => {
                 let how = How { keeps_extensions: true, ..self.how };
                 visitor.visit_newtype_struct(PackedReader { inner: self.inner, how })
+            }
+            RAW => {
+                // The codec bounds how deep the value is.
+                let value = Value::deserialize(self)?;
+                let mut json = Vec::new();
+                value.serialize(&mut JsonWriter::new(&mut json)).map_err(D::Error::custom)?;
+                visitor.visit_map(RawValue::new(&String::from_utf8(json).map_err(D::Error::custom)?))
             }
             _ => visitor.visit_newtype_struct(self),
         }
@@ -318,6 +330,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for PackedVisitor<V> {
     }
 
     /// An extension: rmp-serde hands over no other newtype that nobody asked for.
+    #[cold]
+    #[inline(never)]
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
         if self.how.keeps_extensions {
             return self.inner.visit_newtype_struct(deserializer);
@@ -622,9 +636,9 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for WideVisitor<V> {
     }
 }
 
-/// The visitor of a key that may be a text, which `read` reads.
+/// The visitor of a key that is a text, which `read` reads. Another key is an error: a number beside its own text would be the same key.
 struct KeyVisitor<V, F> {
-    inner: PackedVisitor<V>,
+    inner: V,
     read: F,
 }
 
@@ -639,67 +653,7 @@ where
         self.inner.expecting(f)
     }
 
-    visit_same! {
-        visit_bool: bool,
-        visit_i64: i64,
-        visit_u64: u64,
-        visit_f32: f32,
-        visit_f64: f64,
-        visit_bytes: &[u8],
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
-        self.inner.visit_unit()
-    }
-
     fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
-        (self.read)(Key(value), self.inner.inner).map_err(E::custom)
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        self.inner.visit_newtype_struct(deserializer)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
-        self.inner.visit_seq(seq)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        self.inner.visit_map(map)
-    }
-}
-
-/// The visitor of an optional key: see [`Key`] for the key that is none.
-struct OptionalKey<V>(V);
-
-macro_rules! visit_some {
-    ($($method:ident: $value:ty),* $(,)?) => {$(
-        fn $method<E: Error>(self, value: $value) -> Result<V::Value, E> {
-            self.0.visit_some(value.into_deserializer())
-        }
-    )*};
-}
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for OptionalKey<V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.0.expecting(f)
-    }
-
-    visit_some! {
-        visit_bool: bool,
-        visit_i64: i64,
-        visit_u64: u64,
-        visit_f32: f32,
-        visit_f64: f64,
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
-        self.0.visit_none()
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
-        Key(value).deserialize_option(self.0).map_err(E::custom)
+        (self.read)(Key(value), self.inner).map_err(E::custom)
     }
 }

@@ -1,14 +1,18 @@
 //! What rmp-serde writes differently: integers of 128 bits. rmp-serde writes them as 16 bytes, which a reader without a type takes for
 //! bytes, and which a reader of the other sign takes for another number. Here they are integers like all others where 64 bits hold them,
-//! else the extension that msgpackr has for them. Also the extensions of a [`Value`](super::Value), and the numbers of serde_json.
+//! else the extension that msgpackr has for them. Also the extensions of a [`Value`](super::Value), and what serde_json keeps as JSON.
 
+use crate::value::any::Value;
 use crate::value::extension::{EXTENSION, INTEGER, Integer, READABLE_EXTENSION};
+use crate::value::json_reader::read_json;
+use crate::value::json_writer::{NUMBER, RAW};
 use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 use serde_bytes::Bytes;
 use std::fmt::Display;
+use std::marker::PhantomData;
 
 /// A serializer of rmp-serde, with what is written differently.
 pub(super) struct PackedWriter<S> {
@@ -54,7 +58,7 @@ impl<'v, T: ?Sized> Within<'v, T> {
 }
 
 impl<T: Serialize + ?Sized> Serialize for Within<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { value, within_extension } = *self;
         value.serialize(PackedWriter { inner: serializer, within_extension })
@@ -63,7 +67,7 @@ impl<T: Serialize + ?Sized> Serialize for Within<'_, T> {
 
 macro_rules! serialize_same {
     ($($method:ident($($arg:ident: $type:ty),*);)*) => {$(
-        #[inline]
+        #[inline(always)]
         fn $method(self, $($arg: $type),*) -> Result<S::Ok, S::Error> {
             self.inner.$method($($arg),*)
         }
@@ -72,7 +76,7 @@ macro_rules! serialize_same {
 
 macro_rules! serialize_compound {
     ($($method:ident($($arg:ident: $type:ty),*) -> $compound:ident;)*) => {$(
-        #[inline]
+        #[inline(always)]
         fn $method(self, $($arg: $type),*) -> Result<Self::$compound, S::Error> {
             self.inner.$method($($arg),*).map(Compound)
         }
@@ -138,12 +142,12 @@ impl<S: Serializer> Serializer for PackedWriter<S> {
         self.integer(Integer::Unsigned(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         self.inner.serialize_some(&Within::new(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
         name: &'static str,
@@ -156,7 +160,7 @@ impl<S: Serializer> Serializer for PackedWriter<S> {
         self.inner.serialize_newtype_struct(name, &Within { value, within_extension })
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
         name: &'static str,
@@ -167,20 +171,20 @@ impl<S: Serializer> Serializer for PackedWriter<S> {
         self.inner.serialize_newtype_variant(name, index, variant, &Within::new(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<Record<S>, S::Error> {
-        if name == NUMBER {
-            return Ok(Record::Number { serializer: Some(self), written: None });
+        if [RAW, NUMBER].contains(&name) {
+            return Ok(Record::Json { serializer: Some(self), written: None });
         }
         self.inner.serialize_struct(name, len).map(Record::Fields)
     }
 
-    #[inline]
+    #[inline(always)]
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         self.inner.collect_str(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_human_readable(&self) -> bool {
         !self.within_extension && self.inner.is_human_readable()
     }
@@ -195,12 +199,12 @@ macro_rules! serialize_elements {
             type Ok = C::Ok;
             type Error = C::Error;
 
-            #[inline]
+            #[inline(always)]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
                 self.0.$method(&Within::new(value))
             }
 
-            #[inline]
+            #[inline(always)]
             fn end(self) -> Result<C::Ok, C::Error> {
                 self.0.end()
             }
@@ -219,17 +223,17 @@ impl<C: SerializeMap> SerializeMap for Compound<C> {
     type Ok = C::Ok;
     type Error = C::Error;
 
-    #[inline]
+    #[inline(always)]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
         self.0.serialize_key(&Within::new(key))
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
         self.0.serialize_value(&Within::new(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<C::Ok, C::Error> {
         self.0.end()
     }
@@ -239,7 +243,7 @@ impl<C: SerializeStructVariant> SerializeStructVariant for Compound<C> {
     type Ok = C::Ok;
     type Error = C::Error;
 
-    #[inline]
+    #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(
         &mut self,
         name: &'static str,
@@ -248,32 +252,28 @@ impl<C: SerializeStructVariant> SerializeStructVariant for Compound<C> {
         self.0.serialize_field(name, &Within::new(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip_field(&mut self, name: &'static str) -> Result<(), C::Error> {
         self.0.skip_field(name)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<C::Ok, C::Error> {
         self.0.end()
     }
 }
 
-/// The name of the struct that a number of serde_json calls itself if the program keeps the digits of its numbers, by a feature of
-/// serde_json.
-const NUMBER: &str = "$serde_json::private::Number";
-
-/// A struct, or a number of serde_json.
+/// A struct, or a value or a number of serde_json that is JSON already: then its only field is the text of it.
 pub(super) enum Record<S: Serializer> {
     Fields(S::SerializeStruct),
-    Number { serializer: Option<PackedWriter<S>>, written: Option<S::Ok> },
+    Json { serializer: Option<PackedWriter<S>>, written: Option<S::Ok> },
 }
 
 impl<S: Serializer> SerializeStruct for Record<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
-    #[inline]
+    #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(
         &mut self,
         name: &'static str,
@@ -281,42 +281,31 @@ impl<S: Serializer> SerializeStruct for Record<S> {
     ) -> Result<(), S::Error> {
         match self {
             Record::Fields(fields) => fields.serialize_field(name, &Within::new(value)),
-            Record::Number { serializer, written } => {
-                let digits = serde_json::to_value(value).map_err(S::Error::custom)?;
-                let serializer = serializer.take().ok_or_else(|| S::Error::custom("a number is one text"))?;
-                *written = Some(number(digits.as_str().unwrap_or_default(), serializer)?);
+            Record::Json { serializer, written } => {
+                let json = serde_json::to_value(value).map_err(S::Error::custom)?;
+                let json = json.as_str().unwrap_or_default();
+                // It is as deep as serde_json lets a value be.
+                let value: Value = read_json(json.as_bytes(), PhantomData).map_err(S::Error::custom)?;
+                let serializer = serializer.take().ok_or_else(|| S::Error::custom("a value has one text"))?;
+                *written = Some(value.serialize(serializer)?);
                 Ok(())
             }
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {
         match self {
             Record::Fields(fields) => fields.skip_field(name),
-            Record::Number { .. } => Ok(()),
+            Record::Json { .. } => Ok(()),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<S::Ok, S::Error> {
         match self {
             Record::Fields(fields) => fields.end(),
-            Record::Number { written, .. } => written.ok_or_else(|| S::Error::custom("a number is a text")),
+            Record::Json { written, .. } => written.ok_or_else(|| S::Error::custom("a value has a text")),
         }
-    }
-}
-
-#[cold]
-fn number<S: Serializer>(digits: &str, serializer: PackedWriter<S>) -> Result<S::Ok, S::Error> {
-    if let Ok(value) = digits.parse() {
-        return serializer.serialize_u128(value);
-    }
-    match (digits.parse(), digits.parse::<f64>()) {
-        (Ok(value), _) if digits != "-0" => serializer.serialize_i128(value),
-        (_, Ok(value)) if value.is_finite() && digits.contains(['.', 'e', 'E', '-']) => {
-            serializer.serialize_f64(value)
-        }
-        _ => Err(S::Error::custom(format_args!("no number of MessagePack holds {digits}"))),
     }
 }

@@ -166,6 +166,26 @@ fn a_value_of_node_js_is_the_same_here_and_there() {
     }
 }
 
+/// The original stops reading at an extension that it does not know, and forgets its call.
+#[test]
+fn an_integer_that_node_mesh_has_no_form_for_is_an_error() {
+    for large in [u128::from(u64::MAX) + 1, u128::MAX] {
+        let payload = Payload::encode(Encoding::MessagePack, &(large, 1)).unwrap();
+        let mut server = Server::bound();
+        let heard = request(&server.hear(&raw_request("1", &[0x90])).0);
+        let outcome = Ok(payload.clone());
+        let (_, said) = server.say(Frame::Response(Response { callback_id: heard.callback_id, outcome }));
+        assert!(said[0]["data"]["error"]["message"].as_str().unwrap().contains("64 bits"), "{said:?}");
+        let call = Request { callback_id: CallbackId(4), payload, ..heard };
+        let (frames, said) = server.say(Frame::Request(call));
+        let [Frame::Response(Response { callback_id: CallbackId(4), outcome: Err(error) })] = &frames[..]
+        else {
+            panic!("{frames:?}")
+        };
+        assert_eq!((error.code(), said.len()), (Code::CANNOT_ENCODE, 0));
+    }
+}
+
 #[test]
 fn an_action_that_gives_nothing_back_gives_nothing() {
     let mut server = Server::bound();

@@ -3,7 +3,7 @@
 //! Below, the *peer* is the node-mesh program at the far end of the connection.
 
 use super::batch::{DIALECT, Unreadable, write_bin};
-use super::values::{from_node, pack, to_node};
+use super::values::{check_integers, from_node, pack, to_node};
 use crate::dialect::peer::{Calls, too_late};
 use crate::dialect::said::Said;
 use crate::encoding::Encoding;
@@ -138,9 +138,16 @@ pub(super) fn topic_for(ours: &str) -> String {
 
 const ESCAPED: [(&str, char); 3] = [("%2F", '/'), ("%2A", '*'), ("%25", '%')];
 
+/// The value, if node-mesh has a form for it.
+fn read(payload: &Payload) -> Result<Value, CallError> {
+    let value = payload.transcode(Encoding::MessagePack)?.decode()?;
+    check_integers(&value)?;
+    Ok(value)
+}
+
 /// A value as a list of arguments: a list stays as it is, nil is an empty list, any other value is a list of one.
 fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
-    Ok(match payload.transcode(Encoding::MessagePack)?.decode()? {
+    Ok(match read(payload)? {
         Value::List(values) => values,
         Value::Nil => Vec::new(),
         value => vec![value],
@@ -399,9 +406,7 @@ impl Talk {
         now: Instant,
         said: &mut Said,
     ) {
-        let read =
-            outcome.and_then(|payload| Ok(payload.transcode(Encoding::MessagePack)?.decode::<Value>()?));
-        let (body, error) = match read {
+        let (body, error) = match outcome.and_then(|payload| read(&payload)) {
             Ok(body) => (body, Value::Nil),
             Err(error) => (Value::Nil, error_object(&error)),
         };

@@ -1,7 +1,8 @@
 //! The values of node-mesh: access to their parts, and the conversion between the values of Node.js and [`Value`].
 
 use crate::encoding::Encoding;
-use crate::payload::Payload;
+use crate::error::{Code, Fate};
+use crate::payload::{CallError, Payload};
 use crate::value::Value;
 use bytestring::ByteString;
 
@@ -92,6 +93,21 @@ pub(super) fn to_node(value: &mut Value) {
         _ => return,
     };
     *value = Value::Float64(number);
+}
+
+/// An integer of more than 64 bits is an extension in MessagePack, and the original stops reading at an extension that it does not know.
+pub(super) fn check_integers(value: &Value) -> Result<(), CallError> {
+    match value {
+        Value::Unsigned128(_) | Value::Signed128(_) => {
+            let why = "programs of node-mesh read no integer of more than 64 bits: send it as text";
+            Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, why))
+        }
+        Value::List(values) => values.iter().try_for_each(check_integers),
+        Value::Map(entries) => entries
+            .iter()
+            .try_for_each(|(key, value)| check_integers(key).and_then(|()| check_integers(value))),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn pack(value: &Value) -> Payload {
