@@ -118,7 +118,8 @@ pub(crate) const FIRST_OF_APPLICATIONS: u32 = 1_000;
 pub enum ApplicationCode {
     /// An integer. All integers of 64 bits keep their value in every dialect that has them.
     Integer(i128),
-    /// A number with a fraction, or one that its program wrote as such.
+    /// A number that is no integer of at most 2^53. Smaller ones are an [`Integer`](Self::Integer) whichever way their programs write them:
+    /// JavaScript has one kind of number.
     Float(f64),
     /// A text. Longer than [`ERROR_CODE_LEN_MAX`] it does not travel whole.
     Text(ByteString),
@@ -143,17 +144,39 @@ impl ApplicationCode {
         }
     }
 
-    /// The code, its text cut to the bound.
-    pub(crate) fn bounded(self) -> Self {
+    /// The code in the one form that it has: a whole number as an integer, a text cut to the bound.
+    pub(crate) fn in_one_form(self) -> Self {
         match self {
+            Self::Float(number) => number.into(),
             Self::Text(text) => match cut_at(&text, ERROR_CODE_LEN_MAX) {
                 len if len < text.len() => Self::Text(ByteString::from(&text[..len])),
                 _ => Self::Text(text),
             },
-            number => number,
+            Self::Integer(number) => Self::Integer(number),
         }
     }
 }
+
+impl From<f64> for ApplicationCode {
+    fn from(number: f64) -> Self {
+        let is_negative_zero = number == 0.0 && number.is_sign_negative();
+        if number.fract() == 0.0 && number.abs() <= INTEGER_OF_FLOAT_MAX && !is_negative_zero {
+            // The cast of such a number is exact.
+            Self::Integer(number as i128)
+        } else {
+            Self::Float(number)
+        }
+    }
+}
+
+impl From<f32> for ApplicationCode {
+    fn from(number: f32) -> Self {
+        f64::from(number).into()
+    }
+}
+
+/// Up to here, each integer has a float of its own.
+const INTEGER_OF_FLOAT_MAX: f64 = (1_u64 << 53) as f64;
 
 impl fmt::Display for ApplicationCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,20 +203,17 @@ impl Serialize for ApplicationCode {
     }
 }
 
-macro_rules! codes_from_numbers {
-    ($($variant:ident: $($number:ty)*;)*) => {
-        $($(impl From<$number> for ApplicationCode {
+macro_rules! codes_from_integers {
+    ($($number:ty)*) => {
+        $(impl From<$number> for ApplicationCode {
             fn from(number: $number) -> Self {
-                Self::$variant(number.into())
+                Self::Integer(number.into())
             }
-        })*)*
+        })*
     };
 }
 
-codes_from_numbers! {
-    Integer: i8 i16 i32 i64 u8 u16 u32 u64;
-    Float: f32 f64;
-}
+codes_from_integers! { i8 i16 i32 i64 u8 u16 u32 u64 }
 
 macro_rules! codes_from_texts {
     ($($text:ty)*) => {
@@ -219,6 +239,23 @@ pub(crate) fn cut_at(text: &str, len_max: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_code_is_one_number_however_it_is_written() {
+        for (number, integer) in
+            [(2.0, 2_i64), (-7.0, -7), (5e9, 5_000_000_000), (9_007_199_254_740_992.0, 1 << 53)]
+        {
+            assert_eq!(ApplicationCode::from(number), ApplicationCode::from(integer));
+            assert_eq!(
+                ApplicationCode::Float(number).in_one_form(),
+                ApplicationCode::Integer(integer.into())
+            );
+        }
+        for number in [0.5, -1e-300, 1e21, f64::MAX, f64::INFINITY] {
+            assert_eq!(ApplicationCode::from(number), ApplicationCode::Float(number));
+        }
+        assert_eq!(ApplicationCode::from(-0.0).to_string(), "-0");
+    }
 
     #[test]
     fn the_numbers_of_the_seed_are_kept() {

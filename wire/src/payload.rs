@@ -356,7 +356,7 @@ impl CallError {
 
     /// Makes the error one of an application, with this code or none.
     pub(crate) fn set_application_code(&mut self, code: Option<ApplicationCode>) {
-        (self.0.code, self.0.application_code) = (Code::UNKNOWN, code.map(ApplicationCode::bounded));
+        (self.0.code, self.0.application_code) = (Code::UNKNOWN, code.map(ApplicationCode::in_one_form));
     }
 
     /// The data in what was thrown; `find` is asked once.
