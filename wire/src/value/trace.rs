@@ -3,10 +3,11 @@
 //!
 //! [`trace`] reads the type again and again, from values that it makes up. It needs nothing of the type but `Deserialize`, so it sees what a
 //! payload would meet, and not what the type's declaration says. In `trace/`: what is known of the type so far, and each decision
-//! (`tree.rs`); the deserializer (`reader.rs`); the values (`candidates.rs`); and why there may be no shape (`refused.rs`). Whether
+//! (`tree.rs`); the deserializer (`reader.rs`); the values, and combinations of them (`candidates.rs`, `combination.rs`); and why there may be no shape (`refused.rs`). Whether
 //! the samples come back from their bytes is tried elsewhere.
 
 mod candidates;
+mod combination;
 mod reader;
 mod refused;
 mod shape;

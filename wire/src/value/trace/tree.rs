@@ -7,6 +7,7 @@
 //! stands in; as long as there is none, the run fails, and the next one chooses another part.
 
 use super::candidates::{LIST_CHOICES, Leaf, MAP_CHOICES, list_len, map_len};
+use super::combination::Combination;
 use super::refused::{Obstacle, Refused};
 use crate::limits::{TRACE_DEPTH_MAX, TRACE_STEPS_MAX};
 
@@ -15,9 +16,6 @@ pub(super) type At = usize;
 
 /// How many runs in a row may bring nothing new before the rest counts as hidden.
 const IDLE_RUNS_MAX: usize = 256;
-
-/// How many combinations of values are tried within a part that refuses them together.
-const COMBINATIONS_MAX: usize = 512;
 
 pub(super) const ROOT: At = 0;
 
@@ -30,8 +28,8 @@ pub(super) struct Tree {
     levels: usize,
     /// Within how many places the run is that hold their own ancestors. There, the least value is made up.
     least: usize,
-    /// What is left of the number of the combination that is being tried.
-    combination: usize,
+    /// The combination of choices that is being tried.
+    combination: Combination,
     /// The height of the highest value that was made within the current place.
     height: usize,
     decisions: Vec<Decision>,
@@ -68,8 +66,8 @@ struct Place {
     combination: usize,
     /// Whether all combinations were refused.
     exhausted: bool,
-    /// Whether there are no more combinations after the last one.
-    last_combination: bool,
+    /// The number of the next combination, if there is one.
+    next_combination: Option<usize>,
     /// By choice, how many runs brought nothing new.
     idle: Vec<u16>,
     /// By class of choices, whether the samples need it no more.
@@ -203,7 +201,7 @@ pub(super) struct Entered {
     decisions: usize,
     height: usize,
     /// The combination of the place around, if this place has one of its own.
-    combination_around: Option<usize>,
+    combination_around: Option<Combination>,
     again: bool,
 }
 
@@ -227,7 +225,7 @@ impl Tree {
             refused: 0,
             combination: 0,
             exhausted: false,
-            last_combination: false,
+            next_combination: Some(1),
             idle: Vec::new(),
             shown: Vec::new(),
             unshown: 0,
@@ -280,7 +278,7 @@ impl Tree {
     pub(super) fn begin(&mut self) {
         self.levels = 0;
         self.least = 0;
-        self.combination = 0;
+        self.combination = Combination::default();
         self.height = 0;
         self.decisions.clear();
         self.failure = None;
@@ -368,7 +366,8 @@ impl Tree {
             return Err(self.no_value());
         }
         let own = self.places[at].combination;
-        let combination_around = (own > 0).then(|| std::mem::replace(&mut self.combination, own));
+        let combination_around =
+            (own > 0).then(|| std::mem::replace(&mut self.combination, Combination::new(own)));
         self.least += usize::from(again);
         let decisions = self.decisions.len();
         match self.choose(at) {
@@ -440,7 +439,7 @@ impl Tree {
         self.back();
         self.least -= usize::from(again);
         if let Some(around) = combination_around {
-            self.places[at].last_combination = self.combination > 0;
+            self.places[at].next_combination = self.combination.next();
             self.combination = around;
         }
         let own = self.height + 1;
@@ -571,20 +570,17 @@ impl Tree {
         if choices == 1 && !matches!(kind, Kind::Enum(..)) {
             return Some(0);
         }
-        let wanted = match (self.least > 0, self.sampling) {
-            (true, _) => None,
-            (false, true) => self.unshown(at),
-            (false, false) => self.unexplored(at).map(|choice| (choice, Because::Explored)),
-        };
-        let (choice, why) = match wanted {
-            Some(wanted) => {
-                if self.sampling {
-                    // The places behind take their parts of the combination.
-                    self.usual(at);
-                }
-                wanted
+        let (choice, why) = if self.least > 0 {
+            self.usual(at)?
+        } else if self.sampling {
+            // The decisions behind take their choices of the combination, whatever is chosen here.
+            let usual = self.usual(at);
+            self.unshown(at, usual.map_or(0, |(choice, _)| choice)).or(usual)?
+        } else {
+            match self.unexplored(at) {
+                Some(choice) => (choice, Because::Explored),
+                None => self.usual(at)?,
             }
-            None => self.usual(at)?,
         };
         if why == Because::Shown {
             let class = self.places[at].kind.class(choice);
@@ -622,9 +618,11 @@ impl Tree {
             (Kind::Enum(..), Some((_, choice))) => (place.first.unwrap_or(choice), Because::Usual),
             _ => (0, if self.least > 0 { Because::Least } else { Because::Usual }),
         };
-        let skip = self.combination.checked_rem(open)?;
+        let mut combination = self.combination;
+        let skip = combination.choice(open)?;
         let choice = (0..choices).map(|choice| (first + choice) % choices).filter(is_open).nth(skip)?;
-        self.combination /= open;
+        self.combination = combination;
+        let place = &self.places[at];
         if place.done && place.least.is_some() {
             self.places[at].first.get_or_insert(first);
         }
@@ -651,7 +649,7 @@ impl Tree {
     }
 
     /// The choice that the samples lack, or that leads to a part that they lack.
-    fn unshown(&self, at: At) -> Option<(usize, Because)> {
+    fn unshown(&self, at: At, usual: usize) -> Option<(usize, Because)> {
         let place = &self.places[at];
         if place.unshown == 0 || place.sealed {
             return None;
@@ -676,7 +674,6 @@ impl Tree {
                         _ => within(self.part(at)),
                     };
                     // A type that takes a list of three only was found to do so. Two entries of a map could have one key.
-                    let usual = place.combination % place.kind.choices();
                     let some = match &place.kind {
                         _ if usual > 0 => usual,
                         Kind::Map(..) => 1,
@@ -886,10 +883,10 @@ impl Tree {
             Kind::Again(_) | Kind::Unknown | Kind::Unread => return,
             // While a part is not known, each run tries another part.
             _ if !place.done => return,
-            _ => {
-                place.combination += 1;
-                place.exhausted = place.last_combination || place.combination > COMBINATIONS_MAX;
-            }
+            _ => match place.next_combination {
+                Some(next) => place.combination = next,
+                None => place.exhausted = true,
+            },
         }
         self.learnt += 1;
     }
