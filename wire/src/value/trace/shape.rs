@@ -4,7 +4,8 @@
 //! different versions speak by name.
 
 use super::candidates::Leaf;
-use super::tree::{At, Form, Kind, ROOT, Tree};
+use super::place::{At, Form, Kind, ROOT};
+use super::tree::Tree;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::NonZeroU64;
