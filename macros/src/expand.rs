@@ -397,22 +397,27 @@ mod tests {
                     let responders = ::meshwork::Responders::new();
                     let responders = {
                         let this = ::std::sync::Arc::clone(&this);
-                        responders
-                            .respond("math/add", move |(a, b,): (i64, i64,)| {
+                        ::meshwork::__private::respond_typed(
+                            responders,
+                            move |__Math_add { a, b }: __Math_add, context: &::meshwork::CallContext| {
                                 let this = ::std::sync::Arc::clone(&this);
                                 async move { <Self as Math>::add(&this, a, b).await }
-                            })
-                            .shape("math/add", ::meshwork::__private::shape!((i64, i64,), i64))
+                            },
+                        )
+                        .shape("math/add", ::meshwork::__private::shape!(["a", "b"], (i64, i64,), i64))
                     };
                     #[cfg(unix)]
                     let responders = {
                         let this = ::std::sync::Arc::clone(&this);
-                        responders
-                            .respond("math/whoami", move |(greeting,): (String,), context: ::meshwork::CallContext| {
+                        ::meshwork::__private::respond_typed(
+                            responders,
+                            move |__Math_who { greeting }: __Math_who, context: &::meshwork::CallContext| {
                                 let this = ::std::sync::Arc::clone(&this);
+                                let context = ::core::clone::Clone::clone(context);
                                 async move { <Self as Math>::who(&this, context, greeting).await }
-                            })
-                            .shape("math/whoami", ::meshwork::__private::shape!((String,), String))
+                            },
+                        )
+                        .shape("math/whoami", ::meshwork::__private::shape!(["greeting"], (String,), String))
                     };
                     responders
                 }
@@ -435,13 +440,13 @@ mod tests {
 
                 /// Adds.
                 pub(crate) fn add(&self, a: i64, b: i64) -> ::meshwork::Calling<i64> {
-                    self.node.call("math/add", (a, b,))
+                    ::meshwork::__private::call_typed(&self.node, &__Math_add { a, b })
                 }
 
                 #[doc = "Calls the action `math/whoami`."]
                 #[cfg(unix)]
                 pub(crate) fn who(&self, greeting: String) -> ::meshwork::Calling<String> {
-                    self.node.call("math/whoami", (greeting,))
+                    ::meshwork::__private::call_typed(&self.node, &__Math_who { greeting })
                 }
             }
 
@@ -451,19 +456,52 @@ mod tests {
                 }
             }
         };
-        assert_eq!(expanded(quote! { prefix = "math" }, item), text(&expected));
+        let expanded = expanded(quote! { prefix = "math" }, item);
+        let (records, both_ends) = expanded.split_at(expanded.len() - text(&expected).len());
+        assert_eq!(both_ends, text(&expected));
+        for record in [
+            quote! { #[serde(crate = "::meshwork::__private::serde", deny_unknown_fields, rename = "math/add")] },
+            quote! { struct __Math_add { a: i64, b: i64, } },
+            quote! { struct __Math_who { greeting: String, } },
+            quote! { ::meshwork::__private::Method::new::<__Math_add>("math/add") },
+        ] {
+            assert!(records.contains(&text(&record)), "{record}: {records}");
+        }
     }
 
     #[test]
-    fn a_method_without_arguments_sends_the_empty_tuple() {
+    fn an_argument_that_may_be_absent_has_a_default() {
+        let item = quote! {
+            trait Math {
+                async fn round(
+                    &self,
+                    number: f64,
+                    digits: Option<u8>,
+                    #[serde(default = "up")] up: bool
+                ) -> Result<f64, ActionError>;
+            }
+        };
+        let record = quote! {
+            struct __Math_round {
+                number: f64,
+                #[serde(default)] digits: Option<u8>,
+                #[serde(default = "up")] up: bool,
+            }
+        };
+        let expanded = expanded(quote! {}, item);
+        assert!(expanded.contains(&text(&record)), "{expanded}");
+    }
+
+    #[test]
+    fn a_method_without_arguments_sends_an_empty_record() {
         let item = quote! {
             trait Math {
                 async fn version(&self) -> Result<String, ActionError>;
             }
         };
         let expanded = expanded(quote! {}, item);
-        assert!(expanded.contains(&text(&quote!(self.node.call("version", ())))), "{expanded}");
-        assert!(expanded.contains(&text(&quote!(move |(): ()|))), "{expanded}");
+        let called = quote!(::meshwork::__private::call_typed(&self.node, &__Math_version {}));
+        assert!(expanded.contains(&text(&called)), "{expanded}");
     }
 
     #[test]

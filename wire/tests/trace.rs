@@ -227,6 +227,38 @@ impl From<Vector> for Vec<f32> {
     }
 }
 
+/// Refuses parts that do not fit each other, in the third and the fifth field.
+#[derive(Serialize, Deserialize, Clone)]
+#[serde(try_from = "RawRequest", into = "RawRequest")]
+struct Request(RawRequest);
+
+#[derive(Serialize, Deserialize, Clone)]
+struct RawRequest {
+    name: String,
+    note: String,
+    email: Option<String>,
+    count: u32,
+    phone: Option<String>,
+    items: Vec<String>,
+}
+
+impl TryFrom<RawRequest> for Request {
+    type Error = &'static str;
+
+    fn try_from(raw: RawRequest) -> Result<Self, Self::Error> {
+        if raw.email.is_none() == raw.phone.is_none() {
+            return Err("one of email and phone");
+        }
+        if raw.count == 0 || raw.name.is_empty() { Err("nothing is ordered") } else { Ok(Self(raw)) }
+    }
+}
+
+impl From<Request> for RawRequest {
+    fn from(request: Request) -> Self {
+        request.0
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Validated {
     sku: Sku,
@@ -499,6 +531,7 @@ fn types_of_one_shape_have_one_signature() {
     same::<isize, i64>();
     same::<(u32, u32), Span>();
     same::<Vec<f32>, Vector>();
+    same::<RawRequest, Request>();
     // Without a database of time zones, a `Zoned` does not read what it writes.
     assert_eq!(signature::<String>(), signature::<jiff::Zoned>());
 }

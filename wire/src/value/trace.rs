@@ -1,12 +1,17 @@
 //! The shape of a type: what the type asks of serde while it is read. Two ends whose types have one [`Signature`] may leave the names
 //! out of a payload; where the signatures differ, or a type has none, a value travels with its names.
 //!
-//! [`trace`] reads the type again and again, from values that it makes up. It needs nothing of the type but `Deserialize`, so it sees what a
-//! payload would meet, and not what the type's declaration says. In `trace/`: what is known of the type so far, and each decision
-//! (`tree.rs`); the deserializer (`reader.rs`); the values (`candidates.rs`); and why there may be no shape (`refused.rs`). Whether
-//! the samples come back from their bytes is tried elsewhere.
+//! [`trace`] reads the type again and again, from values that it makes up. It needs nothing of the type but `Deserialize`, so it sees
+//! what a payload would meet, and not what the type's declaration says. Whether the samples come back from their bytes is tried elsewhere.
+//!
+//! In `trace/`: the values, and combinations of them (`candidates.rs`, `combination.rs`); what is known of the type so far
+//! (`place.rs`), each decision while it is read (`tree.rs`), and what a run teaches (`lessons.rs`); the deserializer (`reader.rs`); the
+//! shape as a number (`shape.rs`); and why there may be none (`refused.rs`).
 
 mod candidates;
+mod combination;
+mod lessons;
+mod place;
 mod reader;
 mod refused;
 mod shape;
@@ -18,11 +23,12 @@ pub use shape::TypeShape;
 use crate::error::{Code, Fate};
 use crate::limits::{SAMPLES_MAX, TRACE_RUNS_MAX, TRACE_STEPS_MAX};
 use crate::payload::{CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed};
+use place::{At, ROOT};
 use serde::de::DeserializeOwned;
 use std::any::type_name;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tree::{At, ROOT, Tree};
+use tree::Tree;
 
 /// What the tracer found out about a type.
 #[derive(Debug)]

@@ -3,8 +3,9 @@
 //! The code here is compiled once more for each type that is traced, so it is thin: whatever does not name a visitor stands in `tree.rs`.
 
 use super::candidates::{self, Leaf};
+use super::place::{Asked, At, Form, Known, ROOT};
 use super::refused::{Obstacle, Refused};
-use super::tree::{Asked, At, Entered, Form, Known, ROOT, Tree};
+use super::tree::{Entered, Tree};
 use crate::function::PLACEHOLDER;
 use serde::de::value::{SeqDeserializer, U32Deserializer};
 use serde::de::{

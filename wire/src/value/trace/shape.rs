@@ -4,7 +4,8 @@
 //! different versions speak by name.
 
 use super::candidates::Leaf;
-use super::tree::{At, Form, Kind, ROOT, Tree};
+use super::place::{At, Form, Kind, ROOT};
+use super::tree::Tree;
 use crate::accepts::Signature;
 
 /// The shape that a type asks of serde while it is read, as far as bytes depend on it: the kinds and widths of its values, the names

@@ -1,182 +1,52 @@
-//! The places of a type, as far as the tracer knows them, and every decision of the tracer: which value it makes up at a place, which
-//! part it explores next, and what it learns from a refusal. The type is read in `reader.rs`.
+//! The places of a type, as far as the tracer knows them, and each decision while the type is read: which value is made up at a place, and
+//! which part is explored. What a run has taught when it is over is in `lessons.rs`; the type is read in `reader.rs`.
 //!
 //! Each run reads the type once, from its root. At a place with a part that is not known, the run makes up a value with that part, such as
 //! a variant; elsewhere it makes up an empty value or zero. A value that the type refuses is not made up there again: another one is, or
 //! another combination where a struct refuses several together. Where a type holds itself, the least value that was taken so far
 //! stands in; as long as there is none, the run fails, and the next one chooses another part.
 
-use super::candidates::{LIST_CHOICES, Leaf, MAP_CHOICES, list_len, map_len};
+use super::candidates::{list_len, map_len};
+use super::combination::Combination;
+use super::place::{Asked, At, Fields, Form, Items, Kind, Known, Place, ROOT, Step, Variant};
 use super::refused::{Obstacle, Refused};
 use crate::limits::{TRACE_DEPTH_MAX, TRACE_STEPS_MAX};
 
-/// The index of a place.
-pub(super) type At = usize;
-
-/// How many runs in a row may bring nothing new before the rest counts as hidden.
-const IDLE_RUNS_MAX: usize = 256;
-
-/// How many combinations of values are tried within a part that refuses them together.
-const COMBINATIONS_MAX: usize = 512;
-
-pub(super) const ROOT: At = 0;
-
 #[derive(Default)]
 pub(super) struct Tree {
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
     /// Whether the shape is known and samples are made.
     pub(super) sampling: bool,
     /// How many levels the run is in.
     levels: usize,
     /// Within how many places the run is that hold their own ancestors. There, the least value is made up.
     least: usize,
-    /// What is left of the number of the combination that is being tried.
-    combination: usize,
+    /// The combination of choices that is being tried.
+    combination: Combination,
     /// The height of the highest value that was made within the current place.
     height: usize,
-    decisions: Vec<Decision>,
-    failure: Option<Failure>,
+    pub(super) decisions: Vec<Decision>,
+    pub(super) failure: Option<Failure>,
     /// The last refusal in the words of the type.
     pub(super) refusal: String,
     stopped: Option<(At, Obstacle)>,
     /// How often something was learnt.
-    learnt: usize,
-    learnt_before: usize,
-    idle_runs: usize,
+    pub(super) learnt: usize,
+    pub(super) learnt_before: usize,
+    pub(super) idle_runs: usize,
     steps: usize,
     /// The place that was entered last.
     pub(super) last: At,
 }
 
-struct Place {
-    parent: At,
-    step: Step,
-    kind: Kind,
-    /// The visitor by which a place knows that it holds itself; none has a state.
-    visitor: Option<Known>,
-    /// Whether the shape of the place and of all within is known.
-    done: bool,
-    /// The height of the least value that was taken, and what was chosen at this place for it.
-    least: Option<(usize, usize)>,
-    /// All variants before this one are known.
-    known: usize,
-    /// Where the choices of an enum begin, once it is known.
-    first: Option<usize>,
-    /// The choices that a leaf refused, one bit each.
-    refused: u64,
-    /// The number of the combination of choices within the place; the earlier ones were refused.
-    combination: usize,
-    /// Whether all combinations were refused.
-    exhausted: bool,
-    /// Whether there are no more combinations after the last one.
-    last_combination: bool,
-    /// By choice, how many runs brought nothing new.
-    idle: Vec<u16>,
-    /// By class of choices, whether the samples need it no more.
-    shown: Vec<bool>,
-    /// How many classes are not shown here and within.
-    unshown: usize,
-    /// Whether the samples never come here.
-    sealed: bool,
-}
-
-/// A type is known again by the name of its visitor and by the length of its values: two types may have one name, but one of them
-/// that holds the other in itself is longer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) visitor: &'static str,
-    pub(super) len: usize,
-}
-
-#[derive(Clone, Copy)]
-enum Step {
-    Root,
-    Some,
-    Element,
-    Key,
-    Value,
-    Item(usize),
-    Field(&'static str),
-    Variant(&'static str),
-}
-
-pub(super) enum Kind {
-    Unknown,
-    /// A value that the type took without a look at it.
-    Unread,
-    Leaf(Leaf),
-    Function,
-    Option(At),
-    List(At),
-    Map(At, At),
-    Tuple(Items),
-    Struct(Items, Fields),
-    Enum(Vec<Variant>, &'static [&'static str]),
-    /// The place is one of its own ancestors.
-    Again(At),
-}
-
-/// The elements of a tuple or the fields of a struct.
-pub(super) struct Items {
-    len_max: usize,
-    pub(super) places: Vec<At>,
-    /// Whether the type is known to read no more of them.
-    settled: bool,
-}
-
-/// The names of the fields: more than there are fields, if a field has aliases.
-pub(super) struct Fields {
-    pub(super) names: &'static [&'static str],
-    /// The names without the aliases; empty until they are known.
-    pub(super) own: Vec<&'static str>,
-    /// Where the names of the field begin that is looked at, its own name if it has told it, and the next name.
-    begin: usize,
-    current: Option<&'static str>,
-    next: usize,
-    known: bool,
-}
-
-pub(super) struct Variant {
-    pub(super) form: Form,
-    /// The place of the content.
-    pub(super) content: Option<At>,
-}
-
-/// The content that a type reads for a variant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Form {
-    Unknown,
-    /// The variant was taken, and its content not looked at.
-    Unread,
-    /// The variant has a number, and is always refused.
-    Refused,
-    Unit,
-    Newtype,
-    Tuple,
-    Struct,
-}
-
-/// What a type asks for at a place.
-#[derive(Clone, Copy)]
-pub(super) enum Asked {
-    Leaf(Leaf),
-    Function,
-    Option,
-    List,
-    Map,
-    Tuple(usize),
-    Struct(&'static [&'static str]),
-    Enum(&'static [&'static str]),
-}
-
-struct Decision {
-    at: At,
-    choice: usize,
-    why: Because,
+pub(super) struct Decision {
+    pub(super) at: At,
+    pub(super) choice: usize,
+    pub(super) why: Because,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Because {
+pub(super) enum Because {
     /// It leads to a part that is not known, or past it.
     Explored,
     /// The samples need it.
@@ -187,7 +57,7 @@ enum Because {
 }
 
 #[derive(Clone, Copy)]
-enum Failure {
+pub(super) enum Failure {
     /// The place refused what was made up within; its decisions begin at this one.
     Refused(At, usize),
     /// No value is known for a place that needs one.
@@ -203,7 +73,7 @@ pub(super) struct Entered {
     decisions: usize,
     height: usize,
     /// The combination of the place around, if this place has one of its own.
-    combination_around: Option<usize>,
+    combination_around: Option<Combination>,
     again: bool,
 }
 
@@ -215,24 +85,7 @@ impl Tree {
     }
 
     fn add(&mut self, parent: At, step: Step) -> At {
-        self.places.push(Place {
-            parent,
-            step,
-            kind: Kind::Unknown,
-            visitor: None,
-            done: false,
-            least: None,
-            known: 0,
-            first: None,
-            refused: 0,
-            combination: 0,
-            exhausted: false,
-            last_combination: false,
-            idle: Vec::new(),
-            shown: Vec::new(),
-            unshown: 0,
-            sealed: false,
-        });
+        self.places.push(Place::new(parent, step));
         self.places.len() - 1
     }
 
@@ -280,7 +133,7 @@ impl Tree {
     pub(super) fn begin(&mut self) {
         self.levels = 0;
         self.least = 0;
-        self.combination = 0;
+        self.combination = Combination::default();
         self.height = 0;
         self.decisions.clear();
         self.failure = None;
@@ -368,7 +221,8 @@ impl Tree {
             return Err(self.no_value());
         }
         let own = self.places[at].combination;
-        let combination_around = (own > 0).then(|| std::mem::replace(&mut self.combination, own));
+        let combination_around =
+            (own > 0).then(|| std::mem::replace(&mut self.combination, Combination::new(own)));
         self.least += usize::from(again);
         let decisions = self.decisions.len();
         match self.choose(at) {
@@ -440,7 +294,7 @@ impl Tree {
         self.back();
         self.least -= usize::from(again);
         if let Some(around) = combination_around {
-            self.places[at].last_combination = self.combination > 0;
+            self.places[at].next_combination = self.combination.next();
             self.combination = around;
         }
         let own = self.height + 1;
@@ -511,58 +365,6 @@ impl Tree {
     }
 }
 
-impl Place {
-    fn idle(&self, choice: usize) -> u16 {
-        self.idle.get(choice).copied().unwrap_or(0)
-    }
-}
-
-impl Kind {
-    fn is(&self, asked: Asked) -> bool {
-        match (self, asked) {
-            (Kind::Leaf(leaf), Asked::Leaf(asked)) => *leaf == asked,
-            (Kind::Function, Asked::Function)
-            | (Kind::Option(_), Asked::Option)
-            | (Kind::List(_), Asked::List)
-            | (Kind::Map(..), Asked::Map) => true,
-            (Kind::Tuple(items), Asked::Tuple(len)) => items.len_max == len,
-            (Kind::Struct(_, fields), Asked::Struct(names)) => fields.names == names,
-            (Kind::Enum(_, names), Asked::Enum(asked)) => *names == asked,
-            _ => false,
-        }
-    }
-
-    /// How many choices there are at the place.
-    fn choices(&self) -> usize {
-        match self {
-            Kind::Leaf(leaf) => leaf.values(),
-            Kind::Option(_) => 2,
-            Kind::List(_) => LIST_CHOICES,
-            Kind::Map(..) => MAP_CHOICES,
-            // Without a name, the tracer asks whether there is a variant after all.
-            Kind::Enum(variants, _) => variants.len().max(1),
-            _ => 1,
-        }
-    }
-
-    /// The class of a choice: the samples show one choice of each class.
-    fn class(&self, choice: usize) -> usize {
-        match self {
-            Kind::Leaf(_) | Kind::List(_) | Kind::Map(..) => usize::from(choice > 0),
-            _ => choice,
-        }
-    }
-
-    fn classes(&self) -> usize {
-        match self {
-            Kind::Leaf(Leaf::Unit) => 0,
-            Kind::Leaf(_) | Kind::Option(_) | Kind::List(_) | Kind::Map(..) => 2,
-            Kind::Enum(variants, _) => variants.len(),
-            _ => 0,
-        }
-    }
-}
-
 /// Choices.
 impl Tree {
     fn choose(&mut self, at: At) -> Option<usize> {
@@ -571,20 +373,17 @@ impl Tree {
         if choices == 1 && !matches!(kind, Kind::Enum(..)) {
             return Some(0);
         }
-        let wanted = match (self.least > 0, self.sampling) {
-            (true, _) => None,
-            (false, true) => self.unshown(at),
-            (false, false) => self.unexplored(at).map(|choice| (choice, Because::Explored)),
-        };
-        let (choice, why) = match wanted {
-            Some(wanted) => {
-                if self.sampling {
-                    // The places behind take their parts of the combination.
-                    self.usual(at);
-                }
-                wanted
+        let (choice, why) = if self.least > 0 {
+            self.usual(at)?
+        } else if self.sampling {
+            // The decisions behind take their choices of the combination, whatever is chosen here.
+            let usual = self.usual(at);
+            self.unshown(at, usual.map_or(0, |(choice, _)| choice)).or(usual)?
+        } else {
+            match self.unexplored(at) {
+                Some(choice) => (choice, Because::Explored),
+                None => self.usual(at)?,
             }
-            None => self.usual(at)?,
         };
         if why == Because::Shown {
             let class = self.places[at].kind.class(choice);
@@ -594,7 +393,7 @@ impl Tree {
         Some(choice)
     }
 
-    fn is_open(&self, at: At, choice: usize) -> bool {
+    pub(super) fn is_open(&self, at: At, choice: usize) -> bool {
         let place = &self.places[at];
         match &place.kind {
             Kind::Leaf(_) => place.refused & (1 << choice) == 0,
@@ -622,9 +421,11 @@ impl Tree {
             (Kind::Enum(..), Some((_, choice))) => (place.first.unwrap_or(choice), Because::Usual),
             _ => (0, if self.least > 0 { Because::Least } else { Because::Usual }),
         };
-        let skip = self.combination.checked_rem(open)?;
+        let mut combination = self.combination;
+        let skip = combination.choice(open)?;
         let choice = (0..choices).map(|choice| (first + choice) % choices).filter(is_open).nth(skip)?;
-        self.combination /= open;
+        self.combination = combination;
+        let place = &self.places[at];
         if place.done && place.least.is_some() {
             self.places[at].first.get_or_insert(first);
         }
@@ -651,7 +452,7 @@ impl Tree {
     }
 
     /// The choice that the samples lack, or that leads to a part that they lack.
-    fn unshown(&self, at: At) -> Option<(usize, Because)> {
+    fn unshown(&self, at: At, usual: usize) -> Option<(usize, Because)> {
         let place = &self.places[at];
         if place.unshown == 0 || place.sealed {
             return None;
@@ -676,7 +477,6 @@ impl Tree {
                         _ => within(self.part(at)),
                     };
                     // A type that takes a list of three only was found to do so. Two entries of a map could have one key.
-                    let usual = place.combination % place.kind.choices();
                     let some = match &place.kind {
                         _ if usual > 0 => usual,
                         Kind::Map(..) => 1,
@@ -842,105 +642,10 @@ impl Tree {
     }
 }
 
-/// What a run teaches.
+/// What the samples show.
 impl Tree {
-    /// Ends a run in which the type was explored. Says whether another one may bring more.
-    pub(super) fn learn_from_run(&mut self, taken: bool) -> bool {
-        if !taken && let Some(Failure::Refused(at, from)) = self.failure {
-            self.refuse_choices(at, from);
-        }
-        if self.learnt > self.learnt_before {
-            self.idle_runs = 0;
-            return true;
-        }
-        self.idle_runs += 1;
-        for Decision { at, choice, why } in &self.decisions {
-            if *why == Because::Explored {
-                let idle = &mut self.places[*at].idle;
-                if idle.len() <= *choice {
-                    idle.resize(choice + 1, 0);
-                }
-                idle[*choice] += 1;
-            }
-        }
-        self.idle_runs <= IDLE_RUNS_MAX
-    }
-
-    /// Makes up something else in a place that refused what was made up by the decisions from `from` on.
-    fn refuse_choices(&mut self, at: At, from: usize) {
-        let choice = self.decisions.iter().skip(from).rfind(|decision| decision.at == at);
-        let choice = choice.map_or(0, |decision| decision.choice);
-        let place = &mut self.places[at];
-        if place.exhausted {
-            return;
-        }
-        match &place.kind {
-            Kind::Leaf(leaf) => {
-                let refused = place.refused | 1 << choice;
-                if refused == place.refused {
-                    return;
-                }
-                place.refused = refused;
-                place.exhausted = refused.count_ones() as usize >= leaf.values();
-            }
-            Kind::Again(_) | Kind::Unknown | Kind::Unread => return,
-            // While a part is not known, each run tries another part.
-            _ if !place.done => return,
-            _ => {
-                place.combination += 1;
-                place.exhausted = place.last_combination || place.combination > COMBINATIONS_MAX;
-            }
-        }
-        self.learnt += 1;
-    }
-
-    /// The first place that is not known, in the order of the type; or the place before, if that refuses all values.
-    pub(super) fn hidden(&self) -> At {
-        let mut at = ROOT;
-        loop {
-            let place = &self.places[at];
-            let hidden = |at: &&At| !self.is_done(**at);
-            let next = match &place.kind {
-                Kind::Option(part) | Kind::List(part) => Some(*part),
-                Kind::Map(key, value) => [key, value].into_iter().find(hidden).copied(),
-                Kind::Tuple(items) | Kind::Struct(items, _) => items.places.iter().find(hidden).copied(),
-                Kind::Enum(variants, _) => {
-                    variants.iter().filter_map(|variant| variant.content.as_ref()).find(hidden).copied()
-                }
-                _ => None,
-            };
-            match (next, &place.kind) {
-                (Some(next), _) => at = next,
-                (None, Kind::Tuple(items) | Kind::Struct(items, _)) => {
-                    return items.places.last().copied().unwrap_or(at);
-                }
-                (None, _) => return at,
-            }
-        }
-    }
-}
-
-/// Samples.
-impl Tree {
-    /// Begins to make samples. The shape is known.
-    pub(super) fn begin_sampling(&mut self) {
-        self.sampling = true;
-        // A place stands behind the places around it.
-        for at in (0..self.places.len()).rev() {
-            let classes = self.places[at].kind.classes();
-            let shown: Vec<_> = (0..classes).map(|class| !self.has_open(at, class)).collect();
-            let place = &mut self.places[at];
-            place.unshown += shown.iter().filter(|shown| !**shown).count();
-            place.shown = shown;
-            let (parent, unshown) = (place.parent, place.unshown);
-            if at != ROOT {
-                self.places[parent].unshown += unshown;
-            }
-        }
-    }
-
     /// Whether a choice of the class may still be taken.
-    fn has_open(&self, at: At, class: usize) -> bool {
+    pub(super) fn has_open(&self, at: At, class: usize) -> bool {
         let kind = &self.places[at].kind;
         match kind {
             Kind::Enum(..) => self.is_open(at, class),
@@ -948,28 +653,14 @@ impl Tree {
         }
     }
 
-    /// Whether the samples lack something.
-    pub(super) fn lacks_samples(&self) -> bool {
-        self.places[ROOT].unshown > 0
-    }
-
     /// Notes that a sample shows the class, or that none can.
-    fn show(&mut self, at: At, class: usize) {
+    pub(super) fn show(&mut self, at: At, class: usize) {
         if !std::mem::replace(&mut self.places[at].shown[class], true) {
             self.count(at, |unshown| *unshown -= 1);
         }
     }
 
-    /// Notes which classes of choices no sample can show.
-    fn show_impossible(&mut self, at: At) {
-        for class in 0..self.places[at].shown.len() {
-            if !self.has_open(at, class) {
-                self.show(at, class);
-            }
-        }
-    }
-
-    fn count(&mut self, mut at: At, count: impl Fn(&mut usize)) {
+    pub(super) fn count(&mut self, mut at: At, count: impl Fn(&mut usize)) {
         while !self.places[at].sealed {
             count(&mut self.places[at].unshown);
             if at == ROOT {
@@ -977,68 +668,5 @@ impl Tree {
             }
             at = self.places[at].parent;
         }
-    }
-
-    /// Ends a run that made a sample. Says whether it shows something new.
-    pub(super) fn sampled(&mut self) -> bool {
-        let decisions = std::mem::take(&mut self.decisions);
-        let mut new = false;
-        for Decision { at, choice, why } in &decisions {
-            new |= *why == Because::Shown;
-            if *why == Because::Least || self.places[*at].shown.is_empty() {
-                continue;
-            }
-            let class = self.places[*at].kind.class(*choice);
-            new |= !self.places[*at].shown[class];
-            self.show(*at, class);
-        }
-        new
-    }
-
-    /// Ends a run whose sample the type refused. Says whether another one may be taken.
-    pub(super) fn not_sampled(&mut self) -> bool {
-        let mut decisions = std::mem::take(&mut self.decisions);
-        let shown = |decision: &&Decision| decision.why == Because::Shown;
-        for Decision { at, choice, .. } in decisions.iter().filter(shown) {
-            let class = self.places[*at].kind.class(*choice);
-            self.places[*at].shown[class] = false;
-            self.count(*at, |unshown| *unshown += 1);
-        }
-        let from = match self.failure {
-            Some(Failure::Refused(at, from)) => {
-                // Another value of a leaf that refuses one may do.
-                if matches!(self.places[at].kind, Kind::Leaf(_)) {
-                    let learnt = self.learnt;
-                    self.decisions = decisions;
-                    self.refuse_choices(at, from);
-                    self.show_impossible(at);
-                    if self.learnt > learnt {
-                        return true;
-                    }
-                    decisions = std::mem::take(&mut self.decisions);
-                }
-                from.min(decisions.len())
-            }
-            _ => 0,
-        };
-        let unfit = decisions[from..].iter().rfind(shown).or_else(|| decisions.iter().rfind(shown));
-        let Some(&Decision { at, choice, .. }) = unfit else { return false };
-        let place = &self.places[at];
-        let class = place.kind.class(choice);
-        let parts = match &place.kind {
-            Kind::Option(part) | Kind::List(part) if class == 1 => [Some(*part), None],
-            Kind::Map(key, value) if class == 1 => [Some(*key), Some(*value)],
-            Kind::Enum(variants, _) => [variants[choice].content, None],
-            _ => [None, None],
-        };
-        self.show(at, class);
-        for part in parts.into_iter().flatten().filter(|part| !self.places[*part].sealed).collect::<Vec<_>>()
-        {
-            let unshown = std::mem::take(&mut self.places[part].unshown);
-            self.places[part].sealed = true;
-            let around = self.places[part].parent;
-            self.count(around, |left| *left -= unshown);
-        }
-        true
     }
 }
