@@ -258,7 +258,7 @@ impl BranchActor {
         let bind = ExtendedBind { bind, features: Features::ALL, incarnation, replaces };
         let node = Arc::clone(&self.options.node);
         let content = BindContent::new(bind, self.frame_len_max, move || node.draw());
-        if self.dialect == Dialect::Native { content } else { content.plain() }
+        content
     }
 
     /// Takes over a link that is bound.
@@ -296,6 +296,7 @@ impl BranchActor {
         for frame in unsaid {
             outbox.say(&frame);
         }
+        outbox.set_features(features);
         self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
         let (answering, gathered) = (Answering::new(), GatheredReplies::default());
         let drained = watch::Sender::new(false);
@@ -548,7 +549,7 @@ impl BranchActor {
         let Some(wires) = &self.wires else {
             return;
         };
-        let Request { callback_id, action, caller, time_left, mut payload, .. } = request;
+        let Request { callback_id, action, caller, time_left, hops, mut payload, .. } = request;
         // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         if let Err(error) = borrow(&mut payload, &wires.outbox, || self.lender()) {
             return wires.outbox.respond(callback_id, Err(error));
@@ -573,7 +574,7 @@ impl BranchActor {
             self.last_caller = ByteString::from(&*caller);
         }
         let action = own.called(&action);
-        let call = CallContext::new(action, self.last_caller.clone(), deadline);
+        let call = CallContext::new(action, self.last_caller.clone(), deadline, hops);
         let replies = BlockReplies::new(&wires.outbox, &wires.gathered);
         wires.answering.start(own, (&payload).into(), &call, callback_id, &replies);
         let Some(frames) = frames else {

@@ -105,6 +105,7 @@ fn request_with<T: Serialize>(id: u64, action: &'static str, arguments: &T) -> F
         node: "".into(),
         caller: "boss".into(),
         time_left: None,
+        hops: 0,
         payload: Payload::encode(Encoding::Bincode, arguments).expect("the test has it so"),
     })
 }

@@ -168,6 +168,10 @@ pub const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// The deadline of a call from a program whose protocol knows no deadlines.
 pub const FOREIGN_CALL_WITHIN: Duration = Duration::from_secs(60);
 
+/// How often one request may be relayed from one mesh to another, by gateways, bridges and responders that call a node of another mesh. A
+/// request that goes round between meshes ends after so many hops; no meshes are chained so long.
+pub const HOPS_MAX: u8 = 64;
+
 /// How many bytes may wait to be written to a foreign program before reading from it pauses: a program that sends requests must read
 /// the answers.
 pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;

@@ -362,6 +362,7 @@ fn more_functions_than_a_request_may_pass_are_refused() {
             node: "".into(),
             caller: "".into(),
             time_left: None,
+            hops: 0,
             payload,
         };
         let mut buffer = BytesMut::new();

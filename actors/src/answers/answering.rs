@@ -309,7 +309,7 @@ mod tests {
             let heard = Heard::default();
             let offer = Offer { action: "a".into(), encoding: Encoding::Json, shape: None };
             let action = Action::new(offer, Arc::new(Twice(way, says)));
-            let context = CallContext::new("a".into(), ByteString::new(), None);
+            let context = CallContext::new("a".into(), ByteString::new(), None, 0);
             let answering = Answering::new();
             answering.start(&action, (&Payload::default()).into(), &context, CallbackId(1), &heard);
             answering.idle().await;

@@ -93,11 +93,13 @@ pub struct CallContext {
     action: ByteString,
     caller: ByteString,
     deadline: Option<Instant>,
+    /// As [`Request::hops`](meshwork_wire::Request::hops).
+    hops: u8,
 }
 
 impl CallContext {
-    pub(crate) fn new(action: ByteString, caller: ByteString, deadline: Option<Instant>) -> Self {
-        Self { action, caller, deadline }
+    pub(crate) fn new(action: ByteString, caller: ByteString, deadline: Option<Instant>, hops: u8) -> Self {
+        Self { action, caller, deadline, hops }
     }
 
     /// The action that the request is for.

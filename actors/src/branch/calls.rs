@@ -186,9 +186,9 @@ impl BranchCalls {
 
     /// Answers a call with an action of this branch.
     fn answer(&mut self, own: &Action, ask: Ask) {
-        let Ask { request: Request { callback_id, action, payload, .. }, deadline, .. } = ask;
+        let Ask { request: Request { callback_id, action, hops, payload, .. }, deadline, .. } = ask;
         self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
-        let context = CallContext::new(action, self.name.clone(), deadline.map(Instant::from_std));
+        let context = CallContext::new(action, self.name.clone(), deadline.map(Instant::from_std), hops);
         self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
     }
 
@@ -199,7 +199,7 @@ impl BranchCalls {
         if let Some(deadline) = ask.deadline {
             ask.request.time_left = Some(Instant::from_std(deadline).saturating_duration_since(now));
         }
-        let refusal = guard.push(&ask.request, Kind::Request).err()?;
+        let refusal = guard.push_request(&mut ask.request).err()?;
         Some((ask, refusal))
     }
 

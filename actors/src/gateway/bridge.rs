@@ -7,7 +7,7 @@ use crate::link::{Address, AddressError, Dial, Link, Tcp};
 use crate::repeated::Repeated;
 use futures::future::BoxFuture;
 use meshwork_wire::{
-    ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, NodeMeshClient, ResultStyle,
+    ByteString, CallError, Code, Dialect, Dnode, LightRpcClient, NameError, NodeMeshClient, ResultStyle,
     check_action, check_node,
 };
 use std::fmt;
@@ -163,9 +163,15 @@ impl Bridge {
             return error.into();
         }
         let (mut backoff, failing) = (Backoff::default(), Repeated::new());
+        let mut is_of_before = false;
         loop {
             let mut bound = None;
-            match self.once(&master, &mut bound).await {
+            match self.once(&master, is_of_before, &mut bound).await {
+                // A master of before refuses the extended bind as no frame of its protocol.
+                Ok(Some(refused)) if refused.code() == Code::UNKNOWN && !is_of_before => {
+                    is_of_before = true;
+                    continue;
+                }
                 Ok(Some(refused)) => return BridgeError::Refused(refused),
                 Ok(None) => log::info!("{}: {} or {master} closed the link", self.name, self.server),
                 Err(error) => {
@@ -183,6 +189,7 @@ impl Bridge {
     async fn once(
         &self,
         master: &Address,
+        is_of_before: bool,
         bound: &mut Option<Instant>,
     ) -> std::io::Result<Option<CallError>> {
         let reached = |address: &Address, error: std::io::Error| {
@@ -190,7 +197,8 @@ impl Bridge {
         };
         let server = self.dial.dial(&self.server).await.map_err(|error| reached(&self.server, error))?;
         let mut ours = self.dial.dial(master).await.map_err(|error| reached(master, error))?;
-        let mut theirs = DialectLink::dialled(server, (self.dialect)(self), self.server.to_string());
+        let dialled = if is_of_before { DialectLink::dialled_for_before } else { DialectLink::dialled };
+        let mut theirs = dialled(server, (self.dialect)(self), self.server.to_string());
         let piped = pipe(&mut theirs, &mut ours).await;
         *bound = theirs.bound;
         match theirs.refused.take() {

@@ -10,7 +10,8 @@ use meshwork_wire::limits::{
     FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
-    Bound, CallError, Callbacks, Code, DialectError, Fate, Frame, FrameCodec, Invoke, Request, Response, Said,
+    Bind, Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features,
+    Frame, FrameCodec, Invoke, Request, Response, Said,
 };
 use std::io;
 use std::pin::Pin;
@@ -23,6 +24,9 @@ use tokio_util::codec::Decoder;
 /// How often a dialect link sends the near end a heartbeat in place of its peer, and looks for calls whose deadline has passed; more often
 /// if the master asks for a shorter heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// The features of the native protocol that a dialect link knows.
+const KNOWN: Features = Features::HOPS;
 
 /// The events that did not fit, and the links that ended with an error. The peers choose how often, and each link has a peer of its own.
 static UNFIT: Repeated = Repeated::new();
@@ -47,6 +51,8 @@ pub(crate) struct DialectLink {
     /// Whether the link was dialled. An accepted peer is not heard while it does not read. A dialled peer is always heard, since it may not
     /// hear us either until we read.
     dialled: bool,
+    /// Whether binds are extended, as all are but those at a master of before.
+    extends: bool,
     bind: BindProgress,
     /// When the bind was done, for the bridge.
     pub(crate) bound: Option<tokio::time::Instant>,
@@ -83,7 +89,7 @@ impl DialectLink {
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
     ) -> Self {
-        Self::new(link, dialect, peer, false)
+        Self::new(link, dialect, peer, false, true)
     }
 
     /// Speaks a dialect over a link that was dialled to `peer`.
@@ -92,7 +98,16 @@ impl DialectLink {
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
     ) -> Self {
-        Self::new(link, dialect, peer, true)
+        Self::new(link, dialect, peer, true, true)
+    }
+
+    /// As [`DialectLink::dialled`], for a bridge to a master of before, which refuses extended binds.
+    pub(crate) fn dialled_for_before(
+        link: Box<dyn Link>,
+        dialect: Box<dyn meshwork_wire::Dialect>,
+        peer: String,
+    ) -> Self {
+        Self::new(link, dialect, peer, true, false)
     }
 
     fn new(
@@ -100,6 +115,7 @@ impl DialectLink {
         mut dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
         dialled: bool,
+        extends: bool,
     ) -> Self {
         let mut said = Said::default();
         dialect.begin(Instant::now(), &mut said);
@@ -115,6 +131,7 @@ impl DialectLink {
             said,
             beat: every(BEAT),
             dialled,
+            extends,
             bind: BindProgress::NotAsked,
             bound: None,
             frame_len_max: FRAME_LEN_MAX,
@@ -131,11 +148,22 @@ impl DialectLink {
     fn pass_on(&mut self) {
         while !self.said.frames.is_empty() {
             for frame in std::mem::take(&mut self.said.frames) {
-                match &frame {
-                    Frame::Bind(_) => self.bind = BindProgress::Asked,
-                    Frame::Bound(bound) => self.let_in(bound),
-                    _ => {}
-                }
+                let frame = match frame {
+                    Frame::Bind(bind) => {
+                        self.bind = BindProgress::Asked;
+                        self.extended(bind)
+                    }
+                    Frame::Bound(bound) => {
+                        self.let_in(&bound);
+                        match self.extends {
+                            true => {
+                                Frame::ExtendedBound(ExtendedBound { bound, features: KNOWN, publish: None })
+                            }
+                            false => Frame::Bound(bound),
+                        }
+                    }
+                    frame => frame,
+                };
                 match self.unfit(&frame) {
                     Some(error) => self.refuse(frame, error),
                     None => frame.encode(&mut self.frames),
@@ -148,6 +176,16 @@ impl DialectLink {
         {
             reader.wake();
         }
+    }
+
+    /// The bind that the dialect says, with the features that a dialect link knows. A dialect itself knows no features of the native protocol.
+    fn extended(&self, bind: Bind) -> Frame {
+        if !self.extends {
+            return Frame::Bind(bind);
+        }
+        // Drawn anew for each link, so that no link takes over the name of another.
+        let incarnation = fastrand::u64(..);
+        Frame::ExtendedBind(ExtendedBind { bind, features: KNOWN, incarnation, replaces: false })
     }
 
     /// Notes that the bind is done, with the bounds of the master.
@@ -300,7 +338,11 @@ impl DialectLink {
         while let Some(block) = self.codec.decode(&mut self.written).map_err(io::Error::other)? {
             let now = Instant::now();
             for frame in block.frames() {
-                let frame = frame.map_err(io::Error::other)?;
+                let frame = match frame.map_err(io::Error::other)? {
+                    Frame::ExtendedBind(ExtendedBind { bind, .. }) => Frame::Bind(bind),
+                    Frame::ExtendedBound(ExtendedBound { bound, .. }) => Frame::Bound(bound),
+                    frame => frame,
+                };
                 if let Frame::Bound(bound) = &frame {
                     self.let_in(bound);
                 }

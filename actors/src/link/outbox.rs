@@ -11,7 +11,9 @@ use meshwork_wire::limits::{
     LENGTH_PREFIX_LEN, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
     PAYLOAD_SHARED_LEN_MIN,
 };
-use meshwork_wire::{CallError, CallbackId, Frame, FrameRef, Payload, RequestRun, Response, append};
+use meshwork_wire::{
+    CallError, CallbackId, Features, Frame, FrameRef, Payload, Request, RequestRun, Response, append,
+};
 use std::collections::VecDeque;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::AtomicU64, atomic::AtomicUsize,
@@ -101,6 +103,8 @@ struct Shared {
     room: Notify,
     /// Whether a publisher has waited for room in vain, and half of it has not been free since.
     slow: AtomicBool,
+    /// Whether the far end knows [`Features::HOPS`](meshwork_wire::Features::HOPS).
+    counts_hops: AtomicBool,
     lent: Lent,
 }
 
@@ -195,8 +199,14 @@ impl Outbox {
             dropped: AtomicU64::new(0),
             room: Notify::new(),
             slow: AtomicBool::new(false),
+            counts_hops: AtomicBool::new(false),
             lent: Lent::default(),
         }))
+    }
+
+    /// Notes the features that the far end knows.
+    pub(crate) fn set_features(&self, features: Features) {
+        self.0.counts_hops.store(features.contains(Features::HOPS), Ordering::Relaxed);
     }
 
     /// Appends one frame.
@@ -435,6 +445,15 @@ impl OutboxGuard<'_> {
             _ => {}
         }
         Err(refused)
+    }
+
+    /// Appends a request, without its hops if the far end does not count them.
+    #[inline]
+    pub(crate) fn push_request(&mut self, request: &mut Request) -> Result<(), Refusal> {
+        if request.hops > 0 && !self.outbox.0.counts_hops.load(Ordering::Relaxed) {
+            request.hops = 0;
+        }
+        self.push(&*request, Kind::Request)
     }
 
     /// Appends frames that are encoded already: all of them, or none.

@@ -354,6 +354,7 @@ impl SessionActor {
             arrival.raise_frame_len.set(true);
         }
         self.in_flight.answers_drains.set(features.unwrap_or_default().contains(Features::DRAINED));
+        self.outbox().set_features(features.unwrap_or_default());
         self.master.unbound.fetch_sub(1, Ordering::Relaxed);
         let (outbox, name) = (self.outbox().clone(), self.relay.name.clone());
         say_bound(&self.master, self.me(), features.is_some(), &permissions, &outbox);
@@ -777,6 +778,7 @@ impl<'a> ToBranch<'a> {
             node: ByteString::new(),
             caller,
             time_left: None,
+            hops: 0,
             payload: Payload::default(),
         };
         Self { guard: outbox.hold(), name, request }
@@ -785,7 +787,7 @@ impl<'a> ToBranch<'a> {
     /// Appends a request, or a call of a function, with the time that its caller still waits.
     #[inline(always)]
     fn write(&mut self, forwarded: Forwarded, time_left: Option<Duration>) -> Result<(), CallError> {
-        let Forwarded { id_at_provider, target, payload, .. } = forwarded;
+        let Forwarded { id_at_provider, target, hops, payload, .. } = forwarded;
         let action = match target {
             Target::Action(action) => action,
             Target::Function(function, wants) => {
@@ -795,8 +797,8 @@ impl<'a> ToBranch<'a> {
         };
         let request = &mut self.request;
         (request.callback_id, request.action) = (id_at_provider, action);
-        (request.time_left, request.payload) = (time_left, payload);
-        let pushed = self.guard.push(&*request, Kind::Request);
+        (request.time_left, request.hops, request.payload) = (time_left, hops, payload);
+        let pushed = self.guard.push_request(request);
         pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
     }
 
@@ -954,9 +956,9 @@ fn answer(
     caller: &ByteString,
     replies: &BlockReplies<'_>,
 ) -> CallContext {
-    let OwnRequest { callback_id, action, deadline, payload } = request;
+    let OwnRequest { callback_id, action, deadline, hops, payload } = request;
     let action = own.called(&action);
-    let context = CallContext::new(action, caller.clone(), deadline.map(Instant::from_std));
+    let context = CallContext::new(action, caller.clone(), deadline.map(Instant::from_std), hops);
     answering.start(own, (&payload).into(), &context, callback_id, replies);
     context
 }

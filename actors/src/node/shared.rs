@@ -291,7 +291,7 @@ impl Node {
         let deadline = deadline_of(now, time_left);
         self.open_with(deadline, waiter, |callback_id| {
             let caller = ByteString::new();
-            let request = Request { callback_id, action, node, caller, time_left, payload };
+            let request = Request { callback_id, action, node, caller, time_left, hops: 0, payload };
             Submission::Ask(Box::new(Ask { request, deadline, when_down }))
         })
     }
@@ -1091,7 +1091,7 @@ impl Queue<'_> {
         let (payload, time_left, when_down) =
             (std::mem::take(&mut call.arguments), call.within, call.when_down);
         let caller = ByteString::new();
-        let request = Request { callback_id, action, node, caller, time_left, payload };
+        let request = Request { callback_id, action, node, caller, time_left, hops: 0, payload };
         self.0.submissions.push(Submission::Ask(Box::new(Ask { request, deadline, when_down })));
         Ok(callback_id)
     }

@@ -134,6 +134,7 @@ impl<T> Calls<T> {
             node: ByteString::new(),
             caller: ByteString::new(),
             time_left: Some(self.within),
+            hops: 0,
             payload,
         })
     }

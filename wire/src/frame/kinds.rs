@@ -112,8 +112,11 @@ impl Features {
     pub const GIVE_BACK: Features = Features(2);
     /// A master answers a [`DescribeAfter`](Frame::DescribeAfter).
     pub const DESCRIBE_AFTER: Features = Features(4);
+    /// A request says over how many hops it came, if it came over any.
+    pub const HOPS: Features = Features(32);
     /// All features that this version knows.
-    pub const ALL: Features = Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0);
+    pub const ALL: Features =
+        Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::HOPS.0);
 
     /// Whether all features of `other` are in this set.
     #[must_use]
@@ -271,6 +274,9 @@ pub struct Request {
     pub caller: ByteString,
     /// How long the caller still waits, less at each hop; none: for ever.
     pub time_left: Option<Duration>,
+    /// How often the request was relayed from one mesh to another: at most [`HOPS_MAX`](crate::limits::HOPS_MAX). It travels only over links
+    /// whose two ends know [`Features::HOPS`].
+    pub hops: u8,
     /// The arguments.
     pub payload: Payload,
 }

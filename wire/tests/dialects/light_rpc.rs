@@ -155,6 +155,7 @@ fn a_recorded_server_is_called_as_the_recorded_client_called_it() {
                 node: ByteString::new(),
                 caller: ByteString::new(),
                 time_left: Some(Duration::from_secs(1)),
+                hops: 0,
                 payload: Payload::encode(Encoding::MessagePack, &asked["data"]["args"]).unwrap(),
             };
             client.say(Frame::Request(request), now, &mut said).unwrap();

@@ -380,6 +380,7 @@ fn a_branch_of_ours_says_to_a_recorded_master_what_the_recorded_branch_said() {
         node: "".into(),
         caller: "".into(),
         time_left: None,
+        hops: 0,
         payload: packed(arguments),
     };
     let (_, said) = client.say(Frame::Request(call(1, "add2", &json!([1, 2]))));
@@ -452,6 +453,7 @@ fn what_node_mesh_cannot_do_is_said_at_once() {
         node: "n".into(),
         caller: "".into(),
         time_left: None,
+        hops: 0,
         payload: Payload::default(),
     };
     let bincode = Request {
@@ -503,6 +505,7 @@ fn a_bridge_asks_an_old_master_for_everything_under_its_prefix() {
         node: "".into(),
         caller: "b".into(),
         time_left: None,
+        hops: 0,
         payload: packed(&json!([1, 2])),
     };
     let (_, said) = client.say(Frame::Request(call));
