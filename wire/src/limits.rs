@@ -180,6 +180,10 @@ pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
 /// Reading from such a server never pauses, since both ends might then wait for each other.
 pub const FOREIGN_OUT_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
 
+/// The longest batch of messages of a foreign program, in bytes: node-mesh packs up to 50 messages together, each of which may be as long as a
+/// frame. No more than one of them is held at a time.
+pub const FOREIGN_BATCH_LEN_MAX: usize = 64 * FRAME_LEN_MAX;
+
 /// How long a TCP connection is silent before the operating system asks whether the other end is there, and how often it asks again.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// See [`KEEPALIVE_AFTER`].

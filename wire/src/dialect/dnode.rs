@@ -16,7 +16,7 @@ use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
 use crate::frame::{Frame, Invoke, Offer, Request, Response};
 use crate::id::CallbackId;
-use crate::name::check_action;
+use crate::name::{check_action, literal_action, meant_action};
 use crate::payload::{CallError, Callbacks, Passed, Payload, Wants};
 use bytes::BytesMut;
 use bytestring::ByteString;
@@ -65,6 +65,8 @@ pub struct Dnode {
     calls: Calls<Option<u64>>,
     /// Calls from the mesh that are in flight: the number of the target that takes the result.
     results: HashMap<CallbackId, u64>,
+    /// Over how many hops the call came that is being heard or said.
+    hops: u8,
 }
 
 /// How many holders a function of the peer has in the mesh, and since when it has none.
@@ -136,6 +138,7 @@ impl Dnode {
             lent_in_order: VecDeque::new(),
             calls: Calls::new(),
             results: HashMap::new(),
+            hops: 0,
         }
     }
 
@@ -183,7 +186,7 @@ impl Dnode {
             listed.insert(result.to_string(), json!([arguments.len().to_string()]));
             arguments.push(json!("[Function]"));
         }
-        write_line(&method, &Value::Array(arguments), &listed, said);
+        write_line(&method, &Value::Array(arguments), &listed, std::mem::take(&mut self.hops), said);
         while self.lent.len() > FUNCTIONS_MAX {
             let Some(oldest) = self.lent_in_order.pop_front() else { break };
             self.release(oldest, said);
@@ -241,7 +244,8 @@ impl Dnode {
     }
 
     fn hear_line(&mut self, line: &[u8], now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        let Line { method, mut arguments, mut functions, links, unreadable } = read_line(line)?;
+        let Line { method, mut arguments, mut functions, links, unreadable, hops } = read_line(line)?;
+        self.hops = hops;
         if method == "methods" {
             return self.methods(&functions, said);
         }
@@ -256,7 +260,7 @@ impl Dnode {
             return Ok(());
         }
         let target = match &method {
-            Value::String(name) => Some(Target::Action(ByteString::from(&**name))),
+            Value::String(name) => Some(Target::Action(literal_action(name))),
             number => number.as_u64().and_then(|number| self.targets.get(&number).cloned()),
         };
         // The last argument that is a function takes the result: some programs pass more arguments behind it. A call that brings a
@@ -386,7 +390,7 @@ impl Dnode {
             let error = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody);
             return self.refused(payload, result, Err(error), now, said);
         }
-        said.frames.push(self.calls.request(result, action, payload, now));
+        said.frames.push(self.calls.request(result, action, std::mem::take(&mut self.hops), payload, now));
     }
 
     /// Calls the function of the peer that takes a result.
@@ -453,7 +457,7 @@ impl Dnode {
         };
         let first = known.is_none();
         let named = functions.iter().filter_map(|(number, path)| {
-            let action = ByteString::from(format!("{prefix}{}", path.get(1..)?.join("/")));
+            let action = literal_action(&format!("{prefix}{}", path.get(1..)?.join("/")));
             check_action(&action).is_ok().then_some((action, *number))
         });
         let named: HashMap<_, _> = named.collect();
@@ -531,13 +535,14 @@ impl Dnode {
         let (mut object, mut listed) = (Map::new(), Map::new());
         for action in actions {
             let number = self.draw(Target::Action(action.clone()));
-            object.insert(action.to_string(), json!("[Function]"));
-            listed.insert(number.to_string(), json!(["0", &*action]));
+            let meant = meant_action(&action);
+            listed.insert(number.to_string(), json!(["0", &*meant]));
+            object.insert(meant.to_string(), json!("[Function]"));
             if let Role::Server { numbers, .. } = &mut self.role {
                 numbers.insert(action, number);
             }
         }
-        write_line(&json!("methods"), &json!([object]), &listed, said);
+        write_line(&json!("methods"), &json!([object]), &listed, 0, said);
     }
 }
 
@@ -622,7 +627,7 @@ impl Dialect for Dnode {
                     }
                 }
             },
-            Frame::Request(Request { callback_id, action, payload, .. }) => {
+            Frame::Request(Request { callback_id, action, hops, payload, .. }) => {
                 let function = match &self.role {
                     Role::Client { functions, .. } => {
                         functions.as_ref().and_then(|known| known.get(&action).copied())
@@ -630,7 +635,11 @@ impl Dialect for Dnode {
                     Role::Server { .. } => None,
                 };
                 match function {
-                    Some(function) => self.call(function, Some(callback_id), Wants::Result, &payload, said),
+                    Some(function) => {
+                        self.hops = hops;
+                        self.call(function, Some(callback_id), Wants::Result, &payload, said);
+                        self.hops = 0;
+                    }
                     None => {
                         said.give_back(&payload);
                         let nobody = format!("the server has no function {action:?} any more");

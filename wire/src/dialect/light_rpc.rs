@@ -13,7 +13,7 @@ use crate::error::{Code, Fate};
 use crate::frame::{Frame, Offer, Request, Response};
 use crate::id::CallbackId;
 use crate::limits::{FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::name::check_action;
+use crate::name::{check_action, literal_action, meant_action};
 use crate::payload::{CallError, Payload};
 use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -117,6 +117,9 @@ struct CallData<'a> {
     id: &'a RawValue,
     #[serde(borrow)]
     args: Option<&'a RawValue>,
+    /// Over how many hops the call came: said by a bridge of ours, as the originals ignore it.
+    #[serde(borrow)]
+    hops: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -215,7 +218,7 @@ impl LightRpcServer {
                 let names: Vec<_> = self
                     .visible
                     .actions()
-                    .map(|action| format!("{}:{{}}", serde_json::Value::from(&**action)))
+                    .map(|action| format!("{}:{{}}", serde_json::Value::from(&*meant_action(action))))
                     .collect();
                 packet(words.describe, Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
             }
@@ -227,7 +230,7 @@ impl LightRpcServer {
 
     fn call(&mut self, function: &str, data: Option<&RawValue>, json: &Bytes, now: Instant, said: &mut Said) {
         let call = data.and_then(|data| serde_json::from_str::<CallData<'_>>(data.get()).ok());
-        let Some(CallData { id, args }) = call.filter(|call| call.id.get().len() <= ID_LEN_MAX) else {
+        let Some(CallData { id, args, hops }) = call.filter(|call| call.id.get().len() <= ID_LEN_MAX) else {
             return packet(ERROR, Some(r#"{"code":"BAD_CALL"}"#), &mut said.bytes);
         };
         if !self.visible.allows(function) {
@@ -243,9 +246,10 @@ impl LightRpcServer {
             "[]" => Bytes::from_static(b"[]"),
             args => json.slice_ref(args.as_bytes()),
         };
-        let action = ByteString::from(function);
         let payload = Payload::new(Encoding::Json, bytes);
-        said.frames.push(self.calls.request(id.to_owned(), action, payload, now));
+        let action = literal_action(function);
+        let hops = hops.and_then(|hops| hops.get().parse().ok()).unwrap_or_default();
+        said.frames.push(self.calls.request(id.to_owned(), action, hops, payload, now));
     }
 }
 
@@ -349,7 +353,7 @@ impl LightRpcClient {
         };
         let mut actions: Vec<_> = names
             .into_keys()
-            .map(|name| ByteString::from(format!("{}{name}", self.prefix)))
+            .map(|name| literal_action(&format!("{}{name}", self.prefix)))
             .filter(|action| check_action(action).is_ok())
             .collect();
         actions.sort_unstable();
@@ -456,13 +460,18 @@ impl Dialect for LightRpcClient {
             }
             Frame::Refused(refused) => return Err(refused.into()),
             Frame::Ping => said.frames.push(Frame::Pong),
-            Frame::Request(Request { callback_id, action, time_left, payload, .. }) => {
+            Frame::Request(Request { callback_id, action, time_left, hops, payload, .. }) => {
+                let action = meant_action(&action);
                 let function = action.strip_prefix(&self.prefix).unwrap_or(&action);
                 let arguments = said.without_functions(&payload, DIALECT).and_then(|()| as_json(&payload));
                 match arguments {
                     Ok(arguments) => {
                         let id = as_uuid(callback_id);
-                        let data = format!(r#"{{"id":"{id}","args":{}}}"#, as_list(&arguments));
+                        let arguments = as_list(&arguments);
+                        let data = match hops {
+                            0 => format!(r#"{{"id":"{id}","args":{arguments}}}"#),
+                            hops => format!(r#"{{"id":"{id}","args":{arguments},"hops":{hops}}}"#),
+                        };
                         packet(function, Some(&data), &mut said.bytes);
                         let until = time_left.and_then(|time_left| now.checked_add(time_left));
                         self.calls.insert(callback_id, until);

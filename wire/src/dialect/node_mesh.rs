@@ -8,6 +8,7 @@
 
 mod batch;
 mod client;
+mod layout;
 mod server;
 mod talk;
 mod values;

@@ -385,5 +385,18 @@ pub(crate) fn every_golden() -> Vec<Golden> {
             }),
             "0a000000 1a 09036d2f2a036d2f62",
         ),
+        golden(
+            "request_with_hops",
+            Frame::Request(Request {
+                callback_id: CallbackId(9),
+                action: "math/add".into(),
+                node: ByteString::new(),
+                caller: "alice".into(),
+                time_left: Some(Duration::from_secs(10)),
+                hops: 3,
+                payload: payload(Encoding::Bincode, &[2, 3]),
+            }),
+            "1d000000 1b 09086d6174682f6164640005616c69636501fc809698000000030203",
+        ),
     ]
 }

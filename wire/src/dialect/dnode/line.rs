@@ -31,6 +31,8 @@ pub(super) struct Line {
     pub(super) links: Vec<Link>,
     /// Why an argument could not be read; it stands as null among the arguments.
     pub(super) unreadable: Option<serde_json::Error>,
+    /// Over how many hops a call came: said by a dialect of ours, as the original ignores it.
+    pub(super) hops: u8,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +45,8 @@ struct Parts<'a> {
     callbacks: Option<Map<String, Value>>,
     #[serde(default)]
     links: Option<Vec<Link>>,
+    #[serde(default)]
+    hops: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +60,7 @@ pub(super) fn read_line(line: &[u8]) -> Result<Line, DialectError> {
     if cost(line) > COST_MAX {
         return Err(malformed("a line has too many values".to_owned()));
     }
-    let Parts { method, arguments, callbacks, links } =
+    let Parts { method, arguments, callbacks, links, hops } =
         serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
     let mut unreadable = None;
     let read = |argument: &RawValue| {
@@ -72,7 +76,9 @@ pub(super) fn read_line(line: &[u8]) -> Result<Line, DialectError> {
         functions.push((number, path_of(&path).ok_or_else(|| malformed("a path is a list".to_owned()))?));
     }
     functions.sort_unstable();
-    Ok(Line { method, arguments, functions, links: links.unwrap_or_default(), unreadable })
+    let hops = hops.and_then(|hops| u8::try_from(hops.as_u64()?).ok()).unwrap_or_default();
+    let links = links.unwrap_or_default();
+    Ok(Line { method, arguments, functions, links, unreadable, hops })
 }
 
 fn malformed(what: String) -> DialectError {
@@ -87,8 +93,17 @@ fn read_argument(json: &str) -> serde_json::Result<Value> {
 }
 
 /// Writes a line in ASCII: the original decodes each chunk that it reads by itself, and loses a character that is cut in two.
-pub(super) fn write_line(method: &Value, arguments: &Value, callbacks: &Map<String, Value>, said: &mut Said) {
-    let line = json!({ "method": method, "arguments": arguments, "callbacks": callbacks, "links": [] });
+pub(super) fn write_line(
+    method: &Value,
+    arguments: &Value,
+    callbacks: &Map<String, Value>,
+    hops: u8,
+    said: &mut Said,
+) {
+    let mut line = json!({ "method": method, "arguments": arguments, "callbacks": callbacks, "links": [] });
+    if hops > 0 {
+        line["hops"] = json!(hops);
+    }
     for character in line.to_string().chars() {
         if character.is_ascii() {
             said.bytes.put_u8(character as u8);
