@@ -1,7 +1,7 @@
 //! The bytes of node-mesh: `bin` values, each with a list of messages. They are read message by message as they come, so that no more than
 //! one message is held, however many a program packs together; and a message that cannot be read, or is too long, is given up alone.
 
-use super::layout::{Item, Kind, NoValue, Scan, entries, item, mend_text, text};
+use super::layout::{Item, Kind, NoValue, Scan, item, mend_text, text};
 use crate::dialect::said::DialectError;
 use crate::error::Code;
 use crate::limits::{FOREIGN_BATCH_LEN_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
@@ -38,27 +38,67 @@ enum Place {
         messages_left: usize,
         scan: Scan,
         /// The message that is being passed over, since it is too long.
-        too_long: Option<Unreadable>,
+        too_long: Option<Box<PassedOver>>,
     },
 }
 
-impl Unreadable {
-    /// A message that cannot be read for this reason, as far as its bytes are there.
-    pub(super) fn new(message: &[u8], code: Code, why: String) -> Self {
-        let mut unreadable = Self { id: String::new(), kind: String::new(), code, why };
-        for (key, value) in entries(message) {
-            match &*text(&message[key]) {
-                "id" => unreadable.id = text(&message[value]),
-                "type" => unreadable.kind = text(&message[value]),
-                _ => {}
-            }
-        }
-        unreadable
+/// A message that is too long to be held: its parts are looked at one after another, for its id and type.
+#[derive(Debug)]
+struct PassedOver {
+    unreadable: Unreadable,
+    /// How many keys and values are still to come.
+    left: usize,
+    /// The key of the value that comes next; none if a key comes next.
+    key: Option<String>,
+    scan: Scan,
+    /// Whether the first bytes of the part are gone already.
+    is_cut: bool,
+}
+
+/// The longest part of a message that is passed over and whose bytes are waited for.
+const PART_LEN_MAX: usize = 1_024;
+
+impl PassedOver {
+    /// Begins with the first bytes of the message; gives how many of them its head takes.
+    fn begin(message: &[u8]) -> (Self, usize) {
+        let why = format!("it is longer than {MESSAGE_LEN_MAX} bytes");
+        let unreadable =
+            Unreadable { id: String::new(), kind: String::new(), code: Code::FRAME_TOO_LARGE, why };
+        // A message that is no map has no id.
+        let (head, left) = match item(message, 0) {
+            Some(Item { kind: Kind::Map, head, within, .. }) => (head, within),
+            _ => (0, 1),
+        };
+        (Self { unreadable, left, key: None, scan: Scan::new(), is_cut: false }, head)
     }
 
-    fn too_long(message: &[u8]) -> Self {
-        let why = format!("it is longer than {MESSAGE_LEN_MAX} bytes");
-        Self::new(message, Code::FRAME_TOO_LARGE, why)
+    /// Goes on with these bytes; gives how many of them are done with, and whether all parts have come.
+    fn go_on(&mut self, bytes: &[u8]) -> Result<(usize, bool), NoValue> {
+        let mut at = 0;
+        while self.left > 0 {
+            let Some(end) = self.scan.go_on(&bytes[at..])? else {
+                if self.scan.len_min() > PART_LEN_MAX {
+                    self.is_cut = true;
+                    at += self.scan.let_go(bytes.len() - at);
+                }
+                return Ok((at, false));
+            };
+            let part = if self.is_cut || end > PART_LEN_MAX { "" } else { &text(&bytes[at..at + end]) };
+            self.key = match self.key.take().as_deref() {
+                None => Some(part.to_owned()),
+                Some(key) => {
+                    match key {
+                        "id" => part.clone_into(&mut self.unreadable.id),
+                        "type" => part.clone_into(&mut self.unreadable.kind),
+                        _ => {}
+                    }
+                    None
+                }
+            };
+            at += end;
+            (self.left, self.scan, self.is_cut) = (self.left - 1, Scan::new(), false);
+        }
+        Ok((at, true))
     }
 }
 
@@ -108,37 +148,40 @@ impl Batches {
                     )));
                 }
                 Place::InList { len_left, messages_left, scan, too_long } => {
+                    let no_value =
+                        |NoValue| malformed("a bin holds bytes that are no MessagePack".to_owned());
+                    let cut = || malformed("a message is longer than its bin".to_owned());
                     let there = &bytes[..bytes.len().min(*len_left)];
-                    let end = scan.go_on(there).map_err(|NoValue| {
-                        malformed("a bin holds bytes that are no MessagePack".to_owned())
-                    })?;
-                    if too_long.is_none() && scan.len_min() > MESSAGE_LEN_MAX {
-                        *too_long = Some(Unreadable::too_long(there));
-                    }
-                    let cut = end.is_none() && there.len() == *len_left;
-                    if cut || scan.len_min() > *len_left {
-                        return Err(malformed("a message is longer than its bin".to_owned()));
-                    }
-                    match (end, too_long.take()) {
-                        (None, None) => return Ok(None),
-                        (None, unreadable) => {
-                            *too_long = unreadable;
-                            let gone = scan.let_go(there.len());
-                            *len_left -= gone;
-                            bytes.advance(gone);
-                            return Ok(None);
+                    let Some(passed_over) = too_long else {
+                        let end = scan.go_on(there).map_err(no_value)?;
+                        if scan.len_min() > *len_left || (end.is_none() && there.len() == *len_left) {
+                            return Err(cut());
                         }
-                        (Some(end), unreadable) => {
-                            *len_left -= end;
-                            *messages_left -= 1;
-                            *scan = Scan::new();
-                            let message = bytes.split_to(end).freeze();
-                            return Ok(Some(match unreadable {
-                                Some(unreadable) => Err(unreadable),
-                                None => Ok(mend_text(message)),
-                            }));
+                        if scan.len_min() > MESSAGE_LEN_MAX {
+                            let (passed_over, head) = PassedOver::begin(there);
+                            *too_long = Some(Box::new(passed_over));
+                            *len_left -= head;
+                            bytes.advance(head);
+                            continue;
                         }
+                        let Some(end) = end else { return Ok(None) };
+                        *len_left -= end;
+                        *messages_left -= 1;
+                        *scan = Scan::new();
+                        return Ok(Some(Ok(mend_text(bytes.split_to(end).freeze()))));
+                    };
+                    let (gone, is_over) = passed_over.go_on(there).map_err(no_value)?;
+                    if !is_over && there.len() == *len_left {
+                        return Err(cut());
                     }
+                    *len_left -= gone;
+                    bytes.advance(gone);
+                    if !is_over {
+                        return Ok(None);
+                    }
+                    *messages_left -= 1;
+                    *scan = Scan::new();
+                    return Ok(too_long.take().map(|passed_over| Err(passed_over.unreadable)));
                 }
             }
         }

@@ -222,8 +222,7 @@ fn error_value(error: &CallError) -> Vec<u8> {
         let is_thrown = match &thrown {
             Value::Map(_) => match thrown.get("message") {
                 Some(Value::Text(message)) => message == error.message(),
-                Some(_) => false,
-                None => error.message().is_empty(),
+                _ => error.message().is_empty(),
             },
             _ => error.name() == NO_ERROR,
         };
