@@ -7,7 +7,7 @@ use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FOREIGN_OUT_LEN_MAX,
-    FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
+    FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, HOPS_MAX, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bind, Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features,
@@ -237,6 +237,20 @@ impl DialectLink {
         }
     }
 
+    /// Counts the hop of a request to the far end. A request that has come over too many hops is refused: it goes round between meshes.
+    fn relayed(&mut self, request: Request) -> Option<Request> {
+        if request.hops < HOPS_MAX {
+            return Some(Request { hops: request.hops + 1, ..request });
+        }
+        let Request { callback_id, action, payload, .. } = request;
+        let what =
+            format!("the request for {action:?} goes round: {HOPS_MAX} hops between meshes lie behind it");
+        let outcome = Err(CallError::new(Code::TOO_MANY_HOPS, Fate::NotSent, what));
+        self.said.frames.extend(payload.callbacks.ids().into_iter().map(Frame::Release));
+        self.said.frames.push(Frame::Response(Response { callback_id, outcome }));
+        None
+    }
+
     /// Ends the link with this error: the far end is not heard any more.
     fn end(&mut self, error: &DialectError) {
         let line = ENDED.warn(tokio::time::Instant::now().into_std());
@@ -341,6 +355,10 @@ impl DialectLink {
                 let frame = match frame.map_err(io::Error::other)? {
                     Frame::ExtendedBind(ExtendedBind { bind, .. }) => Frame::Bind(bind),
                     Frame::ExtendedBound(ExtendedBound { bound, .. }) => Frame::Bound(bound),
+                    Frame::Request(request) => match self.relayed(request) {
+                        Some(request) => Frame::Request(request),
+                        None => continue,
+                    },
                     frame => frame,
                 };
                 if let Frame::Bound(bound) = &frame {
