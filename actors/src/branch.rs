@@ -298,7 +298,7 @@ impl BranchActor {
         }
         outbox.set_features(features);
         self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
-        let (answering, gathered) = (Answering::new(), GatheredReplies::default());
+        let (answering, gathered) = (Answering::new(self.options.node.number()), GatheredReplies::default());
         let drained = watch::Sender::new(false);
         self.wires =
             Some(Wires { outbox: outbox.clone(), features, drained, beat, writer, answering, gathered });

@@ -12,6 +12,7 @@ mod drains;
 mod durations;
 mod ends;
 mod events;
+mod hops;
 mod in_flight;
 mod leaving;
 mod light_rpc;

@@ -102,6 +102,10 @@ impl CallContext {
         Self { action, caller, deadline, hops }
     }
 
+    pub(crate) fn hops(&self) -> u8 {
+        self.hops
+    }
+
     /// The action that the request is for.
     #[must_use]
     pub fn action(&self) -> &str {

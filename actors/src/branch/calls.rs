@@ -69,7 +69,7 @@ impl BranchCalls {
             name: node.name().clone(),
             node: Arc::clone(node),
             requests: Rc::new(RefCell::new(requests)),
-            own_answering: Answering::new(),
+            own_answering: Answering::new(node.number()),
             waiting: VecDeque::new(),
         }
     }

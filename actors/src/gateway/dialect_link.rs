@@ -2,7 +2,7 @@
 //! and write frames as on any link. The protocols themselves are the dialects in `meshwork-wire`.
 
 use crate::link::Link;
-use crate::link::refusal::too_long;
+use crate::link::refusal::{too_long, too_many_hops};
 use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
@@ -243,9 +243,7 @@ impl DialectLink {
             return Some(Request { hops: request.hops + 1, ..request });
         }
         let Request { callback_id, action, payload, .. } = request;
-        let what =
-            format!("the request for {action:?} goes round: {HOPS_MAX} hops between meshes lie behind it");
-        let outcome = Err(CallError::new(Code::TOO_MANY_HOPS, Fate::NotSent, what));
+        let outcome = Err(too_many_hops(&action));
         self.said.frames.extend(payload.callbacks.ids().into_iter().map(Frame::Release));
         self.said.frames.push(Frame::Response(Response { callback_id, outcome }));
         None

@@ -59,7 +59,7 @@ impl MasterCalls {
             waiting: HashMap::new(),
             kept: HashMap::new(),
             kept_len: KeptLen::default(),
-            answering: Answering::new(),
+            answering: Answering::new(shared.node.number()),
             outgoing: Outgoing::default(),
             releases: Vec::new(),
             draining: false,

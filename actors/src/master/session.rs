@@ -151,6 +151,7 @@ impl SessionActor {
         master.unbound.fetch_add(1, Ordering::Relaxed);
         let config = &master.config;
         let relay = Relay::new(master.name.clone(), config.balance, master.limits.in_flight_max);
+        let answering = Answering::new(master.node.number());
         Self {
             master,
             arrival: Some(Box::new(Arrival {
@@ -164,7 +165,7 @@ impl SessionActor {
             permissions: None,
             heard: Instant::now(),
             relay,
-            answering: Answering::new(),
+            answering,
             pending: Pending::default(),
             in_flight: Rc::default(),
             writer: None,
