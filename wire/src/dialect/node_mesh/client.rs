@@ -103,7 +103,7 @@ impl NodeMeshClient {
         let topics: Result<Vec<_>, _> = asked.subscriptions.iter().map(topic).collect();
         match topics {
             Ok(topics) => self.topics.extend(topics),
-            Err(error) => return Err(refuse(error.code(), error.message(), false, said)),
+            Err(error) => return Err(self.refuse(error.code(), error.message(), false, said)),
         }
         self.actions.extend(asked.offers.iter().map(|offer| meant_action(&offer.action)));
         self.talk.name = asked.name;
@@ -130,7 +130,7 @@ impl NodeMeshClient {
                 "BIND_TIMEOUT" => (Code::BIND_TIMEOUT, true),
                 _ => (Code::BIND_ERROR, false),
             };
-            return Err(refuse(code, &message, may_return, said));
+            return Err(self.refuse(code, &message, may_return, said));
         }
         self.state = State::Bound;
         match &self.role {
@@ -162,6 +162,15 @@ impl NodeMeshClient {
         self.talk.write(Message::system(Kind::Notification, id, REGISTER, params), now, said);
     }
 
+    /// Ends the connection, and tells the meshwork branch why.
+    fn refuse(&self, code: Code, message: &str, may_return: bool, said: &mut Said) -> DialectError {
+        let refused = Refused { code, message: message.into(), may_return };
+        if matches!(self.role, Role::Branch) {
+            said.frames.push(Frame::Refused(refused.clone()));
+        }
+        refused.into()
+    }
+
     fn hear_message(&mut self, message: &Bytes, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         let Some(message) = self.talk.read(message, now) else {
             return Ok(());
@@ -173,7 +182,7 @@ impl NodeMeshClient {
             (_, Kind::Notification, true) if *message.action == *DISCONNECT => {
                 let why = read(&message.error).take("message").into_text();
                 let message = format!("the node-mesh master at {} ends the bind: {why}", self.peer);
-                return Err(refuse(Code::BIND_ERROR, &message, false, said));
+                return Err(self.refuse(Code::BIND_ERROR, &message, false, said));
             }
             (State::Bound, Kind::Request, true) if *message.action == *HEARTBEAT => {
                 let state = self.talk.state(&self.talk.name, &self.actions, &self.topics);
@@ -207,13 +216,6 @@ fn topic(key: &SubscriptionKey) -> Result<ByteString, CallError> {
         )),
         None => Ok(topic_for(key.pattern.as_str()).into()),
     }
-}
-
-/// Ends the connection, and tells the meshwork branch or master why.
-fn refuse(code: Code, message: &str, may_return: bool, said: &mut Said) -> DialectError {
-    let refused = Refused { code, message: message.into(), may_return };
-    said.frames.push(Frame::Refused(refused.clone()));
-    refused.into()
 }
 
 impl Dialect for NodeMeshClient {
