@@ -3,6 +3,7 @@
 
 mod any;
 mod bounded;
+pub(crate) mod packed;
 
 pub use any::Value;
 
@@ -348,7 +349,11 @@ fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, Stri
         Encoding::MessagePack => read_packed(bytes, &bounds).or_else(|error| {
             // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers.
             let as_lists = bounds.met_bytes().then(|| read_packed(bytes, &again().with_bytes_as_lists()));
-            as_lists.and_then(Result::ok).ok_or(error)
+            as_lists
+                .and_then(Result::ok)
+                // To all types, `undefined` of Node.js is nil.
+                .or_else(|| read(encoding, &packed::without_undefined(bytes)?).ok())
+                .ok_or(error)
         }),
         Encoding::Json => read_json(bytes, &bounds).or_else(|error| {
             let mended = mend_json(bytes).map(|mended| read_json(&mended, &again()));

@@ -8,7 +8,6 @@
 
 mod batch;
 mod client;
-mod layout;
 mod server;
 mod talk;
 mod values;

@@ -39,6 +39,9 @@ pub enum Value {
 /// The name of the newtype that rmp-serde takes for an extension.
 const EXTENSION: &str = "_ExtStruct";
 
+/// The extension that Node.js writes for `undefined`, which is nil to all others.
+const UNDEFINED: (i8, &[u8]) = (0, &[0]);
+
 /// The kind of a timestamp: <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
 const TIMESTAMP: i8 = -1;
 
@@ -174,6 +177,9 @@ impl<'de> Visitor<'de> for AnyValue {
     /// An extension.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let (kind, bytes) = <(i8, ByteBuf)>::deserialize(deserializer)?;
+        if (kind, &bytes[..]) == UNDEFINED {
+            return Ok(Value::Nil);
+        }
         Ok(Value::Extension(kind, bytes.into_vec()))
     }
 }

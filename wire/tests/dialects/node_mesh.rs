@@ -153,7 +153,7 @@ fn a_value_of_node_js_is_the_same_here_and_there() {
         // A BigInt that no number of JavaScript can hold.
         (same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), None),
         // `undefined`.
-        (same(b"\xD4\x00\x00"), same(b"\xC0"), Some(same(b"\xC0"))),
+        (same(b"\xD4\x00\x00"), same(b"\xD4\x00\x00"), None),
         // A Buffer, and a Date.
         (same(b"\xC4\x03\x00\x80\xFF"), same(b"\xC4\x03\x00\x80\xFF"), None),
         (same(b"\xD6\xFF\x64\x93\x1C\x00"), same(b"\xD6\xFF\x64\x93\x1C\x00"), None),
@@ -177,6 +177,23 @@ fn a_value_of_node_js_is_the_same_here_and_there() {
         let body = [&b"\xA4body"[..], &to_node.unwrap_or(from_node)].concat();
         assert!(said.bytes.windows(body.len()).any(|window| window == body), "{:x?}", &said.bytes[..]);
     }
+}
+
+#[test]
+fn undefined_is_nil_to_every_type() {
+    type Nested = (Option<u8>, Vec<Option<String>>, std::collections::BTreeMap<String, Option<u8>>);
+    let undefined = b"\xD4\x00\x00";
+    let params = [&b"\x93"[..], undefined, b"\x92", undefined, b"\xA1a\x81\xA1k", undefined].concat();
+    let heard = request(&Server::bound().hear(&raw_request("1", &params)).0);
+    let (none, texts, map) = heard.payload.decode::<Nested>().expect("it is one");
+    assert_eq!((none, texts, map.get("k")), (None, vec![None, Some("a".to_owned())], Some(&None)));
+    let nested = json!([null, [null, "a"], { "k": null }]);
+    assert_eq!(heard.payload.decode(), Ok(nested.clone()));
+    let in_json = heard.payload.transcode(Encoding::Json).expect("JSON has a form for it");
+    assert_eq!(in_json.decode(), Ok(nested));
+    let alone = request(&Server::bound().hear(&raw_request("1", &[&b"\x91"[..], undefined].concat())).0);
+    assert_eq!(alone.payload.decode_arguments(), Ok(()));
+    assert!(alone.payload.decode::<(u8,)>().is_err());
 }
 
 #[test]
@@ -639,8 +656,19 @@ fn said_by(server: &mut Server, frame: Frame) -> Vec<u8> {
 
 #[test]
 fn a_value_between_two_branches_is_what_the_original_master_makes_of_it() {
-    for what in ["BigInt small", "BigInt 5e9", "BigInt 2^60", "2^40", "2^53+2", "date", "bytes", "NaN", "-0"]
-    {
+    for what in [
+        "BigInt small",
+        "BigInt 5e9",
+        "BigInt 2^60",
+        "2^40",
+        "2^53+2",
+        "date",
+        "bytes",
+        "NaN",
+        "-0",
+        "undefined",
+        "nested",
+    ] {
         let lines = recorded(&format!("value between two branches: {what}"));
         let [asked, told, replied, answered] = &lines[..] else { panic!("{what}: {}", lines.len()) };
         let (mut caller, mut provider) = (Server::bound(), Server::bound());

@@ -1,10 +1,10 @@
 //! The bytes of node-mesh: `bin` values, each with a list of messages. They are read message by message as they come, so that no more than
 //! one message is held, however many a program packs together; and a message that cannot be read, or is too long, is given up alone.
 
-use super::layout::{Item, Kind, NoValue, Scan, item, mend_text, text};
 use crate::dialect::said::DialectError;
 use crate::error::Code;
 use crate::limits::{FOREIGN_BATCH_LEN_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
+use crate::value::packed::{Item, Kind, NoValue, Scan, item, mend_text, text};
 use bytes::{Buf, Bytes, BytesMut};
 
 pub(super) const DIALECT: &str = "node-mesh";

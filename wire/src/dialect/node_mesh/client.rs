@@ -6,8 +6,9 @@
 //! master.
 
 use super::batch::{Batches, DIALECT};
-use super::layout::read;
+
 use super::talk::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, topic_for};
+use super::values::read;
 use crate::dialect::peer::bind;
 use crate::dialect::said::{Dialect, DialectError, Said};
 use crate::encoding::Encoding;

@@ -2,9 +2,9 @@
 //! credentials, registers actions and topics, calls and is called, publishes and broadcasts.
 
 use super::batch::{Batches, malformed};
-use super::layout::read;
+
 use super::talk::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter, topic_of};
-use super::values::names;
+use super::values::{names, read};
 use crate::dialect::peer::{Allowed, bind, registers};
 use crate::dialect::said::{Dialect, DialectError, Said};
 use crate::encoding::Encoding;

@@ -3,10 +3,8 @@
 //! Below, the *peer* is the node-mesh program at the far end of the connection.
 
 use super::batch::{DIALECT, Unreadable, write_bin};
-use super::layout::{each_token, entries, text};
 use super::values::{
-    NIL, NOTHING, UNDEFINED, arguments_to_node, event_from_node, event_to_node, from_node, pack, part,
-    to_node,
+    NIL, NOTHING, arguments_to_node, event_from_node, event_to_node, from_node, pack, part, to_node,
 };
 use crate::dialect::peer::{Calls, too_late};
 use crate::dialect::said::Said;
@@ -17,6 +15,7 @@ use crate::id::CallbackId;
 use crate::name::{check_topic, literal_action, meant_action};
 use crate::payload::{CallError, Payload};
 use crate::value::Value;
+use crate::value::packed::{UNDEFINED, each_token, entries, text};
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::collections::HashMap;

@@ -6,10 +6,10 @@
 //! could hold looks like that number. A list or map with such a `BigInt` is *marked*: its head is longer than its count needs, which changes
 //! nothing for a reader, and its other numbers stay floats.
 
-use super::layout::{Item, Kind, each_token, item};
 use crate::encoding::Encoding;
 use crate::payload::Payload;
 use crate::value::Value;
+use crate::value::packed::{Item, Kind, each_token, item};
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::ops::Range;
@@ -61,9 +61,6 @@ const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 
 /// How many elements or entries a list or map has at most whose head can be longer than it needs to be.
 const MARKABLE_MAX: usize = 0xFFFF;
-
-/// The bytes that msgpackr writes for `undefined`.
-pub(super) const UNDEFINED: &[u8] = &[0xD4, 0, 0];
 
 /// The numbers that a value may hold, and that look different in Node.js and in the mesh.
 enum Number {
@@ -149,8 +146,7 @@ fn from_node_as(value: &[u8], form: Form) -> Result<Bytes, String> {
     each_token(value, |token, _| match number(token) {
         Some(Number::Integer { is_negative: true, .. }) => is_ambiguous = true,
         Some(Number::Integer { is_negative: false, .. } | Number::Whole(_)) => changes = true,
-        Some(Number::Big) => {}
-        None => changes |= token == UNDEFINED,
+        Some(Number::Big) | None => {}
     })?;
     let first = item(value, 0).filter(|first| first.kind != Kind::Other && first.kind != Kind::Text);
     let is_markable = first.as_ref().is_some_and(|first| count(first) <= MARKABLE_MAX);
@@ -168,7 +164,7 @@ fn from_node_as(value: &[u8], form: Form) -> Result<Bytes, String> {
     let mut at_start = true;
     each_token(value, |token, item| {
         if std::mem::take(&mut at_start) && first.is_some() {
-            return put_head(item, marked, form == Form::OnlyArgument, &mut ours);
+            return put_head(token, item, marked, form == Form::OnlyArgument, &mut ours);
         }
         match number(token) {
             Some(Number::Whole(value)) if value > 0.0 => put_unsigned(value as u64, &mut ours),
@@ -181,7 +177,6 @@ fn from_node_as(value: &[u8], form: Form) -> Result<Bytes, String> {
                 ours.push(0xD3);
                 ours.extend_from_slice(&(value as i64).to_be_bytes());
             }
-            _ if token == UNDEFINED => ours.extend_from_slice(NIL),
             _ => ours.extend_from_slice(token),
         }
     })?;
@@ -204,7 +199,7 @@ pub(super) fn to_node(value: &[u8]) -> Result<Vec<u8>, String> {
     each_token(value, |token, item| {
         let is_head = matches!(item.kind, Kind::List | Kind::Map);
         if std::mem::take(&mut at_start) && is_head {
-            return put_head(item, false, false, &mut theirs);
+            return put_head(token, item, false, false, &mut theirs);
         }
         match number(token) {
             Some(Number::Integer { is_negative, value }) if !(is_negative && is_marked) => {
@@ -258,9 +253,13 @@ fn head_len(count: usize) -> usize {
     }
 }
 
-/// Writes the head of a list or a map: as short as it can be, or longer.
-fn put_head(item: &Item, marked: bool, longer: bool, bytes: &mut Vec<u8>) {
+/// Writes the head of a list or a map: as short as it can be, or longer. That of a map which needs no mark stays as it is: msgpackr writes longer
+/// ones than it needs.
+fn put_head(token: &[u8], item: &Item, marked: bool, longer: bool, bytes: &mut Vec<u8>) {
     let (count, is_map) = (count(item), item.kind == Kind::Map);
+    if is_map && !marked && item.head < 5 {
+        return bytes.extend_from_slice(token);
+    }
     let len = if marked { 5 } else { head_len(count).max(if longer { 3 } else { 1 }) };
     match len {
         1 => bytes.push(if is_map { 0x80 } else { 0x90 } | count as u8),
@@ -292,6 +291,11 @@ fn put_unsigned(value: u64, bytes: &mut Vec<u8>) {
 /// The part of a map that stands under a key; nil if there is none.
 pub(super) fn part<'a>(map: &'a Bytes, found: Option<&Range<usize>>) -> Bytes {
     found.map_or(Bytes::from_static(NIL), |range| map.slice(range.clone()))
+}
+
+/// A value, to be looked into.
+pub(super) fn read(value: &Bytes) -> Value {
+    Payload::new(Encoding::MessagePack, value.clone()).decode().unwrap_or(Value::Nil)
 }
 
 /// A value of few parts, as MessagePack.

@@ -1,26 +1,23 @@
 //! The layout of MessagePack: where a value ends, which parts it has, and its tokens, one after another. No value is made here, so a value
 //! keeps the form that its program gave it.
 
-use crate::encoding::Encoding;
 use crate::limits::DEPTH_MAX;
-use crate::payload::Payload;
-use crate::value::Value;
 use bytes::{Bytes, BytesMut};
 use std::ops::Range;
 
 /// The head of one MessagePack value.
-pub(super) struct Item {
+pub(crate) struct Item {
     /// The length of the head, in bytes.
-    pub(super) head: usize,
+    pub(crate) head: usize,
     /// How many bytes of content follow the head: of a text, a number, an extension.
-    pub(super) len: usize,
+    pub(crate) len: usize,
     /// How many values follow the head: the elements of a list, the keys and values of a map.
-    pub(super) within: usize,
-    pub(super) kind: Kind,
+    pub(crate) within: usize,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Text,
     List,
     Map,
@@ -31,7 +28,7 @@ pub(super) enum Kind {
 const NO_MARKER: u8 = 0xC1;
 
 /// The head of the value that begins there. None if its bytes are not all there, or no value begins so.
-pub(super) fn item(bytes: &[u8], at: usize) -> Option<Item> {
+pub(crate) fn item(bytes: &[u8], at: usize) -> Option<Item> {
     let marker = *bytes.get(at)?;
     let number = |len: usize| {
         let digits = bytes.get(at + 1..at + 1 + len)?;
@@ -71,7 +68,7 @@ pub(super) fn item(bytes: &[u8], at: usize) -> Option<Item> {
 
 /// Looks for the end of a value whose bytes come in pieces: each byte is looked at once. Costs no stack, however deep the value is.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub(crate) struct Scan {
     /// Where the next value within begins: behind all bytes that have come, if the content of a value is still to come.
     at: usize,
     /// How many values are still to come.
@@ -79,15 +76,15 @@ pub(super) struct Scan {
 }
 
 /// The bytes are no MessagePack.
-pub(super) struct NoValue;
+pub(crate) struct NoValue;
 
 impl Scan {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { at: 0, left: 1 }
     }
 
     /// Goes on, with all bytes from the start of the value on; gives where the value ends, if its end has come.
-    pub(super) fn go_on(&mut self, bytes: &[u8]) -> Result<Option<usize>, NoValue> {
+    pub(crate) fn go_on(&mut self, bytes: &[u8]) -> Result<Option<usize>, NoValue> {
         while self.left > 0 && self.at < bytes.len() {
             if bytes[self.at] == NO_MARKER {
                 return Err(NoValue);
@@ -100,12 +97,12 @@ impl Scan {
     }
 
     /// How many bytes the value takes at least.
-    pub(super) fn len_min(&self) -> usize {
+    pub(crate) fn len_min(&self) -> usize {
         self.at
     }
 
     /// Lets go of the bytes that have been looked at; gives how many there are.
-    pub(super) fn let_go(&mut self, len: usize) -> usize {
+    pub(crate) fn let_go(&mut self, len: usize) -> usize {
         let gone = self.at.min(len);
         self.at -= gone;
         gone
@@ -113,12 +110,12 @@ impl Scan {
 }
 
 /// Where the value that begins there ends. None if its end has not come, or the bytes are no MessagePack.
-pub(super) fn skip(bytes: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn skip(bytes: &[u8], at: usize) -> Option<usize> {
     Scan::new().go_on(bytes.get(at..)?).ok().flatten().map(|len| at + len)
 }
 
 /// The keys and values of a map, as far as their bytes are there.
-pub(super) fn entries(map: &[u8]) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+pub(crate) fn entries(map: &[u8]) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     let head = item(map, 0).filter(|item| item.kind == Kind::Map);
     let (mut at, mut left) = head.map_or((0, 0), |item| (item.head, item.within / 2));
     std::iter::from_fn(move || {
@@ -132,14 +129,9 @@ pub(super) fn entries(map: &[u8]) -> impl Iterator<Item = (Range<usize>, Range<u
 }
 
 /// A short text; empty if the value is none.
-pub(super) fn text(value: &[u8]) -> String {
+pub(crate) fn text(value: &[u8]) -> String {
     let text = item(value, 0).filter(|item| item.kind == Kind::Text).and_then(|item| value.get(item.head..));
     text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default().to_owned()
-}
-
-/// A value, to be looked into.
-pub(super) fn read(value: &Bytes) -> Value {
-    Payload::new(Encoding::MessagePack, value.clone()).decode().unwrap_or(Value::Nil)
 }
 
 /// Hands out the tokens of a value in their order: lists and maps as their heads, all other values whole.
@@ -147,7 +139,7 @@ pub(super) fn read(value: &Bytes) -> Value {
 /// # Errors
 ///
 /// When the bytes are not one value of MessagePack, a text is not UTF-8, or the value is nested deeper than [`DEPTH_MAX`] levels.
-pub(super) fn each_token(value: &[u8], mut take: impl FnMut(&[u8], &Item)) -> Result<(), String> {
+pub(crate) fn each_token(value: &[u8], mut take: impl FnMut(&[u8], &Item)) -> Result<(), String> {
     let cut = || "its bytes are cut short".to_owned();
     // How many values are still to come in each list and map around the next token.
     let mut around: Vec<usize> = Vec::new();
@@ -184,9 +176,25 @@ pub(super) fn each_token(value: &[u8], mut take: impl FnMut(&[u8], &Item)) -> Re
     }
 }
 
+/// The bytes that msgpackr, the codec of Node.js, writes for `undefined`.
+pub(crate) const UNDEFINED: &[u8] = &[0xD4, 0, 0];
+
+/// The value with nil in place of each `undefined`; none if it holds none.
+pub(crate) fn without_undefined(value: &[u8]) -> Option<Vec<u8>> {
+    if !value.windows(UNDEFINED.len()).any(|part| part == UNDEFINED) {
+        return None;
+    }
+    let mut without = Vec::with_capacity(value.len());
+    each_token(value, |token, _| {
+        without.extend_from_slice(if token == UNDEFINED { &[0xC0] } else { token });
+    })
+    .ok()?;
+    (without.len() < value.len()).then_some(without)
+}
+
 /// Replaces each half of a character in a text by U+FFFD, which is as long. A text of JavaScript may hold such halves, lone
 /// surrogates, which UTF-8 does not allow and msgpackr writes all the same.
-pub(super) fn mend_text(content: Bytes) -> Bytes {
+pub(crate) fn mend_text(content: Bytes) -> Bytes {
     // Every half begins with such a pair of bytes, and little else does.
     if !content.windows(2).any(|pair| pair[0] == 0xED && pair[1] >= 0xA0) {
         return content;
@@ -223,6 +231,7 @@ fn mend_halves(text: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Encoding, Payload, Value};
 
     #[test]
     fn half_a_character_is_mended_in_text_and_nowhere_else() {
@@ -231,7 +240,7 @@ mod tests {
         let before = [&[0x93, 0xA3][..], &half, &bin, b"\xA5ab\xED\xBF\x80"].concat();
         let mended = mend_text(before.into());
         let value = Payload::new(Encoding::MessagePack, mended).decode::<Value>().unwrap();
-        let text = |text: &str| Value::text(text);
+        let text = |text: &str| Value::Text(text.to_owned());
         assert_eq!(
             value,
             Value::List(vec![text("\u{FFFD}"), Value::Bytes(half.to_vec()), text("ab\u{FFFD}")])
