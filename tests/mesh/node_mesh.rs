@@ -546,6 +546,16 @@ async fn values_of_the_original_codec_are_the_same_when_they_come_back() {
 }
 
 #[actix::test]
+async fn two_branches_with_the_original_codec_tell_each_other_what_they_mean() {
+    let mesh = Mesh::start().await;
+    let address = gateway(&mesh).await;
+    let mut pair = Script::run(&["pair", address.as_str().rsplit(':').next().unwrap()]);
+    for (what, least) in [("same", 60), ("thrown", 13), ("heard", 12)] {
+        assert!(pair.says(what).await.as_u64() >= Some(least), "{what}");
+    }
+}
+
+#[actix::test]
 async fn a_branch_of_ours_at_a_master_with_the_original_codec() {
     let mut theirs = Script::run(&["master"]);
     let address = Address::from(format!("127.0.0.1:{}", theirs.says("port").await));

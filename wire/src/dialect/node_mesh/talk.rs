@@ -209,6 +209,9 @@ fn unwritable(why: String) -> CallError {
     CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, format!("node-mesh cannot be told the value: {why}"))
 }
 
+/// The least code that an application may use as its own.
+const OWN_CODES_MIN: u64 = 1_000;
+
 /// The name that the original gives to an error that is no object.
 const NO_ERROR: &str = "NonError";
 
@@ -263,24 +266,26 @@ fn thrown(error: &Bytes, action: &str) -> CallError {
         }
         Err(error) => return CallError::from(error),
     };
-    let (name, mut message) = (error.take("name").into_text(), error.take("message").into_text());
-    let (code, fate) = match error.take("code") {
-        Value::Unsigned(code) => (u32::try_from(code).map_or(Code::UNKNOWN, Code), Fate::Failed),
+    let (name, message) = (error.take("name").into_text(), error.take("message").into_text());
+    let (code, fate, said) = match error.take("code") {
+        // The codes below are those of meshwork itself: an application that uses the numbers means something else.
+        Value::Unsigned(code @ OWN_CODES_MIN..) => {
+            (u32::try_from(code).map_or(Code::UNKNOWN, Code), Fate::Failed, None)
+        }
         Value::Text(code) => match &*code {
             // The action may still be running.
-            "REQUEST_TIMEOUT" => (Code::REQUEST_TIMEOUT, Fate::Unknown),
+            "REQUEST_TIMEOUT" => (Code::REQUEST_TIMEOUT, Fate::Unknown, Some("got no reply in time to")),
             // The missing action may be one that the called action called in turn.
-            "ACTION_NOT_EXIST" => (Code::ACTION_NOT_FOUND, Fate::Failed),
-            _ => (Code::UNKNOWN, Fate::Failed),
+            "ACTION_NOT_EXIST" => (Code::ACTION_NOT_FOUND, Fate::Failed, Some("finds no action")),
+            _ => (Code::UNKNOWN, Fate::Failed, None),
         },
-        _ => (Code::UNKNOWN, Fate::Failed),
+        _ => (Code::UNKNOWN, Fate::Failed, None),
     };
     // The original says nothing but the code.
-    if message.is_empty() && code == Code::ACTION_NOT_FOUND {
-        message = format!("the node-mesh program finds no action {action:?}");
-    } else if message.is_empty() && code == Code::REQUEST_TIMEOUT {
-        message = format!("the node-mesh program got no reply of {action:?} in time");
-    }
+    let message = match said {
+        Some(said) if message.is_empty() => format!("the node-mesh program {said} {action:?}"),
+        _ => message,
+    };
     let name = if name.is_empty() { "Error".to_owned() } else { name };
     CallError::named(code, fate, name, message).with_data(whole)
 }

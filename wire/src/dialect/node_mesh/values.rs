@@ -62,6 +62,9 @@ const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 /// How many elements or entries a list or map has at most whose head can be longer than it needs to be.
 const MARKABLE_MAX: usize = 0xFFFF;
 
+/// How many elements or entries a list or map has at most whose head takes one byte.
+const SHORT_MAX: usize = 15;
+
 /// The numbers that a value may hold, and that look different in Node.js and in the mesh.
 enum Number {
     /// A whole number that Node.js writes as a float and the mesh as an integer.
@@ -110,7 +113,7 @@ pub(super) fn from_node(value: &[u8]) -> Result<Bytes, String> {
 }
 
 /// The value of an event with these arguments: the one argument, or else the list of all. A list that is the one argument is told from a list of
-/// all by a head that is longer than it needs to be.
+/// all by a head that is longer than it needs to be, and shorter than a mark if it can be.
 ///
 /// # Errors
 ///
@@ -127,6 +130,7 @@ pub(super) fn event_from_node(arguments: &[u8]) -> Result<Bytes, String> {
                 _ => from_node_as(only, Form::Usual),
             }
         }
+        Some(Item { within: 0..=SHORT_MAX, .. }) => from_node_as(arguments, Form::Usual),
         _ => from_node_as(arguments, Form::Plain),
     }
 }
@@ -154,8 +158,8 @@ fn from_node_as(value: &[u8], form: Form) -> Result<Bytes, String> {
         && match form {
             Form::Usual => is_ambiguous,
             Form::Plain => false,
-            // A longer list has only one longer head.
-            Form::OnlyArgument => is_ambiguous || first.as_ref().is_some_and(|first| count(first) > 15),
+            // Such a list has only one longer head, which is the mark too.
+            Form::OnlyArgument => first.as_ref().is_some_and(|first| count(first) > SHORT_MAX),
         };
     if first.is_none() && !changes {
         return Ok(Bytes::copy_from_slice(value));
@@ -233,7 +237,9 @@ pub(super) fn arguments_to_node(value: &[u8]) -> Result<Vec<u8>, String> {
 /// As [`to_node`].
 pub(super) fn event_to_node(value: &[u8]) -> Result<Vec<u8>, String> {
     let is_all = match item(value, 0) {
-        Some(Item { kind: Kind::List, head, within, .. }) => head == head_len(within),
+        Some(Item { kind: Kind::List, head, within, .. }) => {
+            head == head_len(within) || (head == 5 && within <= SHORT_MAX)
+        }
         _ => false,
     };
     if is_all { to_node(value) } else { Ok([&[0x91], &to_node(value)?[..]].concat()) }
@@ -247,8 +253,8 @@ fn count(item: &Item) -> usize {
 /// How long the head of a list or a map of so many elements or entries need be.
 fn head_len(count: usize) -> usize {
     match count {
-        0..=15 => 1,
-        16..=MARKABLE_MAX => 3,
+        0..=SHORT_MAX => 1,
+        ..=MARKABLE_MAX => 3,
         _ => 5,
     }
 }
