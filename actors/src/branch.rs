@@ -257,8 +257,7 @@ impl BranchActor {
         let (incarnation, replaces) = (self.incarnation, self.replaces && self.link.is_new());
         let bind = ExtendedBind { bind, features: Features::ALL, incarnation, replaces };
         let node = Arc::clone(&self.options.node);
-        let content = BindContent::new(bind, self.frame_len_max, move || node.draw());
-        content
+        BindContent::new(bind, self.frame_len_max, move || node.draw())
     }
 
     /// Takes over a link that is bound.

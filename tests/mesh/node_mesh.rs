@@ -698,6 +698,27 @@ async fn an_event_of_node_js_with_one_argument_is_that_argument() {
     assert_eq!(other.hear().await["content"]["params"], json!([7]));
 }
 
+/// A branch of the original that finds no state of its master in the answer stops its heartbeats.
+#[actix::test]
+async fn a_heartbeat_is_answered_with_what_the_master_is_and_offers() {
+    let mesh = Mesh::of(MasterActor::new("here").respond("own", |(): ()| async { Ok(()) })).await;
+    let _other = mesh.bind(BranchActor::new("other").respond("theirs", |(): ()| async { Ok(()) })).await;
+    let mut branch = NodeBranch::bound(&gateway(&mesh).await, "node", json!("k"), &["a"], &[]).await;
+    let state = json!([{ "id": "IPv4://1.1.1.1:1", "name": "node", "responderEvents": ["a"], "subscribeEvents": [] }]);
+    let id = branch.say("request", "system", "action:heartbeat", state).await;
+    let answer = branch.hear().await;
+    assert_eq!(
+        (&answer["id"], &answer["type"], &answer["source"]),
+        (&json!(id), &json!("callback"), &json!("system"))
+    );
+    let body = &answer["data"]["body"];
+    assert_eq!(
+        (&body["name"], &body["responderEvents"], &body["subscribeEvents"]),
+        (&json!("here"), &json!(["own"]), &json!([]))
+    );
+    assert!(body["id"].is_string() && body["memory"].is_object(), "{body}");
+}
+
 #[actix::test]
 async fn a_bridge_says_who_refuses_it_and_why() {
     let (old, new) = (Mesh::of(MasterActor::new("old").token("k")).await, Mesh::start().await);

@@ -7,7 +7,8 @@ use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
 use meshwork::prelude::*;
 use meshwork::{ByteBuf, Encoding, Pattern, Payload};
 use meshwork_wire::{
-    Bind, Bound, CallbackId, Frame, NodeNews, Offer, Refused, Request, Response, SessionId, SubscriptionKey,
+    Bind, Bound, CallbackId, ExtendedBind, Features, Frame, NodeNews, Offer, Refused, Request, Response,
+    SessionId, SubscriptionKey,
 };
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -698,4 +699,52 @@ pub(crate) async fn gives_back_what_it_did_not_get(mesh: &Mesh, topic: &'static 
         .await;
     branch.say(&Frame::Ping).await;
     while soon(branch.hear()).await.expect("it is bound") != Frame::Pong {}
+}
+
+/// Both ends of a link must know hops: a branch of before would take a request with hops for no frame.
+#[actix::test]
+async fn hops_are_told_to_nodes_that_count_them_and_kept_from_others() {
+    let mesh = Mesh::start().await;
+    for (name, features, told) in [("counts", Features::HOPS, 5), ("of before", Features::default(), 0)] {
+        let mut provider = RawBranch::connect(&mesh).await;
+        let Frame::Bind(bind) = bind(name, &[name]) else { unreachable!("it is a bind") };
+        let incarnation = u64::from(told);
+        provider
+            .say(&Frame::ExtendedBind(ExtendedBind { bind, features, incarnation, replaces: false }))
+            .await;
+        while !matches!(provider.hear().await, Some(Frame::ExtendedBound(_))) {}
+        let mut caller = RawBranch::bound(&mesh, "caller", &[]).await;
+        let Frame::Request(asked) = request(1, name) else { unreachable!("it is a request") };
+        caller.say(&Frame::Request(Request { hops: 5, ..asked })).await;
+        let asked = provider.hear_request().await;
+        assert_eq!((&*asked.action, asked.hops), (name, told));
+        provider.reply(asked.callback_id, 1).await;
+        assert!(matches!(caller.hear_answer().await, Some(Frame::Response(_))));
+        drop(caller);
+        crate::until_known(&mesh.master, "caller", false).await;
+    }
+}
+
+#[actix::test]
+async fn a_bridge_binds_to_a_master_of_before_as_it_would_have_before() {
+    let old = Mesh::start().await;
+    let server =
+        old.master.addr().send(Listen::node_mesh("127.0.0.1:0")).await.expect("it runs").expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it listens");
+    let bridging = actix_rt::spawn(meshwork::Bridge::node_mesh(&server).prefix("old").run(address));
+    let (stream, _) = soon(listener.accept()).await.expect("a bridge comes");
+    let mut link = RawBranch(stream);
+    let Some(Frame::ExtendedBind(bind)) = link.hear().await else { panic!("it is extended") };
+    assert!(bind.features.contains(Features::HOPS));
+    let message = "the head is malformed".into();
+    link.say(&Frame::Refused(Refused { code: Code::UNKNOWN, message, may_return: false })).await;
+    drop(link);
+    let (stream, _) = soon(listener.accept()).await.expect("it comes again");
+    let mut link = RawBranch(stream);
+    assert!(matches!(link.hear().await, Some(Frame::Bind(_))));
+    link.say(&consent()).await;
+    link.say(&request(1, "old/none")).await;
+    assert!(matches!(link.hear_answer().await, Some(Frame::Response(Response { outcome: Err(_), .. }))));
+    bridging.abort();
 }

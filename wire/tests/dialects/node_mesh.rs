@@ -130,8 +130,8 @@ fn raw_request(id: &str, params: &[u8]) -> Vec<u8> {
 fn raw_reply(id: &str, what: &str, value: &[u8]) -> Vec<u8> {
     let mut message = batch(&json!([said_by_branch(id, "callback", "custom", "echo", &json!([]))]));
     let head = [&[0xA0 | what.len() as u8], what.as_bytes()].concat();
-    let at =
-        message.windows(head.len() + 1).position(|window| window == [&head[..], &[0xC0]].concat()).unwrap();
+    let at = message.windows(head.len() + 1).position(|window| window == [&head[..], &[0xC0]].concat());
+    let at = at.expect("it is there");
     let at = at + head.len();
     message.splice(at..at + 1, value.iter().copied());
     let len = u16::try_from(message.len() - 3).expect("it is short");
@@ -806,7 +806,6 @@ fn what_was_thrown_arrives_whole_at_another_branch() {
 fn a_heartbeat_is_answered_with_the_state_of_the_master() {
     let mut server = Server::new();
     server.hear(&line(0).0);
-    server.say(bound());
     let Frame::Bound(consent) = bound() else { panic!("it is one") };
     let news = |actions: &[&str]| meshwork_wire::NodeNews {
         node: consent.master.clone(),
@@ -814,7 +813,9 @@ fn a_heartbeat_is_answered_with_the_state_of_the_master() {
         whole: false,
         actions: actions.iter().map(|action| ((*action).into(), Encoding::MessagePack)).collect(),
     };
+    // A master tells of itself before it consents to a bind.
     server.say(Frame::Online(news(&["m/first", "m/second"])));
+    server.say(bound());
     server.say(Frame::Offline(news(&["m/second"])));
     let beat = |message: &Value| message["content"]["action"] == "action:heartbeat";
     let lines = MORE.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
@@ -931,7 +932,7 @@ fn long_batch(count: usize, len: usize) -> Vec<u8> {
         .map(|number| said_by_branch(&number.to_string(), "request", "custom", "a", &json!([text])))
         .collect();
     let content = packed(&json!(messages)).bytes;
-    [&[0xC6][..], &u32::try_from(content.len()).unwrap().to_be_bytes(), &content].concat()
+    [&[0xC6][..], &u32::try_from(content.len()).expect("it fits").to_be_bytes(), &content].concat()
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::dialect::said::{Dialect, DialectError, Said};
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
 use crate::frame::{Bound, Frame, NodeNews, Offer, Refused, Subscribe, SubscriptionKey};
+use crate::id::SessionId;
 use crate::limits::{ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, PATTERNS_PER_NODE_MAX};
 use crate::name::{check_action, literal_action, meant_action};
 use crate::pattern::Pattern;
@@ -19,6 +20,9 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
+
+/// The session under which a meshwork master tells of itself; the others are counted from one.
+const MASTER: SessionId = SessionId(0);
 
 /// A node-mesh master at the connection of one branch.
 #[derive(Debug)]
@@ -246,8 +250,8 @@ impl Dialect for NodeMeshServer {
                     self.denied(waiter, now, said);
                 }
             }
-            Frame::Online(news) if news.node == self.master => self.master_offers(news),
-            Frame::Offline(news) if news.node == self.master => {
+            Frame::Online(news) if news.session == MASTER => self.master_offers(news),
+            Frame::Offline(news) if news.session == MASTER => {
                 for (action, _) in &news.actions {
                     self.of_master.remove(&meant_action(action));
                 }

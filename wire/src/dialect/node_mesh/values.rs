@@ -253,8 +253,8 @@ fn count(item: &Item) -> usize {
 /// How long the head of a list or a map of so many elements or entries need be.
 fn head_len(count: usize) -> usize {
     match count {
-        0..=SHORT_MAX => 1,
-        ..=MARKABLE_MAX => 3,
+        _ if count <= SHORT_MAX => 1,
+        _ if count <= MARKABLE_MAX => 3,
         _ => 5,
     }
 }
@@ -295,7 +295,7 @@ fn put_unsigned(value: u64, bytes: &mut Vec<u8>) {
 }
 
 /// The part of a map that stands under a key; nil if there is none.
-pub(super) fn part<'a>(map: &'a Bytes, found: Option<&Range<usize>>) -> Bytes {
+pub(super) fn part(map: &Bytes, found: Option<&Range<usize>>) -> Bytes {
     found.map_or(Bytes::from_static(NIL), |range| map.slice(range.clone()))
 }
 
