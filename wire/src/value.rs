@@ -10,6 +10,7 @@ mod json_reader;
 mod json_writer;
 mod nothing;
 mod number;
+pub(crate) mod packed;
 mod packed_reader;
 mod packed_writer;
 mod sum;
@@ -438,7 +439,11 @@ fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Re
                 // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers; and what was JSON has
                 // texts that stand for keys and floats.
                 let again = if first.met_bytes() { bounds().with_bytes_as_lists() } else { bounds() };
-                read_packed(encoding, bytes, &again, How::with_texts()).map_err(|_| error)
+                read_packed(encoding, bytes, &again, How::with_texts())
+                    .ok()
+                    // To all types, `undefined` of Node.js is nil.
+                    .or_else(|| read(encoding, form, &packed::without_undefined(bytes)?).ok())
+                    .ok_or(error)
             })
         }
         Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds())),

@@ -220,6 +220,94 @@ impl<'de, D: Deserializer<'de>, T: Teller> Deserializer<'de> for Bounded<'_, D, 
     }
 }
 
+/// A visitor of an integer that takes a whole float of more than 32 bits too: programs of Node.js have no other form for such an integer. A float
+/// with a fraction, or out of the range of the type, is an error of the type.
+struct WholeVisitor<V>(V);
+
+macro_rules! visit_integer {
+    ($($method:ident: $value:ty),* $(,)?) => {$(
+        #[inline]
+        fn $method<E: Error>(self, value: $value) -> Result<V::Value, E> {
+            self.0.$method(value)
+        }
+    )*};
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for WholeVisitor<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    visit_integer! {
+        visit_bool: bool,
+        visit_i8: i8,
+        visit_i16: i16,
+        visit_i32: i32,
+        visit_i64: i64,
+        visit_i128: i128,
+        visit_u8: u8,
+        visit_u16: u16,
+        visit_u32: u32,
+        visit_u64: u64,
+        visit_u128: u128,
+        visit_f32: f32,
+        visit_char: char,
+        visit_str: &str,
+        visit_borrowed_str: &'de str,
+        visit_string: String,
+        visit_bytes: &[u8],
+        visit_borrowed_bytes: &'de [u8],
+        visit_byte_buf: Vec<u8>,
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
+        const TWO_TO_63: f64 = (1_u64 << 63) as f64;
+        let is_whole = value.fract() == 0.0;
+        // The casts are exact: a float that is whole and in the range is one of the integers.
+        match value {
+            _ if is_whole && value > f64::from(u32::MAX) && value < 2.0 * TWO_TO_63 => {
+                self.0.visit_u64(value as u64)
+            }
+            _ if is_whole && value < f64::from(i32::MIN) && value >= -TWO_TO_63 => {
+                self.0.visit_i64(value as i64)
+            }
+            _ => self.0.visit_f64(value),
+        }
+    }
+
+    #[inline]
+    fn visit_none<E: Error>(self) -> Result<V::Value, E> {
+        self.0.visit_none()
+    }
+
+    #[inline]
+    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
+        self.0.visit_unit()
+    }
+
+    #[inline]
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.0.visit_some(deserializer)
+    }
+
+    #[inline]
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.0.visit_newtype_struct(deserializer)
+    }
+
+    #[inline]
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
+        self.0.visit_seq(seq)
+    }
+
+    #[inline]
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
+        self.0.visit_map(map)
+    }
+}
+
 /// Where the number of elements of a sequence or a map comes from.
 #[derive(Clone, Copy)]
 enum Length {
