@@ -3,6 +3,29 @@
 pub use crate::call::call_typed;
 pub use crate::record::{Method, Record};
 pub use crate::respond::respond_typed;
-pub use crate::shape::{Probe, WithSchema, WithoutSchema, record_of, shape, shape_of};
+pub use crate::shape::{Probe, WithSchema, WithoutSchema, record_of, shape_of};
 pub use meshwork_wire::{DecodeError, PayloadRef, is_none};
 pub use serde;
+
+/// The shape of an action from the types of its arguments and its reply, if both have a schema. With names, the arguments are a record.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __shape {
+    ([$($name:expr),*], $arguments:ty, $reply:ty) => {{
+        let shape: ::core::option::Option<_> = $crate::__private::shape!($arguments, $reply);
+        shape.and_then(|shape| {
+            let arguments = $crate::__private::record_of(&[$($name),*], &shape.arguments)?;
+            $crate::__private::shape_of(::core::option::Option::Some(arguments), ::core::option::Option::Some(shape.reply.into()))
+        })
+    }};
+    ($arguments:ty, $reply:ty) => {{
+        #[expect(unused_imports, reason = "which of them is used is what is asked")]
+        use $crate::__private::{WithSchema as _, WithoutSchema as _};
+        $crate::__private::shape_of(
+            (&$crate::__private::Probe::<$arguments>::new()).schema(),
+            (&$crate::__private::Probe::<$reply>::new()).schema(),
+        )
+    }};
+}
+
+pub use crate::__shape as shape;

@@ -289,7 +289,7 @@ impl Responders {
     #[cfg(feature = "schema")]
     #[must_use]
     pub fn described<A: schemars::JsonSchema, R: schemars::JsonSchema>(self, action: &str) -> Self {
-        self.shape(action, crate::shape::shape!(A, R))
+        self.shape(action, crate::shape::shape_of_types::<A, R>())
     }
 
     /// How many actions are in the set.

@@ -45,6 +45,12 @@ pub fn shape_of(arguments: Option<String>, reply: Option<String>) -> Option<Shap
     Some(Shape { arguments: arguments?.into(), reply: reply?.into() })
 }
 
+/// The shape of an action from the types of its arguments and its reply.
+#[cfg(feature = "schema")]
+pub(crate) fn shape_of_types<A: schemars::JsonSchema, R: schemars::JsonSchema>() -> Option<Shape> {
+    shape_of(Probe::<A>::new().schema(), Probe::<R>::new().schema())
+}
+
 /// The schema of a record with these fields, made of the schema of the tuple of their types. A field that may be null may be left out.
 #[cfg(feature = "schema")]
 #[must_use]
@@ -79,26 +85,3 @@ pub fn record_of(names: &[&str], tuple: &str) -> Option<String> {
 pub fn record_of(_: &[&str], _: &str) -> Option<String> {
     None
 }
-
-/// The shape of an action from the types of its arguments and its reply, if both have a schema. With names, the arguments are a record.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __shape {
-    ([$($name:expr),*], $arguments:ty, $reply:ty) => {{
-        let shape: ::core::option::Option<_> = $crate::__private::shape!($arguments, $reply);
-        shape.and_then(|shape| {
-            let arguments = $crate::__private::record_of(&[$($name),*], &shape.arguments)?;
-            $crate::__private::shape_of(::core::option::Option::Some(arguments), ::core::option::Option::Some(shape.reply.into()))
-        })
-    }};
-    ($arguments:ty, $reply:ty) => {{
-        #[expect(unused_imports, reason = "which of them is used is what is asked")]
-        use $crate::__private::{WithSchema as _, WithoutSchema as _};
-        $crate::__private::shape_of(
-            (&$crate::__private::Probe::<$arguments>::new()).schema(),
-            (&$crate::__private::Probe::<$reply>::new()).schema(),
-        )
-    }};
-}
-
-pub use crate::__shape as shape;

@@ -128,6 +128,7 @@ impl Burst {
                 node: "".into(),
                 caller: "".into(),
                 time_left: Some(Duration::from_secs(10)),
+                hops: 0,
                 payload: payload.clone(),
             })
         };

@@ -2,6 +2,7 @@
 
 pub(crate) mod action;
 pub(crate) mod answering;
+pub(crate) mod hops;
 pub(crate) mod invoked;
 mod poll_once;
 pub(crate) mod reply_to;

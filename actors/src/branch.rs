@@ -261,8 +261,7 @@ impl BranchActor {
         let (incarnation, replaces) = (self.incarnation, self.replaces && self.link.is_new());
         let bind = ExtendedBind { bind, features: Features::ALL, incarnation, replaces };
         let node = Arc::clone(&self.options.node);
-        let content = BindContent::new(bind, self.frame_len_max, move || node.draw());
-        content
+        BindContent::new(bind, self.frame_len_max, move || node.draw())
     }
 
     /// Takes over a link that is bound.
@@ -302,7 +301,7 @@ impl BranchActor {
             outbox.say(&frame);
         }
         self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
-        let (answering, gathered) = (Answering::new(), GatheredReplies::default());
+        let (answering, gathered) = (Answering::new(self.options.node.number()), GatheredReplies::default());
         let drained = watch::Sender::new(false);
         self.wires =
             Some(Wires { outbox: outbox.clone(), features, drained, beat, writer, answering, gathered });
@@ -553,7 +552,7 @@ impl BranchActor {
         let Some(wires) = &self.wires else {
             return;
         };
-        let Request { callback_id, action, caller, time_left, mut payload, .. } = request;
+        let Request { callback_id, action, caller, time_left, hops, mut payload, .. } = request;
         // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         if let Err(error) = borrow(&mut payload, &wires.outbox, || self.lender()) {
             return wires.outbox.respond(callback_id, Err(error));
@@ -578,7 +577,7 @@ impl BranchActor {
             self.last_caller = ByteString::from(&*caller);
         }
         let action = own.called(&action);
-        let call = CallContext::new(action, self.last_caller.clone(), deadline);
+        let call = CallContext::new(action, self.last_caller.clone(), deadline, hops);
         let replies = BlockReplies::new(&wires.outbox, &wires.gathered);
         wires.answering.start(own, (&payload).into(), &call, callback_id, &replies);
         let Some(frames) = frames else {

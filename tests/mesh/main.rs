@@ -13,6 +13,7 @@ mod durations;
 mod ends;
 mod events;
 mod failing;
+mod hops;
 mod in_flight;
 mod leaving;
 mod light_rpc;

@@ -562,6 +562,16 @@ async fn values_of_the_original_codec_are_the_same_when_they_come_back() {
 }
 
 #[actix::test]
+async fn two_branches_with_the_original_codec_tell_each_other_what_they_mean() {
+    let mesh = Mesh::start().await;
+    let address = gateway(&mesh).await;
+    let mut pair = Script::run(&["pair", address.as_str().rsplit(':').next().unwrap()]);
+    for (what, least) in [("same", 60), ("thrown", 13), ("heard", 12)] {
+        assert!(pair.says(what).await.as_u64() >= Some(least), "{what}");
+    }
+}
+
+#[actix::test]
 async fn a_branch_of_ours_at_a_master_with_the_original_codec() {
     let mut theirs = Script::run(&["master"]);
     let address = Address::from(format!("127.0.0.1:{}", theirs.says("port").await));
@@ -588,4 +598,155 @@ async fn a_branch_of_ours_at_a_master_with_the_original_codec() {
     assert_eq!(theirs.says("publish").await, json!(["custom", "to/node", ["é", [1, 2]]]));
     rust.broadcast("news", &json!({ "y": null })).await.unwrap();
     assert_eq!(theirs.says("notification").await, json!(["custom", "news", [{ "y": null }]]));
+}
+
+/// An action of a branch of node-mesh that looks like a pattern once went round for ever between gateway and branch.
+#[actix::test]
+async fn an_action_of_node_js_that_looks_like_a_pattern_is_text() {
+    let mesh = Mesh::start().await;
+    let address = gateway(&mesh).await;
+    let mut provider =
+        NodeBranch::bound(&address, "provider", json!("k"), &["all/**", "node/add"], &[]).await;
+    let mut asker = NodeBranch::bound(&address, "asker", json!("k"), &[], &[]).await;
+    let caller = mesh.branch("caller").await;
+    assert_eq!(asker.call("all/foo", json!([])).await.unwrap_err()["code"], "ACTION_NOT_EXIST");
+    let none = soon(caller.call::<()>("all/foo", ())).await.unwrap_err();
+    assert_eq!((none.code(), none.fate()), (Code::ACTION_NOT_FOUND, Fate::NotSent));
+    let answering = actix_rt::spawn(async move {
+        for _ in 0..2 {
+            let request = provider.hear().await;
+            assert_eq!(request["content"]["action"], "all/**");
+            let id = request["id"].as_str().expect("an id").to_owned();
+            provider.message(&id, "callback", "custom", ("all/**", json!([])), (json!(1), Value::Null)).await;
+        }
+        provider
+    });
+    assert_eq!(asker.call("all/**", json!([])).await, Ok(json!(1)));
+    assert_eq!(soon(caller.call("all/**", ())).await, Ok(1_i64));
+    drop(soon(answering).await);
+}
+
+/// A branch of the original that has not the action any more asks its master for it.
+#[actix::test]
+async fn a_request_that_a_branch_sends_back_to_its_master_ends() {
+    let mesh = Mesh::start().await;
+    let mut branch = NodeBranch::bound(&gateway(&mesh).await, "node", json!("k"), &["gone"], &[]).await;
+    let caller = mesh.branch("caller").await;
+    let forwarding = actix_rt::spawn(async move {
+        let mut sent_on: HashMap<String, String> = HashMap::new();
+        while let Some(message) = branch.next().await {
+            let id = message["id"].as_str().expect("an id").to_owned();
+            if message["type"] == "request" {
+                let own = branch.say("request", "custom", "gone", message["content"]["params"].clone()).await;
+                sent_on.insert(own, id);
+            } else if let Some(asked) = sent_on.remove(&id) {
+                let (body, error) = (message["data"]["body"].clone(), message["data"]["error"].clone());
+                branch.message(&asked, "callback", "custom", ("gone", json!([])), (body, error)).await;
+            }
+        }
+    });
+    let ended = soon(caller.call::<()>("gone", ("é", 5_000_000_000_u64, 1.0))).await.unwrap_err();
+    assert!(ended.message().contains("goes round"), "{ended}");
+    forwarding.abort();
+}
+
+/// Such a batch, longer than a frame, once cut the connection, and the callers of the original were never told.
+#[actix::test]
+async fn fifty_long_messages_at_once_are_fifty_requests() {
+    let mesh = Mesh::start().await;
+    let _measuring =
+        mesh.bind(BranchActor::new("m").respond("len", |text: String| async move { Ok(text.len()) })).await;
+    let mut branch = NodeBranch::bound(&gateway(&mesh).await, "node", json!("k"), &[], &[]).await;
+    let text = "x".repeat(400_000);
+    let long = "x".repeat(17 * 1024 * 1024);
+    let message = |id: usize, text: &str| {
+        json!({
+            "id": id.to_string(), "type": "request", "source": "custom", "fromId": "IPv4://node", "fromName": "node",
+            "targetId": "IPv4://master", "content": { "action": "len", "params": [text] },
+            "time": 1_795_217_600_337.0, "data": { "body": null, "error": null },
+        })
+    };
+    let mut messages: Vec<_> = (0..50).map(|id| message(id, &text)).collect();
+    messages[7] = message(7, &long);
+    let content = Payload::encode(Encoding::MessagePack, &messages).expect("MessagePack").bytes;
+    let head = [&[0xC6][..], &u32::try_from(content.len()).expect("it fits").to_be_bytes()].concat();
+    branch.stream.write_all(&[&head[..], &content].concat()).await.expect("it is open");
+    let mut answers = HashMap::new();
+    while answers.len() < 50 {
+        let answer = branch.hear().await;
+        let data = answer["data"].clone();
+        answers.insert(answer["id"].as_str().expect("an id").to_owned(), data);
+    }
+    for id in 0..50 {
+        let data = &answers[&id.to_string()];
+        if id == 7 {
+            assert_eq!(data["error"]["code"], "FRAME_TOO_LARGE", "{data}");
+        } else {
+            assert_eq!(data["body"], 400_000, "{data}");
+        }
+    }
+    assert_eq!(branch.call("len", json!(["abc"])).await, Ok(json!(3)), "the connection is as good as before");
+}
+
+#[actix::test]
+async fn an_event_of_node_js_with_one_argument_is_that_argument() {
+    let mesh = Mesh::start().await;
+    let address = gateway(&mesh).await;
+    let (handler, mut values) = ear::<Value>();
+    let _values = mesh.master.subscribe("t", handler).await.unwrap();
+    let (handler, mut numbers) = ear::<i64>();
+    let _numbers = mesh.master.subscribe("t", handler).await.unwrap();
+    let mut node = NodeBranch::bound(&address, "node", json!("k"), &[], &[]).await;
+    let mut other = NodeBranch::bound(&address, "other", json!("k"), &[], &["t"]).await;
+    for arguments in [json!([7]), json!([[1, 2]]), json!([1, 2]), json!([null]), json!([{ "$callback": 0 }])]
+    {
+        node.say("publish", "custom", "t", arguments.clone()).await;
+        let heard = soon(values.recv()).await.expect("an event").1;
+        let expected = match arguments.as_array().map(Vec::as_slice) {
+            Some([only]) => only.clone(),
+            _ => arguments.clone(),
+        };
+        assert_eq!(heard, expected);
+        assert_eq!(other.hear().await["content"]["params"], arguments);
+    }
+    assert_eq!(soon(numbers.recv()).await, Some(("t".to_owned(), 7)));
+    mesh.master.publish("t", &7).await.unwrap();
+    assert_eq!(other.hear().await["content"]["params"], json!([7]));
+}
+
+/// A branch of the original that finds no state of its master in the answer stops its heartbeats.
+#[actix::test]
+async fn a_heartbeat_is_answered_with_what_the_master_is_and_offers() {
+    let mesh = Mesh::of(MasterActor::new("here").respond("own", |(): ()| async { Ok(()) })).await;
+    let _other = mesh.bind(BranchActor::new("other").respond("theirs", |(): ()| async { Ok(()) })).await;
+    let mut branch = NodeBranch::bound(&gateway(&mesh).await, "node", json!("k"), &["a"], &[]).await;
+    let state = json!([{ "id": "IPv4://1.1.1.1:1", "name": "node", "responderEvents": ["a"], "subscribeEvents": [] }]);
+    let id = branch.say("request", "system", "action:heartbeat", state).await;
+    let answer = branch.hear().await;
+    assert_eq!(
+        (&answer["id"], &answer["type"], &answer["source"]),
+        (&json!(id), &json!("callback"), &json!("system"))
+    );
+    let body = &answer["data"]["body"];
+    assert_eq!(
+        (&body["name"], &body["responderEvents"], &body["subscribeEvents"]),
+        (&json!("here"), &json!(["own"]), &json!([]))
+    );
+    assert!(body["id"].is_string() && body["memory"].is_object(), "{body}");
+}
+
+#[actix::test]
+async fn a_bridge_says_who_refuses_it_and_why() {
+    let (old, new) = (Mesh::of(MasterActor::new("old").token("k")).await, Mesh::start().await);
+    let address = gateway(&old).await;
+    let refused =
+        soon(Bridge::node_mesh(&address).prefix("old").server_token("wrong").run(&new.address)).await;
+    let refused = refused.to_string();
+    assert!(refused.contains(address.as_str()) && refused.contains("BIND_ERROR"), "{refused}");
+    let bridging =
+        actix_rt::spawn(Bridge::node_mesh(&address).prefix("old").server_token("k").run(&new.address));
+    soon(async { while new.master.describe("old/**").await.unwrap().is_empty() {} }).await;
+    let none = soon(new.master.call::<()>("old/none", ())).await.unwrap_err();
+    assert!(none.message().contains("none"), "{none}");
+    bridging.abort();
 }

@@ -109,6 +109,7 @@ fn request_with<T: Serialize>(id: u64, action: &'static str, arguments: &T) -> F
         node: "".into(),
         caller: "boss".into(),
         time_left: None,
+        hops: 0,
         payload: Payload::encode(Encoding::PlainBincode, arguments).expect("the test has it so"),
     })
 }
@@ -830,4 +831,52 @@ async fn the_error_of_a_provider_of_an_earlier_version_has_its_code_apart_from_t
         let error = soon(calling).await.expect("it ran").expect_err("it fails");
         assert_eq!((error.code(), error.application_code()), (code, own.as_ref()));
     }
+}
+
+/// Both ends of a link must know hops: a branch of before would take a request with hops for no frame.
+#[actix::test]
+async fn hops_are_told_to_nodes_that_count_them_and_kept_from_others() {
+    let mesh = Mesh::start().await;
+    for (name, features, told) in [("counts", Features::HOPS, 5), ("of before", Features::default(), 0)] {
+        let mut provider = RawBranch::connect(&mesh).await;
+        let Frame::Bind(bind) = bind(name, &[name]) else { unreachable!("it is a bind") };
+        let incarnation = u64::from(told);
+        provider
+            .say(&Frame::ExtendedBind(ExtendedBind { bind, features, incarnation, replaces: false }))
+            .await;
+        while !matches!(provider.hear().await, Some(Frame::ExtendedBound(_))) {}
+        let mut caller = RawBranch::bound(&mesh, "caller", &[]).await;
+        let Frame::Request(asked) = request(1, name) else { unreachable!("it is a request") };
+        caller.say(&Frame::Request(Request { hops: 5, ..asked })).await;
+        let asked = provider.hear_request().await;
+        assert_eq!((&*asked.action, asked.hops), (name, told));
+        provider.reply(asked.callback_id, 1).await;
+        assert!(matches!(caller.hear_answer().await, Some(Frame::Response(_))));
+        drop(caller);
+        crate::until_known(&mesh.master, "caller", false).await;
+    }
+}
+
+#[actix::test]
+async fn a_bridge_binds_to_a_master_of_before_as_it_would_have_before() {
+    let old = Mesh::start().await;
+    let server =
+        old.master.addr().send(Listen::node_mesh("127.0.0.1:0")).await.expect("it runs").expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it listens");
+    let bridging = actix_rt::spawn(meshwork::Bridge::node_mesh(&server).prefix("old").run(address));
+    let (stream, _) = soon(listener.accept()).await.expect("a bridge comes");
+    let mut link = RawBranch(stream);
+    let Some(Frame::ExtendedBind(bind)) = link.hear().await else { panic!("it is extended") };
+    assert!(bind.features.contains(Features::HOPS));
+    let message = "the head is malformed".into();
+    link.say(&Frame::Refused(Refused { code: Code::UNKNOWN, message, may_return: false })).await;
+    drop(link);
+    let (stream, _) = soon(listener.accept()).await.expect("it comes again");
+    let mut link = RawBranch(stream);
+    assert!(matches!(link.hear().await, Some(Frame::Bind(_))));
+    link.say(&consent()).await;
+    link.say(&request(1, "old/none")).await;
+    assert!(matches!(link.hear_answer().await, Some(Frame::Response(Response { outcome: Err(_), .. }))));
+    bridging.abort();
 }

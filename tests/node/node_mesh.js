@@ -1,4 +1,4 @@
-// Branches and masters that speak node-mesh, with the codec of the original. Arguments: `branch PORT AUTH`, or `master`.
+// Branches and masters that speak node-mesh, with the codec of the original. Arguments: `branch PORT AUTH`, `pair PORT`, or `master`.
 // Prints one line of JSON for each thing that it found.
 'use strict';
 const assert = require('assert');
@@ -37,13 +37,13 @@ class Peer {
       this.waiting.delete(id);
       if (done) done(data);
     } else {
-      this.on(type, source, content.action, content.params, (body, error) =>
+      this.on(type, source, content.action, content.params, (body, error = null) =>
         this.write(id, 'callback', source, content.action, [], body, error),
       );
     }
   }
 
-  write(id, type, source, action, params, body = null, error = null) {
+  write(id, type, source, action, params, body, error) {
     // As many as are said at once travel together, 50 at most.
     if (this.batch.push({ id, type, source, fromId: 'IPv4://1', fromName: this.name, targetId: 'IPv4://2',
       content: { action, params }, time: Date.now(), data: { body, error } }) === 1) {
@@ -55,7 +55,7 @@ class Peer {
 
   say(type, source, action, ...params) {
     const id = String(++this.drawn).padStart(16, 'x');
-    this.write(id, type, source, action, params);
+    this.write(id, type, source, action, params, null, null);
     return id;
   }
 
@@ -132,6 +132,61 @@ async function branch(port, auth) {
   say('heard', heard.sort());
 }
 
+// What one branch passes and throws to another, through the gateway, and what it publishes.
+const between = [
+  ...values, undefined, [undefined, null], { u: undefined, n: null }, NaN, -Infinity, 2 ** 53 + 2, -(2 ** 60), 2 ** 63, 2 ** 64,
+  0n, 1n, -1n, 10n, 200n, -200n, 4294967296n, 2n ** 53n, 2n ** 60n, 2n ** 64n - 1n, -(2n ** 63n),
+  [5000000000n, 5000000000], { big: 7n, small: 7, deep: [{ b: -7n }] }, [-5000000000n, -5000000000], { b: -5000000000n, n: -5000000000 },
+  { $callback: 0 }, [{ $callback: 0 }, { $callback: 'x', more: 1 }], Array.from({ length: 20 }, (_, at) => BigInt(at)),
+];
+const thrown = [
+  'just text', '', 5, -1.5, 0, true, [], [1, 'two', undefined], {}, { a: 1, code: 7 }, { message: 7 }, { code: 2, name: 'X' },
+  { name: 'TypeError', message: 'bad', code: 'ENOENT', errno: -2, path: '/x', stack: 'here', big: 3n, cause: { message: 'inner' } },
+];
+
+async function pair(port) {
+  const bound = async (name, actions, topics) => {
+    const peer = new Peer(net.connect(port, '127.0.0.1'), name);
+    const { error } = await new Promise((resolve) => {
+      peer.waiting.set(peer.say('request', 'system', 'action:bindAuth', name, null, actions, topics), resolve);
+    });
+    assert.strictEqual(error, null);
+    return peer;
+  };
+  const one = await bound('one', ['one/echo', 'one/throw'], ['t']);
+  const other = await bound('other', [], []);
+  let told = () => {};
+  one.on = (type, source, action, params, done) => {
+    if (type !== 'request') told(params);
+    else if (action === 'one/throw') done(null, thrown[params[0]]);
+    else done(params[0]);
+    one.last = params;
+  };
+  other.on = () => {};
+  for (const value of between) {
+    const back = await other.request('one/echo', value);
+    assert.deepStrictEqual(one.last, [value]);
+    assert.deepStrictEqual(back, value);
+  }
+  say('same', between.length);
+  for (const [at, error] of thrown.entries()) {
+    const { data } = await new Promise((resolve) => {
+      other.waiting.set(other.say('request', 'custom', 'one/throw', at), (data) => resolve({ data }));
+    });
+    assert.deepStrictEqual(data, { body: null, error });
+  }
+  say('thrown', thrown.length);
+  const events = [[7], [], [[1, 2]], [1, 2], [null], [undefined], [[]], [{ a: 1 }], ['é'], [7n], [[7n]], [1, -5000000000n], between.slice(0, 40)];
+  for (const event of events) {
+    const heard = new Promise((resolve) => {
+      told = resolve;
+    });
+    other.say('publish', 'custom', 't', ...event);
+    assert.deepStrictEqual(await heard, event);
+  }
+  say('heard', events.length);
+}
+
 function master() {
   const server = net.createServer((socket) => {
     const peer = new Peer(socket, 'branch');
@@ -169,6 +224,7 @@ const failed = (error) => {
 };
 process.on('unhandledRejection', failed);
 if (role === 'branch') branch(Number(port), auth).catch(failed);
+else if (role === 'pair') pair(Number(port)).catch(failed);
 else master();
 // Whoever started it has gone, or it takes too long.
 process.stdin.on('end', () => process.exit(0)).resume();

@@ -364,7 +364,7 @@ mod tests {
             ..Payload::new(Encoding::Bincode, vec![id as u8])
         };
         let (callback_id, action) = (CallbackId(id), ByteString::from_static(action));
-        Frame::Request(Request { callback_id, action, node, caller, time_left: None, payload })
+        Frame::Request(Request { callback_id, action, node, caller, time_left: None, hops: 0, payload })
     }
 
     fn event(topic: &'static str, groups: &[&'static str]) -> Frame {

@@ -90,6 +90,8 @@ codes! {
     BAD_NAME = 16;
     /// The callback that was called is gone.
     CALLBACK_GONE = 17;
+    /// The request was relayed between meshes too often: it goes round.
+    TOO_MANY_HOPS = 18;
 }
 
 impl fmt::Display for Code {

@@ -40,7 +40,8 @@ pub use frame::{
 };
 pub use id::{CallbackId, SessionId};
 pub use name::{
-    NameError, check_action, check_node, check_topic, everything_above, everything_below, is_everything_below,
+    NameError, check_action, check_node, check_topic, everything_above, everything_below,
+    is_everything_below, literal_action, meant_action,
 };
 pub use pattern::{Pattern, PatternError};
 pub use payload::{

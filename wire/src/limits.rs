@@ -197,6 +197,10 @@ pub const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// The deadline of a call from a program whose protocol knows no deadlines.
 pub const FOREIGN_CALL_WITHIN: Duration = Duration::from_secs(60);
 
+/// How often one request may be relayed from one mesh to another, by gateways, bridges and responders that call a node of another mesh. A
+/// request that goes round between meshes ends after so many hops; no meshes are chained so long.
+pub const HOPS_MAX: u8 = 64;
+
 /// How many bytes may wait to be written to a foreign program before reading from it pauses: a program that sends requests must read
 /// the answers.
 pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
@@ -204,6 +208,10 @@ pub const FOREIGN_BUFFER_LEN_MAX: usize = 1024 * 1024;
 /// How many bytes may wait to be written to a foreign server, which a bridge or a branch dialled, before its connection is given up.
 /// Reading from such a server never pauses, since both ends might then wait for each other.
 pub const FOREIGN_OUT_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
+
+/// The longest batch of messages of a foreign program, in bytes: node-mesh packs up to 50 messages together, each of which may be as long as a
+/// frame. No more than one of them is held at a time.
+pub const FOREIGN_BATCH_LEN_MAX: usize = 64 * FRAME_LEN_MAX;
 
 /// How many bytes a message of a foreign program may have that is too long to be read: its bytes pass by unread, and its caller gets an
 /// error. More than any text that Node.js can hold. A connection that brings a longer message is closed.

@@ -71,6 +71,39 @@ pub fn is_everything_below(action: &str) -> bool {
     action.ends_with(EVERYTHING_BELOW)
 }
 
+/// The escapes of the last segment `**`, which would make a name stand for everything below it, and of the escapes themselves.
+const ESCAPED: &str = "%2A%2A";
+const ESCAPE_OF_ESCAPE: &str = "25";
+
+/// The name in the mesh of an action of another protocol, where no name is a pattern: a name that would stand for everything below it has its
+/// last segment escaped.
+#[must_use]
+pub fn literal_action(theirs: &str) -> ByteString {
+    let (above, last) = theirs.rsplit_once('/').unwrap_or_default();
+    match unescaped(last) {
+        _ if is_everything_below(theirs) => format!("{above}/{ESCAPED}").into(),
+        Some(rest) => format!("{above}/%{ESCAPE_OF_ESCAPE}{rest}").into(),
+        None => theirs.into(),
+    }
+}
+
+/// The name in another protocol of an action of the mesh, with the escape of [`literal_action`] undone.
+#[must_use]
+pub fn meant_action(ours: &str) -> ByteString {
+    let (above, last) = ours.rsplit_once('/').unwrap_or_default();
+    match unescaped(last) {
+        Some(rest) if rest == &ESCAPED[1..] => everything_below(above),
+        Some(rest) => format!("{above}/%{}", &rest[ESCAPE_OF_ESCAPE.len()..]).into(),
+        None => ours.into(),
+    }
+}
+
+/// The part behind the `%` of a segment that is the escape of `**`, or an escape of that.
+fn unescaped(segment: &str) -> Option<&str> {
+    let rest = segment.strip_prefix('%')?;
+    (rest.trim_start_matches(ESCAPE_OF_ESCAPE) == &ESCAPED[1..]).then_some(rest)
+}
+
 /// The actions that stand for everything below some prefix of this action: the longest prefix first.
 pub fn everything_above(action: &str) -> impl Iterator<Item = ByteString> {
     action.rmatch_indices('/').map(|(at, _)| everything_below(&action[..at]))
@@ -117,6 +150,28 @@ mod tests {
         assert_eq!(check_action(&"x".repeat(255)), Ok(()));
         assert_eq!(check_action(&"x".repeat(256)), Err(NameError::TooLong(256)));
         assert!(matches!(check_node("a\nb"), Err(NameError::Control(_))));
+    }
+
+    #[test]
+    fn a_name_of_another_protocol_is_no_pattern_and_finds_its_way_back() {
+        for (theirs, ours) in [
+            ("all/**", "all/%2A%2A"),
+            ("/**", "/%2A%2A"),
+            ("a/b/**", "a/b/%2A%2A"),
+            ("all/%2A%2A", "all/%252A%2A"),
+            ("all/%252A%2A", "all/%25252A%2A"),
+            ("**", "**"),
+            ("%2A%2A", "%2A%2A"),
+            ("all/*", "all/*"),
+            ("all/**/", "all/**/"),
+            ("all/%2A", "all/%2A"),
+            ("a/25", "a/25"),
+            ("", ""),
+        ] {
+            assert_eq!(literal_action(theirs), ours);
+            assert!(!is_everything_below(ours));
+            assert_eq!(meant_action(ours), theirs, "{ours}");
+        }
     }
 
     #[test]

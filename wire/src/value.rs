@@ -10,6 +10,7 @@ mod json_reader;
 mod json_writer;
 mod nothing;
 mod number;
+pub(crate) mod packed;
 mod packed_reader;
 mod packed_writer;
 mod sum;
@@ -442,7 +443,10 @@ fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Re
                 } else {
                     read_packed(encoding, bytes, &bounds(), How::with_texts())
                 };
-                read.map_err(|_| error)
+                read.ok()
+                    // To all types, `undefined` of Node.js is nil.
+                    .or_else(|| self::read(encoding, form, &packed::without_undefined(bytes)?).ok())
+                    .ok_or(error)
             })
         }
         Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds())),

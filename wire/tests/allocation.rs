@@ -38,6 +38,7 @@ fn request(callback_id: u64) -> Frame {
         node: "".into(),
         caller: "alice".into(),
         time_left: Some(Duration::from_secs(10)),
+        hops: 0,
         payload: Payload::new(Encoding::PlainBincode, &[2, 3][..]),
     })
 }

@@ -3,7 +3,7 @@
 mod samples;
 
 use bytes::{Bytes, BytesMut};
-use meshwork_wire::{Frame, FrameCodec, FrameRef, Invoke, Wants};
+use meshwork_wire::{Frame, FrameCodec, FrameRef, Invoke, Request, Wants};
 use samples::every_golden;
 use tokio_util::codec::Decoder;
 
@@ -23,6 +23,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::Offline(_) => 6,
         Frame::Describe(_) => 7,
         Frame::Described(_) => 8,
+        Frame::Request(Request { hops: 1.., .. }) => 27,
         Frame::Request(_) => 9,
         Frame::Response(_) => 10,
         Frame::Cancel(_) => 11,

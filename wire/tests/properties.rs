@@ -197,7 +197,7 @@ fn calling() -> impl Strategy<Value = Frame> {
     let invoke = (callback_id(), proptest::option::of(callback_id()), time_left(), payload());
     prop_oneof![
         request.prop_map(|(callback_id, action, node, caller, time_left, payload)| {
-            Frame::Request(Request { callback_id, action, node, caller, time_left, payload })
+            Frame::Request(Request { callback_id, action, node, caller, time_left, hops: 0, payload })
         }),
         (callback_id(), outcome)
             .prop_map(|(callback_id, outcome)| Frame::Response(Response { callback_id, outcome })),

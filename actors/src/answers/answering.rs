@@ -1,6 +1,7 @@
 //! The requests that a node is answering.
 
 use super::action::{Action, NoPermit, Permit, WaitsForPermit};
+use super::hops::{self, Answered};
 use super::reply_to::{Nobody, ReplyTo};
 use super::responder::{Answer, CallContext, Replier};
 use crate::repeated::Repeated;
@@ -23,6 +24,8 @@ pub(crate) struct Answering(Rc<Tasks>);
 
 /// The tasks that await the futures of responders, by the callback ids of the requests.
 struct Tasks {
+    /// The number of the node.
+    node: u64,
     by_id: RefCell<HashMap<CallbackId, AbortHandle>>,
     /// How many requests were not answered at once and have ended.
     finished: Cell<u64>,
@@ -33,8 +36,9 @@ struct Tasks {
 }
 
 impl Answering {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(node: u64) -> Self {
         Self(Rc::new(Tasks {
+            node,
             by_id: RefCell::default(),
             finished: Cell::new(0),
             quiet: Cell::new(0),
@@ -60,8 +64,13 @@ impl Answering {
         };
         let said = Cell::new(false);
         let reply = Replier::new(callback_id, &said, reply_to.gathered());
-        let respond = || action.responder.respond(arguments, context, reply);
-        self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit);
+        let answered = self.answered(context);
+        let respond = || answered.during(|| action.responder.respond(arguments, context, reply));
+        self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit, Some(answered));
+    }
+
+    fn answered(&self, context: &CallContext) -> Answered {
+        Answered { node: self.0.node, hops: context.hops() }
     }
 
     /// Answers a request when it has a permit.
@@ -76,6 +85,7 @@ impl Answering {
     ) {
         let PayloadRef { encoding, bytes, callbacks } = arguments;
         let arguments = Payload { callbacks: callbacks.clone(), ..Payload::new(encoding, bytes.to_vec()) };
+        let answered = self.answered(context);
         let (responder, context) = (Arc::clone(&action.responder), context.clone());
         let answer = async move {
             let _permit = waits.permit().await;
@@ -87,7 +97,7 @@ impl Answering {
                 Answer::Said => Err(claimed()),
             }
         };
-        self.spawn(Box::pin(answer), callback_id, reply_to.later(), Permit::unbounded());
+        self.spawn(Box::pin(answer), callback_id, reply_to.later(), Permit::unbounded(), Some(answered));
     }
 
     /// Calls a function that was lent: at once if its future is ready, else by a task of its own. Without a callback id the caller waits for no
@@ -108,17 +118,21 @@ impl Answering {
         };
         let (said, permit) = (Cell::new(false), Permit::unbounded());
         match callback_id {
-            Some(callback_id) => self.run(invoke, &said, "a callback", callback_id, reply_to, permit),
+            Some(callback_id) => {
+                self.run(invoke, &said, "a callback", callback_id, reply_to, permit, None);
+            }
             None => {
                 // Callback ids are drawn from zero up, so no request has an id counted from the top.
                 let quiet = self.0.quiet.get() + 1;
                 self.0.quiet.set(quiet);
-                self.run(invoke, &said, "a callback", CallbackId(u64::MAX - quiet), &Nobody, permit);
+                let callback_id = CallbackId(u64::MAX - quiet);
+                self.run(invoke, &said, "a callback", callback_id, &Nobody, permit, None);
             }
         }
     }
 
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "these are the parts of a request")]
     fn run(
         &self,
         respond: impl FnOnce() -> Answer,
@@ -127,6 +141,7 @@ impl Answering {
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
         permit: Permit,
+        answered: Option<Answered>,
     ) {
         match catch_unwind(AssertUnwindSafe(respond)) {
             Ok(Answer::Said) if said.get() => {}
@@ -142,7 +157,9 @@ impl Answering {
                 reply_to.reply(callback_id, Err(claimed()));
             }
             Ok(Answer::Now(outcome)) => reply_to.reply(callback_id, outcome),
-            Ok(Answer::Later(answer)) => self.spawn(answer, callback_id, reply_to.later(), permit),
+            Ok(Answer::Later(answer)) => {
+                self.spawn(answer, callback_id, reply_to.later(), permit, answered);
+            }
             Err(panic) => reply_to.reply(callback_id, Err(panicked(what, &*panic))),
         }
     }
@@ -153,7 +170,14 @@ impl Answering {
         callback_id: CallbackId,
         reply_to: impl ReplyTo + 'static,
         permit: Permit,
+        answered: Option<Answered>,
     ) {
+        let answer = async move {
+            match answered {
+                Some(answered) => hops::Answer { answered, outcome: answer }.await,
+                None => answer.await,
+            }
+        };
         let tasks = Rc::downgrade(&self.0);
         let task = actix_rt::spawn(async move {
             let outcome = AssertUnwindSafe(answer).catch_unwind().await;
@@ -310,8 +334,8 @@ mod tests {
             let offer =
                 Offer { action: "a".into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
             let action = Action::new(offer, Arc::new(Twice(way, says)));
-            let context = CallContext::new("a".into(), ByteString::new(), None);
-            let answering = Answering::new();
+            let context = CallContext::new("a".into(), ByteString::new(), None, 0);
+            let answering = Answering::new(0);
             answering.start(&action, (&Payload::default()).into(), &context, CallbackId(1), &heard);
             answering.idle().await;
             tokio::task::yield_now().await;

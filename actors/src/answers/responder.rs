@@ -102,11 +102,17 @@ pub struct CallContext {
     action: ByteString,
     caller: ByteString,
     deadline: Option<Instant>,
+    /// As [`Request::hops`](meshwork_wire::Request::hops).
+    hops: u8,
 }
 
 impl CallContext {
-    pub(crate) fn new(action: ByteString, caller: ByteString, deadline: Option<Instant>) -> Self {
-        Self { action, caller, deadline }
+    pub(crate) fn new(action: ByteString, caller: ByteString, deadline: Option<Instant>, hops: u8) -> Self {
+        Self { action, caller, deadline, hops }
+    }
+
+    pub(crate) fn hops(&self) -> u8 {
+        self.hops
     }
 
     /// The action that the request is for.

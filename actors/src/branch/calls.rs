@@ -69,7 +69,7 @@ impl BranchCalls {
             name: node.name().clone(),
             node: Arc::clone(node),
             requests: Rc::new(RefCell::new(requests)),
-            own_answering: Answering::new(),
+            own_answering: Answering::new(node.number()),
             waiting: VecDeque::new(),
         }
     }
@@ -186,9 +186,9 @@ impl BranchCalls {
 
     /// Answers a call with an action of this branch.
     fn answer(&mut self, own: &Action, ask: Ask) {
-        let Ask { request: Request { callback_id, action, payload, .. }, deadline, .. } = ask;
+        let Ask { request: Request { callback_id, action, hops, payload, .. }, deadline, .. } = ask;
         self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
-        let context = CallContext::new(action, self.name.clone(), deadline.map(Instant::from_std));
+        let context = CallContext::new(action, self.name.clone(), deadline.map(Instant::from_std), hops);
         self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
     }
 

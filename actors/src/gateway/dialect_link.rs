@@ -2,12 +2,13 @@
 //! and write frames as on any link. The protocols themselves are the dialects in `meshwork-wire`.
 
 use crate::link::Link;
-use crate::link::refusal::too_long;
+use crate::link::refusal::{too_long, too_many_hops};
 use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FOREIGN_OUT_LEN_MAX,
-    FOREIGN_SILENT_WITHIN, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, READ_BUFFER_LEN_START,
+    FOREIGN_SILENT_WITHIN, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, HOPS_MAX,
+    READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,
@@ -282,6 +283,18 @@ impl DialectLink {
         }
     }
 
+    /// Counts the hop of a request to the far end. A request that has come over too many hops is refused: it goes round between meshes.
+    fn relayed(&mut self, request: Request) -> Option<Request> {
+        if request.hops < HOPS_MAX {
+            return Some(Request { hops: request.hops + 1, ..request });
+        }
+        let Request { callback_id, action, payload, .. } = request;
+        let outcome = Err(too_many_hops(&action));
+        self.said.frames.extend(payload.callbacks.ids().into_iter().map(Frame::Release));
+        self.said.frames.push(Frame::Response(Response { callback_id, outcome }));
+        None
+    }
+
     /// Ends the link with this error: the far end is not heard any more.
     fn end(&mut self, error: &DialectError) {
         let what = self.explained(error);
@@ -453,10 +466,15 @@ impl DialectLink {
             let now = Instant::now();
             for frame in block.frames() {
                 let frame = match frame.map_err(|error| self.near_fault(error))? {
+                    Frame::ExtendedBind(ExtendedBind { bind, .. }) => Frame::Bind(bind),
                     Frame::ExtendedBound(ExtendedBound { bound, features, .. }) => {
                         self.features = features;
                         Frame::Bound(bound)
                     }
+                    Frame::Request(request) => match self.relayed(request) {
+                        Some(request) => Frame::Request(request),
+                        None => continue,
+                    },
                     frame => frame,
                 };
                 match &frame {

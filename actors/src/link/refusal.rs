@@ -1,7 +1,7 @@
 //! Why an outbox refused a frame, and the error that the sender of the frame gets. This is the one place that makes an error of a
 //! refusal.
 
-use meshwork_wire::limits::CALLBACKS_PER_CONNECTION_MAX;
+use meshwork_wire::limits::{CALLBACKS_PER_CONNECTION_MAX, HOPS_MAX};
 use meshwork_wire::{CallError, Code, Fate};
 
 /// Why an outbox did not take a frame.
@@ -73,6 +73,13 @@ impl Refusal {
 /// The error of a branch that has no permission for what it asks: to call, offer, publish to or subscribe to a name.
 pub(crate) fn not_permitted(what: &str, name: &str) -> CallError {
     CallError::new(Code::NOT_PERMITTED, Fate::NotSent, format!("this branch may not {what} {name:?}"))
+}
+
+/// The error of a request that has come over too many hops.
+#[cold]
+pub(crate) fn too_many_hops(action: &str) -> CallError {
+    let what = format!("the request for {action:?} goes round: {HOPS_MAX} hops between meshes lie behind it");
+    CallError::new(Code::TOO_MANY_HOPS, Fate::NotSent, what)
 }
 
 /// The message of the error of a request that is too long.

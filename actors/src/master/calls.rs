@@ -59,7 +59,7 @@ impl MasterCalls {
             waiting: HashMap::new(),
             kept: HashMap::new(),
             kept_len: KeptLen::default(),
-            answering: Answering::new(),
+            answering: Answering::new(shared.node.number()),
             outgoing: Outgoing::default(),
             releases: Vec::new(),
             draining: false,
@@ -135,7 +135,8 @@ impl MasterCalls {
             }
         };
         let target = Target::Function(function, wants);
-        let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, payload: arguments };
+        let forwarded =
+            Forwarded { id_at_caller, id_at_provider, target, deadline, hops: 0, payload: arguments };
         let is = |other: &SessionHandle| other.id() == to.id();
         push_to(&mut self.outgoing.forwards, is, || Rc::new(to.clone()), forwarded, 0);
     }
@@ -295,7 +296,7 @@ impl Sending<'_> {
             Routed::Own(own) => {
                 self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
                 let deadline = deadline.map(tokio::time::Instant::from_std);
-                let context = CallContext::new(request.action, self.me.clone(), deadline);
+                let context = CallContext::new(request.action, self.me.clone(), deadline, request.hops);
                 self.answering.start(own, (&request.payload).into(), &context, callback_id, self.requests);
             }
             Routed::Provider(session, has_others) => {
@@ -308,8 +309,8 @@ impl Sending<'_> {
                     .borrow_mut()
                     .set_destination(callback_id, Destination::Session(session.clone(), id_at_provider));
                 let target = Target::Action(request.action);
-                let (id_at_caller, payload) = (callback_id, request.payload);
-                let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, payload };
+                let (id_at_caller, hops, payload) = (callback_id, request.hops, request.payload);
+                let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, hops, payload };
                 let is = |to: &SessionHandle| to.id() == session.id();
                 push_to(&mut self.outgoing.forwards, is, || Rc::new(session.clone()), forwarded, 0);
             }

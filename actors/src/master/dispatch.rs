@@ -77,6 +77,7 @@ impl KeptLen {
             node: ByteString::from(&*request.node),
             caller: ByteString::new(),
             time_left: None,
+            hops: request.hops,
             payload: Payload { encoding: *encoding, bytes, callbacks: callbacks.clone() },
         };
         Some(Kept { request, deadline, tried })

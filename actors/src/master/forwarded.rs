@@ -27,6 +27,8 @@ pub(crate) struct Forwarded {
     pub(crate) id_at_provider: CallbackId,
     pub(crate) target: Target,
     pub(crate) deadline: Option<Instant>,
+    /// As [`Request::hops`](meshwork_wire::Request::hops).
+    pub(crate) hops: u8,
     pub(crate) payload: Payload,
 }
 

@@ -151,6 +151,7 @@ impl SessionActor {
         master.unbound.fetch_add(1, Ordering::Relaxed);
         let config = &master.config;
         let relay = Relay::new(master.name.clone(), config.balance, master.limits.in_flight_max);
+        let answering = Answering::new(master.node.number());
         Self {
             master,
             arrival: Some(Box::new(Arrival {
@@ -164,7 +165,7 @@ impl SessionActor {
             permissions: None,
             heard: Instant::now(),
             relay,
-            answering: Answering::new(),
+            answering,
             pending: Pending::default(),
             in_flight: Rc::default(),
             writer: None,
@@ -782,6 +783,7 @@ impl<'a> ToBranch<'a> {
             node: ByteString::new(),
             caller,
             time_left: None,
+            hops: 0,
             payload: Payload::default(),
         };
         Self { guard: outbox.hold(), name, request }
@@ -790,7 +792,7 @@ impl<'a> ToBranch<'a> {
     /// Appends a request, or a call of a function, with the time that its caller still waits.
     #[inline(always)]
     fn write(&mut self, forwarded: Forwarded, time_left: Option<Duration>) -> Result<(), CallError> {
-        let Forwarded { id_at_provider, target, payload, .. } = forwarded;
+        let Forwarded { id_at_provider, target, hops, payload, .. } = forwarded;
         let action = match target {
             Target::Action(action) => action,
             Target::Function(function, wants) => {
@@ -800,7 +802,7 @@ impl<'a> ToBranch<'a> {
         };
         let request = &mut self.request;
         (request.callback_id, request.action) = (id_at_provider, action);
-        (request.time_left, request.payload) = (time_left, payload);
+        (request.time_left, request.hops, request.payload) = (time_left, hops, payload);
         let pushed = self.guard.push(&*request, Kind::Request);
         pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
     }
@@ -959,9 +961,9 @@ fn answer(
     caller: &ByteString,
     replies: &BlockReplies<'_>,
 ) -> CallContext {
-    let OwnRequest { callback_id, action, deadline, payload } = request;
+    let OwnRequest { callback_id, action, deadline, hops, payload } = request;
     let action = own.called(&action);
-    let context = CallContext::new(action, caller.clone(), deadline.map(Instant::from_std));
+    let context = CallContext::new(action, caller.clone(), deadline.map(Instant::from_std), hops);
     answering.start(own, (&payload).into(), &context, callback_id, replies);
     context
 }

@@ -53,6 +53,7 @@ impl Heads {
             node: spec.node.clone(),
             caller: ByteString::new(),
             time_left: spec.within,
+            hops: 0,
             payload: Payload::new(spec.encoding, Vec::new()),
         })?;
         let index = HeadIndex(u32::try_from(self.heads.len()).ok()?);

@@ -15,6 +15,7 @@ use super::mailboxes::{
 use super::snapshot::Snapshot;
 use super::submission::{Arguments, Ask, Call, Frames, Invoking, Submission, WhenDown};
 use crate::answers::Actions;
+use crate::answers::hops;
 use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
 use crate::calls::reply::Reply;
 use crate::calls::response::Calls;
@@ -164,6 +165,11 @@ impl Node {
         })
     }
 
+    /// The number of the node in this process.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The name of the node.
     #[must_use]
     pub fn name(&self) -> &ByteString {
@@ -257,8 +263,10 @@ impl Node {
         waiter: Waiter,
     ) -> Result<CallbackId, Refused> {
         let now = Instant::now();
+        let is_first = hops::of_call(self.number) == 0;
         let mut locked = self.lock();
-        let Some(bytes) = arguments.inline().filter(|_| locked.version == head.version) else {
+        let usual = arguments.inline().filter(|_| locked.version == head.version && is_first);
+        let Some(bytes) = usual else {
             drop(locked);
             return match self.call_of(head, arguments.clone()) {
                 Some(call) => self.open_ask(call, waiter),
@@ -291,9 +299,13 @@ impl Node {
         let now = Instant::now();
         let Call { action, node, arguments: payload, within: time_left, when_down } = call;
         let deadline = deadline_of(now, time_left);
+        let hops = hops::of_call(self.number);
+        if let Err(error) = hops::check(hops, &action) {
+            return Err(Refused { error, waiter });
+        }
         self.open_with(deadline, waiter, |callback_id| {
             let caller = ByteString::new();
-            let request = Request { callback_id, action, node, caller, time_left, payload };
+            let request = Request { callback_id, action, node, caller, time_left, hops, payload };
             Submission::Ask(Box::new(Ask { request, deadline, when_down }))
         })
     }
@@ -464,12 +476,13 @@ impl Node {
 
     /// Changes the queue and the calls in flight, under the lock.
     pub(super) fn with_queue<T>(&self, change: impl FnOnce(&mut Queue<'_>) -> T) -> Result<T, CallError> {
+        let hops = hops::of_call(self.number);
         let mut locked = self.lock();
         if let Some(error) = &locked.closed {
             return Err(error.clone());
         }
         let was_empty = locked.submissions.is_empty();
-        let changed = change(&mut Queue(&mut locked));
+        let changed = change(&mut Queue { locked: &mut locked, hops });
         self.let_go(locked, was_empty);
         Ok(changed)
     }
@@ -1058,16 +1071,20 @@ impl Locked {
 }
 
 /// The queue and the calls in flight, while the lock is held.
-pub(super) struct Queue<'a>(&'a mut Locked);
+pub(super) struct Queue<'a> {
+    locked: &'a mut Locked,
+    /// The hops of the calls that are made now.
+    hops: u8,
+}
 
 impl Queue<'_> {
     pub(super) fn in_flight(&mut self) -> &mut InFlight {
-        &mut self.0.in_flight
+        &mut self.locked.in_flight
     }
 
     /// Whether a head is still valid: calls with it are written by their callers.
     pub(super) fn takes(&self, head: Head) -> bool {
-        self.0.version == head.version
+        self.locked.version == head.version && self.hops == 0
     }
 
     /// Opens a call and writes its frame.
@@ -1078,8 +1095,8 @@ impl Queue<'_> {
         arguments: &[u8],
         waiter: Waiter,
     ) -> Result<CallbackId, CallError> {
-        let callback_id = self.0.in_flight.open(deadline, waiter).map_err(full)?;
-        self.0.write(head.index, callback_id, arguments);
+        let callback_id = self.locked.in_flight.open(deadline, waiter).map_err(full)?;
+        self.locked.write(head.index, callback_id, arguments);
         Ok(callback_id)
     }
 
@@ -1090,13 +1107,14 @@ impl Queue<'_> {
         deadline: Option<std::time::Instant>,
         waiter: Waiter,
     ) -> Result<CallbackId, CallError> {
-        let callback_id = self.0.in_flight.open(deadline, waiter).map_err(full)?;
-        let (action, node) = (call.action.clone(), call.node.clone());
+        hops::check(self.hops, &call.action)?;
+        let callback_id = self.locked.in_flight.open(deadline, waiter).map_err(full)?;
+        let (action, node, hops) = (call.action.clone(), call.node.clone(), self.hops);
         let (payload, time_left, when_down) =
             (std::mem::take(&mut call.arguments), call.within, call.when_down);
         let caller = ByteString::new();
-        let request = Request { callback_id, action, node, caller, time_left, payload };
-        self.0.submissions.push(Submission::Ask(Box::new(Ask { request, deadline, when_down })));
+        let request = Request { callback_id, action, node, caller, time_left, hops, payload };
+        self.locked.submissions.push(Submission::Ask(Box::new(Ask { request, deadline, when_down })));
         Ok(callback_id)
     }
 }

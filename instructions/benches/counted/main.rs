@@ -35,6 +35,7 @@ fn request(id: u64) -> Frame {
         node: "".into(),
         caller: "".into(),
         time_left: Some(Duration::from_secs(10)),
+        hops: 0,
         payload: Payload::encode(Encoding::PlainBincode, &(22, 33)).expect("two numbers"),
     })
 }

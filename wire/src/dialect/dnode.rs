@@ -23,7 +23,7 @@ use crate::error::{Code, Fate};
 use crate::frame::{Frame, Invoke, Offer, Request, Response};
 use crate::id::CallbackId;
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, FOREIGN_UNREAD_LEN_MAX, KEPT_LEN_MAX};
-use crate::name::check_action;
+use crate::name::{check_action, is_everything_below, literal_action, meant_action};
 use crate::payload::{CallError, Callbacks, Passed, Payload, Wants};
 use crate::spoken::spoken;
 use bytes::BytesMut;
@@ -98,6 +98,8 @@ struct Again {
     payload: Payload,
     /// The place of the function among the arguments.
     at: usize,
+    /// Over how many hops the call came.
+    hops: u8,
 }
 
 #[derive(Debug)]
@@ -186,13 +188,14 @@ impl Dnode {
         mut arguments: Vec<Cow<'_, str>>,
         mut listed: Map<String, Value>,
         result: Option<u64>,
+        hops: u8,
         said: &mut Said,
     ) {
         if let Some(result) = result {
             listed.insert(result.to_string(), json!([arguments.len().to_string()]));
             arguments.push(Cow::Borrowed(FUNCTION));
         }
-        write_line(method, &arguments, &listed, said);
+        write_line(method, &arguments, &listed, hops, said);
         self.take_back(said);
     }
 
@@ -264,7 +267,7 @@ impl Dnode {
     }
 
     fn hear_line(&mut self, line: &[u8], now: Instant, said: &mut Said) -> Result<(), DialectError> {
-        let Line { method, arguments, mut functions, links } = match read_line(line) {
+        let Line { method, arguments, mut functions, links, hops } = match read_line(line) {
             Ok(line) => line,
             Err(NotRead::NoLine(error)) => return Err(error),
             Err(NotRead::TooMuch(what)) => {
@@ -308,7 +311,7 @@ impl Dnode {
                 if let Some(number) = method.as_u64() {
                     self.lent.used(number);
                 }
-                self.called(target, payload(list, &numbers), result, now, said);
+                self.called(target, payload(list, &numbers), hops, result, now, said);
             }
             None => {
                 let what = format!("there is no function {method}");
@@ -322,7 +325,7 @@ impl Dnode {
     /// The target of a call by the peer.
     fn target(&self, method: &Value) -> Option<Target> {
         match method {
-            Value::String(name) => Some(Target::Action(ByteString::from(&**name))),
+            Value::String(name) => Some(Target::Action(literal_action(name))),
             number => number.as_u64().and_then(|number| self.targets.get(&number).cloned()),
         }
     }
@@ -364,6 +367,7 @@ impl Dnode {
         &mut self,
         target: Target,
         payload: Payload,
+        hops: u8,
         result: Option<(usize, u64)>,
         now: Instant,
         said: &mut Said,
@@ -387,18 +391,28 @@ impl Dnode {
                     && payload.callbacks.len() < CALLBACKS_PER_REQUEST_MAX;
                 let again = has_room.then(|| {
                     self.kept_len += payload.len();
-                    Box::new(Again { target: target.clone(), payload: payload.clone(), at })
+                    Box::new(Again { target: target.clone(), payload: payload.clone(), at, hops })
                 });
                 Waiter::Result { function, again }
             }
         };
-        self.ask(target, payload, waiter, now, said);
+        self.ask(target, payload, hops, waiter, now, said);
     }
 
     /// Sends a call of the peer into the mesh.
-    fn ask(&mut self, target: Target, payload: Payload, waiter: Waiter, now: Instant, said: &mut Said) {
+    fn ask(
+        &mut self,
+        target: Target,
+        payload: Payload,
+        hops: u8,
+        waiter: Waiter,
+        now: Instant,
+        said: &mut Said,
+    ) {
         match target {
-            Target::Action(action) => said.frames.push(self.calls.request(waiter, action, payload, now)),
+            Target::Action(action) => {
+                said.frames.push(self.calls.request(waiter, action, hops, payload, now));
+            }
             Target::Function(function) => {
                 let waits = !matches!(waiter, Waiter::Nobody);
                 let callback_id = waits.then(|| self.calls.open(waiter, now));
@@ -429,10 +443,10 @@ impl Dnode {
             (Some(Waiter::Result { function, again: Some(again) }), Err(error))
                 if error.code() == Code::CANNOT_DECODE && error.fate() == Fate::Failed =>
             {
-                let Again { target, payload, at } = *again;
+                let Again { target, payload, at, hops } = *again;
                 match with_argument(&payload, at, function) {
                     Some(payload) => {
-                        self.ask(target, payload, Waiter::Argument { function, error }, now, said);
+                        self.ask(target, payload, hops, Waiter::Argument { function, error }, now, said);
                     }
                     None => self.tell(function, Err(error), said),
                 }
@@ -470,7 +484,7 @@ impl Dnode {
             };
             (arguments, Map::new())
         });
-        self.line(&result.to_string(), arguments, listed, None, said);
+        self.line(&result.to_string(), arguments, listed, None, 0, said);
     }
 
     /// The peer calls the function that takes the result of a call from the mesh: once, by custom.
@@ -517,9 +531,9 @@ impl Dnode {
         let first = known.is_none();
         let mut named = HashMap::new();
         for (number, path) in functions {
-            let action = format!("{prefix}{}", path.get(1..).unwrap_or_default().join("/"));
+            let action = literal_action(&format!("{prefix}{}", path.get(1..).unwrap_or_default().join("/")));
             match check_action(&action) {
-                Ok(()) => _ = named.insert(ByteString::from(action), *number),
+                Ok(()) => _ = named.insert(action, *number),
                 Err(error) => said.note(|| format!("a function of the server is left out: {error}")),
             }
         }
@@ -543,6 +557,7 @@ impl Dnode {
         callback_id: Option<CallbackId>,
         wants: Wants,
         payload: &Payload,
+        hops: u8,
         said: &mut Said,
     ) {
         // A call that wants no result passes no function for it: a function without a result never says that it is done, so its call
@@ -573,7 +588,7 @@ impl Dnode {
             self.results.insert(callback_id, number);
             number
         });
-        self.line(&function.to_string(), arguments, listed, result, said);
+        self.line(&function.to_string(), arguments, listed, result, hops, said);
         if let (None, Some(callback_id)) = (waits, callback_id) {
             let outcome = Ok(Payload::new(Encoding::Json, "null"));
             said.answer(callback_id, outcome);
@@ -597,14 +612,15 @@ impl Dnode {
         // To the original, this name is the prototype of the object, and no function.
         for action in actions.into_iter().filter(|action| *action != "__proto__") {
             let number = self.draw(Target::Action(action.clone()));
-            object.insert(action.to_string(), json!("[Function]"));
-            listed.insert(number.to_string(), json!(["0", &*action]));
+            let meant = meant_action(&action);
+            listed.insert(number.to_string(), json!(["0", &*meant]));
+            object.insert(meant.to_string(), json!("[Function]"));
             if let Role::Server { numbers, .. } = &mut self.role {
                 numbers.insert(action, number);
             }
         }
         let object = Value::Object(object).to_string();
-        write_line("\"methods\"", &[Cow::Owned(object)], &listed, said);
+        write_line("\"methods\"", &[Cow::Owned(object)], &listed, 0, said);
     }
 }
 
@@ -747,15 +763,21 @@ impl Dialect for Dnode {
                 let waiter = self.calls.settle(callback_id);
                 self.answered(waiter, outcome, now, said);
             }
-            Frame::Request(Request { callback_id, action, payload, .. }) => {
+            Frame::Request(Request { callback_id, action, hops, payload, .. }) => {
                 let function = match &self.role {
                     Role::Client { functions, .. } => {
-                        functions.as_ref().and_then(|known| known.get(&action).copied())
+                        // A caller may name the action as the server does.
+                        let literal = is_everything_below(&action).then(|| literal_action(&action));
+                        functions
+                            .as_ref()
+                            .and_then(|known| known.get(literal.as_ref().unwrap_or(&action)).copied())
                     }
                     Role::Server { .. } => None,
                 };
                 match function {
-                    Some(function) => self.call(function, Some(callback_id), Wants::Result, &payload, said),
+                    Some(function) => {
+                        self.call(function, Some(callback_id), Wants::Result, &payload, hops, said);
+                    }
                     None => {
                         said.give_back(&payload);
                         let nobody = format!("the server has no function {action:?} any more");
@@ -765,7 +787,7 @@ impl Dialect for Dnode {
                 }
             }
             Frame::Invoke(Invoke { function, callback_id, wants, payload, .. }) => {
-                self.call(function.0, callback_id, wants, &payload, said);
+                self.call(function.0, callback_id, wants, &payload, 0, said);
             }
             Frame::Cancel(callback_id) => self.forget_result(callback_id),
             // A function of the peer that the mesh holds no more stays with the peer, as with the original on the Node.js of today: the

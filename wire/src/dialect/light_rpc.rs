@@ -15,7 +15,7 @@ use crate::error::{Code, Fate};
 use crate::frame::{Frame, Offer, Request, Response};
 use crate::id::CallbackId;
 use crate::limits::{FOREIGN_UNREAD_LEN_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
-use crate::name::{check_action, everything_above};
+use crate::name::{check_action, literal_action, meant_action};
 use crate::payload::{CallError, Payload};
 use crate::spoken::spoken;
 use bytes::{Buf, Bytes, BytesMut};
@@ -23,7 +23,7 @@ use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Instant;
 
@@ -102,8 +102,8 @@ pub struct LightRpcClient {
     credentials: Option<ByteString>,
     prefix: String,
     packets: Packets,
-    /// The actions that the server's functions are; none before the server has described them.
-    actions: Option<HashSet<ByteString>>,
+    /// Whether the server has described its functions.
+    is_described: bool,
     /// Whether the server was asked in the commands of 0.1 too, or has answered already.
     asked_again: bool,
     /// The offers for which the bind has no room: registered once the branch is bound.
@@ -126,6 +126,9 @@ struct CallData<'a> {
     id: &'a RawValue,
     #[serde(borrow)]
     args: Option<&'a RawValue>,
+    /// Over how many hops the call came: said by a bridge of ours, as the originals ignore it.
+    #[serde(borrow)]
+    hops: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -260,7 +263,7 @@ impl LightRpcServer {
                     .actions()
                     // To the original, this name is the prototype of the object, and no function.
                     .filter(|action| **action != "__proto__")
-                    .map(|action| format!("{}:{{}}", serde_json::Value::from(&**action)))
+                    .map(|action| format!("{}:{{}}", serde_json::Value::from(&*meant_action(action))))
                     .collect();
                 packet(words.describe, Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
             }
@@ -285,10 +288,11 @@ impl LightRpcServer {
 
     fn call(&mut self, function: &str, data: Option<&RawValue>, json: &Bytes, now: Instant, said: &mut Said) {
         let call = data.and_then(|data| serde_json::from_str::<CallData<'_>>(data.get()).ok());
-        let Some(CallData { id, args }) = call.filter(|call| call.id.get().len() <= ID_LEN_MAX) else {
+        let Some(CallData { id, args, hops }) = call.filter(|call| call.id.get().len() <= ID_LEN_MAX) else {
             return packet(ERROR, Some(r#"{"code":"BAD_CALL"}"#), &mut said.bytes);
         };
-        if !self.visible.allows(function) || check_action(function).is_err() {
+        let action = literal_action(function);
+        if !self.visible.allows(&action) || check_action(&action).is_err() {
             return unknown_command(self.words, id, said);
         }
         let args = args.map_or("[]", RawValue::get);
@@ -302,9 +306,9 @@ impl LightRpcServer {
             Cow::Borrowed("[]") => Bytes::from_static(b"[]"),
             Cow::Borrowed(args) => json.slice_ref(args.as_bytes()),
         };
-        let action = ByteString::from(function);
         let payload = Payload::new(Encoding::Json, bytes);
-        said.frames.push(self.calls.request(id.to_owned(), action, payload, now));
+        let hops = hops.and_then(|hops| hops.get().parse().ok()).unwrap_or_default();
+        said.frames.push(self.calls.request(id.to_owned(), action, hops, payload, now));
     }
 }
 
@@ -406,7 +410,7 @@ impl LightRpcClient {
             credentials,
             prefix,
             packets: Packets::default(),
-            actions: None,
+            is_described: false,
             asked_again: false,
             more: Vec::new(),
             calls: HashMap::new(),
@@ -415,7 +419,7 @@ impl LightRpcClient {
 
     fn described(&mut self, data: Option<&RawValue>, said: &mut Said) -> Result<(), DialectError> {
         self.asked_again = true;
-        if self.actions.is_some() {
+        if self.is_described {
             return Ok(());
         }
         let names = data.and_then(|data| serde_json::from_str::<HashMap<String, &RawValue>>(data.get()).ok());
@@ -425,14 +429,14 @@ impl LightRpcClient {
         };
         let mut actions = Vec::new();
         for name in names.into_keys() {
-            let action = format!("{}{name}", self.prefix);
+            let action = literal_action(&format!("{}{name}", self.prefix));
             match check_action(&action) {
-                Ok(()) => actions.push(ByteString::from(action)),
+                Ok(()) => actions.push(action),
                 Err(error) => said.note(|| format!("a function of the server is left out: {error}")),
             }
         }
         actions.sort_unstable();
-        self.actions = Some(actions.iter().cloned().collect());
+        self.is_described = true;
         let offer = |action| Offer { action, accepts: Accepts::List, shape: None };
         let offers = actions.into_iter().map(offer).collect();
         let (bind, more) = bind(self.name.clone(), self.credentials.clone(), offers, Vec::new());
@@ -533,23 +537,19 @@ impl Dialect for LightRpcClient {
             }
             Frame::Refused(refused) => return Err(refused.into()),
             Frame::Ping => said.frames.push(Frame::Pong),
-            Frame::Request(Request { callback_id, action, time_left, payload, .. }) => {
+            Frame::Request(Request { callback_id, action, time_left, hops, payload, .. }) => {
+                let action = meant_action(&action);
                 let function = action.strip_prefix(&self.prefix).unwrap_or(&action);
-                let arguments = said.without_functions(&payload, DIALECT).and_then(|()| {
-                    // A function may be named as an action that stands for everything below a name. It stands for itself alone.
-                    let offered =
-                        |action: &ByteString| self.actions.as_ref().is_some_and(|all| all.contains(action));
-                    if !offered(&action) && everything_above(&action).any(|above| offered(&above)) {
-                        let nobody = format!("the server has no function {function:?}");
-                        return Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody));
-                    }
-                    as_json(&payload)
-                });
+                let arguments = said.without_functions(&payload, DIALECT).and_then(|()| as_json(&payload));
                 match arguments {
                     Ok(arguments) => {
                         let id = as_uuid(callback_id);
-                        let data =
-                            format!(r#"{{"id":"{id}","args":{}}}"#, marked_numbers(&as_list(&arguments)));
+                        let arguments = as_list(&arguments);
+                        let arguments = marked_numbers(&arguments);
+                        let data = match hops {
+                            0 => format!(r#"{{"id":"{id}","args":{arguments}}}"#),
+                            hops => format!(r#"{{"id":"{id}","args":{arguments},"hops":{hops}}}"#),
+                        };
                         packet(function, Some(&data), &mut said.bytes);
                         let until = time_left.and_then(|time_left| now.checked_add(time_left));
                         self.calls.insert(callback_id, until);

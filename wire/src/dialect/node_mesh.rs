@@ -4,7 +4,7 @@
 //!
 //! `node_mesh/server.rs` is the master's end of a connection, `node_mesh/client.rs` the branch's. Common to both ends are the messages
 //! and the talk after the bind, in `node_mesh/talk.rs`. A request, event or broadcast of node-mesh has a list of arguments; that list is
-//! one value in the mesh.
+//! one value in the mesh, unless an event has one argument: then the argument is the value.
 
 mod batch;
 mod client;

@@ -126,14 +126,22 @@ impl<T> Calls<T> {
         Self { waiting: HashMap::new(), deadlines: VecDeque::new(), next_id: 0, within: FOREIGN_CALL_WITHIN }
     }
 
-    /// Begins a call, and gives its request.
-    pub(crate) fn request(&mut self, waiter: T, action: ByteString, payload: Payload, now: Instant) -> Frame {
+    /// Begins a call that came over so many hops, and gives its request.
+    pub(crate) fn request(
+        &mut self,
+        waiter: T,
+        action: ByteString,
+        hops: u8,
+        payload: Payload,
+        now: Instant,
+    ) -> Frame {
         Frame::Request(Request {
             callback_id: self.open(waiter, now),
             action,
             node: ByteString::new(),
             caller: ByteString::new(),
             time_left: Some(self.within),
+            hops,
             payload,
         })
     }

@@ -15,6 +15,12 @@ impl Frame {
         {
             self = earlier;
         }
+        if !features.contains(Features::HOPS)
+            && let Frame::Request(request) = &mut self
+        {
+            // A request that goes round over such ends is ended by its deadline, as before.
+            request.hops = 0;
+        }
         if features.contains(Features::VALUES) {
             return self;
         }

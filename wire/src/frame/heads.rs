@@ -70,6 +70,9 @@ enum Head<'a> {
     GiveBack(PublishHead<'a>),
     #[serde(deserialize_with = "read_bounded")]
     DescribeAfter(Cow<'a, DescribeAfter>),
+    /// A request that was relayed from one mesh to another, with how often it was.
+    #[serde(borrow)]
+    RequestWithHops(RequestWithHopsHead<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,6 +90,13 @@ struct RequestHead<'a> {
     caller: &'a str,
     time_left_us: Option<u64>,
     payload: PayloadHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestWithHopsHead<'a> {
+    #[serde(borrow)]
+    request: RequestHead<'a>,
+    hops: u8,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,14 +189,11 @@ impl Frame {
         let rest = || bytes.slice(head_len..);
         let text = |text: &str| shared_text(bytes, text);
         let frame = match head {
-            Head::Request(head) => Frame::Request(Request {
-                callback_id: head.callback_id,
-                action: text(head.action)?,
-                node: text(head.node)?,
-                caller: text(head.caller)?,
-                time_left: head.time_left_us.map(Duration::from_micros),
-                payload: head.payload.with(rest())?,
-            }),
+            Head::Request(head) => Frame::Request(head.with(bytes, 0, rest())?),
+            // A request with this head has at least one hop, so that it has one form only.
+            Head::RequestWithHops(RequestWithHopsHead { request, hops }) => {
+                Frame::Request(request.with(bytes, hops.max(1), rest())?)
+            }
             Head::Response(ResponseHead { callback_id, outcome }) => {
                 let outcome = match outcome {
                     OutcomeHead::Reply(payload) => Ok(payload.with(rest())?),
@@ -334,14 +341,18 @@ impl<'a> Head<'a> {
     }
 
     fn of_request(request: &'a Request) -> Self {
-        Head::Request(RequestHead {
+        let head = RequestHead {
             callback_id: request.callback_id,
             action: &request.action,
             node: &request.node,
             caller: &request.caller,
             time_left_us: request.time_left.map(as_micros),
             payload: PayloadHead::of(&request.payload),
-        })
+        };
+        match request.hops {
+            0 => Head::Request(head),
+            hops => Head::RequestWithHops(RequestWithHopsHead { request: head, hops }),
+        }
     }
 
     fn of_publish(publish: &'a Publish) -> Self {
@@ -381,6 +392,7 @@ impl<'a> Head<'a> {
             Head::Drained => Frame::Drained,
             Head::DescribeAfter(describe) => Frame::DescribeAfter(describe.into_owned()),
             Head::Request(_)
+            | Head::RequestWithHops(_)
             | Head::Response(_)
             | Head::Invoke(_)
             | Head::InvokeForEnd(_)
@@ -429,6 +441,21 @@ impl From<CodeHead<'_>> for ApplicationCode {
             CodeHead::Float(number) => Self::Float(number),
             CodeHead::Text(text) => Self::Text(text.into()),
         }
+    }
+}
+
+impl RequestHead<'_> {
+    /// The request of this head in the bytes of its frame, with the rest of them as its arguments.
+    fn with(self, bytes: &Bytes, hops: u8, rest: Bytes) -> Result<Request, FrameError> {
+        Ok(Request {
+            callback_id: self.callback_id,
+            action: shared_text(bytes, self.action)?,
+            node: shared_text(bytes, self.node)?,
+            caller: shared_text(bytes, self.caller)?,
+            time_left: self.time_left_us.map(Duration::from_micros),
+            hops,
+            payload: self.payload.with(rest)?,
+        })
     }
 }
 

@@ -117,8 +117,10 @@ impl Features {
     pub const VALUES: Features = Features(8);
     /// A [`Response`] may carry an error with any code of its application, and all that a program of another language threw.
     pub const APPLICATION_CODES: Features = Features(16);
+    /// A request says over how many hops it came, if it came over any.
+    pub const HOPS: Features = Features(32);
     /// The features that change the form of frames: what says the same in an older form where the other end does not know them.
-    pub const FORMS: Features = Features(Self::VALUES.0 | Self::APPLICATION_CODES.0);
+    pub const FORMS: Features = Features(Self::VALUES.0 | Self::APPLICATION_CODES.0 | Self::HOPS.0);
     /// All features that this version knows.
     pub const ALL: Features =
         Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::FORMS.0);
@@ -278,6 +280,9 @@ pub struct Request {
     pub caller: ByteString,
     /// How long the caller still waits, less at each hop; none: for ever.
     pub time_left: Option<Duration>,
+    /// How often the request was relayed from one mesh to another: at most [`HOPS_MAX`](crate::limits::HOPS_MAX). It travels only over links
+    /// whose two ends know [`Features::HOPS`].
+    pub hops: u8,
     /// The arguments.
     pub payload: Payload,
 }

@@ -54,7 +54,7 @@ mod tests {
         (number(), text(), text(), text(), time_left, payload()).prop_map(
             |(callback_id, action, node, caller, time_left, payload)| {
                 let callback_id = CallbackId(callback_id);
-                Request { callback_id, action, node, caller, time_left, payload }
+                Request { callback_id, action, node, caller, time_left, hops: 0, payload }
             },
         )
     }
@@ -90,7 +90,15 @@ mod tests {
                 let payload = Payload::new(if waits { Encoding::Json } else { Encoding::Bincode }, bytes);
                 let time_left = waits.then_some(Duration::from_secs(10));
                 let (action, node, caller) = (action.into(), node.into(), ByteString::from_static("c"));
-                Request { callback_id: CallbackId(callback_id), action, node, caller, time_left, payload }
+                Request {
+                    callback_id: CallbackId(callback_id),
+                    action,
+                    node,
+                    caller,
+                    time_left,
+                    hops: 0,
+                    payload,
+                }
             },
         );
         vec(request, 1..9)

@@ -3,7 +3,7 @@
 
 use crate::value::distinct::Distinct;
 use crate::value::extension::{
-    EXTENSION, INTEGER, Integer, READABLE_EXTENSION, TIMESTAMP, VALUE, date, visit_integer,
+    EXTENSION, INTEGER, Integer, READABLE_EXTENSION, TIMESTAMP, UNDEFINED, VALUE, date, visit_integer,
 };
 use crate::value::number::shown;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -42,7 +42,8 @@ pub enum Value {
     /// Keys and values, in the order of the bytes.
     Map(Vec<(Value, Value)>),
     /// An extension of MessagePack: the number of its kind, and its bytes. Kind -1 is a timestamp, which JSON writes as text, such as
-    /// `"2023-06-21T15:49:20.000Z"`; JSON writes other extensions as their bytes.
+    /// `"2023-06-21T15:49:20.000Z"`; kind 0 with one zero is `undefined` of Node.js, which JSON writes as null. JSON writes other extensions
+    /// as their bytes.
     Extension(i8, Vec<u8>),
 }
 
@@ -84,7 +85,7 @@ impl Serialize for Value {
 }
 
 /// The parts of an extension. JSON has no extensions: there a timestamp is written as `JSON.stringify` writes a date, an integer as its
-/// digits, and other kinds are written as their bytes.
+/// digits, `undefined` as null, and other kinds are written as their bytes.
 struct Parts<'v> {
     kind: i8,
     bytes: &'v [u8],
@@ -109,6 +110,7 @@ impl Serialize for Parts<'_> {
                 Some(Integer::Negative(value)) => serializer.serialize_i128(value),
                 None => Err(ser::Error::custom("no integer type holds an integer of more than 128 bits")),
             },
+            _ if (kind, bytes) == UNDEFINED => serializer.serialize_unit(),
             _ => serializer.serialize_bytes(bytes),
         }
     }

@@ -67,7 +67,8 @@ pub(super) fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8], reason
     let of = std::any::type_name::<T>();
     let found = match encoding {
         _ if bytes.len() > EXPLAINED_LEN_MAX => None,
-        Encoding::Json => explain_json::<T>(bytes),
+        // The reason says where in the text the error is.
+        Encoding::Json => explain_json::<T>(bytes).map(|(place, _)| (place, reason.clone())),
         Encoding::MessagePack | Encoding::CompactMessagePack => {
             // Read as JSON is, since its reader says what it found and what was expected.
             let callbacks = Callbacks::none();
@@ -97,6 +98,8 @@ pub(super) fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8], reason
         reason if reason.contains("left over") => {
             "the sender writes more than the reader expects: both need the same type"
         }
+        // Any value is a `Value`.
+        _ if of == std::any::type_name::<Value>() => "",
         _ if !encoding.is_self_describing() => {
             "build both ends with the same types, or call the action by name"
         }

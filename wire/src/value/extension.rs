@@ -20,6 +20,9 @@ pub(super) const TIMESTAMP: i8 = -1;
 /// The kind of an integer of any size, "B": its bytes in two's complement, the highest first.
 pub(super) const INTEGER: i8 = 0x42;
 
+/// The kind and the bytes of `undefined`, which is nil to all but programs of Node.js.
+pub(super) const UNDEFINED: (i8, &[u8]) = (0, &[0]);
+
 /// An integer that some type of Rust holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Integer {

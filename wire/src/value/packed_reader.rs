@@ -2,6 +2,7 @@
 //!
 //! - An integer of 128 bits is read from any integer that it holds, with its sign: see `packed_writer.rs` for its form. Versions before
 //!   wrote 16 bytes, which are read too.
+//! - An integer of 64 bits or more is read from a whole float that has more than 32 bits, too.
 //! - An integer is read as a float that holds it exactly, or not at all; a float of 64 bits is no infinity of 32 bits.
 //! - A date is its text, and an integer of more than 64 bits an integer, to every type but [`Value`](super::Value), which keeps both.
 //! - What came from JSON has texts in place of floats that are no numbers, and of keys that are no texts: such texts are read where a
@@ -89,6 +90,18 @@ macro_rules! deserialize_plain {
     )*};
 }
 
+macro_rules! deserialize_long {
+    ($($method:ident)*) => {$(
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            if self.how.has_text_keys() {
+                return self.key(visitor, |key, visitor| key.$method(visitor));
+            }
+            self.inner.$method(LongVisitor(visitor))
+        }
+    )*};
+}
+
 macro_rules! deserialize_float {
     ($($method:ident: $float:ty;)*) => {$(
         #[inline]
@@ -158,8 +171,13 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
 
     deserialize_plain! {
         deserialize_bool
-        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
-        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+        deserialize_i8 deserialize_i16 deserialize_i32
+        deserialize_u8 deserialize_u16 deserialize_u32
+    }
+
+    deserialize_long! {
+        deserialize_i64
+        deserialize_u64
     }
 
     deserialize_float! {
@@ -590,6 +608,79 @@ fn read_integer<'de, D: Deserializer<'de>>(extension: D) -> Result<Integer, D::E
         .ok_or_else(|| Error::custom("no integer type holds an integer of more than 128 bits"))
 }
 
+/// The integer that a float is, if the float is whole and has more than 32 bits: programs of Node.js have no other form for such an integer.
+fn long_of(float: f64) -> Option<Integer> {
+    const TWO_TO_127: f64 = (1_u128 << 127) as f64;
+    let is_long = float > f64::from(u32::MAX) || float < f64::from(i32::MIN);
+    // The casts are exact: a float that is whole and in the range is one of the integers.
+    match float {
+        _ if !is_long || float.fract() != 0.0 => None,
+        _ if float > 0.0 && float < 2.0 * TWO_TO_127 => Some(Integer::Unsigned(float as u128)),
+        _ if float < 0.0 && float >= -TWO_TO_127 => Some(Integer::Negative(float as i128)),
+        _ => None,
+    }
+}
+
+/// The visitor of an integer of 64 bits. A float with a fraction, or out of the range of the type, is an error of the type.
+struct LongVisitor<V>(V);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for LongVisitor<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    #[inline]
+    fn visit_u64<E: Error>(self, value: u64) -> Result<V::Value, E> {
+        self.0.visit_u64(value)
+    }
+
+    #[inline]
+    fn visit_i64<E: Error>(self, value: i64) -> Result<V::Value, E> {
+        self.0.visit_i64(value)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
+        match long_of(value) {
+            Some(integer) => visit_integer(integer, self.0),
+            None => self.0.visit_f64(value),
+        }
+    }
+
+    fn visit_f32<E: Error>(self, value: f32) -> Result<V::Value, E> {
+        self.0.visit_f32(value)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<V::Value, E> {
+        self.0.visit_bool(value)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
+        self.0.visit_unit()
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
+        self.0.visit_str(value)
+    }
+
+    fn visit_bytes<E: Error>(self, value: &[u8]) -> Result<V::Value, E> {
+        self.0.visit_bytes(value)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.0.visit_newtype_struct(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
+        self.0.visit_seq(seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
+        self.0.visit_map(map)
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Wide {
     Signed,
@@ -614,8 +705,14 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for WideVisitor<V> {
         visit_i64: i64,
         visit_u64: u64,
         visit_f32: f32,
-        visit_f64: f64,
         visit_str: &str,
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
+        match long_of(value) {
+            Some(integer) => visit_integer(integer, self.inner),
+            None => self.inner.visit_f64(value),
+        }
     }
 
     fn visit_unit<E: Error>(self) -> Result<V::Value, E> {

@@ -80,7 +80,7 @@ impl Teller for Described {
     fn some<T: Serialize + ?Sized, E: Error>(&self, value: &T) -> Result<(), E> {
         if is_nothing(value, self.unit_structs_are_nothing) {
             return Err(E::custom(
-                "a `Some` that holds nothing (`Some(None)`, `Some(())`) would arrive as `None`: take an enum of your own \
+                "a `Some` that holds nothing (`Some(None)`, `Some(())`) would be read as `None`: take an enum of your own \
                  instead, or a typed action, whose ends write bincode",
             ));
         }

@@ -169,6 +169,7 @@ fn a_recorded_server_is_called_by_its_numbers() {
             node: "".into(),
             caller: "".into(),
             time_left: None,
+            hops: 0,
             payload,
         })
     };
@@ -373,6 +374,7 @@ fn a_function_that_an_old_server_offers_is_never_culled() {
         node: "".into(),
         caller: "".into(),
         time_left: None,
+        hops: 0,
         payload: Payload::new(Encoding::Json, "[]"),
     };
     let (_, said) = end.say(Frame::Request(call));

@@ -178,6 +178,7 @@ fn functions_are_passed_or_refused_and_never_lost() {
             node: "".into(),
             caller: "c".into(),
             time_left: None,
+            hops: 0,
             payload,
         };
         connection.say(Frame::Request(request)).unwrap();

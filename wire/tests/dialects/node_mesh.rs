@@ -126,6 +126,19 @@ fn raw_request(id: &str, params: &[u8]) -> Vec<u8> {
     message
 }
 
+/// A reply whose `body` or `error` is MessagePack already, as msgpackr writes it.
+fn raw_reply(id: &str, what: &str, value: &[u8]) -> Vec<u8> {
+    let mut message = batch(&json!([said_by_branch(id, "callback", "custom", "echo", &json!([]))]));
+    let head = [&[0xA0 | what.len() as u8], what.as_bytes()].concat();
+    let at = message.windows(head.len() + 1).position(|window| window == [&head[..], &[0xC0]].concat());
+    let at = at.expect("it is there");
+    let at = at + head.len();
+    message.splice(at..at + 1, value.iter().copied());
+    let len = u16::try_from(message.len() - 3).expect("it is short");
+    message[1..3].copy_from_slice(&len.to_be_bytes());
+    message
+}
+
 #[test]
 fn a_value_of_node_js_is_the_same_here_and_there() {
     let float = |value: f64| [&[0xCB][..], &value.to_be_bytes()].concat();
@@ -140,7 +153,7 @@ fn a_value_of_node_js_is_the_same_here_and_there() {
         // A BigInt that no number of JavaScript can hold.
         (same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), same(b"\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), None),
         // `undefined`.
-        (same(b"\xD4\x00\x00"), same(b"\xC0"), Some(same(b"\xC0"))),
+        (same(b"\xD4\x00\x00"), same(b"\xD4\x00\x00"), None),
         // A Buffer, and a Date.
         (same(b"\xC4\x03\x00\x80\xFF"), same(b"\xC4\x03\x00\x80\xFF"), None),
         (same(b"\xD6\xFF\x64\x93\x1C\x00"), same(b"\xD6\xFF\x64\x93\x1C\x00"), None),
@@ -184,6 +197,23 @@ fn an_integer_that_node_mesh_has_no_form_for_is_an_error() {
         };
         assert_eq!((error.code(), said.len()), (Code::CANNOT_ENCODE, 0));
     }
+}
+
+#[test]
+fn undefined_is_nil_to_every_type() {
+    type Nested = (Option<u8>, Vec<Option<String>>, std::collections::BTreeMap<String, Option<u8>>);
+    let undefined = b"\xD4\x00\x00";
+    let params = [&b"\x93"[..], undefined, b"\x92", undefined, b"\xA1a\x81\xA1k", undefined].concat();
+    let heard = request(&Server::bound().hear(&raw_request("1", &params)).0);
+    let (none, texts, map) = heard.payload.decode::<Nested>().expect("it is one");
+    assert_eq!((none, texts, map.get("k")), (None, vec![None, Some("a".to_owned())], Some(&None)));
+    let nested = json!([null, [null, "a"], { "k": null }]);
+    assert_eq!(heard.payload.decode(), Ok(nested.clone()));
+    let in_json = heard.payload.transcode(Encoding::Json).expect("JSON has a form for it");
+    assert_eq!(in_json.decode(), Ok(nested));
+    let alone = request(&Server::bound().hear(&raw_request("1", &[&b"\x91"[..], undefined].concat())).0);
+    assert_eq!(alone.payload.decode_arguments(), Ok(()));
+    assert!(alone.payload.decode::<(u8,)>().is_err());
 }
 
 #[test]
@@ -252,7 +282,7 @@ fn a_recorded_branch_is_understood_and_gets_what_the_recorded_master_said() {
     let (frames, _) = server.hear(&line(10).0);
     let [Frame::Publish(publish), Frame::Broadcast(broadcast)] = &frames[..] else { panic!("{frames:?}") };
     assert_eq!((&*publish.topic, value(&publish.payload)), ("sub/test", json!(["sub", { "a": 1 }])));
-    assert_eq!((&*broadcast.topic, value(&broadcast.payload)), ("note", json!([{ "x": 1 }])));
+    assert_eq!((&*broadcast.topic, value(&broadcast.payload)), ("note", json!({ "x": 1 })));
     let (frames, said) = server.hear(&line(11).0);
     let beat = &line(11).1[0];
     assert_eq!((frames, &said[0]["id"], &said[0]["type"]), (vec![], &beat["id"], &json!("callback")));
@@ -322,7 +352,7 @@ fn what_is_registered_later_is_offered_and_subscribed_once() {
     let beat = batch(&json!([said_by_branch("3", "request", "system", "action:heartbeat", &state)]));
     let (frames, said) = server.hear(&beat);
     assert!(matches!(&frames[..], [Frame::Register(_)]));
-    assert_eq!((&said[0]["id"], &said[0]["content"]["params"]), (&json!("3"), &state));
+    assert_eq!((&said[0]["id"], &said[0]["content"]["params"]), (&json!("3"), &json!([])));
 }
 
 #[test]
@@ -401,6 +431,7 @@ fn a_branch_of_ours_says_to_a_recorded_master_what_the_recorded_branch_said() {
         node: "".into(),
         caller: "".into(),
         time_left: None,
+        hops: 0,
         payload: packed(arguments),
     };
     let (_, said) = client.say(Frame::Request(call(1, "add2", &json!([1, 2]))));
@@ -473,6 +504,7 @@ fn what_node_mesh_cannot_do_is_said_at_once() {
         node: "n".into(),
         caller: "".into(),
         time_left: None,
+        hops: 0,
         payload: Payload::default(),
     };
     let bincode = Request {
@@ -524,6 +556,7 @@ fn a_bridge_asks_an_old_master_for_everything_under_its_prefix() {
         node: "".into(),
         caller: "b".into(),
         time_left: None,
+        hops: 0,
         payload: packed(&json!([1, 2])),
     };
     let (_, said) = client.say(Frame::Request(call));
@@ -582,12 +615,7 @@ fn a_value_that_cannot_be_read_ends_its_request_alone() {
     let call = request(&server.hear(&raw_request("1", &[0x90])).0);
     let (_, said) = server.say(Frame::Request(Request { callback_id: CallbackId(4), ..call }));
     let id = said[0]["id"].as_str().unwrap().to_owned();
-    let mut reply = raw_request(&id, &deep);
-    let at = reply.windows(8).position(|window| window == b"\xA7request").unwrap();
-    reply.splice(at..at + 8, *b"\xA8callback");
-    let len = u16::try_from(reply.len() - 3).unwrap();
-    reply[1..3].copy_from_slice(&len.to_be_bytes());
-    let (frames, _) = server.hear(&reply);
+    let (frames, _) = server.hear(&raw_reply(&id, "body", &deep));
     let [Frame::Response(Response { callback_id: CallbackId(4), outcome: Err(error) })] = &frames[..] else {
         panic!("{frames:?}")
     };
@@ -605,4 +633,393 @@ fn what_is_not_allowed_does_not_exist() {
     assert_eq!((frames.len(), &said[0]["data"]["error"]["code"]), (0, &json!("ACTION_NOT_EXIST")));
     let call = said_by_branch("1", "request", "custom", "public/a", &json!([]));
     request(&server.hear(&batch(&json!([call]))).0);
+}
+
+const MORE: &str = include_str!("../recorded/node_mesh_more.jsonl");
+
+/// The lines of the second transcript in a scenario: the direction, the bytes and the first message of each.
+fn recorded(scenario: &str) -> Vec<(String, Vec<u8>, Value)> {
+    let lines = MORE.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let lines = lines.filter(|line| line["scenario"] == scenario && line.get("hex").is_some());
+    let custom = lines.filter(|line| line["messages"][0]["source"] == "custom");
+    let parts = custom.map(|line| {
+        let hex = line["hex"].as_str().expect("bytes");
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+        let bytes = (0..hex.len()).step_by(2).map(byte).collect();
+        (line["direction"].as_str().expect("a direction").to_owned(), bytes, line["messages"][0].clone())
+    });
+    parts.collect()
+}
+
+/// The bytes between two keys of a message.
+fn between<'b>(bytes: &'b [u8], key: &[u8], next: &[u8]) -> &'b [u8] {
+    let place = |wanted: &[u8]| bytes.windows(wanted.len()).position(|window| window == wanted);
+    let start = place(key).expect("the key is there") + key.len();
+    &bytes[start..place(next).expect("the next key is there")]
+}
+
+fn params_of(bytes: &[u8]) -> &[u8] {
+    between(bytes, b"\xA6params", b"\xA4time")
+}
+
+/// The bytes with another id of the same length in place of the id.
+fn with_id(bytes: &[u8], id: &str, other: &str) -> Vec<u8> {
+    let at = bytes.windows(id.len()).position(|window| window == id.as_bytes()).expect("the id is there");
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + id.len()].copy_from_slice(other.as_bytes());
+    bytes
+}
+
+fn said_by(server: &mut Server, frame: Frame) -> Vec<u8> {
+    let mut said = Said::default();
+    server.dialect.say(frame, server.now, &mut said).expect("it goes on");
+    said.bytes.to_vec()
+}
+
+#[test]
+fn a_value_between_two_branches_is_what_the_original_master_makes_of_it() {
+    for what in [
+        "BigInt small",
+        "BigInt 5e9",
+        "BigInt 2^60",
+        "2^40",
+        "2^53+2",
+        "date",
+        "bytes",
+        "NaN",
+        "-0",
+        "undefined",
+        "nested",
+    ] {
+        let lines = recorded(&format!("value between two branches: {what}"));
+        let [asked, told, replied, answered] = &lines[..] else { panic!("{what}: {}", lines.len()) };
+        let (mut caller, mut provider) = (Server::bound(), Server::bound());
+        let call = request(&caller.hear(&asked.1).0);
+        let callback_id = call.callback_id;
+        let said = said_by(&mut provider, Frame::Request(call));
+        assert_eq!(params_of(&said), params_of(&told.1), "{what}");
+        let id = messages_id(&said);
+        let (frames, _) = provider.hear(&with_id(&replied.1, replied.2["id"].as_str().unwrap(), &id));
+        let [Frame::Response(Response { outcome, .. })] = &frames[..] else { panic!("{frames:?}") };
+        let response = Response { callback_id, outcome: outcome.clone() };
+        let said = said_by(&mut caller, Frame::Response(response));
+        let body = |bytes: &[u8]| between(bytes, b"\xA4body", b"\xA5error").to_vec();
+        assert_eq!(body(&said), body(&answered.1), "{what}");
+    }
+}
+
+/// A value goes from one branch to another and comes back, as msgpackr writes it.
+fn there_and_back(value: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut caller, mut provider) = (Server::bound(), Server::bound());
+    let call = request(&caller.hear(&raw_request("1", &[&[0x91], value].concat())).0);
+    let callback_id = call.callback_id;
+    let said = said_by(&mut provider, Frame::Request(call));
+    let there = params_of(&said)[1..].to_vec();
+    let id = messages_id(&said);
+    let (frames, _) = provider.hear(&raw_reply(&id, "body", value));
+    let [Frame::Response(Response { outcome, .. })] = &frames[..] else { panic!("{frames:?}") };
+    let response = Response { callback_id, outcome: outcome.clone() };
+    let said = said_by(&mut caller, Frame::Response(response));
+    (there, between(&said, b"\xA4body", b"\xA5error").to_vec())
+}
+
+/// The id of the first message, whose values need not be JSON.
+fn messages_id(bytes: &[u8]) -> String {
+    String::from_utf8(between(bytes, b"\xA2id", b"\xA4type")[1..].to_vec()).expect("text")
+}
+
+#[test]
+fn numbers_stay_numbers_and_big_integers_big_between_two_branches() {
+    let number = |value: f64| [&[0xCB][..], &value.to_be_bytes()].concat();
+    let big = |value: i64| [&[0xD3][..], &value.to_be_bytes()].concat();
+    let list = |values: &[Vec<u8>]| [&[0x90 | values.len() as u8][..], &values.concat()].concat();
+    let mut values = vec![
+        list(&[]),
+        b"\x05".to_vec(),
+        b"\xFF".to_vec(),
+        b"\xCE\xFF\xFF\xFF\xFF".to_vec(),
+        [&[0xCF][..], &u64::MAX.to_be_bytes()].concat(),
+        [&[0xCF][..], &(1_u64 << 63).to_be_bytes()].concat(),
+        list(&[number(-5e9), big(-5_000_000_000), number(5e9), big(5_000_000_000)]),
+        list(&[list(&[big(-5_000_000_000)]), number(-5e9)]),
+        [&b"\x82\xA1n"[..], &number(-5e9), b"\xA1b", &big(-5_000_000_000)].concat(),
+        [&b"\x81\xA1n"[..], &number(-5e9)].concat(),
+        list(&[list(&[number(-5e9), number(5e9)]), b"\xC0".to_vec()]),
+    ];
+    for value in [5e9, -5e9, 4_294_967_296.0, 9_007_199_254_740_991.0, -9_007_199_254_740_991.0] {
+        values.push(number(value));
+    }
+    for value in [9_007_199_254_740_992.0, 9_007_199_254_740_994.0, -1e18, 1e18, 9.3e18, 1e21, 0.5, -0.0] {
+        values.push(number(value));
+    }
+    for value in
+        [0, 1, -1, 200, -200, i64::from(i32::MIN), 1 << 40, (1 << 53) - 1, 1 << 53, i64::MAX, i64::MIN]
+    {
+        values.push(big(value));
+    }
+    values.push(big(-(1 << 53)));
+    for value in values {
+        assert_eq!(there_and_back(&value), (value.clone(), value.clone()), "{value:02x?}");
+    }
+    // The one integer that does not tell: it is a reply by itself, negative, and a number could hold it.
+    let (there, back) = there_and_back(&big(-5_000_000_000));
+    assert_eq!((there, back), (big(-5_000_000_000), number(-5e9)));
+}
+
+#[test]
+fn integers_of_node_js_are_read_by_every_type_that_holds_them() {
+    let list = |value: f64| [&[0x91, 0xCB][..], &value.to_be_bytes()].concat();
+    for value in [5e9, -5e9, 9_007_199_254_740_994.0, 1e18, -1e18, -9_223_372_036_854_775_808.0] {
+        let heard = request(&Server::bound().hear(&raw_request("1", &list(value))).0);
+        assert_eq!(heard.payload.decode::<(i64,)>().map(|(read,)| read as f64), Ok(value));
+        assert_eq!(heard.payload.decode_arguments::<f64>(), Ok(value));
+    }
+    let heard = request(&Server::bound().hear(&raw_request("1", &list(1.2e19))).0);
+    assert_eq!(heard.payload.decode::<(u64,)>(), Ok((12_000_000_000_000_000_000,)));
+    assert!(heard.payload.decode::<(i64,)>().is_err());
+    // Also beside a `BigInt`.
+    let both = [&b"\x92\xCB"[..], &(-5e9_f64).to_be_bytes(), b"\xD3", &(-5_000_000_000_i64).to_be_bytes()];
+    let heard = request(&Server::bound().hear(&raw_request("1", &both.concat())).0);
+    assert_eq!(heard.payload.decode::<(i64, i64)>(), Ok((-5_000_000_000, -5_000_000_000)));
+    for fraction in [1.5, 5_000_000_000.5, f64::NAN, f64::INFINITY] {
+        let heard = request(&Server::bound().hear(&raw_request("1", &list(fraction))).0);
+        assert!(heard.payload.decode::<(i64,)>().is_err(), "{fraction}");
+    }
+}
+
+#[test]
+fn what_was_thrown_arrives_whole_at_another_branch() {
+    let mut thrown: Vec<Vec<u8>> = Vec::new();
+    for action in ["err", "errn", "errt", "erro"] {
+        let lines = recorded(&format!("error: a/{action}"));
+        let (_, bytes, _) =
+            lines.iter().find(|(_, _, message)| message["data"]["error"] != json!(null)).unwrap();
+        let at = bytes.windows(6).position(|window| window == b"\xA5error").expect("it is the last") + 6;
+        thrown.push(bytes[at..].to_vec());
+    }
+    for value in [json!(5), json!(-1.5), json!(true), json!([1, "two", null]), json!(""), json!([])] {
+        thrown.push(packed(&value).bytes.to_vec());
+    }
+    thrown.push(packed(&json!({})).bytes.to_vec());
+    thrown.push(packed(&json!({ "message": 7, "deep": { "er": [1] } })).bytes.to_vec());
+    thrown.push(packed(&json!({ "name": "X", "cause": { "message": "inner" } })).bytes.to_vec());
+    thrown.push(b"\xD3\0\0\0\0\0\0\0\x07".to_vec());
+    for error in thrown {
+        let (mut caller, mut provider) = (Server::bound(), Server::bound());
+        let call = request(&caller.hear(&raw_request("1", &[0x90])).0);
+        let callback_id = call.callback_id;
+        let id = messages_id(&said_by(&mut provider, Frame::Request(call)));
+        let (frames, _) = provider.hear(&raw_reply(&id, "error", &error));
+        let [Frame::Response(Response { outcome: Err(heard), .. })] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert_eq!(heard.fate(), Fate::Failed);
+        let response = Response { callback_id, outcome: Err(heard.clone()) };
+        let said = said_by(&mut caller, Frame::Response(response));
+        let at = said.windows(6).position(|window| window == b"\xA5error").expect("it is there") + 6;
+        let value = |bytes: &[u8]| {
+            Payload::new(Encoding::MessagePack, bytes.to_vec()).decode::<Value>().expect("a value")
+        };
+        assert_eq!(value(&said[at..]), value(&error), "{error:02x?}");
+    }
+}
+
+#[test]
+fn a_heartbeat_is_answered_with_the_state_of_the_master() {
+    let mut server = Server::new();
+    server.hear(&line(0).0);
+    let Frame::Bound(consent) = bound() else { panic!("it is one") };
+    let news = |actions: &[&str]| meshwork_wire::NodeNews {
+        node: consent.master.clone(),
+        session: meshwork_wire::SessionId(0),
+        whole: false,
+        actions: actions.iter().map(|action| ((*action).into(), Accepts::List)).collect(),
+    };
+    // A master tells of itself before it consents to a bind.
+    server.say(Frame::Online(news(&["m/first", "m/second"])));
+    server.say(bound());
+    server.say(Frame::Offline(news(&["m/second"])));
+    let beat = |message: &Value| message["content"]["action"] == "action:heartbeat";
+    let lines = MORE.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let beats: Vec<_> = lines.filter(|line| beat(&line["messages"][0])).take(2).collect();
+    let (frames, said) = server.hear(&batch(&beats[0]["messages"]));
+    assert_eq!(frames, []);
+    let recorded = &beats[1]["messages"][0];
+    assert_eq!(said[0]["content"], recorded["content"]);
+    assert_eq!(said[0]["id"], beats[0]["messages"][0]["id"]);
+    let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    let body = |message: &Value| message["data"]["body"].clone();
+    assert_eq!(keys(&body(&said[0])), keys(&body(recorded)));
+    assert_eq!(keys(&body(&said[0])["memory"]), keys(&body(recorded)["memory"]));
+    let state = body(&said[0]);
+    assert_eq!(
+        (&state["name"], &state["responderEvents"], &state["subscribeEvents"]),
+        (&json!(&*consent.master), &json!(["m/first"]), &json!([]))
+    );
+}
+
+#[test]
+fn a_heartbeat_of_a_master_is_answered_with_the_state_of_the_branch() {
+    let (mut client, said) = Client::branch(bind("b", "k", &["one", "all/%2A%2A"], vec![topic("t/y", None)]));
+    client.hear_recorded(1, &said[0]["id"]);
+    let beat = said_by_branch("h", "request", "system", "action:heartbeat", &json!([]));
+    let (_, said) = client.hear(&batch(&json!([beat])));
+    let state = &said[0]["data"]["body"];
+    assert_eq!(
+        (&said[0]["id"], &said[0]["type"], &state["name"]),
+        (&json!("h"), &json!("callback"), &json!("b"))
+    );
+    assert_eq!(
+        (&state["responderEvents"], &state["subscribeEvents"]),
+        (&json!(["all/**", "one"]), &json!(["t/y"]))
+    );
+}
+
+#[test]
+fn an_event_with_one_argument_is_that_argument() {
+    let mut server = Server::bound();
+    for (arguments, ours) in [
+        (json!([7]), json!(7)),
+        (json!([]), json!([])),
+        (json!([[1, 2]]), json!([1, 2])),
+        (json!([[]]), json!([])),
+        (json!([null]), json!(null)),
+        (json!([1, 2]), json!([1, 2])),
+        (json!([[1], [2]]), json!([[1], [2]])),
+        (json!(["é"]), json!("é")),
+        (json!([{ "a": 1 }]), json!({ "a": 1 })),
+        (json!([vec![1; 16]]), json!(vec![1; 16])),
+        (json!([vec![1; 40_000]]), json!(vec![1; 40_000])),
+        (json!(vec![1; 20]), json!(vec![1; 20])),
+    ] {
+        for kind in ["publish", "notification"] {
+            let message = said_by_branch("1", kind, "custom", "t", &arguments);
+            let content = packed(&json!([message])).bytes;
+            let len = u32::try_from(content.len()).unwrap().to_be_bytes();
+            let (mut frames, _) = server.hear(&[&[0xC6][..], &len, &content].concat());
+            let payload = frames[0].payload().expect("an event has one");
+            assert_eq!(value(payload), ours, "{arguments}");
+            let (_, said) = server.say(frames.remove(0));
+            assert_eq!(said[0]["content"]["params"], arguments, "it is as it was for another branch");
+        }
+    }
+    // What other programs publish.
+    for (ours, params) in
+        [(json!([1, [2]]), json!([1, [2]])), (json!("a"), json!(["a"])), (json!({}), json!([{}]))]
+    {
+        let event = Publish {
+            topic: "t".into(),
+            publisher: "".into(),
+            for_all: true,
+            groups: vec![],
+            payload: packed(&ours),
+        };
+        assert_eq!(server.say(Frame::Publish(event)).1[0]["content"]["params"], params);
+    }
+}
+
+#[test]
+fn a_map_that_looks_like_a_function_stays_data() {
+    let mut server = Server::bound();
+    let data = json!([{ "$callback": 0 }, { "$callback": "x" }, [{ "$callback": 1, "a": 2 }]]);
+    let heard =
+        request(&server.hear(&batch(&json!([said_by_branch("1", "request", "custom", "a", &data)]))).0);
+    assert_eq!((value(&heard.payload), heard.payload.callbacks.len()), (data.clone(), 0));
+    let (frames, said) = server.say(Frame::Request(heard));
+    assert_eq!((frames, &said[0]["content"]["params"]), (vec![], &data));
+}
+
+#[test]
+fn an_action_that_looks_like_a_pattern_is_text() {
+    let mut server = Server::new();
+    let params = json!(["b", null, ["all/**", "all/%2A%2A"], []]);
+    let bind = said_by_branch("1", "request", "system", "action:bindAuth", &params);
+    let (frames, _) = server.hear(&batch(&json!([bind])));
+    let [Frame::Bind(bind)] = &frames[..] else { panic!("{frames:?}") };
+    let offers: Vec<_> = bind.offers.iter().map(|offer| &*offer.action).collect();
+    assert_eq!(offers, ["all/%2A%2A", "all/%252A%2A"]);
+    server.say(bound());
+    for action in ["all/**", "all/%2A%2A", "all/foo", "**"] {
+        let call = said_by_branch("2", "request", "custom", action, &json!([]));
+        let call = request(&server.hear(&batch(&json!([call]))).0);
+        assert!(!meshwork_wire::is_everything_below(&call.action));
+        assert_eq!(server.say(Frame::Request(call)).1[0]["content"]["action"], action);
+    }
+}
+
+/// A `bin` with so many requests, each with a text of this length.
+fn long_batch(count: usize, len: usize) -> Vec<u8> {
+    let text = "x".repeat(len);
+    let messages: Vec<_> = (0..count)
+        .map(|number| said_by_branch(&number.to_string(), "request", "custom", "a", &json!([text])))
+        .collect();
+    let content = packed(&json!(messages)).bytes;
+    [&[0xC6][..], &u32::try_from(content.len()).expect("it fits").to_be_bytes(), &content].concat()
+}
+
+#[test]
+fn a_batch_that_is_longer_than_a_frame_is_heard_message_by_message() {
+    let mut server = Server::bound();
+    let batch = long_batch(50, 400_000);
+    assert!(batch.len() > 17 * 1024 * 1024);
+    let (mut bytes, mut requests, mut most) = (BytesMut::new(), 0, 0);
+    for piece in batch.chunks(100_000) {
+        bytes.extend_from_slice(piece);
+        let mut said = Said::default();
+        server.dialect.hear(&mut bytes, server.now, &mut said).expect("it is understood");
+        requests += said.frames.len();
+        most = most.max(bytes.len());
+    }
+    assert_eq!((requests, bytes.len()), (50, 0));
+    assert!(most < 500_000, "{most} bytes are held");
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused_alone() {
+    let mut server = Server::bound();
+    let long = long_batch(1, 17 * 1024 * 1024);
+    let (mut bytes, mut said, mut most) = (BytesMut::new(), Said::default(), 0);
+    for piece in [&long, &long_batch(1, 5)[..]].concat().chunks(1_000_000) {
+        bytes.extend_from_slice(piece);
+        server.dialect.hear(&mut bytes, server.now, &mut said).expect("it is understood");
+        most = most.max(bytes.len());
+    }
+    assert_eq!((said.frames.len(), bytes.len()), (1, 0));
+    assert!(most < 17 * 1024 * 1024);
+    let answers = messages(&said.bytes);
+    assert_eq!((answers.len(), &answers[0]["id"]), (1, &json!("0")));
+    assert_eq!(answers[0]["data"]["error"]["code"], "FRAME_TOO_LARGE");
+}
+
+#[test]
+fn hops_are_told_only_where_there_are_any() {
+    let mut server = Server::bound();
+    let call = request(&server.hear(&line(3).0).0);
+    assert_eq!(call.hops, 0);
+    let (_, said) = server.say(Frame::Request(call.clone()));
+    assert_eq!(said[0].as_object().unwrap().len(), 9);
+    let mut elsewhere = Server::bound();
+    let (_, said) = elsewhere.say(Frame::Request(Request { hops: 7, ..call }));
+    assert_eq!(said[0]["hops"], 7);
+    assert_eq!(request(&Server::bound().hear(&batch(&json!(said))).0).hops, 7);
+}
+
+/// A branch that has not the action any more asks its master for it.
+#[test]
+fn a_request_that_a_branch_sends_back_has_its_hops() {
+    let mut server = Server::bound();
+    let call = request(&server.hear(&line(3).0).0);
+    for hops in 1..5 {
+        let (_, said) = server.say(Frame::Request(Request {
+            callback_id: CallbackId(hops),
+            hops: hops as u8,
+            ..call.clone()
+        }));
+        let mut back = said[0].clone();
+        back.as_object_mut().unwrap().remove("hops");
+        back["id"] = json!(format!("back{hops}"));
+        assert_eq!(u64::from(request(&server.hear(&batch(&json!([back]))).0).hops), hops);
+    }
+    let own = said_by_branch("own", "request", "custom", "add2", &json!([9, 9]));
+    assert_eq!(request(&server.hear(&batch(&json!([own]))).0).hops, 0, "another request is its own");
 }

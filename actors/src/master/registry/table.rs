@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, DESCRIBED_LEN_MAX, DESCRIBED_MAX, HEAD_ELEMENTS_MAX};
 use meshwork_wire::{
     Accepts, ActionDescription, ByteString, Offer, Pattern, SessionId, Shape, everything_above,
-    is_everything_below,
+    is_everything_below, literal_action,
 };
 use std::sync::Arc;
 
@@ -191,6 +191,12 @@ impl<S: Provider> Table<S> {
     /// The route of an action that no provider offers by its name: to the providers that answer everything below a part of the name. It must not
     /// be kept, since a provider may offer the action by its name later.
     pub(crate) fn wide_route(&self, action: &str) -> Option<Arc<Route<S>>> {
+        // A program of another protocol may have an action whose name looks like such an offer, and is none.
+        if is_everything_below(action)
+            && let Some(route) = self.route(&literal_action(action))
+        {
+            return Some(route);
+        }
         if self.wide == 0 {
             return None;
         }

@@ -409,6 +409,7 @@ impl World {
             node: node.into(),
             caller: ByteString::new(),
             time_left: None,
+            hops: 0,
             payload: payload_of(call),
         };
         let session = &mut self.sessions[index];

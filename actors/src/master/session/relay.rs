@@ -103,6 +103,7 @@ pub(crate) struct OwnRequest {
     pub(crate) callback_id: CallbackId,
     pub(crate) action: ByteString,
     pub(crate) deadline: Option<Instant>,
+    pub(crate) hops: u8,
     pub(crate) payload: Payload,
 }
 
@@ -278,6 +279,7 @@ impl<P: Provider, M> Relay<P, M> {
             id_at_provider,
             target: Target::Function(function, wants),
             deadline,
+            hops: 0,
             payload,
         };
         let is = |other: &P| other.id() == to.id();
@@ -616,19 +618,20 @@ impl<P: Provider, M> Sent<'_, P, M> {
             Routed::Provider(provider, false) => (provider, None),
             Routed::Provider(provider, true) => (provider, self.kept_len.keep(&request, deadline, tried)),
             Routed::Own(_) => {
-                let Request { callback_id, action, payload, .. } = request;
-                return Decision::Answer(OwnRequest { callback_id, action, deadline, payload });
+                let Request { callback_id, action, hops, payload, .. } = request;
+                return Decision::Answer(OwnRequest { callback_id, action, deadline, hops, payload });
             }
             Routed::Nowhere(reason) => {
                 let error = no_provider(reason, &request.action, &request.node);
                 return Decision::Refuse(Some(request.callback_id), error);
             }
         };
-        let Request { callback_id, action, payload, .. } = request;
+        let Request { callback_id, action, hops, payload, .. } = request;
         provider.begin_request();
         let id_at_provider = provider.next_id();
         let target = Target::Action(action);
-        let forwarded = Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, payload };
+        let forwarded =
+            Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, hops, payload };
         let is = |to: &P| to.id() == provider.id();
         let share = || Rc::new(provider.clone());
         let to = push_to(&mut self.outgoing.forwards, is, share, forwarded, self.may_follow);

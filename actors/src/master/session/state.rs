@@ -83,6 +83,7 @@ mod tests {
             node: ByteString::new(),
             caller: ByteString::new(),
             time_left: None,
+            hops: 0,
             payload: Payload::default(),
         })
     }

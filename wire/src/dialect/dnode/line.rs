@@ -37,6 +37,8 @@ pub(super) struct Line<'a> {
     /// The functions in the arguments: the number and the path of each.
     pub(super) functions: Vec<(u64, Vec<String>)>,
     pub(super) links: Vec<Link>,
+    /// Over how many hops a call came: said by a dialect of ours, as the original ignores it.
+    pub(super) hops: u8,
 }
 
 /// Why a line is not read.
@@ -57,6 +59,8 @@ struct Parts<'a> {
     callbacks: Option<Map<String, Value>>,
     #[serde(default)]
     links: Option<Vec<Link>>,
+    #[serde(default)]
+    hops: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -71,11 +75,13 @@ pub(super) fn read_line(line: &[u8]) -> Result<Line<'_>, NotRead> {
         return Err(NotRead::TooMuch("the line has too many values".to_owned()));
     }
     let no_line = |what| NotRead::NoLine(malformed(what));
-    let Parts { method, arguments, callbacks, links } =
+    let Parts { method, arguments, callbacks, links, hops } =
         serde_json::from_slice(line).map_err(|error| no_line(error.to_string()))?;
     let functions = functions_of(callbacks.into_iter().flatten()).map_err(no_line)?;
     let arguments = arguments.into_iter().map(RawValue::get).collect();
-    Ok(Line { method, arguments, functions, links: links.unwrap_or_default() })
+    let links = links.unwrap_or_default();
+    let hops = hops.and_then(|hops| u8::try_from(hops.as_u64()?).ok()).unwrap_or_default();
+    Ok(Line { method, arguments, functions, links, hops })
 }
 
 fn functions_of(callbacks: impl Iterator<Item = (String, Value)>) -> Result<Vec<(u64, Vec<String>)>, String> {
@@ -111,6 +117,7 @@ pub(super) fn write_line(
     method: &str,
     arguments: &[Cow<'_, str>],
     callbacks: &Map<String, Value>,
+    hops: u8,
     said: &mut Said,
 ) {
     let mut put = |json: &str| {
@@ -135,7 +142,11 @@ pub(super) fn write_line(
     }
     put(r#"],"callbacks":"#);
     put(&Value::from_iter(callbacks.iter().map(|(number, path)| (number.clone(), path.clone()))).to_string());
-    put(",\"links\":[]}\n");
+    put(",\"links\":[]");
+    if hops > 0 {
+        put(&format!(",\"hops\":{hops}"));
+    }
+    put("}\n");
 }
 
 fn path_of(path: &Value) -> Option<Vec<String>> {

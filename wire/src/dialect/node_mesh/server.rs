@@ -1,30 +1,39 @@
 //! The master's end of the connection of a node-mesh branch. Such a branch takes part in the mesh as any branch: it binds with its
 //! credentials, registers actions and topics, calls and is called, publishes and broadcasts.
 
-use super::batch::{malformed, next_batch, write_bin};
+use super::batch::{Batches, malformed};
+
 use super::talk::{BIND, DISCONNECT, HEARTBEAT, Kind, Message, REGISTER, State, Talk, Waiter, topic_of};
-use super::values::{names, pack};
+use super::values::{names, read};
 use crate::accepts::Accepts;
 use crate::dialect::peer::{Allowed, bind, registers};
 use crate::dialect::said::{Dialect, DialectError, Said};
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
-use crate::frame::{Frame, Offer, Refused, Subscribe, SubscriptionKey};
+use crate::frame::{Bound, Frame, NodeNews, Offer, Refused, Subscribe, SubscriptionKey};
+use crate::id::SessionId;
 use crate::limits::{ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, PATTERNS_PER_NODE_MAX};
-use crate::name::check_action;
+use crate::name::{check_action, literal_action, meant_action};
 use crate::pattern::Pattern;
-use crate::payload::CallError;
+use crate::payload::{CallError, Payload};
 use crate::value::Value;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
+
+/// The session under which a meshwork master tells of itself; the others are counted from one.
+const MASTER: SessionId = SessionId(0);
 
 /// A node-mesh master at the connection of one branch.
 #[derive(Debug)]
 pub struct NodeMeshServer {
     talk: Talk,
     state: State,
+    batches: Batches,
+    /// The name of the meshwork master, and the actions that it answers itself.
+    master: ByteString,
+    of_master: BTreeSet<ByteString>,
     allowed: Allowed,
     /// The actions and topics that the branch registered, without those that the meshwork master refused. A branch registers them
     /// again with every heartbeat.
@@ -43,6 +52,9 @@ impl NodeMeshServer {
             allowed,
             talk: Talk::new(peer, ByteString::new()),
             state: State::Unbound,
+            batches: Batches::new(),
+            master: ByteString::new(),
+            of_master: BTreeSet::new(),
             actions: HashSet::new(),
             topics: HashSet::new(),
             more_offers: Vec::new(),
@@ -50,13 +62,14 @@ impl NodeMeshServer {
         }
     }
 
-    fn hear_message(&mut self, message: Value, now: Instant, said: &mut Said) -> Result<(), DialectError> {
+    fn hear_message(&mut self, message: &Bytes, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         let message = self.talk.read(message, now);
         match (&self.state, message) {
             (State::Bound, None) => {}
             (State::Bound, Some(message)) if message.system => self.system(message, now, said),
             (State::Bound, Some(message))
-                if message.kind == Kind::Request && !self.allowed.allows(&message.action) =>
+                if message.kind == Kind::Request
+                    && !self.allowed.allows(&literal_action(&message.action)) =>
             {
                 let what = format!("nobody offers {:?}", message.action);
                 let nobody = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what);
@@ -75,15 +88,14 @@ impl NodeMeshServer {
     }
 
     fn bind(&mut self, message: Message, said: &mut Said) {
-        let mut params = message.params.into_iter();
+        let mut params = read(&message.params).into_list().into_iter();
         let mut next = || params.next().unwrap_or(Value::Nil);
         self.talk.name = next().into_text().into();
         let credentials = match next() {
             Value::Nil => None,
             Value::Text(text) => Some(text.into()),
             // Credentials that are no text go as JSON to the meshwork master, which checks them.
-            other => pack(&other)
-                .transcode(Encoding::Json)
+            other => Payload::encode(Encoding::Json, &other)
                 .ok()
                 .map(|json| String::from_utf8_lossy(&json.bytes).into_owned().into()),
         };
@@ -101,6 +113,7 @@ impl NodeMeshServer {
     /// The offers of actions that the branch did not offer before.
     fn new_offers(&mut self, actions: Value) -> Vec<Offer> {
         names(actions)
+            .map(|action| literal_action(&action))
             .filter(|action| check_action(action).is_ok())
             .filter(|action| self.actions.len() < ACTIONS_PER_NODE_MAX && self.actions.insert(action.clone()))
             .map(offer)
@@ -143,7 +156,7 @@ impl NodeMeshServer {
     }
 
     fn system(&mut self, message: Message, now: Instant, said: &mut Said) {
-        let mut params = message.params.into_iter();
+        let mut params = read(&message.params).into_list().into_iter();
         match &*message.action {
             REGISTER => {
                 let mut next = || params.next().unwrap_or(Value::Nil);
@@ -152,23 +165,30 @@ impl NodeMeshServer {
             }
             HEARTBEAT => {
                 // The heartbeat names the address of the branch, which does not matter here: the connection tells which branch it is.
-                let state = params.next().unwrap_or(Value::Nil);
-                let mut registered = state.clone();
+                let mut registered = params.next().unwrap_or(Value::Nil);
                 let actions = self.new_offers(registered.take("responderEvents"));
                 let topics = self.new_topics(registered.take("subscribeEvents"));
                 self.register(actions, topics, now, said);
-                let answer = Message::system(Kind::Callback, message.id, HEARTBEAT, vec![state]);
+                // A branch of the original that finds no state of its master in the answer stops its heartbeats.
+                let state = self.talk.state(&self.master, &self.of_master, []);
+                let answer = Message::system_answer(message.id, HEARTBEAT).with_body(&state);
                 self.talk.write(answer, now, said);
             }
             _ => {}
         }
     }
 
+    fn master_offers(&mut self, news: NodeNews) {
+        for (action, _) in news.actions {
+            if self.of_master.len() < ACTIONS_PER_NODE_MAX && self.allowed.allows(&action) {
+                self.of_master.insert(meant_action(&action));
+            }
+        }
+    }
+
     fn refused(&mut self, refused: Refused, now: Instant, said: &mut Said) -> DialectError {
         let told = match &self.state {
-            State::Binding(id) => {
-                Some((Message::system(Kind::Callback, id.clone(), BIND, Vec::new()), &*refused.message))
-            }
+            State::Binding(id) => Some((Message::system_answer(id.clone(), BIND), &*refused.message)),
             State::Bound if !refused.may_return => {
                 // With this message, the original tells a branch that another branch took over its name; the branch must not bind again.
                 let id = self.talk.draw();
@@ -179,7 +199,7 @@ impl NodeMeshServer {
         if let Some((message, why)) = told {
             let (code, name) = (Value::text("BIND_ERROR"), Value::text("Error"));
             let error = Value::map([("code", code), ("name", name), ("message", Value::text(why))]);
-            self.talk.write(Message { error, ..message }, now, said);
+            self.talk.write(message.with_error(&error), now, said);
         }
         refused.into()
     }
@@ -202,26 +222,14 @@ impl Dialect for NodeMeshServer {
         // While the bind is being checked, further messages wait.
         while !matches!(self.state, State::Binding(_))
             && !said.is_enough()
-            && let Some(messages) = next_batch(bytes)?
+            && let Some(message) = self.batches.next(bytes)?
         {
-            let mut messages = messages.into_iter();
-            while let Some(message) = messages.next() {
-                match message {
-                    Ok(message) => self.hear_message(message, now, said)?,
-                    Err(unreadable) if self.state == State::Bound => {
-                        self.talk.hear_unreadable(unreadable, now, said);
-                    }
-                    Err(unreadable) => return Err(malformed(unreadable.why)),
+            match message {
+                Ok(message) => self.hear_message(&message, now, said)?,
+                Err(unreadable) if self.state == State::Bound => {
+                    self.talk.hear_unreadable(unreadable, now, said);
                 }
-                if matches!(self.state, State::Binding(_)) && messages.len() > 0 {
-                    // The messages behind the bind in its batch wait, too.
-                    let mut rest = BytesMut::new();
-                    let readable = messages.filter_map(Result::ok).collect();
-                    write_bin(&pack(&Value::List(readable)).bytes, &mut rest);
-                    rest.unsplit(bytes.split());
-                    *bytes = rest;
-                    break;
-                }
+                Err(unreadable) => return Err(malformed(unreadable.why)),
             }
         }
         Ok(())
@@ -229,9 +237,10 @@ impl Dialect for NodeMeshServer {
 
     fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         match frame {
-            Frame::Bound(_) => {
+            Frame::Bound(Bound { master, .. }) => {
+                self.master = master;
                 if let State::Binding(id) = std::mem::replace(&mut self.state, State::Bound) {
-                    self.talk.write(Message::system(Kind::Callback, id, BIND, Vec::new()), now, said);
+                    self.talk.write(Message::system_answer(id, BIND), now, said);
                     let offers = std::mem::take(&mut self.more_offers);
                     let topics = std::mem::take(&mut self.more_topics);
                     self.register(offers, topics, now, said);
@@ -240,6 +249,12 @@ impl Dialect for NodeMeshServer {
             Frame::Response(response) => {
                 if let Some(waiter) = self.talk.settle(response, now, said) {
                     self.denied(waiter, now, said);
+                }
+            }
+            Frame::Online(news) if news.session == MASTER => self.master_offers(news),
+            Frame::Offline(news) if news.session == MASTER => {
+                for (action, _) in &news.actions {
+                    self.of_master.remove(&meant_action(action));
                 }
             }
             Frame::Refused(refused) => return Err(self.refused(refused, now, said)),

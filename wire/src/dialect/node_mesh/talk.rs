@@ -3,18 +3,23 @@
 //! Below, the *peer* is the node-mesh program at the far end of the connection.
 
 use super::batch::{DIALECT, Unreadable, write_bin};
-use super::values::{check_integers, from_node, pack, to_node};
+use super::values::{
+    NIL, NOTHING, arguments_to_node, event_from_node, event_to_node, from_node, pack, part, to_node,
+};
 use crate::dialect::peer::{Calls, too_late};
 use crate::dialect::said::Said;
 use crate::encoding::Encoding;
 use crate::error::{ApplicationCode, Code, Fate};
 use crate::frame::{Broadcast, Frame, Publish, Request, Response};
 use crate::id::CallbackId;
-use crate::name::check_topic;
+use crate::name::{check_topic, literal_action, meant_action};
 use crate::payload::{CallError, Payload};
 use crate::value::Value;
+use crate::value::packed::{UNDEFINED, each_token, entries, text};
+use bytes::Bytes;
 use bytestring::ByteString;
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Instant;
 
 /// The longest id of a message, in bytes: the id is kept as long as the call takes.
@@ -34,10 +39,33 @@ pub(super) struct Talk {
     /// Requests and registrations of the peer that are in flight in the mesh.
     pub(super) calls: Calls<Waiter>,
     /// Requests from the mesh that are in flight at the peer.
-    asked: HashSet<CallbackId>,
+    asked: HashMap<CallbackId, Asked>,
+    /// The requests among them, by their digests.
+    alike: HashMap<u64, Alike>,
+    digests: RandomState,
     next_id: u64,
     /// The peer's time in its first message, in milliseconds since the epoch, and when that message came.
     clock: Option<(Instant, f64)>,
+}
+
+/// A request from the mesh that is in flight at the peer.
+#[derive(Debug)]
+struct Asked {
+    /// The action, as the peer knows it.
+    action: ByteString,
+    /// The digest of action and arguments.
+    digest: u64,
+}
+
+/// The requests of one action with equal arguments that are in flight at the peer. A peer that has not the action any more, and asks its
+/// master for it, sends such a request back as one of its own.
+#[derive(Default, Debug)]
+struct Alike {
+    asked: usize,
+    /// How many of them the peer has sent back.
+    came_back: usize,
+    /// The most hops of any of them.
+    hops: u8,
 }
 
 /// The purpose of a request or registration of the peer: who waits for its outcome.
@@ -67,6 +95,9 @@ pub(super) enum Kind {
     Notification,
 }
 
+/// The address that this end gives as its own.
+pub(super) const FROM_ID: &str = "IPv4://meshwork";
+
 const KINDS: [(Kind, &str); 4] = [
     (Kind::Request, "request"),
     (Kind::Callback, "callback"),
@@ -75,26 +106,50 @@ const KINDS: [(Kind, &str); 4] = [
 ];
 
 /// The parts of a message that matter.
+#[derive(Debug)]
 pub(super) struct Message {
     pub(super) id: String,
     pub(super) kind: Kind,
     pub(super) system: bool,
     pub(super) action: ByteString,
-    pub(super) params: Vec<Value>,
-    pub(super) body: Value,
-    pub(super) error: Value,
+    /// Over how many hops a request came: said by an end of ours, as the original ignores it.
+    hops: u8,
+    /// A list in MessagePack, as the peer writes values.
+    pub(super) params: Bytes,
+    /// A value in MessagePack, as the peer writes it, as is the error.
+    pub(super) body: Bytes,
+    pub(super) error: Bytes,
 }
 
 impl Message {
     /// A message of a program: a call, a reply, an event.
-    fn custom(kind: Kind, id: String, action: impl Into<ByteString>, params: Vec<Value>) -> Self {
-        let action = action.into();
-        Self { id, kind, system: false, action, params, body: Value::Nil, error: Value::Nil }
+    fn custom(kind: Kind, id: String, action: impl Into<ByteString>, params: impl Into<Bytes>) -> Self {
+        let (action, params, nil) = (action.into(), params.into(), Bytes::from_static(NIL));
+        Self { id, kind, system: false, action, hops: 0, params, body: nil.clone(), error: nil }
     }
 
     /// A message of the protocol itself: a bind, a registration, a heartbeat.
     pub(super) fn system(kind: Kind, id: String, action: &'static str, params: Vec<Value>) -> Self {
+        let params = pack(&Value::List(params)).bytes;
         Self { system: true, ..Self::custom(kind, id, ByteString::from_static(action), params) }
+    }
+
+    /// The answer of the protocol itself to a message with this id.
+    pub(super) fn system_answer(id: String, action: &'static str) -> Self {
+        Self::system(Kind::Callback, id, action, Vec::new())
+    }
+
+    pub(super) fn with_body(self, body: &Value) -> Self {
+        Self { body: pack(body).bytes, ..self }
+    }
+
+    pub(super) fn with_error(self, error: &Value) -> Self {
+        Self { error: pack(error).bytes, ..self }
+    }
+
+    /// Whether the message says that something failed.
+    pub(super) fn is_failure(&self) -> bool {
+        self.error != NIL
     }
 }
 
@@ -138,20 +193,24 @@ pub(super) fn topic_for(ours: &str) -> String {
 
 const ESCAPED: [(&str, char); 3] = [("%2F", '/'), ("%2A", '*'), ("%25", '%')];
 
-/// The value, if node-mesh has a form for it.
-fn read(payload: &Payload) -> Result<Value, CallError> {
-    let value = payload.transcode(Encoding::MessagePack)?.decode()?;
-    check_integers(&value)?;
-    Ok(value)
+/// A float of 64 bits.
+fn float(value: &[u8]) -> Option<f64> {
+    let bits = value.strip_prefix(&[0xCB])?.try_into().ok()?;
+    Some(f64::from_be_bytes(bits))
 }
 
-/// A value as a list of arguments: a list stays as it is, nil is an empty list, any other value is a list of one.
-fn as_params(payload: &Payload) -> Result<Vec<Value>, CallError> {
-    Ok(match read(payload)? {
-        Value::List(values) => values,
-        Value::Nil => Vec::new(),
-        value => vec![value],
-    })
+/// The bytes of a payload in MessagePack.
+fn as_packed(payload: &Payload) -> Result<Bytes, CallError> {
+    match payload.encoding {
+        // As it came, also where it went over a link of an earlier version: see `values.rs`.
+        Encoding::MessagePack | Encoding::CompactMessagePack => Ok(payload.bytes.clone()),
+        _ => Ok(payload.transcode(Encoding::MessagePack)?.bytes),
+    }
+}
+
+/// The error of a value that cannot be written for the peer.
+fn unwritable(why: String) -> CallError {
+    CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, format!("node-mesh cannot be told the value: {why}"))
 }
 
 /// The code that an error object of node-mesh has where its program gave none.
@@ -161,8 +220,17 @@ const NO_CODE: &str = "NONE";
 const MISSING: &str = "ACTION_NOT_EXIST";
 
 /// A [`CallError`] as an error object of node-mesh, whose codes are texts; or just what another program threw.
-fn error_object(error: &CallError) -> Value {
-    error.to_thrown(|code| {
+fn error_value(error: &CallError) -> Vec<u8> {
+    // Where an error is expected, nil says that there is none.
+    if let Some(thrown) = error.thrown()
+        && let Ok(packed) = as_packed(thrown)
+        && let Ok(thrown) = to_node(&packed)
+        && thrown != NIL
+        && thrown != UNDEFINED
+    {
+        return thrown;
+    }
+    let object = error.to_thrown(|code| {
         Some(match code {
             Code::UNKNOWN => Value::text(NO_CODE),
             Code::ACTION_NOT_FOUND => Value::text(MISSING),
@@ -170,27 +238,38 @@ fn error_object(error: &CallError) -> Value {
             Code::CANNOT_DECODE => Value::text("REQUEST_PARAM_ERROR"),
             code => code.name().map_or(Value::Unsigned(u64::from(code.0)), Value::text),
         })
-    })
+    });
+    let packed = pack(&object).bytes;
+    to_node(&packed).unwrap_or_else(|_| packed.to_vec())
 }
 
 /// The error that a Node.js action threw, or that its node made, as a [`CallError`].
-fn thrown(error: &Value) -> CallError {
-    let whole = pack(error);
-    if let Some(error) = made_by_node(error) {
+fn thrown(error: &Bytes, action: &str) -> CallError {
+    let whole = match from_node(error) {
+        Ok(bytes) => Payload::new(Encoding::MessagePack, bytes),
+        Err(why) => {
+            let what = format!("the error cannot be read: {why}");
+            return CallError::new(Code::CANNOT_DECODE, Fate::Failed, what);
+        }
+    };
+    if let Ok(error) = whole.decode::<Value>()
+        && let Some(error) = made_by_node(&error, action)
+    {
         return error.with_thrown(whole);
     }
-    let error = CallError::of_thrown_value(error, whole);
+    let error = CallError::of_thrown(whole);
     let is_none = error.application_code().and_then(ApplicationCode::as_text) == Some(NO_CODE);
     if is_none { error.without_application_code() } else { error }
 }
 
 /// The error of meshwork for one that a node of node-mesh itself made, or a gateway of meshwork in its place. It is told from the errors of
 /// applications by all of its fields: an application may use the same codes, and then they are its own.
-fn made_by_node(error: &Value) -> Option<CallError> {
+fn made_by_node(error: &Value, action: &str) -> Option<CallError> {
     let Value::Map(fields) = error else { return None };
     let is_known = |(key, value): &(Value, Value)| match (key, value) {
         (Value::Text(key), Value::Text(_)) => ["name", "message", "code", "stack"].contains(&&**key),
         (Value::Text(key), Value::Nil) => key == "cause",
+        (Value::Text(key), undefined) if pack(undefined).bytes == UNDEFINED => key == "cause",
         _ => false,
     };
     if !fields.iter().all(is_known) {
@@ -203,12 +282,12 @@ fn made_by_node(error: &Value) -> Option<CallError> {
     Some(match (text("code")?, text("name")?, text("message")?) {
         // The action may still be running.
         ("REQUEST_TIMEOUT", "Error", "" | "Request Timeout") => {
-            let what = "no answer came to the node-mesh program in time";
+            let what = format!("the node-mesh program got no reply in time to {action:?}");
             CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, what)
         }
         // The missing action may be one that the called action called in turn.
         (MISSING, "Error", "") => {
-            let what = "the mesh of node-mesh has no such action";
+            let what = format!("the node-mesh program finds no action {action:?}");
             CallError::new(Code::ACTION_NOT_FOUND, Fate::Failed, what)
         }
         (MISSING, name, what) if Code::ACTION_NOT_FOUND.name() == Some(name) => {
@@ -224,7 +303,9 @@ impl Talk {
             peer: peer.to_owned(),
             name,
             calls: Calls::new(),
-            asked: HashSet::new(),
+            asked: HashMap::new(),
+            alike: HashMap::new(),
+            digests: RandomState::new(),
             next_id: 0,
             clock: None,
         }
@@ -239,62 +320,122 @@ impl Talk {
     pub(super) fn write(&self, message: Message, now: Instant, said: &mut Said) {
         let time =
             self.clock.map_or(0.0, |(since, time)| time + now.duration_since(since).as_secs_f64() * 1e3);
-        let Message { id, kind, system, action, params, body, error } = message;
+        let Message { id, kind, system, action, hops, params, body, error } = message;
         let kind = KINDS.iter().find(|(other, _)| *other == kind).map_or("", |(_, text)| text);
-        let mut message = Value::map([
-            ("id", Value::text(id)),
-            ("type", Value::text(kind)),
-            ("source", Value::text(if system { "system" } else { "custom" })),
-            ("fromId", Value::text("IPv4://meshwork")),
-            ("fromName", Value::text(&*self.name)),
-            ("targetId", Value::text(format!("IPv4://{}", self.peer))),
-            ("content", Value::map([("action", Value::text(&*action)), ("params", Value::List(params))])),
-            ("time", Value::Float64(time)),
-            ("data", Value::map([("body", body), ("error", error)])),
-        ]);
-        message.each(&to_node);
-        write_bin(&pack(&Value::List(vec![message])).bytes, &mut said.bytes);
+        let mut written = vec![0x91, if hops > 0 { 0x8A } else { 0x89 }];
+        let text = |text: &str| pack(&Value::text(text)).bytes;
+        let map = |entries: [(&str, &[u8]); 2]| {
+            let mut map = vec![0x80 | entries.len() as u8];
+            for (key, value) in entries {
+                map.extend_from_slice(&text(key));
+                map.extend_from_slice(value);
+            }
+            Bytes::from(map)
+        };
+        let mut put = |key: &str, value: &[u8]| {
+            written.extend_from_slice(&text(key));
+            written.extend_from_slice(value);
+        };
+        put("id", &text(&id));
+        put("type", &text(kind));
+        put("source", &text(if system { "system" } else { "custom" }));
+        put("fromId", &text(FROM_ID));
+        put("fromName", &text(&self.name));
+        put("targetId", &text(&format!("IPv4://{}", self.peer)));
+        put("content", &map([("action", &text(&action)), ("params", &params)]));
+        put("time", &pack(&Value::Float64(time)).bytes);
+        put("data", &map([("body", &body), ("error", &error)]));
+        if hops > 0 {
+            put("hops", &pack(&Value::Unsigned(hops.into())).bytes);
+        }
+        write_bin(&written, &mut said.bytes);
     }
 
     /// The parts of a message; none if its type is unknown or its id too long.
-    pub(super) fn read(&mut self, mut message: Value, now: Instant) -> Option<Message> {
-        if let Value::Float64(time) = message.take("time")
+    pub(super) fn read(&mut self, message: &Bytes, now: Instant) -> Option<Message> {
+        let (mut id, mut kind, mut source, mut time) = (String::new(), String::new(), String::new(), None);
+        let (mut content, mut data, mut hops) = (None, None, 0);
+        for (key, value) in entries(message) {
+            match &*text(&message[key]) {
+                "id" => id = text(&message[value]),
+                "type" => kind = text(&message[value]),
+                "source" => source = text(&message[value]),
+                "content" => content = Some(value),
+                "data" => data = Some(value),
+                "time" => time = float(&message[value]),
+                "hops" => {
+                    if let [said @ 0..=0x7F] = message[value] {
+                        hops = said;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(time) = time
             && self.clock.is_none()
         {
             self.clock = Some((now, time));
         }
-        message.each(&from_node);
-        let (mut content, mut data) = (message.take("content"), message.take("data"));
-        let kind = message.take("type").into_text();
         let (kind, _) = KINDS.into_iter().find(|(_, text)| *text == kind)?;
-        let id = message.take("id").into_text();
         if id.len() > ID_LEN_MAX {
             return None;
         }
+        let (content, data) = (part(message, content.as_ref()), part(message, data.as_ref()));
+        let under = |map: &Bytes, wanted: &str| {
+            entries(map).find(|(key, _)| text(&map[key.clone()]) == wanted).map(|(_, value)| value)
+        };
+        let action = under(&content, "action").map_or_else(String::new, |action| text(&content[action]));
+        let mut params = part(&content, under(&content, "params").as_ref());
+        if !matches!(params.first(), Some(0x90..=0x9F | 0xDC | 0xDD)) {
+            params = Bytes::from_static(NOTHING);
+        }
+        let error = part(&data, under(&data, "error").as_ref());
         Some(Message {
             id,
             kind,
-            system: message.take("source").into_text() == "system",
-            action: content.take("action").into_text().into(),
-            params: content.take("params").into_list(),
-            body: data.take("body"),
-            error: data.take("error"),
+            system: source == "system",
+            action: action.into(),
+            hops,
+            params,
+            body: part(&data, under(&data, "body").as_ref()),
+            error: if error == UNDEFINED { Bytes::from_static(NIL) } else { error },
         })
+    }
+
+    /// The state of this end, as the original tells it with each heartbeat: its address, name, actions and topics, and its memory, which is not
+    /// told.
+    pub(super) fn state<'a>(
+        &self,
+        name: &str,
+        actions: impl IntoIterator<Item = &'a ByteString>,
+        topics: impl IntoIterator<Item = &'a ByteString>,
+    ) -> Value {
+        let names = |list: &mut dyn Iterator<Item = &ByteString>| {
+            Value::List(list.map(|name| Value::text(&**name)).collect())
+        };
+        let memory = ["rss", "heapTotal", "heapUsed", "external", "arrayBuffers"];
+        Value::map([
+            ("id", Value::text(FROM_ID)),
+            ("name", Value::text(name)),
+            ("responderEvents", names(&mut actions.into_iter())),
+            ("subscribeEvents", names(&mut topics.into_iter())),
+            ("memory", Value::map(memory.map(|part| (part, Value::Unsigned(0))))),
+        ])
     }
 
     /// Ends the call that an unreadable message belongs to, a request or an answer, with an error.
     pub(super) fn hear_unreadable(
         &mut self,
-        Unreadable { id, kind, why }: Unreadable,
+        Unreadable { id, kind, code, why }: Unreadable,
         now: Instant,
         said: &mut Said,
     ) {
         let what = format!("a message cannot be read: {why}");
-        let error = CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what);
+        let error = CallError::new(code, Fate::NotSent, what);
         match &*kind {
-            "request" => self.answer(id, ByteString::new(), Err(error), now, said),
+            "request" if id.len() <= ID_LEN_MAX => self.answer(id, ByteString::new(), Err(error), now, said),
             "callback" => {
-                if let Some(callback_id) = self.take_asked(&id) {
+                if let Some((callback_id, _)) = self.take_asked(&id) {
                     said.answer(callback_id, Err(error.with_fate(Fate::Failed)));
                 }
             }
@@ -302,42 +443,88 @@ impl Talk {
         }
     }
 
-    /// Takes the request from the mesh that the peer answers under this id.
-    fn take_asked(&mut self, id: &str) -> Option<CallbackId> {
-        let asked = u64::from_str_radix(id, 16).ok().map(CallbackId);
-        asked.filter(|asked| self.asked.remove(asked))
+    /// Takes the request from the mesh that the peer answers under this id, and its action.
+    fn take_asked(&mut self, id: &str) -> Option<(CallbackId, ByteString)> {
+        let asked = u64::from_str_radix(id, 16).ok().map(CallbackId)?;
+        Some((asked, self.forget_asked(asked)?))
+    }
+
+    fn forget_asked(&mut self, asked: CallbackId) -> Option<ByteString> {
+        let Asked { action, digest } = self.asked.remove(&asked)?;
+        if let Some(alike) = self.alike.get_mut(&digest) {
+            alike.asked -= 1;
+            alike.came_back = alike.came_back.min(alike.asked);
+            if alike.asked == 0 {
+                self.alike.remove(&digest);
+            }
+        }
+        Some(action)
+    }
+
+    /// A digest of an action and its arguments, equal for all forms that they may have.
+    fn digest(&self, action: &str, params: &[u8]) -> u64 {
+        let mut hasher = self.digests.build_hasher();
+        hasher.write(action.as_bytes());
+        // Arguments that are no value have been refused.
+        let _ = each_token(params, |token, item| {
+            hasher.write_usize(item.within);
+            if item.within == 0 {
+                hasher.write(&token[item.head..]);
+            }
+        });
+        hasher.finish()
     }
 
     /// Hears a message of a program.
     pub(super) fn hear(&mut self, message: Message, now: Instant, said: &mut Said) {
-        let Message { id, kind, action, params, body, error, .. } = message;
-        let payload = || pack(&Value::List(params));
+        let Message { id, kind, action, mut hops, params, body, error, .. } = message;
+        let packed = |bytes| Payload::new(Encoding::MessagePack, bytes);
+        let unreadable =
+            |why| CallError::new(Code::CANNOT_DECODE, Fate::NotSent, format!("it cannot be read: {why}"));
         match kind {
             Kind::Request => {
-                let waiter = Waiter::Request(id, action.clone());
-                let request = self.calls.request(waiter, action, payload(), now);
+                let payload = match from_node(&params) {
+                    Ok(bytes) => packed(bytes),
+                    Err(why) => return self.answer(id, action, Err(unreadable(why)), now, said),
+                };
+                if !self.alike.is_empty() {
+                    let digest = self.digest(&action, &params);
+                    if let Some(alike) = self.alike.get_mut(&digest)
+                        && alike.came_back < alike.asked
+                    {
+                        alike.came_back += 1;
+                        hops = hops.max(alike.hops);
+                    }
+                }
+                let ours = literal_action(&action);
+                let request = self.calls.request(Waiter::Request(id, action), ours, hops, payload, now);
                 said.frames.push(request);
             }
             Kind::Callback => {
-                if let Some(callback_id) = self.take_asked(&id) {
-                    said.answer(
-                        callback_id,
-                        if error == Value::Nil { Ok(pack(&body)) } else { Err(thrown(&error)) },
-                    );
+                if let Some((callback_id, action)) = self.take_asked(&id) {
+                    let outcome = match from_node(&body) {
+                        _ if error != NIL => Err(thrown(&error, &action)),
+                        Ok(bytes) => Ok(packed(bytes)),
+                        Err(why) => Err(unreadable(why).with_fate(Fate::Failed)),
+                    };
+                    said.answer(callback_id, outcome);
                 }
             }
-            Kind::Publish => said.frames.push(Frame::Publish(Publish {
-                topic: topic_of(action),
-                publisher: ByteString::new(),
-                for_all: true,
-                groups: Vec::new(),
-                payload: payload(),
-            })),
-            Kind::Notification => said.frames.push(Frame::Broadcast(Broadcast {
-                topic: topic_of(action),
-                publisher: ByteString::new(),
-                payload: payload(),
-            })),
+            Kind::Publish | Kind::Notification => {
+                let (topic, publisher) = (topic_of(action), ByteString::new());
+                // An event has nobody to be told.
+                let Ok(payload) = event_from_node(&params).map(packed) else { return };
+                said.frames.push(match kind {
+                    Kind::Publish => Frame::Publish(Publish {
+                        topic,
+                        publisher,
+                        for_all: true,
+                        groups: Vec::new(),
+                        payload,
+                    }),
+                    _ => Frame::Broadcast(Broadcast { topic, publisher, payload }),
+                });
+            }
         }
     }
 
@@ -345,13 +532,20 @@ impl Talk {
     pub(super) fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) {
         match frame {
             Frame::Ping => said.frames.push(Frame::Pong),
-            Frame::Request(Request { callback_id, action, payload, .. }) => {
-                let params = said.without_functions(&payload, DIALECT).and_then(|()| as_params(&payload));
+            Frame::Request(Request { callback_id, action, hops, payload, .. }) => {
+                let params = said
+                    .without_functions(&payload, DIALECT)
+                    .and_then(|()| arguments_to_node(&as_packed(&payload)?).map_err(unwritable));
                 match params {
                     Ok(params) => {
-                        let id = format!("{:016x}", callback_id.0);
-                        self.write(Message::custom(Kind::Request, id, action, params), now, said);
-                        self.asked.insert(callback_id);
+                        let (id, action) = (format!("{:016x}", callback_id.0), meant_action(&action));
+                        let digest = self.digest(&action, &params);
+                        self.forget_asked(callback_id);
+                        let alike = self.alike.entry(digest).or_default();
+                        (alike.asked, alike.hops) = (alike.asked + 1, alike.hops.max(hops));
+                        let message = Message::custom(Kind::Request, id, action.clone(), params);
+                        self.write(Message { hops, ..message }, now, said);
+                        self.asked.insert(callback_id, Asked { action, digest });
                     }
                     Err(error) => said.answer(callback_id, Err(error.with_fate(Fate::NotSent))),
                 }
@@ -366,7 +560,7 @@ impl Talk {
                 self.event(Kind::Notification, topic, &payload, now, said);
             }
             Frame::Cancel(cancelled) => {
-                self.asked.remove(&cancelled);
+                self.forget_asked(cancelled);
             }
             Frame::Invoke(invoke) => said.nobody_lent(&invoke, DIALECT),
             _ => {}
@@ -391,7 +585,7 @@ impl Talk {
     }
 
     fn event(&mut self, kind: Kind, topic: ByteString, payload: &Payload, now: Instant, said: &mut Said) {
-        if let Ok(params) = as_params(payload) {
+        if let Ok(params) = as_packed(payload).and_then(|value| event_to_node(&value).map_err(unwritable)) {
             let id = self.draw();
             self.write(Message::custom(kind, id, topic_for(&topic), params), now, said);
         }
@@ -406,12 +600,16 @@ impl Talk {
         now: Instant,
         said: &mut Said,
     ) {
-        let (body, error) = match outcome.and_then(|payload| read(&payload)) {
-            Ok(body) => (body, Value::Nil),
-            Err(error) => (Value::Nil, error_object(&error)),
-        };
-        let answer = Message::custom(Kind::Callback, id, action, Vec::new());
-        self.write(Message { body, error, ..answer }, now, said);
+        let body = outcome.and_then(|payload| {
+            let written = to_node(&as_packed(&payload)?).map_err(unwritable);
+            written.map_err(|error| error.with_fate(Fate::Failed))
+        });
+        let mut answer = Message::custom(Kind::Callback, id, action, NOTHING.to_vec());
+        match body {
+            Ok(body) => answer.body = body.into(),
+            Err(error) => answer.error = error_value(&error).into(),
+        }
+        self.write(answer, now, said);
     }
 
     pub(super) fn expire(&mut self, now: Instant, said: &mut Said) {

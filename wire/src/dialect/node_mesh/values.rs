@@ -1,10 +1,18 @@
-//! The values of node-mesh: access to their parts, and the conversion between the values of Node.js and [`Value`].
+//! The values of node-mesh: access to their parts, and the conversion between the values of Node.js and those of the mesh, both as MessagePack.
+//!
+//! A number of Node.js has up to 32 bits as an integer, or is a float, also if it is whole; a `BigInt` is an integer of 64 bits, however small.
+//! In the mesh, a whole number of more than 32 bits is an integer too, so that integers of Rust and other programs are numbers of Node.js and
+//! back. A `BigInt` keeps its 64 bits, which no other program writes for a number that needs fewer; only a negative one that a number of Node.js
+//! could hold looks like that number. A list or map with such a `BigInt` is *marked*: its head is longer than its count needs, which changes
+//! nothing for a reader, and its other numbers stay floats.
 
 use crate::encoding::Encoding;
-use crate::error::{Code, Fate};
-use crate::payload::{CallError, Payload};
+use crate::payload::Payload;
 use crate::value::Value;
+use crate::value::packed::{Item, Kind, each_token, item};
+use bytes::Bytes;
 use bytestring::ByteString;
+use std::ops::Range;
 
 impl Value {
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
@@ -33,16 +41,6 @@ impl Value {
         }
     }
 
-    /// Changes this value and each value within, from the inside out.
-    pub(super) fn each(&mut self, change: &impl Fn(&mut Value)) {
-        match self {
-            Value::List(values) => values.iter_mut().for_each(|value| value.each(change)),
-            Value::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.each(change)),
-            _ => {}
-        }
-        change(self);
-    }
-
     pub(super) fn text(text: impl Into<String>) -> Value {
         Value::Text(text.into())
     }
@@ -52,64 +50,274 @@ impl Value {
     }
 }
 
+/// Nil in MessagePack.
+pub(super) const NIL: &[u8] = &[0xC0];
+
+/// An empty list in MessagePack.
+pub(super) const NOTHING: &[u8] = &[0x90];
+
 /// The largest integers that a number of JavaScript tells apart from their neighbours.
 const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 
-/// The bytes that msgpackr writes for `undefined`.
-const UNDEFINED: (i8, [u8; 1]) = (0, [0]);
+/// How many elements or entries a list or map has at most whose head can be longer than it needs to be.
+const MARKABLE_MAX: usize = 0xFFFF;
 
-/// Turns a value as Node.js writes it into the value that is meant: Node.js writes integers of more than 32 bits as floats, and
-/// `undefined` as an extension.
-pub(super) fn from_node(value: &mut Value) {
-    match *value {
-        Value::Extension(kind, ref bytes) if kind == UNDEFINED.0 && bytes[..] == UNDEFINED.1 => {
-            *value = Value::Nil;
+/// How many elements or entries a list or map has at most whose head takes one byte.
+const SHORT_MAX: usize = 15;
+
+/// The numbers that a value may hold, and that look different in Node.js and in the mesh.
+enum Number {
+    /// A whole number that Node.js writes as a float and the mesh as an integer.
+    Whole(f64),
+    /// An integer of more than 32 bits, none of which a float loses.
+    Integer { is_negative: bool, value: f64 },
+    /// An integer of 64 bits that needs no more than 32 of them, or that no float holds: a `BigInt` wherever it stands.
+    Big,
+}
+
+fn number(token: &[u8]) -> Option<Number> {
+    let (marker, digits) = token.split_first()?;
+    let digits: [u8; 8] = digits.try_into().ok()?;
+    let is_large = |value: f64| value < f64::from(i32::MIN) || value > f64::from(u32::MAX);
+    match marker {
+        0xCB => {
+            let value = f64::from_be_bytes(digits);
+            let is_whole = value.fract() == 0.0 && value.abs() <= SAFE_INTEGER_MAX as f64;
+            (is_whole && (value > f64::from(i32::MAX) || value < f64::from(i32::MIN)))
+                .then_some(Number::Whole(value))
         }
-        Value::Float64(number)
-            if number.fract() == 0.0
-                && number.abs() > f64::from(i32::MAX)
-                && number.abs() <= SAFE_INTEGER_MAX as f64 =>
-        {
-            // Casts of such numbers are exact.
-            *value = if number > 0.0 { Value::Unsigned(number as u64) } else { Value::Signed(number as i64) };
-        }
-        _ => {}
+        0xCF => Some(match u64::from_be_bytes(digits) {
+            // Exact, as all casts of integers in this range are.
+            value if value <= SAFE_INTEGER_MAX && is_large(value as f64) => {
+                Number::Integer { is_negative: false, value: value as f64 }
+            }
+            _ => Number::Big,
+        }),
+        0xD3 => Some(match i64::from_be_bytes(digits) {
+            value if value < 0 && value.unsigned_abs() <= SAFE_INTEGER_MAX && is_large(value as f64) => {
+                Number::Integer { is_negative: true, value: value as f64 }
+            }
+            _ => Number::Big,
+        }),
+        _ => None,
     }
 }
 
-/// Turns a value into one that Node.js reads as a number: it would read an integer of 64 bits as a `BigInt`, which it cannot add to
+/// Turns a value as Node.js writes it into the value of the mesh that is meant.
+///
+/// # Errors
+///
+/// When the bytes are no value, or nested too deep.
+pub(super) fn from_node(value: &[u8]) -> Result<Bytes, String> {
+    from_node_as(value, Form::Usual)
+}
+
+/// The value of an event with these arguments: the one argument, or else the list of all. A list that is the one argument is told from a list of
+/// all by a head that is longer than it needs to be, and shorter than a mark if it can be.
+///
+/// # Errors
+///
+/// As [`from_node`].
+pub(super) fn event_from_node(arguments: &[u8]) -> Result<Bytes, String> {
+    match item(arguments, 0) {
+        Some(Item { kind: Kind::List, head, within: 1, .. }) => {
+            let only = &arguments[head..];
+            match item(only, 0) {
+                Some(Item { kind: Kind::List, within, .. }) if within > MARKABLE_MAX => {
+                    from_node_as(arguments, Form::Plain)
+                }
+                Some(Item { kind: Kind::List, .. }) => from_node_as(only, Form::OnlyArgument),
+                _ => from_node_as(only, Form::Usual),
+            }
+        }
+        Some(Item { within: 0..=SHORT_MAX, .. }) => from_node_as(arguments, Form::Usual),
+        _ => from_node_as(arguments, Form::Plain),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Marked if need be.
+    Usual,
+    /// Never marked.
+    Plain,
+    /// A list that is the only argument of an event.
+    OnlyArgument,
+}
+
+fn from_node_as(value: &[u8], form: Form) -> Result<Bytes, String> {
+    let (mut is_ambiguous, mut changes) = (false, false);
+    each_token(value, |token, _| match number(token) {
+        Some(Number::Integer { is_negative: true, .. }) => is_ambiguous = true,
+        Some(Number::Integer { is_negative: false, .. } | Number::Whole(_)) => changes = true,
+        Some(Number::Big) | None => {}
+    })?;
+    let first = item(value, 0).filter(|first| first.kind != Kind::Other && first.kind != Kind::Text);
+    let is_markable = first.as_ref().is_some_and(|first| count(first) <= MARKABLE_MAX);
+    let marked = is_markable
+        && match form {
+            Form::Usual => is_ambiguous,
+            Form::Plain => false,
+            // Such a list has only one longer head, which is the mark too.
+            Form::OnlyArgument => first.as_ref().is_some_and(|first| count(first) > SHORT_MAX),
+        };
+    if first.is_none() && !changes {
+        return Ok(Bytes::copy_from_slice(value));
+    }
+    let mut ours = Vec::with_capacity(value.len() + 8);
+    let mut at_start = true;
+    each_token(value, |token, item| {
+        if std::mem::take(&mut at_start) && first.is_some() {
+            return put_head(token, item, marked, form == Form::OnlyArgument, &mut ours);
+        }
+        match number(token) {
+            Some(Number::Whole(value)) if value > 0.0 => put_unsigned(value as u64, &mut ours),
+            Some(Number::Whole(value)) if !marked => {
+                ours.push(0xD3);
+                ours.extend_from_slice(&(value as i64).to_be_bytes());
+            }
+            // A `BigInt` that is not negative: its own form tells it from an integer, which is unsigned.
+            Some(Number::Integer { is_negative: false, value }) => {
+                ours.push(0xD3);
+                ours.extend_from_slice(&(value as i64).to_be_bytes());
+            }
+            _ => ours.extend_from_slice(token),
+        }
+    })?;
+    Ok(ours.into())
+}
+
+/// Turns a value of the mesh into one that Node.js reads as it is meant: it would read an integer of 64 bits as a `BigInt`, which it cannot add to
 /// other numbers. Integers beyond the exact range of a JavaScript number stay as they are.
-pub(super) fn to_node(value: &mut Value) {
-    let number = match *value {
-        Value::Unsigned(number) if number > u64::from(u32::MAX) && number <= SAFE_INTEGER_MAX => {
-            number as f64
-        }
-        Value::Signed(number)
-            if !(i64::from(i32::MIN)..=i64::from(u32::MAX)).contains(&number)
-                && number.unsigned_abs() <= SAFE_INTEGER_MAX =>
-        {
-            number as f64
-        }
-        _ => return,
+///
+/// # Errors
+///
+/// When the bytes are no value, or nested too deep.
+pub(super) fn to_node(value: &[u8]) -> Result<Vec<u8>, String> {
+    let is_marked = match value {
+        [0xDD | 0xDF, a, b, c, d, ..] => u32::from_be_bytes([*a, *b, *c, *d]) as usize <= MARKABLE_MAX,
+        _ => false,
     };
-    *value = Value::Float64(number);
+    let mut theirs = Vec::with_capacity(value.len() + 8);
+    let (mut at_start, mut is_too_wide) = (true, false);
+    each_token(value, |token, item| {
+        is_too_wide |= is_wide_integer(token);
+        let is_head = matches!(item.kind, Kind::List | Kind::Map);
+        if std::mem::take(&mut at_start) && is_head {
+            return put_head(token, item, false, false, &mut theirs);
+        }
+        match number(token) {
+            Some(Number::Integer { is_negative, value }) if !(is_negative && is_marked) => {
+                theirs.push(0xCB);
+                theirs.extend_from_slice(&value.to_be_bytes());
+            }
+            _ => theirs.extend_from_slice(token),
+        }
+    })?;
+    if is_too_wide {
+        return Err("programs of node-mesh read no integer of more than 64 bits: send it as text".to_owned());
+    }
+    Ok(theirs)
 }
 
-/// An integer of more than 64 bits is an extension in MessagePack, and the original stops reading at an extension that it does not know.
-pub(super) fn check_integers(value: &Value) -> Result<(), CallError> {
-    match value {
-        Value::Unsigned128(_) | Value::Signed128(_) => {
-            let why = "programs of node-mesh read no integer of more than 64 bits: send it as text";
-            Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, why))
-        }
-        Value::List(values) => values.iter().try_for_each(check_integers),
-        Value::Map(entries) => entries
-            .iter()
-            .try_for_each(|(key, value)| check_integers(key).and_then(|()| check_integers(value))),
-        _ => Ok(()),
+/// Whether this is an integer of more than 64 bits: an extension in MessagePack, and the original stops reading at an extension that it does
+/// not know.
+fn is_wide_integer(token: &[u8]) -> bool {
+    matches!(
+        token,
+        [0xD4..=0xD8, 0x42, ..] | [0xC7, _, 0x42, ..] | [0xC8, _, _, 0x42, ..] | [0xC9, _, _, _, _, 0x42, ..]
+    )
+}
+
+/// The list of arguments that a value of the mesh is in a request: a list stays as it is, nil is an empty list, any other value is a list of one.
+///
+/// # Errors
+///
+/// As [`to_node`].
+pub(super) fn arguments_to_node(value: &[u8]) -> Result<Vec<u8>, String> {
+    match item(value, 0) {
+        Some(Item { kind: Kind::List, .. }) => to_node(value),
+        _ if value == NIL => Ok(NOTHING.to_vec()),
+        _ => Ok([&[0x91], &to_node(value)?[..]].concat()),
     }
 }
 
+/// The list of arguments that a value of the mesh is in an event: a list stays as it is unless it is the only argument, any other value is a list
+/// of one.
+///
+/// # Errors
+///
+/// As [`to_node`].
+pub(super) fn event_to_node(value: &[u8]) -> Result<Vec<u8>, String> {
+    let is_all = match item(value, 0) {
+        Some(Item { kind: Kind::List, head, within, .. }) => {
+            head == head_len(within) || (head == 5 && within <= SHORT_MAX)
+        }
+        _ => false,
+    };
+    if is_all { to_node(value) } else { Ok([&[0x91], &to_node(value)?[..]].concat()) }
+}
+
+/// How many elements a list has, or entries a map.
+fn count(item: &Item) -> usize {
+    if item.kind == Kind::Map { item.within / 2 } else { item.within }
+}
+
+/// How long the head of a list or a map of so many elements or entries need be.
+fn head_len(count: usize) -> usize {
+    match count {
+        _ if count <= SHORT_MAX => 1,
+        _ if count <= MARKABLE_MAX => 3,
+        _ => 5,
+    }
+}
+
+/// Writes the head of a list or a map: as short as it can be, or longer. That of a map which needs no mark stays as it is: msgpackr writes longer
+/// ones than it needs.
+fn put_head(token: &[u8], item: &Item, marked: bool, longer: bool, bytes: &mut Vec<u8>) {
+    let (count, is_map) = (count(item), item.kind == Kind::Map);
+    if is_map && !marked && item.head < 5 {
+        return bytes.extend_from_slice(token);
+    }
+    let len = if marked { 5 } else { head_len(count).max(if longer { 3 } else { 1 }) };
+    match len {
+        1 => bytes.push(if is_map { 0x80 } else { 0x90 } | count as u8),
+        3 => {
+            bytes.push(if is_map { 0xDE } else { 0xDC });
+            bytes.extend_from_slice(&(count as u16).to_be_bytes());
+        }
+        _ => {
+            bytes.push(if is_map { 0xDF } else { 0xDD });
+            // A count has been read from four bytes at most.
+            bytes.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+        }
+    }
+}
+
+fn put_unsigned(value: u64, bytes: &mut Vec<u8>) {
+    match u32::try_from(value) {
+        Ok(value) => {
+            bytes.push(0xCE);
+            bytes.extend_from_slice(&value.to_be_bytes());
+        }
+        Err(_) => {
+            bytes.push(0xCF);
+            bytes.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+}
+
+/// The part of a map that stands under a key; nil if there is none.
+pub(super) fn part(map: &Bytes, found: Option<&Range<usize>>) -> Bytes {
+    found.map_or(Bytes::from_static(NIL), |range| map.slice(range.clone()))
+}
+
+/// A value, to be looked into.
+pub(super) fn read(value: &Bytes) -> Value {
+    Payload::new(Encoding::MessagePack, value.clone()).decode().unwrap_or(Value::Nil)
+}
+
+/// A value of few parts, as MessagePack.
 pub(super) fn pack(value: &Value) -> Payload {
     // Every value has a form in MessagePack.
     Payload::encode(Encoding::MessagePack, value).unwrap_or_default()

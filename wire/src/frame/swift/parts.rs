@@ -22,7 +22,7 @@ pub(super) const EIGHT_BYTES: u8 = 253;
 /// The most bytes of a number.
 pub(super) const NUMBER_LEN_MAX: usize = 9;
 
-/// The head of a request, but for its id: equal in all requests of a run.
+/// The head of a request, but for its id: equal in all requests of a run. A request with hops is in no run.
 #[derive(Debug)]
 pub(super) struct RequestParts {
     action: ByteString,
@@ -52,13 +52,14 @@ impl RequestParts {
         self.action == request.action
             && self.time_left == request.time_left
             && self.encoding == request.payload.encoding
+            && request.hops == 0
             && is_equal(&self.node, &request.node)
             && is_equal(&self.caller, &request.caller)
     }
 
     pub(super) fn with(&self, callback_id: CallbackId, payload: Payload) -> Request {
         let (action, node, caller) = (self.action.clone(), self.node.clone(), self.caller.clone());
-        Request { callback_id, action, node, caller, time_left: self.time_left, payload }
+        Request { callback_id, action, node, caller, time_left: self.time_left, hops: 0, payload }
     }
 }
 

@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
             1 => Some(Duration::from_micros(self.number()?)),
             _ => return None,
         };
-        Some(Request { callback_id, action, node, caller, time_left, payload: self.payload()? })
+        Some(Request { callback_id, action, node, caller, time_left, hops: 0, payload: self.payload()? })
     }
 
     /// A reply, from its id on.

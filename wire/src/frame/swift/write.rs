@@ -63,7 +63,7 @@ struct Writer {
 /// and writes nothing then.
 pub(in crate::frame) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut BytesMut) -> bool {
     let (payload, texts_len) = match frame {
-        Borrowed::Request(Request { action, node, caller, payload, .. }) => {
+        Borrowed::Request(Request { action, node, caller, hops: 0, payload, .. }) => {
             (payload, action.len() + node.len() + caller.len())
         }
         Borrowed::Response(Response { outcome: Ok(payload), .. }) => (payload, 0),
@@ -129,11 +129,14 @@ pub fn write_small_reply(callback_id: CallbackId, encoding: Encoding, payload: &
 }
 
 impl HeadTemplate {
-    /// The head of this request. None if its names are too long to be worth it, or if it passes functions.
+    /// The head of this request. None if its names are too long to be worth it, or if it passes functions or came over hops.
     #[must_use]
     pub fn of_request(request: &Request) -> Option<Self> {
-        let Request { action, node, caller, payload, .. } = request;
-        if action.len() + node.len() + caller.len() > TEXTS_LEN_MAX || !payload.callbacks.is_empty() {
+        let Request { action, node, caller, hops, payload, .. } = request;
+        if *hops > 0
+            || action.len() + node.len() + caller.len() > TEXTS_LEN_MAX
+            || !payload.callbacks.is_empty()
+        {
             return None;
         }
         let mut head = Writer::new();
