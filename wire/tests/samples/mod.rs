@@ -434,7 +434,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 caller: "alice".into(),
                 time_left: Some(Duration::from_secs(10)),
                 hops: 3,
-                payload: payload(Encoding::Bincode, &[2, 3]),
+                payload: payload(Encoding::PlainBincode, &[2, 3]),
             }),
             "1d000000 1b 09086d6174682f6164640005616c69636501fc809698000000030203",
         ),
