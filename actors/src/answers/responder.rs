@@ -106,6 +106,25 @@ pub struct CallContext {
     hops: u8,
 }
 
+/// The context of the requests of a run, which came over no hops. Apart, since a session keeps one, and an idle session is to be small.
+pub(crate) struct RunContext {
+    action: ByteString,
+    caller: ByteString,
+    deadline: Option<Instant>,
+}
+
+impl From<CallContext> for RunContext {
+    fn from(CallContext { action, caller, deadline, .. }: CallContext) -> Self {
+        Self { action, caller, deadline }
+    }
+}
+
+impl From<RunContext> for CallContext {
+    fn from(RunContext { action, caller, deadline }: RunContext) -> Self {
+        Self { action, caller, deadline, hops: 0 }
+    }
+}
+
 impl CallContext {
     pub(crate) fn new(action: ByteString, caller: ByteString, deadline: Option<Instant>, hops: u8) -> Self {
         Self { action, caller, deadline, hops }

@@ -24,7 +24,7 @@ use crate::answers::Action;
 use crate::answers::answering::Answering;
 use crate::answers::invoked::{LentCall, answer_call, find_lent};
 use crate::answers::reply_to::BlockReplies;
-use crate::answers::responder::CallContext;
+use crate::answers::responder::{CallContext, RunContext};
 use crate::events::event::Event;
 use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
 use crate::link::codec::SessionCodec;
@@ -101,7 +101,7 @@ struct BlockState {
     own_replies: GatheredReplies,
     events: Vec<Event>,
     /// The context of the last request, if the master itself answered it, for the rest of its run.
-    run: Option<CallContext>,
+    run: Option<RunContext>,
     /// None until the branch passes functions, which most branches never do.
     functions: Option<Box<BlockFunctions>>,
 }
@@ -252,7 +252,11 @@ impl SessionActor {
                 let extension = Extension { features, incarnation, replaces };
                 self.bind(bind, extension, context);
             }
-            Frame::Request(request) => self.request(request, now, context),
+            Frame::Request(request) => {
+                self.request(request, now, context);
+                // With functions, or with hops, it begins no run.
+                self.block.run = None;
+            }
             Frame::Response(Response { callback_id, outcome }) => {
                 let outcome = borrow_outcome(outcome, self.outbox(), || self.lender());
                 self.response(callback_id, outcome);
@@ -398,7 +402,7 @@ impl SessionActor {
                 };
                 let replies = BlockReplies::new(self.outbox(), &self.block.own_replies);
                 let run = answer(&self.answering, own, request, &self.relay.name, &replies);
-                self.block.run = Some(run);
+                self.block.run = Some(run.into());
             }
             Decision::Refuse(Some(callback_id), error) => self.reply(callback_id, Err(error)),
             Decision::Refuse(None, error) => log::debug!("{}: {error}", self.relay.name),
@@ -409,7 +413,7 @@ impl SessionActor {
     /// Answers the rest of a run of requests that the master itself answers. Action, permission, caller and deadline are those of the first
     /// request of the run.
     fn answer_run(&mut self, frames: &mut Frames, context: &mut Context<Self>) {
-        let Some(run) = self.block.run.take() else {
+        let Some(run) = self.block.run.take().map(CallContext::from) else {
             return;
         };
         while let Some(own) = self.relay.own() {
