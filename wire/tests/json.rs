@@ -297,6 +297,10 @@ fn what_serde_json_keeps_as_json_is_the_value() {
     );
     let (back, one): (Box<serde_json::value::RawValue>, u8) = in_message_pack.decode().unwrap();
     assert_eq!((back.get(), one), (raw.get(), 1));
+    // serde_json keeps it however deep it is.
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let deep: Box<serde_json::value::RawValue> = json(&deep).decode().unwrap();
+    assert!(Payload::encode(Encoding::MessagePack, &deep).unwrap_err().reason.contains("nested deeper"));
 }
 
 #[test]
@@ -395,6 +399,27 @@ fn a_big_integer_is_one_to_every_type() {
     assert_eq!(text(&padded.transcode(Encoding::Json).unwrap()), "7");
     let huge = packed(&Value::Extension(0x42, vec![1; 40]));
     assert!(huge.transcode(Encoding::Json).unwrap_err().message().contains("128 bits"));
+}
+
+#[test]
+fn a_field_that_nobody_knows_may_hold_anything() {
+    #[derive(Deserialize, PartialEq, Debug)]
+    struct Known {
+        id: u8,
+    }
+    let unknown = Value::List(vec![
+        Value::Unsigned128(u128::MAX),
+        Value::Signed128(i128::MIN),
+        Value::Float64(f64::NAN),
+        Value::Extension(-1, vec![0; 4]),
+        Value::Extension(7, vec![1]),
+        Value::Map(vec![(Value::List(vec![Value::Unsigned(1)]), Value::Bytes(vec![1]))]),
+    ]);
+    let id = (Value::Text("id".to_owned()), Value::Unsigned(5));
+    let value = packed(&Value::Map(vec![(Value::Text("more".to_owned()), unknown), id]));
+    for payload in [value.transcode(Encoding::Json).unwrap(), value] {
+        assert_eq!(payload.decode(), Ok(Known { id: 5 }), "{payload:?}");
+    }
 }
 
 #[test]

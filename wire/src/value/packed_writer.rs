@@ -2,7 +2,9 @@
 //! bytes, and which a reader of the other sign takes for another number. Here they are integers like all others where 64 bits hold them,
 //! else the extension that msgpackr has for them. Also the extensions of a [`Value`](super::Value), and what serde_json keeps as JSON.
 
+use crate::limits::DEPTH_MAX;
 use crate::value::any::Value;
+use crate::value::bounded::{BoundedSeed, Bounds};
 use crate::value::extension::{EXTENSION, INTEGER, Integer, READABLE_EXTENSION};
 use crate::value::json_reader::read_json;
 use crate::value::json_writer::{NUMBER, RAW};
@@ -284,8 +286,10 @@ impl<S: Serializer> SerializeStruct for Record<S> {
             Record::Json { serializer, written } => {
                 let json = serde_json::to_value(value).map_err(S::Error::custom)?;
                 let json = json.as_str().unwrap_or_default();
-                // It is as deep as serde_json lets a value be.
-                let value: Value = read_json(json.as_bytes(), PhantomData).map_err(S::Error::custom)?;
+                // serde_json does not bound how deep it is.
+                let bounds = Bounds::new(DEPTH_MAX, json.len());
+                let seed = BoundedSeed::<PhantomData<Value>>::new(&bounds);
+                let value = read_json(json.as_bytes(), seed).map_err(S::Error::custom)?;
                 let serializer = serializer.take().ok_or_else(|| S::Error::custom("a value has one text"))?;
                 *written = Some(value.serialize(serializer)?);
                 Ok(())
