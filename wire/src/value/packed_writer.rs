@@ -2,6 +2,7 @@
 //! bytes, and which a reader of the other sign takes for another number. Here they are integers like all others where 64 bits hold them,
 //! else the extension that msgpackr has for them. Also the extensions of a [`Value`](super::Value), and what serde_json keeps as JSON.
 
+use crate::limits::DEPTH_MAX;
 use crate::value::any::Value;
 use crate::value::extension::{EXTENSION, INTEGER, Integer, READABLE_EXTENSION};
 use crate::value::json_reader::read_json;
@@ -284,7 +285,9 @@ impl<S: Serializer> SerializeStruct for Record<S> {
             Record::Json { serializer, written } => {
                 let json = serde_json::to_value(value).map_err(S::Error::custom)?;
                 let json = json.as_str().unwrap_or_default();
-                // It is as deep as serde_json lets a value be.
+                if depth(json) > DEPTH_MAX {
+                    return Err(S::Error::custom(format_args!("nested deeper than {DEPTH_MAX} levels")));
+                }
                 let value: Value = read_json(json.as_bytes(), PhantomData).map_err(S::Error::custom)?;
                 let serializer = serializer.take().ok_or_else(|| S::Error::custom("a value has one text"))?;
                 *written = Some(value.serialize(serializer)?);
@@ -308,4 +311,23 @@ impl<S: Serializer> SerializeStruct for Record<S> {
             Record::Json { written, .. } => written.ok_or_else(|| S::Error::custom("a value has a text")),
         }
     }
+}
+
+/// How many lists and objects of JSON stand within each other. serde_json keeps JSON however deep it is.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
