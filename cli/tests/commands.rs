@@ -975,3 +975,56 @@ fn make_pipe(path: PathBuf) -> PathBuf {
     assert!(Command::new("mkfifo").arg(&path).status().expect("there is a mkfifo").success());
     path
 }
+
+#[test]
+fn a_typed_action_takes_an_object_a_list_or_its_only_argument() {
+    #[meshwork::actions(prefix = "shop")]
+    trait Shop {
+        async fn place(&self, item: String, count: Option<u8>) -> Result<String, ActionError>;
+        async fn double(&self, number: i64) -> Result<i64, ActionError>;
+        async fn huge(&self) -> Result<u128, ActionError>;
+    }
+    struct Keeper;
+    impl Shop for Keeper {
+        async fn place(&self, item: String, count: Option<u8>) -> Result<String, ActionError> {
+            Ok(format!("{item} {count:?}"))
+        }
+        async fn double(&self, number: i64) -> Result<i64, ActionError> {
+            Ok(number * 2)
+        }
+        async fn huge(&self) -> Result<u128, ActionError> {
+            Ok(u128::MAX)
+        }
+    }
+    let master = Master::start(&[]);
+    let _branch = bound(BranchActor::new("shop").respond_all(Keeper.into_responders()), &master);
+    for (arguments, reply) in [
+        (r#"{"item":"tea","count":2}"#, "\"tea Some(2)\"\n"),
+        (r#"{"count":2,"item":"tea"}"#, "\"tea Some(2)\"\n"),
+        (r#"{"item":"tea"}"#, "\"tea None\"\n"),
+        (r#"["tea",2]"#, "\"tea Some(2)\"\n"),
+    ] {
+        let output = master.run(&["call", "shop/place", arguments]);
+        assert_eq!(stdout(&output), reply, "{arguments} {output:?}");
+    }
+    for arguments in ["21", "[21]", r#"{"number":21}"#] {
+        assert_eq!(stdout(&master.run(&["call", "shop/double", arguments])), "42\n", "{arguments}");
+    }
+    for arguments in ["null", "[]", "{}"] {
+        assert_eq!(
+            stdout(&master.run(&["call", "shop/huge", arguments])),
+            format!("{}\n", u128::MAX),
+            "{arguments}"
+        );
+    }
+    assert_eq!(stdout(&master.run(&["call", "shop/huge"])), format!("{}\n", u128::MAX));
+    for wrong in
+        [r#"{"item":"tea","cuont":2}"#, r#"{"count":2}"#, r#"["tea",2,3]"#, r#"{"item":"tea","count":256}"#]
+    {
+        let output = master.run(&["call", "shop/place", wrong]);
+        assert_eq!(output.status.code(), Some(1), "{wrong} {output:?}");
+        assert!(one_line(&output).starts_with("CANNOT_DECODE"), "{output:?}");
+    }
+    let listed = stdout(&master.run(&["actions"]));
+    assert!(listed.contains("shop/place(item: string, count?: integer) -> string"), "{listed}");
+}

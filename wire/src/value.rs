@@ -313,7 +313,8 @@ fn write<T: Serialize + ?Sized>(form: Form, value: &T, writer: &mut Writer) -> R
         Encoding::CompactMessagePack => {
             let value = ToldValue { value, teller: &Described::MESSAGE_PACK };
             let mut writer = rmp_serde::Serializer::new(writer).with_struct_map();
-            value.serialize(PackedWriter::new(&mut writer)).map_err(|error| error.to_string())
+            // Old nodes read an integer of 128 bits as 16 bytes, and refuse the extension.
+            value.serialize(&mut writer).map_err(|error| error.to_string())
         }
         Encoding::PlainBincode => write_bincode(value, writer),
     }

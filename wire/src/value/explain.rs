@@ -67,8 +67,15 @@ pub(super) fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8], reason
     let of = std::any::type_name::<T>();
     let found = match encoding {
         _ if bytes.len() > EXPLAINED_LEN_MAX => None,
-        // The reason says where in the text the error is.
-        Encoding::Json => explain_json::<T>(bytes).map(|(place, _)| (place, reason.clone())),
+        Encoding::Json => {
+            // A text that is no JSON is none of any type: where the fault stands in the text is all there is to say.
+            let bounds = Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
+            let any = BoundedSeed::<std::marker::PhantomData<Value>, _>::new(&bounds);
+            if let Err(reason) = read_json(bytes, any) {
+                return Explained { of, reason };
+            }
+            explain_json::<T>(bytes)
+        }
         Encoding::MessagePack | Encoding::CompactMessagePack => {
             // Read as JSON is, since its reader says what it found and what was expected.
             let callbacks = Callbacks::none();
