@@ -253,20 +253,30 @@ impl Calling<Payload> {
 }
 
 /// Writes the arguments of a method as its providers want them; in MessagePack if bincode has no form for them.
-#[inline]
+#[inline(always)]
 fn write_record<A: Record>(wanted: Wanted, arguments: &A) -> Result<Arguments, EncodeError> {
     if wanted.as_list {
-        return Arguments::encode(wanted.form, &AsList(arguments));
+        return write_list(wanted, arguments);
     }
     match Arguments::encode(wanted.form, arguments) {
-        Err(_) if wanted.form.encoding() == Encoding::Bincode => {
-            Arguments::encode(Encoding::MessagePack, arguments)
-        }
+        Err(_) if wanted.form.encoding() == Encoding::Bincode => write_by_name(arguments),
         written => written,
     }
 }
 
+#[inline(never)]
+fn write_list<A: Record>(wanted: Wanted, arguments: &A) -> Result<Arguments, EncodeError> {
+    Arguments::encode(wanted.form, &AsList(arguments))
+}
+
+#[cold]
+#[inline(never)]
+fn write_by_name<A: Record>(arguments: &A) -> Result<Arguments, EncodeError> {
+    Arguments::encode(Encoding::MessagePack, arguments)
+}
+
 /// A call of a method of a trait.
+#[inline]
 pub fn call_typed<A: Record>(node: &Node, arguments: &A) -> Calling<A::Reply> {
     Calling::typed(node, arguments)
 }

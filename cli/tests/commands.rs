@@ -1026,5 +1026,5 @@ fn a_typed_action_takes_an_object_a_list_or_its_only_argument() {
         assert!(one_line(&output).starts_with("CANNOT_DECODE"), "{output:?}");
     }
     let listed = stdout(&master.run(&["actions"]));
-    assert!(listed.contains("shop/place(item: string, count?: integer) -> string"), "{listed}");
+    assert!(listed.contains("shop/place(item: string, count?: integer | null) -> string"), "{listed}");
 }

@@ -70,6 +70,7 @@ fn record(contract: &Ident, action: &Action) -> TokenStream {
 
         #(#cfgs)*
         impl #private::serde::Serialize for #record {
+            #[inline]
             fn serialize<__S: #private::serde::Serializer>(
                 &self,
                 #serializer: __S,
@@ -100,6 +101,7 @@ fn record(contract: &Ident, action: &Action) -> TokenStream {
         impl #private::Record for #record {
             type Reply = #reply;
 
+            #[inline]
             fn method() -> &'static #private::Method {
                 static #method_of: #private::Method = #private::Method::new::<#record>(#name);
                 &#method_of
@@ -305,6 +307,7 @@ fn call(visibility: &Visibility, contract: &Ident, action: &Action) -> TokenStre
     quote_spanned! {method.span()=>
         #about
         #(#kept)*
+        #[inline]
         #visibility fn #method(&self, #(#taken),*) -> ::meshwork::Calling<#reply #own_error> {
             ::meshwork::__private::call_typed(&self.node, &#record { #(#names),* }) #failing_as
         }
@@ -439,12 +442,14 @@ mod tests {
                 }
 
                 /// Adds.
+                #[inline]
                 pub(crate) fn add(&self, a: i64, b: i64) -> ::meshwork::Calling<i64> {
                     ::meshwork::__private::call_typed(&self.node, &__Math_add { a, b })
                 }
 
                 #[doc = "Calls the action `math/whoami`."]
                 #[cfg(unix)]
+                #[inline]
                 pub(crate) fn who(&self, greeting: String) -> ::meshwork::Calling<String> {
                     ::meshwork::__private::call_typed(&self.node, &__Math_who { greeting })
                 }

@@ -97,7 +97,8 @@ impl Payload {
     #[inline]
     pub fn encode<T: Serialize + ?Sized>(form: impl Into<Form>, value: &T) -> Result<Self, EncodeError> {
         let form = form.into();
-        let (writer, callbacks) = written(form, value)?;
+        let mut writer = Writer::default();
+        let callbacks = written(form, value, &mut writer)?;
         Ok(Self { encoding: form.encoding(), bytes: writer.finish(), callbacks })
     }
 
@@ -114,7 +115,8 @@ impl Payload {
         small: impl FnOnce(&[u8]),
     ) -> Result<Option<Self>, EncodeError> {
         let form = form.into();
-        let (writer, callbacks) = written(form, value)?;
+        let mut writer = Writer::default();
+        let callbacks = written(form, value, &mut writer)?;
         match writer.small() {
             Some(bytes) if callbacks.is_empty() => {
                 small(bytes);
@@ -137,7 +139,8 @@ impl Payload {
         small: impl FnOnce(&[u8; SMALL_VALUE_LEN_MAX], usize),
     ) -> Result<Option<Self>, EncodeError> {
         let form = form.into();
-        let (writer, callbacks) = written(form, value)?;
+        let mut writer = Writer::default();
+        let callbacks = written(form, value, &mut writer)?;
         if writer.buffer.is_none() && callbacks.is_empty() {
             small(&writer.gathered, writer.len);
             return Ok(None);
@@ -269,16 +272,19 @@ fn not_read(encoding: Encoding, explained: explain::Explained) -> DecodeError {
     DecodeError { encoding, expected: of, reason }
 }
 
-/// Writes a value, and notes its functions.
+/// Writes a value into an empty writer, and notes its functions.
 #[inline]
-fn written<T: Serialize + ?Sized>(form: Form, value: &T) -> Result<(Writer, Callbacks), EncodeError> {
-    let mut writer = Writer::default();
-    let (written, callbacks) = Callbacks::noted(|| write(form, value, &mut writer));
+fn written<T: Serialize + ?Sized>(
+    form: Form,
+    value: &T,
+    writer: &mut Writer,
+) -> Result<Callbacks, EncodeError> {
+    let (written, callbacks) = Callbacks::noted(|| write(form, value, writer));
     match written.and(callbacks) {
-        Ok(callbacks) => Ok((writer, callbacks)),
+        Ok(callbacks) => Ok(callbacks),
         Err(reason) => {
             // Gives the shared buffer back.
-            writer.finish();
+            std::mem::take(writer).finish();
             Err(not_written(form, value, reason))
         }
     }
@@ -306,6 +312,18 @@ fn write<T: Serialize + ?Sized>(form: Form, value: &T, writer: &mut Writer) -> R
             let mut writer = rmp_serde::Serializer::new(writer).with_struct_map().with_human_readable();
             value.serialize(PackedWriter::new(&mut writer)).map_err(|error| error.to_string())
         }
+        other => write_rarer(other, value, writer),
+    }
+}
+
+/// Apart from the usual encodings, so that these are written where their values are.
+#[inline(never)]
+fn write_rarer<T: Serialize + ?Sized>(
+    encoding: Encoding,
+    value: &T,
+    writer: &mut Writer,
+) -> Result<(), String> {
+    match encoding {
         Encoding::Json => {
             let value = ToldValue { value, teller: &Described::JSON };
             value.serialize(&mut JsonWriter::new(writer)).map_err(|error| error.reason)
@@ -316,7 +334,7 @@ fn write<T: Serialize + ?Sized>(form: Form, value: &T, writer: &mut Writer) -> R
             // Old nodes read an integer of 128 bits as 16 bytes, and refuse the extension.
             value.serialize(&mut writer).map_err(|error| error.to_string())
         }
-        Encoding::PlainBincode => write_bincode(value, writer),
+        Encoding::PlainBincode | Encoding::Bincode | Encoding::MessagePack => write_bincode(value, writer),
     }
 }
 
@@ -419,9 +437,6 @@ impl io::Write for Writer {
 
 #[inline]
 fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Result<T, String> {
-    // The self-describing encodings need bounds too: a type that holds only itself, in newtypes and options, recurses without reading
-    // a byte.
-    let bounds = || bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
     match encoding {
         Encoding::Bincode => {
             let Some((value, sum)) = bytes.split_last_chunk::<SUM_LEN>() else {
@@ -433,27 +448,62 @@ fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Re
             let value = read_bincode(value, &bounds)?;
             if bounds.teller().bytes() == *sum { Ok(value) } else { Err(explain::OTHER_SUM.to_owned()) }
         }
-        Encoding::PlainBincode => read_bincode(bytes, &bounds()),
-        Encoding::MessagePack | Encoding::CompactMessagePack => {
-            let first = bounds();
-            read_packed(encoding, bytes, &first, How::default()).or_else(|error| {
-                // A type without byte strings, such as a type made for JSON, takes a byte string as a list of numbers. What was JSON has no
-                // byte strings, and has texts that stand for keys and floats.
-                let read = if first.met_bytes() {
-                    read_packed(encoding, bytes, &bounds().with_bytes_as_lists(), How::default())
-                } else {
-                    read_packed(encoding, bytes, &bounds(), How::with_texts())
-                };
-                read.ok()
-                    // To all types, `undefined` of Node.js is nil.
-                    .or_else(|| self::read(encoding, form, &packed::without_undefined(bytes)?).ok())
-                    .ok_or(error)
-            })
+        Encoding::MessagePack => {
+            let first = bounds(bytes);
+            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+            reader.set_max_depth(DEPTH_MAX);
+            read_packed_from(reader.with_human_readable(), &first, How::default())
+                .or_else(|error| read_packed_again(encoding, form, bytes, first.met_bytes(), error))
         }
-        Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds())),
+        other => read_rarer(other, form, bytes),
     }
 }
 
+/// The self-describing encodings need bounds too: a type that holds only itself, in newtypes and options, recurses without reading a byte.
+#[inline]
+fn bounds(bytes: &[u8]) -> bounded::Bounds {
+    bounded::Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX)
+}
+
+/// Apart from the usual encodings, so that these are read where their values are.
+#[inline(never)]
+fn read_rarer<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Result<T, String> {
+    match encoding {
+        Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds(bytes))),
+        Encoding::CompactMessagePack => {
+            let first = bounds(bytes);
+            read_packed(encoding, bytes, &first, How::default())
+                .or_else(|error| read_packed_again(encoding, form, bytes, first.met_bytes(), error))
+        }
+        Encoding::PlainBincode | Encoding::Bincode | Encoding::MessagePack => {
+            read_bincode(bytes, &bounds(bytes))
+        }
+    }
+}
+
+/// Reads a value once more that was not read as it stands. A type without byte strings, such as a type made for JSON, takes a byte string as a
+/// list of numbers. What was JSON has no byte strings, and has texts that stand for keys and floats.
+#[cold]
+#[inline(never)]
+fn read_packed_again<T: DeserializeOwned>(
+    encoding: Encoding,
+    form: Form,
+    bytes: &[u8],
+    met_bytes: bool,
+    error: String,
+) -> Result<T, String> {
+    let read = if met_bytes {
+        read_packed(encoding, bytes, &bounds(bytes).with_bytes_as_lists(), How::default())
+    } else {
+        read_packed(encoding, bytes, &bounds(bytes), How::with_texts())
+    };
+    read.ok()
+        // To all types, `undefined` of Node.js is nil.
+        .or_else(|| self::read(encoding, form, &packed::without_undefined(bytes)?).ok())
+        .ok_or(error)
+}
+
+#[inline(never)]
 fn read_packed<T: DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
@@ -463,20 +513,21 @@ fn read_packed<T: DeserializeOwned>(
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(DEPTH_MAX);
     if encoding == Encoding::CompactMessagePack {
-        return read_packed_from(&mut reader, bounds, how);
+        return read_packed_from(reader, bounds, how);
     }
-    read_packed_from(&mut reader.with_human_readable(), bounds, how)
+    read_packed_from(reader.with_human_readable(), bounds, how)
 }
 
+#[inline]
 fn read_packed_from<'de, T: DeserializeOwned, C: rmp_serde::config::SerializerConfig>(
-    reader: &mut rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, C>,
+    mut reader: rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, C>,
     bounds: &bounded::Bounds,
     how: How,
 ) -> Result<T, String> {
     let seed = bounded::BoundedSeed::new(bounds);
-    let value = seed.deserialize(PackedReader::new(&mut *reader, how)).map_err(|error| error.to_string())?;
+    let value = seed.deserialize(PackedReader::new(&mut reader, how)).map_err(|error| error.to_string())?;
     // The codec does not tell where the value ended. One more read tells: only without a byte left can it not read a marker.
-    match bool::deserialize(reader) {
+    match bool::deserialize(&mut reader) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err("bytes are left over".to_owned()),
     }

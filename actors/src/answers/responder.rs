@@ -56,20 +56,20 @@ impl<'a> Replier<'a> {
     /// Answers with this value. A small reply costs no allocation where the small replies of a block are gathered.
     #[inline]
     pub fn say<T: Serialize + ?Sized>(self, form: impl Into<Form>, value: &T) -> Answer {
-        let write = |form: Form| match self.gathered {
+        let form = form.into();
+        let written = match self.gathered {
             Some(gathered) => Payload::encode_unless_small(form, value, |bytes| {
                 gathered.push_small(self.callback_id, form.encoding(), bytes);
             }),
             None => Payload::encode(form, value).map(Some),
         };
-        let form = form.into();
-        match write(form).or_else(|error| write(instead(form).ok_or(error)?)) {
+        match written {
             Ok(None) => {
                 self.said.set(true);
                 Answer::Said
             }
             Ok(Some(payload)) => Answer::Now(Ok(payload)),
-            Err(error) => Answer::Now(Err(not_written(error))),
+            Err(error) => Answer::Now(reply_instead(form, value, error)),
         }
     }
 }
@@ -79,10 +79,14 @@ fn not_written(error: EncodeError) -> CallError {
     CallError::from(error).with_fate(Fate::Failed)
 }
 
-/// What a value is written in that bincode has no form for.
+/// Writes a reply in MessagePack that bincode has no form for.
 #[cold]
-fn instead(form: Form) -> Option<Form> {
-    (form.encoding() == Encoding::Bincode).then(|| Encoding::MessagePack.into())
+#[inline(never)]
+fn reply_instead<T: Serialize + ?Sized>(form: Form, value: &T, error: EncodeError) -> Outcome {
+    if form.encoding() != Encoding::Bincode {
+        return Err(not_written(error));
+    }
+    Payload::encode(Encoding::MessagePack, value).map_err(not_written)
 }
 
 /// Writes a reply as a payload; in MessagePack if bincode has no form for the value.
@@ -92,8 +96,7 @@ fn instead(form: Form) -> Option<Form> {
 /// When the encoding has no form for the value.
 pub fn reply<T: Serialize + ?Sized>(form: impl Into<Form>, value: &T) -> Outcome {
     let form = form.into();
-    let written = Payload::encode(form, value);
-    written.or_else(|error| Payload::encode(instead(form).ok_or(error)?, value)).map_err(not_written)
+    Payload::encode(form, value).or_else(|error| reply_instead(form, value, error))
 }
 
 /// The context of a request, for its responder: action, caller and deadline.

@@ -36,12 +36,12 @@ fn request(id: u64) -> Frame {
         caller: "".into(),
         time_left: Some(Duration::from_secs(10)),
         hops: 0,
-        payload: Payload::encode(Encoding::PlainBincode, &(22, 33)).expect("two numbers"),
+        payload: Payload::encode(Encoding::MessagePack, &(22, 33)).expect("two numbers"),
     })
 }
 
 fn reply(id: u64) -> Frame {
-    let payload = Payload::encode(Encoding::PlainBincode, &55).expect("a number");
+    let payload = Payload::encode(Encoding::MessagePack, &55).expect("a number");
     Frame::Response(Response { callback_id: CallbackId(id), outcome: Ok(payload) })
 }
 
@@ -230,6 +230,115 @@ fn relay_between_branches(calls: Calls) -> Calls {
     calls
 }
 
+#[meshwork::actions(prefix = "math")]
+trait Math {
+    async fn add(&self, a: i32, b: i32) -> Result<i32, ActionError>;
+}
+
+struct Adder;
+
+impl Math for Adder {
+    async fn add(&self, a: i32, b: i32) -> Result<i32, ActionError> {
+        Ok(a.wrapping_add(b))
+    }
+}
+
+/// A branch that calls a method of a trait at its master.
+struct TypedCalls {
+    system: SystemRunner,
+    caller: MathRequester,
+}
+
+impl TypedCalls {
+    fn warm() -> Self {
+        let system = System::new();
+        let caller = system.block_on(async {
+            let master = MasterActor::new("master").respond_all(Adder.into_responders());
+            let memory = Memory::listen(master).await;
+            MathRequester::new(&memory.bind(BranchActor::new("caller")).await)
+        });
+        let calls = Self { system, caller };
+        (0..WARM_UP).for_each(|_| calls.run());
+        calls
+    }
+
+    fn run(&self) {
+        let calls = (0..BURST as i32).map(|number| self.caller.add(number, 1));
+        let sums = self.system.block_on(join_all(calls));
+        assert!((1..).zip(sums).all(|(expected, sum)| sum == Ok(expected)), "each call has its own sum");
+    }
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = TypedCalls::warm)]
+fn resolve_typed(calls: TypedCalls) -> TypedCalls {
+    calls.run();
+    calls
+}
+
+fn numbers() -> Vec<(i32, i32)> {
+    (0..BURST as i32).map(|number| (number, 1)).collect()
+}
+
+fn write_all(encoding: Encoding, numbers: &[(i32, i32)]) {
+    for pair in numbers {
+        let written = Payload::encode_unless_small(encoding, black_box(pair), |bytes| _ = black_box(bytes));
+        assert!(written.is_ok_and(|written| written.is_none()));
+    }
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = numbers)]
+fn write_by_name(numbers: Vec<(i32, i32)>) -> Vec<(i32, i32)> {
+    write_all(Encoding::MessagePack, &numbers);
+    numbers
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = numbers)]
+fn write_typed(numbers: Vec<(i32, i32)>) -> Vec<(i32, i32)> {
+    write_all(Encoding::Bincode, &numbers);
+    numbers
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (), setup = numbers)]
+fn write_unchecked(numbers: Vec<(i32, i32)>) -> Vec<(i32, i32)> {
+    write_all(Encoding::PlainBincode, &numbers);
+    numbers
+}
+
+fn payloads(encoding: Encoding) -> Vec<Payload> {
+    numbers().iter().map(|pair| Payload::encode(encoding, pair).expect("two numbers")).collect()
+}
+
+fn read_all(payloads: &[Payload]) {
+    for payload in payloads {
+        black_box(black_box(payload).decode::<(i32, i32)>().expect("two numbers"));
+    }
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (Encoding::MessagePack), setup = payloads)]
+fn read_by_name(payloads: Vec<Payload>) -> Vec<Payload> {
+    read_all(&payloads);
+    payloads
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (Encoding::Bincode), setup = payloads)]
+fn read_typed(payloads: Vec<Payload>) -> Vec<Payload> {
+    read_all(&payloads);
+    payloads
+}
+
+#[library_benchmark]
+#[bench::thousand(args = (Encoding::PlainBincode), setup = payloads)]
+fn read_unchecked(payloads: Vec<Payload>) -> Vec<Payload> {
+    read_all(&payloads);
+    payloads
+}
+
 /// A publisher, three subscribers whose patterns match, and a crowd of patterns that do not match.
 struct Events {
     system: SystemRunner,
@@ -302,6 +411,13 @@ library_benchmark_group!(
         relay,
         relay_between_branches,
         resolve,
+        resolve_typed,
+        write_by_name,
+        write_typed,
+        write_unchecked,
+        read_by_name,
+        read_typed,
+        read_unchecked,
         publish_match
     ]
 );

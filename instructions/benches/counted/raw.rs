@@ -7,7 +7,7 @@ use meshwork::link::{Accept, Dial, Link};
 use meshwork::prelude::*;
 use meshwork::{Address, Pattern};
 use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
-use meshwork_wire::{Accepts, Bind, Frame, Offer, SubscriptionKey};
+use meshwork_wire::{Accepts, Bind, ExtendedBind, ExtendedBound, Features, Frame, Offer, SubscriptionKey};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
@@ -84,27 +84,30 @@ impl RawEnd {
         let mut end = Self { link: memory.open(), heard: Vec::with_capacity(LINK_LEN) };
         let offer = |action: &&'static str| Offer {
             action: (*action).into(),
-            accepts: Accepts::PlainBincode,
+            accepts: Accepts::MessagePack,
             shape: None,
         };
         let key =
             |pattern| SubscriptionKey { pattern: Pattern::new(pattern).expect("a pattern"), group: None };
-        let bind = Frame::Bind(Bind {
+        let bind = Bind {
             version: PROTOCOL_VERSION,
             name: name.into(),
             credentials: None,
             offers: actions.iter().map(offer).collect(),
             subscriptions: patterns.into_iter().map(key).collect(),
-        });
+        };
+        let features = Features::FORMS;
+        let bind = Frame::ExtendedBind(ExtendedBind { bind, features, incarnation: 0, replaces: false });
         end.say(&written([bind])).await;
-        // News of other nodes come before the `Bound`. Only the variant of this frame matters: it tells the kind to wait for.
-        let bound = Frame::Bound(meshwork_wire::Bound {
+        // News of other nodes come before the `ExtendedBound`. Only the variant of this frame matters: it tells the kind to wait for.
+        let bound = meshwork_wire::Bound {
             session: meshwork_wire::SessionId(0),
             master: "".into(),
             heartbeat_ms: 0,
             frame_len_max: 0,
             in_flight_max: 0,
-        });
+        };
+        let bound = Frame::ExtendedBound(ExtendedBound { bound, features, publish: None });
         end.hear(1, kind_of(&written([bound]))).await;
         end
     }
