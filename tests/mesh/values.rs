@@ -1,6 +1,8 @@
 //! A value arrives as it was sent, or the call fails and says why: many types, by every way that a value may take. Each cell of the table is
 //! *the same* or *an error that names the type and the way out*.
 
+#![expect(clippy::type_complexity, reason = "the types are what is tried")]
+
 use super::{Mesh, ear, soon};
 use meshwork::prelude::*;
 use meshwork::{Encoding, Payload};

@@ -1,6 +1,8 @@
 //! Two versions of a program: the types of caller and provider differ. What is compatible arrives; what is not is an error that names it.
 //! `docs/compatibility.md` has the table whose rows these tests are.
 
+#![expect(clippy::allow_attributes, reason = "some versions use all that they know, and some do not")]
+
 use super::{Mesh, soon};
 use meshwork::prelude::*;
 use serde::{Deserialize, Serialize};

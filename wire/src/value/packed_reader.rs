@@ -616,7 +616,7 @@ fn long_of(float: f64) -> Option<Integer> {
     match float {
         _ if !is_long || float.fract() != 0.0 => None,
         _ if float > 0.0 && float < 2.0 * TWO_TO_127 => Some(Integer::Unsigned(float as u128)),
-        _ if float < 0.0 && float >= -TWO_TO_127 => Some(Integer::Negative(float as i128)),
+        _ if (-TWO_TO_127..0.0).contains(&float) => Some(Integer::Negative(float as i128)),
         _ => None,
     }
 }
