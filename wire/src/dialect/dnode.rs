@@ -296,6 +296,13 @@ impl Dnode {
             }
         };
         let without = result.map(|(at, _)| at);
+        // An error passes no functions: it keeps what the program wrote in their places.
+        let written = match target {
+            Some(Target::Result(_)) if !functions.is_empty() => {
+                list_of(&arguments, &[], links.clone(), None).ok().map(|(list, _)| list)
+            }
+            _ => None,
+        };
         let (list, numbers) = match list_of(&arguments, &functions, links, without) {
             Ok((list, numbers)) => (exact_numbers(&list).into_owned(), numbers),
             Err(error) => {
@@ -305,7 +312,8 @@ impl Dnode {
         };
         match target {
             Some(Target::Result(callback_id)) => {
-                self.result_came(callback_id, &method, &list, &numbers, said)
+                let written = written.as_deref().map(exact_numbers);
+                self.result_came(callback_id, &method, (&list, &numbers), written.as_deref(), said);
             }
             Some(target) => {
                 if let Some(number) = method.as_u64() {
@@ -492,8 +500,8 @@ impl Dnode {
         &mut self,
         callback_id: CallbackId,
         method: &Value,
-        list: &str,
-        numbers: &[u64],
+        (list, numbers): (&str, &[u64]),
+        written: Option<&str>,
         said: &mut Said,
     ) {
         if let Some(number) = method.as_u64() {
@@ -502,16 +510,19 @@ impl Dnode {
         if self.results.remove(&callback_id).is_none() {
             return;
         }
-        let values: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
-        let values: Vec<_> = values.into_iter().map(RawValue::get).collect();
+        let values_of = |list| -> Vec<&str> {
+            let values: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
+            values.into_iter().map(RawValue::get).collect()
+        };
+        let values = values_of(list);
         let (error, results) = match (self.style, &values[..]) {
             (ResultStyle::ErrorFirst, ["null", results @ ..]) => (None, results),
-            (ResultStyle::ErrorFirst, [error, ..]) => (Some(*error), &[][..]),
-            (ResultStyle::Result, ["null", error]) if is_failure(error) => (Some(*error), &[][..]),
+            (ResultStyle::ErrorFirst, [_, ..]) => (Some(0), &[][..]),
+            (ResultStyle::Result, ["null", error]) if is_failure(error) => (Some(1), &[][..]),
             (_, results) => (None, results),
         };
         let outcome = match (error, results) {
-            (Some(error), _) => Err(thrown(error, !numbers.is_empty())),
+            (Some(at), _) => Err(thrown(written.map_or(values, values_of).get(at).unwrap_or(&"null"))),
             (None, []) => Ok(payload("null".to_owned(), &[])),
             (None, [one]) => Ok(payload((*one).to_owned(), numbers)),
             (None, several) => Ok(payload(format!("[{}]", several.join(",")), numbers)),
@@ -666,15 +677,9 @@ fn is_of_json(error: &CallError) -> bool {
         && error.message().starts_with(&format!("not the {} of", Encoding::Json))
 }
 
-/// The error of a Node.js function, as a [`CallError`]. An error passes no functions: the text stays that the program wrote in place of one.
-fn thrown(error: &str, has_functions: bool) -> CallError {
-    let mut json = error.to_owned();
-    if has_functions && let Ok(mut tree) = Tree::read(error) {
-        tree.functions(&mut Vec::new(), &mut |_, _| Some(Tree::Leaf(Cow::Borrowed(FUNCTION))));
-        json.clear();
-        tree.write(&mut json);
-    }
-    CallError::of_thrown(Payload::new(Encoding::Json, json))
+/// The error of a Node.js function, as a [`CallError`].
+fn thrown(error: &str) -> CallError {
+    CallError::of_thrown(Payload::new(Encoding::Json, error.to_owned()))
 }
 
 impl Dialect for Dnode {

@@ -682,7 +682,8 @@ fn a_function_in_an_error_is_what_its_program_wrote_for_it() {
     let Some(Frame::Response(Response { outcome: Err(error), .. })) = frames.pop() else {
         panic!("no error")
     };
-    assert_eq!(error.data_as::<Value>().unwrap()["retry"], "[Function]");
+    let expected = json!({ "retry": "[Function]", "data": { "$callback": 0 } });
+    assert_eq!(error.data_as::<Value>(), Ok(expected));
 }
 
 #[test]
