@@ -137,18 +137,18 @@ impl ActionError {
 
     /// Adds data, which travel as MessagePack so that every caller can read them. A program of another language gets the fields of the data
     /// beside name, message and code; data that are no object, or that have fields of these names, as the field `data`. Data that cannot be
-    /// encoded are left out, with a warning in the log.
+    /// encoded, or that hold a `Callback`, are left out, with a warning in the log.
     #[must_use]
     pub fn with_data<T: Serialize + ?Sized>(self, data: &T) -> Self {
-        match Payload::encode(Encoding::MessagePack, data) {
-            Ok(data) => Self(self.0.with_data(data)),
-            Err(error) => {
-                static LEFT_OUT: Repeated = Repeated::new();
-                let line = LEFT_OUT.warn(Instant::now().into_std());
-                log::log!(line.level, "the data of an error {error}{line}");
-                self
-            }
-        }
+        let why = match Payload::encode(Encoding::MessagePack, data) {
+            Ok(data) if data.callbacks.is_empty() => return Self(self.0.with_data(data)),
+            Ok(_) => "an error passes no callbacks".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        static LEFT_OUT: Repeated = Repeated::new();
+        let line = LEFT_OUT.warn(Instant::now().into_std());
+        log::log!(line.level, "the data of an error are left out: {why}{line}");
+        self
     }
 
     /// The code of the application, if it gave one.

@@ -707,10 +707,11 @@ fn commands_that_run_until_they_are_asked_to_end_wait_for_their_master() {
 #[test]
 fn a_bridge_says_what_is_wrong_with_its_server() {
     let master = Master::listen("127.0.0.1:0", &["--gateway", "light-rpc=127.0.0.1:0"]);
+    let gateway = master.gateway();
     for server in [
         format!("dnode={}", master.address),
         format!("light-rpc={}", master.address),
-        format!("dnode={}", master.gateway()),
+        format!("dnode={gateway}"),
     ] {
         let output = run(&mut master.command(&["bridge", &server, "--prefix", "old"]));
         assert_eq!(output.status.code(), Some(3), "{server}: {output:?}");
@@ -723,9 +724,15 @@ fn a_bridge_says_what_is_wrong_with_its_server() {
         let server = format!("{protocol}={}", silent.local_addr().unwrap());
         Running::of(master.command(&["bridge", &server, "--prefix", "old"]).spawn().unwrap())
     });
+    // So is a master.
+    let server = format!("light-rpc={gateway}");
+    let address = silent.local_addr().unwrap().to_string();
+    let bridge = meshwork(&["bridge", &server, "--prefix", "old", "--master", &address]).spawn().unwrap();
+    let mut to_a_silent_master = Running::of(bridge);
     for mut bridge in bridges {
         bridge.until_said("it has said nothing for 5s; does it speak ");
     }
+    to_a_silent_master.until_said("it has not answered the bind for 5s; is it a meshwork master?");
 }
 
 #[test]

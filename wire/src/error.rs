@@ -215,7 +215,20 @@ macro_rules! codes_from_integers {
     };
 }
 
-codes_from_integers! { i8 i16 i32 i64 u8 u16 u32 u64 }
+codes_from_integers! { i8 i16 i32 i64 i128 u8 u16 u32 u64 }
+
+macro_rules! codes_from_sizes {
+    ($($number:ty)*) => {
+        $(impl From<$number> for ApplicationCode {
+            fn from(number: $number) -> Self {
+                // No size has more than 64 bits.
+                Self::Integer(number as i128)
+            }
+        })*
+    };
+}
+
+codes_from_sizes! { isize usize }
 
 macro_rules! codes_from_texts {
     ($($text:ty)*) => {
@@ -228,6 +241,12 @@ macro_rules! codes_from_texts {
 }
 
 codes_from_texts! { &str String ByteString }
+
+impl From<&String> for ApplicationCode {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
 
 /// How much of a text fits into so many bytes: whole characters only.
 pub(crate) fn cut_at(text: &str, len_max: usize) -> usize {

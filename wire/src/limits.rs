@@ -220,7 +220,7 @@ pub const FOREIGN_UNREAD_LEN_MAX: usize = 2 * 1024 * 1024 * 1024 - 1;
 /// How many lines of the log the messages of one read may cause, of a foreign program: more would tell the same.
 pub const FOREIGN_NOTES_MAX: usize = 16;
 
-/// How long a foreign server may say nothing to a bridge that has connected.
+/// How long a foreign server may say nothing to a bridge that has connected, and a master may not answer its bind.
 pub const FOREIGN_SILENT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a TCP connection is silent before the operating system asks whether the other end is there, and how often it asks again.

@@ -188,6 +188,8 @@ fn code_of(value: &Value) -> Option<ApplicationCode> {
     Some(match field(value, CODE)? {
         Value::Unsigned(number) => (*number).into(),
         Value::Signed(number) => (*number).into(),
+        Value::Unsigned128(number) => ApplicationCode::Integer(i128::try_from(*number).ok()?),
+        Value::Signed128(number) => (*number).into(),
         Value::Float32(number) => (*number).into(),
         Value::Float64(number) => (*number).into(),
         Value::Text(text) if text.len() <= ERROR_CODE_LEN_MAX => text.as_str().into(),
@@ -200,8 +202,7 @@ fn value_of(code: &ApplicationCode) -> Value {
         ApplicationCode::Integer(number) => match (u64::try_from(*number), i64::try_from(*number)) {
             (Ok(number), _) => Value::Unsigned(number),
             (_, Ok(number)) => Value::Signed(number),
-            // No dialect has integers of more than 64 bits.
-            _ => Value::Text(number.to_string()),
+            _ => u128::try_from(*number).map_or(Value::Signed128(*number), Value::Unsigned128),
         },
         ApplicationCode::Float(number) => Value::Float64(*number),
         ApplicationCode::Text(text) => Value::Text(text.to_string()),

@@ -581,6 +581,7 @@ pub(crate) fn read_bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reade
 mod tests {
     use super::*;
     use serde::{Serializer, ser::Error};
+    use serde_bytes::ByteBuf;
     use std::{cell::RefCell, sync::mpsc, thread};
 
     /// A value whose `Serialize` writes a payload of its own.
@@ -590,6 +591,20 @@ mod tests {
         fn serialize<S: Serializer>(&self, writer: S) -> Result<S::Ok, S::Error> {
             let inner = Payload::encode(Encoding::Json, self.0).map_err(S::Error::custom)?;
             serde_bytes::serialize(&inner.bytes[..], writer)
+        }
+    }
+
+    /// A byte string was read as a tuple of fewer numbers, which were its first ones.
+    #[test]
+    fn a_byte_string_is_no_shorter_list_than_it_is() {
+        let bytes = |bytes: &[u8]| Payload::encode(Encoding::MessagePack, &ByteBuf::from(bytes)).unwrap();
+        assert_eq!(bytes(&[1, 2]).decode::<[u8; 2]>(), Ok([1, 2]));
+        for longer in [&[1, 2, 3][..], &[0; 70_000]] {
+            assert_eq!(bytes(longer).decode::<[u8; 2]>().ok(), None, "{}", longer.len());
+            assert!(bytes(longer).decode::<(u8, i64)>().is_err());
+            assert!(bytes(longer).decode_arguments::<(i64,)>().is_err());
+            let only = Payload::encode(Encoding::MessagePack, &(ByteBuf::from(longer),)).unwrap();
+            assert!(only.decode_arguments::<(i64,)>().is_err());
         }
     }
 

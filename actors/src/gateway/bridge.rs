@@ -251,6 +251,9 @@ impl Bridge {
                 let what = format!("{}: {what}; does it speak {}?", self.server, self.protocol);
                 Err(std::io::Error::other(what))
             }
+            Some(Fault::NearIsSilent(what)) => {
+                Err(std::io::Error::other(format!("{master}: {what}; is it a meshwork master?")))
+            }
             Some(Fault::Closed(what)) if bound.is_none() => Err(std::io::Error::other(what)),
             _ if bound.is_none() && piped.is_ok() => Err(std::io::Error::other(format!(
                 "{master} closed the connection before the bridge was bound"

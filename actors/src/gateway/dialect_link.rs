@@ -61,6 +61,8 @@ pub(crate) struct DialectLink {
     features: Features,
     /// Whether the near end did not understand the extended bind.
     pub(crate) wants_plain_bind: bool,
+    /// When the near end was given the bind.
+    asked: Option<tokio::time::Instant>,
     /// When the bind was done, for the bridge.
     pub(crate) bound: Option<tokio::time::Instant>,
     /// The longest frame that the near end reads.
@@ -91,6 +93,8 @@ pub(crate) enum Fault {
     NearSpeaksOther(String),
     /// The far end said nothing, or closed the connection.
     FarIsSilent(String),
+    /// The near end does not answer the bind.
+    NearIsSilent(String),
     /// The near end closed the connection.
     Closed(String),
 }
@@ -176,6 +180,7 @@ impl DialectLink {
             asks,
             features: Features::default(),
             wants_plain_bind: false,
+            asked: None,
             bound: None,
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
@@ -393,6 +398,7 @@ impl DialectLink {
                     self.said.frames.push(Frame::Ping);
                 }
                 self.pass_on();
+                self.check_near()?;
             }
             // An accepted peer that asks and does not read is not heard until it reads.
             let unread = self.poll_out(context)?.is_pending();
@@ -450,6 +456,17 @@ impl DialectLink {
                 self.first = BytesMut::from(&self.heard[..len]);
             }
         }
+    }
+
+    /// Gives up a near end in another process that does not answer the bind: nothing else would ever end the wait for it.
+    fn check_near(&mut self) -> io::Result<()> {
+        let is_silent = self.asked.is_some_and(|asked| asked.elapsed() >= FOREIGN_SILENT_WITHIN);
+        if !is_silent || self.bind != BindProgress::Asked || !self.dialled || self.near_is_branch {
+            return Ok(());
+        }
+        let what = format!("it has not answered the bind for {FOREIGN_SILENT_WITHIN:?}");
+        self.fault = Some(Fault::NearIsSilent(what));
+        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Notes that the near end has written no frames.
@@ -518,6 +535,9 @@ impl AsyncRead for DialectLink {
             Poll::Ready(outcome) => outcome?,
         }
         // No frames mean the end of the link.
+        if this.bind == BindProgress::Asked && this.asked.is_none() {
+            this.asked = Some(tokio::time::Instant::now());
+        }
         let len = this.frames.len().min(buffer.remaining());
         buffer.put_slice(&this.frames.split_to(len));
         Poll::Ready(Ok(()))

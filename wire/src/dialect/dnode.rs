@@ -14,7 +14,7 @@ mod tree;
 
 pub use lent::LentFunctions;
 
-use super::json::{Skim, as_json, exact_numbers};
+use super::json::{Skim, as_json, exact_numbers, failure};
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
 use crate::accepts::Accepts;
@@ -296,6 +296,13 @@ impl Dnode {
             }
         };
         let without = result.map(|(at, _)| at);
+        // An error passes no functions: it keeps what the program wrote in their places.
+        let written = match target {
+            Some(Target::Result(_)) if !functions.is_empty() => {
+                list_of(&arguments, &[], links.clone(), None).ok().map(|(list, _)| list)
+            }
+            _ => None,
+        };
         let (list, numbers) = match list_of(&arguments, &functions, links, without) {
             Ok((list, numbers)) => (exact_numbers(&list).into_owned(), numbers),
             Err(error) => {
@@ -305,7 +312,8 @@ impl Dnode {
         };
         match target {
             Some(Target::Result(callback_id)) => {
-                self.result_came(callback_id, &method, &list, &numbers, said)
+                let written = written.as_deref().map(exact_numbers);
+                self.result_came(callback_id, &method, (&list, &numbers), written.as_deref(), said);
             }
             Some(target) => {
                 if let Some(number) = method.as_u64() {
@@ -441,7 +449,7 @@ impl Dnode {
             .is_err_and(|error| error.code() == Code::CANNOT_DECODE || error.fate() == Fate::NotSent);
         match (waiter, outcome) {
             (Some(Waiter::Result { function, again: Some(again) }), Err(error))
-                if error.code() == Code::CANNOT_DECODE && error.fate() == Fate::Failed =>
+                if error.fate() == Fate::Failed && is_of_json(&error) =>
             {
                 let Again { target, payload, at, hops } = *again;
                 match with_argument(&payload, at, function) {
@@ -477,7 +485,7 @@ impl Dnode {
             passed.map_err(|error| error.with_fate(Fate::Failed))
         });
         let (arguments, listed) = told.unwrap_or_else(|error| {
-            let failure = Cow::Owned(failure(&error).to_string());
+            let failure = Cow::Owned(failure(&error).into_owned());
             let arguments = match self.style {
                 ResultStyle::Result => vec![Cow::Borrowed("null"), failure],
                 ResultStyle::ErrorFirst => vec![failure],
@@ -492,8 +500,8 @@ impl Dnode {
         &mut self,
         callback_id: CallbackId,
         method: &Value,
-        list: &str,
-        numbers: &[u64],
+        (list, numbers): (&str, &[u64]),
+        written: Option<&str>,
         said: &mut Said,
     ) {
         if let Some(number) = method.as_u64() {
@@ -502,19 +510,19 @@ impl Dnode {
         if self.results.remove(&callback_id).is_none() {
             return;
         }
-        let values: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
-        let values: Vec<_> = values.into_iter().map(RawValue::get).collect();
-        let read = |json: &str| serde_json::from_str(json).unwrap_or(Value::Null);
+        let values_of = |list| -> Vec<&str> {
+            let values: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
+            values.into_iter().map(RawValue::get).collect()
+        };
+        let values = values_of(list);
         let (error, results) = match (self.style, &values[..]) {
             (ResultStyle::ErrorFirst, ["null", results @ ..]) => (None, results),
-            (ResultStyle::ErrorFirst, [error, ..]) => (Some(read(error)), &[][..]),
-            (ResultStyle::Result, ["null", error]) if is_failure(&read(error)) => {
-                (Some(read(error)), &[][..])
-            }
+            (ResultStyle::ErrorFirst, [_, ..]) => (Some(0), &[][..]),
+            (ResultStyle::Result, ["null", error]) if is_failure(error) => (Some(1), &[][..]),
             (_, results) => (None, results),
         };
         let outcome = match (error, results) {
-            (Some(error), _) => Err(thrown(&error)),
+            (Some(at), _) => Err(thrown(written.map_or(values, values_of).get(at).unwrap_or(&"null"))),
             (None, []) => Ok(payload("null".to_owned(), &[])),
             (None, [one]) => Ok(payload((*one).to_owned(), numbers)),
             (None, several) => Ok(payload(format!("[{}]", several.join(",")), numbers)),
@@ -656,23 +664,22 @@ fn last_function(functions: &[(u64, Vec<String>)], arguments: usize) -> Option<(
 
 /// Whether the second result is an error, when the first one is null: an object with a message, and with a name or a code, or with nothing
 /// else, which is all that the original keeps of an `Error`.
-fn is_failure(error: &Value) -> bool {
-    let Some(error) = error.as_object() else { return false };
-    let is_text = |key: &str| error.get(key).is_some_and(Value::is_string);
+fn is_failure(error: &str) -> bool {
+    let Ok(error) = serde_json::from_str::<HashMap<String, &RawValue>>(error) else { return false };
+    let is_text = |key: &str| error.get(key).is_some_and(|value| value.get().starts_with('"'));
     is_text("message") && (error.len() == 1 || is_text("name") || error.contains_key("code"))
 }
 
-/// An error as what a program of dnode gets: an object with the name, message and code of the error, and the fields of its data; or just
-/// what another program threw.
-fn failure(error: &CallError) -> Value {
-    let written = Payload::encode(Encoding::Json, &error.to_thrown_with_numbers());
-    let read = written.map_err(CallError::from).and_then(|json| Ok(json.decode()?));
-    read.unwrap_or_else(|_| json!({ "name": error.name(), "message": error.message() }))
+/// Whether JSON could not be read, as the arguments of a call of dnode are. An action that passes on the error of a call of its own has read
+/// its arguments, and is not to run again.
+fn is_of_json(error: &CallError) -> bool {
+    error.code() == Code::CANNOT_DECODE
+        && error.message().starts_with(&format!("not the {} of", Encoding::Json))
 }
 
 /// The error of a Node.js function, as a [`CallError`].
-fn thrown(error: &Value) -> CallError {
-    CallError::of_thrown(Payload::new(Encoding::Json, error.to_string()))
+fn thrown(error: &str) -> CallError {
+    CallError::of_thrown(Payload::new(Encoding::Json, error.to_owned()))
 }
 
 impl Dialect for Dnode {

@@ -40,6 +40,22 @@ pub(super) fn as_json(payload: &Payload) -> Result<Cow<'_, str>, CallError> {
     }
 }
 
+/// An error as an object with its name, message and code, and the fields of its data, as JSON; or just what another program threw, as it was
+/// written: nothing rounds a number or sorts the keys.
+pub(super) fn failure(error: &CallError) -> Cow<'_, str> {
+    // Null would be no error.
+    if let Some(thrown) = error.thrown().and_then(|thrown| as_json(thrown).ok())
+        && thrown != "null"
+    {
+        return thrown;
+    }
+    let written = Payload::encode(Encoding::Json, &error.to_thrown_with_numbers()).ok();
+    let written = written.and_then(|json| String::from_utf8(json.bytes.to_vec()).ok());
+    Cow::Owned(written.unwrap_or_else(|| {
+        serde_json::json!({ "name": error.name(), "message": error.message() }).to_string()
+    }))
+}
+
 /// Gives each integer that JavaScript wrote its own digits. JavaScript writes only as many digits as tell a number from its neighbours,
 /// and zeros behind them: it writes 2 to the power of 60 as `1152921504606847000`, and that is 24 more.
 pub(super) fn exact_numbers(json: &str) -> Cow<'_, str> {

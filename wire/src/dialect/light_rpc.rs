@@ -6,7 +6,7 @@
 //! The original lacks, and this has: bounds for length and depth, an end for every call, an answer with an id to an unknown
 //! command; and bad JSON ends no other call. Values pass as their JSON text: nothing rounds a number.
 
-use super::json::{Skim, as_json, exact_numbers, marked_numbers};
+use super::json::{Skim, as_json, exact_numbers, failure, marked_numbers};
 use super::peer::{Allowed, Calls, Visible, bind, foreign_name, registers, too_late};
 use super::said::{Dialect, DialectError, Said};
 use crate::accepts::Accepts;
@@ -267,9 +267,12 @@ impl LightRpcServer {
                     .collect();
                 packet(words.describe, Some(&format!("{{{}}}", names.join(","))), &mut said.bytes);
             }
-            // Only a server answers: a client that sends an answer waits for nothing.
-            Command::Result | Command::Failure | Command::Error => {}
-            Command::Function => self.call(&command, data, json, now, said),
+            // Only a server answers. A client may call a function that has such a name, as the original does; what is no call is no answer
+            // that anybody waits for either.
+            Command::Result | Command::Failure | Command::Error if !is_call(data) => {}
+            Command::Result | Command::Failure | Command::Error | Command::Function => {
+                self.call(&command, data, json, now, said);
+            }
         }
     }
 
@@ -312,6 +315,12 @@ impl LightRpcServer {
     }
 }
 
+/// Whether these data are those of a call: they have an id and a list of arguments.
+fn is_call(data: Option<&RawValue>) -> bool {
+    let call = data.and_then(|data| serde_json::from_str::<CallData<'_>>(data.get()).ok());
+    call.and_then(|call| call.args).is_some_and(|args| args.get().starts_with('['))
+}
+
 fn unknown_command(words: Words, id: &RawValue, said: &mut Said) {
     let data = format!(r#"{{"code":"UNKNOWN_COMMAND","id":{}}}"#, id.get());
     packet(ERROR, Some(&data), &mut said.bytes);
@@ -320,20 +329,9 @@ fn unknown_command(words: Words, id: &RawValue, said: &mut Said) {
 }
 
 fn failed(words: Words, id: &RawValue, error: &CallError, said: &mut Said) {
-    let failure = failure(error).unwrap_or_else(|| "{}".to_owned());
-    packet(words.error, Some(&format!(r#"{{"id":{},"err":{failure}}}"#, id.get())), &mut said.bytes);
-}
-
-/// An error as an object with its name, message and code, and the fields of its data, as JSON; or just what another program threw. The
-/// original writes its own errors as `{}`.
-fn failure(error: &CallError) -> Option<String> {
-    // As it was written: nothing rounds a number. Null would be no error.
-    if let Some(thrown) = error.thrown().and_then(|thrown| as_json(thrown).ok()).filter(|json| json != "null")
-    {
-        return Some(thrown.into_owned());
-    }
-    let json = Payload::encode(Encoding::Json, &error.to_thrown_with_numbers()).ok()?;
-    String::from_utf8(json.bytes.to_vec()).ok()
+    let failure = failure(error);
+    let data = format!(r#"{{"id":{},"err":{}}}"#, id.get(), marked_numbers(&failure));
+    packet(words.error, Some(&data), &mut said.bytes);
 }
 
 impl Dialect for LightRpcServer {
@@ -496,7 +494,8 @@ fn of_uuid(id: &str) -> Option<CallbackId> {
 
 /// The error that a Node.js function threw, as a [`CallError`].
 fn thrown(error: Option<&RawValue>) -> CallError {
-    CallError::of_thrown(Payload::new(Encoding::Json, error.map_or("null", RawValue::get).to_owned()))
+    let error = exact_numbers(error.map_or("null", RawValue::get)).into_owned();
+    CallError::of_thrown(Payload::new(Encoding::Json, error))
 }
 
 impl Dialect for LightRpcClient {

@@ -268,7 +268,11 @@ impl<'b, V, T: Teller> BoundedVisitor<'b, V, T> {
         V: Visitor<'de>,
     {
         self.bounds.pay(bytes.len())?;
-        self.inner.visit_seq(SeqDeserializer::new(bytes.iter().copied()))
+        let mut numbers = SeqDeserializer::new(bytes.iter().copied());
+        let value = self.inner.visit_seq(&mut numbers)?;
+        // A tuple takes only as many as it has.
+        numbers.end()?;
+        Ok(value)
     }
 }
 

@@ -368,8 +368,13 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for PackedVisitor<V> {
     }
 
     #[inline]
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
-        self.inner.visit_seq(Parts { inner: seq, how: self.how.within() })
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<V::Value, A::Error> {
+        let value = self.inner.visit_seq(Parts { inner: &mut seq, how: self.how.within() })?;
+        // A tuple takes only as many as it has: rmp-serde looks for more in a list, and not in a byte string that it delivers as a list.
+        match seq.size_hint() {
+            None | Some(0) => Ok(value),
+            Some(more) => Err(too_long(more)),
+        }
     }
 
     #[inline]
@@ -753,4 +758,9 @@ where
     fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
         (self.read)(Key(value), self.inner).map_err(E::custom)
     }
+}
+/// The error of a list with so many elements more than the type takes.
+#[cold]
+fn too_long<E: Error>(more: usize) -> E {
+    E::custom(format_args!("the list has {more} elements more than the type takes"))
 }

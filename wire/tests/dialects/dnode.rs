@@ -594,7 +594,10 @@ fn result_of(arguments: &Value) -> Result<Payload, CallError> {
 /// Only the action knows whether its last argument is a function: it was always taken for the function that takes the result.
 #[test]
 fn the_last_function_is_an_argument_where_the_action_takes_one() {
-    let refused = || Err(CallError::new(Code::CANNOT_DECODE, Fate::Failed, "no function came"));
+    let refused = || {
+        let arguments = Payload::new(Encoding::Json, "[1,2]");
+        Err(CallError::from(arguments.decode::<[String; 3]>().expect_err("they are other arguments")))
+    };
     let respond =
         |asked: &Request, outcome| Frame::Response(Response { callback_id: asked.callback_id, outcome });
     let (mut server, _) = End::server(&["on"], ResultStyle::Result);
@@ -620,6 +623,67 @@ fn the_last_function_is_an_argument_where_the_action_takes_one() {
     let again = request(&server.say(respond(&first, refused())).0);
     let boom = CallError::named(Code(1_200), Fate::Failed, "Boom", "it went off");
     assert_eq!(server.say(respond(&again, Err(boom))), (vec![], vec![]));
+}
+
+/// An action that took its arguments once ran a second time when a call of its own had a reply that could not be read.
+#[test]
+fn an_action_that_passes_on_the_error_of_its_own_call_runs_once() {
+    let (mut server, _) = End::server(&["a"], ResultStyle::Result);
+    let call = json!({ "method": "a", "arguments": [1, "[Function]"], "callbacks": { "5": ["1"] } });
+    let asked = request(&server.hear(&call).0);
+    let reply = Payload::encode(Encoding::MessagePack, "text").unwrap();
+    let error = CallError::from(reply.decode::<u64>().expect_err("it is a text"));
+    let response = Response { callback_id: asked.callback_id, outcome: Err(error) };
+    let (frames, said) = server.say(Frame::Response(response));
+    assert_eq!((frames.len(), &said[0]["arguments"][1]["name"]), (0, &json!("CANNOT_DECODE")));
+}
+
+/// The keys of an error were sorted, its numbers rounded, and all its data left out for a number that is too long.
+#[test]
+fn an_error_has_its_digits_and_the_order_of_its_keys() {
+    let thrown = r#"{"z":18446744073709551617,"name":"N","message":"m","a":[1e400,-0.0,1.10],"code":36893488147419103232}"#;
+    let (mut client, _) = End::server(&[], ResultStyle::ErrorFirst);
+    let (_, said) = client.say(invoke(3, Some(77), Wants::Result, &json!([7])));
+    let taker =
+        said[0]["callbacks"].as_object().and_then(|listed| listed.keys().next()).expect("one").clone();
+    let line = format!("{{\"method\":{taker},\"arguments\":[{thrown}]}}\n");
+    let mut said = Said::default();
+    client.dialect.hear(&mut BytesMut::from(&line[..]), client.now, &mut said).unwrap();
+    let Some(Frame::Response(Response { outcome: Err(error), .. })) = said.frames.pop() else {
+        panic!("no error")
+    };
+    let (mut server, _) = End::server(&["a"], ResultStyle::ErrorFirst);
+    let call = json!({ "method": "a", "arguments": ["[Function]"], "callbacks": { "5": ["0"] } });
+    let mut tell = |error| {
+        let callback_id = request(&server.hear(&call).0).callback_id;
+        let mut said = Said::default();
+        let response = Frame::Response(Response { callback_id, outcome: Err(error) });
+        server.dialect.say(response, server.now, &mut said).unwrap();
+        String::from_utf8(said.bytes.to_vec()).unwrap()
+    };
+    let line = tell(error);
+    assert!(line.contains(&format!("[{thrown}]")), "{line}");
+    let data = Payload::encode(Encoding::MessagePack, &(("wide", u128::MAX),)).unwrap();
+    let wide = CallError::named(Code::UNKNOWN, Fate::Failed, "N", "m").with_application_code(i128::MIN);
+    let line = tell(wide.with_data(data));
+    let expected = format!(r#""code":{},"data":[["wide",{}]]"#, i128::MIN, u128::MAX);
+    assert!(line.contains(&expected), "{line}");
+}
+
+/// A function in an error was taken for an object of the error.
+#[test]
+fn a_function_in_an_error_is_what_its_program_wrote_for_it() {
+    let (mut server, _) = End::server(&[], ResultStyle::Result);
+    let (_, said) = server.say(invoke(3, Some(77), Wants::Result, &json!([7])));
+    let taker: u64 = said[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse().unwrap();
+    let error = json!({ "name": "N", "message": "m", "retry": "[Function]", "data": { "$callback": 0 } });
+    let line = json!({ "method": taker, "arguments": [null, error], "callbacks": { "4": ["1", "retry"] } });
+    let (mut frames, _) = server.hear(&line);
+    let Some(Frame::Response(Response { outcome: Err(error), .. })) = frames.pop() else {
+        panic!("no error")
+    };
+    let expected = json!({ "retry": "[Function]", "data": { "$callback": 0 } });
+    assert_eq!(error.data_as::<Value>(), Ok(expected));
 }
 
 #[test]

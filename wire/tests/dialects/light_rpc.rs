@@ -1,6 +1,6 @@
 //! light_rpc against the recorded packets of its original programs, and against packets that no program should send.
 
-use super::bound;
+use super::{bound, request};
 use bytes::BytesMut;
 use meshwork_wire::{
     Accepts, Allowed, ByteString, CallError, CallbackId, Code, Dialect, Encoding, Fate, Frame,
@@ -428,4 +428,47 @@ fn the_name_of_a_function_stands_for_itself_alone() {
         client.say(asked(ours, Payload::new(Encoding::Json, "[]")), Instant::now(), &mut said).unwrap();
         assert_eq!(packets(std::str::from_utf8(&said.bytes).unwrap())[0]["command"], "a/**", "{ours}");
     }
+}
+
+/// A client that called a function of such a name never heard of it again.
+#[test]
+fn a_function_may_be_called_as_a_word_of_the_protocol_is() {
+    for name in ["error", "__R", "__E", "__RESULT", "__ERROR_CMD"] {
+        let mut server = Server::new(&[], Allowed::all());
+        let call = packet(&json!({ "command": name, "data": { "id": "n", "args": [1] } }));
+        let asked = request(&server.hear(&call).0);
+        assert_eq!((&*asked.action, asked.payload.bytes), (name, "[1]".into()));
+        // What no client says is answered by nothing, so that two servers would not talk for ever.
+        for data in [json!({ "code": "BAD_CALL" }), json!({ "id": "n", "err": {} })] {
+            let (frames, said) = server.hear(&packet(&json!({ "command": name, "data": data })));
+            assert!(frames.is_empty() && said.is_empty(), "{said:?}");
+        }
+    }
+}
+
+/// The numbers in an error were those that JavaScript wrote, and not those that it meant.
+#[test]
+fn the_integers_of_an_error_are_those_that_javascript_meant() {
+    let (mut client, mut said) = described(&json!({ "a": {} }));
+    client.say(asked("old/a", Payload::new(Encoding::Json, "[]")), Instant::now(), &mut said).unwrap();
+    let id = packets(std::str::from_utf8(&said.bytes).unwrap())[0]["data"]["id"].clone();
+    let ours = 1_152_921_504_606_847_000_u64;
+    let error = format!(r#"{{"code":{ours},"exact":{ours}e0}}"#);
+    let answer = format!(r#"{{"command":"__E","data":{{"id":{id},"err":{error}}}}}"#);
+    let answer = format!("{}\n{answer}", answer.len());
+    client.hear(&mut BytesMut::from(&answer[..]), Instant::now(), &mut said).unwrap();
+    let Some(Frame::Response(Response { outcome: Err(error), .. })) = said.frames.pop() else {
+        panic!("no error")
+    };
+    assert_eq!(error.application_code(), Some(&(1_u64 << 60).into()));
+    assert_eq!(error.data_as::<Value>(), Ok(json!({ "exact": ours })));
+    // And written so that it is found again.
+    let mut server = Server::new(&["a"], Allowed::all());
+    let call = packet(&json!({ "command": "a", "data": { "id": "n", "args": [] } }));
+    let callback_id = request(&server.hear(&call).0).callback_id;
+    let mut said = Said::default();
+    let response = Frame::Response(Response { callback_id, outcome: Err(error) });
+    server.dialect.say(response, server.now, &mut said).unwrap();
+    let packet = String::from_utf8(said.bytes.to_vec()).unwrap();
+    assert!(packet.contains(&format!(r#"{{"code":{},"exact":{ours}e0}}"#, 1_u64 << 60)), "{packet}");
 }

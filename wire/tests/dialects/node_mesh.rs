@@ -604,6 +604,32 @@ fn an_error_with_data_of_its_own_keeps_what_it_says() {
     assert_eq!(*said, expected);
 }
 
+/// The original stops reading at such an integer, and its caller never heard of the error.
+#[test]
+fn an_error_with_an_integer_that_node_mesh_has_no_form_for_is_told() {
+    let wide = Payload::encode(Encoding::MessagePack, &[(u128::MAX, i128::MIN)]).unwrap();
+    let error = || CallError::named(Code::UNKNOWN, Fate::Failed, "N", "m");
+    for error in [
+        error().with_data(wide).with_application_code(i128::MAX),
+        CallError::of_thrown(Payload::new(
+            Encoding::Json,
+            format!(
+                r#"{{"code":{},"name":"N","message":"m","data":[[{},{}]]}}"#,
+                i128::MAX,
+                u128::MAX,
+                i128::MIN
+            ),
+        )),
+    ] {
+        let mut server = Server::bound();
+        let callback_id = request(&server.hear(&line(3).0).0).callback_id;
+        let said = &server.say(Frame::Response(Response { callback_id, outcome: Err(error) })).1[0];
+        let data = json!([[u128::MAX.to_string(), i128::MIN.to_string()]]);
+        let expected = json!({ "code": i128::MAX.to_string(), "name": "N", "message": "m", "data": data });
+        assert_eq!(said["data"]["error"], expected);
+    }
+}
+
 #[test]
 fn a_value_that_cannot_be_read_ends_its_request_alone() {
     let mut server = Server::bound();

@@ -63,7 +63,7 @@ struct Parts<'a> {
     hops: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub(super) struct Link {
     from: Vec<Value>,
     to: Vec<Value>,

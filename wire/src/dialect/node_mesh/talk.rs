@@ -240,7 +240,24 @@ fn error_value(error: &CallError) -> Vec<u8> {
         })
     });
     let packed = pack(&object).bytes;
-    to_node(&packed).unwrap_or_else(|_| packed.to_vec())
+    to_node(&packed).unwrap_or_else(|_| {
+        // The original stops reading where such an integer stands, and would hear of no error at all.
+        let packed = pack(&narrow(object)).bytes;
+        to_node(&packed).unwrap_or_else(|_| packed.to_vec())
+    })
+}
+
+/// The value with each integer of more than 64 bits as its text.
+fn narrow(value: Value) -> Value {
+    match value {
+        Value::Unsigned128(integer) => Value::text(integer.to_string()),
+        Value::Signed128(integer) => Value::text(integer.to_string()),
+        Value::List(values) => Value::List(values.into_iter().map(narrow).collect()),
+        Value::Map(entries) => {
+            Value::Map(entries.into_iter().map(|(key, value)| (narrow(key), narrow(value))).collect())
+        }
+        value => value,
+    }
 }
 
 /// The error that a Node.js action threw, or that its node made, as a [`CallError`].
