@@ -18,7 +18,7 @@ mod told;
 mod trace;
 
 pub use any::Value;
-pub use nothing::is_none;
+pub use nothing::is_absent;
 pub(crate) use sum::SUM_LEN;
 pub use trace::{Obstacle, Traced, TypeShape, Untraceable, trace};
 
