@@ -50,5 +50,5 @@ pub use payload::{
 pub use spoken::{is_native, spoken};
 pub use value::{
     DecodeError, EncodeError, Obstacle, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value, is_absent,
-    trace,
+    trace, try_sample,
 };
