@@ -324,7 +324,7 @@ fn write<T: Serialize + ?Sized>(form: Form, value: &T, writer: &mut Writer) -> R
 #[inline]
 fn write_bincode<T: Serialize + ?Sized>(value: &T, writer: &mut Writer) -> Result<(), String> {
     bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
-        .map_err(|error| error.to_string())
+        .map_err(explain::unwritten_bincode)
 }
 
 /// A payload that is being written. Codecs write byte after byte, so bytes are gathered in an array before they go into the shared
@@ -495,7 +495,7 @@ fn read_bincode<T: DeserializeOwned, S: Teller>(
             check_all_read(read, bytes.len())?;
             Ok(value)
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(explain::unread_bincode(error)),
     }
 }
 
