@@ -16,7 +16,8 @@ pub(crate) fn is_nothing<T: Serialize + ?Sized>(value: &T, unit_structs: bool) -
 #[inline]
 #[must_use]
 pub fn is_absent<T: Serialize + DeserializeOwned>(value: &T) -> bool {
-    value.serialize(Nothing { within_some: false, unit_structs: false }).is_ok() && T::deserialize(Absent).is_ok()
+    value.serialize(Nothing { within_some: false, unit_structs: false }).is_ok()
+        && T::deserialize(Absent).is_ok()
 }
 
 /// A field that is absent, as derived types read it.

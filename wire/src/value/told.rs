@@ -136,7 +136,9 @@ impl Named {
     /// Whether a value that was read has the names that were written.
     pub(super) fn agree(&self, read: &Named) -> Result<(), String> {
         if self.sum.bytes() != read.sum.bytes() {
-            return Err("another number of fields, or other kinds of values, are read than were written".to_owned());
+            return Err(
+                "another number of fields, or other kinds of values, are read than were written".to_owned()
+            );
         }
         let (written, read) = (self.structs.borrow(), read.structs.borrow());
         let other = written.iter().zip(&*read).find(|(written, names)| {
@@ -145,7 +147,9 @@ impl Named {
             !written.iter().all(|name| names.any(|other| other == name))
         });
         match other {
-            Some((written, read)) => Err(format!("the fields {written:?} are written, and {read:?} are read")),
+            Some((written, read)) => {
+                Err(format!("the fields {written:?} are written, and {read:?} are read"))
+            }
             None => Ok(()),
         }
     }
