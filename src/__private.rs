@@ -4,7 +4,7 @@ pub use crate::call::call_typed;
 pub use crate::record::{Method, Record};
 pub use crate::respond::respond_typed;
 pub use crate::shape::{Probe, WithSchema, WithoutSchema, record_of, shape_of};
-pub use meshwork_wire::{DecodeError, PayloadRef, is_none};
+pub use meshwork_wire::{DecodeError, PayloadRef, is_absent};
 pub use serde;
 
 /// The shape of an action from the types of its arguments and its reply, if both have a schema. With names, the arguments are a record.

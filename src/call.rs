@@ -13,7 +13,9 @@ use meshwork_actors::calls::Reply;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::{Arguments, Call as ActorCall, Head, Node as ActorNode, Wanted, WhenDown};
 use meshwork_wire::limits::CALL_WITHIN;
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Payload};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Payload, PayloadRef,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -34,19 +36,31 @@ pub struct Calling<R, E = CallError> {
     node: Option<Arc<ActorNode>>,
     stage: Stage,
     decode: fn(Reply) -> Result<R, CallError>,
+    /// Writes the arguments of a method by name, once.
+    by_name: Option<ByName>,
     fails_as: PhantomData<fn() -> E>,
 }
 
+/// Writes arguments that were written in bincode as providers want them that have not the signature of the caller; none if that cannot be done.
+type ByName = fn(Wanted, Payload) -> Option<Payload>;
+
+/// Arguments in bincode are kept until the reply comes, unless they are longer than this.
+const KEPT_LEN_MAX: usize = 64 * 1024;
+
 enum Stage {
-    /// Not polled yet. The task that polls the call writes its frame.
+    /// Not polled yet, if there is no callback id. The task that polls the call writes its frame. Arguments in bincode are kept here when the call is
+    /// submitted: a provider that came with other types may refuse them.
     Written {
         head: Head,
         arguments: Arguments,
+        callback_id: Option<CallbackId>,
     },
     /// Not polled yet. The actor of the node writes the request, or answers it.
     Unwritten(Box<ActorCall>),
     /// The call cannot be submitted yet.
     Preparing(Box<Preparing>),
+    /// Submitted, with arguments in bincode.
+    Asked(CallbackId, Box<ActorCall>),
     /// Submitted; the reply resolves this callback id.
     InFlight(CallbackId),
     Done,
@@ -73,13 +87,14 @@ impl<R> Calling<R> {
         R: DeserializeOwned,
     {
         let attached = node.attached();
-        let stage = match attached.and_then(|attached| attached.head(action.as_ref(), None)) {
-            Some(head) => Arguments::encode(head.wanted().form, arguments)
-                .map(|arguments| Stage::Written { head, arguments }),
-            None => Stage::unwritten(node, action.into(), arguments),
-        };
+        let stage =
+            match attached.and_then(|attached| attached.head(action.as_ref(), None)) {
+                Some(head) => Arguments::encode(head.wanted().form, arguments)
+                    .map(|arguments| Stage::Written { head, arguments, callback_id: None }),
+                None => Stage::unwritten(node, action.into(), arguments),
+            };
         let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
-        Self { node: attached.cloned(), stage, decode: Reply::decode, fails_as: PhantomData }
+        Self { node: attached.cloned(), stage, decode: Reply::decode, by_name: None, fails_as: PhantomData }
     }
 
     /// A call of a method of a trait, with its arguments as a record.
@@ -94,7 +109,7 @@ impl<R> Calling<R> {
         let stage = match head {
             Some(head) => write_record(head.wanted(), arguments).map(|arguments| {
                 if arguments.encoding() == head.wanted().form.encoding() {
-                    return Stage::Written { head, arguments };
+                    return Stage::Written { head, arguments, callback_id: None };
                 }
                 // Bincode has no form for these arguments, so the head of calls in bincode is not theirs.
                 Stage::of_call(ByteString::from_static(method.action()), arguments.into_payload())
@@ -102,7 +117,8 @@ impl<R> Calling<R> {
             None => Stage::unwritten_record(node, method, arguments),
         };
         let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
-        Self { node: attached.cloned(), stage, decode: decode_typed::<A>, fails_as: PhantomData }
+        let (decode, by_name) = (decode_typed::<A>, Some(by_name::<A> as ByName));
+        Self { node: attached.cloned(), stage, decode, by_name, fails_as: PhantomData }
     }
 }
 
@@ -147,7 +163,8 @@ impl<R, E> Calling<R, E> {
     pub fn failing_as<F: From<CallError>>(self) -> Calling<R, F> {
         let mut this = self;
         let stage = std::mem::replace(&mut this.stage, Stage::Done);
-        Calling { node: this.node.take(), stage, decode: this.decode, fails_as: PhantomData }
+        let (decode, by_name) = (this.decode, this.by_name);
+        Calling { node: this.node.take(), stage, decode, by_name, fails_as: PhantomData }
     }
 
     /// Takes another head where the node can write one, else changes the call, which the actor then writes.
@@ -157,7 +174,7 @@ impl<R, E> Calling<R, E> {
         change: impl FnOnce(&mut ActorCall),
     ) -> Self {
         match (&mut self.stage, &self.node) {
-            (Stage::Written { head, arguments }, Some(node)) => match other_head(node, *head) {
+            (Stage::Written { head, arguments, .. }, Some(node)) => match other_head(node, *head) {
                 Some(other) => *head = other,
                 None => {
                     if let Some(mut call) = node.call_of(*head, arguments.clone()) {
@@ -172,7 +189,7 @@ impl<R, E> Calling<R, E> {
                     change(call);
                 }
             }
-            (Stage::Written { .. } | Stage::InFlight(_) | Stage::Done, _) => {}
+            (Stage::Written { .. } | Stage::Asked(..) | Stage::InFlight(_) | Stage::Done, _) => {}
         }
         self
     }
@@ -248,7 +265,7 @@ impl Calling<Payload> {
             }
         };
         let node = node.attached().cloned();
-        Self { node, stage, decode: Reply::into_outcome, fails_as: PhantomData }
+        Self { node, stage, decode: Reply::into_outcome, by_name: None, fails_as: PhantomData }
     }
 }
 
@@ -290,6 +307,14 @@ fn decode_typed<A: Record<Reply: DeserializeOwned>>(reply: Reply) -> Result<A::R
     }
 }
 
+/// Writes the arguments of a method that were written in bincode.
+#[cold]
+fn by_name<A: Record>(wanted: Wanted, arguments: Payload) -> Option<Payload> {
+    let form = Form::arguments(A::method().signature()?);
+    let arguments: A = PayloadRef::from(&arguments).decode_with(form).ok()?;
+    Some(write_record(wanted, &arguments).ok()?.into_payload())
+}
+
 fn awaited_twice() -> CallError {
     CallError::new(Code::CANCELLED, Fate::Unknown, "a call was awaited twice")
 }
@@ -313,41 +338,100 @@ impl<R, E> Calling<R, E> {
             this.stage = Stage::Done;
             return Poll::Ready(Err(error));
         }
-        let Some(node) = &this.node else {
-            return Poll::Ready(Err(awaited_twice()));
-        };
-        let submitted = match &mut this.stage {
-            Stage::InFlight(callback_id) => {
-                let reply = ready!(node.poll_reply(*callback_id, context.waker()));
-                this.stage = Stage::Done;
-                return Poll::Ready((this.decode)(reply));
-            }
-            Stage::Written { head, arguments } => node.call(*head, arguments, context.waker()),
-            Stage::Unwritten(_) | Stage::Preparing(_) | Stage::Done => {
-                match std::mem::replace(&mut this.stage, Stage::Done) {
-                    Stage::Unwritten(call) => node.ask(*call, context.waker()),
-                    _ => Err(awaited_twice()),
+        loop {
+            let Some(node) = &this.node else {
+                return Poll::Ready(Err(awaited_twice()));
+            };
+            let submitted = match &mut this.stage {
+                Stage::InFlight(callback_id) => {
+                    let reply = ready!(node.poll_reply(*callback_id, context.waker()));
+                    this.stage = Stage::Done;
+                    return Poll::Ready((this.decode)(reply));
                 }
-            }
-        };
-        match submitted {
-            // The node keeps the waker, and wakes this task for the reply.
-            Ok(callback_id) => {
-                this.stage = Stage::InFlight(callback_id);
-                Poll::Pending
-            }
-            Err(error) => {
-                this.stage = Stage::Done;
-                Poll::Ready(Err(error))
-            }
+                Stage::Written { callback_id: Some(callback_id), .. } | Stage::Asked(callback_id, _) => {
+                    let callback_id = *callback_id;
+                    let outcome = (this.decode)(ready!(node.poll_reply(callback_id, context.waker())));
+                    if let Err(error) = &outcome
+                        && let Some(call) = this.again(callback_id, error)
+                    {
+                        this.stage = Stage::Unwritten(call);
+                        continue;
+                    }
+                    this.stage = Stage::Done;
+                    return Poll::Ready(outcome);
+                }
+                Stage::Written { head, arguments, callback_id: None } => {
+                    node.call(*head, arguments, context.waker())
+                }
+                Stage::Unwritten(_) | Stage::Preparing(_) | Stage::Done => {
+                    match std::mem::replace(&mut this.stage, Stage::Done) {
+                        Stage::Unwritten(call) if this.by_name.is_some() && is_kept(&call.arguments) => {
+                            let submitted = node.ask(ActorCall::clone(&call), context.waker());
+                            if let Ok(callback_id) = submitted {
+                                this.stage = Stage::Asked(callback_id, call);
+                                return Poll::Pending;
+                            }
+                            submitted
+                        }
+                        Stage::Unwritten(call) => node.ask(*call, context.waker()),
+                        _ => Err(awaited_twice()),
+                    }
+                }
+            };
+            return match submitted {
+                // The node keeps the waker, and wakes this task for the reply.
+                Ok(callback_id) => {
+                    match &mut this.stage {
+                        Stage::Written { arguments, callback_id: submitted, .. }
+                            if this.by_name.is_some() && arguments.is_bincode_within(KEPT_LEN_MAX) =>
+                        {
+                            *submitted = Some(callback_id);
+                        }
+                        stage => *stage = Stage::InFlight(callback_id),
+                    }
+                    Poll::Pending
+                }
+                Err(error) => {
+                    this.stage = Stage::Done;
+                    Poll::Ready(Err(error))
+                }
+            };
         }
     }
+
+    /// The same call by name, if its provider refused the bincode and has run nothing: a provider of another version may have come before the news
+    /// of it. It has the time that is left.
+    #[cold]
+    fn again(&mut self, callback_id: CallbackId, error: &CallError) -> Option<Box<ActorCall>> {
+        if error.code() != Code::CANNOT_DECODE || error.fate() != Fate::NotSent {
+            return None;
+        }
+        let (node, by_name) = (self.node.as_ref()?, self.by_name.take()?);
+        let mut call = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Written { head, arguments, .. } => Box::new(node.call_of(head, arguments)?),
+            Stage::Asked(_, call) => call,
+            _ => return None,
+        };
+        call.within = node.time_left(callback_id)?;
+        call.arguments = by_name(node.wanted(&call.action, None), call.arguments)?;
+        Some(call)
+    }
+}
+
+fn is_kept(arguments: &Payload) -> bool {
+    arguments.encoding == Encoding::Bincode && arguments.len() <= KEPT_LEN_MAX
 }
 
 impl<R, E> Drop for Calling<R, E> {
     #[inline]
     fn drop(&mut self) {
-        if let (Stage::InFlight(callback_id), Some(node)) = (&self.stage, &self.node) {
+        let (Stage::InFlight(callback_id)
+        | Stage::Asked(callback_id, _)
+        | Stage::Written { callback_id: Some(callback_id), .. }) = &self.stage
+        else {
+            return;
+        };
+        if let Some(node) = &self.node {
             node.forget(*callback_id);
         }
     }

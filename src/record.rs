@@ -1,7 +1,7 @@
 //! The arguments of a method of a trait, as a record: its fields are the parameters. [`macro@crate::actions`] writes the records; this
 //! file says how they are read, and which signature a method has.
 
-use meshwork_wire::{DecodeError, Encoding, Payload, PayloadRef, Signature, Untraceable, trace};
+use meshwork_wire::{DecodeError, PayloadRef, Signature, Untraceable, trace, try_sample};
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 use std::any::type_name;
 use std::sync::OnceLock;
@@ -86,18 +86,6 @@ fn try_samples<T: Serialize + DeserializeOwned>(action: &str, samples: &[T]) -> 
         );
     }
     refused.is_none()
-}
-
-fn try_sample<T: Serialize + DeserializeOwned>(sample: &T) -> Result<(), String> {
-    let write = |value: &T| Payload::encode(Encoding::Bincode, value).map_err(|error| error.to_string());
-    let written = write(sample)?;
-    let again = write(&written.decode().map_err(|error: DecodeError| error.to_string())?)?;
-    // Sets and maps have no order, so the bytes may come in another one.
-    if written.len() == again.len() {
-        Ok(())
-    } else {
-        Err("a value that is read and written again differs".to_owned())
-    }
 }
 
 /// The arguments without their names.

@@ -45,6 +45,11 @@ fn record(contract: &Ident, action: &Action) -> TokenStream {
         local("writer"),
         local("METHOD"),
     );
+    // A field that is left out is read as its default, which is the `None` that was sent only where the default is not the user's.
+    let is_absent = arguments(parameters).map(|Parameter { ident, ty, default, .. }| match default {
+        Some(default) if !is_option(ty) || !is_plain_default(default) => quote! { false },
+        _ => quote_spanned! {method.span()=> #private::is_absent(&self.#ident) },
+    });
     let absents: Vec<_> = (0..count).map(|at| quote! { #absent[#at] }).collect();
     let bare = match (&fields[..], &types[..]) {
         ([field], [ty]) => quote! {
@@ -77,7 +82,7 @@ fn record(contract: &Ident, action: &Action) -> TokenStream {
             ) -> ::core::result::Result<__S::Ok, __S::Error> {
                 // Where names are written, an argument that is absent is left out, so that it may be unknown at the other end.
                 let #absent: [bool; #count] = if #serializer.is_human_readable() {
-                    [#(#private::is_none(&self.#fields)),*]
+                    [#(#is_absent),*]
                 } else {
                     [false; #count]
                 };
@@ -128,6 +133,11 @@ fn record(contract: &Ident, action: &Action) -> TokenStream {
 fn record_of(contract: &Ident, method: &Ident) -> Ident {
     let name = format!("__{}_{}", contract.unraw(), method.unraw());
     Ident::new(&name, Span::mixed_site().located_at(method.span()))
+}
+
+/// Whether the attribute is `#[serde(default)]`, and names no function.
+fn is_plain_default(attribute: &Attribute) -> bool {
+    attribute.parse_args::<syn::Path>().is_ok()
 }
 
 /// Whether a type is an `Option`, as far as its path says.

@@ -284,3 +284,100 @@ values! {
     boxed(a_value_behind_pointers_stays_the_same): Box<(Box<str>, std::borrow::Cow<'static, str>)> =
         [Box::new(("a".into(), "b".into()))];
 }
+
+/// Its fields are written in another order than they are read: bincode has no names, and two numbers would change places.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Crossed {
+    amount: u32,
+    tip: u32,
+}
+
+impl Serialize for Crossed {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = serializer.serialize_struct("Crossed", 2)?;
+        fields.serialize_field("tip", &self.tip)?;
+        fields.serialize_field("amount", &self.amount)?;
+        fields.end()
+    }
+}
+
+/// One field is written and another one is read, and there are as many of both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Halves {
+    #[serde(default, skip_serializing)]
+    read: u32,
+    #[serde(skip_deserializing)]
+    written: u32,
+}
+
+/// Nothing within a type of its own, which serde does not read from an absent field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Maybe(Option<u8>);
+
+/// Its `Serialize` panics at a value that nobody makes but its `Deserialize`, which takes any.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Positive(u32);
+
+impl Serialize for Positive {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(self.0 > 0, "it is positive");
+        serializer.serialize_newtype_struct("Positive", &self.0)
+    }
+}
+
+fn five() -> Option<u8> {
+    Some(5)
+}
+
+/// What a provider sees is told in text: a value that changes on its way may change back.
+#[meshwork::actions(prefix = "tell")]
+trait Tell {
+    async fn crossed(&self, value: Crossed) -> Result<String, ActionError>;
+    async fn halves(&self, value: Halves) -> Result<String, ActionError>;
+    async fn positive(&self, value: Positive) -> Result<String, ActionError>;
+    async fn nothing(
+        &self,
+        #[serde(default = "five")] number: Option<u8>,
+        maybe: Maybe,
+    ) -> Result<String, ActionError>;
+}
+
+struct Told;
+
+impl Tell for Told {
+    async fn crossed(&self, value: Crossed) -> Result<String, ActionError> {
+        Ok(format!("{} and {}", value.amount, value.tip))
+    }
+    async fn halves(&self, value: Halves) -> Result<String, ActionError> {
+        Ok(format!("{} and {}", value.read, value.written))
+    }
+    async fn positive(&self, value: Positive) -> Result<String, ActionError> {
+        Ok(value.0.to_string())
+    }
+    async fn nothing(&self, number: Option<u8>, maybe: Maybe) -> Result<String, ActionError> {
+        Ok(format!("{number:?} and {:?}", maybe.0))
+    }
+}
+
+/// The first call of the master's handle is by name, since the handle does not know the provider yet.
+#[actix::test]
+async fn typed_ends_see_what_was_sent_at_the_first_call_and_later() {
+    let mesh = Mesh::start().await;
+    let provider = mesh.bind(BranchActor::new("provider").respond_all(Told.into_responders())).await;
+    for node in [Node::from(&mesh.master), Node::from(&*provider)] {
+        for _ in 0..2 {
+            let tell = TellRequester::new(&node);
+            let nothing = soon(tell.nothing(None, Maybe(None))).await;
+            assert_eq!(nothing.expect("it is read"), "None and None");
+            let some = soon(tell.nothing(Some(1), Maybe(Some(2)))).await;
+            assert_eq!(some.expect("it is read"), "Some(1) and Some(2)");
+            let crossed = soon(tell.crossed(Crossed { amount: 1, tip: 2 })).await;
+            assert_eq!(crossed.expect("it is read"), "1 and 2");
+            let halves = soon(tell.halves(Halves { read: 1, written: 2 })).await;
+            assert_eq!(halves.expect("it is read"), "0 and 0");
+            let positive = soon(tell.positive(Positive(3))).await;
+            assert_eq!(positive.expect("it is read"), "3");
+        }
+    }
+}

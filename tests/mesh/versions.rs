@@ -141,3 +141,78 @@ versions! {
         two {} (count: u8) -> Option<u8> = Some(count);
         [Some(3)] => Ok(3);
 }
+
+mod before {
+    use super::*;
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct Order {
+        pub(crate) amount: u32,
+        pub(crate) tip: u32,
+    }
+    #[meshwork::actions(prefix = "shop")]
+    pub(crate) trait Shop {
+        async fn order(&self, order: Order, tell: Callback<u8, u8>) -> Result<String, ActionError>;
+    }
+    pub(crate) struct Here;
+    impl Shop for Here {
+        async fn order(&self, order: Order, tell: Callback<u8, u8>) -> Result<String, ActionError> {
+            Ok(format!("{} and {} and {}", order.amount, order.tip, tell.call(1).await?))
+        }
+    }
+}
+
+mod after {
+    use super::*;
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct Order {
+        pub(crate) tip: u64,
+        pub(crate) note: Option<String>,
+        pub(crate) amount: u32,
+    }
+    #[meshwork::actions(prefix = "shop")]
+    pub(crate) trait Shop {
+        async fn order(
+            &self,
+            tell: Callback<u8, u8>,
+            order: Order,
+            dry_run: Option<bool>,
+        ) -> Result<String, ActionError>;
+    }
+    pub(crate) struct Here;
+    impl Shop for Here {
+        async fn order(
+            &self,
+            tell: Callback<u8, u8>,
+            order: Order,
+            dry_run: Option<bool>,
+        ) -> Result<String, ActionError> {
+            assert_eq!((&order.note, dry_run), (&None, None));
+            Ok(format!("{} and {} and {}", order.amount, order.tip, tell.call(1).await?))
+        }
+    }
+}
+
+/// The caller writes bincode for the provider that it knows, and the news of the next one come behind.
+#[actix::test]
+async fn a_provider_that_another_version_replaces_is_called_at_once() {
+    use {after::Shop as _, before::Shop as _};
+    let mesh = Mesh::start().await;
+    let caller = mesh.branch("caller").await;
+    let shop = before::ShopRequester::new(&caller);
+    for round in 0..20 {
+        let responders =
+            if round % 2 == 0 { before::Here.into_responders() } else { after::Here.into_responders() };
+        let provider = BranchActor::new("provider").replace().respond_all(responders);
+        let _provider = mesh.bind(provider).await;
+        for way in 0..3 {
+            let order = before::Order { amount: 1, tip: 2 };
+            let call = shop.order(order, Callback::new(|number: u8| number + 2));
+            let call = match way {
+                0 => call,
+                1 => call.on("provider"),
+                _ => call.fail_when_down().within(Duration::MAX),
+            };
+            assert_eq!(soon(call).await.expect("it is read"), "1 and 2 and 3", "{round}");
+        }
+    }
+}

@@ -49,6 +49,6 @@ pub use payload::{
 };
 pub use spoken::{is_native, spoken};
 pub use value::{
-    DecodeError, EncodeError, Obstacle, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value, is_none,
-    trace,
+    DecodeError, EncodeError, Obstacle, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value,
+    is_absent, trace, try_sample,
 };

@@ -18,12 +18,12 @@ mod told;
 mod trace;
 
 pub use any::Value;
-pub use nothing::is_none;
+pub use nothing::is_absent;
 pub(crate) use sum::SUM_LEN;
 pub use trace::{Obstacle, Traced, TypeShape, Untraceable, trace};
 
 use self::sum::Sum;
-use self::told::{Described, Teller, ToldValue};
+use self::told::{Described, Named, Teller, ToldValue};
 use crate::accepts::Form;
 use crate::copy::append;
 use crate::encoding::Encoding;
@@ -37,6 +37,7 @@ use crate::value::packed_writer::PackedWriter;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{cell::Cell, io};
 
 /// A value cannot be written in the encoding.
@@ -341,7 +342,7 @@ fn write_rarer<T: Serialize + ?Sized>(
 #[inline]
 fn write_bincode<T: Serialize + ?Sized>(value: &T, writer: &mut Writer) -> Result<(), String> {
     bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
-        .map_err(|error| error.to_string())
+        .map_err(explain::unwritten_bincode)
 }
 
 /// A payload that is being written. Codecs write byte after byte, so bytes are gathered in an array before they go into the shared
@@ -545,7 +546,39 @@ fn read_bincode<T: DeserializeOwned, S: Teller>(
             check_all_read(read, bytes.len())?;
             Ok(value)
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(explain::unread_bincode(error)),
+    }
+}
+
+/// Whether a sample of a type is read from bincode as it was written there: as many values of the same kinds, in fields of the same names,
+/// which come to as many bytes when they are written again.
+///
+/// # Errors
+///
+/// When the `Serialize` and the `Deserialize` of the type disagree.
+pub fn try_sample<T: Serialize + DeserializeOwned>(sample: &T) -> Result<(), String> {
+    // A type may panic at a value that only its own `Deserialize` makes.
+    let tried = catch_unwind(AssertUnwindSafe(|| try_written_sample(sample)));
+    tried.unwrap_or_else(|panic| Err(format!("a sample makes it panic: {}", trace::message(&*panic))))
+}
+
+fn try_written_sample<T: Serialize + DeserializeOwned>(sample: &T) -> Result<(), String> {
+    let write = |value: &T| {
+        let (mut writer, told) = (Writer::default(), Named::default());
+        let (written, callbacks) =
+            Callbacks::noted(|| write_bincode(&ToldValue { value, teller: &told }, &mut writer));
+        let bytes = writer.finish();
+        written.and(callbacks).map(|callbacks| (bytes, callbacks, told))
+    };
+    let (bytes, callbacks, told) = write(sample)?;
+    let bounds = bounded::Bounds::telling(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX, Named::default());
+    let read = callbacks.hand_out(|| read_bincode::<T, _>(&bytes, &bounds))?;
+    told.agree(bounds.teller())?;
+    // Sets and maps have no order, so the bytes may come in another one.
+    if write(&read)?.0.len() == bytes.len() {
+        Ok(())
+    } else {
+        Err("a value that is read and written again differs".to_owned())
     }
 }
 

@@ -268,6 +268,11 @@ impl InFlight {
         if slot.id == id.0 && matches!(slot.state, State::Waiting(_)) { slot.deadline } else { None }
     }
 
+    /// The deadline that a call had whose reply was taken; none if another call has taken its slot.
+    pub(crate) fn last_deadline(&self, id: CallbackId) -> Option<Option<Instant>> {
+        self.slots.get(self.index(id.0)).filter(|slot| slot.id == id.0).map(|slot| slot.deadline)
+    }
+
     /// Begins a batch without calls; [`InFlight::end_batch`] ends it.
     pub(crate) fn begin_batch(&mut self) -> BatchId {
         let free = self.batches.iter().position(Option::is_none);

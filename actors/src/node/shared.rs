@@ -430,6 +430,16 @@ impl Node {
         }
     }
 
+    /// The time that was left of a call when its reply was taken, if that was just now: `Some(None)` for ever. None if the time is over, or the
+    /// place of the call has been taken by another one since.
+    pub fn time_left(&self, callback_id: CallbackId) -> Option<Option<Duration>> {
+        let deadline = self.lock().in_flight.last_deadline(callback_id)?;
+        match deadline {
+            Some(deadline) => deadline.checked_duration_since(Instant::now().into_std()).map(Some),
+            None => Some(None),
+        }
+    }
+
     pub(super) fn begin_batch(&self) -> BatchId {
         self.lock().in_flight.begin_batch()
     }

@@ -163,6 +163,16 @@ impl Arguments {
         }
     }
 
+    /// Whether the arguments are written in bincode, in so many bytes at most.
+    #[inline]
+    #[must_use]
+    pub fn is_bincode_within(&self, len_max: usize) -> bool {
+        match &self.0 {
+            Kind::Short(payload) => payload.encoding() == Encoding::Bincode,
+            Kind::Payload(payload) => payload.encoding == Encoding::Bincode && payload.len() <= len_max,
+        }
+    }
+
     /// The arguments as a payload.
     #[must_use]
     pub fn into_payload(self) -> Payload {

@@ -173,8 +173,19 @@ impl<'de, D: Deserializer<'de>, T: Teller> Deserializer<'de> for Bounded<'_, D, 
         deserialize_tuple(len: usize) OfType;
         deserialize_tuple_struct(name: &'static str, len: usize) OfType;
         deserialize_map() InBytes;
-        deserialize_struct(name: &'static str, fields: &'static [&'static str]) OfType;
         deserialize_ignored_any() InBytes;
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.bounds.teller.fields(fields);
+        let visitor = BoundedVisitor::of(visitor, Length::OfType, self.bounds);
+        self.inner.deserialize_struct(name, fields, visitor)
     }
 
     /// The name by which a `Value` is asked for is no level of its own.
@@ -620,6 +631,7 @@ impl<'de, A: VariantAccess<'de>, T: Teller> VariantAccess<'de> for BoundedVarian
         visitor: V,
     ) -> Result<V::Value, A::Error> {
         self.tell(Kind::Struct);
+        self.bounds.teller.fields(fields);
         let visitor = BoundedVisitor::of(visitor, Length::OfType, self.bounds);
         self.inner.struct_variant(fields, visitor)
     }

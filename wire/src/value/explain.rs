@@ -6,10 +6,12 @@ use super::bounded::{BoundedSeed, Bounds};
 use super::json_reader::read_json;
 use super::json_writer::JsonWriter;
 use super::packed_writer::PackedWriter;
+use super::sum::SUM_LEN;
 use super::told::{Described, ToldValue};
 use crate::encoding::Encoding;
-use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX};
+use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX};
 use crate::payload::{Callbacks, PayloadRef};
+use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer};
 use serde_path_to_error as path;
@@ -85,7 +87,8 @@ pub(super) fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8], reason
             let written = value.and_then(|value| value.serialize(&mut JsonWriter::new(&mut json)).ok());
             written.and_then(|()| explain_json::<T>(&json))
         }
-        Encoding::Bincode | Encoding::PlainBincode => None,
+        Encoding::Bincode => explain_bincode::<T>(&bytes[..bytes.len().saturating_sub(SUM_LEN)]),
+        Encoding::PlainBincode => explain_bincode::<T>(bytes),
     };
     let (place, reason) = found.map_or((None, reason), |(place, reason)| (Some(place), reason));
     let way_out = match &*reason {
@@ -138,6 +141,37 @@ fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Option<(String, String)> {
     // The line and the column are of a text that nobody sees.
     let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
     Some((track.path().to_string(), reason))
+}
+
+/// Reads bincode once more; gives the place of the error and its reason.
+fn explain_bincode<T: DeserializeOwned>(bytes: &[u8]) -> Option<(String, String)> {
+    let mut track = path::Track::new();
+    let bounds = Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
+    let inner = BoundedSeed::<std::marker::PhantomData<T>, _>::new(&bounds);
+    let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
+    let error =
+        bincode::serde::seed_decode_from_slice(Tracked { inner, track: &mut track }, bytes, config).err()?;
+    Some((track.path().to_string(), unread_bincode(error)))
+}
+
+/// The reason for bytes that are not the bincode of a type.
+#[cold]
+pub(super) fn unread_bincode(error: DecodeError) -> String {
+    match error {
+        // The type's own words.
+        DecodeError::OtherString(reason) => reason,
+        DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// The reason for a value that bincode does not write.
+#[cold]
+pub(super) fn unwritten_bincode(error: EncodeError) -> String {
+    match error {
+        EncodeError::OtherString(reason) => reason,
+        error => error.to_string(),
+    }
 }
 
 fn sentence(place: Option<String>, reason: &str, way_out: &str) -> String {

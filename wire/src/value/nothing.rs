@@ -1,5 +1,7 @@
-//! Whether a value is written as nothing, as `None` and `()` are. It writes the value for a serializer that stops at anything else.
+//! Whether a value is written as nothing, as `None` and `()` are, and whether it may be left out. It writes the value for a serializer that stops at anything else.
 
+use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use serde::forward_to_deserialize_any;
 use serde::ser::{Impossible, Serialize, Serializer};
 use std::fmt;
 
@@ -9,11 +11,33 @@ pub(crate) fn is_nothing<T: Serialize + ?Sized>(value: &T, unit_structs: bool) -
     value.serialize(Nothing { within_some: true, unit_structs }).is_ok()
 }
 
-/// Whether the value is a `None`.
+/// Whether the value is a `None` that a field of its type need not be there for: serde reads a field that is absent as `None` where its type
+/// is an `Option`, and refuses it where a type of its own has the `None` within.
 #[inline]
 #[must_use]
-pub fn is_none<T: Serialize + ?Sized>(value: &T) -> bool {
+pub fn is_absent<T: Serialize + DeserializeOwned>(value: &T) -> bool {
     value.serialize(Nothing { within_some: false, unit_structs: false }).is_ok()
+        && T::deserialize(Absent).is_ok()
+}
+
+/// A field that is absent, as derived types read it.
+struct Absent;
+
+impl<'de> Deserializer<'de> for Absent {
+    type Error = Something;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Something> {
+        Err(Something)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Something> {
+        visitor.visit_none()
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
 }
 
 /// Takes nothing, and refuses anything else.
@@ -37,6 +61,12 @@ impl fmt::Display for Something {
 impl std::error::Error for Something {}
 
 impl serde::ser::Error for Something {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Something
+    }
+}
+
+impl serde::de::Error for Something {
     fn custom<T: fmt::Display>(_: T) -> Self {
         Something
     }

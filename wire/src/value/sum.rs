@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 /// A sum that begins with the signature of an action, and grows with each event.
+#[derive(Default)]
 pub(crate) struct Sum {
     state: Cell<u64>,
     last: Cell<u64>,

@@ -7,12 +7,25 @@ use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
+use std::cell::RefCell;
 use std::fmt::Display;
 
 /// What is done with the events of a value.
 pub(crate) trait Teller {
     /// Whether anything is done with the events.
     const SUMS_UP: bool;
+
+    /// What a struct is known by while its fields are written.
+    type Struct: Copy;
+
+    /// Takes the beginning of a struct that is written.
+    fn begin(&self) -> Self::Struct;
+
+    /// Takes the name of a field that is written.
+    fn field(&self, of: Self::Struct, name: &'static str);
+
+    /// Takes the names of the fields of a struct that is asked for, with their aliases.
+    fn fields(&self, names: &'static [&'static str]);
 
     /// Takes an event.
     fn tell(&self, event: impl FnOnce() -> u64);
@@ -35,6 +48,17 @@ pub(crate) trait Teller {
 /// Bincode: all events are summed up.
 impl Teller for Sum {
     const SUMS_UP: bool = true;
+
+    type Struct = ();
+
+    #[inline(always)]
+    fn begin(&self) {}
+
+    #[inline(always)]
+    fn field(&self, (): (), _: &'static str) {}
+
+    #[inline(always)]
+    fn fields(&self, _: &'static [&'static str]) {}
 
     #[inline(always)]
     fn tell(&self, event: impl FnOnce() -> u64) {
@@ -68,6 +92,17 @@ impl Described {
 impl Teller for Described {
     const SUMS_UP: bool = false;
 
+    type Struct = ();
+
+    #[inline(always)]
+    fn begin(&self) {}
+
+    #[inline(always)]
+    fn field(&self, (): (), _: &'static str) {}
+
+    #[inline(always)]
+    fn fields(&self, _: &'static [&'static str]) {}
+
     #[inline(always)]
     fn tell(&self, _: impl FnOnce() -> u64) {}
 
@@ -84,6 +119,70 @@ impl Teller for Described {
                  instead, or a typed action, whose ends write bincode",
             ));
         }
+        Ok(())
+    }
+}
+
+/// Bincode, for a sample: the events are summed up, and the names of all fields are kept. Bincode does not write names, so two derives that
+/// have the same fields under each other's names, or in another order, come to the same sum.
+#[derive(Default)]
+pub(super) struct Named {
+    sum: Sum,
+    /// The names of the fields of each struct, in the order in which the structs begin.
+    structs: RefCell<Vec<Vec<&'static str>>>,
+}
+
+impl Named {
+    /// Whether a value that was read has the names that were written.
+    pub(super) fn agree(&self, read: &Named) -> Result<(), String> {
+        if self.sum.bytes() != read.sum.bytes() {
+            return Err(
+                "another number of fields, or other kinds of values, are read than were written".to_owned()
+            );
+        }
+        let (written, read) = (self.structs.borrow(), read.structs.borrow());
+        let other = written.iter().zip(&*read).find(|(written, names)| {
+            // Aliases stand among the names.
+            let mut names = names.iter();
+            !written.iter().all(|name| names.any(|other| other == name))
+        });
+        match other {
+            Some((written, read)) => {
+                Err(format!("the fields {written:?} are written, and {read:?} are read"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Teller for Named {
+    const SUMS_UP: bool = true;
+
+    type Struct = usize;
+
+    fn begin(&self) -> usize {
+        let mut structs = self.structs.borrow_mut();
+        structs.push(Vec::new());
+        structs.len() - 1
+    }
+
+    fn field(&self, of: usize, name: &'static str) {
+        self.structs.borrow_mut()[of].push(name);
+    }
+
+    fn fields(&self, names: &'static [&'static str]) {
+        self.structs.borrow_mut().push(names.to_vec());
+    }
+
+    fn tell(&self, event: impl FnOnce() -> u64) {
+        self.sum.tell(event());
+    }
+
+    fn skip<E: Error>(&self, field: &'static str) -> Result<(), E> {
+        self.sum.skip(field)
+    }
+
+    fn some<T: Serialize + ?Sized, E: Error>(&self, _: &T) -> Result<(), E> {
         Ok(())
     }
 }
@@ -130,6 +229,19 @@ impl<'a, S, T> Elements<'a, S, T> {
     }
 }
 
+/// The fields of a struct, counted.
+pub(super) struct Fields<'a, S, T: Teller> {
+    elements: Elements<'a, S, T>,
+    of: T::Struct,
+}
+
+impl<'a, S, T: Teller> Fields<'a, S, T> {
+    #[inline]
+    fn of(inner: S, teller: &'a T, of: T::Struct) -> Self {
+        Self { elements: Elements::of(inner, teller), of }
+    }
+}
+
 macro_rules! told_flat {
     ($($method:ident: $type:ty => $event:ident;)*) => {$(
         #[inline]
@@ -148,8 +260,8 @@ impl<'a, S: Serializer, T: Teller> Serializer for Told<'a, S, T> {
     type SerializeTupleStruct = Elements<'a, S::SerializeTupleStruct, T>;
     type SerializeTupleVariant = Elements<'a, S::SerializeTupleVariant, T>;
     type SerializeMap = Elements<'a, S::SerializeMap, T>;
-    type SerializeStruct = Elements<'a, S::SerializeStruct, T>;
-    type SerializeStructVariant = Elements<'a, S::SerializeStructVariant, T>;
+    type SerializeStruct = Fields<'a, S::SerializeStruct, T>;
+    type SerializeStructVariant = Fields<'a, S::SerializeStructVariant, T>;
 
     told_flat! {
         serialize_bool: bool => BOOL;
@@ -265,7 +377,8 @@ impl<'a, S: Serializer, T: Teller> Serializer for Told<'a, S, T> {
 
     #[inline]
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
-        Ok(Elements::of(self.inner.serialize_struct(name, len)?, self.teller))
+        let of = self.teller.begin();
+        Ok(Fields::of(self.inner.serialize_struct(name, len)?, self.teller, of))
     }
 
     #[inline]
@@ -277,7 +390,8 @@ impl<'a, S: Serializer, T: Teller> Serializer for Told<'a, S, T> {
         len: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
         self.teller.tell(|| event::variant(variant, Kind::Struct));
-        Ok(Elements::of(self.inner.serialize_struct_variant(name, index, variant, len)?, self.teller))
+        let of = self.teller.begin();
+        Ok(Fields::of(self.inner.serialize_struct_variant(name, index, variant, len)?, self.teller, of))
     }
 
     #[inline]
@@ -322,7 +436,7 @@ told_elements! {
 
 macro_rules! told_fields {
     ($($compound:ident;)*) => {$(
-        impl<S: $compound, T: Teller> $compound for Elements<'_, S, T> {
+        impl<S: $compound, T: Teller> $compound for Fields<'_, S, T> {
             type Ok = S::Ok;
             type Error = S::Error;
 
@@ -332,20 +446,23 @@ macro_rules! told_fields {
                 name: &'static str,
                 value: &V,
             ) -> Result<(), S::Error> {
-                let value = self.element(value);
-                self.inner.serialize_field(name, &value)
+                let Self { elements, of } = self;
+                elements.teller.field(*of, name);
+                let value = elements.element(value);
+                elements.inner.serialize_field(name, &value)
             }
 
             #[inline]
             fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {
-                self.teller.skip(name)?;
-                self.inner.skip_field(name)
+                self.elements.teller.skip(name)?;
+                self.elements.inner.skip_field(name)
             }
 
             #[inline]
             fn end(self) -> Result<S::Ok, S::Error> {
-                self.teller.tell(|| event::record(self.count));
-                self.inner.end()
+                let Elements { inner, teller, count } = self.elements;
+                teller.tell(|| event::record(count));
+                inner.end()
             }
         }
     )*};

@@ -146,7 +146,8 @@ impl Callable for Gone {
     }
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic says.
+pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let message = panic.downcast_ref::<&str>().copied();
     let mut message =
         message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default().to_owned();
