@@ -667,6 +667,28 @@ mod tests {
         }
     }
 
+    /// A number that its type may refuse.
+    #[derive(Debug, Deserialize)]
+    #[serde(try_from = "u8")]
+    struct Even(#[expect(dead_code, reason = "it is read, and that is all")] u8);
+
+    impl TryFrom<u8> for Even {
+        type Error = String;
+
+        fn try_from(number: u8) -> Result<Self, String> {
+            if number.is_multiple_of(2) { Ok(Self(number)) } else { Err(format!("{number} is odd")) }
+        }
+    }
+
+    #[test]
+    fn an_error_in_bincode_has_its_place_and_the_words_of_the_type() {
+        for encoding in [Encoding::Bincode, Encoding::PlainBincode] {
+            let written = Payload::encode(encoding, &("numbers", vec![2_u8, 4, 5])).unwrap();
+            let error = written.decode::<(String, Vec<Even>)>().unwrap_err();
+            assert!(error.reason.starts_with("5 is odd at `[1][2]`;"), "{error}");
+        }
+    }
+
     /// Writes a payload when its thread ends.
     struct Farewell(mpsc::Sender<bool>);
 
