@@ -419,6 +419,14 @@ mod tests {
         assert_eq!((plain.message(), plain.code(), plain.data()), ("mine is 3", None, None));
     }
 
+    /// They arrived as an object that stood in the place of a function, and of which no caller could make one.
+    #[test]
+    fn data_with_a_callback_are_left_out() {
+        let callback = crate::Callback::new(|number: u64| number);
+        let error = ActionError::new("Mine", "it is").with_data(&[1]).with_data(&(callback, 2));
+        assert_eq!(error.data_as::<Vec<u8>>(), Ok(vec![1]));
+    }
+
     #[test]
     fn the_errors_in_common_use_become_their_texts() {
         let io = std::io::Error::other("no disk");
