@@ -90,7 +90,7 @@ where
 fn by_name<A: DeserializeOwned>(arguments: PayloadRef<'_>) -> Result<A, CallError> {
     match arguments.encoding {
         Encoding::Bincode => Err(other_signature()),
-        _ => Ok(arguments.decode_arguments()?),
+        _ => Ok(arguments.decode_record_or_list()?),
     }
 }
 

@@ -216,3 +216,33 @@ async fn a_provider_that_another_version_replaces_is_called_at_once() {
         }
     }
 }
+
+/// A closure that takes a tuple, or a single value, asks for no names: the record of a typed caller is its list of arguments.
+#[actix::test]
+async fn a_closure_answers_typed_callers_by_the_order_of_their_arguments() {
+    #[meshwork::actions(prefix = "shop")]
+    trait Shop {
+        async fn sum(&self, a: i64, b: i64) -> Result<i64, ActionError>;
+        async fn twice(&self, n: i64) -> Result<i64, ActionError>;
+        async fn hello(&self) -> Result<String, ActionError>;
+        async fn named(&self, amount: i64, tip: i64) -> Result<i64, ActionError>;
+    }
+    #[derive(Deserialize)]
+    struct Other {
+        tip: i64,
+        sum: i64,
+    }
+    let mesh = Mesh::start().await;
+    let closures = BranchActor::new("closures")
+        .respond("shop/sum", |(a, b): (i64, i64)| async move { Ok(a + b) })
+        .respond("shop/twice", |n: i64| async move { Ok(n * 2) })
+        .respond("shop/hello", |()| async move { Ok("hello".to_owned()) })
+        .respond("shop/named", |other: Other| async move { Ok(other.tip + other.sum) });
+    let _closures = mesh.bind(closures).await;
+    let shop = ShopRequester::new(&mesh.branch("caller").await);
+    assert_eq!(soon(shop.sum(2, 3)).await, Ok(5));
+    assert_eq!(soon(shop.twice(21)).await, Ok(42));
+    assert_eq!(soon(shop.hello()).await, Ok("hello".to_owned()));
+    let error = soon(shop.named(1, 2)).await.expect_err("its names are others");
+    assert!(error.message().contains("missing field `sum`"), "{error}");
+}

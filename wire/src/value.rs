@@ -13,6 +13,7 @@ mod number;
 pub(crate) mod packed;
 mod packed_reader;
 mod packed_writer;
+mod position;
 mod sum;
 mod told;
 mod trace;
@@ -238,6 +239,31 @@ impl PayloadRef<'_> {
         match self.only_argument() {
             Some(only) => only.decode().map_err(|_| error),
             None => Err(error),
+        }
+    }
+
+    /// Reads the arguments of a call, as [`PayloadRef::decode_arguments`] does; a record of arguments also by position, where `T` is a tuple or a
+    /// single value, and so has no names that could be others: callers of methods of a trait send records, and a closure may answer them.
+    ///
+    /// # Errors
+    ///
+    /// As [`PayloadRef::decode_arguments`].
+    #[inline]
+    pub fn decode_record_or_list<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
+        self.decode_arguments().or_else(|error| self.decode_by_position(error))
+    }
+
+    #[cold]
+    fn decode_by_position<T: DeserializeOwned>(self, error: DecodeError) -> Result<T, DecodeError> {
+        let list = match self.encoding.is_self_describing().then(|| self.decode_unexplained::<Value>()) {
+            Some(Some(Value::Map(entries))) if position::takes_in_order::<T>(entries.len()) => {
+                Value::List(entries.into_iter().map(|(_, value)| value).collect())
+            }
+            _ => return Err(error),
+        };
+        match Payload::encode(self.encoding, &list) {
+            Ok(list) => PayloadRef { bytes: &list.bytes, ..self }.decode_arguments(),
+            Err(_) => Err(error),
         }
     }
 
