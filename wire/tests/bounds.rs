@@ -304,7 +304,8 @@ fn elements_that_take_no_bytes_are_bounded_in_all_sequences_together() {
 fn a_length_that_lies_is_refused_before_anything_is_allocated() {
     // Room for any of these claims would abort the process.
     for lie in [u64::from(u32::MAX), 1 << 40, u64::MAX >> 4, u64::MAX] {
-        let reason = format!("more than {} elements", claim(lie).bytes.len() - CHECK_LEN + EMPTY_ELEMENTS_MAX);
+        let reason =
+            format!("more than {} elements", claim(lie).bytes.len() - CHECK_LEN + EMPTY_ELEMENTS_MAX);
         assert_refused::<Vec<u64>>(&claim(lie), &reason);
         assert_refused::<HashMap<u64, [u64; 32]>>(&claim(lie), &reason);
         assert_refused::<BTreeMap<String, u8>>(&claim(lie), &reason);

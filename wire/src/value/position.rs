@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[derive(Deserialize)]
-    struct Wrapped<T>(#[expect(dead_code, reason = "nothing is read")] T);
+    struct Wrapped<T>(T);
 
     #[test]
     fn what_asks_for_names_takes_no_record_of_others() {
