@@ -12,7 +12,7 @@ use meshwork_actors::branch::BranchActor;
 use meshwork_actors::calls::Reply;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::{Arguments, Call as ActorCall, Head, Node as ActorNode, Wanted, WhenDown};
-use meshwork_wire::limits::CALL_WITHIN;
+use meshwork_wire::limits::{ARGUMENTS_KEPT_LEN_MAX, CALL_WITHIN};
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Payload, PayloadRef,
 };
@@ -43,9 +43,6 @@ pub struct Calling<R, E = CallError> {
 
 /// Writes arguments that were written in bincode as providers want them that have not the signature of the caller; none if that cannot be done.
 type ByName = fn(Wanted, Payload) -> Option<Payload>;
-
-/// Arguments in bincode are kept until the reply comes, unless they are longer than this.
-const KEPT_LEN_MAX: usize = 64 * 1024;
 
 enum Stage {
     /// Not polled yet, if there is no callback id. The task that polls the call writes its frame. Arguments in bincode are kept here when the call is
@@ -383,7 +380,8 @@ impl<R, E> Calling<R, E> {
                 Ok(callback_id) => {
                     match &mut this.stage {
                         Stage::Written { arguments, callback_id: submitted, .. }
-                            if this.by_name.is_some() && arguments.is_bincode_within(KEPT_LEN_MAX) =>
+                            if this.by_name.is_some()
+                                && arguments.is_bincode_within(ARGUMENTS_KEPT_LEN_MAX) =>
                         {
                             *submitted = Some(callback_id);
                         }
@@ -419,7 +417,7 @@ impl<R, E> Calling<R, E> {
 }
 
 fn is_kept(arguments: &Payload) -> bool {
-    arguments.encoding == Encoding::Bincode && arguments.len() <= KEPT_LEN_MAX
+    arguments.encoding == Encoding::Bincode && arguments.len() <= ARGUMENTS_KEPT_LEN_MAX
 }
 
 impl<R, E> Drop for Calling<R, E> {

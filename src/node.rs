@@ -44,7 +44,7 @@ impl Node {
     }
 
     /// Calls an action with arguments that are encoded already. The reply is a payload in the encoding of the arguments. For tools
-    /// that know no types.
+    /// that know no types: the encoding is one that describes itself, since bincode is for methods of traits, and refused elsewhere.
     pub fn call_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> Calling<Payload> {
         Calling::raw(self, action.into(), arguments)
     }

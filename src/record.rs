@@ -64,7 +64,7 @@ fn sign<A: Record>(action: &'static str) -> Option<Signature> {
             if let Some(place) = shape.some_of_nothing() {
                 let at = if place.is_empty() { String::new() } else { format!(" at `{place}`") };
                 log::warn!(
-                    "{action}: the {of} have an Option of something that may be nothing{at}: its `Some` of nothing is an error where the \
+                    "{action}: there is an Option of something that may be nothing in the {of}{at}: its `Some` of nothing is an error where the \
                      action is called by name, or by programs of other protocols"
                 );
             }

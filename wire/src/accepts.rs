@@ -57,17 +57,6 @@ impl Accepts {
     }
 }
 
-impl From<Encoding> for Accepts {
-    fn from(encoding: Encoding) -> Self {
-        match encoding {
-            Encoding::PlainBincode => Accepts::PlainBincode,
-            Encoding::CompactMessagePack => Accepts::CompactMessagePack,
-            Encoding::Json => Accepts::List,
-            Encoding::MessagePack | Encoding::Bincode => Accepts::MessagePack,
-        }
-    }
-}
-
 /// How a value is written: in an encoding; if that is bincode, with a check that begins with the signature of an action. Without
 /// a signature, the check begins with zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

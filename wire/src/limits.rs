@@ -148,6 +148,10 @@ pub const ROUTE_CACHE_MAX: usize = 16_384;
 /// provider does. A request above the bound is not kept: then its caller is told that it was not sent.
 pub const KEPT_LEN_MAX: usize = 16 * 1024 * 1024;
 
+/// How many bytes of arguments a call of a method keeps at its caller until the reply comes, so that it can be made again by name if its provider turns
+/// out to have other types. Longer arguments are not kept: then the call fails, not sent.
+pub const ARGUMENTS_KEPT_LEN_MAX: usize = 64 * 1024;
+
 /// How many connections may be accepted and not bound yet. A connection above the bound is closed at once.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
 
