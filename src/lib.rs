@@ -82,7 +82,7 @@ pub use meshwork_actors::master::{
     Authenticate, Balance, Listen, ListenError, MasterActor, OnNameTaken, Permissions,
 };
 pub use meshwork_actors::node::{
-    Change, ConfigureNode, Describe, Drain, Drained, SessionSnapshot, Snapshot, Status, TakeSnapshot,
+    Change, ConfigureNode, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status, TakeSnapshot,
 };
 /// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;

@@ -680,7 +680,7 @@ impl BranchActor {
         let departure = self.options.node.take_submissions(&mut submissions);
         self.calls.bind(departure);
         if submissions.iter().any(Submission::asks) {
-            self.options.limits.busy_poll.asked();
+            self.options.busy_poll.asked();
         }
         self.send_on(&mut submissions);
         self.submissions = submissions;
@@ -867,7 +867,7 @@ impl BranchActor {
         let now = Instant::now();
         self.link.heard(now.into_std());
         if !block.is_beat() {
-            self.options.limits.busy_poll.heard();
+            self.options.busy_poll.heard();
         }
         let mut frames = block.frames();
         while self.link.is_bound() {

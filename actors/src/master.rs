@@ -338,8 +338,14 @@ impl Actor for MasterActor {
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         registry.do_send(registry::OfferOwn(self.options.actions.clone()));
         let node = Arc::clone(&self.options.node);
-        let shared =
-            Arc::new(MasterShared::new(node, self.config.clone(), self.options.limits, registry, router));
+        let shared = Arc::new(MasterShared::new(
+            node,
+            self.config.clone(),
+            self.options.limits.clone(),
+            self.options.busy_poll,
+            registry,
+            router,
+        ));
         self.running = Some(Master {
             calls: MasterCalls::new(Arc::clone(&shared), Arc::new(address.clone())),
             shared,
@@ -463,7 +469,7 @@ impl MasterActor {
         self.options.node.events_left(left);
         self.publish(context);
         if asks {
-            self.options.limits.busy_poll.asked();
+            self.options.busy_poll.asked();
         }
         self.end_message(context);
     }

@@ -4,6 +4,7 @@ pub(crate) mod change;
 mod heads;
 pub(crate) mod known;
 pub(crate) mod lender;
+pub(crate) mod limits;
 pub(crate) mod mailboxes;
 mod many;
 pub(crate) mod options;
@@ -14,6 +15,7 @@ pub(crate) mod submission;
 
 pub use change::{Change, Status, Watcher};
 pub use known::{ActionCache, Wanted};
+pub use limits::Limits;
 pub use mailboxes::{
     Describe, DescribePart, Drain, Drained, Flush, Respond, Subscribe, SubscribeTo, TakeSnapshot,
     Unsubscribe, Watch, Withdraw,

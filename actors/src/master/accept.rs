@@ -6,7 +6,6 @@ use super::surroundings::MasterShared;
 use crate::link::{Accept, Link};
 use crate::repeated::Repeated;
 use actix::Actor;
-use meshwork_wire::limits::UNBOUND_SESSIONS_MAX;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,11 +20,12 @@ pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShar
                 if let Some(line) = failing.over() {
                     log::log!(line.level, "connections are taken in again at {}{line}", acceptor.address());
                 }
-                if master.unbound.load(Ordering::Relaxed) >= UNBOUND_SESSIONS_MAX {
+                if master.unbound.load(Ordering::Relaxed) >= master.limits.unbound_sessions_max {
                     let line = full.warn(Instant::now().into_std());
                     log::log!(
                         line.level,
-                        "{peer} is turned away: {UNBOUND_SESSIONS_MAX} connections have not bound yet{line}"
+                        "{peer} is turned away: {} connections have not bound yet{line}",
+                        master.limits.unbound_sessions_max
                     );
                     continue;
                 }

@@ -193,7 +193,7 @@ impl SessionActor {
         let now = Instant::now();
         self.heard = now;
         if !block.is_beat() {
-            self.master.limits.busy_poll.heard();
+            self.master.busy_poll.heard();
         }
         let mut frames = block.frames();
         loop {

@@ -8,9 +8,10 @@ use super::registry::route::Balance;
 use super::registry::table::OnNameTaken;
 use super::router::RouterActor;
 use crate::node::lender::NodeLender;
-use crate::node::options::NodeLimits;
+use crate::node::limits::Limits;
 use crate::node::shared::Node;
 use crate::repeated::Repeated;
+use crate::turns::busy_poll::BusyPoll;
 use actix::{Addr, Recipient};
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SessionId};
@@ -34,7 +35,9 @@ pub(crate) struct Config {
 pub(crate) struct MasterShared {
     pub(crate) name: ByteString,
     pub(crate) config: Config,
-    pub(crate) limits: NodeLimits,
+    pub(crate) limits: Limits,
+    /// How long the threads of the sessions stay awake for the next frame.
+    pub(crate) busy_poll: BusyPoll,
     pub(crate) registry: Addr<RegistryActor>,
     pub(crate) router: Addr<RouterActor>,
     /// The node of the master. A function that came over a session is called and released through the queue of this node.
@@ -77,7 +80,8 @@ impl MasterShared {
     pub(crate) fn new(
         node: Arc<Node>,
         config: Config,
-        limits: NodeLimits,
+        limits: Limits,
+        busy_poll: BusyPoll,
         registry: Addr<RegistryActor>,
         router: Addr<RouterActor>,
     ) -> Self {
@@ -85,6 +89,7 @@ impl MasterShared {
             name: node.name().clone(),
             config,
             limits,
+            busy_poll,
             registry,
             router,
             node,

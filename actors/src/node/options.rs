@@ -1,10 +1,11 @@
 //! The options that a master and a branch share, and the methods that set them.
 
+use super::limits::Limits;
 use super::shared::Node;
 use crate::answers::{Action, Actions};
 use crate::turns::busy_poll::BusyPoll;
 use meshwork_wire::ByteString;
-use meshwork_wire::limits::{BIND_WITHIN, BUSY_POLL_WITHIN, IN_FLIGHT_MAX};
+use meshwork_wire::limits::BUSY_POLL_WITHIN;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,28 +13,19 @@ use std::time::Duration;
 pub struct NodeOptions {
     pub(crate) node: Arc<Node>,
     pub(crate) actions: Actions,
-    pub(crate) limits: NodeLimits,
-}
-
-/// The bounds of a node that a program may set.
-#[derive(Clone, Copy)]
-pub(crate) struct NodeLimits {
-    /// How long a bind may take.
-    pub(crate) bind_within: Duration,
-    /// How many requests may be in flight on one connection, each way.
-    pub(crate) in_flight_max: usize,
+    pub(crate) limits: Limits,
     /// How long threads stay awake for the next frame.
     pub(crate) busy_poll: BusyPoll,
 }
 
 impl NodeOptions {
     pub(crate) fn new(name: ByteString) -> Self {
-        let limits = NodeLimits {
-            bind_within: BIND_WITHIN,
-            in_flight_max: IN_FLIGHT_MAX,
+        Self {
+            node: Node::new(name),
+            actions: Actions::default(),
+            limits: Limits::default(),
             busy_poll: BusyPoll::new(BUSY_POLL_WITHIN),
-        };
-        Self { node: Node::new(name), actions: Actions::default(), limits }
+        }
     }
 }
 
@@ -43,6 +35,15 @@ pub trait ConfigureNode: Sized {
     /// The options of this node.
     #[doc(hidden)]
     fn options(&mut self) -> &mut NodeOptions;
+
+    /// The bounds of this node, all at once.
+    #[must_use]
+    fn limits(mut self, limits: Limits) -> Self {
+        let options = self.options();
+        options.node.set_in_flight_max(limits.in_flight_max);
+        options.limits = limits;
+        self
+    }
 
     /// How long a bind may take: at a branch, how long the master has to answer it; at a master, how long a connection has to bind
     /// before it is closed with `BIND_TIMEOUT`. Default: 2 s.
@@ -70,7 +71,7 @@ pub trait ConfigureNode: Sized {
     /// other threads that want its processor. Where calls come by chance, busy polling costs processor time and gains nothing.
     #[must_use]
     fn busy_poll(mut self, within: Duration) -> Self {
-        self.options().limits.busy_poll = BusyPoll::new(within);
+        self.options().busy_poll = BusyPoll::new(within);
         self
     }
 

@@ -1,0 +1,38 @@
+//! The bounds of a node that a program or an operator may set.
+
+use meshwork_wire::limits::{BIND_WITHIN, IN_FLIGHT_MAX, UNBOUND_SESSIONS_MAX};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// The bounds of a node that a program or an operator may set, with defaults from [`limits`](meshwork_wire::limits), where the reason for each
+/// value stands. Read from a file, a duration is a text such as `2s` or `500ms`, and a name that is no bound is an error.
+///
+/// ```
+/// # use meshwork_actors::node::Limits;
+/// let mut limits = Limits::default();
+/// limits.in_flight_max = 1_000;
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How long a bind may take: at a branch, how long the master has to answer it; at a master, how long a connection has to bind
+    /// before it is closed with `BIND_TIMEOUT`. Default: [`BIND_WITHIN`].
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub bind_within: Duration,
+    /// How many requests may be in flight on one connection, each way. Default: [`IN_FLIGHT_MAX`]; a branch keeps to the bound of its
+    /// master if that is less.
+    pub in_flight_max: usize,
+    /// How many connections of a master may be accepted and not bound yet. Default: [`UNBOUND_SESSIONS_MAX`].
+    pub unbound_sessions_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bind_within: BIND_WITHIN,
+            in_flight_max: IN_FLIGHT_MAX,
+            unbound_sessions_max: UNBOUND_SESSIONS_MAX,
+        }
+    }
+}
