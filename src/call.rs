@@ -11,7 +11,9 @@ use futures::future::BoxFuture;
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::calls::Reply;
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::node::{Arguments, Call as ActorCall, Head, Node as ActorNode, Wanted, WhenDown};
+use meshwork_actors::node::{
+    Arguments, Call as ActorCall, Head, HeadIndex, Node as ActorNode, Wanted, WhenDown,
+};
 use meshwork_wire::limits::{ARGUMENTS_KEPT_LEN_MAX, CALL_WITHIN};
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Payload, PayloadRef,
@@ -45,18 +47,22 @@ pub struct Calling<R, E = CallError> {
 type ByName = fn(Wanted, Payload) -> Option<Payload>;
 
 enum Stage {
-    /// Not polled yet, if there is no callback id. The task that polls the call writes its frame. Arguments in bincode are kept here when the call is
-    /// submitted: a provider that came with other types may refuse them.
+    /// Not polled yet. The task that polls the call writes its frame.
     Written {
         head: Head,
         arguments: Arguments,
-        callback_id: Option<CallbackId>,
     },
     /// Not polled yet. The actor of the node writes the request, or answers it.
     Unwritten(Box<ActorCall>),
     /// The call cannot be submitted yet.
     Preparing(Box<Preparing>),
-    /// Submitted, with arguments in bincode.
+    /// Submitted. The arguments, in bincode, are kept: a provider that came with other types may refuse them.
+    Kept {
+        callback_id: CallbackId,
+        head: HeadIndex,
+        arguments: Arguments,
+    },
+    /// As `Kept`, of a call that the actor wrote.
     Asked(CallbackId, Box<ActorCall>),
     /// Submitted; the reply resolves this callback id.
     InFlight(CallbackId),
@@ -84,12 +90,12 @@ impl<R> Calling<R> {
         R: DeserializeOwned,
     {
         let attached = node.attached();
-        let stage =
-            match attached.and_then(|attached| attached.head(action.as_ref(), None)) {
-                Some(head) => Arguments::encode(head.wanted().form, arguments)
-                    .map(|arguments| Stage::Written { head, arguments, callback_id: None }),
-                None => Stage::unwritten(node, action.into(), arguments),
-            };
+        let stage = match attached.and_then(|attached| attached.head(action.as_ref(), None)) {
+            Some((head, wanted)) => {
+                Arguments::encode(wanted.form, arguments).map(|arguments| Stage::Written { head, arguments })
+            }
+            None => Stage::unwritten(node, action.into(), arguments),
+        };
         let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
         Self { node: attached.cloned(), stage, decode: Reply::decode, by_name: None, fails_as: PhantomData }
     }
@@ -104,9 +110,9 @@ impl<R> Calling<R> {
         let attached = node.attached();
         let head = attached.and_then(|attached| attached.head(method.action(), method.signature()));
         let stage = match head {
-            Some(head) => write_record(head.wanted(), arguments).map(|arguments| {
-                if arguments.encoding() == head.wanted().form.encoding() {
-                    return Stage::Written { head, arguments, callback_id: None };
+            Some((head, wanted)) => write_record(wanted, arguments).map(|arguments| {
+                if arguments.encoding() == wanted.form.encoding() {
+                    return Stage::Written { head, arguments };
                 }
                 // Bincode has no form for these arguments, so the head of calls in bincode is not theirs.
                 Stage::of_call(ByteString::from_static(method.action()), arguments.into_payload())
@@ -171,10 +177,10 @@ impl<R, E> Calling<R, E> {
         change: impl FnOnce(&mut ActorCall),
     ) -> Self {
         match (&mut self.stage, &self.node) {
-            (Stage::Written { head, arguments, .. }, Some(node)) => match other_head(node, *head) {
+            (Stage::Written { head, arguments }, Some(node)) => match other_head(node, *head) {
                 Some(other) => *head = other,
                 None => {
-                    if let Some(mut call) = node.call_of(*head, arguments.clone()) {
+                    if let Some(mut call) = node.call_of(head.index(), arguments.clone()) {
                         change(&mut call);
                         self.stage = Stage::Unwritten(Box::new(call));
                     }
@@ -186,7 +192,14 @@ impl<R, E> Calling<R, E> {
                     change(call);
                 }
             }
-            (Stage::Written { .. } | Stage::Asked(..) | Stage::InFlight(_) | Stage::Done, _) => {}
+            (
+                Stage::Written { .. }
+                | Stage::Kept { .. }
+                | Stage::Asked(..)
+                | Stage::InFlight(_)
+                | Stage::Done,
+                _,
+            ) => {}
         }
         self
     }
@@ -328,72 +341,75 @@ impl<R, E: From<CallError>> Future for Calling<R, E> {
 impl<R, E> Calling<R, E> {
     #[inline]
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<R, CallError>> {
-        let this = self;
-        if let Stage::Preparing(_) = &this.stage
-            && let Err(error) = ready!(this.poll_preparing(context))
+        let Some(node) = &self.node else {
+            return self.poll_rarer(context).map(Err);
+        };
+        let callback_id = match &self.stage {
+            Stage::InFlight(callback_id) | Stage::Kept { callback_id, .. } | Stage::Asked(callback_id, _) => {
+                *callback_id
+            }
+            Stage::Written { head, arguments } => {
+                return match node.call(*head, arguments, context.waker()) {
+                    // The node keeps the waker, and wakes this task for the reply.
+                    Ok(callback_id) => {
+                        if self.by_name.is_some() && arguments.is_bincode_within(ARGUMENTS_KEPT_LEN_MAX) {
+                            self.keep(callback_id);
+                        } else {
+                            self.stage = Stage::InFlight(callback_id);
+                        }
+                        Poll::Pending
+                    }
+                    Err(error) => {
+                        self.stage = Stage::Done;
+                        Poll::Ready(Err(error))
+                    }
+                };
+            }
+            _ => return self.poll_rarer(context).map(Err),
+        };
+        let outcome = (self.decode)(ready!(node.poll_reply(callback_id, context.waker())));
+        if let Err(error) = &outcome
+            && let Some(call) = self.again(callback_id, error)
         {
-            this.stage = Stage::Done;
-            return Poll::Ready(Err(error));
+            self.stage = Stage::Unwritten(call);
+            return self.poll_rarer(context).map(Err);
         }
-        loop {
-            let Some(node) = &this.node else {
-                return Poll::Ready(Err(awaited_twice()));
-            };
-            let submitted = match &mut this.stage {
-                Stage::InFlight(callback_id) => {
-                    let reply = ready!(node.poll_reply(*callback_id, context.waker()));
-                    this.stage = Stage::Done;
-                    return Poll::Ready((this.decode)(reply));
-                }
-                Stage::Written { callback_id: Some(callback_id), .. } | Stage::Asked(callback_id, _) => {
-                    let callback_id = *callback_id;
-                    let outcome = (this.decode)(ready!(node.poll_reply(callback_id, context.waker())));
-                    if let Err(error) = &outcome
-                        && let Some(call) = this.again(callback_id, error)
-                    {
-                        this.stage = Stage::Unwritten(call);
-                        continue;
-                    }
-                    this.stage = Stage::Done;
-                    return Poll::Ready(outcome);
-                }
-                Stage::Written { head, arguments, callback_id: None } => {
-                    node.call(*head, arguments, context.waker())
-                }
-                Stage::Unwritten(_) | Stage::Preparing(_) | Stage::Done => {
-                    match std::mem::replace(&mut this.stage, Stage::Done) {
-                        Stage::Unwritten(call) if this.by_name.is_some() && is_kept(&call.arguments) => {
-                            let submitted = node.ask(ActorCall::clone(&call), context.waker());
-                            if let Ok(callback_id) = submitted {
-                                this.stage = Stage::Asked(callback_id, call);
-                                return Poll::Pending;
-                            }
-                            submitted
-                        }
-                        Stage::Unwritten(call) => node.ask(*call, context.waker()),
-                        _ => Err(awaited_twice()),
-                    }
-                }
-            };
-            return match submitted {
-                // The node keeps the waker, and wakes this task for the reply.
-                Ok(callback_id) => {
-                    match &mut this.stage {
-                        Stage::Written { arguments, callback_id: submitted, .. }
-                            if this.by_name.is_some()
-                                && arguments.is_bincode_within(ARGUMENTS_KEPT_LEN_MAX) =>
-                        {
-                            *submitted = Some(callback_id);
-                        }
-                        stage => *stage = Stage::InFlight(callback_id),
-                    }
-                    Poll::Pending
-                }
-                Err(error) => {
-                    this.stage = Stage::Done;
-                    Poll::Ready(Err(error))
-                }
-            };
+        self.stage = Stage::Done;
+        Poll::Ready(outcome)
+    }
+
+    /// Polls a call that the actor of the node writes. It is pending when this has submitted it, else it has failed.
+    #[inline(never)]
+    fn poll_rarer(&mut self, context: &mut Context<'_>) -> Poll<CallError> {
+        if let Stage::Preparing(_) = &self.stage
+            && let Err(error) = ready!(self.poll_preparing(context))
+        {
+            self.stage = Stage::Done;
+            return Poll::Ready(error);
+        }
+        let (Some(node), Stage::Unwritten(call)) =
+            (&self.node, std::mem::replace(&mut self.stage, Stage::Done))
+        else {
+            return Poll::Ready(awaited_twice());
+        };
+        let kept = (self.by_name.is_some() && is_kept(&call.arguments)).then(|| call.clone());
+        match node.ask(*call, context.waker()) {
+            Ok(callback_id) => {
+                self.stage = match kept {
+                    Some(call) => Stage::Asked(callback_id, call),
+                    None => Stage::InFlight(callback_id),
+                };
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(error),
+        }
+    }
+
+    /// Keeps the arguments of a call that has been submitted.
+    #[inline]
+    fn keep(&mut self, callback_id: CallbackId) {
+        if let Stage::Written { head, arguments } = std::mem::replace(&mut self.stage, Stage::Done) {
+            self.stage = Stage::Kept { callback_id, head: head.index(), arguments };
         }
     }
 
@@ -406,7 +422,7 @@ impl<R, E> Calling<R, E> {
         }
         let (node, by_name) = (self.node.as_ref()?, self.by_name.take()?);
         let mut call = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Written { head, arguments, .. } => Box::new(node.call_of(head, arguments)?),
+            Stage::Kept { head, arguments, .. } => Box::new(node.call_of(head, arguments)?),
             Stage::Asked(_, call) => call,
             _ => return None,
         };
@@ -423,9 +439,8 @@ fn is_kept(arguments: &Payload) -> bool {
 impl<R, E> Drop for Calling<R, E> {
     #[inline]
     fn drop(&mut self) {
-        let (Stage::InFlight(callback_id)
-        | Stage::Asked(callback_id, _)
-        | Stage::Written { callback_id: Some(callback_id), .. }) = &self.stage
+        let (Stage::InFlight(callback_id) | Stage::Asked(callback_id, _) | Stage::Kept { callback_id, .. }) =
+            &self.stage
         else {
             return;
         };
@@ -494,12 +509,15 @@ impl<R> Call<R> {
         };
         let on_outcome = move |reply: Reply| on_outcome(reply.decode());
         let usual = named.is_empty() && when_down == WhenDown::Wait;
-        let head = node.head(&action, None).filter(|_| usual).and_then(|head| match within {
+        let found = node
+            .head(&action, None)
+            .filter(|(_, wanted)| usual && wanted.form.encoding() == arguments.encoding());
+        let head = found.and_then(|(head, _)| match within {
             Some(CALL_WITHIN) => Some(head),
             _ => node.other_head(head, Some(within), None),
         });
         match head {
-            Some(head) if head.wanted().form.encoding() == arguments.encoding() => {
+            Some(head) => {
                 node.call_with(head, &arguments, on_outcome);
             }
             _ => {

@@ -14,6 +14,7 @@ pub(crate) mod snapshot;
 pub(crate) mod submission;
 
 pub use change::{Change, Status, Watcher};
+pub use heads::HeadIndex;
 pub use known::{ActionCache, Wanted};
 pub use limits::Limits;
 pub use mailboxes::{

@@ -7,7 +7,7 @@
 use crate::limits::CALLBACKS_PER_REQUEST_MAX;
 use crate::payload::{Callbacks, Function, Passed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 /// The name of the value that stands in a payload in place of a function. No encoding writes it; the tracer of types knows a function by it.
 pub(crate) const PLACEHOLDER: &str = "$meshwork::callback";
@@ -24,8 +24,10 @@ thread_local! {
     /// Whether a value is being written on this thread, and whether it has functions. Most values have none, and cost no more than
     /// this look.
     static NOTING: Cell<Noting> = const { Cell::new(Noting::No) };
-    /// The functions of the value that is being written.
-    static NOTED: Cell<Vec<Function>> = const { Cell::new(Vec::new()) };
+    /// The functions of the value that is being written, behind those of the values around it.
+    static NOTED: RefCell<Vec<Function>> = const { RefCell::new(Vec::new()) };
+    /// Where the functions of the value that is being written begin.
+    static BEGIN: Cell<usize> = const { Cell::new(0) };
     /// Whether functions are handed out to the value that is being read on this thread.
     static HANDING_OUT: Cell<bool> = const { Cell::new(false) };
     /// The functions that are handed out.
@@ -42,6 +44,18 @@ enum Noting {
     Some,
 }
 
+/// How many functions are noted. While a thread ends, the place may be gone already; no further function is noted then.
+#[cold]
+fn count_noted() -> usize {
+    NOTED.try_with(|noted| noted.borrow().len()).unwrap_or_default()
+}
+
+/// The functions of the value that is being written, which are noted no longer.
+#[cold]
+fn take_noted() -> Vec<Function> {
+    NOTED.try_with(|noted| noted.borrow_mut().split_off(BEGIN.get())).unwrap_or_default()
+}
+
 impl Callbacks {
     /// Notes the functions of the value that `write` writes. Gives the outcome of `write`, and the functions.
     ///
@@ -53,27 +67,30 @@ impl Callbacks {
         /// Goes back to the value that was being written around this one, also after a panic.
         struct Around {
             noting: Noting,
-            noted: Vec<Function>,
+            begin: usize,
         }
 
         impl Drop for Around {
+            #[inline]
             fn drop(&mut self) {
-                let was = NOTING.replace(self.noting);
-                if was == Noting::Some || self.noting == Noting::Some {
-                    // While a thread ends, the place may be gone already; no further value is written on it then.
-                    let _ = NOTED.try_with(|noted| noted.set(std::mem::take(&mut self.noted)));
+                if NOTING.replace(self.noting) == Noting::Some {
+                    take_noted();
+                }
+                if self.noting == Noting::Some {
+                    BEGIN.set(self.begin);
                 }
             }
         }
 
-        let take = || NOTED.try_with(Cell::take).unwrap_or_default();
         let noting = NOTING.replace(Noting::None);
-        let _around = Around { noting, noted: if noting == Noting::Some { take() } else { Vec::new() } };
+        // Without functions so far, this value begins where the one around it does.
+        let begin = if noting == Noting::Some { BEGIN.replace(count_noted()) } else { 0 };
+        let _around = Around { noting, begin };
         let written = write();
         if NOTING.get() != Noting::Some {
             return (written, Ok(Self::none()));
         }
-        let noted = take();
+        let noted = take_noted();
         if noted.len() > CALLBACKS_PER_REQUEST_MAX {
             let count = noted.len();
             return (
@@ -121,20 +138,11 @@ impl Serialize for Function {
         if NOTING.get() == Noting::No {
             return Err(nowhere());
         }
-        let noted = NOTED.try_with(|noted| {
-            let functions = noted.take();
-            let count = functions.len();
-            noted.set(functions);
-            count
-        });
+        let noted = NOTED.try_with(|noted| noted.borrow().len() - BEGIN.get());
         let index = noted.ok().and_then(|count| u32::try_from(count).ok()).ok_or_else(nowhere)?;
         let written = Placeholder { index }.serialize(serializer)?;
         // A serializer that only looks what the value is has refused it, and notes no function.
-        let _ = NOTED.try_with(|noted| {
-            let mut functions = noted.take();
-            functions.push(self.clone());
-            noted.set(functions);
-        });
+        let _ = NOTED.try_with(|noted| noted.borrow_mut().push(self.clone()));
         NOTING.set(Noting::Some);
         Ok(written)
     }

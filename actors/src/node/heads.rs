@@ -30,7 +30,7 @@ pub(crate) struct Spec {
 
 /// The index of a head at its node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct HeadIndex(u32);
+pub struct HeadIndex(u32);
 
 struct Head {
     spec: Spec,
@@ -104,14 +104,15 @@ thread_local! {
 }
 
 /// The head of an action at this version of a node, if this thread has found it before.
-#[inline]
+#[inline(always)]
 pub(crate) fn remembered(
     node: u64,
     version: u64,
     action: &str,
     signature: Option<Signature>,
 ) -> Option<(HeadIndex, Wanted)> {
-    THREAD
+    // All that is handed out of the thread's storage fits into a register.
+    let found: Option<(HeadIndex, Encoding, bool)> = THREAD
         .try_with(|thread| {
             let thread = thread.borrow();
             let found = thread.get(cache_index(node, action, signature))?.as_ref()?;
@@ -119,10 +120,11 @@ pub(crate) fn remembered(
                 && found.version == version
                 && found.signature == signature
                 && *found.action == *action;
-            is_it.then_some((found.index, found.wanted))
+            is_it.then(|| (found.index, found.wanted.form.encoding(), found.wanted.as_list))
         })
-        .ok()
-        .flatten()
+        .unwrap_or_default();
+    let (index, encoding, as_list) = found?;
+    Some((index, Wanted::written(encoding, as_list, signature)))
 }
 
 /// Remembers the index of the head of an action.

@@ -55,6 +55,16 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Arguments of a caller of this signature in this encoding.
+    #[inline]
+    pub(crate) fn written(encoding: Encoding, as_list: bool, signature: Option<Signature>) -> Self {
+        let form = match (encoding, signature) {
+            (Encoding::Bincode, Some(signature)) => Form::arguments(signature),
+            (encoding, _) => encoding.into(),
+        };
+        Self { form, as_list }
+    }
+
     /// What a caller of this signature writes for providers that accept this. Where providers differ, an encoding that describes itself.
     fn of(all: impl Iterator<Item = Accepts>, signature: Option<Signature>) -> Self {
         let (mut typed, mut as_list, mut of_before, mut some) = (signature, false, false, false);

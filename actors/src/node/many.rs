@@ -54,7 +54,8 @@ impl ManyCalls {
     pub fn new(node: &Arc<Node>, action: impl Into<ByteString>) -> Self {
         let action = action.into();
         let head = node.head(&action, None);
-        let wanted = head.map_or_else(|| node.wanted(&action, None), |head| head.wanted());
+        let wanted = head.map_or_else(|| node.wanted(&action, None), |(_, wanted)| wanted);
+        let head = head.map(|(head, _)| head);
         Self {
             batch: node.begin_batch(),
             node: Arc::clone(node),

@@ -105,16 +105,15 @@ struct Locked {
 pub struct Head {
     index: HeadIndex,
     version: u64,
-    wanted: Wanted,
     within: Option<Duration>,
 }
 
 impl Head {
-    /// How the arguments are written.
+    /// The index of the head, which is valid as long as its node.
     #[inline]
     #[must_use]
-    pub fn wanted(&self) -> Wanted {
-        self.wanted
+    pub fn index(&self) -> HeadIndex {
+        self.index
     }
 }
 
@@ -178,17 +177,17 @@ impl Node {
 
     /// The head that requests for an action begin with, from callers with this signature or by name; none if callers do not write such requests: the action is the node's own, or there
     /// is no link, or the name is long. A thread that has asked for the action before is answered without a lock.
-    #[inline]
-    pub fn head(&self, action: &str, signature: Option<Signature>) -> Option<Head> {
+    #[inline(always)]
+    pub fn head(&self, action: &str, signature: Option<Signature>) -> Option<(Head, Wanted)> {
         let version = self.version.load(Ordering::Acquire);
         match remembered(self.number, version, action, signature) {
-            Some((index, wanted)) => Some(Head { index, version, wanted, within: Some(CALL_WITHIN) }),
+            Some((index, wanted)) => Some((Head { index, version, within: Some(CALL_WITHIN) }, wanted)),
             None => self.find_head(action, signature),
         }
     }
 
     #[cold]
-    fn find_head(&self, action: &str, signature: Option<Signature>) -> Option<Head> {
+    fn find_head(&self, action: &str, signature: Option<Signature>) -> Option<(Head, Wanted)> {
         // Before the encoding is looked up: a head of news that came meanwhile is out of date, and the actor writes the call.
         let version = self.version.load(Ordering::Acquire);
         let wanted = self.wanted(action, signature);
@@ -203,7 +202,7 @@ impl Node {
         let index = locked.heads.find(&spec)?;
         drop(locked);
         remember(self.number, version, &spec.action, signature, index, wanted);
-        Some(Head { index, version, wanted, within: Some(CALL_WITHIN) })
+        Some((Head { index, version, within: Some(CALL_WITHIN) }, wanted))
     }
 
     /// The head of calls with another deadline, or with a node that is to answer them; none if callers do not write such requests.
@@ -225,9 +224,9 @@ impl Node {
 
     /// The call that a request with this head and these arguments makes.
     #[must_use]
-    pub fn call_of(&self, head: Head, arguments: Arguments) -> Option<Call> {
+    pub fn call_of(&self, head: HeadIndex, arguments: Arguments) -> Option<Call> {
         let locked = self.lock();
-        let Spec { action, node, within, .. } = locked.heads.spec(head.index)?.clone();
+        let Spec { action, node, within, .. } = locked.heads.spec(head)?.clone();
         drop(locked);
         let arguments = arguments.into_payload();
         Some(Call { action, node, arguments, within, when_down: WhenDown::Wait })
@@ -268,7 +267,7 @@ impl Node {
         let usual = arguments.inline().filter(|_| locked.version == head.version && is_first);
         let Some(bytes) = usual else {
             drop(locked);
-            return match self.call_of(head, arguments.clone()) {
+            return match self.call_of(head.index, arguments.clone()) {
                 Some(call) => self.open_ask(call, waiter),
                 None => {
                     let error = CallError::new(Code::UNKNOWN, Fate::NotSent, "the call has no head");
