@@ -184,6 +184,10 @@ pub const KEPT_LEN_MAX: usize = 16 * 1024 * 1024;
 /// out to have other types. Longer arguments are not kept: then the call fails, not sent.
 pub const ARGUMENTS_KEPT_LEN_MAX: usize = 64 * 1024;
 
+/// How many providers one request is sent to, one after the other, while each says that it did not run it: further ones would most likely
+/// say so too, and hostile ones could take a request through all of them.
+pub const PROVIDERS_TRIED_MAX: usize = 32;
+
 /// How many connections may be accepted and not bound yet. A connection above the bound is closed at once.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
 
@@ -220,6 +224,21 @@ pub const NEWS_EVERY: Duration = Duration::from_millis(10);
 /// How much longer than [`NEWS_EVERY`] the time between two news is, for each node that is told: telling a node costs some
 /// microseconds, so the part of the master's time that news take does not grow with the number of nodes.
 pub const NEWS_EVERY_PER_NODE: Duration = Duration::from_micros(100);
+
+/// How many changes of the actions of one node are told one by one until all nodes are told the next news. Further changes gather, and only
+/// the last change of each action is told: a node that offers and withdraws all the time costs the others little.
+pub const NEWS_PER_NODE_MAX: usize = 64;
+
+/// How many bytes the changes of one node take that are told one by one: see [`NEWS_PER_NODE_MAX`]. A node that offers many actions when it
+/// starts stays below it.
+pub const NEWS_PER_NODE_LEN_MAX: usize = 1024 * 1024;
+
+/// How much longer the changes that gather by action wait, for each KiB that was told of them last and each node that was told: they take a
+/// small part of the time of the master, however many nodes there are.
+pub const GATHERED_NEWS_EVERY_PER_KIB: Duration = Duration::from_micros(4);
+
+/// The longest that changes which gather by action wait.
+pub const GATHERED_NEWS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often news of one node may be told at once in this time, since calls could be refused without them; those above wait for the next news.
 pub const NEWS_AT_ONCE_MAX: usize = 64;

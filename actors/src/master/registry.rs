@@ -21,7 +21,9 @@ use crate::node::snapshot::SessionSnapshot;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use described::Described;
 use hashbrown::HashMap;
-use meshwork_wire::limits::{NEWS_AT_ONCE_MAX, NEWS_EVERY, NEWS_EVERY_PER_NODE};
+use meshwork_wire::limits::{
+    GATHERED_NEWS_EVERY_PER_KIB, GATHERED_NEWS_WITHIN, NEWS_AT_ONCE_MAX, NEWS_EVERY, NEWS_EVERY_PER_NODE,
+};
 use meshwork_wire::{ByteString, NodeNews, Offer as Offered, Pattern, SessionId};
 use news::News;
 use route::Provider as _;
@@ -46,6 +48,9 @@ pub struct RegistryActor {
     /// How often news of each session were told at once since this moment. Bounded by the sessions.
     at_once: (Option<Instant>, HashMap<SessionId, usize>),
     described: Described,
+    /// How long the news of nodes that change all the time wait, and whether a timer will add them to the others.
+    floods_every: Duration,
+    will_end_floods: bool,
 }
 
 /// Takes in a branch that binds, with its actions; tells it of the nodes that are there, and the other nodes of it. Sent by its session, which
@@ -130,6 +135,8 @@ impl RegistryActor {
             table: Table::new(offered_len_max),
             at_once: Default::default(),
             described: Described::default(),
+            floods_every: Duration::ZERO,
+            will_end_floods: false,
             own: Actions::default(),
             watchers: Vec::new(),
             news: News::default(),
@@ -153,6 +160,7 @@ impl RegistryActor {
         } else {
             self.tell_others_soon(context);
         }
+        self.end_floods_soon(news.session, context);
         self.tell_watchers(&Change::Online(news));
     }
 
@@ -179,7 +187,32 @@ impl RegistryActor {
     fn went(&mut self, news: NodeNews, context: &mut Context<Self>) {
         self.news.went(&news);
         self.tell_others_soon(context);
+        self.end_floods_soon(news.session, context);
         self.tell_watchers(&Change::Offline(news));
+    }
+
+    /// Adds the news of nodes that change all the time to those of the others when they have gathered for long enough; or now, if a node has
+    /// changed more than may be kept.
+    fn end_floods_soon(&mut self, session: SessionId, context: &mut Context<Self>) {
+        if self.news.is_flooded_by(session) {
+            return self.end_floods(context);
+        }
+        if self.will_end_floods || !self.news.has_floods() {
+            return;
+        }
+        self.will_end_floods = true;
+        context.run_later(self.news_every() + self.floods_every, |this, context| {
+            this.will_end_floods = false;
+            this.end_floods(context);
+        });
+    }
+
+    fn end_floods(&mut self, context: &mut Context<Self>) {
+        let kib = u32::try_from(self.news.end_floods() / 1024).unwrap_or(u32::MAX);
+        let nodes = u32::try_from(self.table.member_count()).unwrap_or(u32::MAX);
+        let every = GATHERED_NEWS_EVERY_PER_KIB.saturating_mul(kib).saturating_mul(nodes);
+        self.floods_every = every.min(GATHERED_NEWS_WITHIN);
+        self.tell_others_soon(context);
     }
 
     /// Spreads the news that a session was taken out.

@@ -40,7 +40,9 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
     SpawnHandle, StreamHandler, WrapFuture,
 };
-use admission::{BindRefused, Extension, admit, check_bind, check_offers, may_subscribe, say_bound};
+use admission::{
+    BindRefused, Extension, admit, check_bind, check_count, check_offers, may_subscribe, say_bound,
+};
 use futures::FutureExt as _;
 use meshwork_wire::limits::{
     FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, NAME_LEN_MAX, READ_BUFFER_LEN_START,
@@ -300,8 +302,9 @@ impl SessionActor {
                 });
             }
             Frame::Unregister(unregister) => {
+                let allowed = check_count(unregister.actions.len());
                 let message = registry::Withdraw { session: self.me().id(), actions: unregister.actions };
-                let asked = Ok(self.master.registry.send(message));
+                let asked = allowed.map(|()| self.master.registry.send(message));
                 self.pending.answer(self.outbox(), unregister.callback_id, asked, Ok);
             }
             Frame::Describe(describe) => {

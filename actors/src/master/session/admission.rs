@@ -59,9 +59,10 @@ pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     if bind.credentials.as_ref().is_some_and(|credentials| credentials.len() > CREDENTIALS_LEN_MAX) {
         return Err(BindRefused::for_good(format!("credentials may have {CREDENTIALS_LEN_MAX} bytes")));
     }
-    if bind.offers.len() > ACTIONS_PER_FRAME_MAX {
+    let listed = bind.offers.len().max(bind.subscriptions.len());
+    if listed > ACTIONS_PER_FRAME_MAX {
         return Err(BindRefused::for_good(format!(
-            "a bind carries at most {ACTIONS_PER_FRAME_MAX} actions; register the others"
+            "a bind carries at most {ACTIONS_PER_FRAME_MAX} actions and as many subscriptions; say the others when it is bound"
         )));
     }
     let checked = bind.offers.iter().try_for_each(check_offer);
@@ -137,6 +138,7 @@ pub(super) fn say_bound(
 
 /// Whether a bound branch may offer these actions too.
 pub(super) fn check_offers(permissions: &Permissions, offers: &[Offer]) -> Result<(), CallError> {
+    check_count(offers.len())?;
     for offer in offers {
         check_offer(offer)?;
         if !allows(permissions.respond.as_deref(), &offer.action) {
@@ -144,6 +146,15 @@ pub(super) fn check_offers(permissions: &Permissions, offers: &[Offer]) -> Resul
         }
     }
     Ok(())
+}
+
+/// Whether one frame may carry so many actions: the registry takes each frame in one go.
+pub(super) fn check_count(actions: usize) -> Result<(), CallError> {
+    if actions <= ACTIONS_PER_FRAME_MAX {
+        return Ok(());
+    }
+    let what = format!("a frame carries at most {ACTIONS_PER_FRAME_MAX} actions, and this one {actions}");
+    Err(CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what))
 }
 
 /// Whether an offer has a name, and a shape that is not too long.
