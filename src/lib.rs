@@ -89,7 +89,7 @@ pub use meshwork_macros::actions;
 pub use meshwork_wire::{
     ActionDescription, Allowed, ApplicationCode, ByteString, CallError, Code, DecodeError, EncodeError,
     Encoding, Fate, NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId,
-    Shape, Value, check_action, check_node, check_topic, limits,
+    Shape, Value, check_action, check_group, check_node, check_topic, escape_unseen, limits,
 };
 pub use respond::{IntoResponder, Respond, Responders};
 pub use serde_bytes::{ByteBuf, Bytes};

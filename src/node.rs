@@ -176,8 +176,7 @@ impl Node {
     ) -> Result<Subscription, CallError> {
         let pattern = read_pattern(pattern.as_ref())?;
         let group = group.into();
-        meshwork_wire::check_topic(&group)
-            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        meshwork_wire::check_group(&group)?;
         self.subscribe_to(SubscribeTo::Topics(SubscriptionKey { pattern, group: Some(group) }), handler).await
     }
 
@@ -330,6 +329,5 @@ impl Node {
 }
 
 fn read_pattern(pattern: &str) -> Result<Pattern, CallError> {
-    Pattern::new(pattern)
-        .map_err(|error: PatternError| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))
+    Ok(Pattern::new(pattern)?)
 }

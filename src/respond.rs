@@ -11,6 +11,7 @@ use meshwork_actors::answers::{self, Action, Actions, Answer, CallContext, Repli
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::ConfigureNode;
+use meshwork_wire::limits::SHAPE_LEN_MAX;
 use meshwork_wire::{Accepts, ByteString, CallError, Code, Encoding, Fate, Form, Offer, PayloadRef, Shape};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -269,7 +270,8 @@ impl Responders {
         self.put(there)
     }
 
-    /// Sets the shape of an action of the set, the schemas of its arguments and reply, for `describe`. `None`: no shape.
+    /// Sets the shape of an action of the set, the schemas of its arguments and reply, for `describe`. `None`: no shape. A shape of more than
+    /// [`SHAPE_LEN_MAX`](crate::limits::SHAPE_LEN_MAX) bytes, which no master takes, is left out, with a warning in the log.
     ///
     /// # Panics
     ///
@@ -277,7 +279,16 @@ impl Responders {
     #[must_use]
     pub fn shape(mut self, action: &str, shape: Option<Shape>) -> Self {
         let mut there = self.take(action);
-        there.offer.shape = shape;
+        there.offer.shape = shape.filter(|shape| {
+            let fits = shape.len() <= SHAPE_LEN_MAX;
+            if !fits {
+                let len = shape.len();
+                log::warn!(
+                    "the shape of {action:?} is left out: it has {len} bytes, and {SHAPE_LEN_MAX} is the most"
+                );
+            }
+            fits
+        });
         self.put(there)
     }
 

@@ -14,6 +14,7 @@ mod permissions;
 pub(crate) mod registry;
 mod router;
 mod session;
+mod subscribed;
 mod surroundings;
 
 pub use listen::{Listen, ListenError};
@@ -333,8 +334,8 @@ impl Actor for MasterActor {
             log::error!("a master cannot be named so: {error}");
         }
         let address = context.address();
-        let registry = RegistryActor::new(self.name.clone()).start();
-        let router = RouterActor::new().start();
+        let registry = RegistryActor::new(self.name.clone(), self.options.limits.offered_len_max).start();
+        let router = RouterActor::new(self.options.limits.subscribed_len_max).start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         registry.do_send(registry::OfferOwn(self.options.actions.clone()));
         let node = Arc::clone(&self.options.node);
@@ -549,21 +550,25 @@ impl Handler<DescribePart> for MasterActor {
         DescribePart { pattern, after, within }: DescribePart,
         _: &mut Context<Self>,
     ) -> Self::Result {
-        let asking = self.describe(registry::Describe { pattern, after });
+        let registry = self.running().shared.registry.clone();
+        let asking = async move {
+            let mut after = after;
+            loop {
+                let describe = registry::Describe { pattern: pattern.clone(), after };
+                match registry.send(describe).await.map_err(|_| ending())? {
+                    registry::Answer::NoneUntil(last) => after = last,
+                    registry::Answer::Part(part) => {
+                        return part.read().map_err(|error| {
+                            CallError::new(Code::CANNOT_DECODE, Fate::Failed, error.to_string())
+                        });
+                    }
+                }
+            }
+        };
         Box::pin(async move {
             let answered = tokio::time::timeout(within, asking).await;
             answered.unwrap_or_else(|_| Err(ending()))
         })
-    }
-}
-
-impl MasterActor {
-    fn describe(
-        &mut self,
-        describe: registry::Describe,
-    ) -> LocalBoxFuture<'static, Result<Vec<meshwork_wire::ActionDescription>, CallError>> {
-        let asking = self.running().shared.registry.send(describe);
-        Box::pin(async move { asking.await.map_err(|_| ending()) })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The output of commands: data on stdout, everything else on stderr, and no control characters for a terminal to obey.
 
 use crate::failure::{Done, Failure};
-use meshwork::{CallError, Code, EncodeError, Encoding, Fate, Payload, Value};
+use meshwork::{CallError, Code, EncodeError, Encoding, Fate, Payload, Value, escape_unseen};
 use std::fmt::Display;
 use std::io::{self, Write};
 
@@ -99,17 +99,9 @@ pub(super) fn say(message: impl Display) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
-/// A text in one line. Another node may have written it, so control characters are escaped: a terminal must not obey them.
+/// A text in one line. Another node may have written it, so characters that a terminal would obey, or that nobody could see, are escaped.
 pub(super) fn one_line(text: impl Display) -> String {
-    let mut line = String::new();
-    for c in text.to_string().trim_end().chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
+    escape_unseen(text.to_string().trim_end()).into_owned()
 }
 
 #[cfg(test)]
@@ -138,5 +130,6 @@ mod tests {
     #[test]
     fn what_others_wrote_stays_in_its_line() {
         assert_eq!(one_line("größe\n\u{1b}[31m\u{9b}x\n"), "größe\\n\\u{1b}[31m\\u{9b}x");
+        assert_eq!(one_line("a\u{202e}b\u{200b}"), "a\\u{202e}b\\u{200b}");
     }
 }

@@ -4,12 +4,14 @@
 //! that the frame came in.
 
 mod before;
+mod described;
 mod error;
 mod heads;
 mod kinds;
 mod next;
 mod swift;
 
+pub use described::DescribedPart;
 pub use error::FrameError;
 pub use kinds::{
     ActionDescription, Bind, Bound, Broadcast, Describe, DescribeAfter, Described, ExtendedBind,

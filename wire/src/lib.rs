@@ -34,14 +34,14 @@ pub use encoding::Encoding;
 pub use error::{ApplicationCode, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, DescribeAfter, Described,
-    ExtendedBind, ExtendedBound, Features, Frame, FrameError, FrameRef, HeadTemplate, Invoke, Next, NodeNews,
-    Offer, Outcome, Publish, Refused, Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape,
-    Subscribe, SubscriptionKey, Unregister, write_small_reply,
+    DescribedPart, ExtendedBind, ExtendedBound, Features, Frame, FrameError, FrameRef, HeadTemplate, Invoke,
+    Next, NodeNews, Offer, Outcome, Publish, Refused, Register, Request, RequestRun, Response,
+    SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
 };
 pub use id::{CallbackId, SessionId};
 pub use name::{
-    NameError, check_action, check_node, check_topic, everything_above, everything_below,
-    is_everything_below, literal_action, meant_action,
+    NameError, check_action, check_group, check_node, check_topic, escape_unseen, everything_above,
+    everything_below, is_everything_below, is_unseen, literal_action, meant_action,
 };
 pub use pattern::{Pattern, PatternError};
 pub use payload::{

@@ -48,7 +48,7 @@ pub const READ_BUFFERS_LEN_MAX: usize = 4 * 1024 * 1024;
 /// the other actors of an arbiter have their turn during a flood.
 pub const BLOCK_FRAMES_MAX: usize = 512;
 
-/// The longest name of an action, a topic, a pattern or a node, in bytes.
+/// The longest name of an action, a topic, a pattern, a group or a node, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
 
 /// The longest message of an error that crosses the wire, in bytes: that of a program which puts the answer of another service into its
@@ -67,7 +67,7 @@ pub const REASON_LEN_MAX: usize = 4 * 1024;
 /// The longest text of credentials in a bind, in bytes: a signed token of the usual kinds fits.
 pub const CREDENTIALS_LEN_MAX: usize = 16 * 1024;
 
-/// How many segments a topic or a pattern may have: each segment costs a step when an event is matched.
+/// How many segments the name of an action, a topic or a pattern may have: each segment costs a step when a name is matched or looked up.
 pub const SEGMENTS_MAX: usize = 32;
 
 /// How many actions one node may offer.
@@ -76,11 +76,43 @@ pub const ACTIONS_PER_NODE_MAX: usize = 131_072;
 /// How many patterns one node may be subscribed to.
 pub const PATTERNS_PER_NODE_MAX: usize = 131_072;
 
+/// How many subscriptions of one node one event may match: each costs a step with every such event, and in a group a copy of it. Counted
+/// as the most that any topic could match, by the lengths of the patterns, by where their stars stand, and by the groups on one pattern.
+pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 128;
+
+/// How many bytes the subscriptions of one branch may take at its master, by default: [`PATTERNS_PER_NODE_MAX`] patterns of three or four
+/// segments. What a level of the tree takes counts, not the bytes in the frame: a path of 32 segments of one letter takes 8 KiB.
+pub const SUBSCRIBED_LEN_MAX: usize = 128 * 1024 * 1024;
+
+/// How many bytes the offers of one branch may take at its master, by default, shapes counted: [`ACTIONS_PER_NODE_MAX`] actions with names
+/// of usual length, or thousands with a shape of some KiB each.
+pub const OFFERED_LEN_MAX: usize = 128 * 1024 * 1024;
+
+/// The longest shape of an action, in bytes, both schemas together: those of types with hundreds of fields fit. It is kept at the master, and
+/// told to every node that asks.
+pub const SHAPE_LEN_MAX: usize = 64 * 1024;
+
 /// How many actions one frame may carry: a longer list travels as several frames.
 pub const ACTIONS_PER_FRAME_MAX: usize = 1_024;
 
-/// How many descriptions the answer to a `describe` may have: a longer list travels as several answers.
+/// How many descriptions the answer to a `describe` may have: a longer list travels as several answers. A branch of before that knows no
+/// further answers gets so many; others get shorter parts, of [`DESCRIBED_PART_MAX`].
 pub const DESCRIBED_MAX: usize = 10_000;
+
+/// How many actions one part of a description may have: the registry makes it in a millisecond, and then takes other messages.
+pub const DESCRIBED_PART_MAX: usize = 1_024;
+
+/// How many bytes one part of a description may take, above its first action: what is made and kept at once.
+pub const DESCRIBED_PART_LEN_MAX: usize = 1024 * 1024;
+
+/// How many list elements one part of a description may have, above its first action: the nodes of each action cost a step each.
+pub const DESCRIBED_PART_ELEMENTS_MAX: usize = 8_192;
+
+/// How many names of actions one part of a description looks at: of those that do not match, too.
+pub const DESCRIBED_STEPS_MAX: usize = 8_192;
+
+/// How many bytes of parts of descriptions the registry keeps for the next who ask, until an action comes or goes.
+pub const DESCRIBED_KEPT_LEN_MAX: usize = 8 * 1024 * 1024;
 
 /// How many bytes the names and shapes in the answer to a `describe` may take: with the lengths beside them they must fit into one frame.
 pub const DESCRIBED_LEN_MAX: usize = FRAME_LEN_MAX / 2;
@@ -152,6 +184,10 @@ pub const KEPT_LEN_MAX: usize = 16 * 1024 * 1024;
 /// out to have other types. Longer arguments are not kept: then the call fails, not sent.
 pub const ARGUMENTS_KEPT_LEN_MAX: usize = 64 * 1024;
 
+/// How many providers one request is sent to, one after the other, while each says that it did not run it: further ones would most likely
+/// say so too, and hostile ones could take a request through all of them.
+pub const PROVIDERS_TRIED_MAX: usize = 32;
+
 /// How many connections may be accepted and not bound yet. A connection above the bound is closed at once.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
 
@@ -188,6 +224,24 @@ pub const NEWS_EVERY: Duration = Duration::from_millis(10);
 /// How much longer than [`NEWS_EVERY`] the time between two news is, for each node that is told: telling a node costs some
 /// microseconds, so the part of the master's time that news take does not grow with the number of nodes.
 pub const NEWS_EVERY_PER_NODE: Duration = Duration::from_micros(100);
+
+/// How many changes of the actions of one node are told one by one until all nodes are told the next news. Further changes gather, and only
+/// the last change of each action is told: a node that offers and withdraws all the time costs the others little.
+pub const NEWS_PER_NODE_MAX: usize = 64;
+
+/// How many bytes the changes of one node take that are told one by one: see [`NEWS_PER_NODE_MAX`]. A node that offers many actions when it
+/// starts stays below it.
+pub const NEWS_PER_NODE_LEN_MAX: usize = 1024 * 1024;
+
+/// How much longer the changes that gather by action wait, for each KiB that was told of them last and each node that was told: they take a
+/// small part of the time of the master, however many nodes there are.
+pub const GATHERED_NEWS_EVERY_PER_KIB: Duration = Duration::from_micros(4);
+
+/// The longest that changes which gather by action wait.
+pub const GATHERED_NEWS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often news of one node may be told at once in this time, since calls could be refused without them; those above wait for the next news.
+pub const NEWS_AT_ONCE_MAX: usize = 64;
 
 /// How long a branch waits for a link to be opened.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
@@ -275,6 +329,8 @@ const _: () =
     assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
 const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
+const _: () =
+    assert!(DESCRIBED_PART_ELEMENTS_MAX <= HEAD_ELEMENTS_MAX && DESCRIBED_PART_LEN_MAX <= DESCRIBED_LEN_MAX);
 const _: () = assert!(READ_BUFFER_LEN_START <= READ_BUFFER_LEN_MAX);
 const _: () = assert!(ACTIONS_PER_FRAME_MAX * (NAME_LEN_MAX + 16) <= BIND_FRAME_LEN_MAX);
 const _: () = assert!(

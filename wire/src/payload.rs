@@ -9,6 +9,8 @@ use crate::encoding::Encoding;
 use crate::error::{ApplicationCode, Code, FIRST_OF_APPLICATIONS, Fate, cut_at};
 use crate::id::CallbackId;
 use crate::limits::{ERROR_MESSAGE_LEN_MAX, ERROR_NAME_LEN_MAX};
+use crate::name::NameError;
+use crate::pattern::PatternError;
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::any::Any;
@@ -428,6 +430,18 @@ fn cut(text: ByteString, len_max: usize) -> ByteString {
     match cut_at(&text, len_max) {
         len if len < text.len() => ByteString::from(&text[..len]),
         _ => text,
+    }
+}
+
+impl From<NameError> for CallError {
+    fn from(error: NameError) -> Self {
+        CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string())
+    }
+}
+
+impl From<PatternError> for CallError {
+    fn from(error: PatternError) -> Self {
+        CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string())
     }
 }
 

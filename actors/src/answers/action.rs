@@ -2,8 +2,10 @@
 
 use super::responder::Responder;
 use hashbrown::HashMap;
-use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
-use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Offer, check_action, everything_above};
+use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, SHAPE_LEN_MAX};
+use meshwork_wire::{
+    ByteString, CallError, Code, Fate, NameError, Offer, Shape, check_action, everything_above,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -133,6 +135,9 @@ pub enum ActionRefused {
     /// The node answers [`ACTIONS_PER_NODE_MAX`] actions already.
     #[error("a node answers at most {ACTIONS_PER_NODE_MAX} actions")]
     TooMany,
+    /// The shape of the action is longer than [`SHAPE_LEN_MAX`].
+    #[error("the shape of an action may have {SHAPE_LEN_MAX} bytes, and this one has {0}")]
+    LongShape(usize),
 }
 
 impl Actions {
@@ -143,6 +148,10 @@ impl Actions {
     /// When its name is not valid or taken, or the node answers [`ACTIONS_PER_NODE_MAX`] actions already.
     pub fn insert(&mut self, action: Action) -> Result<(), ActionRefused> {
         check_action(&action.offer.action)?;
+        let shape_len = action.offer.shape.as_ref().map_or(0, Shape::len);
+        if shape_len > SHAPE_LEN_MAX {
+            return Err(ActionRefused::LongShape(shape_len));
+        }
         if self.0.contains_key(&action.offer.action) {
             return Err(ActionRefused::Twice(action.offer.action));
         }

@@ -26,7 +26,7 @@ pub(crate) struct Subscribers {
 }
 
 /// One handler under one pattern.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Subscription {
     id: SubscriberId,
     group: Option<ByteString>,

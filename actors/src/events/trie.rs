@@ -1,9 +1,11 @@
-//! Patterns in a tree of segments. An event costs a step for each segment of its topic and for each path that `*` opens, however many
-//! other patterns there are. The tree finds the subscribers of an event; `router.rs` and `subscribers.rs` hand the event over.
+//! Patterns in a tree of segments. An event visits each level of the tree at most once, and only those that its topic may match: one for each
+//! segment and for each path that `*` opens, however many other patterns there are. The tree finds the subscribers of an event; `router.rs`
+//! and `subscribers.rs` hand the event over.
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use meshwork_wire::{ByteString, Pattern};
+use meshwork_wire::Pattern;
+use std::hash::Hash;
 
 /// Subscribers by pattern.
 #[derive(Debug)]
@@ -15,52 +17,68 @@ pub(crate) struct Trie<S> {
 #[derive(Debug)]
 struct Level<S> {
     /// The subscribers whose pattern ends here.
-    here: Vec<S>,
+    here: Members<S>,
     /// The subscribers whose pattern ends here with `**`.
-    rest: Vec<S>,
-    literal: HashMap<ByteString, Level<S>>,
+    rest: Members<S>,
+    literal: HashMap<Box<str>, Box<Level<S>>>,
     star: Option<Box<Level<S>>>,
+}
+
+/// The subscribers of one pattern. Adding one and taking one out costs the same however many there are.
+#[derive(Debug)]
+struct Members<S> {
+    list: Vec<S>,
+    /// The place of each subscriber in the list; none for a list that is quick to search.
+    places: Option<Box<HashMap<S, usize>>>,
+}
+
+/// A list of subscribers of up to this length is searched.
+const SEARCHED_MAX: usize = 16;
+
+impl<S> Default for Members<S> {
+    fn default() -> Self {
+        Self { list: Vec::new(), places: None }
+    }
 }
 
 impl<S> Default for Level<S> {
     fn default() -> Self {
-        Self { here: Vec::new(), rest: Vec::new(), literal: HashMap::new(), star: None }
+        let (here, rest) = (Members::default(), Members::default());
+        Self { here, rest, literal: HashMap::new(), star: None }
     }
 }
 
-impl<S: PartialEq> Trie<S> {
+impl<S: Eq + Hash + Clone> Trie<S> {
     pub(crate) fn new() -> Self {
         Self { root: Level::default(), len: 0 }
     }
 
-    /// Adds a subscriber to a pattern. It must not be there yet: a search among the subscribers of the pattern would make each further one
-    /// dearer to add.
+    /// Adds a subscriber to a pattern. It must not be there yet.
     pub(crate) fn insert(&mut self, pattern: &Pattern, subscriber: S) {
         let mut level = &mut self.root;
-        let mut segments = pattern.segments().peekable();
-        let list = loop {
+        let mut segments = pattern.segments();
+        let members = loop {
             match segments.next() {
                 None => break &mut level.here,
                 Some("**") => break &mut level.rest,
                 Some("*") => level = level.star.get_or_insert_default(),
-                Some(literal) => level = level.literal.entry(ByteString::from(literal)).or_default(),
+                Some(literal) => level = level.literal.entry(Box::from(literal)).or_default(),
             }
         };
-        list.push(subscriber);
+        members.insert(subscriber);
         self.len += 1;
     }
 
     /// Takes a subscriber from a pattern; `false` if it is not subscribed to the pattern.
     pub(crate) fn remove(&mut self, pattern: &Pattern, subscriber: &S) -> bool {
-        let segments: Vec<_> = pattern.segments().collect();
-        let removed = self.root.remove(&segments, subscriber);
+        let removed = self.root.remove(&mut pattern.segments(), subscriber);
         self.len -= usize::from(removed);
         removed
     }
 
     /// Calls `found` with each subscriber whose pattern matches, once for each matching pattern.
     pub(crate) fn for_each_match<'t>(&'t self, topic: &str, found: &mut impl FnMut(&'t S)) {
-        self.root.matching(Some(topic), found);
+        self.root.visit(Some(topic), &mut |members| members.list.iter().for_each(&mut *found));
     }
 
     /// How many subscriptions there are.
@@ -68,59 +86,105 @@ impl<S: PartialEq> Trie<S> {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
+
+    /// How many steps it takes to find the subscribers of a topic: one for each level that is visited, and one for each subscriber.
+    #[cfg(test)]
+    pub(crate) fn steps(&self, topic: &str) -> usize {
+        let mut steps = 0;
+        self.root.visit(Some(topic), &mut |members| steps += 1 + members.list.len());
+        steps
+    }
 }
 
-impl<S: PartialEq> Level<S> {
-    fn matching<'t>(&'t self, topic: Option<&str>, found: &mut impl FnMut(&'t S)) {
+impl<S: Eq + Hash + Clone> Level<S> {
+    /// Calls `matching` once for each level below this one that the topic leads to, with the subscribers there whose patterns match.
+    fn visit<'t>(&'t self, topic: Option<&str>, matching: &mut impl FnMut(&'t Members<S>)) {
         let Some(topic) = topic else {
-            self.here.iter().for_each(found);
-            return;
+            return matching(&self.here);
         };
-        self.rest.iter().for_each(&mut *found);
+        matching(&self.rest);
         let (segment, behind) = match topic.split_once('/') {
             Some((segment, behind)) => (segment, Some(behind)),
             None => (topic, None),
         };
         if let Some(level) = self.literal.get(segment) {
-            level.matching(behind, found);
+            level.visit(behind, matching);
         }
         if let Some(level) = &self.star {
-            level.matching(behind, found);
+            level.visit(behind, matching);
         }
     }
 
-    fn remove(&mut self, segments: &[&str], subscriber: &S) -> bool {
-        let list = match segments {
-            [] => &mut self.here,
-            ["**", ..] => &mut self.rest,
-            ["*", behind @ ..] => {
+    fn remove<'p>(&mut self, segments: &mut impl Iterator<Item = &'p str>, subscriber: &S) -> bool {
+        match segments.next() {
+            None => self.here.remove(subscriber),
+            Some("**") => self.rest.remove(subscriber),
+            Some("*") => {
                 let Some(level) = &mut self.star else {
                     return false;
                 };
-                let removed = level.remove(behind, subscriber);
+                let removed = level.remove(segments, subscriber);
                 if level.is_empty() {
                     self.star = None;
                 }
-                return removed;
+                removed
             }
-            [literal, behind @ ..] => {
-                let Entry::Occupied(mut level) = self.literal.entry(ByteString::from(*literal)) else {
+            Some(literal) => {
+                let Entry::Occupied(mut level) = self.literal.entry(Box::from(literal)) else {
                     return false;
                 };
-                let removed = level.get_mut().remove(behind, subscriber);
+                let removed = level.get_mut().remove(segments, subscriber);
                 if level.get().is_empty() {
                     level.remove();
                 }
-                return removed;
+                if self.literal.is_empty() {
+                    self.literal = HashMap::new();
+                }
+                removed
             }
-        };
-        let before = list.len();
-        list.retain(|other| other != subscriber);
-        list.len() < before
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.here.is_empty() && self.rest.is_empty() && self.literal.is_empty() && self.star.is_none()
+        let is_end = self.here.list.is_empty() && self.rest.list.is_empty();
+        is_end && self.literal.is_empty() && self.star.is_none()
+    }
+}
+
+impl<S: Eq + Hash + Clone> Members<S> {
+    fn insert(&mut self, subscriber: S) {
+        if self.list.is_empty() {
+            // Most patterns have one subscriber.
+            self.list.reserve_exact(1);
+        }
+        if let Some(places) = &mut self.places {
+            places.insert(subscriber.clone(), self.list.len());
+        }
+        self.list.push(subscriber);
+        if self.places.is_none() && self.list.len() > SEARCHED_MAX {
+            let places = self.list.iter().cloned().enumerate().map(|(at, subscriber)| (subscriber, at));
+            self.places = Some(Box::new(places.collect()));
+        }
+    }
+
+    fn remove(&mut self, subscriber: &S) -> bool {
+        let at = match &mut self.places {
+            Some(places) => places.remove(subscriber),
+            None => self.list.iter().position(|other| other == subscriber),
+        };
+        let Some(at) = at else {
+            return false;
+        };
+        self.list.swap_remove(at);
+        if let (Some(places), Some(moved)) = (&mut self.places, self.list.get(at))
+            && let Some(place) = places.get_mut(moved)
+        {
+            *place = at;
+        }
+        if self.list.is_empty() {
+            *self = Self::default();
+        }
+        true
     }
 }
 
@@ -161,6 +225,45 @@ mod tests {
         }
         assert!(trie.root.is_empty());
         assert_eq!(trie.len(), 0);
+    }
+
+    /// One connection with 131,000 groups on one pattern took 49 s to leave, since each was searched for among all others.
+    #[test]
+    fn a_subscriber_of_a_crowded_pattern_is_found_without_a_search() {
+        let mut trie = Trie::new();
+        let pattern = Pattern::new("t").unwrap();
+        let all = 0..100_000;
+        all.clone().for_each(|id| trie.insert(&pattern, id));
+        // In an order that meets the front, the back and the middle.
+        let removed = |id: &u32| id % 7 != 3;
+        for id in all.clone().rev().filter(|id| id % 2 == 0).chain(all.clone().filter(|id| id % 2 == 1)) {
+            if removed(&id) {
+                assert!(trie.remove(&pattern, &id) && !trie.remove(&pattern, &id));
+            }
+        }
+        let members = &trie.root.literal["t"].here;
+        assert_eq!(members.list.len(), members.places.as_ref().unwrap().len());
+        assert_eq!(found(&trie, "t"), all.filter(|id| !removed(id)).collect::<Vec<_>>());
+    }
+
+    /// An event visits each level of the tree at most once: there is no way back.
+    #[test]
+    fn a_topic_takes_no_more_steps_than_there_are_levels_that_it_may_match() {
+        let mut trie = Trie::new();
+        let words = |bits: u32, len: u32| -> Vec<_> {
+            (0..len).map(|at| if bits >> at & 1 == 1 { "*" } else { "a" }).collect()
+        };
+        for bits in 0..1 << 10 {
+            trie.insert(&Pattern::new(words(bits, 10).join("/")).unwrap(), bits);
+            trie.insert(&Pattern::new(format!("b/{}/**", words(bits, 10).join("/"))).unwrap(), bits);
+        }
+        let levels = (1 << 11) - 1;
+        assert_eq!(trie.steps(&["a"; 10].join("/")), levels + (1 << 10));
+        assert_eq!(trie.steps(&["a"; 9].join("/")), (1 << 10) - 1, "those that match nothing");
+        assert_eq!(trie.steps(&["c"; 10].join("/")), 11 + 1);
+        assert_eq!(trie.steps(&["c"; 200].join("/")), 11);
+        assert_eq!(trie.steps("b"), 3, "the tree is no deeper than its patterns");
+        assert_eq!(trie.steps(&"/".repeat(1_000_000)), 11);
     }
 
     fn segment() -> impl Strategy<Value = String> {

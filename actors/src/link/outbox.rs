@@ -248,7 +248,7 @@ impl Outbox {
     }
 
     /// The features that the other end knows.
-    pub(super) fn features(&self) -> Features {
+    pub(crate) fn features(&self) -> Features {
         Features(self.0.features.load(Ordering::Relaxed))
     }
 
@@ -478,6 +478,28 @@ impl OutboxGuard<'_> {
             EncodedBytes::Taken(bytes) => {
                 self.queue.copy_in(bytes);
                 bytes.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends one frame, whose head is given, and the bytes behind it in pieces that many links get.
+    pub(crate) fn push_in_pieces<'p>(
+        &mut self,
+        head: &[u8],
+        pieces: impl Iterator<Item = &'p Bytes> + Clone,
+    ) -> Result<(), Refusal> {
+        let len = head.len() + pieces.clone().map(Bytes::len).sum::<usize>();
+        self.queue.admit(Kind::Request)?;
+        self.outbox.check_len(len - LENGTH_PREFIX_LEN)?;
+        self.queue.copy_in(head);
+        for piece in pieces {
+            if piece.len() >= CROWD_SHARED_LEN_MIN {
+                self.queue.len += piece.len();
+                self.queue.set_small_aside();
+                self.queue.push_piece(piece.clone());
+            } else {
+                self.queue.copy_in(piece);
             }
         }
         Ok(())

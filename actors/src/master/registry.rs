@@ -3,9 +3,13 @@
 //! went. `registry/table.rs` decides; the routes that the registry gives out stay true by themselves (`registry/route.rs`); the news
 //! for the other nodes gather in `registry/news.rs`.
 
+mod catalogue;
+mod described;
 pub(crate) mod news;
 pub(crate) mod route;
 pub(crate) mod table;
+
+pub(crate) use described::Answer;
 
 use super::forwarded::MASTER;
 use super::handle::{Close, Evict, SessionHandle};
@@ -15,10 +19,15 @@ use crate::link::refusal::Refusal;
 use crate::node::change::{Change, Watcher, tell};
 use crate::node::snapshot::SessionSnapshot;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
-use meshwork_wire::limits::{NEWS_EVERY, NEWS_EVERY_PER_NODE};
-use meshwork_wire::{ActionDescription, ByteString, NodeNews, Offer as Offered, Pattern, SessionId};
+use described::Described;
+use hashbrown::HashMap;
+use meshwork_wire::limits::{
+    GATHERED_NEWS_EVERY_PER_KIB, GATHERED_NEWS_WITHIN, NEWS_AT_ONCE_MAX, NEWS_EVERY, NEWS_EVERY_PER_NODE,
+};
+use meshwork_wire::{ByteString, NodeNews, Offer as Offered, Pattern, SessionId};
 use news::News;
 use route::Provider as _;
+use std::time::Duration;
 use table::{Denied, OnNameTaken, Removed, Table};
 use tokio::time::Instant;
 
@@ -36,6 +45,12 @@ pub struct RegistryActor {
     told: Option<Instant>,
     /// Whether a timer will tell the branches the news that have gathered.
     will_tell: bool,
+    /// How often news of each session were told at once since this moment. Bounded by the sessions.
+    at_once: (Option<Instant>, HashMap<SessionId, usize>),
+    described: Described,
+    /// How long the news of nodes that change all the time wait, and whether a timer will add them to the others.
+    floods_every: Duration,
+    will_end_floods: bool,
 }
 
 /// Takes in a branch that binds, with its actions; tells it of the nodes that are there, and the other nodes of it. Sent by its session, which
@@ -88,9 +103,10 @@ pub(crate) struct Lookup {
     pub(crate) actions: Vec<ByteString>,
 }
 
-/// Asks which actions there are behind a name, or from the first one on if it is empty. Sent by a session for its branch, and by the master.
+/// Asks for the next part of the actions behind a name, or from the first one on if it is empty. Sent by a session for its branch, and by the
+/// master.
 #[derive(Message)]
-#[rtype(result = "Vec<ActionDescription>")]
+#[rtype(result = "Answer")]
 pub(crate) struct Describe {
     pub(crate) pattern: Pattern,
     pub(crate) after: ByteString,
@@ -113,10 +129,14 @@ pub(crate) struct Listing {
 }
 
 impl RegistryActor {
-    pub(crate) fn new(master: ByteString) -> Self {
+    pub(crate) fn new(master: ByteString, offered_len_max: usize) -> Self {
         Self {
             master,
-            table: Table::new(),
+            table: Table::new(offered_len_max),
+            at_once: Default::default(),
+            described: Described::default(),
+            floods_every: Duration::ZERO,
+            will_end_floods: false,
             own: Actions::default(),
             watchers: Vec::new(),
             news: News::default(),
@@ -132,20 +152,67 @@ impl RegistryActor {
     /// Spreads the news that a node came, or offers more actions.
     fn came(&mut self, news: NodeNews, context: &mut Context<Self>) {
         self.news.came(&news);
-        if news.actions.iter().any(|(action, accepts)| self.table.is_pressing(action, *accepts)) {
+        let is_pressing =
+            news.actions.iter().any(|(action, accepts)| self.table.is_pressing(action, *accepts));
+        if is_pressing && self.may_tell_at_once(news.session) {
             // Every branch is told before it can know of the actions in another way.
             self.tell_others();
         } else {
             self.tell_others_soon(context);
         }
+        self.end_floods_soon(news.session, context);
         self.tell_watchers(&Change::Online(news));
+    }
+
+    /// Whether the news of this session may be told at once: telling all branches costs far more than the offer of the session. A session that
+    /// offers more often has news that come a moment late: a call meanwhile may be refused by its branch, and by no other.
+    fn may_tell_at_once(&mut self, session: SessionId) -> bool {
+        let every = self.news_every();
+        let (since, told) = &mut self.at_once;
+        if since.is_none_or(|since| since.elapsed() >= every) {
+            (*since, *told) = (Some(Instant::now()), HashMap::new());
+        }
+        let count = told.entry(session).or_default();
+        *count += 1;
+        *count <= NEWS_AT_ONCE_MAX
+    }
+
+    /// The shortest time between two news.
+    fn news_every(&self) -> Duration {
+        let members = u32::try_from(self.table.member_count()).unwrap_or(u32::MAX);
+        NEWS_EVERY + NEWS_EVERY_PER_NODE.saturating_mul(members)
     }
 
     /// Spreads the news that a node went, or offers fewer actions.
     fn went(&mut self, news: NodeNews, context: &mut Context<Self>) {
         self.news.went(&news);
         self.tell_others_soon(context);
+        self.end_floods_soon(news.session, context);
         self.tell_watchers(&Change::Offline(news));
+    }
+
+    /// Adds the news of nodes that change all the time to those of the others when they have gathered for long enough; or now, if a node has
+    /// changed more than may be kept.
+    fn end_floods_soon(&mut self, session: SessionId, context: &mut Context<Self>) {
+        if self.news.is_flooded_by(session) {
+            return self.end_floods(context);
+        }
+        if self.will_end_floods || !self.news.has_floods() {
+            return;
+        }
+        self.will_end_floods = true;
+        context.run_later(self.news_every() + self.floods_every, |this, context| {
+            this.will_end_floods = false;
+            this.end_floods(context);
+        });
+    }
+
+    fn end_floods(&mut self, context: &mut Context<Self>) {
+        let kib = u32::try_from(self.news.end_floods() / 1024).unwrap_or(u32::MAX);
+        let nodes = u32::try_from(self.table.member_count()).unwrap_or(u32::MAX);
+        let every = GATHERED_NEWS_EVERY_PER_KIB.saturating_mul(kib).saturating_mul(nodes);
+        self.floods_every = every.min(GATHERED_NEWS_WITHIN);
+        self.tell_others_soon(context);
     }
 
     /// Spreads the news that a session was taken out.
@@ -160,8 +227,7 @@ impl RegistryActor {
         if self.will_tell {
             return;
         }
-        let members = u32::try_from(self.table.member_count()).unwrap_or(u32::MAX);
-        let every = NEWS_EVERY + NEWS_EVERY_PER_NODE.saturating_mul(members);
+        let every = self.news_every();
         let since = self.told.map_or(every, |told| told.elapsed());
         self.will_tell = true;
         context.run_later(every.saturating_sub(since), |this, _| this.tell_others());
@@ -195,7 +261,8 @@ impl RegistryActor {
         let master = NodeNews { node: self.master.clone(), session: MASTER, whole: true, actions: own };
         let others =
             self.table.members().filter(|(id, ..)| *id != newcomer.id()).map(|(id, name, _, actions)| {
-                let actions = actions.iter().map(|(action, accepts)| (action.clone(), *accepts)).collect();
+                let actions =
+                    actions.iter().map(|(action, offered)| (action.clone(), offered.accepts)).collect();
                 NodeNews { node: name.clone(), session: id, whole: true, actions }
             });
         let everyone = std::iter::once(master).chain(others);
@@ -329,7 +396,7 @@ impl Handler<Describe> for RegistryActor {
     type Result = MessageResult<Describe>;
 
     fn handle(&mut self, Describe { pattern, after }: Describe, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.table.describe(&pattern, &after))
+        MessageResult(self.described.answer(&self.table, pattern, after))
     }
 }
 

@@ -4,6 +4,7 @@
 //! counts the event, so a slow subscriber slows no other node.
 
 use super::handle::SessionHandle;
+use super::subscribed::Subscribed;
 use crate::events::event::{Deliver, Event, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::events::trie::Trie;
@@ -12,10 +13,9 @@ use crate::node::mailboxes::SubscribeTo;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
 use hashbrown::hash_map::Entry;
-use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
+use hashbrown::{DefaultHashBuilder, HashMap};
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
-    PATTERNS_PER_NODE_MAX,
 };
 use meshwork_wire::{
     ByteString, CallError, Code, Encoding, Fate, Frame, FrameRef, HeadTemplate, Payload, SessionId,
@@ -27,6 +27,8 @@ use std::sync::Arc;
 
 /// The router of one master, which sends events to the subscribed nodes.
 pub struct RouterActor {
+    /// How many bytes the subscriptions of one branch may take.
+    subscribed_len_max: usize,
     trie: Trie<Subscription>,
     /// The groups that have members.
     groups: HashMap<ByteString, Group>,
@@ -52,7 +54,7 @@ pub struct RouterActor {
 /// A subscribed branch.
 struct Subscriber {
     session: SessionHandle,
-    keys: HashSet<SubscriptionKey>,
+    keys: Subscribed,
     given: Given,
     /// Whether the branch drains: it is sent nothing more, and may still give back.
     drains: bool,
@@ -79,7 +81,7 @@ struct Group {
 }
 
 /// One subscription of a node.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Subscription {
     node: SubscribedNode,
     group: Option<ByteString>,
@@ -180,8 +182,9 @@ pub(crate) struct Counts {
 }
 
 impl RouterActor {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(subscribed_len_max: usize) -> Self {
         Self {
+            subscribed_len_max,
             trie: Trie::new(),
             groups: HashMap::new(),
             sessions: HashMap::new(),
@@ -203,22 +206,47 @@ impl RouterActor {
             return;
         };
         let mut plain: Vec<SubscribedNode> = Vec::new();
+        // The groups borrow from the tree; one that has members of this topic is copied once for the run.
         let mut grouped: HashMap<&ByteString, Vec<SubscribedNode>> = HashMap::new();
         self.trie.for_each_match(&first.topic, &mut |member| match &member.group {
             None => plain.push(member.node),
             Some(group) => grouped.entry(group).or_default().push(member.node),
         });
-        if events.len() > 1 && !grouped.is_empty() {
-            drop(grouped);
-            // A node that is subscribed both by itself and in a group gets the events one by one, in their order.
-            return events.iter().for_each(|event| self.publish(from, std::slice::from_ref(event), encoded));
-        }
         plain.sort_unstable();
         plain.dedup();
         // The publisher has served its own handlers, but not its groups: the member that gets an event is chosen here, for all nodes.
         plain.retain(|node| from.is_none_or(|from| *node != SubscribedNode::Branch(from)));
+        let mut groups: Vec<_> =
+            grouped.into_iter().map(|(group, members)| (group.clone(), members)).collect();
+        if groups.is_empty() {
+            return self.publish_to_all(from, &plain, events, encoded);
+        }
+        for (_, members) in &mut groups {
+            members.sort_unstable();
+            members.dedup();
+        }
+        for event in events {
+            // A node that is subscribed both by itself and in a group gets the events one by one, in their order.
+            self.publish_to_all(from, &plain, std::slice::from_ref(event), encoded);
+            for (group, members) in &groups {
+                let next = &mut self.groups.entry_ref(group).or_default().next;
+                *next = next.wrapping_add(1);
+                let choice = *next;
+                self.publish_to_group(from, choice, group, members, event);
+            }
+        }
+    }
+
+    /// Sends a run of events to these nodes, each of which is subscribed by itself.
+    fn publish_to_all(
+        &mut self,
+        from: Option<SessionId>,
+        nodes: &[SubscribedNode],
+        events: &[Event],
+        encoded: &mut BytesMut,
+    ) {
         let mut once = None;
-        for node in plain {
+        for node in nodes {
             match node {
                 SubscribedNode::Own => {
                     events.iter().for_each(|event| self.own.deliver_next(event.into()));
@@ -229,27 +257,13 @@ impl RouterActor {
                         let longest = encode_run(events, encoded);
                         (encoded.split().freeze(), longest)
                     });
-                    if let Some(Subscriber { session, .. }) = self.sessions.get(&id) {
+                    if let Some(Subscriber { session, .. }) = self.sessions.get(id) {
                         let frames = Encoded::shared(bytes, events.len(), *longest);
                         // A full outbox counts the events that it drops.
                         let _ = session.outbox().push_encoded(frames, Kind::Event);
                         note_filled(&mut self.filled, from, session);
                     }
                 }
-            }
-        }
-        let mut chosen = Vec::new();
-        for (group, mut members) in grouped {
-            members.sort_unstable();
-            members.dedup();
-            let Group { next, .. } = self.groups.entry(group.clone()).or_default();
-            let first = next.wrapping_add(1);
-            *next = next.wrapping_add(events.len());
-            chosen.push((group.clone(), members, first));
-        }
-        for (group, members, first) in chosen {
-            for (number, event) in events.iter().enumerate() {
-                self.publish_to_group(from, first.wrapping_add(number), &group, &members, event);
             }
         }
     }
@@ -403,16 +417,13 @@ impl Handler<Subscribe> for RouterActor {
             return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the session is gone"));
         }
         let id = session.id();
-        let new = || Subscriber { session, keys: HashSet::new(), given: Given::default(), drains: false };
+        let new =
+            || Subscriber { session, keys: Subscribed::default(), given: Given::default(), drains: false };
         let there = &mut self.sessions.entry(id).or_insert_with(new).keys;
-        if there.len() + keys.len() > PATTERNS_PER_NODE_MAX {
-            let what = format!("a node has at most {PATTERNS_PER_NODE_MAX} subscriptions");
-            return Err(CallError::new(Code::OVERLOADED, Fate::Failed, what));
-        }
         for key in keys {
-            if !there.contains(&key) {
+            let inserted = there.insert(key.clone(), self.subscribed_len_max);
+            if inserted.map_err(|much| CallError::new(Code::OVERLOADED, Fate::Failed, much.to_string()))? {
                 insert(&mut self.trie, &mut self.groups, SubscribedNode::Branch(id), &key);
-                there.insert(key);
             }
         }
         Ok(())
@@ -521,7 +532,7 @@ impl Handler<StopSending> for RouterActor {
             return;
         };
         there.drains = true;
-        for key in std::mem::take(&mut there.keys) {
+        for key in there.keys.take() {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
     }
@@ -531,11 +542,11 @@ impl Handler<Leave> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
-        let Some(Subscriber { session: handle, keys, .. }) = self.sessions.remove(&session) else {
+        let Some(Subscriber { session: handle, mut keys, .. }) = self.sessions.remove(&session) else {
             return;
         };
         self.dropped += handle.outbox().dropped();
-        for key in keys {
+        for key in keys.take() {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
     }

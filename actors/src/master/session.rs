@@ -40,13 +40,17 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
     SpawnHandle, StreamHandler, WrapFuture,
 };
-use admission::{BindRefused, Extension, admit, check_bind, check_offers, may_subscribe, say_bound};
+use admission::{
+    BindRefused, Extension, admit, check_bind, check_count, check_offers, may_subscribe, say_bound,
+};
 use futures::FutureExt as _;
-use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, READ_BUFFER_LEN_START};
+use meshwork_wire::limits::{
+    FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, NAME_LEN_MAX, READ_BUFFER_LEN_START,
+};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
-    FrameError, Frames, Function, Invocation, Invoke, Next, Outcome, Payload, Refused, Request, Response,
-    SessionId, Wants, check_topic,
+    FrameError, Frames, Function, Invocation, Invoke, NameError, Next, Outcome, Payload, Refused, Request,
+    Response, SessionId, Wants, check_topic,
 };
 use pending::Pending;
 use relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
@@ -277,7 +281,7 @@ impl SessionActor {
             Frame::GiveBack(publish) => self.give_back(publish),
             Frame::Broadcast(broadcast) => self.broadcast(broadcast),
             Frame::Subscribe(subscribe) => {
-                let allowed = may_subscribe(self.permissions(), &subscribe.key.pattern);
+                let allowed = may_subscribe(self.permissions(), &subscribe.key);
                 let router = &self.master.router;
                 let message = router::Subscribe { session: self.me().clone(), keys: vec![subscribe.key] };
                 let asked = allowed.map(|()| router.send(message));
@@ -298,8 +302,9 @@ impl SessionActor {
                 });
             }
             Frame::Unregister(unregister) => {
+                let allowed = check_count(unregister.actions.len());
                 let message = registry::Withdraw { session: self.me().id(), actions: unregister.actions };
-                let asked = Ok(self.master.registry.send(message));
+                let asked = allowed.map(|()| self.master.registry.send(message));
                 self.pending.answer(self.outbox(), unregister.callback_id, asked, Ok);
             }
             Frame::Describe(describe) => {
@@ -326,8 +331,11 @@ impl SessionActor {
     }
 
     fn describe(&mut self, callback_id: CallbackId, describe: registry::Describe) {
-        let asked = self.master.registry.send(describe);
-        self.pending.describe(self.outbox(), callback_id, asked);
+        // It waits until the answers before have left, so it must be short.
+        if describe.after.len() > NAME_LEN_MAX {
+            return self.reply(callback_id, Err(NameError::TooLong(describe.after.len()).into()));
+        }
+        self.pending.describe(self.outbox(), callback_id, &self.master.registry, describe);
     }
 
     fn bind(&mut self, bind: Bind, extension: Extension, context: &mut Context<Self>) {
@@ -382,6 +390,11 @@ impl SessionActor {
         // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         let borrowed = borrow(&mut request.payload, self.outbox(), || self.lender());
         let allowed = borrowed.and_then(|()| {
+            // Before the names are matched or told: a frame may bring one of any length.
+            let longest = request.action.len().max(request.node.len());
+            if longest > NAME_LEN_MAX {
+                return Err(NameError::TooLong(longest).into());
+            }
             let allowed = allows(self.permissions().call.as_deref(), &request.action);
             if allowed { Ok(()) } else { Err(not_permitted("call", &request.action)) }
         });

@@ -4,7 +4,10 @@
 use super::known::Wanted;
 use bytes::BytesMut;
 use hashbrown::HashMap;
-use meshwork_wire::{ByteString, CallbackId, Encoding, HeadTemplate, Payload, Request, Signature};
+use meshwork_wire::{
+    ByteString, CallbackId, Encoding, HeadTemplate, NameError, Payload, Request, Signature, check_action,
+    check_node,
+};
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -44,7 +47,8 @@ impl Heads {
         if let Some(index) = self.indexes.get(spec) {
             return Some(*index);
         }
-        if self.heads.len() >= HEADS_MAX {
+        // A call under a name that is none has no head: the call is refused when it is asked.
+        if self.heads.len() >= HEADS_MAX || check_called(&spec.action, &spec.node).is_err() {
             return None;
         }
         let template = HeadTemplate::of_request(&Request {
@@ -81,6 +85,12 @@ impl Heads {
         head.template.write_request(callback_id, arguments, frames);
         true
     }
+}
+
+/// Checks the names in a call: that of the action, and that of the node, which is empty for any node.
+pub(crate) fn check_called(action: &str, node: &str) -> Result<(), NameError> {
+    check_action(action)?;
+    if node.is_empty() { Ok(()) } else { check_node(node) }
 }
 
 /// The head of an action that this thread called with this signature, or by name, with the default deadline and at any node.

@@ -1,6 +1,8 @@
 //! The bounds of a node that a program or an operator may set.
 
-use meshwork_wire::limits::{BIND_WITHIN, IN_FLIGHT_MAX, UNBOUND_SESSIONS_MAX};
+use meshwork_wire::limits::{
+    BIND_WITHIN, IN_FLIGHT_MAX, OFFERED_LEN_MAX, SUBSCRIBED_LEN_MAX, UNBOUND_SESSIONS_MAX,
+};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -25,6 +27,12 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// How many connections of a master may be accepted and not bound yet. Default: [`UNBOUND_SESSIONS_MAX`].
     pub unbound_sessions_max: usize,
+    /// How many bytes the actions and shapes that one branch offers may take at its master. A branch that would offer more is refused.
+    /// Default: [`OFFERED_LEN_MAX`].
+    pub offered_len_max: usize,
+    /// How many bytes the patterns and groups that one branch subscribes to may take at its master. A subscription above the bound is
+    /// refused. Default: [`SUBSCRIBED_LEN_MAX`].
+    pub subscribed_len_max: usize,
 }
 
 impl Default for Limits {
@@ -33,6 +41,8 @@ impl Default for Limits {
             bind_within: BIND_WITHIN,
             in_flight_max: IN_FLIGHT_MAX,
             unbound_sessions_max: UNBOUND_SESSIONS_MAX,
+            offered_len_max: OFFERED_LEN_MAX,
+            subscribed_len_max: SUBSCRIBED_LEN_MAX,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! sees a burst of calls as one [`Flush`].
 
 use super::change::{Status, Watcher};
-use super::heads::{HeadIndex, Heads, Spec, remember, remembered};
+use super::heads::{HeadIndex, Heads, Spec, check_called, remember, remembered};
 use super::known::{ActionCache, Wanted};
 use super::mailboxes::{
     DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot,
@@ -299,7 +299,8 @@ impl Node {
         let Call { action, node, arguments: payload, within: time_left, when_down } = call;
         let deadline = deadline_of(now, time_left);
         let hops = hops::of_call(self.number);
-        if let Err(error) = hops::check(hops, &action) {
+        let checked = check_called(&action, &node).map_err(CallError::from);
+        if let Err(error) = checked.and_then(|()| hops::check(hops, &action)) {
             return Err(Refused { error, waiter });
         }
         self.open_with(deadline, waiter, |callback_id| {
@@ -536,8 +537,7 @@ impl Node {
     /// Not sent: when the name is not valid, no provider is there before the time is over, the node drains or has ended, or the master does
     /// not say which actions there are.
     pub async fn wait_for(&self, action: &str, within: Duration) -> Result<(), CallError> {
-        check_action(action)
-            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        check_action(action)?;
         tokio::time::timeout(within, self.provided(action)).await.unwrap_or_else(|_| {
             let what = format!("no node has offered {action:?} within {within:?}");
             Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what))
@@ -547,8 +547,7 @@ impl Node {
     /// News travel a moment behind offers and withdrawals. So the master has the last word: it is asked first, and again when news of a
     /// provider come. Between that, only changes are waited for.
     async fn provided(&self, action: &str) -> Result<(), CallError> {
-        let pattern = Pattern::new(action)
-            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        let pattern = Pattern::new(action)?;
         let mut is_asked = false;
         loop {
             // Made before anything is looked at, so that no change is missed.
@@ -1034,8 +1033,7 @@ enum NoRoom {
 impl EventPath {
     /// Checks whether an event may leave on this path, apart from the room that it needs.
     fn check(&self, verb: &str, topic: &str, payload: &Payload) -> Result<(), CallError> {
-        check_topic(topic)
-            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        check_topic(topic)?;
         if !payload.callbacks.is_empty() {
             let what = "an event goes to its subscribers, who cannot be known, so it carries no callbacks";
             return Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what));

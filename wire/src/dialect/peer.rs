@@ -6,6 +6,7 @@ use crate::frame::{Bind, Frame, NodeNews, Offer, Register, Request, Subscription
 use crate::id::{CallbackId, SessionId};
 use crate::limits::{ACTIONS_PER_FRAME_MAX, FOREIGN_CALL_WITHIN, NAME_LEN_MAX, PROTOCOL_VERSION};
 use crate::name::is_everything_below;
+use crate::name::is_unseen;
 use crate::pattern::Pattern;
 use crate::payload::{CallError, Payload};
 use bytestring::ByteString;
@@ -217,7 +218,7 @@ pub(crate) fn too_late(within: Duration) -> CallError {
 #[must_use]
 pub fn foreign_name(dialect: &str, peer: &str) -> ByteString {
     let mut name = format!("{dialect}/{peer}");
-    name.retain(|c| !c.is_control());
+    name.retain(|character| !is_unseen(character));
     while name.len() > NAME_LEN_MAX {
         name.pop();
     }

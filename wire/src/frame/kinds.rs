@@ -382,6 +382,20 @@ impl fmt::Debug for ExtendedBind {
     }
 }
 
+impl Shape {
+    /// How many bytes the two schemas have.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.arguments.len() + self.reply.len()
+    }
+
+    /// Whether both schemas are empty texts.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Frame {
     /// The bytes that follow the head, for the frames that carry a user's value.
     #[must_use]

@@ -1,11 +1,14 @@
 //! The news of nodes that came and went, as encoded frames for the branches. News gather for a moment, so that many branches that bind at
-//! once cost each other branch one write and not one for each newcomer. The news of all nodes, which a newcomer is told, are kept as
-//! bytes, so that they are not encoded again for each newcomer. The registry decides when; this file knows no clock and no outbox.
+//! once cost each other branch one write and not one for each newcomer. The news of a node that changes its actions all the time gather by
+//! action, and for longer: only the last change of each action is told. The news of all nodes, which a newcomer is told, are kept as bytes,
+//! so that they are not encoded again for each newcomer. The registry decides when; this file knows no clock and no outbox.
 
 use bytes::{Bytes, BytesMut};
-use hashbrown::{HashMap, HashSet};
-use meshwork_wire::limits::ACTIONS_PER_FRAME_MAX;
-use meshwork_wire::{Frame, NodeNews, SessionId};
+use hashbrown::HashMap;
+use meshwork_wire::limits::{
+    ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, NEWS_PER_NODE_LEN_MAX, NEWS_PER_NODE_MAX,
+};
+use meshwork_wire::{Accepts, ByteString, Frame, NodeNews, SessionId};
 
 /// The news that no branch was told yet, and the news of all nodes.
 #[derive(Default)]
@@ -13,6 +16,10 @@ pub(crate) struct News {
     /// The frames of `entries`.
     buffer: BytesMut,
     entries: Vec<Entry>,
+    /// The news of each session among `entries`: how many, and how many bytes.
+    counts: HashMap<SessionId, (usize, usize)>,
+    /// The sessions whose further news gather by action.
+    floods: HashMap<SessionId, Flood>,
     /// The sessions that joined since the news were last taken, each with the number of entries that it knows.
     joined: HashMap<SessionId, usize>,
     /// None if the news of all nodes must be encoded anew.
@@ -23,7 +30,15 @@ pub(crate) struct News {
 struct Entry {
     about: SessionId,
     end: usize,
+    /// How many frames there are, with those of the entries before.
     frames: usize,
+}
+
+/// The changes of a node by action.
+struct Flood {
+    node: ByteString,
+    /// What the node accepts now for each action that it has offered or withdrawn; none for one that it does not offer now.
+    actions: HashMap<ByteString, Option<Accepts>>,
 }
 
 /// The news of all nodes, in pieces of bytes that the outboxes of newcomers share.
@@ -31,9 +46,13 @@ struct Entry {
 struct Everyone {
     /// Each piece with its number of frames.
     pieces: Vec<(Bytes, usize)>,
-    /// The frames of nodes that came since a newcomer was last told.
+    /// The frames of changes since a newcomer was last told.
     last: BytesMut,
     last_frames: usize,
+    /// How many bytes tell of nodes that came, and how many of other changes: a newcomer is told of nodes that went, too, unless these are
+    /// many.
+    came_len: usize,
+    changes_len: usize,
 }
 
 /// Pieces of this length are not joined any more.
@@ -44,24 +63,59 @@ pub(crate) struct GatheredNews {
     bytes: Bytes,
     entries: Vec<Entry>,
     joined: HashMap<SessionId, usize>,
-    /// The sessions that the news are about.
-    about: HashSet<SessionId>,
+    /// The sessions that the news are about, each with its entries.
+    about: HashMap<SessionId, Vec<usize>>,
 }
 
 impl News {
     /// Adds the news of a node that came, or offers more actions.
     pub(crate) fn came(&mut self, news: &NodeNews) {
-        self.add(news, Frame::Online);
-        match &mut self.everyone {
-            Some(everyone) if news.whole => everyone.add(news),
-            _ => self.everyone = None,
+        self.change(news, Frame::Online, news.whole);
+        if !self.gather(news, Some) {
+            self.add(news, Frame::Online);
         }
     }
 
     /// Adds the news of a node that went, or offers fewer actions.
     pub(crate) fn went(&mut self, news: &NodeNews) {
-        self.add(news, Frame::Offline);
-        self.everyone = None;
+        self.change(news, Frame::Offline, false);
+        if !self.gather(news, |_| None) {
+            self.add(news, Frame::Offline);
+        }
+    }
+
+    /// Whether news of nodes that change their actions all the time have gathered.
+    pub(crate) fn has_floods(&self) -> bool {
+        !self.floods.is_empty()
+    }
+
+    /// Whether so many changes of one node have gathered that they must be told now.
+    pub(crate) fn is_flooded_by(&self, session: SessionId) -> bool {
+        self.floods.get(&session).is_some_and(|flood| flood.actions.len() > 2 * ACTIONS_PER_NODE_MAX)
+    }
+
+    /// Adds the last change of each action of the nodes that change theirs all the time; gives how many bytes they take.
+    pub(crate) fn end_floods(&mut self) -> usize {
+        let before = self.buffer.len();
+        for (session, Flood { node, actions }) in std::mem::take(&mut self.floods) {
+            // The frame of an action that is gone has any word on what was accepted.
+            let (came, went): (Vec<_>, Vec<_>) = actions.into_iter().partition(|(_, now)| now.is_some());
+            let list = |actions: Vec<(ByteString, Option<Accepts>)>| NodeNews {
+                node: node.clone(),
+                session,
+                whole: false,
+                actions: actions
+                    .into_iter()
+                    .map(|(action, now)| (action, now.unwrap_or(Accepts::MessagePack)))
+                    .collect(),
+            };
+            for (actions, frame) in [(went, Frame::Offline as fn(_) -> _), (came, Frame::Online)] {
+                if !actions.is_empty() {
+                    self.add(&list(actions), frame);
+                }
+            }
+        }
+        self.buffer.len() - before
     }
 
     /// Notes that a newcomer was told of all nodes: it knows the news that have gathered so far.
@@ -69,15 +123,15 @@ impl News {
         self.joined.insert(id, self.entries.len());
     }
 
-    /// The news of all nodes as encoded frames, each piece with its number of frames. `there` is read only if a node has gone, or has changed
-    /// its actions, since the last time.
+    /// The news of all nodes as encoded frames, each piece with its number of frames. `there` is read only if the changes since the last time
+    /// take more bytes than the nodes.
     pub(crate) fn everyone(
         &mut self,
         there: impl Iterator<Item = NodeNews>,
     ) -> impl Iterator<Item = (Bytes, usize)> + '_ {
         let everyone = self.everyone.get_or_insert_with(|| {
             let mut everyone = Everyone::default();
-            there.for_each(|news| everyone.add(&news));
+            there.for_each(|news| everyone.add(&news, Frame::Online, true));
             everyone
         });
         everyone.join();
@@ -87,23 +141,63 @@ impl News {
     /// Takes the news that have gathered.
     pub(crate) fn take(&mut self) -> GatheredNews {
         let entries = std::mem::take(&mut self.entries);
-        GatheredNews {
-            bytes: self.buffer.split().freeze(),
-            about: entries.iter().map(|entry| entry.about).collect(),
-            entries,
-            joined: std::mem::take(&mut self.joined),
+        let mut about: HashMap<SessionId, Vec<usize>> = HashMap::new();
+        for (number, entry) in entries.iter().enumerate() {
+            about.entry(entry.about).or_default().push(number);
         }
+        self.counts.clear();
+        let (bytes, joined) = (self.buffer.split().freeze(), std::mem::take(&mut self.joined));
+        GatheredNews { bytes, entries, joined, about }
     }
 
     fn add(&mut self, news: &NodeNews, frame: fn(NodeNews) -> Frame) {
-        let frames = encode(news, frame, &mut self.buffer);
+        let start = self.buffer.len();
+        let before = self.entries.last().map_or(0, |last| last.frames);
+        let frames = before + encode(news, frame, &mut self.buffer);
+        let (count, len) = self.counts.entry(news.session).or_default();
+        (*count, *len) = (*count + 1, *len + self.buffer.len() - start);
         self.entries.push(Entry { about: news.session, end: self.buffer.len(), frames });
+    }
+
+    /// Gathers the news of a node by action if it has had more than its share; `false` if it has not.
+    fn gather(&mut self, news: &NodeNews, now: impl Fn(Accepts) -> Option<Accepts>) -> bool {
+        if news.whole {
+            // With the node itself, all its actions come or go.
+            self.floods.remove(&news.session);
+            return false;
+        }
+        let floods = self.floods.contains_key(&news.session)
+            || self
+                .counts
+                .get(&news.session)
+                .is_some_and(|(count, len)| *count >= NEWS_PER_NODE_MAX || *len >= NEWS_PER_NODE_LEN_MAX);
+        if floods {
+            let new = || Flood { node: news.node.clone(), actions: HashMap::new() };
+            let flood = self.floods.entry(news.session).or_insert_with(new);
+            flood
+                .actions
+                .extend(news.actions.iter().map(|(action, accepts)| (action.clone(), now(*accepts))));
+        }
+        floods
+    }
+
+    /// Notes a change for the newcomers.
+    fn change(&mut self, news: &NodeNews, frame: fn(NodeNews) -> Frame, is_arrival: bool) {
+        if let Some(everyone) = &mut self.everyone {
+            everyone.add(news, frame, is_arrival);
+            if everyone.changes_len > everyone.came_len + PIECE_LEN_MAX {
+                self.everyone = None;
+            }
+        }
     }
 }
 
 impl Everyone {
-    fn add(&mut self, news: &NodeNews) {
-        self.last_frames += encode(news, Frame::Online, &mut self.last);
+    fn add(&mut self, news: &NodeNews, frame: fn(NodeNews) -> Frame, is_arrival: bool) {
+        let start = self.last.len();
+        self.last_frames += encode(news, frame, &mut self.last);
+        let len = self.last.len() - start;
+        *(if is_arrival { &mut self.came_len } else { &mut self.changes_len }) += len;
     }
 
     /// Makes a piece of the last frames, and joins pieces as digits carry in a number that is counted up: so there are few pieces, and no byte
@@ -126,29 +220,26 @@ impl Everyone {
 }
 
 impl GatheredNews {
-    /// The news for one branch: all but those that it knows and those about itself. Each piece with its number of frames.
+    /// The news for one branch: all but those that it knows and those about itself. Each piece with its number of frames. Costs a step for each
+    /// of the news about the branch itself, and not for those of others.
     pub(crate) fn parts_for(&self, id: SessionId) -> Vec<(Bytes, usize)> {
         let known = self.joined.get(&id).copied().unwrap_or(0);
-        let unknown = &self.entries[known..];
-        let mut start = known.checked_sub(1).map_or(0, |before| self.entries[before].end);
+        let up_to = |count: usize| {
+            count.checked_sub(1).map_or((0, 0), |last| (self.entries[last].end, self.entries[last].frames))
+        };
         let mut parts = Vec::with_capacity(1);
-        if !self.about.contains(&id) {
-            let frames = unknown.iter().map(|entry| entry.frames).sum();
-            parts.push((self.bytes.slice(start..), frames));
-        } else {
-            let (mut end, mut frames) = (start, 0);
-            for entry in unknown {
-                if entry.about == id {
-                    parts.push((self.bytes.slice(start..end), frames));
-                    (start, frames) = (entry.end, 0);
-                } else {
-                    frames += entry.frames;
-                }
-                end = entry.end;
+        let mut part = |from: usize, to: usize| {
+            let ((start, before), (end, frames)) = (up_to(from), up_to(to));
+            if frames > before {
+                parts.push((self.bytes.slice(start..end), frames - before));
             }
-            parts.push((self.bytes.slice(start..end), frames));
+        };
+        let mut from = known;
+        for own in self.about.get(&id).into_iter().flatten().copied().filter(|own| *own >= known) {
+            part(from, own);
+            from = own + 1;
         }
-        parts.retain(|(_, frames)| *frames > 0);
+        part(from, self.entries.len());
         parts
     }
 }
@@ -171,7 +262,7 @@ fn encode(news: &NodeNews, frame: fn(NodeNews) -> Frame, buffer: &mut BytesMut) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meshwork_wire::{Accepts, ByteString};
+    use crate::node::known::ActionCache;
 
     fn news(session: u64, actions: usize) -> NodeNews {
         let actions = (0..actions)
@@ -212,17 +303,103 @@ mod tests {
         assert_eq!(read(gathering.take().parts_for(SessionId(9))), []);
     }
 
+    /// What a node knows that has read these frames.
+    fn known(parts: impl IntoIterator<Item = (Bytes, usize)>) -> ActionCache {
+        let mut cache = ActionCache::default();
+        follow(&mut cache, parts);
+        cache
+    }
+
+    fn follow(cache: &mut ActionCache, parts: impl IntoIterator<Item = (Bytes, usize)>) {
+        for (mut bytes, frames) in parts {
+            for _ in 0..frames {
+                let len = u32::from_le_bytes(bytes.split_to(4)[..].try_into().unwrap());
+                match Frame::decode(&bytes.split_to(len as usize)).unwrap() {
+                    Frame::Online(news) => cache.online(&news),
+                    Frame::Offline(news) => cache.offline(&news),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_news_of_all_nodes_stay_true_as_nodes_come_and_go() {
         let mut gathering = News::default();
         assert_eq!(read(gathering.everyone([news(0, 1)].into_iter())), [(0, 1)]);
         gathering.came(&news(1, 2));
-        let asked = std::iter::from_fn(|| panic!("it is known"));
-        assert_eq!(read(gathering.everyone(asked)), [(0, 1), (1, 2)]);
-        gathering.went(&news(1, 0));
-        assert_eq!(read(gathering.everyone([news(0, 1)].into_iter())), [(0, 1)]);
+        let asked = || std::iter::from_fn(|| panic!("it is known"));
+        assert_eq!(read(gathering.everyone(asked())), [(0, 1), (1, 2)]);
+        gathering.went(&NodeNews { whole: false, ..news(1, 1) });
         gathering.came(&NodeNews { whole: false, ..news(0, 3) });
-        assert_eq!(read(gathering.everyone([news(0, 4)].into_iter())), [(0, 4)]);
+        let there = known(gathering.everyone(asked()).collect::<Vec<_>>()).nodes();
+        let lens: Vec<_> = there.iter().map(|node| (node.session.0, node.actions.len())).collect();
+        assert_eq!(lens, [(0, 3), (1, 1)]);
+        gathering.went(&news(1, 0));
+        assert_eq!(known(gathering.everyone(asked()).collect::<Vec<_>>()).nodes().len(), 1);
+    }
+
+    /// One branch that offered and withdrew an action had the news of all nodes encoded anew for each newcomer.
+    #[test]
+    fn changes_cost_a_newcomer_no_more_than_the_nodes_that_are_there() {
+        let mut gathering = News::default();
+        let all: Vec<_> = (0..1_000).map(|session| news(session, 10)).collect();
+        let mut built = 0;
+        let len_of = |gathering: &mut News, built: &mut usize| {
+            let there = all.iter().cloned().inspect(|_| *built += 1);
+            let pieces: Vec<_> = gathering.everyone(there).collect();
+            pieces.iter().map(|(bytes, _)| bytes.len()).sum::<usize>()
+        };
+        let len = len_of(&mut gathering, &mut built);
+        for _ in 0..10_000 {
+            gathering.went(&NodeNews { whole: false, ..news(7, 1) });
+            gathering.came(&NodeNews { whole: false, ..news(7, 1) });
+            assert!(len_of(&mut gathering, &mut built) <= 2 * len + 2 * PIECE_LEN_MAX);
+        }
+        assert!(built <= 4 * all.len(), "{built} nodes were encoded for 10,000 newcomers");
+    }
+
+    #[test]
+    fn a_node_that_changes_all_the_time_is_told_of_by_its_last_change() {
+        let mut gathering = News::default();
+        gathering.came(&news(1, 3));
+        gathering.came(&news(2, 1));
+        let mut cache = known(gathering.take().parts_for(SessionId(9)));
+        let all = news(1, 3).actions;
+        let one = |at: usize| NodeNews { whole: false, actions: vec![all[at].clone()], ..news(1, 0) };
+        for _ in 0..100_000 {
+            gathering.went(&one(0));
+            gathering.came(&one(0));
+            gathering.went(&one(1));
+        }
+        assert!(gathering.has_floods() && !gathering.is_flooded_by(SessionId(1)));
+        gathering.went(&NodeNews { whole: false, ..news(2, 1) });
+        let gathered = gathering.take();
+        assert!(gathered.bytes.len() < 100 * NEWS_PER_NODE_MAX, "{}", gathered.bytes.len());
+        follow(&mut cache, gathered.parts_for(SessionId(9)));
+        assert!(!cache.knows("2/0"), "another node is not held up");
+        assert!(gathering.end_floods() < 200 && !gathering.has_floods());
+        follow(&mut cache, gathering.take().parts_for(SessionId(9)));
+        assert_eq!(cache.nodes()[0].actions, [all[0].clone(), all[2].clone()]);
+        // A node that goes takes its changes along.
+        (0..1_000).for_each(|_| gathering.went(&one(0)));
+        gathering.went(&news(1, 0));
+        assert!(!gathering.has_floods());
+        follow(&mut cache, gathering.take().parts_for(SessionId(9)));
+        assert_eq!(cache.nodes().len(), 1);
+    }
+
+    #[test]
+    fn so_many_changes_as_a_node_may_have_actions_are_told_at_once() {
+        let mut gathering = News::default();
+        gathering.came(&news(1, 0));
+        for round in 0..NEWS_PER_NODE_MAX + 2 * ACTIONS_PER_NODE_MAX / 1_000 + 1 {
+            let actions = (0..1_000)
+                .map(|number| (ByteString::from(format!("{round}/{number}")), Accepts::MessagePack))
+                .collect();
+            gathering.came(&NodeNews { whole: false, actions, ..news(1, 0) });
+        }
+        assert!(gathering.is_flooded_by(SessionId(1)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use crate::answers::Action;
 use arc_swap::ArcSwap;
+use meshwork_wire::limits::PROVIDERS_TRIED_MAX;
 use meshwork_wire::{CallError, CallbackId, Code, Fate, SessionId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -136,9 +137,12 @@ impl<S: Provider> Providers<S> {
         &self.branches
     }
 
-    /// Whether there is a provider beside this one and those that were tried, which may have gone meanwhile.
+    /// Whether a further provider may be tried: one beside this one and those that were tried, which may have gone meanwhile.
     #[inline]
     pub(crate) fn has_others(&self, chosen: &S, tried: &[SessionId]) -> bool {
+        if tried.len() + 1 >= PROVIDERS_TRIED_MAX {
+            return false;
+        }
         let is_other = |other: &S| other.id() != chosen.id() && !tried.contains(&other.id());
         self.branches.len() > 1 && (tried.is_empty() || self.branches.iter().any(is_other))
     }
@@ -326,6 +330,23 @@ pub(super) mod tests {
         assert!(last.id != chosen.id && !providers.has_others(last, &tried));
         let tried = [tried[0], tried[1], last.id()];
         assert_eq!(providers.pick(Balance::LeastInFlight, "", &tried), Err(NoProvider::None));
+    }
+
+    /// Providers that refuse whatever they get took a request through all of them, each time with a search among those before.
+    #[test]
+    fn a_request_is_not_tried_without_an_end() {
+        let route = route((0..1_000).map(|id| Fake::new(id, "a")).collect());
+        let mut tried = Vec::new();
+        loop {
+            let providers = route.now();
+            let chosen = providers.pick(Balance::RoundRobin, "", &tried).unwrap();
+            let goes_on = providers.has_others(chosen, &tried);
+            tried.push(chosen.id());
+            if !goes_on {
+                break;
+            }
+        }
+        assert_eq!(tried.len(), PROVIDERS_TRIED_MAX);
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! The table of the registry: which branch is bound under which name, and which actions it offers. It decides; `registry.rs` receives and
 //! sends. It needs no actor, so it is generic over the handle of a session.
 
+use super::catalogue::{Catalogue, Listed, Part};
 use super::route::{Provider, Route};
-use hashbrown::{HashMap, HashSet};
-use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, DESCRIBED_LEN_MAX, DESCRIBED_MAX, HEAD_ELEMENTS_MAX};
-use meshwork_wire::{
-    Accepts, ActionDescription, ByteString, Offer, Pattern, SessionId, Shape, everything_above,
-    is_everything_below, literal_action,
-};
+use hashbrown::HashMap;
+use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
+use meshwork_wire::{Accepts, ByteString, Offer, Pattern, SessionId, Shape};
 use std::sync::Arc;
 
 /// What happens when a branch binds under a name that is bound already.
@@ -26,9 +24,9 @@ pub enum OnNameTaken {
 pub(crate) struct Table<S> {
     nodes: HashMap<SessionId, Member<S>>,
     names: HashMap<ByteString, Vec<SessionId>>,
-    actions: HashMap<ByteString, Listed<S>>,
-    /// How many actions are wide: they stand for everything below a name.
-    wide: usize,
+    catalogue: Catalogue<S>,
+    /// How many bytes the offers of one branch may take.
+    offered_len_max: usize,
 }
 
 /// A branch that is bound.
@@ -37,19 +35,20 @@ struct Member<S> {
     session: S,
     /// The incarnation of the branch; none if it told none.
     incarnation: Option<u64>,
-    actions: HashMap<ByteString, Accepts>,
+    actions: HashMap<ByteString, Offered>,
+    /// How many bytes its offers take.
+    offered_len: usize,
 }
 
-/// An action that a branch or the master offers.
-struct Listed<S> {
-    route: Arc<Route<S>>,
-    /// The shape that the first provider with a shape gave.
-    shape: Option<Shape>,
-    /// What the first provider accepts.
-    accepts: Accepts,
-    /// The name of the master, if it answers this action.
-    own: Option<ByteString>,
+/// An action that a branch offers.
+pub(crate) struct Offered {
+    pub(crate) accepts: Accepts,
+    /// Providers of equal shapes share one.
+    shape: Option<Arc<Shape>>,
 }
+
+/// How many bytes an offer takes beside its texts: the entries of the action in the maps of the registry, and its route.
+const OFFER_LEN: usize = 512;
 
 /// A session that was taken out of the registry.
 pub(crate) struct Removed<S> {
@@ -72,11 +71,17 @@ pub(crate) enum Denied {
     /// The node would offer more than [`ACTIONS_PER_NODE_MAX`] actions.
     #[error("a node offers at most {ACTIONS_PER_NODE_MAX} actions")]
     TooMany,
+    /// The actions and shapes of the node would take more bytes than this.
+    #[error(
+        "the actions and shapes of a node take at most {0} bytes at its master: offer shorter shapes or fewer actions"
+    )]
+    TooLong(usize),
 }
 
 impl<S: Provider> Table<S> {
-    pub(crate) fn new() -> Self {
-        Self { nodes: HashMap::new(), names: HashMap::new(), actions: HashMap::new(), wide: 0 }
+    pub(crate) fn new(offered_len_max: usize) -> Self {
+        let catalogue = Catalogue::new();
+        Self { nodes: HashMap::new(), names: HashMap::new(), catalogue, offered_len_max }
     }
 
     /// Takes a session in; gives the sessions that it replaces, which are taken out. Whatever the policy, a branch replaces its own earlier
@@ -101,7 +106,8 @@ impl<S: Provider> Table<S> {
         };
         let replaced = replaced.into_iter().filter_map(|old| self.leave(old)).collect();
         self.names.entry(name.clone()).or_default().push(id);
-        let member = Member { name: name.clone(), session, incarnation, actions: HashMap::new() };
+        let member =
+            Member { name: name.clone(), session, incarnation, actions: HashMap::new(), offered_len: 0 };
         self.nodes.insert(id, member);
         Ok(replaced)
     }
@@ -116,17 +122,32 @@ impl<S: Provider> Table<S> {
         if member.actions.len() + offers.len() > ACTIONS_PER_NODE_MAX {
             return Err(Denied::TooMany);
         }
-        let mut new = Vec::with_capacity(offers.len());
+        let len_before = |action| member.actions.get(action).map_or(0, |before| before.len(action));
+        let more = offers.iter().map(|offer| len_of(&offer.action, offer.shape.as_ref()));
+        let less: usize = offers.iter().map(|offer| len_before(&offer.action)).sum();
+        if (member.offered_len + more.sum::<usize>()).saturating_sub(less) > self.offered_len_max {
+            return Err(Denied::TooLong(self.offered_len_max));
+        }
+        let (mut new, mut reshaped) = (Vec::with_capacity(offers.len()), Vec::new());
         for Offer { action, accepts, shape } in offers {
-            let before = member.actions.insert(action.clone(), accepts);
-            if before.is_none() {
-                let listed = list(&mut self.actions, &mut self.wide, &action, accepts);
-                listed.shape = listed.shape.take().or(shape);
-                listed.route.add(member.session.clone());
+            let listed = self.catalogue.list(&action, accepts);
+            let shape = shape.map(|shape| listed.share(shape));
+            let before = member.actions.insert(action.clone(), Offered { accepts, shape });
+            match &before {
+                None => listed.route.add(member.session.clone()),
+                Some(before) => {
+                    member.offered_len -= before.len(&action);
+                    reshaped.extend(before.shape.is_some().then(|| action.clone()));
+                }
             }
-            if before != Some(accepts) {
+            member.offered_len += member.actions.get(&action).map_or(0, |offered| offered.len(&action));
+            if before.is_none_or(|before| before.accepts != accepts) {
                 new.push((action, accepts));
             }
+        }
+        for action in reshaped {
+            let nodes = &self.nodes;
+            self.catalogue.unlist(&action, |listed| listed.forget_shape(nodes, &action));
         }
         Ok(new)
     }
@@ -137,17 +158,21 @@ impl<S: Provider> Table<S> {
             return Vec::new();
         };
         let gone: Vec<_> = actions.iter().filter_map(|action| member.actions.remove_entry(action)).collect();
-        for (action, _) in &gone {
-            unlist(&mut self.actions, &mut self.wide, action, id);
+        for (action, offered) in &gone {
+            member.offered_len -= offered.len(action);
         }
-        gone
+        let accepted = |(action, offered): (ByteString, Offered)| {
+            self.unlist(&action, id, offered.shape);
+            (action, offered.accepts)
+        };
+        gone.into_iter().map(accepted).collect()
     }
 
     /// Takes a session out, with all its actions.
     pub(crate) fn leave(&mut self, id: SessionId) -> Option<Removed<S>> {
         let member = self.nodes.remove(&id)?;
-        for action in member.actions.keys() {
-            unlist(&mut self.actions, &mut self.wide, action, id);
+        for (action, offered) in member.actions {
+            self.unlist(&action, id, offered.shape);
         }
         if let Some(ids) = self.names.get_mut(&member.name) {
             ids.retain(|other| *other != id);
@@ -160,92 +185,64 @@ impl<S: Provider> Table<S> {
 
     /// Adds an action that the master answers itself, before any branch that offers it too.
     pub(crate) fn offer_own(&mut self, master: &ByteString, offer: &Offer) -> Arc<Route<S>> {
-        let listed = list(&mut self.actions, &mut self.wide, &offer.action, offer.accepts);
-        listed.shape = offer.shape.clone().or(listed.shape.take());
+        let listed = self.catalogue.list(&offer.action, offer.accepts);
+        listed.own_shape = offer.shape.clone().map(Arc::new);
+        listed.shape = listed.own_shape.clone().or(listed.shape.take());
         listed.own = Some(master.clone());
         Arc::clone(&listed.route)
     }
 
     /// Takes out an action that the master answers no longer.
     pub(crate) fn withdraw_own(&mut self, action: &ByteString) {
-        if let Some(listed) = self.actions.get_mut(action) {
-            listed.own = None;
-            if !listed.route.has_providers() {
-                self.actions.remove(action);
-                self.wide -= usize::from(is_everything_below(action));
-            }
-        }
+        let nodes = &self.nodes;
+        self.catalogue.unlist(action, |listed| {
+            (listed.own, listed.own_shape) = (None, None);
+            listed.forget_shape(nodes, action);
+        });
+    }
+
+    /// Takes a session, which offered the action with this shape, from the route of the action.
+    fn unlist(&mut self, action: &ByteString, id: SessionId, shape: Option<Arc<Shape>>) {
+        let nodes = &self.nodes;
+        self.catalogue.unlist(action, |listed| {
+            listed.route.remove(id);
+            drop(shape);
+            listed.forget_shape(nodes, action);
+        });
     }
 
     /// Whether callers must be told of this offer before they make another call: what they write may not be what this provider accepts.
     pub(crate) fn is_pressing(&self, action: &str, accepts: Accepts) -> bool {
-        let differs = self.actions.get(action).is_some_and(|listed| listed.accepts != accepts);
+        let differs = self.catalogue.get(action).is_some_and(|listed| listed.accepts != accepts);
         differs || accepts == Accepts::List || accepts.is_of_before()
     }
 
     /// The route of an action that is offered by name. It stays true by itself as providers come and go, so it may be kept.
     pub(crate) fn route(&self, action: &str) -> Option<Arc<Route<S>>> {
-        self.actions.get(action).map(|listed| Arc::clone(&listed.route))
+        self.catalogue.route(action)
     }
 
     /// The route of an action that no provider offers by its name: to the providers that answer everything below a part of the name. It must not
     /// be kept, since a provider may offer the action by its name later.
     pub(crate) fn wide_route(&self, action: &str) -> Option<Arc<Route<S>>> {
-        // A program of another protocol may have an action whose name looks like such an offer, and is none.
-        if is_everything_below(action)
-            && let Some(route) = self.route(&literal_action(action))
-        {
-            return Some(route);
-        }
-        if self.wide == 0 {
-            return None;
-        }
-        everything_above(action).find_map(|above| self.route(&above))
+        self.catalogue.wide_route(action)
     }
 
-    /// Describes the actions whose names match and sort after a name, sorted by name: at most [`DESCRIBED_MAX`], and as many as fit into a
-    /// frame; one at least, if there is one.
-    pub(crate) fn describe(&self, pattern: &Pattern, after: &str) -> Vec<ActionDescription> {
-        let mut names: Vec<_> = if pattern.is_literal() {
-            self.actions.get_key_value(pattern.as_str()).into_iter().collect()
-        } else {
-            self.actions.iter().filter(|(name, _)| pattern.matches(name)).collect()
-        };
-        names.retain(|(name, _)| &***name > after);
-        names.sort_unstable_by_key(|(name, _)| *name);
-        // A frame carries at most `HEAD_ELEMENTS_MAX` list elements, the nodes of each action among them.
-        let (mut elements, mut len) = (0, 0);
-        let described =
-            names.into_iter().take(DESCRIBED_MAX).map(|(name, listed)| self.description(name, listed));
-        let fitting = described.take_while(|one| {
-            let is_first = elements == 0;
-            elements += 1 + one.nodes.len();
-            len += one.action.len() + one.nodes.iter().map(|node| node.len()).sum::<usize>();
-            len += one.shape.as_ref().map_or(0, |shape| shape.arguments.len() + shape.reply.len());
-            is_first || (elements <= HEAD_ELEMENTS_MAX && len <= DESCRIBED_LEN_MAX)
-        });
-        fitting.collect()
+    /// Describes the next actions whose names match and sort after a name: see [`Part`].
+    pub(crate) fn describe(&self, pattern: &Pattern, after: &str) -> Part {
+        self.catalogue
+            .describe(pattern, after, |session| self.nodes.get(&session.id()).map(|member| &member.name))
     }
 
-    fn description(&self, action: &ByteString, listed: &Listed<S>) -> ActionDescription {
-        let providers = listed.route.now();
-        let of_branches = providers.branches();
-        let named: HashSet<_> = of_branches
-            .iter()
-            .filter_map(|session| self.nodes.get(&session.id()))
-            .map(|member| member.name.clone())
-            .chain(listed.own.clone())
-            .collect();
-        let mut nodes: Vec<_> = named.into_iter().collect();
-        nodes.sort_unstable();
-        nodes.truncate(HEAD_ELEMENTS_MAX - 1);
-        ActionDescription { action: action.clone(), nodes, shape: listed.shape.clone() }
+    /// Counts up with every change of what [`Table::describe`] may say.
+    pub(crate) fn changes(&self) -> u64 {
+        self.catalogue.changes()
     }
 
     /// All bound sessions: id, name, handle and actions of each.
     pub(crate) fn members(
         &self,
-    ) -> impl Iterator<Item = (SessionId, &ByteString, &S, &HashMap<ByteString, Accepts>)> {
+    ) -> impl Iterator<Item = (SessionId, &ByteString, &S, &HashMap<ByteString, Offered>)> {
         self.nodes.iter().map(|(id, member)| (*id, &member.name, &member.session, &member.actions))
     }
 
@@ -260,49 +257,65 @@ impl<S: Provider> Table<S> {
 
     /// How many actions there are.
     pub(crate) fn action_count(&self) -> usize {
-        self.actions.len()
+        self.catalogue.len()
     }
 }
 
 impl<S: Provider> Listed<S> {
-    fn new(accepts: Accepts) -> Self {
-        Self { route: Arc::new(Route::new()), shape: None, accepts, own: None }
-    }
-}
-
-/// The entry of an action, made if there is none.
-fn list<'a, S: Provider>(
-    actions: &'a mut HashMap<ByteString, Listed<S>>,
-    wide: &mut usize,
-    action: &ByteString,
-    accepts: Accepts,
-) -> &'a mut Listed<S> {
-    actions.entry(action.clone()).or_insert_with(|| {
-        *wide += usize::from(is_everything_below(action));
-        Listed::new(accepts)
-    })
-}
-
-/// Takes a session from the route of an action, and the action out if no provider is left.
-fn unlist<S: Provider>(
-    actions: &mut HashMap<ByteString, Listed<S>>,
-    wide: &mut usize,
-    action: &ByteString,
-    id: SessionId,
-) {
-    if let Some(listed) = actions.get_mut(action) {
-        listed.route.remove(id);
-        if listed.own.is_none() && !listed.route.has_providers() {
-            actions.remove(action);
-            *wide -= usize::from(is_everything_below(action));
+    /// The shape that other providers have too, if it is equal to this one; else this one, which is told from now on if there was none.
+    fn share(&mut self, shape: Shape) -> Arc<Shape> {
+        match &self.shape {
+            Some(told) if **told == shape => Arc::clone(told),
+            Some(_) => Arc::new(shape),
+            None => Arc::clone(self.shape.insert(Arc::new(shape))),
         }
     }
+
+    /// Forgets the shape that is told if no provider has it any more, and tells that of another provider from now on.
+    fn forget_shape(&mut self, nodes: &HashMap<SessionId, Member<S>>, action: &ByteString) {
+        // Each provider that has the shape holds it, beside this entry.
+        if self.shape.as_ref().is_none_or(|told| Arc::strong_count(told) > 1) {
+            return;
+        }
+        let providers = self.route.now();
+        let of_branch = |session: &S| nodes.get(&session.id())?.actions.get(action)?.shape.clone();
+        self.shape = self.own_shape.clone().or_else(|| providers.branches().iter().find_map(of_branch));
+    }
+}
+
+impl Offered {
+    fn len(&self, action: &str) -> usize {
+        len_of(action, self.shape.as_deref())
+    }
+}
+
+/// How many bytes an offer takes.
+fn len_of(action: &str, shape: Option<&Shape>) -> usize {
+    OFFER_LEN + 2 * action.len() + shape.map_or(0, Shape::len)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::route::{Balance, NoProvider, tests::Fake};
     use super::*;
+    use meshwork_wire::ActionDescription;
+    use meshwork_wire::limits::{
+        DESCRIBED_PART_LEN_MAX, DESCRIBED_PART_MAX, DESCRIBED_STEPS_MAX, OFFERED_LEN_MAX, SHAPE_LEN_MAX,
+    };
+
+    /// The next part that has actions, and is the end if it has none.
+    fn describe(table: &Table<Fake>, pattern: &str, after: &str) -> Vec<ActionDescription> {
+        let (pattern, mut after) = (Pattern::new(pattern).unwrap(), ByteString::from(after));
+        loop {
+            match table.describe(&pattern, &after) {
+                Part::Described(actions) => return actions,
+                Part::NoneUntil(last) => {
+                    assert!(last > after);
+                    after = last;
+                }
+            }
+        }
+    }
 
     fn offer(action: &'static str) -> Offer {
         Offer { action: ByteString::from_static(action), accepts: Accepts::MessagePack, shape: None }
@@ -321,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_branch_that_binds_again_replaces_its_earlier_session_and_no_other() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         let mut bind = |id, on_taken, incarnation| {
             let replaced =
                 table.bind(SessionId(id), &"a".into(), Fake::new(id, "a"), on_taken, incarnation)?;
@@ -341,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_name_bound_twice_replaces_refuses_or_shares() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         assert_eq!(bind(&mut table, 1, "a", OnNameTaken::Replace), Ok(vec![]));
         table.offer(SessionId(1), vec![offer("add")]).unwrap();
         assert_eq!(bind(&mut table, 2, "a", OnNameTaken::Refuse), Err(Denied::NameTaken("a".into())));
@@ -355,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_session_that_leaves_is_out_of_every_route_at_once() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         bind(&mut table, 1, "a", OnNameTaken::Replace).unwrap();
         bind(&mut table, 2, "b", OnNameTaken::Replace).unwrap();
         table.offer(SessionId(1), vec![offer("add"), offer("sub")]).unwrap();
@@ -375,7 +388,7 @@ mod tests {
 
     #[test]
     fn an_action_offered_twice_by_one_session_is_news_once() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         bind(&mut table, 1, "a", OnNameTaken::Replace).unwrap();
         assert_eq!(table.offer(SessionId(1), vec![offer("add"), offer("add")]).unwrap().len(), 1);
         assert_eq!(table.offer(SessionId(1), vec![offer("add")]).unwrap().len(), 0);
@@ -386,7 +399,7 @@ mod tests {
 
     #[test]
     fn describe_lists_by_name_who_offers_what() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         bind(&mut table, 1, "b", OnNameTaken::Share).unwrap();
         bind(&mut table, 2, "a", OnNameTaken::Share).unwrap();
         bind(&mut table, 3, "a", OnNameTaken::Share).unwrap();
@@ -395,58 +408,136 @@ mod tests {
         }
         table.offer(SessionId(1), vec![offer("math/deep/sub"), offer("other")]).unwrap();
         table.offer_own(&"m".into(), &offer("math/add"));
-        let described = table.describe(&Pattern::new("math/**").unwrap(), "");
+        let described = describe(&table, "math/**", "");
         let names: Vec<_> = described.iter().map(|one| &*one.action).collect();
         assert_eq!(names, ["math/add", "math/deep/sub"]);
         assert_eq!(described[0].nodes, ["a", "b", "m"]);
-        assert_eq!(table.describe(&Pattern::new("other").unwrap(), "").len(), 1);
-        assert_eq!(table.describe(&Pattern::new("none").unwrap(), "").len(), 0);
-        assert_eq!(table.describe(&Pattern::new("**").unwrap(), "").len(), 3);
+        assert_eq!(describe(&table, "other", "").len(), 1);
+        assert_eq!(describe(&table, "none", "").len(), 0);
+        assert_eq!(describe(&table, "**", "").len(), 3);
     }
 
     #[test]
     fn the_parts_of_a_long_list_are_the_whole_list() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         let name = |number: usize| ByteString::from(format!("many/{number:06}"));
-        let count = 2 * DESCRIBED_MAX + 1;
+        let count = 2 * DESCRIBED_PART_MAX + 1;
         let offers = (0..count).map(|number| Offer { action: name(number), ..offer("x") }).collect();
         table.offer(SessionId(1), offers).unwrap();
-        table.offer(SessionId(1), vec![offer("other")]).unwrap();
-        let pattern = Pattern::new("many/*").unwrap();
-        let (mut described, mut lens) = (Vec::<ActionDescription>::new(), Vec::new());
-        loop {
-            let after = described.last().map(|last| last.action.clone()).unwrap_or_default();
-            let part = table.describe(&pattern, &after);
-            lens.push(part.len());
-            if part.is_empty() {
-                break;
+        table.offer(SessionId(1), vec![offer("many/more/than"), offer("a"), offer("other")]).unwrap();
+        for pattern in ["many/*", "*/*"] {
+            let (mut described, mut lens) = (Vec::<ActionDescription>::new(), Vec::new());
+            loop {
+                let after = described.last().map(|last| last.action.clone()).unwrap_or_default();
+                let part = describe(&table, pattern, &after);
+                lens.push(part.len());
+                if part.is_empty() {
+                    break;
+                }
+                described.extend(part);
             }
-            described.extend(part);
+            assert_eq!(lens, [DESCRIBED_PART_MAX, DESCRIBED_PART_MAX, 1, 0]);
+            assert!(described.into_iter().map(|one| one.action).eq((0..count).map(name)));
         }
-        assert_eq!(lens, [DESCRIBED_MAX, DESCRIBED_MAX, 1, 0]);
-        assert!(described.into_iter().map(|one| one.action).eq((0..count).map(name)));
+    }
+
+    /// A question that matched nothing cost a step for each action of the mesh, in one go.
+    #[test]
+    fn a_part_looks_at_no_more_names_than_it_may() {
+        let mut table = Table::new(OFFERED_LEN_MAX);
+        bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
+        let count = 3 * DESCRIBED_STEPS_MAX;
+        let offers = (0..count)
+            .map(|number| Offer { action: ByteString::from(format!("many/{number:06}")), ..offer("x") });
+        table.offer(SessionId(1), offers.collect()).unwrap();
+        table.offer(SessionId(1), vec![offer("z/last")]).unwrap();
+        let pattern = Pattern::new("*/last").unwrap();
+        let Part::NoneUntil(last) = table.describe(&pattern, "") else { panic!("none matches so far") };
+        assert_eq!(last, format!("many/{:06}", DESCRIBED_STEPS_MAX - 1));
+        assert_eq!(describe(&table, "*/last", "").len(), 1, "part by part, it is found");
+        let literal = Pattern::new("z/*").unwrap();
+        assert!(
+            matches!(table.describe(&literal, ""), Part::Described(found) if found.len() == 1),
+            "at once"
+        );
     }
 
     /// The answer did not fit into a frame, so that there was none.
     #[test]
     fn long_shapes_make_short_parts() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         let shape = |len| Some(Shape { arguments: "x".repeat(len).into(), reply: ByteString::new() });
-        for (action, len) in
-            [("a", 2 * DESCRIBED_LEN_MAX), ("b", DESCRIBED_LEN_MAX / 2), ("c", DESCRIBED_LEN_MAX / 2)]
-        {
+        for (action, len) in [
+            ("a", 2 * DESCRIBED_PART_LEN_MAX),
+            ("b", DESCRIBED_PART_LEN_MAX / 2),
+            ("c", DESCRIBED_PART_LEN_MAX / 2),
+        ] {
             table.offer(SessionId(1), vec![Offer { shape: shape(len), ..offer(action) }]).unwrap();
         }
-        let part =
-            |after| table.describe(&Pattern::new("**").unwrap(), after).into_iter().map(|one| one.action);
+        let part = |after| describe(&table, "**", after).into_iter().map(|one| one.action);
         assert!(part("").eq(["a"]) && part("a").eq(["b"]) && part("b").eq(["c"]) && part("c").eq([""; 0]));
+    }
+
+    /// 64 frames of a shape of 15 MB each took 1 GB.
+    #[test]
+    fn the_offers_of_a_branch_are_counted_in_bytes() {
+        let mut table = Table::new(1_000_000);
+        bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
+        bind(&mut table, 2, "b", OnNameTaken::Share).unwrap();
+        let long = |number: usize| Offer {
+            action: ByteString::from(format!("long/{number}")),
+            shape: Some(Shape { arguments: "x".repeat(SHAPE_LEN_MAX).into(), reply: "y".into() }),
+            ..offer("x")
+        };
+        let fitting = 1_000_000 / (SHAPE_LEN_MAX + OFFER_LEN + 100);
+        for number in 0..fitting {
+            table.offer(SessionId(1), vec![long(number)]).unwrap();
+            table.offer(SessionId(1), vec![long(number)]).unwrap();
+        }
+        let refused = table.offer(SessionId(1), vec![long(fitting)]);
+        assert_eq!(refused, Err(Denied::TooLong(1_000_000)), "an offer that is repeated counts once");
+        table.offer(SessionId(2), vec![long(fitting)]).expect("another branch has a count of its own");
+        table.withdraw(SessionId(1), &["long/0".into()]);
+        table.offer(SessionId(1), vec![long(fitting)]).expect("there is room again");
+        let gone: Vec<_> = (0..=fitting).map(|number| long(number).action).collect();
+        table.withdraw(SessionId(1), &gone);
+        assert_eq!(table.nodes[&SessionId(1)].offered_len, 0);
+    }
+
+    /// The shape of a provider that had left was kept, and counted to nobody.
+    #[test]
+    fn a_shape_is_told_as_long_as_a_provider_has_it() {
+        let mut table = Table::new(OFFERED_LEN_MAX);
+        let shaped = |text: &'static str| Offer {
+            shape: Some(Shape { arguments: text.into(), reply: ByteString::new() }),
+            ..offer("add")
+        };
+        for (id, offered) in [(1, shaped("one")), (2, shaped("one")), (3, offer("add")), (4, shaped("two"))] {
+            bind(&mut table, id, "a", OnNameTaken::Share).unwrap();
+            table.offer(SessionId(id), vec![offered]).unwrap();
+        }
+        let told = |table: &Table<Fake>| {
+            let described = describe(table, "add", "");
+            described[0].shape.as_ref().map(|shape| shape.arguments.to_string())
+        };
+        assert_eq!(told(&table).as_deref(), Some("one"));
+        table.leave(SessionId(1)).unwrap();
+        assert_eq!(told(&table).as_deref(), Some("one"), "another provider has it too");
+        table.withdraw(SessionId(2), &["add".into()]);
+        assert_eq!(told(&table).as_deref(), Some("two"));
+        table.offer_own(&"m".into(), &shaped("own"));
+        assert_eq!(told(&table).as_deref(), Some("own"));
+        table.withdraw_own(&"add".into());
+        assert_eq!(told(&table).as_deref(), Some("two"));
+        table.leave(SessionId(4)).unwrap();
+        assert_eq!(told(&table), None, "only a provider without a shape is left");
     }
 
     #[test]
     fn a_wide_action_answers_those_below_it_that_nobody_offers_by_name() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         assert!(table.wide_route("a/b").is_none());
         bind(&mut table, 1, "one", OnNameTaken::Share).unwrap();
         bind(&mut table, 2, "two", OnNameTaken::Share).unwrap();
@@ -465,12 +556,12 @@ mod tests {
         assert_eq!(who(&table, "a/b/c/d"), Some(1));
         table.withdraw(SessionId(1), &["a/**".into()]);
         table.withdraw_own(&"own/**".into());
-        assert!(who(&table, "a/x").is_none() && table.wide == 0 && table.route("a/b").is_some());
+        assert!(who(&table, "a/x").is_none() && table.route("a/b").is_some());
     }
 
     #[test]
     fn an_action_of_the_master_outlives_its_branches() {
-        let mut table = Table::new();
+        let mut table = Table::new(OFFERED_LEN_MAX);
         table.offer_own(&"m".into(), &offer("add"));
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         table.offer(SessionId(1), vec![offer("add")]).unwrap();

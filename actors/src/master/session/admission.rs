@@ -8,10 +8,10 @@ use crate::master::permissions::{Authenticate, LetsIn, Permissions, allows, chec
 use crate::master::registry::table::OnNameTaken;
 use crate::master::surroundings::MasterShared;
 use crate::master::{registry, router};
-use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, PROTOCOL_VERSION};
+use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, PROTOCOL_VERSION, SHAPE_LEN_MAX};
 use meshwork_wire::{
-    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Pattern,
-    check_action, check_node,
+    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Shape,
+    SubscriptionKey, check_action, check_group, check_node,
 };
 use std::sync::Arc;
 
@@ -59,15 +59,15 @@ pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     if bind.credentials.as_ref().is_some_and(|credentials| credentials.len() > CREDENTIALS_LEN_MAX) {
         return Err(BindRefused::for_good(format!("credentials may have {CREDENTIALS_LEN_MAX} bytes")));
     }
-    if bind.offers.len() > ACTIONS_PER_FRAME_MAX {
+    let listed = bind.offers.len().max(bind.subscriptions.len());
+    if listed > ACTIONS_PER_FRAME_MAX {
         return Err(BindRefused::for_good(format!(
-            "a bind carries at most {ACTIONS_PER_FRAME_MAX} actions; register the others"
+            "a bind carries at most {ACTIONS_PER_FRAME_MAX} actions and as many subscriptions; say the others when it is bound"
         )));
     }
-    for offer in &bind.offers {
-        check_action(&offer.action).map_err(|error| BindRefused::for_good(error.to_string()))?;
-    }
-    Ok(())
+    let checked = bind.offers.iter().try_for_each(check_offer);
+    let checked = checked.and_then(|()| bind.subscriptions.iter().try_for_each(check_key));
+    checked.map_err(|error| BindRefused::for_good(error.message()))
 }
 
 /// Binds a branch: checks its identity and permissions, registers it, subscribes it. Requests for the branch may come in as soon as it is registered, before this ends.
@@ -138,9 +138,9 @@ pub(super) fn say_bound(
 
 /// Whether a bound branch may offer these actions too.
 pub(super) fn check_offers(permissions: &Permissions, offers: &[Offer]) -> Result<(), CallError> {
+    check_count(offers.len())?;
     for offer in offers {
-        check_action(&offer.action)
-            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
+        check_offer(offer)?;
         if !allows(permissions.respond.as_deref(), &offer.action) {
             return Err(not_permitted("offer", &offer.action));
         }
@@ -148,8 +148,35 @@ pub(super) fn check_offers(permissions: &Permissions, offers: &[Offer]) -> Resul
     Ok(())
 }
 
-/// Whether a bound branch may subscribe to this pattern.
-pub(super) fn may_subscribe(permissions: &Permissions, pattern: &Pattern) -> Result<(), CallError> {
+/// Whether one frame may carry so many actions: the registry takes each frame in one go.
+pub(super) fn check_count(actions: usize) -> Result<(), CallError> {
+    if actions <= ACTIONS_PER_FRAME_MAX {
+        return Ok(());
+    }
+    let what = format!("a frame carries at most {ACTIONS_PER_FRAME_MAX} actions, and this one {actions}");
+    Err(CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what))
+}
+
+/// Whether an offer has a name, and a shape that is not too long.
+fn check_offer(offer: &Offer) -> Result<(), CallError> {
+    check_action(&offer.action)?;
+    let len = offer.shape.as_ref().map_or(0, Shape::len);
+    if len <= SHAPE_LEN_MAX {
+        return Ok(());
+    }
+    let what = format!("the shape of {:?} has {len} bytes, and {SHAPE_LEN_MAX} is the most", offer.action);
+    Err(CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what))
+}
+
+/// Whether the group of a subscription has a name. A pattern that is none was no frame.
+fn check_key(key: &SubscriptionKey) -> Result<(), CallError> {
+    key.group.as_ref().map_or(Ok(()), |group| Ok(check_group(group)?))
+}
+
+/// Whether a bound branch may have this subscription.
+pub(super) fn may_subscribe(permissions: &Permissions, key: &SubscriptionKey) -> Result<(), CallError> {
+    check_key(key)?;
+    let pattern = &key.pattern;
     match &permissions.subscribe {
         Some(allowed) if !allowed.contains(pattern) => Err(not_permitted("subscribe to", pattern.as_str())),
         _ => Ok(()),

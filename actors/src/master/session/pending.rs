@@ -1,19 +1,37 @@
 //! Requests of a branch that registry and router answer: the answer goes straight into the outbox, past the session.
 
-use crate::link::outbox::{Kind, Outbox};
+use crate::link::outbox::Outbox;
 use crate::link::refusal::Receiver;
-use meshwork_wire::{
-    ActionDescription, CallError, CallbackId, Code, Described, Fate, Frame, Outcome, Payload,
+use crate::master::registry::{Answer, Describe, RegistryActor};
+use actix::Addr;
+use meshwork_wire::limits::{
+    DESCRIBED_LEN_MAX, DESCRIBED_MAX, DESCRIBED_PART_ELEMENTS_MAX, DESCRIBED_PART_LEN_MAX,
+    DESCRIBED_PART_MAX, HEAD_ELEMENTS_MAX,
 };
+use meshwork_wire::{CallError, CallbackId, Code, DescribedPart, Fate, Features, Outcome, Payload};
 use std::cell::Cell;
 use std::rc::Rc;
+use tokio::sync::Semaphore;
 
 /// How many requests of one branch to registry and router may be unanswered at once.
 const PENDING_MAX: usize = 1024;
 
-/// The requests of one branch to registry and router that are not answered yet: at most [`PENDING_MAX`].
+/// The requests of one branch to registry and router that are not answered yet.
 #[derive(Default)]
-pub(super) struct Pending(Rc<Cell<usize>>);
+pub(super) struct Pending(Rc<Unanswered>);
+
+struct Unanswered {
+    /// At most [`PENDING_MAX`].
+    count: Cell<usize>,
+    /// The permit to describe: the answers to one branch are made one after the other, each when the branch has read those before.
+    describing: Semaphore,
+}
+
+impl Default for Unanswered {
+    fn default() -> Self {
+        Self { count: Cell::new(0), describing: Semaphore::new(1) }
+    }
+}
 
 impl Pending {
     /// Answers a request of the branch when registry or router has answered; `asked` is an error if they must not be asked.
@@ -36,20 +54,39 @@ impl Pending {
         });
     }
 
-    /// Tells the branch which actions there are when the registry has answered.
-    pub(super) fn describe<E>(
+    /// Tells the branch which actions there are, when the answers before have left and the registry has answered. A branch that does not read
+    /// costs no work.
+    pub(super) fn describe(
         &self,
         outbox: &Outbox,
         callback_id: CallbackId,
-        asked: impl Future<Output = Result<Vec<ActionDescription>, E>> + 'static,
+        registry: &Addr<RegistryActor>,
+        describe: Describe,
     ) {
-        self.spawn(outbox, callback_id, Ok(asked), move |outbox, answered| {
-            let Ok(actions) = answered else {
-                return outbox.respond(callback_id, Err(master_ends()));
+        let (this, registry, room) = (Rc::clone(&self.0), registry.clone(), outbox.clone());
+        let asking = async move {
+            // The semaphore is never closed.
+            let _permit = this.describing.acquire().await.ok();
+            room.room().await;
+            if !room.is_open() {
+                return None;
+            }
+            let asked = if room.features().contains(Features::DESCRIBE_AFTER) {
+                ask(&registry, describe).await.map(|part| vec![part])
+            } else {
+                ask_for_all(&registry, describe).await
             };
-            let described = Frame::Described(Described { callback_id, actions });
-            if let Err(refusal) = outbox.push(&described, Kind::Request) {
-                outbox.respond(callback_id, Err(refusal.into_error(Receiver::Caller)));
+            Some(asked)
+        };
+        self.spawn(outbox, callback_id, Ok(asking), move |outbox, answered| match answered {
+            None => {}
+            Some(Err(error)) => outbox.respond(callback_id, Err(error)),
+            Some(Ok(parts)) => {
+                let head = DescribedPart::head(callback_id, &parts);
+                let told = outbox.hold().push_in_pieces(&head, parts.iter().map(DescribedPart::bytes));
+                if let Err(refusal) = told {
+                    outbox.respond(callback_id, Err(refusal.into_error(Receiver::Caller)));
+                }
             }
         });
     }
@@ -75,22 +112,57 @@ impl Pending {
 
     /// Counts one more unanswered request, until the guard is dropped.
     fn count_request(&self) -> Result<PendingGuard, CallError> {
-        if self.0.get() >= PENDING_MAX {
+        let count = &self.0.count;
+        if count.get() >= PENDING_MAX {
             let why = format!("{PENDING_MAX} requests to the registry are unanswered");
             return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, why));
         }
-        self.0.set(self.0.get() + 1);
+        count.set(count.get() + 1);
         Ok(PendingGuard(Rc::clone(&self.0)))
     }
 }
 
 /// Counts one unanswered request as long as it lives.
-struct PendingGuard(Rc<Cell<usize>>);
+struct PendingGuard(Rc<Unanswered>);
 
 impl Drop for PendingGuard {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.count.set(self.0.count.get() - 1);
     }
+}
+
+/// Asks the registry for the next part, step by step: it takes other messages in between.
+async fn ask(registry: &Addr<RegistryActor>, describe: Describe) -> Result<DescribedPart, CallError> {
+    let Describe { pattern, mut after } = describe;
+    loop {
+        match registry.send(Describe { pattern: pattern.clone(), after }).await {
+            Ok(Answer::Part(part)) => return Ok(part),
+            Ok(Answer::NoneUntil(last)) => after = last,
+            Err(_) => return Err(master_ends()),
+        }
+    }
+}
+
+/// Asks for as many parts as fit into one answer, for a branch of before, which knows no further answers.
+async fn ask_for_all(
+    registry: &Addr<RegistryActor>,
+    describe: Describe,
+) -> Result<Vec<DescribedPart>, CallError> {
+    let Describe { pattern, mut after } = describe;
+    let (mut parts, mut count, mut elements, mut len) = (Vec::new(), 0, 0, 0);
+    while count + DESCRIBED_PART_MAX <= DESCRIBED_MAX
+        && elements + DESCRIBED_PART_ELEMENTS_MAX <= HEAD_ELEMENTS_MAX
+        && len + DESCRIBED_PART_LEN_MAX <= DESCRIBED_LEN_MAX
+    {
+        let part = ask(registry, Describe { pattern: pattern.clone(), after }).await?;
+        let Some(last) = part.read().ok().and_then(|mut actions| actions.pop()) else {
+            break;
+        };
+        after = last.action;
+        (count, elements, len) = (count + part.count(), elements + part.elements(), len + part.bytes().len());
+        parts.push(part);
+    }
+    Ok(parts)
 }
 
 /// The error of a question that registry or router did not answer, since they have ended.

@@ -15,6 +15,7 @@ use crate::master::forwarded::{Caller, Forwarded, Outgoing, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, no_provider};
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Fate, Frame, Outcome, Payload, Request, SessionId, Wants,
+    check_action,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -213,6 +214,10 @@ impl<P: Provider, M> Relay<P, M> {
             return Decision::Refuse(Some(callback_id), error);
         }
         let Some(routed) = self.dispatch.route(&request.action, &request.node, &[]) else {
+            // An action that is known has a name, so only others are looked at.
+            if let Err(error) = check_action(&request.action) {
+                return Decision::Refuse(Some(callback_id), error.into());
+            }
             return self.wait(Waiting { request, deadline, tried: Vec::new() });
         };
         let Self { requested, outgoing, may_follow, kept_len, .. } = self;

@@ -100,8 +100,8 @@ impl NodeMeshServer {
                 .map(|json| String::from_utf8_lossy(&json.bytes).into_owned().into()),
         };
         let (actions, topics) = (next(), next());
-        let offers = self.new_offers(actions);
-        let mut topics = self.new_topics(topics);
+        let offers = self.new_offers(actions, said);
+        let mut topics = self.new_topics(topics, said);
         self.more_topics = topics.split_off(topics.len().min(ACTIONS_PER_FRAME_MAX));
         let subscriptions = topics.into_iter().filter_map(key).collect();
         let (bind, more) = bind(self.talk.name.clone(), credentials, offers, subscriptions);
@@ -110,18 +110,33 @@ impl NodeMeshServer {
         said.frames.push(bind);
     }
 
-    /// The offers of actions that the branch did not offer before.
-    fn new_offers(&mut self, actions: Value) -> Vec<Offer> {
+    /// The offers of actions that the branch did not offer before. node-mesh knows no answer for one name of several, so one that the mesh
+    /// cannot have is left out.
+    fn new_offers(&mut self, actions: Value, said: &mut Said) -> Vec<Offer> {
         names(actions)
             .map(|action| literal_action(&action))
-            .filter(|action| check_action(action).is_ok())
+            .filter(|action| match check_action(action) {
+                Ok(()) => true,
+                Err(error) => {
+                    said.note(|| format!("an action of the branch is left out: {error}"));
+                    false
+                }
+            })
             .filter(|action| self.actions.len() < ACTIONS_PER_NODE_MAX && self.actions.insert(action.clone()))
             .map(offer)
             .collect()
     }
 
-    fn new_topics(&mut self, topics: Value) -> Vec<ByteString> {
+    /// The topics that the branch did not subscribe to before; those that the mesh cannot have are left out, and not kept.
+    fn new_topics(&mut self, topics: Value, said: &mut Said) -> Vec<ByteString> {
         names(topics)
+            .filter(|topic| match Pattern::new(topic_of(topic.clone())) {
+                Ok(_) => true,
+                Err(error) => {
+                    said.note(|| format!("a topic of the branch is left out: {error}"));
+                    false
+                }
+            })
             .filter(|topic| self.topics.len() < PATTERNS_PER_NODE_MAX && self.topics.insert(topic.clone()))
             .collect()
     }
@@ -160,14 +175,14 @@ impl NodeMeshServer {
         match &*message.action {
             REGISTER => {
                 let mut next = || params.next().unwrap_or(Value::Nil);
-                let (actions, topics) = (self.new_offers(next()), self.new_topics(next()));
+                let (actions, topics) = (self.new_offers(next(), said), self.new_topics(next(), said));
                 self.register(actions, topics, now, said);
             }
             HEARTBEAT => {
                 // The heartbeat names the address of the branch, which does not matter here: the connection tells which branch it is.
                 let mut registered = params.next().unwrap_or(Value::Nil);
-                let actions = self.new_offers(registered.take("responderEvents"));
-                let topics = self.new_topics(registered.take("subscribeEvents"));
+                let actions = self.new_offers(registered.take("responderEvents"), said);
+                let topics = self.new_topics(registered.take("subscribeEvents"), said);
                 self.register(actions, topics, now, said);
                 // A branch of the original that finds no state of its master in the answer stops its heartbeats.
                 let state = self.talk.state(&self.master, &self.of_master, []);
