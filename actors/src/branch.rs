@@ -274,6 +274,7 @@ impl BranchActor {
             return;
         };
         let epoch = self.link.epoch();
+        let pulse = reader.decoder().pulse().clone();
         let inbound = OnWake::new(Paced::new(reader))
             .map(|block| match block {
                 Ok(block) => Inbound::Block(block),
@@ -286,14 +287,18 @@ impl BranchActor {
             usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX)),
         );
         outbox.set_features(features);
-        let writing = writer::write_all(outbox.clone(), write);
+        let writing = writer::write_all(outbox.clone(), write, pulse.clone());
         let writer = actix_rt::spawn(async move {
             if let Err(error) = writing.await {
                 log::debug!("the link cannot be written to: {error}");
             }
         });
-        let beat =
-            run_interval(context, heartbeat, move |this: &mut Self, context| this.beat(epoch, context));
+        let beat = run_interval(context, heartbeat, move |this: &mut Self, context| {
+            if pulse.take().any() && this.link.is_link(epoch) {
+                this.link.heard(Instant::now().into_std());
+            }
+            this.beat(epoch, context);
+        });
         log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));

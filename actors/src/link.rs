@@ -9,6 +9,7 @@ mod dial;
 pub(crate) mod gathered;
 pub(crate) mod lent;
 pub(crate) mod outbox;
+pub(crate) mod pulse;
 pub(crate) mod refusal;
 mod tcp;
 pub(crate) mod writer;

@@ -1,6 +1,8 @@
 //! The bind of a branch: dial the master, send the `Bind`, wait for `Bound`. It ends with a bound link, or with a [`BindError`].
 
 use crate::link::backoff::Backoff;
+use crate::link::codec::LinkCodec;
+use crate::link::pulse::Pulse;
 use crate::link::{Address, AddressError, Dial, Link};
 use bytes::BytesMut;
 use futures::StreamExt;
@@ -100,7 +102,7 @@ impl BindError {
 
 /// A link that is bound.
 pub(crate) struct Established {
-    pub(crate) reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
+    pub(crate) reader: FramedRead<ReadHalf<Box<dyn Link>>, LinkCodec>,
     pub(crate) writer: WriteHalf<Box<dyn Link>>,
     /// The consent of the master; that of a master of before knows no features.
     pub(crate) bound: ExtendedBound,
@@ -262,8 +264,8 @@ async fn establish_once(
         Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
     };
     let (read, writer) = tokio::io::split(link);
-    let reader =
-        FramedRead::with_capacity(read, FrameCodec::new(content.frame_len_max), READ_BUFFER_LEN_START);
+    let codec = LinkCodec::new(FrameCodec::new(content.frame_len_max), Pulse::default());
+    let reader = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
     let mut entering = Entering { address, reader, writer, early: Vec::new() };
     match tokio::time::timeout(within, entering.enter(content)).await {
         Ok(bound) => {
@@ -278,7 +280,7 @@ async fn establish_once(
 /// A bind in progress.
 struct Entering<'a> {
     address: &'a Address,
-    reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
+    reader: FramedRead<ReadHalf<Box<dyn Link>>, LinkCodec>,
     writer: WriteHalf<Box<dyn Link>>,
     early: Vec<Frame>,
 }

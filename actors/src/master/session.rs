@@ -30,6 +30,7 @@ use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
 use crate::link::codec::SessionCodec;
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
+use crate::link::pulse::Pulse;
 use crate::link::refusal::{Receiver, not_permitted};
 use crate::link::{Link, writer};
 use crate::node::lender::NodeLender;
@@ -69,7 +70,7 @@ pub struct SessionActor {
     handle: Option<SessionHandle>,
     /// None if the branch may do everything, as most branches may.
     permissions: Option<Box<Permissions>>,
-    /// When the link last brought a block.
+    /// When the link last brought a block, or another sign of life.
     heard: Instant,
     relay: Relay<SessionHandle, ReplyMailbox>,
     /// Requests of this branch that the master itself answers.
@@ -602,6 +603,17 @@ impl SessionActor {
         }
     }
 
+    /// Takes the signs of life since the last heartbeat. A branch whose heartbeat cannot be heard yet is told that this end lives.
+    fn look_for_signs(&mut self, pulse: &Pulse) {
+        let signs = pulse.take();
+        if signs.any() {
+            self.heard = Instant::now();
+        }
+        if signs.are_answered() && self.relay.phase().is_calling() {
+            self.outbox().say(&Frame::Pong);
+        }
+    }
+
     /// Tells the branch that it is refused, and why, then closes the link.
     fn refuse(&mut self, code: Code, why: &str, may_return: bool, context: &mut Context<Self>) {
         if self.relay.phase() == Phase::Closing {
@@ -685,10 +697,12 @@ impl Actor for SessionActor {
             return context.stop();
         };
         let (read, write) = tokio::io::split(link);
-        let codec = SessionCodec::new(Rc::clone(&arrival.raise_frame_len), config.frame_len_max);
+        let pulse = Pulse::default();
+        let raise = Rc::clone(&arrival.raise_frame_len);
+        let codec = SessionCodec::new(raise, config.frame_len_max, pulse.clone());
         let blocks = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
         context.add_stream(OnWake::new(Paced::new(blocks)));
-        self.writer = Some(actix_rt::spawn(writer::write_all(outbox, write).map(|written| {
+        self.writer = Some(actix_rt::spawn(writer::write_all(outbox, write, pulse.clone()).map(|written| {
             if let Err(error) = written {
                 log::debug!("a link cannot be written to: {error}");
             }
@@ -702,7 +716,8 @@ impl Actor for SessionActor {
             return self.refuse(Code::DRAINING, "the master is draining", true, context);
         }
         let heartbeat = config.heartbeat;
-        run_interval(context, heartbeat, |this: &mut Self, context| {
+        run_interval(context, heartbeat, move |this: &mut Self, context| {
+            this.look_for_signs(&pulse);
             if this.heard.elapsed() >= this.master.config.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX)
                 && this.relay.phase() != Phase::Closing
             {
