@@ -1,11 +1,14 @@
 //! The codecs of links: they cut the bytes into blocks of frames, and note each sign of life. The longest frame that a session reads rises
 //! when the branch is bound.
 
+use super::door::Place;
 use super::pulse::Pulse;
 use bytes::BytesMut;
+use meshwork_wire::limits::{BIND_FRAME_LEN_MAX, FIRST_FRAME_LEN_MAX};
 use meshwork_wire::{Block, FrameCodec, FrameError};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio_util::codec::Decoder;
 
 /// Cuts the bytes from a link into blocks of frames, and notes bytes of a frame that is not whole yet.
@@ -53,13 +56,35 @@ pub(crate) struct SessionCodec {
     link: LinkCodec,
     /// Set when the branch is bound, to allow frames of `frame_len_max` bytes.
     raise: Rc<Cell<bool>>,
+    is_bound: bool,
     frame_len_max: usize,
+    /// The place of the connection, which is taken until the descriptor is closed.
+    place: Arc<Place>,
 }
 
 impl SessionCodec {
-    /// Allows frames as long as a bind until `raise` is set, then frames of `frame_len_max` bytes.
-    pub(crate) fn new(raise: Rc<Cell<bool>>, frame_len_max: usize, pulse: Pulse) -> Self {
-        Self { link: LinkCodec::new(FrameCodec::unbound(), pulse), raise, frame_len_max }
+    /// Allows frames as long as a first frame until `raise` is set, then frames of `frame_len_max` bytes.
+    pub(crate) fn new(
+        raise: Rc<Cell<bool>>,
+        frame_len_max: usize,
+        place: Arc<Place>,
+        pulse: Pulse,
+    ) -> Self {
+        let link = LinkCodec::new(FrameCodec::new(FIRST_FRAME_LEN_MAX), pulse);
+        Self { link, raise, is_bound: false, frame_len_max, place }
+    }
+
+    /// Reads a first frame that is longer than others, if there is room for it: branches of earlier versions put all their actions into it.
+    #[cold]
+    fn decode_long(&mut self, claimed: usize, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {
+        if claimed > BIND_FRAME_LEN_MAX {
+            return Err(FrameError::TooLong { claimed, max: BIND_FRAME_LEN_MAX });
+        }
+        if !self.place.lengthen(claimed) {
+            return Err(FrameError::TooLong { claimed, max: FIRST_FRAME_LEN_MAX });
+        }
+        self.link.codec.set_frame_len_max(claimed);
+        self.link.decode(buffer)
     }
 }
 
@@ -70,8 +95,12 @@ impl Decoder for SessionCodec {
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {
         if self.raise.take() {
             self.link.codec.set_frame_len_max(self.frame_len_max);
+            self.is_bound = true;
         }
-        self.link.decode(buffer)
+        match self.link.decode(buffer) {
+            Err(FrameError::TooLong { claimed, .. }) if !self.is_bound => self.decode_long(claimed, buffer),
+            decoded => decoded,
+        }
     }
 
     fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Block>, FrameError> {

@@ -67,7 +67,7 @@ mod tests {
         assert!(!pulse.take().any());
         pulse.read();
         pulse.taken();
-        let signs = pulse.clone().take();
+        let signs = pulse.take();
         assert_eq!(signs, Signs { read: true, taken: true, paused: false });
         assert!(signs.any() && signs.are_answered());
         assert!(!pulse.take().any(), "they were taken");
