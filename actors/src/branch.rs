@@ -987,7 +987,8 @@ impl Handler<Respond> for BranchActor {
         if extended.is_ok() {
             self.options.node.set_own(&self.options.actions);
             let node = Arc::clone(&self.options.node);
-            let frame_len_max = self.wires.as_ref().map_or(FRAME_LEN_MAX, |wires| wires.outbox.frame_len_max());
+            let frame_len_max =
+                self.wires.as_ref().map_or(FRAME_LEN_MAX, |wires| wires.outbox.frame_len_max());
             for register in registers(offers, frame_len_max, &|| node.draw()) {
                 let offers = register.offers;
                 let say = |callback_id| Frame::Register(meshwork_wire::Register { callback_id, offers });

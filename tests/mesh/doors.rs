@@ -3,11 +3,11 @@
 use crate::raw::{RawBranch, bind};
 use crate::{Mesh, soon};
 use bytes::BytesMut;
+use meshwork::Limits;
 use meshwork::limits::{
     BIND_FRAME_LEN_MAX, FIRST_FRAME_LEN_MAX, LINGER, LONG_BINDS_LEN_MAX, UNBOUND_KEPT_FOR,
 };
 use meshwork::prelude::*;
-use meshwork::Limits;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -76,6 +76,19 @@ async fn many_branches_that_start_at_once_all_bind_through_a_narrow_door() {
         assert!(branch.is_ok(), "{:?}", branch.as_ref().err());
     }
     assert_eq!(mesh.master.snapshot().await.unwrap().sessions.len(), 300);
+}
+
+/// Two thirds of them once failed, with a misleading message.
+#[actix::test]
+async fn three_thousand_branches_that_start_at_once_all_bind() {
+    let mesh = Mesh::of(MasterActor::new("master").heartbeat(LONG)).await;
+    // Both ends share one thread here, so a bind takes as long as all of them.
+    let binding = (0..3_000).map(|number| {
+        let branch = BranchActor::new(format!("branch-{number}")).bind_within(LONG);
+        branch.bind(&mesh.address)
+    });
+    let bound = futures::future::join_all(binding).await;
+    assert_eq!(bound.iter().filter_map(|branch| branch.as_ref().err()).map(ToString::to_string).next(), None);
 }
 
 /// Such a connection was no longer counted, and could stay as long as it liked.
@@ -238,7 +251,8 @@ fn gateways() -> [Listen; 3] {
 #[actix::test]
 async fn a_program_that_says_nothing_to_a_gateway_is_closed_at_the_deadline() {
     for listen in gateways() {
-        let (_mesh, address) = gateway(listen, |limits| limits.bind_within = Duration::from_millis(100)).await;
+        let (_mesh, address) =
+            gateway(listen, |limits| limits.bind_within = Duration::from_millis(100)).await;
         let mut link = TcpStream::connect(&address).await.unwrap();
         soon(link.read_to_end(&mut Vec::new())).await.unwrap();
     }
@@ -279,10 +293,9 @@ async fn programs_that_say_nothing_to_a_gateway_keep_no_branch_out() {
 #[actix::test]
 async fn connections_of_gateways_count_by_address_and_in_all() {
     let words = b"{\"method\":\"methods\",\"arguments\":[{}],\"callbacks\":{}}\n";
-    for set in [
-        (|limits: &mut Limits| limits.gateway_connections_max = 3) as fn(&mut Limits),
-        |limits| limits.gateway_connections_per_address_max = 3,
-    ] {
+    for set in [(|limits: &mut Limits| limits.gateway_connections_max = 3) as fn(&mut Limits), |limits| {
+        limits.gateway_connections_per_address_max = 3
+    }] {
         let (mesh, address) = gateway(Listen::dnode("127.0.0.1:0"), set).await;
         let mut idle = Vec::new();
         for _ in 0..3 {

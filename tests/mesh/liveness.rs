@@ -78,14 +78,17 @@ impl AsyncWrite for SlowLink {
 }
 
 fn echoing() -> MasterActor {
-    MasterActor::new("master").heartbeat(HEARTBEAT).respond("echo", |(bytes,): (ByteBuf,)| async { Ok(bytes) })
+    MasterActor::new("master")
+        .heartbeat(HEARTBEAT)
+        .respond("echo", |(bytes,): (ByteBuf,)| async { Ok(bytes) })
 }
 
 /// 16 MB over a link of a few MB a second once ended it as silent.
 #[actix::test]
 async fn a_long_frame_over_a_slow_link_ends_no_link_either_way() {
     let mesh = Mesh::of(echoing()).await;
-    let slow = BranchActor::new("slow").dial(SlowDial).respond("back", |(bytes,): (ByteBuf,)| async { Ok(bytes) });
+    let slow =
+        BranchActor::new("slow").dial(SlowDial).respond("back", |(bytes,): (ByteBuf,)| async { Ok(bytes) });
     let slow = mesh.bind(slow).await;
     let mut status = slow.status().await.unwrap();
     status.mark_unchanged();

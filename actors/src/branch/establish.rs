@@ -7,8 +7,7 @@ use crate::link::{Address, AddressError, Dial, Link};
 use bytes::BytesMut;
 use futures::StreamExt;
 use meshwork_wire::limits::{
-    ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, FIRST_FRAME_LEN_MAX, FULL_MASTER_WITHIN,
-    READ_BUFFER_LEN_START,
+    ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, FIRST_FRAME_LEN_MAX, FULL_MASTER_WITHIN, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
@@ -404,7 +403,8 @@ impl Entering<'_> {
             Some(Ok(block)) => block,
             Some(Err(error)) => return Err(self.no_master(&error.to_string())),
             None => {
-                let reason = "it closed the connection without a word, as a master may that has no room left, too";
+                let reason =
+                    "it closed the connection without a word, as a master may that has no room left, too";
                 return Err(self.no_master(reason));
             }
         };
@@ -488,7 +488,8 @@ mod tests {
         let (count, took, error) = tried(Duration::ZERO, full).await;
         assert!(count > 5 && took >= FULL_MASTER_WITHIN, "{count} in {took:?}");
         assert!(error.may_return() && error.to_string().contains("full"), "{error}");
-        let (count, ..) = tried(Duration::ZERO, |count| if count < 4 { full(0) } else { unreachable() }).await;
+        let (count, ..) =
+            tried(Duration::ZERO, |count| if count < 4 { full(0) } else { unreachable() }).await;
         assert_eq!(count, 4, "no other error is waited for");
     }
 

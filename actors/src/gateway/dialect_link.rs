@@ -8,8 +8,8 @@ use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FIRST_FRAME_LEN_MAX, FOREIGN_BUFFER_LEN_MAX,
-    FOREIGN_OUT_LEN_MAX, FOREIGN_SILENT_WITHIN, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, HOPS_MAX,
-    READ_BUFFER_LEN_START,
+    FOREIGN_OUT_LEN_MAX, FOREIGN_SILENT_WITHIN, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN,
+    HOPS_MAX, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,

@@ -64,12 +64,7 @@ pub(crate) struct SessionCodec {
 
 impl SessionCodec {
     /// Allows frames as long as a first frame until `raise` is set, then frames of `frame_len_max` bytes.
-    pub(crate) fn new(
-        raise: Rc<Cell<bool>>,
-        frame_len_max: usize,
-        place: Arc<Place>,
-        pulse: Pulse,
-    ) -> Self {
+    pub(crate) fn new(raise: Rc<Cell<bool>>, frame_len_max: usize, place: Arc<Place>, pulse: Pulse) -> Self {
         let link = LinkCodec::new(FrameCodec::new(FIRST_FRAME_LEN_MAX), pulse);
         Self { link, raise, is_bound: false, frame_len_max, place }
     }

@@ -271,8 +271,7 @@ impl<E> Places<E> {
     fn full(&self, origin: &Origin, via: Via) -> Option<Full> {
         let bounds = &self.bounds;
         let here = self.origins.get(origin);
-        let (connections, gateway) =
-            here.map_or((0, 0), |here| (here.connections, here.gateway_connections));
+        let (connections, gateway) = here.map_or((0, 0), |here| (here.connections, here.gateway_connections));
         if self.connections >= bounds.connections_max {
             Some(Full::Connections(bounds.connections_max))
         } else if connections >= bounds.per_address_max {
@@ -393,7 +392,9 @@ impl fmt::Display for Full {
         match self {
             Full::Unbound(max) => write!(f, "the master is full: {max} connections have not bound yet"),
             Full::Connections(max) => write!(f, "the master is full: it has {max} connections"),
-            Full::Address(max) => write!(f, "the master is full for this address, which has {max} connections"),
+            Full::Address(max) => {
+                write!(f, "the master is full for this address, which has {max} connections")
+            }
             Full::Gateway(max) => {
                 write!(f, "the master is full: programs of other protocols have {max} connections")
             }
@@ -487,7 +488,10 @@ mod tests {
         hall.places.checked(numbers[0]);
         hall.wait(UNBOUND_KEPT_FOR);
         assert_eq!(hall.makes_room(1), numbers[1]);
-        assert!(matches!(hall.ask(1), Answer::Waits(None, _)), "it is not closed yet, and nobody else has to go");
+        assert!(
+            matches!(hall.ask(1), Answer::Waits(None, _)),
+            "it is not closed yet, and nobody else has to go"
+        );
         hall.closes(numbers[1], 1);
         hall.enters(1);
     }

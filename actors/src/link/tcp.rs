@@ -6,10 +6,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use meshwork_wire::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY};
 use socket2::{SockRef, TcpKeepalive};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 

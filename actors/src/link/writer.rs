@@ -213,7 +213,8 @@ mod tests {
             outbox.say(frame);
         }
         outbox.close();
-        let (written, read) = futures::join!(write_all(outbox.clone(), near, Pulse::default()), read_all(far));
+        let (written, read) =
+            futures::join!(write_all(outbox.clone(), near, Pulse::default()), read_all(far));
         written.expect("written");
         assert_eq!(read, frames);
     }
@@ -283,7 +284,8 @@ mod tests {
         }
         outbox.say(&reply(1, 60_000));
         outbox.close();
-        let (written, read) = futures::join!(write_all(outbox.clone(), near, Pulse::default()), read_all(far));
+        let (written, read) =
+            futures::join!(write_all(outbox.clone(), near, Pulse::default()), read_all(far));
         written.expect("written");
         let [Frame::Response(Response { outcome: Err(error), .. })] = &read[..] else {
             panic!("one error: {read:?}");

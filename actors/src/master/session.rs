@@ -658,7 +658,9 @@ impl SessionActor {
                 self.outbox().close_now();
                 context.stop();
             }
-            FrameError::TooLong { claimed, .. } if self.arrival.is_some() && *claimed <= BIND_FRAME_LEN_MAX => {
+            FrameError::TooLong { claimed, .. }
+                if self.arrival.is_some() && *claimed <= BIND_FRAME_LEN_MAX =>
+            {
                 let why = format!(
                     "the first frame has {claimed} bytes, and there is no room for another long one; try again later, or put fewer actions into the bind and register the others"
                 );
@@ -693,8 +695,13 @@ impl SessionActor {
     fn make_room(&mut self, context: &mut Context<Self>) {
         if self.relay.phase() != Phase::Closing {
             let line = self.master.warnings.makes_room.warn(Instant::now().into_std());
-            log::log!(line.level, "{} has not bound, and makes room for another connection{line}", self.title());
-            let message = "the master is full, and another connection had to have this place; try again later";
+            log::log!(
+                line.level,
+                "{} has not bound, and makes room for another connection{line}",
+                self.title()
+            );
+            let message =
+                "the master is full, and another connection had to have this place; try again later";
             let refused = Refused { code: Code::OVERLOADED, message: message.into(), may_return: true };
             self.outbox().say(&Frame::Refused(refused));
             self.leave();
@@ -714,7 +721,8 @@ impl SessionActor {
         let id = self.me().id();
         self.master.session_ended(id);
         #[expect(clippy::disallowed_methods, reason = "bounded to one: a session leaves once")]
-        {
+        // Registry and router hear nothing of a flood of connections that say nothing.
+        if self.relay.phase() != Phase::Unbound {
             self.master.registry.do_send(registry::Leave(id));
             self.master.router.do_send(router::Leave(id));
         }
