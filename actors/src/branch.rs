@@ -208,7 +208,8 @@ impl BranchActor {
     /// Tries the first bind again, with the [backoff](Self::backoff), until the master is up or this time is over: then the last error is
     /// given. `Duration::MAX` waits for ever. A bind that can never succeed fails at once: its address or name is not valid, its token is
     /// wrong, another branch has its name, or the master refuses it for good. Says once in the log why it waits, at WARN.
-    /// Default: zero, so the first bind is tried once. Dropping the future of the bind gives it up.
+    /// Default: zero, so the first bind is tried once, unless the master is full for the moment and asks the branch to come again: then it is
+    /// tried for 10 s. Dropping the future of the bind gives it up.
     #[must_use]
     pub fn wait_for_master(mut self, within: Duration) -> Self {
         self.first_bind_within = within;
@@ -225,7 +226,8 @@ impl BranchActor {
     ///
     /// # Errors
     ///
-    /// When the master cannot be reached, or refuses the bind. The first bind is tried once, unless [`BranchActor::wait_for_master`] is set.
+    /// When the master cannot be reached, or refuses the bind. The first bind is tried once, unless [`BranchActor::wait_for_master`] is set, or
+    /// the master is full for the moment.
     pub async fn start_bound(mut self, address: impl Into<Address>) -> Result<Addr<Self>, BindError> {
         self.address = address.into();
         if self.dialect != Dialect::Native {
@@ -274,6 +276,7 @@ impl BranchActor {
             return;
         };
         let epoch = self.link.epoch();
+        let pulse = reader.decoder().pulse().clone();
         let inbound = OnWake::new(Paced::new(reader))
             .map(|block| match block {
                 Ok(block) => Inbound::Block(block),
@@ -286,14 +289,18 @@ impl BranchActor {
             usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX)),
         );
         outbox.set_features(features);
-        let writing = writer::write_all(outbox.clone(), write);
+        let writing = writer::write_all(outbox.clone(), write, pulse.clone());
         let writer = actix_rt::spawn(async move {
             if let Err(error) = writing.await {
                 log::debug!("the link cannot be written to: {error}");
             }
         });
-        let beat =
-            run_interval(context, heartbeat, move |this: &mut Self, context| this.beat(epoch, context));
+        let beat = run_interval(context, heartbeat, move |this: &mut Self, context| {
+            if pulse.take().any() && this.link.is_link(epoch) {
+                this.link.heard(Instant::now().into_std());
+            }
+            this.beat(epoch, context);
+        });
         log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));
@@ -980,7 +987,9 @@ impl Handler<Respond> for BranchActor {
         if extended.is_ok() {
             self.options.node.set_own(&self.options.actions);
             let node = Arc::clone(&self.options.node);
-            for register in registers(offers, &|| node.draw()) {
+            let frame_len_max =
+                self.wires.as_ref().map_or(FRAME_LEN_MAX, |wires| wires.outbox.frame_len_max());
+            for register in registers(offers, frame_len_max, &|| node.draw()) {
                 let offers = register.offers;
                 let say = |callback_id| Frame::Register(meshwork_wire::Register { callback_id, offers });
                 telling.push(self.tell_master(say, context));

@@ -6,13 +6,17 @@ pub(crate) mod backoff;
 pub(crate) mod borrowed;
 pub(crate) mod codec;
 mod dial;
+pub(crate) mod door;
 pub(crate) mod gathered;
 pub(crate) mod lent;
 pub(crate) mod outbox;
+pub(crate) mod places;
+pub(crate) mod pulse;
 pub(crate) mod refusal;
 mod tcp;
 pub(crate) mod writer;
 
 pub use address::{Address, AddressError};
 pub use dial::{Accept, Dial, Link};
+pub(crate) use tcp::are_descriptors_gone;
 pub use tcp::{Tcp, TcpAccept};

@@ -405,11 +405,11 @@ impl Handler<Listen> for MasterActor {
                 let source = io::Error::other("the master is draining");
                 Err(ListenError { address: requested, source })
             }
-            Ok(acceptor) => {
-                let address = acceptor.address();
+            Ok(listening) => {
+                let address = listening.accept.address();
                 log::info!("{} listens on {address}", this.name);
                 let running = this.running();
-                let task = actix_rt::spawn(accept(acceptor, Arc::clone(&running.shared), lets_in));
+                let task = actix_rt::spawn(accept(listening, Arc::clone(&running.shared), lets_in));
                 running.listeners.push(task.abort_handle());
                 Ok(address)
             }

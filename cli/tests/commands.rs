@@ -58,6 +58,49 @@ fn a_typed_responder_takes_a_list_or_an_object() {
     branch.join().unwrap();
 }
 
+/// A master that had no descriptor left took nobody in, and did not say so to those who waited.
+#[test]
+fn a_master_without_descriptors_goes_on_says_so_once_and_takes_in_again() {
+    let master = Master::with_descriptors(48);
+    let first = bound(BranchActor::new("first").respond("one", |(): ()| async { Ok(1) }), &master);
+    let connect = || std::net::TcpStream::connect(&*master.address).expect("it listens");
+    // Connections that say nothing give their descriptors to a branch.
+    let idle: Vec<_> = (0..200).map(|_| connect()).collect();
+    let second = bound(BranchActor::new("second"), &master);
+    assert_eq!(waits(second.call::<i32>("one", ())), Ok(1));
+    drop(idle);
+    // Branches that are bound keep theirs.
+    let mut kept = Vec::new();
+    let told = loop {
+        let name = format!("kept-{}", kept.len());
+        let binding = BranchActor::new(name).bind(master.address.as_str());
+        match waits(async { tokio::time::timeout(Duration::from_secs(1), binding).await }) {
+            Ok(branch) => kept.push(branch.expect("there is a descriptor, or it tries again")),
+            Err(_) => {
+                let mut told = String::new();
+                let mut link = connect();
+                link.set_read_timeout(Some(SOON)).expect("it is no zero");
+                link.read_to_string(&mut told).expect("it is closed, after these words");
+                break told;
+            }
+        }
+        assert!(kept.len() < 48, "there are no more descriptors");
+    };
+    assert!(told.contains("no descriptors left; try again later"), "{told:?}");
+    assert_eq!(waits(second.call::<i32>("one", ())), Ok(1), "those who are bound go on");
+    for branch in kept {
+        waits(branch.drain(Duration::ZERO)).expect("it drains");
+    }
+    let third = bound(BranchActor::new("third"), &master);
+    assert_eq!(waits(third.call::<i32>("one", ())), Ok(1));
+    drop(first);
+    master.running.signal("-TERM");
+    let (_, said) = master.running.end_and_say();
+    let lines = |what: &str| said.iter().filter(|line| line.contains(what)).count();
+    assert!((1..=4).contains(&lines("could not be taken in")), "{said:?}");
+    assert!(lines("taken in again") >= 1, "{said:?}");
+}
+
 /// A branch on a thread of its own, as long as this is kept.
 fn bound(branch: BranchActor, master: &Master) -> Branch {
     waits(branch.bind(master.address.as_str())).expect("it binds")
@@ -863,8 +906,26 @@ impl Master {
     }
 
     fn listen(address: &str, more: &[&str]) -> Self {
-        let child = meshwork(&["master", "--listen", address]).args(more).spawn();
-        let mut running = Running::of(child.expect("it starts"));
+        Self::of(meshwork(&["master", "--listen", address]).args(more))
+    }
+
+    /// A master that may have so many files and sockets open.
+    fn with_descriptors(max: usize) -> Self {
+        let master = meshwork(&["master", "--listen", "127.0.0.1:0"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\"")]);
+        shell.arg(master.get_program()).args(master.get_args());
+        master.get_envs().for_each(|(name, value)| {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        });
+        Self::of(shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut running = Running::of(command.spawn().expect("it starts"));
         let printed = lines_of(running.child.stdout.take().expect("it is piped"));
         let line = printed.recv_timeout(SOON).expect("it listens");
         let told: Value = serde_json::from_str(&line).expect("a line of JSON");

@@ -10,9 +10,17 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// flight fit into a small machine.
 pub const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
 
-/// The longest frame of a connection that is not bound yet, in bytes: the memory that a peer which has not been checked may take.
-/// A `Bind` with 10,000 actions fits.
+/// The longest first frame of a connection, in bytes, if others have long ones: the memory that a peer which has not been checked may take.
+/// The longest credentials fit, with a name; the actions and subscriptions for which there is no room follow when the bind was checked.
+pub const FIRST_FRAME_LEN_MAX: usize = 20 * 1024;
+
+/// The longest frame of a connection that is not bound yet, in bytes: branches of earlier versions put up to 1,024 actions with their shapes into a
+/// bind. A frame longer than [`FIRST_FRAME_LEN_MAX`] counts towards [`LONG_BINDS_LEN_MAX`].
 pub const BIND_FRAME_LEN_MAX: usize = 1024 * 1024;
+
+/// How many bytes the first frames of all connections of a master that are longer than [`FIRST_FRAME_LEN_MAX`] may have together, by what they
+/// claim: eight of the longest, or a hundred usual ones of earlier versions. A frame above the bound is refused, and its branch comes again.
+pub const LONG_BINDS_LEN_MAX: usize = 8 * BIND_FRAME_LEN_MAX;
 
 /// The length of the prefix that tells the length of a frame, in bytes.
 pub const LENGTH_PREFIX_LEN: usize = 4;
@@ -188,8 +196,42 @@ pub const ARGUMENTS_KEPT_LEN_MAX: usize = 64 * 1024;
 /// say so too, and hostile ones could take a request through all of them.
 pub const PROVIDERS_TRIED_MAX: usize = 32;
 
-/// How many connections may be accepted and not bound yet. A connection above the bound is closed at once.
+/// How many connections may be accepted and not bound yet, from the moment that they are accepted until their descriptors are closed: 20 MiB
+/// at most, by [`FIRST_FRAME_LEN_MAX`]. As many again have room whose token was right. When the places are taken, a connection that has said
+/// nothing makes room for the next one.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
+
+/// How long a connection that has said nothing keeps its place if others of its address want it: longer than a branch takes to send its bind, and
+/// so short that a crowd of connections which say nothing is through in a moment.
+pub const UNBOUND_KEPT_FOR: Duration = Duration::from_millis(100);
+
+/// How long a connection that was accepted waits for a place: others that have to make room are closed sooner. One that waits longer is turned
+/// away, so that it does not keep out those that come after it.
+pub const DOOR_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long the words for a connection that makes room, or is turned away, may take to leave: they fit into the buffer of any socket.
+pub const PARTING_WITHIN: Duration = Duration::from_millis(50);
+
+/// How many connections that are turned away are told why at a time. Further ones are closed without a word.
+pub const TURNED_AWAY_MAX: usize = 64;
+
+/// How many connections are accepted before the other tasks of the arbiter have their turns: a flood of connections must not delay the calls of
+/// branches that are bound.
+pub const ACCEPTED_IN_A_ROW_MAX: usize = 16;
+
+/// How many connections a master may have, bound or not: ten thousand idle branches take 60 MiB, so these take less than one GiB.
+pub const CONNECTIONS_MAX: usize = 131_072;
+
+/// How many connections a master may have from one address, or from one network of 64 bits with IPv6: more than a host has free ports by default, so
+/// the bound holds for networks and for those who set it.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 32_768;
+
+/// How many connections of programs of other protocols a master may have: such programs show no token, so they have a part of
+/// [`CONNECTIONS_MAX`].
+pub const GATEWAY_CONNECTIONS_MAX: usize = 16_384;
+
+/// How many connections of programs of other protocols a master may have from one address.
+pub const GATEWAY_CONNECTIONS_PER_ADDRESS_MAX: usize = 4_096;
 
 /// How deep a payload may be nested, each `Some` and each newtype counted: without a bound, a few bytes could overflow the stack.
 pub const DEPTH_MAX: usize = 128;
@@ -248,6 +290,10 @@ pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a connection may take to bind.
 pub const BIND_WITHIN: Duration = Duration::from_secs(2);
+
+/// For how long a branch tries its first bind again that a full master turns away, though it waits for no master otherwise: thousands of branches may
+/// start at once, and a full master has room again in a moment.
+pub const FULL_MASTER_WITHIN: Duration = Duration::from_secs(10);
 
 /// The default deadline of a call.
 pub const CALL_WITHIN: Duration = Duration::from_secs(10);
@@ -323,6 +369,8 @@ pub const ACTORS_CHECKED_EVERY: Duration = Duration::from_millis(250);
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 const _: () = assert!(BIND_FRAME_LEN_MAX <= FRAME_LEN_MAX);
+const _: () = assert!(CREDENTIALS_LEN_MAX + NAME_LEN_MAX + 1024 <= FIRST_FRAME_LEN_MAX);
+const _: () = assert!(FIRST_FRAME_LEN_MAX < BIND_FRAME_LEN_MAX && BIND_FRAME_LEN_MAX <= LONG_BINDS_LEN_MAX);
 const _: () = assert!(FRAME_LEN_MAX <= u32::MAX as usize, "a length prefix has four bytes");
 const _: () = assert!(HEAD_RESERVE_LEN + PAYLOAD_SHARED_LEN_MIN < FRAME_LEN_MAX);
 const _: () =

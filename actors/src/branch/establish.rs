@@ -1,10 +1,14 @@
 //! The bind of a branch: dial the master, send the `Bind`, wait for `Bound`. It ends with a bound link, or with a [`BindError`].
 
 use crate::link::backoff::Backoff;
+use crate::link::codec::LinkCodec;
+use crate::link::pulse::Pulse;
 use crate::link::{Address, AddressError, Dial, Link};
 use bytes::BytesMut;
 use futures::StreamExt;
-use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, READ_BUFFER_LEN_START};
+use meshwork_wire::limits::{
+    ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, FIRST_FRAME_LEN_MAX, FULL_MASTER_WITHIN, READ_BUFFER_LEN_START,
+};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
     FrameCodec, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
@@ -87,6 +91,11 @@ impl BindError {
         matches!(self, BindError::Refused { code: Code::BIND_ERROR, .. })
     }
 
+    /// Whether the master is there, and has no room for the connection at the moment.
+    fn is_of_a_full_master(&self) -> bool {
+        matches!(self, BindError::Refused { code: Code::OVERLOADED, may_return: true, .. })
+    }
+
     /// Whether a later bind may succeed.
     #[must_use]
     pub fn may_return(&self) -> bool {
@@ -100,7 +109,7 @@ impl BindError {
 
 /// A link that is bound.
 pub(crate) struct Established {
-    pub(crate) reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
+    pub(crate) reader: FramedRead<ReadHalf<Box<dyn Link>>, LinkCodec>,
     pub(crate) writer: WriteHalf<Box<dyn Link>>,
     /// The consent of the master; that of a master of before knows no features.
     pub(crate) bound: ExtendedBound,
@@ -149,8 +158,10 @@ impl Written {
 /// A bind carries at most so many subscriptions; further ones follow in frames of their own.
 const SUBSCRIPTIONS_PER_BIND_MAX: usize = ACTIONS_PER_FRAME_MAX;
 
-/// A bind, or a register, carries offers of at most about so many bytes: shapes may be long, and only short frames are allowed before the
-/// bind.
+/// The part of a bind that is neither name nor credentials, offers or subscriptions, in bytes, at most.
+const BIND_REST_LEN: usize = 128;
+
+/// A register carries offers of at most about so many bytes, and no more than the master reads in a frame.
 const OFFERS_LEN_MAX: usize = BIND_FRAME_LEN_MAX / 2;
 
 impl BindContent {
@@ -159,32 +170,56 @@ impl BindContent {
         frame_len_max: usize,
         draw: impl Fn() -> CallbackId + 'static,
     ) -> Self {
-        let Bind { offers, subscriptions, .. } = &mut bind.bind;
-        let more_offers = offers.split_off(first_frame(offers));
-        let more_subscriptions = subscriptions.split_off(subscriptions.len().min(SUBSCRIPTIONS_PER_BIND_MAX));
+        let Bind { name, credentials, offers, subscriptions, .. } = &mut bind.bind;
+        // The first frame is short: the rest follows when the bind was checked.
+        let shown = name.len() + credentials.as_ref().map_or(0, |shown| shown.len());
+        let room = FIRST_FRAME_LEN_MAX.saturating_sub(shown + BIND_REST_LEN);
+        let (fitting, len) = fit(offers.iter().take(ACTIONS_PER_FRAME_MAX).map(offer_len), room);
+        let more_offers = offers.split_off(fitting);
+        let subscription_lens = subscriptions.iter().take(SUBSCRIPTIONS_PER_BIND_MAX).map(subscription_len);
+        let (fitting, _) = fit(subscription_lens, room - len);
+        let more_subscriptions = subscriptions.split_off(fitting);
         let written_for = Written::InFull;
         Self { bind, written_for, more_offers, more_subscriptions, frame_len_max, draw: Rc::new(draw) }
     }
 }
 
-/// How many offers, from the first one on, fit into one frame.
-fn first_frame(offers: &[Offer]) -> usize {
-    let mut len = 0;
-    let fitting = offers.iter().take(ACTIONS_PER_FRAME_MAX).take_while(|offer| {
-        let shape = offer.shape.as_ref().map_or(0, |shape| shape.arguments.len() + shape.reply.len());
-        len += offer.action.len() + shape + 16;
-        len <= OFFERS_LEN_MAX
-    });
-    // An offer that is too long by itself is sent, and meets the frame limit of the master.
-    fitting.count().max(usize::from(!offers.is_empty()))
+/// How many items of these lengths, from the first one on, fit into so many bytes; and the bytes that they take.
+fn fit(lens: impl Iterator<Item = usize>, len_max: usize) -> (usize, usize) {
+    let (mut count, mut len) = (0, 0);
+    for item in lens {
+        if len + item > len_max {
+            break;
+        }
+        (count, len) = (count + 1, len + item);
+    }
+    (count, len)
 }
 
-/// Puts offers into as many registers as they need.
-pub(crate) fn registers(offers: Vec<Offer>, draw: &dyn Fn() -> CallbackId) -> Vec<Register> {
+/// How many bytes an offer takes in a frame, at most.
+fn offer_len(offer: &Offer) -> usize {
+    let shape = offer.shape.as_ref().map_or(0, |shape| shape.arguments.len() + shape.reply.len());
+    offer.action.len() + shape + 32
+}
+
+/// How many bytes a subscription takes in a frame, at most.
+fn subscription_len(key: &SubscriptionKey) -> usize {
+    key.pattern.as_str().len() + key.group.as_ref().map_or(0, |group| group.len()) + 16
+}
+
+/// Puts offers into as many registers as they need. The master reads frames of so many bytes.
+pub(crate) fn registers(
+    offers: Vec<Offer>,
+    frame_len_max: usize,
+    draw: &dyn Fn() -> CallbackId,
+) -> Vec<Register> {
+    let len_max = frame_len_max.saturating_sub(BIND_REST_LEN).min(OFFERS_LEN_MAX);
     let mut registers = Vec::new();
     let mut offers = offers.into_iter();
     loop {
-        let first = first_frame(offers.as_slice());
+        let (fitting, _) = fit(offers.as_slice().iter().take(ACTIONS_PER_FRAME_MAX).map(offer_len), len_max);
+        // An offer that is too long by itself is sent, and meets the frame limit of the master.
+        let first = fitting.max(usize::from(!offers.as_slice().is_empty()));
         if first == 0 {
             return registers;
         }
@@ -211,6 +246,8 @@ where
             Err(error) if error.may_return() && !error.is_of_the_name() => error,
             done => return done,
         };
+        // A full master asks its branches to come again.
+        let within = if error.is_of_a_full_master() { within.max(FULL_MASTER_WITHIN) } else { within };
         let left = within.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return Err(error);
@@ -262,8 +299,8 @@ async fn establish_once(
         Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
     };
     let (read, writer) = tokio::io::split(link);
-    let reader =
-        FramedRead::with_capacity(read, FrameCodec::new(content.frame_len_max), READ_BUFFER_LEN_START);
+    let codec = LinkCodec::new(FrameCodec::new(content.frame_len_max), Pulse::default());
+    let reader = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
     let mut entering = Entering { address, reader, writer, early: Vec::new() };
     match tokio::time::timeout(within, entering.enter(content)).await {
         Ok(bound) => {
@@ -278,7 +315,7 @@ async fn establish_once(
 /// A bind in progress.
 struct Entering<'a> {
     address: &'a Address,
-    reader: FramedRead<ReadHalf<Box<dyn Link>>, FrameCodec>,
+    reader: FramedRead<ReadHalf<Box<dyn Link>>, LinkCodec>,
     writer: WriteHalf<Box<dyn Link>>,
     early: Vec<Frame>,
 }
@@ -307,7 +344,8 @@ impl Entering<'_> {
                 break bound;
             }
         };
-        let registers = registers(more_offers, &*draw).into_iter();
+        let frame_len_max = usize::try_from(bound.bound.frame_len_max).unwrap_or(usize::MAX);
+        let registers = registers(more_offers, frame_len_max, &*draw).into_iter();
         let mut frames: Vec<_> =
             registers.map(|register| Frame::Register(register).for_features(bound.features)).collect();
         frames.extend(
@@ -346,8 +384,14 @@ impl Entering<'_> {
         for frame in frames {
             frame.encode(&mut buffer);
         }
-        let written = self.writer.write_all(&buffer).await;
-        written.map_err(|error| self.no_master(&error.to_string()))
+        let Err(error) = self.writer.write_all(&buffer).await else {
+            return Ok(());
+        };
+        // A master that has no room says so before it closes the connection, without reading.
+        match self.hear(ControlFlow::<(), _>::Continue).await {
+            Err(refused @ BindError::Refused { .. }) => Err(refused),
+            _ => Err(self.no_master(&error.to_string())),
+        }
     }
 
     /// Reads one block; gives the frame that is `wanted`, if it is there, and keeps the other frames in `early`.
@@ -358,7 +402,11 @@ impl Entering<'_> {
         let block: Block = match self.reader.next().await {
             Some(Ok(block)) => block,
             Some(Err(error)) => return Err(self.no_master(&error.to_string())),
-            None => return Err(self.no_master("it closed the connection")),
+            None => {
+                let reason =
+                    "it closed the connection without a word, as a master may that has no room left, too";
+                return Err(self.no_master(reason));
+            }
         };
         let mut found = None;
         for frame in block.frames() {
@@ -426,6 +474,74 @@ mod tests {
         // The waits grow from 50 ms to between 1.5 s and 3 s.
         assert!((20..60).contains(&count), "{count}");
         assert!(matches!(error, BindError::Unreachable { .. }), "{error}");
+    }
+
+    /// Thousands of branches that start at once once failed for want of room at their master, most of them with a misleading message.
+    #[tokio::test(start_paused = true)]
+    async fn a_full_master_is_asked_again_for_a_while_by_a_branch_that_does_not_wait() {
+        let full = |_| BindError::Refused {
+            address: Address::from("127.0.0.1:1"),
+            code: Code::OVERLOADED,
+            message: "the master is full".into(),
+            may_return: true,
+        };
+        let (count, took, error) = tried(Duration::ZERO, full).await;
+        assert!(count > 5 && took >= FULL_MASTER_WITHIN, "{count} in {took:?}");
+        assert!(error.may_return() && error.to_string().contains("full"), "{error}");
+        let (count, ..) =
+            tried(Duration::ZERO, |count| if count < 4 { full(0) } else { unreachable() }).await;
+        assert_eq!(count, 4, "no other error is waited for");
+    }
+
+    fn offer(action: String, shape: usize) -> Offer {
+        let shape = (shape > 0).then(|| meshwork_wire::Shape {
+            arguments: "a".repeat(shape).into(),
+            reply: "r".repeat(shape).into(),
+        });
+        Offer { action: action.into(), accepts: meshwork_wire::Accepts::List, shape }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_first_frame_is_short_and_the_rest_follows(
+            offers in proptest::collection::vec((1..255_usize, 0..3_000_usize), 0..300),
+            subscriptions in proptest::collection::vec(1..200_usize, 0..300),
+            credentials in 0..meshwork_wire::limits::CREDENTIALS_LEN_MAX,
+            frame_len_max in 10_000..1_000_000_usize,
+        ) {
+            let offers: Vec<_> = offers.into_iter().map(|(name, shape)| offer("n".repeat(name), shape)).collect();
+            let key = |len| SubscriptionKey {
+                pattern: meshwork_wire::Pattern::new("p".repeat(len)).expect("a pattern"),
+                group: Some("g".repeat(len).into()),
+            };
+            let subscriptions: Vec<_> = subscriptions.into_iter().map(key).collect();
+            let bind = Bind {
+                version: 1,
+                name: "b".repeat(meshwork_wire::limits::NAME_LEN_MAX).into(),
+                credentials: Some("c".repeat(credentials).into()),
+                offers: offers.clone(),
+                subscriptions: subscriptions.clone(),
+            };
+            let bind = ExtendedBind { bind, features: Features::ALL, incarnation: u64::MAX, replaces: true };
+            let content = BindContent::new(bind, 1, || CallbackId(u64::MAX));
+            let mut bytes = BytesMut::new();
+            Frame::ExtendedBind(content.bind.clone()).encode(&mut bytes);
+            proptest::prop_assert!(bytes.len() <= FIRST_FRAME_LEN_MAX, "{}", bytes.len());
+            let bind = content.bind.bind;
+            if !content.more_offers.is_empty() && bind.subscriptions.is_empty() {
+                proptest::prop_assert!(bytes.len() > FIRST_FRAME_LEN_MAX - 10_000, "it could be fuller");
+            }
+            let registers = registers(content.more_offers, frame_len_max, &*content.draw);
+            let mut all = bind.offers;
+            for register in registers {
+                bytes.clear();
+                Frame::Register(register.clone()).encode(&mut bytes);
+                proptest::prop_assert!(bytes.len() - 4 <= frame_len_max);
+                all.extend(register.offers);
+            }
+            proptest::prop_assert_eq!(all, offers);
+            proptest::prop_assert_eq!([bind.subscriptions, content.more_subscriptions].concat(), subscriptions);
+        }
     }
 
     #[tokio::test(start_paused = true)]

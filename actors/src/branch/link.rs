@@ -41,7 +41,7 @@ enum Phase {
 /// The state of a bound link.
 struct Bound {
     since: Instant,
-    /// When the link last brought a block.
+    /// When the link last brought a block, or another sign of life.
     heard: Instant,
     heartbeat: Duration,
     /// The master takes no more requests: calls wait for the next link.
@@ -169,7 +169,7 @@ impl LinkState {
         Some(unsaid)
     }
 
-    /// Notes that the link brought a block.
+    /// Notes that the link brought a block, or another sign of life.
     pub(super) fn heard(&mut self, now: Instant) {
         if let Phase::Bound(bound) = &mut self.phase {
             bound.heard = now;

@@ -1,30 +1,21 @@
-//! A listener of a foreign protocol: the connections that it accepts become links that carry frames.
+//! The connections of a listener of a foreign protocol become links that carry frames.
 
 use super::dialect_link::DialectLink;
-use crate::link::{Accept, Address, Link};
-use futures::future::BoxFuture;
-use std::io;
+use crate::link::Link;
+use crate::link::door::Place;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Makes the dialect of a connection, from the address of its peer.
 pub(crate) type MakeDialect = Box<dyn Fn(&str) -> Box<dyn meshwork_wire::Dialect> + Send>;
 
-/// Accepts connections of a foreign protocol.
-pub(crate) struct GatewayAccept {
-    pub(crate) accept: Box<dyn Accept>,
-    pub(crate) dialect: MakeDialect,
-}
-
-impl Accept for GatewayAccept {
-    fn address(&self) -> Address {
-        self.accept.address()
-    }
-
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
-        Box::pin(async move {
-            let (link, peer) = self.accept.accept().await?;
-            let dialect = (self.dialect)(&peer);
-            let link: Box<dyn Link> = Box::new(DialectLink::accepted(link, dialect, peer.clone()));
-            Ok((link, peer))
-        })
-    }
+/// Speaks a dialect over a connection that a gateway has accepted. Its peer has so long to say its first message.
+pub(crate) fn accepted(
+    link: Box<dyn Link>,
+    dialect: Box<dyn meshwork_wire::Dialect>,
+    peer: &str,
+    place: &Arc<Place>,
+    first_within: Duration,
+) -> Box<dyn Link> {
+    Box::new(DialectLink::accepted(link, dialect, peer.to_owned(), Arc::clone(place), first_within))
 }

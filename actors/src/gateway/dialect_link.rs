@@ -2,13 +2,14 @@
 //! and write frames as on any link. The protocols themselves are the dialects in `meshwork-wire`.
 
 use crate::link::Link;
+use crate::link::door::Place;
 use crate::link::refusal::{too_long, too_many_hops};
 use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
-    BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FOREIGN_BUFFER_LEN_MAX, FOREIGN_OUT_LEN_MAX,
-    FOREIGN_SILENT_WITHIN, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN, HOPS_MAX,
-    READ_BUFFER_LEN_START,
+    BIND_FRAME_LEN_MAX, CALLBACKS_PER_REQUEST_MAX, FIRST_FRAME_LEN_MAX, FOREIGN_BUFFER_LEN_MAX,
+    FOREIGN_OUT_LEN_MAX, FOREIGN_SILENT_WITHIN, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEARTBEAT_EVERY_MIN,
+    HOPS_MAX, READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,
@@ -16,10 +17,11 @@ use meshwork_wire::{
 };
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Interval;
+use tokio::time::{Interval, Sleep};
 use tokio_util::codec::Decoder;
 
 /// How often a dialect link sends the near end a heartbeat in place of its peer, and looks for calls whose deadline has passed; more often
@@ -68,6 +70,8 @@ pub(crate) struct DialectLink {
     /// The longest frame that the near end reads.
     frame_len_max: usize,
     state: State,
+    /// The peer of a gateway that has not said its first message; none once it has.
+    first_message: Option<FirstMessage>,
     /// The error of a bind that was refused, for the bridge.
     pub(crate) refused: Option<CallError>,
     /// Whether the far end refused it, and not the near end.
@@ -82,6 +86,17 @@ pub(crate) struct DialectLink {
     reader: Option<Waker>,
     /// The near end, when it waits to write.
     writer: Option<Waker>,
+}
+
+/// The wait for the first message of a peer that a gateway has accepted. Until it is there the peer is nobody, as a branch that has not bound,
+/// also where it needs no bind.
+struct FirstMessage {
+    place: Arc<Place>,
+    within: Duration,
+    /// The end of the wait.
+    alarm: Pin<Box<Sleep>>,
+    /// Whether the message is there, and its bind is not done.
+    is_there: bool,
 }
 
 /// Why a link between two programs did not last.
@@ -132,9 +147,14 @@ impl DialectLink {
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
+        place: Arc<Place>,
+        first_within: Duration,
     ) -> Self {
+        let alarm = Box::pin(tokio::time::sleep(first_within));
+        let first_message = Some(FirstMessage { place, within: first_within, alarm, is_there: false });
         // Each connection is a branch of its own.
-        Self { features: FEATURES, ..Self::new(link, dialect, peer, Asks::Extended(fastrand::u64(..))) }
+        let asks = Asks::Extended(fastrand::u64(..));
+        Self { features: FEATURES, first_message, ..Self::new(link, dialect, peer, asks) }
     }
 
     /// Speaks a dialect over a link that was dialled to `peer`, to a branch of this process.
@@ -184,6 +204,7 @@ impl DialectLink {
             bound: None,
             frame_len_max: FRAME_LEN_MAX,
             state: State::Open,
+            first_message: None,
             refused: None,
             refused_by_far: false,
             fault: None,
@@ -242,6 +263,7 @@ impl DialectLink {
     /// Notes that the bind is done, with the bounds of the master.
     fn let_in(&mut self, bound: &Bound) {
         self.bind = BindProgress::Done;
+        self.let_in_if_heard();
         self.bound = Some(tokio::time::Instant::now());
         self.frame_len_max = usize::try_from(bound.frame_len_max).unwrap_or(FRAME_LEN_MAX).min(FRAME_LEN_MAX);
         self.beat = every(BEAT.min(Duration::from_millis(bound.heartbeat_ms)).max(HEARTBEAT_EVERY_MIN));
@@ -400,6 +422,7 @@ impl DialectLink {
                 self.pass_on();
                 self.check_near()?;
             }
+            self.poll_first_message(context);
             // An accepted peer that asks and does not read is not heard until it reads.
             let unread = self.poll_out(context)?.is_pending();
             let blocked = unread && !self.dialled && self.out.len() > FOREIGN_BUFFER_LEN_MAX;
@@ -409,7 +432,12 @@ impl DialectLink {
             }
             if self.state == State::Open && !blocked {
                 self.said.enough = false;
-                if let Err(error) = self.dialect.hear(&mut self.heard, Instant::now(), &mut self.said) {
+                let unheard = self.heard.len();
+                let heard = self.dialect.hear(&mut self.heard, Instant::now(), &mut self.said);
+                if self.heard.len() < unheard {
+                    self.first_message_came();
+                }
+                if let Err(error) = heard {
                     self.refused_by_far = matches!(error, DialectError::Refused(_));
                     self.end(&error);
                 }
@@ -432,13 +460,20 @@ impl DialectLink {
             {
                 return Poll::Pending;
             }
-            // A whole message of the peer must fit. A peer that has not been checked may send no more than a bind takes.
-            let is_known = self.bind == BindProgress::Done || self.dialled;
-            let (claimed, max) =
-                (self.heard.len(), if is_known { FRAME_LEN_MAX } else { BIND_FRAME_LEN_MAX });
+            // A whole message of the peer must fit. A peer that has said nothing yet may send no more than a first frame takes; more, if there is
+            // room for it.
+            let claimed = self.heard.len();
+            let max = match &self.first_message {
+                Some(first) if claimed > FIRST_FRAME_LEN_MAX => match first.place.lengthen(claimed) {
+                    true => BIND_FRAME_LEN_MAX,
+                    false => FIRST_FRAME_LEN_MAX,
+                },
+                Some(_) => FIRST_FRAME_LEN_MAX,
+                None => FRAME_LEN_MAX,
+            };
             if claimed > max {
                 // Bytes behind a bind wait until it is done.
-                if self.bind != BindProgress::NotAsked {
+                if self.bind == BindProgress::Asked {
                     return Poll::Pending;
                 }
                 let dialect = "the protocol that is listened for";
@@ -455,6 +490,35 @@ impl DialectLink {
                 let len = self.heard.len().min(FIRST_LEN);
                 self.first = BytesMut::from(&self.heard[..len]);
             }
+        }
+    }
+
+    /// Notes that the peer has said its first message. If that is its bind, the peer is somebody when the bind is done.
+    fn first_message_came(&mut self) {
+        if let Some(first) = &mut self.first_message {
+            first.is_there = true;
+        }
+        self.let_in_if_heard();
+    }
+
+    fn let_in_if_heard(&mut self) {
+        if self.bind == BindProgress::Done
+            && let Some(FirstMessage { place, is_there: true, .. }) = &self.first_message
+        {
+            place.bound();
+            self.first_message = None;
+        }
+    }
+
+    /// Gives up a peer that has not said its first message in time.
+    fn poll_first_message(&mut self, context: &mut Context<'_>) {
+        let Some(first) = &mut self.first_message else {
+            return;
+        };
+        // A bind that is being checked has a deadline of its own, at the session.
+        if self.state == State::Open && !first.is_there && first.alarm.as_mut().poll(context).is_ready() {
+            let what = format!("it has not said its first message within {:?}", first.within);
+            self.end(&DialectError::Closed(CallError::new(Code::BIND_TIMEOUT, Fate::NotSent, what)));
         }
     }
 

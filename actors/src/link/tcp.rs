@@ -2,12 +2,14 @@
 
 use super::address::Address;
 use super::dial::{Accept, Dial, Link};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use meshwork_wire::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY};
 use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::{io, io::IoSlice, net::SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
@@ -32,6 +34,8 @@ impl Dial for Tcp {
 pub struct TcpAccept {
     listener: TcpListener,
     address: SocketAddr,
+    /// A descriptor that is given up for a moment when there are no others, to turn connections away.
+    spare: Option<socket2::Socket>,
 }
 
 /// How many connections the operating system may hold before they are accepted: branches that all come back at once must not be turned
@@ -51,13 +55,23 @@ impl TcpAccept {
             match listen(socket_address) {
                 Ok(listener) => {
                     let address = listener.local_addr()?;
-                    return Ok(Self { listener, address });
+                    return Ok(Self { listener, address, spare: spare() });
                 }
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
+}
+
+fn spare() -> Option<socket2::Socket> {
+    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).ok()
+}
+
+/// Whether an error says that the process, or the system, has no descriptors left.
+pub(crate) fn are_descriptors_gone(error: &io::Error) -> bool {
+    // ENFILE and EMFILE, which have these numbers on every Unix, and EMFILE of Windows.
+    matches!(error.raw_os_error(), Some(23 | 24 | 10_024))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -95,6 +109,19 @@ impl Accept for TcpAccept {
             let link = Accepted { stream: None, fresh: Some(stream.into_std()?) };
             Ok((Box::new(link) as Box<dyn Link>, peer.to_string()))
         })
+    }
+
+    fn turn_away(&mut self, words: &[u8]) {
+        self.spare = None;
+        if let Some(Ok((stream, _))) = self.listener.accept().now_or_never()
+            && let Ok(mut stream) = stream.into_std()
+        {
+            // The words fit into the buffer of the socket. A connection that is closed with unread bytes loses them, so its bind is read.
+            let _ = stream.write(words);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read(&mut [0; 4096]);
+        }
+        self.spare = spare();
     }
 }
 

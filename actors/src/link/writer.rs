@@ -1,6 +1,7 @@
 //! The task that writes the frames of an outbox to its link.
 
 use super::outbox::{Outbox, State};
+use super::pulse::Pulse;
 use bytes::{Bytes, BytesMut};
 use futures::ready;
 use meshwork_wire::limits::LINGER;
@@ -17,10 +18,12 @@ use tokio_util::codec::Decoder;
 const PIECES_MAX: usize = 64;
 
 /// Writes the frames of an outbox until the link fails or the outbox is closed. Gives the error of a link that failed.
-pub(crate) fn write_all<W: AsyncWrite + Unpin>(outbox: Outbox, link: W) -> Writing<W> {
+pub(crate) fn write_all<W: AsyncWrite + Unpin>(outbox: Outbox, link: W, pulse: Pulse) -> Writing<W> {
     Writing {
         outbox,
         link,
+        pulse,
+        waited: false,
         pieces: VecDeque::new(),
         small: BytesMut::new(),
         small_written: 0,
@@ -35,6 +38,9 @@ pub(crate) fn write_all<W: AsyncWrite + Unpin>(outbox: Outbox, link: W) -> Writi
 pub(crate) struct Writing<W> {
     outbox: Outbox,
     link: W,
+    pulse: Pulse,
+    /// Whether bytes of those that were taken had to wait for room.
+    waited: bool,
     /// The bytes that were taken from the outbox and are not written yet: the pieces, then those of `small`.
     pieces: VecDeque<Bytes>,
     small: BytesMut,
@@ -94,6 +100,7 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                 Poll::Pending => return Poll::Pending,
             }
             self.linger = None;
+            self.waited = false;
             self.small.clear();
             self.small_written = 0;
             self.outbox.written(std::mem::take(&mut self.taken));
@@ -130,8 +137,8 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                 *slice = IoSlice::new(piece);
                 count += 1;
             }
-            let mut written =
-                ready!(Pin::new(&mut self.link).poll_write_vectored(context, &slices[..count]))?;
+            let written = Pin::new(&mut self.link).poll_write_vectored(context, &slices[..count]);
+            let mut written = ready!(noted(&mut self.waited, &self.pulse, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -145,7 +152,8 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
             }
         }
         while let Some(rest @ [_, ..]) = self.small.get(self.small_written..) {
-            let written = ready!(Pin::new(&mut self.link).poll_write(context, rest))?;
+            let written = Pin::new(&mut self.link).poll_write(context, rest);
+            let written = ready!(noted(&mut self.waited, &self.pulse, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -153,6 +161,16 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Notes that a write has to wait, or that it went on after it had waited: then the far end has taken bytes.
+fn noted(waited: &mut bool, pulse: &Pulse, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    match &written {
+        Poll::Pending => *waited = true,
+        Poll::Ready(Ok(1..)) if *waited => pulse.taken(),
+        Poll::Ready(_) => {}
+    }
+    written
 }
 
 #[cfg(test)]
@@ -195,7 +213,8 @@ mod tests {
             outbox.say(frame);
         }
         outbox.close();
-        let (written, read) = futures::join!(write_all(outbox.clone(), near), read_all(far));
+        let (written, read) =
+            futures::join!(write_all(outbox.clone(), near, Pulse::default()), read_all(far));
         written.expect("written");
         assert_eq!(read, frames);
     }
@@ -204,7 +223,7 @@ mod tests {
     async fn a_long_buffer_is_kept_by_a_link_that_needs_it_again() {
         let (near, far) = tokio::io::duplex(BURST_LEN * 4);
         let outbox = Outbox::new(FRAME_LEN_MAX);
-        actix_rt::spawn(write_all(outbox.clone(), near));
+        actix_rt::spawn(write_all(outbox.clone(), near, Pulse::default()));
         let capacity = async |len: usize| {
             (0..len.div_ceil(1000)).for_each(|id| outbox.say(&reply(id as u64, 1000)));
             while !outbox.is_idle() {
@@ -265,7 +284,8 @@ mod tests {
         }
         outbox.say(&reply(1, 60_000));
         outbox.close();
-        let (written, read) = futures::join!(write_all(outbox.clone(), near), read_all(far));
+        let (written, read) =
+            futures::join!(write_all(outbox.clone(), near, Pulse::default()), read_all(far));
         written.expect("written");
         let [Frame::Response(Response { outcome: Err(error), .. })] = &read[..] else {
             panic!("one error: {read:?}");

@@ -1,41 +1,69 @@
-//! A listener of a master: it accepts connections, and starts a session for each.
+//! A listener of a master: it accepts connections, gives each a place, and starts a session for it. A connection for which there is no place is
+//! told so, and closed.
 
+use super::listen::Listening;
 use super::permissions::LetsIn;
 use super::session::SessionActor;
 use super::surroundings::MasterShared;
-use crate::link::{Accept, Link};
+use crate::link::door::Entered;
+use crate::link::{Link, are_descriptors_gone};
 use crate::repeated::Repeated;
 use actix::Actor;
+use meshwork_wire::limits::{ACCEPTED_IN_A_ROW_MAX, PARTING_WITHIN, TURNED_AWAY_MAX};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Accepts connections without an end, and starts a session for each.
-pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShared>, lets_in: LetsIn) {
+pub(super) async fn accept(mut listening: Listening, master: Arc<MasterShared>, lets_in: LetsIn) {
     let (failing, full) = (Repeated::new(), Repeated::new());
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let mut in_a_row = 0;
     loop {
-        match acceptor.accept().await {
+        match listening.accept.accept().await {
             Ok((link, peer)) => {
                 if let Some(line) = failing.over() {
-                    log::log!(line.level, "connections are taken in again at {}{line}", acceptor.address());
+                    let address = listening.accept.address();
+                    log::log!(line.level, "connections are taken in again at {address}{line}");
                 }
-                if master.unbound.load(Ordering::Relaxed) >= master.limits.unbound_sessions_max {
-                    let line = full.warn(Instant::now().into_std());
-                    log::log!(
-                        line.level,
-                        "{peer} is turned away: {} connections have not bound yet{line}",
-                        master.limits.unbound_sessions_max
-                    );
-                    continue;
+                match master.door.enter(&peer, listening.via()).await {
+                    Ok(entered) => {
+                        let link = listening.speak(link, &peer, &entered.place, master.limits.bind_within);
+                        start_session(&master, link, peer, entered, lets_in.clone());
+                    }
+                    Err(reason) => {
+                        let line = full.warn(Instant::now().into_std());
+                        log::log!(line.level, "{peer} is turned away: {reason}{line}");
+                        if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
+                            let words = listening.parting_words(&reason.to_string());
+                            actix_rt::spawn(async move {
+                                turn_away(link, &words).await;
+                                drop(permit);
+                            });
+                        }
+                    }
                 }
-                start_session(&master, link, peer, lets_in.clone());
+                in_a_row += 1;
+                if in_a_row == ACCEPTED_IN_A_ROW_MAX {
+                    in_a_row = 0;
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) => {
                 // There is no file descriptor left, or the peer has gone before it was accepted: neither ends the listener.
                 let line = failing.warn(Instant::now().into_std());
-                let address = acceptor.address();
+                let address = listening.accept.address();
                 log::log!(line.level, "a connection could not be taken in at {address}: {error}{line}");
+                // Connections that have said nothing give their descriptors to those that come.
+                if are_descriptors_gone(&error) {
+                    if master.door.make_room().await {
+                        continue;
+                    }
+                    let words = listening.parting_words("the master has no descriptors left");
+                    (0..TURNED_AWAY_MAX).for_each(|_| listening.accept.turn_away(&words));
+                }
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
         }
@@ -45,10 +73,29 @@ pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShar
 /// How long a listener rests after it could not accept a connection: long enough not to spin, short enough to go unnoticed.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-fn start_session(master: &Arc<MasterShared>, link: Box<dyn Link>, peer: String, lets_in: LetsIn) {
+/// Tells a connection why it is closed, and hears it for a moment: a connection that is closed with unread bytes loses the words, too.
+async fn turn_away(mut link: Box<dyn Link>, words: &[u8]) {
+    let parting = async {
+        link.write_all(words).await?;
+        link.shutdown().await?;
+        let mut unread = [0; 512];
+        while link.read(&mut unread).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // Whether the words have arrived, nobody is told.
+    let _ = tokio::time::timeout(PARTING_WITHIN, parting).await;
+}
+
+fn start_session(
+    master: &Arc<MasterShared>,
+    link: Box<dyn Link>,
+    peer: String,
+    entered: Entered,
+    lets_in: LetsIn,
+) {
     let shared = Arc::clone(master);
     let start = move || {
-        SessionActor::new(shared, link, peer, lets_in).start();
+        SessionActor::new(shared, link, peer, entered, lets_in).start();
     };
     match &master.config.spawner {
         Some(spawner) => spawner.spawn(Box::new(start)),

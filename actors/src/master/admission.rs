@@ -2,13 +2,16 @@
 
 use super::permissions::{Authenticate, Permissions};
 use super::surroundings::Config;
+use crate::link::door::Place;
 use futures::future::LocalBoxFuture;
 use subtle::ConstantTimeEq;
 
-/// Checks whether a branch may bind; gives its permissions, or the reason why it may not.
+/// Checks whether a branch may bind; gives its permissions, or the reason why it may not. A branch whose token is right has a place apart from
+/// connections of which nothing is known.
 pub(crate) fn authenticate(
     config: &Config,
     asked: Authenticate,
+    place: &Place,
 ) -> LocalBoxFuture<'static, Result<Permissions, String>> {
     if let Some(token) = &config.token {
         let shown = asked.credentials.as_deref().unwrap_or_default();
@@ -19,6 +22,7 @@ pub(crate) fn authenticate(
             };
             return Box::pin(async move { Err(why.to_owned()) });
         }
+        place.known();
     }
     match &config.authenticate {
         Some(recipient) => {

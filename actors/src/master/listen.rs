@@ -1,11 +1,18 @@
 //! The addresses that a master listens on, each for one protocol.
 
 use super::permissions::{LetsIn, Permissions};
-use crate::gateway::accept::{GatewayAccept, MakeDialect};
-use crate::link::{Accept, Address, TcpAccept};
+use crate::gateway::accept::{MakeDialect, accepted};
+use crate::link::door::Place;
+use crate::link::places::Via;
+use crate::link::{Accept, Address, Link, TcpAccept};
 use actix::Message;
-use meshwork_wire::{Allowed, Dnode, LentFunctions, LightRpcServer, NodeMeshServer, ResultStyle};
+use bytes::BytesMut;
+use meshwork_wire::{
+    Allowed, Code, Dnode, Frame, LentFunctions, LightRpcServer, NodeMeshServer, Refused, ResultStyle,
+};
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Accepts connections at an address from now on. Sent by your code, once for each address; answered with the address that is listened on,
 /// with its port if port 0 was asked for.
@@ -24,6 +31,12 @@ enum ListenOn {
     Dnode,
     NodeMesh,
     Acceptor(Box<dyn Accept>),
+}
+
+/// An address that is listened on, and the dialect of its connections if they speak another protocol.
+pub(super) struct Listening {
+    pub(super) accept: Box<dyn Accept>,
+    dialect: Option<MakeDialect>,
 }
 
 /// An address cannot be listened on.
@@ -106,12 +119,15 @@ impl Listen {
         }
     }
 
-    pub(super) async fn open(self) -> io::Result<Box<dyn Accept>> {
+    pub(super) async fn open(self) -> io::Result<Listening> {
         let Self { requested, on, allowed, results } = self;
         let asks_nobody = matches!(on, ListenOn::LightRpc | ListenOn::Dnode);
         let dialect: MakeDialect = match on {
-            ListenOn::Acceptor(acceptor) => return Ok(acceptor),
-            ListenOn::Tcp => return Ok(Box::new(TcpAccept::bind(&requested).await?)),
+            ListenOn::Acceptor(accept) => return Ok(Listening { accept, dialect: None }),
+            ListenOn::Tcp => {
+                let accept = Box::new(TcpAccept::bind(&requested).await?);
+                return Ok(Listening { accept, dialect: None });
+            }
             ListenOn::LightRpc => Box::new(move |peer| Box::new(LightRpcServer::new(peer, allowed.clone()))),
             ListenOn::Dnode => {
                 let lent = LentFunctions::default();
@@ -126,7 +142,37 @@ impl Listen {
                 "any program that reaches {listens} may call the actions that this gateway allows: its protocol has no authentication"
             );
         }
-        Ok(Box::new(GatewayAccept { accept, dialect }))
+        Ok(Listening { accept, dialect: Some(dialect) })
+    }
+}
+
+impl Listening {
+    pub(super) fn via(&self) -> Via {
+        if self.dialect.is_some() { Via::Gateway } else { Via::Native }
+    }
+
+    /// A connection that was accepted, as a link that carries frames. A program of another protocol has so long to say its first message.
+    pub(super) fn speak(
+        &self,
+        link: Box<dyn Link>,
+        peer: &str,
+        place: &Arc<Place>,
+        first_within: Duration,
+    ) -> Box<dyn Link> {
+        match &self.dialect {
+            Some(dialect) => accepted(link, dialect(peer), peer, place, first_within),
+            None => link,
+        }
+    }
+
+    /// The bytes that tell a connection why there is no place for it. Other protocols have no words for it.
+    pub(super) fn parting_words(&self, reason: &str) -> BytesMut {
+        let mut words = BytesMut::new();
+        if self.dialect.is_none() {
+            let message = format!("{reason}; try again later").into();
+            Frame::Refused(Refused { code: Code::OVERLOADED, message, may_return: true }).encode(&mut words);
+        }
+        words
     }
 }
 

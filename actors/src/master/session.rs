@@ -28,8 +28,10 @@ use crate::answers::responder::{CallContext, RunContext};
 use crate::events::event::Event;
 use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
 use crate::link::codec::SessionCodec;
+use crate::link::door::{Entered, Place};
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
+use crate::link::pulse::Pulse;
 use crate::link::refusal::{Receiver, not_permitted};
 use crate::link::{Link, writer};
 use crate::node::lender::NodeLender;
@@ -45,7 +47,8 @@ use admission::{
 };
 use futures::FutureExt as _;
 use meshwork_wire::limits::{
-    FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, NAME_LEN_MAX, READ_BUFFER_LEN_START,
+    BIND_FRAME_LEN_MAX, FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, NAME_LEN_MAX, PARTING_WITHIN,
+    READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
@@ -58,9 +61,8 @@ use state::{Legality, Phase};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
@@ -73,7 +75,7 @@ pub struct SessionActor {
     handle: Option<SessionHandle>,
     /// None if the branch may do everything, as most branches may.
     permissions: Option<Box<Permissions>>,
-    /// When the link last brought a block.
+    /// When the link last brought a block, or another sign of life.
     heard: Instant,
     relay: Relay<SessionHandle, ReplyMailbox>,
     /// Requests of this branch that the master itself answers.
@@ -90,6 +92,9 @@ pub struct SessionActor {
 struct Arrival {
     link: Option<Box<dyn Link>>,
     peer: String,
+    place: Arc<Place>,
+    /// Resolves when the connection must make room for another one.
+    makes_room: Option<oneshot::Receiver<()>>,
     /// How the listener lets its clients in; none when the bind is being checked, or was.
     lets_in: Option<LetsIn>,
     /// Tells the reader that longer frames are allowed from now on.
@@ -151,8 +156,13 @@ struct ToBranch<'a> {
 }
 
 impl SessionActor {
-    pub(crate) fn new(master: Arc<MasterShared>, link: Box<dyn Link>, peer: String, lets_in: LetsIn) -> Self {
-        master.unbound.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn new(
+        master: Arc<MasterShared>,
+        link: Box<dyn Link>,
+        peer: String,
+        entered: Entered,
+        lets_in: LetsIn,
+    ) -> Self {
         let config = &master.config;
         let relay = Relay::new(master.name.clone(), config.balance, master.limits.in_flight_max);
         let answering = Answering::new(master.node.number());
@@ -161,6 +171,8 @@ impl SessionActor {
             arrival: Some(Box::new(Arrival {
                 link: Some(link),
                 peer,
+                place: entered.place,
+                makes_room: Some(entered.makes_room),
                 lets_in: Some(lets_in),
                 raise_frame_len: Rc::default(),
                 bind_alarm: SpawnHandle::default(),
@@ -346,18 +358,32 @@ impl SessionActor {
         let name = ByteString::from(&*bind.name);
         self.relay.bind(name.clone());
         self.me().set_name(name.clone());
-        let lets_in = self.arrival.as_mut().and_then(|arrival| arrival.lets_in.take());
+        let Some(arrival) = &mut self.arrival else {
+            return;
+        };
+        let (place, lets_in) = (Arc::clone(&arrival.place), arrival.lets_in.take());
         let (master, session, peer) =
             (Arc::clone(&self.master), self.me().clone(), self.me().peer().to_owned());
         let features = extension.features;
         // Before the branch is told anything.
         self.outbox().set_features(features.unwrap_or_default());
         let bind = (bind, extension);
-        let binding = admit(master, session, name, bind, peer, lets_in.unwrap_or(LetsIn::Checked));
+        let lets_in = lets_in.unwrap_or(LetsIn::Checked);
+        // A program that needs no bind is nobody until its link has heard its first message.
+        let is_checked = !matches!(lets_in, LetsIn::Everyone(_));
+        if is_checked {
+            place.checked();
+        }
+        let binding = admit(master, session, name, bind, (peer, place), lets_in);
         context.spawn(binding.into_actor(self).map(move |bound, this, context| match bound {
             // The bind deadline may have passed meanwhile.
             _ if this.relay.phase() != Phase::Binding => {}
-            Ok(permissions) => this.bound(permissions, features, context),
+            Ok(permissions) => {
+                if is_checked && let Some(arrival) = &this.arrival {
+                    arrival.place.bound();
+                }
+                this.bound(permissions, features, context);
+            }
             Err(BindRefused { code, why, may_return }) => {
                 this.refuse(code, &why, may_return, context);
             }
@@ -372,7 +398,6 @@ impl SessionActor {
         let known = features.unwrap_or_default();
         self.outbox().set_features(known);
         self.in_flight.answers_drains.set(known.contains(Features::DRAINED));
-        self.master.unbound.fetch_sub(1, Ordering::Relaxed);
         let (outbox, name) = (self.outbox().clone(), self.relay.name.clone());
         say_bound(&self.master, self.me(), features.is_some(), &permissions, &outbox);
         self.permissions = (permissions != Permissions::ALL).then(|| Box::new(permissions));
@@ -615,6 +640,17 @@ impl SessionActor {
         }
     }
 
+    /// Takes the signs of life since the last heartbeat. A branch whose heartbeat cannot be heard yet is told that this end lives.
+    fn look_for_signs(&mut self, pulse: &Pulse) {
+        let signs = pulse.take();
+        if signs.any() {
+            self.heard = Instant::now();
+        }
+        if signs.are_answered() && self.relay.phase().is_calling() {
+            self.outbox().say(&Frame::Pong);
+        }
+    }
+
     /// Tells the branch that it is refused, and why, then closes the link.
     fn refuse(&mut self, code: Code, why: &str, may_return: bool, context: &mut Context<Self>) {
         if self.relay.phase() == Phase::Closing {
@@ -634,6 +670,14 @@ impl SessionActor {
                 self.outbox().close_now();
                 context.stop();
             }
+            FrameError::TooLong { claimed, .. }
+                if self.arrival.is_some() && *claimed <= BIND_FRAME_LEN_MAX =>
+            {
+                let why = format!(
+                    "the first frame has {claimed} bytes, and there is no room for another long one; try again later, or put fewer actions into the bind and register the others"
+                );
+                self.refuse(Code::OVERLOADED, &why, true, context);
+            }
             FrameError::TooLong { .. } | FrameError::Malformed(_) | FrameError::TooManyCallbacks(_) => {
                 self.refuse(Code::UNKNOWN, &error.to_string(), false, context);
             }
@@ -645,7 +689,40 @@ impl SessionActor {
     fn close(&mut self, context: &mut Context<Self>) {
         self.leave();
         self.outbox().close();
-        context.run_later(LINGER, |_, context| context.stop());
+        if let Some(arrival) = &self.arrival {
+            arrival.place.refused();
+        }
+        context.run_later(LINGER, |this, context| {
+            // The last words of a bound session may take longer; a connection that was never bound is closed whatever its peer does.
+            if this.arrival.is_some()
+                && let Some(writer) = this.writer.take()
+            {
+                writer.abort();
+            }
+            context.stop();
+        });
+    }
+
+    /// Closes a connection that has not bound, whose place another one gets. It is told so, as far as its socket takes the words at once.
+    fn make_room(&mut self, context: &mut Context<Self>) {
+        if self.relay.phase() != Phase::Closing {
+            let line = self.master.warnings.makes_room.warn(Instant::now().into_std());
+            log::log!(
+                line.level,
+                "{} has not bound, and makes room for another connection{line}",
+                self.title()
+            );
+            let message =
+                "the master is full, and another connection had to have this place; try again later";
+            let refused = Refused { code: Code::OVERLOADED, message: message.into(), may_return: true };
+            self.outbox().say(&Frame::Refused(refused));
+            self.leave();
+            self.outbox().close();
+        }
+        if let Some(writer) = self.writer.take() {
+            actix_rt::spawn(end_writing(writer, PARTING_WITHIN));
+        }
+        context.stop();
     }
 
     /// Takes the session out of registry and router, and ends all requests in flight. Happens once, however the session ends.
@@ -653,13 +730,11 @@ impl SessionActor {
         if !self.me().set_gone() {
             return;
         }
-        if self.relay.phase().is_before_bound() {
-            self.master.unbound.fetch_sub(1, Ordering::Relaxed);
-        }
         let id = self.me().id();
         self.master.session_ended(id);
         #[expect(clippy::disallowed_methods, reason = "bounded to one: a session leaves once")]
-        {
+        // Registry and router hear nothing of a flood of connections that say nothing.
+        if self.relay.phase() != Phase::Unbound {
             self.master.registry.do_send(registry::Leave(id));
             self.master.router.do_send(router::Leave(id));
         }
@@ -698,24 +773,40 @@ impl Actor for SessionActor {
             return context.stop();
         };
         let (read, write) = tokio::io::split(link);
-        let codec = SessionCodec::new(Rc::clone(&arrival.raise_frame_len), config.frame_len_max);
+        let pulse = Pulse::default();
+        let raise = Rc::clone(&arrival.raise_frame_len);
+        let place = Arc::clone(&arrival.place);
+        let codec = SessionCodec::new(raise, config.frame_len_max, Arc::clone(&place), pulse.clone());
         let blocks = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
         context.add_stream(OnWake::new(Paced::new(blocks)));
-        self.writer = Some(actix_rt::spawn(writer::write_all(outbox, write).map(|written| {
+        let (makes_room, its_place) = (arrival.makes_room.take(), Arc::clone(&place));
+        // The place is given back when neither half of the link is left.
+        let writing = writer::write_all(outbox, write, pulse.clone()).map(move |written| {
             if let Err(error) = written {
                 log::debug!("a link cannot be written to: {error}");
             }
-        })));
+            drop(place);
+        });
+        self.writer = Some(actix_rt::spawn(writing));
         arrival.bind_alarm = context.run_later(self.master.limits.bind_within, |this, context| {
             if this.relay.phase().is_before_bound() {
                 this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
             }
         });
+        if let Some(makes_room) = makes_room {
+            context.spawn(makes_room.into_actor(self).map(move |told, this, context| {
+                // It may have bound since it was told.
+                if told.is_ok() && its_place.is_unbound() {
+                    this.make_room(context);
+                }
+            }));
+        }
         if is_late {
             return self.refuse(Code::DRAINING, "the master is draining", true, context);
         }
         let heartbeat = config.heartbeat;
-        run_interval(context, heartbeat, |this: &mut Self, context| {
+        run_interval(context, heartbeat, move |this: &mut Self, context| {
+            this.look_for_signs(&pulse);
             if this.heard.elapsed() >= this.master.config.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX)
                 && this.relay.phase() != Phase::Closing
             {
@@ -735,17 +826,13 @@ impl Actor for SessionActor {
     fn stopped(&mut self, _: &mut Context<Self>) {
         self.leave();
         self.outbox().close();
-        if let Some(mut writer) = self.writer.take() {
+        if let Some(writer) = self.writer.take() {
             // At the end of a process there is no runtime left to write with.
             if tokio::runtime::Handle::try_current().is_err() {
                 return writer.abort();
             }
             // The rest of the outbox may still leave, as long as the peer reads.
-            actix_rt::spawn(async move {
-                if tokio::time::timeout(LINGER, &mut writer).await.is_err() {
-                    writer.abort();
-                }
-            });
+            actix_rt::spawn(end_writing(writer, LINGER));
         }
     }
 }
@@ -983,6 +1070,13 @@ fn answer(
     let context = CallContext::new(action, caller.clone(), deadline.map(Instant::from_std), hops);
     answering.start(own, (&payload).into(), &context, callback_id, replies);
     context
+}
+
+/// Waits until the rest of an outbox has left, and no longer than this.
+async fn end_writing(mut writer: JoinHandle<()>, within: Duration) {
+    if tokio::time::timeout(within, &mut writer).await.is_err() {
+        writer.abort();
+    }
 }
 
 /// Drops the functions of an event: many nodes would hold each function, and no node could tell when to release it. Branches of meshwork refuse

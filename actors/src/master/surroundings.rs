@@ -7,6 +7,8 @@ use super::registry::RegistryActor;
 use super::registry::route::Balance;
 use super::registry::table::OnNameTaken;
 use super::router::RouterActor;
+use crate::link::door::Door;
+use crate::link::places::Bounds;
 use crate::node::lender::NodeLender;
 use crate::node::limits::Limits;
 use crate::node::shared::Node;
@@ -15,7 +17,7 @@ use crate::turns::busy_poll::BusyPoll;
 use actix::{Addr, Recipient};
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SessionId};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -42,8 +44,8 @@ pub(crate) struct MasterShared {
     pub(crate) router: Addr<RouterActor>,
     /// The node of the master. A function that came over a session is called and released through the queue of this node.
     pub(crate) node: Arc<Node>,
-    /// How many connections have not bound yet.
-    pub(crate) unbound: AtomicUsize,
+    /// The door of the connections, which have a place each.
+    pub(crate) door: Arc<Door>,
     pub(crate) warnings: SessionWarnings,
     last_session: AtomicU64,
     /// The sessions that have not ended, bound or not. Bounded by the connections.
@@ -63,6 +65,8 @@ struct Sessions {
 pub(crate) struct SessionWarnings {
     /// A connection is refused.
     pub(crate) refused: Repeated,
+    /// A connection that has said nothing makes room for another one.
+    pub(crate) makes_room: Repeated,
     /// A branch is silent for three heartbeats.
     pub(crate) silent: Repeated,
     /// A branch sends requests and does not read the replies.
@@ -85,6 +89,13 @@ impl MasterShared {
         registry: Addr<RegistryActor>,
         router: Addr<RouterActor>,
     ) -> Self {
+        let door = Door::new(Bounds {
+            unbound_max: limits.unbound_sessions_max,
+            connections_max: limits.connections_max,
+            per_address_max: limits.connections_per_address_max,
+            gateway_max: limits.gateway_connections_max,
+            gateway_per_address_max: limits.gateway_connections_per_address_max,
+        });
         Self {
             name: node.name().clone(),
             config,
@@ -93,7 +104,7 @@ impl MasterShared {
             registry,
             router,
             node,
-            unbound: AtomicUsize::new(0),
+            door,
             warnings: SessionWarnings::default(),
             last_session: AtomicU64::new(MASTER.0),
             sessions: RwLock::default(),

@@ -1,5 +1,6 @@
 //! Whether a branch may bind, and which actions and subscriptions it may have; and the bind itself, which registers and subscribes it.
 
+use crate::link::door::Place;
 use crate::link::outbox::Outbox;
 use crate::link::refusal::not_permitted;
 use crate::master::admission::authenticate;
@@ -76,7 +77,7 @@ pub(super) async fn admit(
     session: SessionHandle,
     name: ByteString,
     (bind, extension): (Bind, Extension),
-    peer: String,
+    (peer, place): (String, Arc<Place>),
     lets_in: LetsIn,
 ) -> Result<Permissions, BindRefused> {
     let Bind { credentials, offers, subscriptions, .. } = bind;
@@ -84,7 +85,7 @@ pub(super) async fn admit(
     let permissions = match lets_in {
         LetsIn::Everyone(permissions) => permissions,
         LetsIn::Checked | LetsIn::CheckedAndReplacing => {
-            authenticate(&master.config, Authenticate { name: name.clone(), credentials, peer })
+            authenticate(&master.config, Authenticate { name: name.clone(), credentials, peer }, &place)
                 .await
                 .map_err(BindRefused::for_good)?
         }
