@@ -84,6 +84,7 @@ pub use meshwork_actors::master::{
 pub use meshwork_actors::node::{
     Change, ConfigureNode, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status, TakeSnapshot,
 };
+pub use meshwork_actors::{log_line, repeated};
 /// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{

@@ -9,6 +9,7 @@ use crate::handle::Node;
 use actix::{Handler, Message, Recipient, ResponseFuture};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::events::{Deliver, Dropped, EventRef, SubscriberId};
+use meshwork_actors::log_line;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::Node as ActorNode;
 use meshwork_actors::repeated::Repeated;
@@ -229,7 +230,7 @@ where
         // A panic in a handler must not end the node.
         if catch_unwind(AssertUnwindSafe(|| (self.closure)(decoded))).is_err() {
             let line = self.panicked.error(Instant::now().into_std());
-            log::log!(line.level, "the handler of {} panicked{line}", event.topic);
+            log_line!(line, "the handler of {} panicked", event.topic);
         }
         Ok(())
     }
@@ -239,7 +240,7 @@ where
 #[cold]
 fn left_out(error: EventError, undecodable: &Repeated) -> Dropped {
     let line = undecodable.warn(Instant::now().into_std());
-    log::log!(line.level, "{error}{line}");
+    log_line!(line, "{error}");
     Dropped::CannotDecode(error.reason)
 }
 

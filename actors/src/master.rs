@@ -31,6 +31,7 @@ pub use surroundings::SessionSpawner;
 use crate::events::Event;
 use crate::link::Address;
 use crate::link::outbox::Outbox;
+use crate::log_line;
 use crate::node::mailboxes::{
     Describe, DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe,
     Watch, Withdraw,
@@ -39,6 +40,7 @@ use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
 use crate::node::submission::Submission;
 use crate::node::{Change, Snapshot, Status};
+use crate::repeated::{Line, Repeated};
 use crate::turns::alarm::Alarm;
 use accept::accept;
 use actix::{
@@ -49,6 +51,7 @@ use calls::MasterCalls;
 use forwarded::MASTER;
 use futures::future::LocalBoxFuture;
 use handle::Replies;
+use log::Level;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX,
 };
@@ -255,7 +258,9 @@ impl MasterActor {
     fn withdraw_stopped(&mut self) {
         let stopped = self.options.actions.stopped();
         for action in &stopped {
-            log::warn!("{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
+            static STOPPED: Repeated = Repeated::news();
+            let line = STOPPED.warn(Instant::now().into_std());
+            log_line!(line, "{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
             self.options.actions.remove(action);
         }
         if !stopped.is_empty() {
@@ -330,7 +335,7 @@ impl Actor for MasterActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         if let Err(error) = check_node(&self.name) {
-            log::error!("a master cannot be named so: {error}");
+            log_line!(Line::own(Level::Error), "a master cannot be named so: {error}");
         }
         let address = context.address();
         let registry = RegistryActor::new(self.name.clone()).start();
@@ -406,7 +411,7 @@ impl Handler<Listen> for MasterActor {
             }
             Ok(acceptor) => {
                 let address = acceptor.address();
-                log::info!("{} listens on {address}", this.name);
+                log_line!(Line::own(Level::Info), "{} listens on {address}", this.name);
                 let running = this.running();
                 let task = actix_rt::spawn(accept(acceptor, Arc::clone(&running.shared), lets_in));
                 running.listeners.push(task.abort_handle());

@@ -9,14 +9,17 @@ mod input;
 mod listing;
 mod master;
 mod mesh;
+mod outlet;
 mod output;
 mod respond;
 mod signals;
 mod signature;
 
 use crate::failure::{Done, Failure};
+use crate::outlet::{LogLines, flush_stderr};
 use crate::output::{Output, error_as_json, error_in_words, one_line, say};
 use clap::{Parser, Subcommand};
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
@@ -80,10 +83,38 @@ fn main() -> ExitCode {
         2 => "debug",
         _ => "trace",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    log_to_stderr(level);
     let output = Output { json: cli.json || !io::stdout().is_terminal() };
     let asked_for_json = cli.json;
     let done = actix::System::new().block_on(run(cli.command, &output));
+    let code = end(done, asked_for_json);
+    flush_stderr();
+    code
+}
+
+/// Starts the log. Neither the log nor a panic waits for the reader of stderr.
+fn log_to_stderr(level: &str) {
+    let mut log = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    log.target(env_logger::Target::Pipe(Box::new(LogLines)));
+    let has_own_style =
+        std::env::var_os("RUST_LOG_STYLE").is_some() || std::env::var_os("NO_COLOR").is_some();
+    if io::stderr().is_terminal() && !has_own_style {
+        log.write_style(env_logger::WriteStyle::Always);
+    }
+    log.init();
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = Backtrace::capture();
+        say(format_args!("thread {:?} {panic}", thread.name().unwrap_or("without a name")));
+        if backtrace.status() == BacktraceStatus::Captured {
+            say(format_args!("{backtrace}"));
+        }
+        flush_stderr();
+    }));
+}
+
+/// Says how a command failed, and gives its exit code.
+fn end(done: Done, asked_for_json: bool) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,

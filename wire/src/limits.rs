@@ -258,6 +258,23 @@ pub const BACKOFF_FLOOR: Duration = Duration::from_millis(1);
 /// the cause lasts, long enough that it cannot fill a disk. The lines in between are counted.
 pub const LOG_EVERY: Duration = Duration::from_secs(10);
 
+/// How many lines of the log that each tell something else, such as the nodes that come and go, may be written at once: a mesh of usual size that
+/// starts is told in full. Above that, one each [`LOG_NEWS_EVERY`]; the lines in between are counted.
+pub const LOG_NEWS_AT_ONCE_MAX: u32 = 64;
+
+/// See [`LOG_NEWS_AT_ONCE_MAX`]. A peer that binds and leaves without an end writes ten megabytes a day.
+pub const LOG_NEWS_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest line of the log, in bytes: parts of it are texts of peers, of which the start tells enough.
+pub const LOG_LINE_LEN_MAX: usize = 1_024;
+
+/// How many bytes of lines of the command line may wait for a reader of stderr that is slow or has stopped: some thousand lines, which tell what
+/// happened before. Further lines are counted.
+pub const STDERR_WAITING_LEN_MAX: usize = 1024 * 1024;
+
+/// How long a command waits at its end for the reader of its stderr: long enough for one that reads, and nobody waits for a command that hangs.
+pub const STDERR_FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long the last frames of a connection that this end closes may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);
 

@@ -2,8 +2,11 @@
 
 use crate::link::backoff::Backoff;
 use crate::link::{Address, AddressError, Dial, Link};
+use crate::log_line;
+use crate::repeated::Line;
 use bytes::BytesMut;
 use futures::StreamExt;
+use log::Level;
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, READ_BUFFER_LEN_START};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
@@ -220,7 +223,7 @@ where
             log::debug!("{name} still waits for its master: {error}");
         } else {
             said.push(kind);
-            log::warn!("{name} waits for its master: {error}");
+            log_line!(Line::own(Level::Warn), "{name} waits for its master: {error}");
         }
         tokio::time::sleep(backoff.next().min(left)).await;
     }

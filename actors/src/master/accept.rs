@@ -4,6 +4,7 @@ use super::permissions::LetsIn;
 use super::session::SessionActor;
 use super::surroundings::MasterShared;
 use crate::link::{Accept, Link};
+use crate::log_line;
 use crate::repeated::Repeated;
 use actix::Actor;
 use std::sync::Arc;
@@ -18,13 +19,13 @@ pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShar
         match acceptor.accept().await {
             Ok((link, peer)) => {
                 if let Some(line) = failing.over() {
-                    log::log!(line.level, "connections are taken in again at {}{line}", acceptor.address());
+                    log_line!(line, "connections are taken in again at {}", acceptor.address());
                 }
                 if master.unbound.load(Ordering::Relaxed) >= master.limits.unbound_sessions_max {
                     let line = full.warn(Instant::now().into_std());
-                    log::log!(
-                        line.level,
-                        "{peer} is turned away: {} connections have not bound yet{line}",
+                    log_line!(
+                        line,
+                        "{peer} is turned away: {} connections have not bound yet",
                         master.limits.unbound_sessions_max
                     );
                     continue;
@@ -35,7 +36,7 @@ pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShar
                 // There is no file descriptor left, or the peer has gone before it was accepted: neither ends the listener.
                 let line = failing.warn(Instant::now().into_std());
                 let address = acceptor.address();
-                log::log!(line.level, "a connection could not be taken in at {address}: {error}{line}");
+                log_line!(line, "a connection could not be taken in at {address}: {error}");
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
         }

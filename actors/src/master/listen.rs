@@ -3,7 +3,10 @@
 use super::permissions::{LetsIn, Permissions};
 use crate::gateway::accept::{GatewayAccept, MakeDialect};
 use crate::link::{Accept, Address, TcpAccept};
+use crate::log_line;
+use crate::repeated::Line;
 use actix::Message;
+use log::Level;
 use meshwork_wire::{Allowed, Dnode, LentFunctions, LightRpcServer, NodeMeshServer, ResultStyle};
 use std::io;
 
@@ -122,7 +125,8 @@ impl Listen {
         let accept = Box::new(TcpAccept::bind(&requested).await?);
         let listens = accept.address();
         if asks_nobody && !listens.is_loopback() {
-            log::warn!(
+            log_line!(
+                Line::own(Level::Warn),
                 "any program that reaches {listens} may call the actions that this gateway allows: its protocol has no authentication"
             );
         }
