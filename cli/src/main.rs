@@ -3,9 +3,12 @@
 
 mod bridge;
 mod call;
+mod contained;
 mod events;
 mod failure;
 mod input;
+#[cfg(unix)]
+mod keeper;
 mod listing;
 mod master;
 mod mesh;
@@ -74,6 +77,10 @@ enum Command {
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    if let Some(kept) = keeper::run() {
+        return kept;
+    }
     let cli = Cli::parse();
     let is_master = matches!(cli.command, Command::Master(_));
     // A master runs unattended, so by default its log names the branches that come and go. Other commands log warnings only.

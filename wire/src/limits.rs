@@ -268,6 +268,10 @@ pub const LOG_NEWS_EVERY: Duration = Duration::from_secs(1);
 /// The longest line of the log, in bytes: parts of it are texts of peers, of which the start tells enough.
 pub const LOG_LINE_LEN_MAX: usize = 1_024;
 
+/// How many requests may wait at `meshwork respond` for a command of others to end, not decoded: some seconds of work of a quick command. A
+/// request above the bound goes to another provider, or fails with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
+pub const JOBS_WAITING_MAX: usize = 4_096;
+
 /// How many bytes of lines of the command line may wait for a reader of stderr that is slow or has stopped: some thousand lines, which tell what
 /// happened before. Further lines are counted.
 pub const STDERR_WAITING_LEN_MAX: usize = 1024 * 1024;
