@@ -1120,6 +1120,7 @@ impl Handler<TakeSnapshot> for BranchActor {
             events_dropped: self.events_dropped + dropped + dropped_here,
             events_undecodable: untaken.iter().map(|untaken| untaken.undecodable()).sum(),
             actors_lost: self.actors_lost,
+            restarting: self.options.node.restarting(),
             callbacks_lent: lent,
             callbacks_borrowed: borrowed,
             sessions: Vec::new(),

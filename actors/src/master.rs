@@ -595,11 +595,13 @@ impl Handler<TakeSnapshot> for MasterActor {
                 listing.map_or((0, Vec::new()), |listing| (listing.actions, listing.snapshots));
             let counted = counted.unwrap_or_default();
             let (own_actions, name) = (this.options.actions.len(), this.name.clone());
+            let restarting = this.options.node.restarting();
             let running = this.running();
             let (calls_in_flight, actors_lost) = (running.calls.in_flight(), running.actors_lost);
             Snapshot {
                 calls_in_flight,
                 actors_lost: actors_lost + counted.actors_lost,
+                restarting,
                 calls_waiting: 0,
                 answering: running.calls.answering(),
                 subscriptions: counted.subscriptions,

@@ -4,6 +4,8 @@
 
 #[path = "commands/contained.rs"]
 mod contained;
+#[path = "commands/faults.rs"]
+mod faults;
 #[path = "commands/log.rs"]
 mod log;
 

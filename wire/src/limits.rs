@@ -268,6 +268,30 @@ pub const LOG_NEWS_EVERY: Duration = Duration::from_secs(1);
 /// The longest line of the log, in bytes: parts of it are texts of peers, of which the start tells enough.
 pub const LOG_LINE_LEN_MAX: usize = 1_024;
 
+/// How often an actor that panics is started again within [`RESTARTS_WITHIN`], by default: often enough for a fault that passes, and an actor that
+/// cannot work says so within a minute.
+pub const RESTARTS_MAX: usize = 8;
+
+/// See [`RESTARTS_MAX`].
+pub const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// The shortest wait before an actor that panicked is started again, by default. Each further panic within [`RESTARTS_WITHIN`] doubles the wait.
+pub const RESTART_AFTER_MIN: Duration = Duration::from_millis(100);
+
+/// The longest wait before an actor that panicked is started again, by default.
+pub const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
+
+/// How long a request waits at most for an actor that is to be started again. One that would wait longer is declined, so that another provider
+/// runs it.
+pub const RESTART_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How many messages wait for an actor that is to be started again: as many as a busy actor has in a moment. Further requests are declined, and
+/// further events dropped.
+pub const RESTART_WAITING_MAX: usize = 1_024;
+
+/// How many actors that are started again a snapshot of a node shows: the first ones. More than any program has by hand.
+pub const RESTARTING_SHOWN_MAX: usize = 1_024;
+
 /// How many requests may wait at `meshwork respond` for a command of others to end, not decoded: some seconds of work of a quick command. A
 /// request above the bound goes to another provider, or fails with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
 pub const JOBS_WAITING_MAX: usize = 4_096;
