@@ -82,10 +82,9 @@ fn keep(command: OsString) -> io::Result<()> {
                 let _ = hand_over(&asked, &mut stdin);
             }
         });
-        match command.wait() {
-            Ok(status) => say(&asked, ENDED, status.into_raw()),
-            // The other thread has reaped the command, and is ending all.
-            Err(_) => {}
+        // After an error, the other thread has reaped the command, and is ending all.
+        if let Ok(status) = command.wait() {
+            say(&asked, ENDED, status.into_raw());
         }
         kept.end_all();
         std::process::exit(0);

@@ -22,8 +22,10 @@ use crate::failure::{Done, Failure};
 use crate::outlet::{LogLines, flush_stderr};
 use crate::output::{Output, error_as_json, error_in_words, one_line, say};
 use clap::{Parser, Subcommand};
+use log::Level;
+use meshwork::repeated::OneLine;
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Calls actions and publishes events in a mesh of processes, and runs its master.
@@ -91,12 +93,20 @@ fn main() -> ExitCode {
         _ => "trace",
     };
     log_to_stderr(level);
+    let _says_all = SaysAll;
     let output = Output { json: cli.json || !io::stdout().is_terminal() };
     let asked_for_json = cli.json;
     let done = actix::System::new().block_on(run(cli.command, &output));
-    let code = end(done, asked_for_json);
-    flush_stderr();
-    code
+    end(done, asked_for_json)
+}
+
+/// Waits, when it is dropped, for the reader of what was said last: also when a panic ends the process.
+struct SaysAll;
+
+impl Drop for SaysAll {
+    fn drop(&mut self) {
+        flush_stderr();
+    }
 }
 
 /// Starts the log. Neither the log nor a panic waits for the reader of stderr.
@@ -108,6 +118,16 @@ fn log_to_stderr(level: &str) {
     if io::stderr().is_terminal() && !has_own_style {
         log.write_style(env_logger::WriteStyle::Always);
     }
+    log.format(|line, record| {
+        let (level, target) = (record.level(), record.target());
+        let style = line.default_level_style(level);
+        write!(line, "[{} {style}{level:<5}{style:#} {target}] ", line.timestamp())?;
+        if level <= Level::Info {
+            return writeln!(line, "{}", record.args());
+        }
+        // The lines above are in one line already.
+        writeln!(line, "{}", OneLine(record.args()))
+    });
     log.init();
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -116,7 +136,6 @@ fn log_to_stderr(level: &str) {
         if backtrace.status() == BacktraceStatus::Captured {
             say(format_args!("{backtrace}"));
         }
-        flush_stderr();
     }));
 }
 

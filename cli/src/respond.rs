@@ -17,18 +17,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) struct Options {
     /// The name of the action.
     action: String,
-    /// The command that `sh -c` runs for each request. It reads the arguments as JSON from stdin and prints the reply as JSON.
+    /// The command that `sh -c` runs for each request. It reads the arguments as JSON from stdin and prints the reply as JSON. All that it
+    /// started ends with it. It finds no token in its environment: to call back, it names a token file.
     #[arg(long, value_name = "CMD")]
     command: String,
-    /// How many commands run at once; further requests wait, up to 4096. Default: the number of processors.
+    /// How many commands run at once; further requests wait. Default: the number of processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     jobs: Option<u32>,
+    /// How many requests wait for a command of others to end. Further ones go to another provider, or fail with OVERLOADED.
+    #[arg(long, value_name = "N", default_value_t = JOBS_WAITING_MAX)]
+    waiting: usize,
     #[command(flatten)]
     mesh: Mesh,
 }
 
 pub(super) async fn run(options: Options) -> Done {
-    let Options { action, command, jobs, mesh } = options;
+    let Options { action, command, jobs, waiting, mesh } = options;
     let jobs = jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize);
     let permits = Arc::new(Semaphore::new(jobs));
@@ -49,11 +53,9 @@ pub(super) async fn run(options: Options) -> Done {
         }
     };
     // Requests that wait stay bytes: only those that run are decoded.
-    let responders = Responders::new().respond_self_describing(action.as_str(), answer).permits_with_queue(
-        &action,
-        jobs,
-        JOBS_WAITING_MAX,
-    );
+    let responders = Responders::new()
+        .respond_self_describing(action.as_str(), answer)
+        .permits_with_queue(&action, jobs, waiting);
     let mut signals = Signals::new()?;
     let binding = mesh.bind_when_up(|branch| branch.respond_all(responders));
     let branch = tokio::select! {

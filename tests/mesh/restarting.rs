@@ -146,7 +146,7 @@ fn only(snapshot: &Snapshot) -> (u64, ActorState) {
 }
 
 async fn until(node: &Node, restarts: u64, state: ActorState) {
-    soon(async { while only(&node.snapshot().await.unwrap()) != (restarts, state) {} }).await;
+    soon(async { while only(&node.snapshot().await.expect("it runs")) != (restarts, state) {} }).await;
 }
 
 #[actix::test]
@@ -347,4 +347,16 @@ async fn an_actor_that_nobody_has_a_handle_on_ends() {
     drop(actor);
     assert_eq!(soon(ends.recv()).await, Some(()));
     assert_eq!(soon(ends.recv()).await, None, "and no other one is made");
+}
+
+#[actix::test]
+async fn a_snapshot_shows_no_more_actors_than_its_bound() {
+    let mesh = Mesh::start().await;
+    let max = meshwork::limits::RESTARTING_SHOWN_MAX;
+    let world: Arc<World> = Arc::default();
+    for _ in 0..=max {
+        let actor = fragile(&world, quick());
+        mesh.master.subscribe("numbers", actor.recipient::<Event<u64>>()).await.unwrap().keep();
+    }
+    assert_eq!(mesh.master.snapshot().await.unwrap().restarting.len(), max);
 }

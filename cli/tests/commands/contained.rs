@@ -165,6 +165,28 @@ fn requests_that_wait_for_a_place_are_not_decoded() {
     assert!(highest < 160 * 1024, "{highest} kB");
 }
 
+#[test]
+fn requests_above_those_that_may_wait_are_refused_as_not_sent() {
+    let master = Master::start(&[]);
+    let gate = Gate::new();
+    let _responder = master.respond("slow", &gate.command(), &["--jobs", "1", "--waiting", "1"]);
+    let runs = master.command(&["call", "slow"]).spawn().unwrap();
+    gate.until_came();
+    let waits = master.command(&["call", "slow"]).spawn().unwrap();
+    // It may come before the one that is to wait, and then waits itself.
+    let refused = || one_line(&master.run(&["call", "slow", "--within", "300ms"]));
+    let start = std::time::Instant::now();
+    while !refused().starts_with("OVERLOADED (not sent)") {
+        assert!(start.elapsed() < SOON);
+    }
+    gate.open();
+    gate.until_came();
+    gate.open();
+    for call in [runs, waits] {
+        assert_eq!(stdout(&output_of(call)), "1\n");
+    }
+}
+
 /// Awaits all, without a crate for it.
 async fn futures_of<T>(calls: Vec<impl Future<Output = T> + 'static>) -> Vec<T>
 where

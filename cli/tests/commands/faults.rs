@@ -45,11 +45,11 @@ fn a_node_that_another_test_starts() {
 }
 
 fn node(part: &str, address: &str, file: &str) -> Running {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = Command::new(std::env::current_exe().expect("it starts"));
     command.args(["--exact", "--nocapture", "faults::a_node_that_another_test_starts"]);
     command.env(PART, part).env(ADDRESS, address).env(FILE, file);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut running = Running::of(command.spawn().unwrap());
+    let mut running = Running::of(command.spawn().expect("it starts"));
     running.until_said("is there");
     running
 }
@@ -63,7 +63,7 @@ impl Ran {
     }
 
     fn numbers(&self) -> Vec<u64> {
-        let text = fs::read_to_string(self.0.path()).unwrap();
+        let text = fs::read_to_string(self.0.path()).expect("there is such a file");
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
@@ -295,8 +295,8 @@ impl Drop for One {
 
 /// Takes connections, and passes each byte on by itself, both ways; gives its address.
 fn byte_by_byte(to: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("a port is free").to_string();
     let pass_on = |mut from: TcpStream, mut to: TcpStream| {
         thread::spawn(move || {
             let mut read = [0; 1024];
@@ -311,9 +311,10 @@ fn byte_by_byte(to: String) -> String {
     };
     thread::spawn(move || {
         for near in listener.incoming().map_while(Result::ok) {
-            let far = TcpStream::connect(&to).unwrap();
-            (near.set_nodelay(true).unwrap(), far.set_nodelay(true).unwrap());
-            pass_on(near.try_clone().unwrap(), far.try_clone().unwrap());
+            let far = TcpStream::connect(&to).expect("it listens");
+            near.set_nodelay(true).expect("it is open");
+            far.set_nodelay(true).expect("it is open");
+            pass_on(near.try_clone().expect("it is open"), far.try_clone().expect("it is open"));
             pass_on(far, near);
         }
     });

@@ -5,28 +5,32 @@ use std::time::Instant;
 
 /// A pipe that is full, and that nobody reads as long as its first end is kept; who writes to the other end waits.
 fn full_pipe() -> (File, File) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("there is room");
     let path = make_pipe(folder.path().join("full"));
-    let reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let reader = OpenOptions::new().read(true).write(true).open(&path).expect("there is such a file");
     let mut filler = Command::new("dd");
     filler.args(["if=/dev/zero", "bs=512", "oflag=nonblock", &format!("of={}", path.display())]);
     // It fails when the pipe is full.
     let filled = filler.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    assert!(!filled.unwrap().success());
-    (reader, OpenOptions::new().write(true).open(&path).unwrap())
+    assert!(!filled.expect("there is a dd").success());
+    (reader, OpenOptions::new().write(true).open(&path).expect("there is such a file"))
 }
 
 /// A master whose lines go to these places, at this address.
 fn master_into(address: &str, stdout: Stdio, stderr: Stdio) -> Running {
     let mut command = meshwork(&["master", "--listen", address, "--name", "quiet", "-v"]);
-    let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+    let child = command.stdout(stdout).stderr(stderr).spawn().expect("it starts");
     let (_, said) = mpsc::channel();
     Running { child, said }
 }
 
 /// An address where nobody listens, a moment ago.
 fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port is free")
+        .local_addr()
+        .expect("a port is free")
+        .to_string()
 }
 
 /// Binds as soon as the master is there.
