@@ -6,6 +6,7 @@
 use meshwork_actors::branch::BindError;
 use meshwork_actors::gateway::bridge::BridgeError;
 use meshwork_actors::link::AddressError;
+use meshwork_actors::log_line;
 use meshwork_actors::master::ListenError;
 use meshwork_actors::repeated::Repeated;
 use meshwork_wire::{
@@ -147,7 +148,7 @@ impl ActionError {
         };
         static LEFT_OUT: Repeated = Repeated::new();
         let line = LEFT_OUT.warn(Instant::now().into_std());
-        log::log!(line.level, "the data of an error are left out: {why}{line}");
+        log_line!(line, "the data of an error are left out: {why}");
         self
     }
 

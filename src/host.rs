@@ -2,7 +2,10 @@
 //! system. Only this crate makes threads; the actors run on any.
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Handler, System};
+use log::Level;
+use meshwork_actors::log_line;
 use meshwork_actors::node::{Drain, Node, Status, TakeSnapshot};
+use meshwork_actors::repeated::Line;
 use meshwork_wire::ByteString;
 use std::cell::Cell;
 use std::sync::{Arc, Once};
@@ -100,7 +103,10 @@ pub(crate) fn on_own_thread<A: NodeActor, F: Future<Output = Option<Addr<A>>>>(
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             // Dropping `start` tells its caller that the thread has ended.
-            Err(error) => return log::error!("{}: its thread has no runtime: {error}", node.name()),
+            Err(error) => {
+                log_line!(Line::own(Level::Error), "{}: its thread has no runtime: {error}", node.name());
+                return;
+            }
         };
         System::with_tokio_rt(|| runtime).block_on(async {
             if let Some(actor) = start().await {

@@ -41,6 +41,7 @@
 //! | you want to | look at |
 //! | --- | --- |
 //! | answer an action with a closure or an actor, or a set of actions at once | [`Respond`], [`Responders`], [`actions`] |
+//! | start an actor again when it panics | [`Restarting`], [`RestartPolicy`] |
 //! | call an action | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
 //! | know why a call failed, and whether its action may have run | [`CallError`], [`Fate`], [`Code`] |
 //! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
@@ -61,6 +62,7 @@ mod master;
 mod node;
 mod record;
 mod respond;
+mod restart;
 mod shape;
 mod subscribe;
 
@@ -73,7 +75,7 @@ pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
 pub use handle::Node;
 pub use master::{Master, RunMaster, SpreadMaster};
-pub use meshwork_actors::answers::CallContext;
+pub use meshwork_actors::answers::{ActorSnapshot, ActorState, CallContext, RestartPolicy};
 pub use meshwork_actors::branch::{BindError, BranchActor};
 pub use meshwork_actors::gateway::Dialect;
 pub use meshwork_actors::gateway::bridge::{Bridge, BridgeError};
@@ -84,6 +86,7 @@ pub use meshwork_actors::master::{
 pub use meshwork_actors::node::{
     Change, ConfigureNode, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status, TakeSnapshot,
 };
+pub use meshwork_actors::{log_line, repeated};
 /// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
@@ -92,6 +95,7 @@ pub use meshwork_wire::{
     Shape, Value, check_action, check_group, check_node, check_topic, escape_unseen, limits,
 };
 pub use respond::{IntoResponder, Respond, Responders};
+pub use restart::{Restarting, RestartingRecipient};
 pub use serde_bytes::{ByteBuf, Bytes};
 pub use subscribe::{Broadcast, Event, EventError, IntoSubscriber, Publish, Subscribe, Subscription};
 
@@ -100,8 +104,8 @@ pub mod prelude {
     pub use crate::{
         ActionError, ApplicationCode, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext,
         CallError, Callback, Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master,
-        MasterActor, Node, OrActionError, Publish, Respond, Responders, RunMaster, SpreadMaster, Subscribe,
-        Subscription,
+        MasterActor, Node, OrActionError, Publish, Respond, Responders, RestartPolicy, Restarting, RunMaster,
+        SpreadMaster, Subscribe, Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

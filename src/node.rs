@@ -200,6 +200,9 @@ impl Node {
         handler: impl IntoSubscriber<Form>,
     ) -> Result<Subscription, CallError> {
         let node = self.attach().await?;
+        if let Some(restarted) = handler.restarted() {
+            node.show_restarted(&restarted);
+        }
         // A caller that drops this future while it waits for the master drops the subscription too.
         let subscription = Subscription::new(Arc::clone(&node), node.draw_subscriber());
         node.subscribe(subscription.id(), to, handler.into_subscriber()).await?;

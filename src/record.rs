@@ -1,6 +1,9 @@
 //! The arguments of a method of a trait, as a record: its fields are the parameters. [`macro@crate::actions`] writes the records; this
 //! file says how they are read, and which signature a method has.
 
+use log::Level;
+use meshwork_actors::log_line;
+use meshwork_actors::repeated::Line;
 use meshwork_wire::{DecodeError, PayloadRef, Signature, Untraceable, trace, try_sample};
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 use std::any::type_name;
@@ -63,7 +66,8 @@ fn sign<A: Record>(action: &'static str) -> Option<Signature> {
         for (of, shape) in [("arguments", &arguments.shape), ("reply", &reply.shape)] {
             if let Some(place) = shape.some_of_nothing() {
                 let at = if place.is_empty() { String::new() } else { format!(" at `{place}`") };
-                log::warn!(
+                log_line!(
+                    Line::own(Level::Warn),
                     "{action}: there is an Option of something that may be nothing in the {of}{at}: its `Some` of nothing is an error where the \
                      action is called by name, or by programs of other protocols"
                 );
@@ -81,7 +85,8 @@ fn try_samples<T: Serialize + DeserializeOwned>(action: &str, samples: &[T]) -> 
     let refused = samples.iter().find_map(|sample| try_sample(sample).err());
     if let Some(reason) = &refused {
         let of = type_name::<T>();
-        log::warn!(
+        log_line!(
+            Line::own(Level::Warn),
             "{action} travels as MessagePack: the Serialize and the Deserialize of {of} disagree: {reason}"
         );
     }

@@ -6,8 +6,11 @@
 
 use crate::action_error::ActionError;
 use crate::record::{Record, read_record};
+use crate::restart::RestartingRecipient;
 use actix::{Message, Recipient};
-use meshwork_actors::answers::{self, Action, Actions, Answer, CallContext, Replier, Responder, poll_once};
+use meshwork_actors::answers::{
+    self, Action, Actions, Answer, CallContext, Replier, Responder, Restarted, poll_once,
+};
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::ConfigureNode;
@@ -173,6 +176,41 @@ where
     }
 }
 
+/// An actor that answers an action, and is started again when it panics.
+struct ByRestarting<M>(RestartingRecipient<M>)
+where
+    M: Message + Send + 'static,
+    M::Result: Send;
+
+impl<M, R, E> Responder for ByRestarting<M>
+where
+    M: Message<Result = Result<R, E>> + DeserializeOwned + Send + 'static,
+    R: Serialize + Send + 'static,
+    E: Into<ActionError> + Send + 'static,
+{
+    fn respond(&self, arguments: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
+        let encoding = arguments.encoding;
+        let message: M = match by_name(arguments) {
+            Ok(message) => message,
+            Err(error) => return Answer::Now(Err(error)),
+        };
+        let asking = self.0.ask(message);
+        let asked = async move {
+            let answer = asking.await?;
+            answers::reply(encoding, &answer.map_err(Into::<ActionError>::into)?)
+        };
+        Answer::Later(Box::pin(asked))
+    }
+
+    fn is_running(&self) -> Option<bool> {
+        Some(self.0.is_running())
+    }
+
+    fn restarted(&self) -> Option<&Arc<Restarted>> {
+        Some(self.0.restarted())
+    }
+}
+
 /// The error of a request whose actor has stopped: before the request came, or while the request stood in its mailbox or was being handled.
 fn stopped(fate: Fate) -> CallError {
     CallError::new(Code::PROVIDER_LOST, fate, "the actor that answers the action has stopped")
@@ -222,6 +260,25 @@ impl Responders {
         E: Into<ActionError> + Send + 'static,
     {
         self.add(action.into(), Accepts::MessagePack, Arc::new(ByActor(recipient)))
+    }
+
+    /// As [`Responders::respond_with`], by an actor that is started again when it panics: see [`Restarting`](crate::Restarting).
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`].
+    #[must_use]
+    pub fn respond_restarting<M, R, E>(
+        self,
+        action: impl Into<ByteString>,
+        recipient: RestartingRecipient<M>,
+    ) -> Self
+    where
+        M: Message<Result = Result<R, E>> + DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+        E: Into<ActionError> + Send + 'static,
+    {
+        self.add(action.into(), Accepts::MessagePack, Arc::new(ByRestarting(recipient)))
     }
 
     /// [`Responders::respond`], under the name that it had when some arguments travelled without the names of their fields: a closure may
@@ -397,6 +454,25 @@ pub trait Respond: Sized {
         E: Into<ActionError> + Send + 'static,
     {
         self.respond_all(Responders::new().respond_with(action, recipient))
+    }
+
+    /// Answers an action with an actor that is started again when it panics: see [`Restarting`](crate::Restarting).
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`], and when the action is answered already.
+    #[must_use]
+    fn respond_restarting<M, R, E>(
+        self,
+        action: impl Into<ByteString>,
+        recipient: RestartingRecipient<M>,
+    ) -> Self
+    where
+        M: Message<Result = Result<R, E>> + DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+        E: Into<ActionError> + Send + 'static,
+    {
+        self.respond_all(Responders::new().respond_restarting(action, recipient))
     }
 }
 

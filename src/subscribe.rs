@@ -6,9 +6,12 @@
 
 use crate::action_error::ActionError;
 use crate::handle::Node;
+use crate::restart::RestartingRecipient;
 use actix::{Handler, Message, Recipient, ResponseFuture};
+use meshwork_actors::answers::Restarted;
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::events::{Deliver, Dropped, EventRef, SubscriberId};
+use meshwork_actors::log_line;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::Node as ActorNode;
 use meshwork_actors::repeated::Repeated;
@@ -153,6 +156,12 @@ impl<T: DeserializeOwned> Delivered<()> for Result<Event<T>, EventError> {
 pub trait IntoSubscriber<Form> {
     /// The handler that the actors call.
     fn into_subscriber(self) -> Arc<dyn Deliver>;
+
+    /// The actor that handles the events, if it is started again when it panics.
+    #[doc(hidden)]
+    fn restarted(&self) -> Option<Arc<Restarted>> {
+        None
+    }
 }
 
 impl<V, Kind> IntoSubscriber<Kind> for Recipient<Event<V>>
@@ -211,6 +220,53 @@ where
     }
 }
 
+impl<V, Kind> IntoSubscriber<Kind> for RestartingRecipient<Event<V>>
+where
+    V: Send + 'static,
+    Kind: 'static,
+    Event<V>: Delivered<Kind>,
+{
+    fn into_subscriber(self) -> Arc<dyn Deliver> {
+        let (pending, undecodable) = (Arc::default(), Repeated::new());
+        Arc::new(ToRestarting { recipient: self, pending, undecodable, kind: PhantomData })
+    }
+
+    fn restarted(&self) -> Option<Arc<Restarted>> {
+        Some(Arc::clone(RestartingRecipient::restarted(self)))
+    }
+}
+
+/// An actor that is started again when it panics. An event at which it panics is not handled again.
+struct ToRestarting<V, Kind>
+where
+    V: Send + 'static,
+{
+    recipient: RestartingRecipient<Event<V>>,
+    pending: Arc<AtomicUsize>,
+    undecodable: Repeated,
+    kind: PhantomData<fn(Kind)>,
+}
+
+impl<V, Kind> Deliver for ToRestarting<V, Kind>
+where
+    V: Send + 'static,
+    Kind: 'static,
+    Event<V>: Delivered<Kind>,
+{
+    fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
+        if !self.recipient.is_running() {
+            return Err(Dropped::Gone);
+        }
+        let pending = PendingEvent::count(&self.pending).ok_or(Dropped::Full)?;
+        let event = Event::read(event, Some(pending)).map_err(|error| left_out(error, &self.undecodable))?;
+        self.recipient.tell(event).then_some(()).ok_or(Dropped::Full)
+    }
+
+    fn is_running(&self) -> Option<bool> {
+        Some(self.recipient.is_running())
+    }
+}
+
 struct ToClosure<F, D, Kind> {
     closure: F,
     undecodable: Repeated,
@@ -229,7 +285,7 @@ where
         // A panic in a handler must not end the node.
         if catch_unwind(AssertUnwindSafe(|| (self.closure)(decoded))).is_err() {
             let line = self.panicked.error(Instant::now().into_std());
-            log::log!(line.level, "the handler of {} panicked{line}", event.topic);
+            log_line!(line, "the handler of {} panicked", event.topic);
         }
         Ok(())
     }
@@ -239,7 +295,7 @@ where
 #[cold]
 fn left_out(error: EventError, undecodable: &Repeated) -> Dropped {
     let line = undecodable.warn(Instant::now().into_std());
-    log::log!(line.level, "{error}{line}");
+    log_line!(line, "{error}");
     Dropped::CannotDecode(error.reason)
 }
 
@@ -321,27 +377,36 @@ impl Broadcast {
 /// Subscribes a handler: [`Node::subscribe`] as a message.
 pub struct Subscribe {
     pattern: String,
-    handler: Arc<dyn Deliver>,
+    handler: Raw,
 }
 
 impl Subscribe {
     /// A subscription to the topics that match the pattern.
     pub fn new<Form>(pattern: impl Into<String>, handler: impl IntoSubscriber<Form>) -> Self {
-        Self { pattern: pattern.into(), handler: handler.into_subscriber() }
+        let restarted = handler.restarted();
+        let handler = Raw { handler: handler.into_subscriber(), restarted };
+        Self { pattern: pattern.into(), handler }
     }
 
     fn subscribe(self, node: &Arc<ActorNode>) -> ResponseFuture<Result<Subscription, CallError>> {
         let node = Node::of_branch(Arc::clone(node));
-        Box::pin(async move { node.subscribe(self.pattern, Raw(self.handler)).await })
+        Box::pin(async move { node.subscribe(self.pattern, self.handler).await })
     }
 }
 
 /// A handler that is made already.
-struct Raw(Arc<dyn Deliver>);
+struct Raw {
+    handler: Arc<dyn Deliver>,
+    restarted: Option<Arc<Restarted>>,
+}
 
 impl IntoSubscriber<()> for Raw {
     fn into_subscriber(self) -> Arc<dyn Deliver> {
-        self.0
+        self.handler
+    }
+
+    fn restarted(&self) -> Option<Arc<Restarted>> {
+        self.restarted.clone()
     }
 }
 

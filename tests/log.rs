@@ -1,6 +1,7 @@
 //! The lines of the log: a peer, or a condition that lasts, cannot fill a disk with them. A logger of the whole process keeps the
-//! warnings, so each test looks for names of its own.
+//! lines at `info` and above, so each test looks for names of its own.
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use meshwork::limits::LOG_EVERY;
@@ -9,17 +10,19 @@ use meshwork::prelude::*;
 use meshwork::{Address, BindError, Change};
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// The warnings and errors of the process.
+/// The lines of the process at `info` and above.
 struct Kept(Mutex<Vec<String>>);
 
 static KEPT: Kept = Kept(Mutex::new(Vec::new()));
 
 impl Log for Kept {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= Level::Warn
+        metadata.level() <= Level::Info
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -34,11 +37,32 @@ impl Log for Kept {
 fn keep_the_log() {
     // Another test of the process may have set the logger.
     if log::set_logger(&KEPT).is_ok() {
-        log::set_max_level(LevelFilter::Warn);
+        log::set_max_level(LevelFilter::Info);
     }
 }
 
-/// The warnings and errors that contain this text.
+/// How often a peer provokes each line.
+const OFTEN: usize = 5_000;
+
+/// What lines of one kind may take in all, in bytes, however often a peer provokes them: a test runs for less than a minute.
+const KIND_LEN_MAX: usize = 32 * 1024;
+
+/// How many bytes all lines of the process have.
+fn bytes() -> usize {
+    KEPT.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(String::len).sum()
+}
+
+/// Keeps panics, which their tests cause on purpose, from the output of the test.
+fn panics_are_quiet() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
+/// Does this for each number, some at once.
+async fn often<F: Future<Output = ()>>(each: impl Fn(usize) -> F) {
+    futures::stream::iter(0..OFTEN).for_each_concurrent(16, each).await;
+}
+
+/// The lines that contain this text.
 fn kept(text: &str) -> Vec<String> {
     let lines = KEPT.0.lock().unwrap_or_else(PoisonError::into_inner);
     lines.iter().filter(|line| line.contains(text)).cloned().collect()
@@ -85,7 +109,8 @@ async fn a_listener_that_takes_nothing_in_says_so_once_in_a_while_and_when_it_is
     while kept("taken in again").is_empty() {
         tokio::task::yield_now().await;
     }
-    let lines = kept("a-full-table");
+    let mut lines = kept("a-full-table");
+    lines.retain(|line| !line.contains("listens on"));
     let most = 1 + lasted.as_secs() / LOG_EVERY.as_secs();
     let (again, failing): (Vec<_>, Vec<_>) =
         lines.into_iter().partition(|line| line.contains("are taken in again"));
@@ -109,6 +134,7 @@ async fn refused_binds_are_told_of_once_and_then_counted() {
 #[actix::test]
 async fn a_handler_that_panics_at_each_event_is_told_of_once_and_so_is_a_second_one() {
     keep_the_log();
+    panics_are_quiet();
     let master = Master::from(MasterActor::new("master").start());
     let (heard, mut events) = mpsc::unbounded_channel();
     let _kept = (
@@ -121,11 +147,11 @@ async fn a_handler_that_panics_at_each_event_is_told_of_once_and_so_is_a_second_
             .await
             .unwrap(),
     );
-    for number in 0..50 {
+    for number in 0..OFTEN as u32 {
         master.publish("panics/one", &number).await.unwrap();
         master.publish("panics/two", &number).await.unwrap();
     }
-    for _ in 0..100 {
+    for _ in 0..2 * OFTEN {
         events.recv().await.expect("it runs");
     }
     for topic in ["panics/one", "panics/two"] {
@@ -182,4 +208,100 @@ async fn responders_and_watchers_that_panic_each_time_are_told_of_once() {
         let lines = kept(text);
         assert!((1..=2).contains(&lines.len()), "{lines:?}");
     }
+}
+
+/// 5,000 of them wrote 1.8 MB.
+#[actix::test]
+async fn wrong_tokens_fill_no_disk() {
+    keep_the_log();
+    let before = bytes();
+    let master = MasterActor::new("master").token("right").start();
+    let address = master.send(Listen::tcp("127.0.0.1:0")).await.unwrap().unwrap();
+    often(|_| async {
+        let refused = BranchActor::new("a-guesser").token("wrong").bind(&address).await;
+        assert!(matches!(refused, Err(BindError::Refused { .. })));
+    })
+    .await;
+    assert!(!kept("a-guesser").is_empty());
+    assert!(bytes() - before < KIND_LEN_MAX, "{}", bytes() - before);
+}
+
+/// Each bind and each end wrote a line.
+#[actix::test]
+async fn branches_that_come_and_go_fill_no_disk() {
+    keep_the_log();
+    let before = bytes();
+    let master = MasterActor::new("master").start();
+    let address = master.send(Listen::tcp("127.0.0.1:0")).await.unwrap().unwrap();
+    often(|number| {
+        let address = &address;
+        async move {
+            let branch = BranchActor::new(format!("passer-by-{number}")).bind(address).await.unwrap();
+            branch.drain(Duration::from_secs(1)).await.unwrap();
+        }
+    })
+    .await;
+    assert!(kept("passer-by-0 ").iter().any(|line| line.contains("online")), "the first ones are told");
+    // The branches are of this process too, and each tells that it is bound and has ended.
+    let own = |line: &String| line.contains("is bound to") || line.contains("has ended");
+    let own: usize = kept("passer-by").iter().filter(|line| own(line)).map(String::len).sum();
+    assert!(bytes() - before - own < KIND_LEN_MAX, "{}", bytes() - before - own);
+}
+
+#[actix::test]
+async fn bytes_that_are_no_frames_fill_no_disk() {
+    keep_the_log();
+    let before = bytes();
+    let master = MasterActor::new("master").start();
+    let mut addresses = vec![master.send(Listen::tcp("127.0.0.1:0")).await.unwrap().unwrap()];
+    for gateway in
+        [Listen::light_rpc("127.0.0.1:0"), Listen::dnode("127.0.0.1:0"), Listen::node_mesh("127.0.0.1:0")]
+    {
+        addresses.push(master.send(gateway).await.unwrap().unwrap());
+    }
+    often(|number| {
+        let address = &addresses[number % addresses.len()];
+        async move {
+            let mut stream = TcpStream::connect(address.as_str()).await.unwrap();
+            // A length without an end, or text with colours for a terminal and lines of its own.
+            let bytes: &[u8] =
+                if number % 8 < 4 { &[0xff; 64] } else { b"{\x1b[31m\r\n2026 ERROR a-forged-line\n}\n" };
+            stream.write_all(bytes).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    assert!(bytes() - before < KIND_LEN_MAX, "{}", bytes() - before);
+    let forged = kept("").into_iter().filter(|line| line.chars().any(char::is_control));
+    assert_eq!(forged.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[actix::test]
+async fn calls_that_fail_in_every_way_fill_no_disk() {
+    keep_the_log();
+    panics_are_quiet();
+    let before = bytes();
+    let master = MasterActor::new("master")
+        .respond("panics-with", |text: String| async move { panic!("{text}") as Result<(), ActionError> })
+        .respond("takes-a-number", |_: u64| async { Ok(()) });
+    let actor = master.start();
+    let address = actor.send(Listen::tcp("127.0.0.1:0")).await.unwrap().unwrap();
+    let branch = BranchActor::new("a-caller").bind(&address).await.unwrap();
+    let long = "\x1b[31m\na-forged-line ".repeat(1_000);
+    often(|number| {
+        let (branch, long) = (&branch, long.as_str());
+        async move {
+            let (action, code) = match number % 3 {
+                0 => ("panics-with", Code::PANICKED),
+                1 => ("takes-a-number", Code::CANNOT_DECODE),
+                _ => ("nobody-offers-it", Code::ACTION_NOT_FOUND),
+            };
+            assert_eq!(branch.call::<()>(action, long).await.expect_err("it fails").code(), code);
+        }
+    })
+    .await;
+    assert!(bytes() - before < KIND_LEN_MAX, "{}", bytes() - before);
+    let forged = kept("").into_iter().filter(|line| line.chars().any(char::is_control));
+    assert_eq!(forged.collect::<Vec<_>>(), Vec::<String>::new());
 }

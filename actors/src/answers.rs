@@ -7,7 +7,9 @@ pub(crate) mod invoked;
 mod poll_once;
 pub(crate) mod reply_to;
 pub(crate) mod responder;
+pub(crate) mod restarts;
 
 pub use action::{Action, ActionRefused, Actions};
 pub use poll_once::poll_once;
 pub use responder::{Answer, CallContext, Replier, Responder, reply};
+pub use restarts::{ActorSnapshot, ActorState, AfterPanic, RestartPolicy, Restarted, Restarts};

@@ -26,6 +26,7 @@ use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox};
 use crate::link::refusal::{Receiver, Refusal, link_down};
 use crate::link::{Address, Dial, writer};
+use crate::log_line;
 use crate::node::change::{Change, Status, Watcher, tell};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::{
@@ -36,7 +37,7 @@ use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
 use crate::node::snapshot::Snapshot;
 use crate::node::submission::Submission;
-use crate::repeated::Repeated;
+use crate::repeated::{Line, Repeated};
 use crate::turns::alarm::Alarm;
 use crate::turns::on_wake::{OnWake, run_interval};
 use crate::turns::paced::Paced;
@@ -49,6 +50,7 @@ use establish::{BindContent, Established, establish, establish_first, registers}
 use futures::StreamExt;
 use futures::future::{Either, LocalBoxFuture};
 use link::{Beat, Course, LinkState, Lost, Say, draining, ended};
+use log::Level;
 use meshwork_wire::limits::{
     ACTIONS_PER_FRAME_MAX, ACTORS_CHECKED_EVERY, CALL_WITHIN, DIAL_WITHIN, FRAME_LEN_MAX,
     HEARTBEAT_EVERY_MIN, LINGER, PROTOCOL_VERSION,
@@ -81,6 +83,10 @@ pub struct BranchActor {
     first_bind_within: Duration,
     /// The warnings about a master that is silent.
     silent: Repeated,
+    /// Lines of the log: the branch is bound, or lost its link, or its master drains.
+    news: Repeated,
+    /// Lines of the log: an actor of the branch has stopped.
+    stopped: Repeated,
     options: NodeOptions,
     link: LinkState,
     /// The bound link; there as long as [`LinkState::is_bound`].
@@ -301,7 +307,15 @@ impl BranchActor {
             }
             this.beat(epoch, context);
         });
-        log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
+        let line = self.news.info(Instant::now().into_std());
+        log_line!(
+            line,
+            "{} is bound to {} at {} as {}",
+            self.name,
+            bound.master,
+            self.address,
+            bound.session
+        );
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));
         for frame in unsaid {
@@ -330,7 +344,7 @@ impl BranchActor {
         match (self.link.beat(epoch, Instant::now().into_std()), &self.wires) {
             (Beat::GiveUp, _) => {
                 let line = self.silent.warn(Instant::now().into_std());
-                log::log!(line.level, "{}: the master is silent, the link is given up{line}", self.name);
+                log_line!(line, "{}: the master is silent, the link is given up", self.name);
                 self.lost("the master was silent for three heartbeats", context);
             }
             (Beat::Ping, Some(wires)) => {
@@ -348,7 +362,8 @@ impl BranchActor {
         if lost == Lost::Nothing {
             return;
         }
-        log::info!("{} lost its link: {why}", self.name);
+        let line = self.news.info(Instant::now().into_std());
+        log_line!(line, "{} lost its link: {why}", self.name);
         self.options.node.set_writes_frames(false);
         let mut tally = self.cut(context);
         let gone = CallError::new(
@@ -419,7 +434,7 @@ impl BranchActor {
         if !self.link.close() {
             return;
         }
-        log::info!("{} has ended: {why}", self.name);
+        log_line!(Line::own(Level::Info), "{} has ended: {why}", self.name);
         self.options.node.set_writes_frames(false);
         self.cut(context);
         self.calls.end(&why);
@@ -486,7 +501,8 @@ impl BranchActor {
                 self.link.drained();
             }
             Frame::Refused(Refused { code, message, may_return: false }) => {
-                log::warn!("{} ends: its master refuses it from now on ({code}): {message}", self.name);
+                let line = Line::own(Level::Warn);
+                log_line!(line, "{} ends: its master refuses it from now on ({code}): {message}", self.name);
                 self.end(CallError::new(code, Fate::NotSent, message), context);
             }
             Frame::Refused(Refused { message, .. }) => self.lost(&message, context),
@@ -600,7 +616,12 @@ impl BranchActor {
     fn withdraw_stopped(&mut self, context: &mut Context<Self>) {
         let handlers = [self.subscribers.stopped(), self.broadcasts.stopped()].concat();
         for (id, pattern) in handlers {
-            log::warn!("{}: the actor that handles {pattern} has stopped: it is unsubscribed", self.name);
+            let line = self.stopped.warn(Instant::now().into_std());
+            log_line!(
+                line,
+                "{}: the actor that handles {pattern} has stopped: it is unsubscribed",
+                self.name
+            );
             self.actors_lost += 1;
             self.unsubscribe(id);
         }
@@ -609,7 +630,8 @@ impl BranchActor {
             return;
         }
         for action in &stopped {
-            log::warn!("{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
+            let line = self.stopped.warn(Instant::now().into_std());
+            log_line!(line, "{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
         }
         self.actors_lost += stopped.len() as u64;
         // The answer of the master is of no use: it withdraws the actions, or the link is lost.
@@ -671,7 +693,8 @@ impl BranchActor {
 
     /// Takes the notice of the master that it drains: what was published leaves, and nothing more, which the master is told.
     fn master_drains(&mut self) {
-        log::info!("{}: the master drains", self.name);
+        let line = self.news.info(Instant::now().into_std());
+        log_line!(line, "{}: the master drains", self.name);
         self.link.master_drains();
         self.options.node.set_writes_frames(false);
         self.options.node.set_event_path(EventPath::Closing);
@@ -811,6 +834,8 @@ impl From<BranchSettings> for BranchActor {
             backoff: settings.backoff,
             first_bind_within: settings.first_bind_within,
             silent: Repeated::new(),
+            news: Repeated::news(),
+            stopped: Repeated::news(),
             link: LinkState::new(),
             wires: None,
             drain_tally: DrainTally::default(),
@@ -1104,6 +1129,7 @@ impl Handler<TakeSnapshot> for BranchActor {
             events_dropped: self.events_dropped + dropped + dropped_here,
             events_undecodable: untaken.iter().map(|untaken| untaken.undecodable()).sum(),
             actors_lost: self.actors_lost,
+            restarting: self.options.node.restarting(),
             callbacks_lent: lent,
             callbacks_borrowed: borrowed,
             sessions: Vec::new(),

@@ -32,6 +32,7 @@ pub use surroundings::SessionSpawner;
 use crate::events::Event;
 use crate::link::Address;
 use crate::link::outbox::Outbox;
+use crate::log_line;
 use crate::node::mailboxes::{
     Describe, DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe,
     Watch, Withdraw,
@@ -40,6 +41,7 @@ use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
 use crate::node::submission::Submission;
 use crate::node::{Change, Snapshot, Status};
+use crate::repeated::{Line, Repeated};
 use crate::turns::alarm::Alarm;
 use accept::accept;
 use actix::{
@@ -50,6 +52,7 @@ use calls::MasterCalls;
 use forwarded::MASTER;
 use futures::future::LocalBoxFuture;
 use handle::Replies;
+use log::Level;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX,
 };
@@ -256,7 +259,9 @@ impl MasterActor {
     fn withdraw_stopped(&mut self) {
         let stopped = self.options.actions.stopped();
         for action in &stopped {
-            log::warn!("{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
+            static STOPPED: Repeated = Repeated::news();
+            let line = STOPPED.warn(Instant::now().into_std());
+            log_line!(line, "{}: the actor that answers {action:?} has stopped: it is withdrawn", self.name);
             self.options.actions.remove(action);
         }
         if !stopped.is_empty() {
@@ -331,7 +336,7 @@ impl Actor for MasterActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         if let Err(error) = check_node(&self.name) {
-            log::error!("a master cannot be named so: {error}");
+            log_line!(Line::own(Level::Error), "a master cannot be named so: {error}");
         }
         let address = context.address();
         let registry = RegistryActor::new(self.name.clone(), self.options.limits.offered_len_max).start();
@@ -407,7 +412,7 @@ impl Handler<Listen> for MasterActor {
             }
             Ok(listening) => {
                 let address = listening.accept.address();
-                log::info!("{} listens on {address}", this.name);
+                log_line!(Line::own(Level::Info), "{} listens on {address}", this.name);
                 let running = this.running();
                 let task = actix_rt::spawn(accept(listening, Arc::clone(&running.shared), lets_in));
                 running.listeners.push(task.abort_handle());
@@ -595,11 +600,13 @@ impl Handler<TakeSnapshot> for MasterActor {
                 listing.map_or((0, Vec::new()), |listing| (listing.actions, listing.snapshots));
             let counted = counted.unwrap_or_default();
             let (own_actions, name) = (this.options.actions.len(), this.name.clone());
+            let restarting = this.options.node.restarting();
             let running = this.running();
             let (calls_in_flight, actors_lost) = (running.calls.in_flight(), running.actors_lost);
             Snapshot {
                 calls_in_flight,
                 actors_lost: actors_lost + counted.actors_lost,
+                restarting,
                 calls_waiting: 0,
                 answering: running.calls.answering(),
                 subscriptions: counted.subscriptions,

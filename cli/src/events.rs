@@ -3,14 +3,17 @@
 use crate::failure::{Done, Failure};
 use crate::input::{check, read_count, read_json};
 use crate::mesh::Mesh;
-use crate::output::{Output, json, object, say, text};
+use crate::outlet::Printer;
+use crate::output::{Output, json, object, say, text, unprinted};
 use crate::signals::Signals;
 use clap::Args;
 use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};
 use meshwork::prelude::*;
-use meshwork::{Pattern, Value, check_topic};
+use meshwork::repeated::Repeated;
+use meshwork::{Pattern, Value, check_topic, log_line};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 #[derive(Args)]
@@ -38,6 +41,9 @@ pub(super) struct SubscribeOptions {
     mesh: Mesh,
 }
 
+/// How many bytes of lines are printed in one go, if so many events have come.
+const PRINTED_LEN: usize = 64 * 1024;
+
 pub(super) async fn publish(options: PublishOptions) -> Done {
     check(check_topic(&options.topic))?;
     let event = read_json(options.event.as_deref())?;
@@ -61,6 +67,7 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
     // Before the command waits for the master.
     Pattern::new(options.pattern.as_str()).map_err(|error| Failure::Use(error.to_string()))?;
     let mut signals = Signals::new()?;
+    let printer = Printer::start().map_err(unprinted)?;
     let branch = tokio::select! {
         bound = options.mesh.bind_when_up(|branch| branch) => bound?,
         () = signals.next() => return Ok(()),
@@ -68,11 +75,15 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
     let (heard, mut events) = mpsc::channel(EVENTS_PENDING_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&dropped);
+    let slow = Repeated::new();
     let handler = move |event: Event<Result<Value, EventError>>| {
         let full = heard.try_send((event.topic, event.publisher, event.value)).is_err();
         // The first one is told at once, and their number when stdout has caught up.
         if full && counted.fetch_add(1, Ordering::Relaxed) == 0 {
-            log::warn!("events are dropped: stdout takes them more slowly than they come");
+            log_line!(
+                slow.warn(Instant::now()),
+                "events are dropped: stdout takes them more slowly than they come"
+            );
         }
     };
     let subscription = match options.group {
@@ -80,30 +91,43 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
         None => branch.subscribe(&options.pattern, handler).await?,
     };
     say(format_args!("subscribed to {} at {}", options.pattern, options.mesh.master));
-    let mut left = options.count.unwrap_or(u64::MAX);
+    let (mut left, unshown, caught_up) =
+        (options.count.unwrap_or(u64::MAX), Repeated::new(), Repeated::new());
     while left > 0 {
-        let (topic, publisher, value) = tokio::select! {
-            event = events.recv() => match event {
-                Some(event) => event,
-                None => break,
-            },
+        let mut event = tokio::select! {
+            event @ Some(_) = events.recv() => event,
             why = branch.closed() => return Err(Failure::Bind(why.message().to_owned())),
             () = signals.next() => break,
         };
-        match line_of(output, &topic, &publisher, value) {
-            Ok(line) => output.line(&line)?,
-            Err(why) => {
-                log::warn!("an event of {topic} that {publisher} published cannot be shown: {why}");
-                continue;
+        // The events that have come meanwhile are printed in one go.
+        let mut text = String::new();
+        while let Some((topic, publisher, value)) = event {
+            match line_of(output, &topic, &publisher, value) {
+                Ok(line) => {
+                    text.push_str(&line);
+                    text.push('\n');
+                    left -= 1;
+                }
+                Err(why) => {
+                    let line = unshown.warn(Instant::now());
+                    log_line!(line, "an event of {topic} that {publisher} published cannot be shown: {why}");
+                }
             }
+            let has_room = left > 0 && text.len() < PRINTED_LEN;
+            event = has_room.then(|| events.try_recv().ok()).flatten();
+        }
+        // The node lives on while the reader of stdout takes its time.
+        tokio::select! {
+            printed = printer.print(text) => printed.map_err(unprinted)?,
+            why = branch.closed() => return Err(Failure::Bind(why.message().to_owned())),
+            () = signals.next() => break,
         }
         if events.is_empty() {
-            say_dropped(&dropped);
+            say_dropped(&dropped, &caught_up);
         }
-        left -= 1;
     }
     drop(subscription);
-    say_dropped(&dropped);
+    say_dropped(&dropped, &caught_up);
     Ok(())
 }
 
@@ -123,9 +147,10 @@ fn line_of(
     line.map_err(|error| error.to_string())
 }
 
-fn say_dropped(dropped: &AtomicU64) {
+fn say_dropped(dropped: &AtomicU64, caught_up: &Repeated) {
     let dropped = dropped.swap(0, Ordering::Relaxed);
     if dropped > 0 {
-        log::warn!("{dropped} events were dropped: stdout took them more slowly than they came");
+        let line = caught_up.warn(Instant::now());
+        log_line!(line, "{dropped} events were dropped: stdout took them more slowly than they came");
     }
 }

@@ -3,21 +3,29 @@
 
 mod bridge;
 mod call;
+mod contained;
 mod events;
 mod failure;
 mod input;
+#[cfg(unix)]
+mod keeper;
 mod listing;
 mod master;
 mod mesh;
+mod outlet;
 mod output;
 mod respond;
 mod signals;
 mod signature;
 
 use crate::failure::{Done, Failure};
+use crate::outlet::{LogLines, flush_stderr};
 use crate::output::{Output, error_as_json, error_in_words, one_line, say};
 use clap::{Parser, Subcommand};
-use std::io::{self, IsTerminal};
+use log::Level;
+use meshwork::repeated::OneLine;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Calls actions and publishes events in a mesh of processes, and runs its master.
@@ -71,6 +79,10 @@ enum Command {
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    if let Some(kept) = keeper::run() {
+        return kept;
+    }
     let cli = Cli::parse();
     let is_master = matches!(cli.command, Command::Master(_));
     // A master runs unattended, so by default its log names the branches that come and go. Other commands log warnings only.
@@ -80,10 +92,55 @@ fn main() -> ExitCode {
         2 => "debug",
         _ => "trace",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    log_to_stderr(level);
+    let _says_all = SaysAll;
     let output = Output { json: cli.json || !io::stdout().is_terminal() };
     let asked_for_json = cli.json;
     let done = actix::System::new().block_on(run(cli.command, &output));
+    end(done, asked_for_json)
+}
+
+/// Waits, when it is dropped, for the reader of what was said last: also when a panic ends the process.
+struct SaysAll;
+
+impl Drop for SaysAll {
+    fn drop(&mut self) {
+        flush_stderr();
+    }
+}
+
+/// Starts the log. Neither the log nor a panic waits for the reader of stderr.
+fn log_to_stderr(level: &str) {
+    let mut log = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    log.target(env_logger::Target::Pipe(Box::new(LogLines)));
+    let has_own_style =
+        std::env::var_os("RUST_LOG_STYLE").is_some() || std::env::var_os("NO_COLOR").is_some();
+    if io::stderr().is_terminal() && !has_own_style {
+        log.write_style(env_logger::WriteStyle::Always);
+    }
+    log.format(|line, record| {
+        let (level, target) = (record.level(), record.target());
+        let style = line.default_level_style(level);
+        write!(line, "[{} {style}{level:<5}{style:#} {target}] ", line.timestamp())?;
+        if level <= Level::Info {
+            return writeln!(line, "{}", record.args());
+        }
+        // The lines above are in one line already.
+        writeln!(line, "{}", OneLine(record.args()))
+    });
+    log.init();
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = Backtrace::capture();
+        say(format_args!("thread {:?} {panic}", thread.name().unwrap_or("without a name")));
+        if backtrace.status() == BacktraceStatus::Captured {
+            say(format_args!("{backtrace}"));
+        }
+    }));
+}
+
+/// Says how a command failed, and gives its exit code.
+fn end(done: Done, asked_for_json: bool) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,

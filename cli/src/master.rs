@@ -3,12 +3,15 @@
 use crate::bridge::{Foreign, Protocol, Results};
 use crate::failure::{Done, Failure};
 use crate::input::{read_duration, read_token};
-use crate::output::Output;
+use crate::outlet::Printer;
+use crate::output::{Output, unprinted};
 use crate::signals::{Signals, drain};
 use clap::{Args, ValueEnum};
+use log::Level;
 use meshwork::limits::BUSY_POLL_WITHIN_MAX;
 use meshwork::prelude::*;
-use meshwork::{Allowed, Balance, OnNameTaken, Pattern};
+use meshwork::repeated::Line;
+use meshwork::{Allowed, Balance, OnNameTaken, Pattern, log_line};
 use serde_json::json;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -97,6 +100,7 @@ enum Choice {
 
 pub(super) async fn run(options: Options, output: &Output) -> Done {
     let mut signals = Signals::new()?;
+    let printer = Printer::start().map_err(unprinted)?;
     let mut master = MasterActor::new(options.name)
         .arbiters(usize::from(options.arbiters))
         .busy_poll(options.busy_poll)
@@ -143,7 +147,13 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         } else {
             format!("listening on {address} for {protocol}")
         };
-        output.line(&line)?;
+        let printed = printer.print(line + "\n");
+        // A mesh does not depend on the reader of a line.
+        actix::spawn(async move {
+            if let Err(error) = printed.await {
+                log_line!(Line::own(Level::Warn), "stdout cannot be written: {error}");
+            }
+        });
     }
     signals.next().await;
     drain(&Master::from(actor), options.drain_within, &mut signals).await

@@ -1,6 +1,7 @@
 //! The output of commands: data on stdout, everything else on stderr, and no control characters for a terminal to obey.
 
 use crate::failure::{Done, Failure};
+use crate::outlet::say_line;
 use meshwork::{CallError, Code, EncodeError, Encoding, Fate, Payload, Value, escape_unseen};
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -11,13 +12,18 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Prints a line to stdout, and flushes.
+    /// Prints a line to stdout, and flushes: for commands that have nothing else to do. Others have a [`Printer`](crate::outlet::Printer).
     pub(super) fn line(&self, line: &str) -> Done {
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
-            _ => Failure::Use(format!("stdout cannot be written: {error}")),
-        })
+        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(unprinted)
+    }
+}
+
+/// The failure of a command that cannot print.
+pub(super) fn unprinted(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
+        _ => Failure::Use(format!("stdout cannot be written: {error}")),
     }
 }
 
@@ -93,10 +99,9 @@ fn data_of(error: &CallError) -> Option<Value> {
     error.data().and_then(|data| data.decode().ok())
 }
 
-/// Prints a message to stderr.
+/// Prints a message to stderr, and does not wait for its reader, which may be slow or gone.
 pub(super) fn say(message: impl Display) {
-    // The reader of stderr may have gone, which is no reason to fail.
-    let _ = writeln!(io::stderr(), "{message}");
+    say_line(format!("{message}\n").as_bytes());
 }
 
 /// A text in one line. Another node may have written it, so characters that a terminal would obey, or that nobody could see, are escaped.

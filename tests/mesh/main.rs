@@ -24,6 +24,7 @@ mod node_mesh;
 mod plain;
 mod raw;
 mod relays;
+mod restarting;
 mod spread;
 mod storm;
 mod values;

@@ -358,6 +358,51 @@ pub const BACKOFF_FLOOR: Duration = Duration::from_millis(1);
 /// the cause lasts, long enough that it cannot fill a disk. The lines in between are counted.
 pub const LOG_EVERY: Duration = Duration::from_secs(10);
 
+/// How many lines of the log that each tell something else, such as the nodes that come and go, may be written at once: a mesh of usual size that
+/// starts is told in full. Above that, one each [`LOG_NEWS_EVERY`]; the lines in between are counted.
+pub const LOG_NEWS_AT_ONCE_MAX: u32 = 64;
+
+/// See [`LOG_NEWS_AT_ONCE_MAX`]. A peer that binds and leaves without an end writes ten megabytes a day.
+pub const LOG_NEWS_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest line of the log, in bytes: parts of it are texts of peers, of which the start tells enough.
+pub const LOG_LINE_LEN_MAX: usize = 1_024;
+
+/// How often an actor that panics is started again within [`RESTARTS_WITHIN`], by default: often enough for a fault that passes, and an actor that
+/// cannot work says so within a minute.
+pub const RESTARTS_MAX: usize = 8;
+
+/// See [`RESTARTS_MAX`].
+pub const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// The shortest wait before an actor that panicked is started again, by default. Each further panic within [`RESTARTS_WITHIN`] doubles the wait.
+pub const RESTART_AFTER_MIN: Duration = Duration::from_millis(100);
+
+/// The longest wait before an actor that panicked is started again, by default.
+pub const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
+
+/// How long a request waits at most for an actor that is to be started again. One that would wait longer is declined, so that another provider
+/// runs it.
+pub const RESTART_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How many messages wait for an actor that is to be started again: as many as a busy actor has in a moment. Further requests are declined, and
+/// further events dropped.
+pub const RESTART_WAITING_MAX: usize = 1_024;
+
+/// How many actors that are started again a snapshot of a node shows: the first ones. More than any program has by hand.
+pub const RESTARTING_SHOWN_MAX: usize = 1_024;
+
+/// How many requests may wait at `meshwork respond` for a command of others to end, not decoded: some seconds of work of a quick command. A
+/// request above the bound goes to another provider, or fails with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
+pub const JOBS_WAITING_MAX: usize = 4_096;
+
+/// How many bytes of lines of the command line may wait for a reader of stderr that is slow or has stopped: some thousand lines, which tell what
+/// happened before. Further lines are counted.
+pub const STDERR_WAITING_LEN_MAX: usize = 1024 * 1024;
+
+/// How long a command waits at its end for the reader of its stderr: long enough for one that reads, and nobody waits for a command that hangs.
+pub const STDERR_FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long the last frames of a connection that this end closes may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);
 

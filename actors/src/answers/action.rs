@@ -1,6 +1,7 @@
 //! The actions that a node answers, by name, and how many requests for each at once.
 
 use super::responder::Responder;
+use super::restarts::Restarted;
 use hashbrown::HashMap;
 use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, SHAPE_LEN_MAX};
 use meshwork_wire::{
@@ -215,6 +216,11 @@ impl Actions {
             .filter(|action| action.has_stopped())
             .map(|action| action.offer.action.clone())
             .collect()
+    }
+
+    /// The actors that are started again when they panic.
+    pub(crate) fn restarted(&self) -> impl Iterator<Item = &Arc<Restarted>> {
+        self.0.values().filter(|action| action.has_actor).filter_map(|action| action.responder.restarted())
     }
 
     /// Whether an actor answers one of the actions.

@@ -4,6 +4,7 @@ use super::action::{Action, NoPermit, Permit, WaitsForPermit};
 use super::hops::{self, Answered};
 use super::reply_to::{Nobody, ReplyTo};
 use super::responder::{Answer, CallContext, Replier};
+use crate::log_line;
 use crate::repeated::Repeated;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -148,10 +149,7 @@ impl Answering {
             _ if said.get() => {
                 static TWICE: Repeated = Repeated::new();
                 let line = TWICE.error(Instant::now().into_std());
-                log::log!(
-                    line.level,
-                    "the responder of {what} answered twice: its second answer is dropped{line}"
-                );
+                log_line!(line, "the responder of {what} answered twice: its second answer is dropped");
             }
             Ok(Answer::Said) => {
                 reply_to.reply(callback_id, Err(claimed()));
@@ -277,7 +275,7 @@ fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no reason given");
     let line = PANICKED.error(Instant::now().into_std());
-    log::log!(line.level, "the responder of {action} panicked: {reason}{line}");
+    log_line!(line, "the responder of {action} panicked: {reason}");
     CallError::new(Code::PANICKED, Fate::Failed, format!("the responder panicked: {reason}"))
 }
 

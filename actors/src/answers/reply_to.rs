@@ -2,7 +2,10 @@
 
 use crate::link::gathered::{GATHERED_FRAME_LEN_MAX, GATHERED_LEN_MAX, GatheredReplies};
 use crate::link::outbox::Outbox;
+use crate::log_line;
+use crate::repeated::Repeated;
 use meshwork_wire::{CallbackId, Outcome, Response};
+use tokio::time::Instant;
 
 /// Takes the replies to requests.
 pub(crate) trait ReplyTo {
@@ -83,6 +86,14 @@ impl ReplyTo for Nobody {
     fn later(&self) -> Self {
         Self
     }
+}
+
+/// Tells the log that a function of the program, which takes the reply to a call, panicked.
+#[cold]
+pub(crate) fn waiter_panicked() {
+    static PANICKED: Repeated = Repeated::new();
+    let line = PANICKED.error(Instant::now().into_std());
+    log_line!(line, "a function that is told of the reply to a call panicked");
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Responders: the user code that answers requests at a node. A responder may take its time, fail or panic, and none of that may reach
 //! the actor that runs it.
 
+use super::restarts::Restarted;
 use crate::link::gathered::GatheredReplies;
 use futures::future::LocalBoxFuture;
 use meshwork_wire::{
@@ -8,6 +9,7 @@ use meshwork_wire::{
 };
 use serde::Serialize;
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,6 +22,11 @@ pub trait Responder: Send + Sync + 'static {
 
     /// Whether the actor that answers is running; none if no actor answers. An action whose actor has stopped is withdrawn.
     fn is_running(&self) -> Option<bool> {
+        None
+    }
+
+    /// The actor that answers, if it is started again when it panics: the node shows it in its snapshots.
+    fn restarted(&self) -> Option<&Arc<Restarted>> {
         None
     }
 }

@@ -4,8 +4,11 @@ use crate::link::backoff::Backoff;
 use crate::link::codec::LinkCodec;
 use crate::link::pulse::Pulse;
 use crate::link::{Address, AddressError, Dial, Link};
+use crate::log_line;
+use crate::repeated::Line;
 use bytes::BytesMut;
 use futures::StreamExt;
+use log::Level;
 use meshwork_wire::limits::{
     ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, FIRST_FRAME_LEN_MAX, FULL_MASTER_WITHIN, READ_BUFFER_LEN_START,
 };
@@ -257,7 +260,7 @@ where
             log::debug!("{name} still waits for its master: {error}");
         } else {
             said.push(kind);
-            log::warn!("{name} waits for its master: {error}");
+            log_line!(Line::own(Level::Warn), "{name} waits for its master: {error}");
         }
         tokio::time::sleep(backoff.next().min(left)).await;
     }

@@ -7,6 +7,7 @@
 //! over, so no two calls ever share a slot, and no call has to be searched for.
 
 use super::reply::Reply;
+use crate::answers::reply_to::waiter_panicked;
 use meshwork_wire::CallbackId;
 use meshwork_wire::limits::IN_FLIGHT_MAX;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -421,7 +422,7 @@ impl Wake {
             // The waiters after this one are told, even if the function panics.
             Wake::Hook(hook, reply) => {
                 if catch_unwind(AssertUnwindSafe(|| hook(reply))).is_err() {
-                    log::error!("a function that is told of the reply to a call panicked");
+                    waiter_panicked();
                 }
             }
         }

@@ -4,6 +4,7 @@
 use super::dialect_link::{Asks, DialectLink, Fault};
 use crate::link::backoff::Backoff;
 use crate::link::{Address, AddressError, Dial, Link, Tcp};
+use crate::log_line;
 use crate::repeated::Repeated;
 use futures::future::BoxFuture;
 use meshwork_wire::{
@@ -180,23 +181,26 @@ impl Bridge {
         if let Err(error) = check_node(&self.name).and(prefix) {
             return error.into();
         }
-        let (mut backoff, failing) = (Backoff::default(), Repeated::new());
+        let (mut backoff, failing, closed) = (Backoff::default(), Repeated::new(), Repeated::news());
         let mut was_bound = false;
         loop {
             let mut bound = None;
             let ended = self.once(&master, &mut bound).await;
             was_bound |= bound.is_some();
             match ended {
-                Ok(None) => log::info!("{}: {} or {master} closed the link", self.name, self.server),
+                Ok(None) => {
+                    let line = closed.info(Instant::now().into_std());
+                    log_line!(line, "{}: {} or {master} closed the link", self.name, self.server);
+                }
                 // A program that has spoken the protocol before speaks it again, whatever came between.
                 Ok(Some(error @ BridgeError::OtherProtocol { .. })) if was_bound => {
                     let line = failing.warn(Instant::now().into_std());
-                    log::log!(line.level, "{} waits: {error}{line}", self.name);
+                    log_line!(line, "{} waits: {error}", self.name);
                 }
                 Ok(Some(error)) => return error,
                 Err(error) => {
                     let line = failing.warn(Instant::now().into_std());
-                    log::log!(line.level, "{} waits: {error}{line}", self.name);
+                    log_line!(line, "{} waits: {error}", self.name);
                 }
             }
             // A dial may take long, and is no link that held.

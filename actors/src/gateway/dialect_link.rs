@@ -4,6 +4,7 @@
 use crate::link::Link;
 use crate::link::door::Place;
 use crate::link::refusal::{too_long, too_many_hops};
+use crate::log_line;
 use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
@@ -245,7 +246,7 @@ impl DialectLink {
         }
         for note in self.said.notes.drain(..) {
             let line = NOTES.warn(tokio::time::Instant::now().into_std());
-            log::log!(line.level, "{}: {note}{line}", self.peer);
+            log_line!(line, "{}: {note}", self.peer);
         }
         self.out.unsplit(self.said.bytes.split());
         if !self.frames.is_empty()
@@ -296,7 +297,7 @@ impl DialectLink {
             }
             _ => {
                 let line = UNFIT.warn(tokio::time::Instant::now().into_std());
-                log::log!(line.level, "{}: an event is dropped: {error}{line}", self.peer);
+                log_line!(line, "{}: an event is dropped: {error}", self.peer);
                 None
             }
         };
@@ -327,7 +328,7 @@ impl DialectLink {
         let what = self.explained(error);
         let line = ENDED.warn(tokio::time::Instant::now().into_std());
         let link = if self.dialled { "the link to " } else { "" };
-        log::log!(line.level, "{link}{}: {what}{line}", self.peer);
+        log_line!(line, "{link}{}: {what}", self.peer);
         match error {
             DialectError::Refused(refused) => self.refused = Some(refused.clone()),
             DialectError::Malformed { .. } | DialectError::TooLong { .. } => {

@@ -7,6 +7,7 @@ use super::session::SessionActor;
 use super::surroundings::MasterShared;
 use crate::link::door::Entered;
 use crate::link::{Link, are_descriptors_gone};
+use crate::log_line;
 use crate::repeated::Repeated;
 use actix::Actor;
 use meshwork_wire::limits::{ACCEPTED_IN_A_ROW_MAX, PARTING_WITHIN, TURNED_AWAY_MAX};
@@ -26,7 +27,7 @@ pub(super) async fn accept(mut listening: Listening, master: Arc<MasterShared>, 
             Ok((link, peer)) => {
                 if let Some(line) = failing.over() {
                     let address = listening.accept.address();
-                    log::log!(line.level, "connections are taken in again at {address}{line}");
+                    log_line!(line, "connections are taken in again at {address}");
                 }
                 match master.door.enter(&peer, listening.via()).await {
                     Ok(entered) => {
@@ -35,7 +36,7 @@ pub(super) async fn accept(mut listening: Listening, master: Arc<MasterShared>, 
                     }
                     Err(reason) => {
                         let line = full.warn(Instant::now().into_std());
-                        log::log!(line.level, "{peer} is turned away: {reason}{line}");
+                        log_line!(line, "{peer} is turned away: {reason}");
                         if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
                             let words = listening.parting_words(&reason.to_string());
                             actix_rt::spawn(async move {
@@ -55,7 +56,7 @@ pub(super) async fn accept(mut listening: Listening, master: Arc<MasterShared>, 
                 // There is no file descriptor left, or the peer has gone before it was accepted: neither ends the listener.
                 let line = failing.warn(Instant::now().into_std());
                 let address = listening.accept.address();
-                log::log!(line.level, "a connection could not be taken in at {address}: {error}{line}");
+                log_line!(line, "a connection could not be taken in at {address}: {error}");
                 // Connections that have said nothing give their descriptors to those that come.
                 if are_descriptors_gone(&error) {
                     if master.door.make_room().await {

@@ -5,8 +5,11 @@ use crate::gateway::accept::{MakeDialect, accepted};
 use crate::link::door::Place;
 use crate::link::places::Via;
 use crate::link::{Accept, Address, Link, TcpAccept};
+use crate::log_line;
+use crate::repeated::Line;
 use actix::Message;
 use bytes::BytesMut;
+use log::Level;
 use meshwork_wire::{
     Allowed, Code, Dnode, Frame, LentFunctions, LightRpcServer, NodeMeshServer, Refused, ResultStyle,
 };
@@ -138,7 +141,8 @@ impl Listen {
         let accept = Box::new(TcpAccept::bind(&requested).await?);
         let listens = accept.address();
         if asks_nobody && !listens.is_loopback() {
-            log::warn!(
+            log_line!(
+                Line::own(Level::Warn),
                 "any program that reaches {listens} may call the actions that this gateway allows: its protocol has no authentication"
             );
         }

@@ -16,8 +16,10 @@ use super::handle::{Close, Evict, SessionHandle};
 use crate::answers::Actions;
 use crate::link::outbox::{Encoded, Kind};
 use crate::link::refusal::Refusal;
+use crate::log_line;
 use crate::node::change::{Change, Watcher, tell};
 use crate::node::snapshot::SessionSnapshot;
+use crate::repeated::Repeated;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use described::Described;
 use hashbrown::HashMap;
@@ -51,6 +53,10 @@ pub struct RegistryActor {
     /// How long the news of nodes that change all the time wait, and whether a timer will add them to the others.
     floods_every: Duration,
     will_end_floods: bool,
+    /// Lines of the log: a branch is online, is offline, does not read the news.
+    online: Repeated,
+    offline: Repeated,
+    unread: Repeated,
 }
 
 /// Takes in a branch that binds, with its actions; tells it of the nodes that are there, and the other nodes of it. Sent by its session, which
@@ -142,6 +148,9 @@ impl RegistryActor {
             news: News::default(),
             told: None,
             will_tell: false,
+            online: Repeated::news(),
+            offline: Repeated::news(),
+            unread: Repeated::new(),
         }
     }
 
@@ -217,7 +226,8 @@ impl RegistryActor {
 
     /// Spreads the news that a session was taken out.
     fn removed(&mut self, removed: &Removed<SessionHandle>, context: &mut Context<Self>) {
-        log::info!("{} is offline ({})", removed.name, removed.id);
+        let line = self.offline.info(Instant::now().into_std());
+        log_line!(line, "{} is offline ({})", removed.name, removed.id);
         let (node, session) = (removed.name.clone(), removed.id);
         self.went(NodeNews { node, session, whole: true, actions: Vec::new() }, context);
     }
@@ -243,7 +253,8 @@ impl RegistryActor {
                 let news = Encoded::for_crowd(&frames, count, 0);
                 if session.outbox().push_encoded(news, Kind::Protocol) == Err(Refusal::Full) {
                     // The branch would know of nodes that are gone, for good. When it binds again, it is told of all nodes.
-                    log::warn!("{} does not read the news: its link is given up", session.name());
+                    let line = self.unread.warn(Instant::now().into_std());
+                    log_line!(line, "{} does not read the news: its link is given up", session.name());
                     #[expect(
                         clippy::disallowed_methods,
                         reason = "bounded to one: no news are pushed to a closed outbox"
@@ -304,7 +315,8 @@ impl Handler<Register> for RegistryActor {
                 return Err(denied);
             }
         };
-        log::info!("{name} is online ({id}), with {} actions", actions.len());
+        let line = self.online.info(Instant::now().into_std());
+        log_line!(line, "{name} is online ({id}), with {} actions", actions.len());
         self.tell_all(&session);
         self.came(NodeNews { node: name, session: id, whole: true, actions }, context);
         Ok(())

@@ -9,7 +9,9 @@ use crate::events::event::{Deliver, Event, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::events::trie::Trie;
 use crate::link::outbox::{Encoded, Kind, Outbox};
+use crate::log_line;
 use crate::node::mailboxes::SubscribeTo;
+use crate::repeated::Repeated;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
 use hashbrown::hash_map::Entry;
@@ -24,6 +26,7 @@ use meshwork_wire::{
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// The router of one master, which sends events to the subscribed nodes.
 pub struct RouterActor {
@@ -489,7 +492,9 @@ impl RouterActor {
     fn unsubscribe_stopped(&mut self) {
         let stopped = [self.own.stopped(), self.own_broadcasts.stopped()].concat();
         for (id, pattern) in stopped {
-            log::warn!("the actor of the master that handles {pattern} has stopped: it is unsubscribed");
+            static STOPPED: Repeated = Repeated::new();
+            let line = STOPPED.warn(Instant::now().into_std());
+            log_line!(line, "the actor of the master that handles {pattern} has stopped: it is unsubscribed");
             self.actors_lost += 1;
             self.unsubscribe_own(id);
         }

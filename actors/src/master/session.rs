@@ -34,6 +34,7 @@ use crate::link::outbox::{Kind, Outbox, OutboxGuard};
 use crate::link::pulse::Pulse;
 use crate::link::refusal::{Receiver, not_permitted};
 use crate::link::{Link, writer};
+use crate::log_line;
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
 use crate::turns::on_wake::{OnWake, run_interval};
@@ -602,7 +603,7 @@ impl SessionActor {
         self.outbox().push_gathered(&self.block.own_replies);
         if self.outbox().is_overfull() {
             let line = self.master.warnings.unread.warn(Instant::now().into_std());
-            log::log!(line.level, "{} asks and does not read: the link is given up{line}", self.title());
+            log_line!(line, "{} asks and does not read: the link is given up", self.title());
             self.outbox().close_now();
             context.stop();
         }
@@ -657,7 +658,7 @@ impl SessionActor {
             return;
         }
         let line = self.master.warnings.refused.warn(Instant::now().into_std());
-        log::log!(line.level, "{} is refused: {why}{line}", self.title());
+        log_line!(line, "{} is refused: {why}", self.title());
         self.outbox().push_gathered(&self.block.own_replies);
         self.outbox().say(&Frame::Refused(Refused { code, message: why.into(), may_return }));
         self.close(context);
@@ -811,7 +812,7 @@ impl Actor for SessionActor {
                 && this.relay.phase() != Phase::Closing
             {
                 let line = this.master.warnings.silent.warn(Instant::now().into_std());
-                log::log!(line.level, "{} is silent: the link is given up{line}", this.title());
+                log_line!(line, "{} is silent: the link is given up", this.title());
                 this.outbox().close_now();
                 context.stop();
             }

@@ -1,5 +1,6 @@
 //! The status of a node in its mesh, and the news of other nodes that it passes on to its watchers.
 
+use crate::log_line;
 use crate::repeated::Repeated;
 use meshwork_wire::{CallError, NodeNews};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +37,7 @@ pub(crate) fn tell(watchers: &mut [Watcher], change: &Change) {
     for watcher in watchers {
         if catch_unwind(AssertUnwindSafe(|| watcher(change))).is_err() {
             let line = PANICKED.error(Instant::now().into_std());
-            log::log!(line.level, "a closure that is told of every change panicked{line}");
+            log_line!(line, "a closure that is told of every change panicked");
         }
     }
 }

@@ -14,8 +14,8 @@ use super::mailboxes::{
 };
 use super::snapshot::Snapshot;
 use super::submission::{Arguments, Ask, Call, Frames, Invoking, Submission, WhenDown};
-use crate::answers::Actions;
 use crate::answers::hops;
+use crate::answers::{Actions, ActorSnapshot, Restarted};
 use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
 use crate::calls::reply::Reply;
 use crate::calls::response::Calls;
@@ -26,7 +26,7 @@ use bytes::BytesMut;
 use hashbrown::HashMap;
 use meshwork_wire::limits::{
     CALL_WITHIN, DESCRIBED_IN_ALL_MAX, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
-    OUTBOX_LEN_MAX,
+    OUTBOX_LEN_MAX, RESTARTING_SHOWN_MAX,
 };
 use meshwork_wire::{
     Accepts, ActionDescription, ByteString, CallError, CallbackId, Code, Fate, Invocation, NodeNews, Pattern,
@@ -59,6 +59,8 @@ pub struct Node {
     room: Notify,
     /// Notified when no call is in flight any more, if a task waits for that.
     idle: Notify,
+    /// At most [`RESTARTING_SHOWN_MAX`].
+    restarting: Mutex<Vec<Arc<Restarted>>>,
 }
 
 /// Where the events of this node go.
@@ -161,6 +163,7 @@ impl Node {
             status: watch::Sender::new(Status::Rebinding),
             room: Notify::new(),
             idle: Notify::new(),
+            restarting: Mutex::default(),
         })
     }
 
@@ -835,7 +838,22 @@ impl Node {
     }
 
     /// Sets the actions that the node answers itself.
+    /// Shows an actor that is started again when it panics in the snapshots of the node, from now on.
+    pub fn show_restarted(&self, restarted: &Arc<Restarted>) {
+        let mut shown = self.restarting.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.len() < RESTARTING_SHOWN_MAX && !shown.iter().any(|it| Arc::ptr_eq(it, restarted)) {
+            shown.push(Arc::clone(restarted));
+        }
+    }
+
+    /// The actors that are started again when they panic.
+    pub(crate) fn restarting(&self) -> Vec<ActorSnapshot> {
+        let shown = self.restarting.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.iter().map(|restarted| restarted.snapshot()).collect()
+    }
+
     pub(crate) fn set_own(&self, actions: &Actions) {
+        actions.restarted().for_each(|restarted| self.show_restarted(restarted));
         let own = actions.offers().into_iter().map(|offer| (offer.action, offer.accepts)).collect();
         self.raise_version(|locked| locked.own = own);
     }

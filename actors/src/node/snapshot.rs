@@ -1,6 +1,7 @@
 //! The state of a node at one moment, for people and for monitors. Taking a snapshot of a master costs one message each to the master,
 //! its registry and its router, and none to its sessions.
 
+use crate::answers::ActorSnapshot;
 use meshwork_wire::{ByteString, SessionId};
 use serde::Serialize;
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub events_undecodable: u64,
     /// How many actors that answered an action or handled events had stopped, and were withdrawn.
     pub actors_lost: u64,
+    /// The actors that are started again when they panic, which answered an action or handled events of the node since it started.
+    pub restarting: Vec<ActorSnapshot>,
     /// How many functions are lent over the links of the node: each was passed as an argument and is not released yet.
     pub callbacks_lent: usize,
     /// How many functions the node holds that came over its links.

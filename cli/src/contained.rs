@@ -1,0 +1,265 @@
+//! A command of the shell that is contained: it has the arguments of its request and no secret of the mesh, and it ends with its request. On Unix
+//! a keeper stands between: see `keeper.rs`. Elsewhere the shell alone is killed.
+
+use meshwork::{ActionError, limits::FRAME_LEN_MAX};
+use std::process::ExitStatus;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStderr, ChildStdout, Command};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How much of the stderr of a command is kept for the error, in bytes: the end of it, where the reason stands.
+const STDERR_LEN_MAX: usize = 2 * 1024;
+
+/// How a command ended, and what it printed.
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) printed: Vec<u8>,
+    /// The end of its stderr.
+    pub(super) said: Vec<u8>,
+}
+
+pub(super) fn failed(why: impl Into<String>) -> ActionError {
+    ActionError::new("COMMAND_FAILED", why.into())
+}
+
+/// The variables that a command finds in its environment, of those whose names begin with `MESHWORK_`: the others are secrets, or may be some
+/// day.
+const VARIABLES_KEPT: [&str; 1] = ["MESHWORK_MASTER"];
+
+fn without_secrets(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let is_ours = name.as_encoded_bytes().starts_with(b"MESHWORK_");
+        if is_ours && !VARIABLES_KEPT.iter().any(|kept| name == *kept) {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// Keeps other programs of this user from reading the environment and the memory of this process, where its token is. Those of root may.
+pub(super) fn hide_secrets() {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // Where it cannot be, it was no better before.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// Runs a command that reads these bytes from its stdin. When this is dropped before the command has ended, all that the command started is
+/// killed. The permit is given back when nothing of the command runs any more.
+#[cfg(unix)]
+pub(super) async fn run(
+    command: &str,
+    input: &[u8],
+    permit: OwnedSemaphorePermit,
+) -> Result<Ended, ActionError> {
+    use crate::keeper::{ENDED, KEEPER, NOT_STARTED, SAID_LEN};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
+
+    let (near, far) = std::os::unix::net::UnixStream::pair()?;
+    near.set_nonblocking(true)?;
+    let mut socket = tokio::net::UnixStream::from_std(near)?;
+    let mut keeper = Command::new(this_binary()?);
+    keeper.arg0("meshwork").arg(KEEPER).arg(command);
+    keeper.stdin(OwnedFd::from(far)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    without_secrets(&mut keeper);
+    let mut child = keeper.spawn()?;
+    // It holds the keeper's end of the socket.
+    drop(keeper);
+    let pipes = (child.stdout.take(), child.stderr.take());
+    actix::spawn(async move {
+        // An error says that the keeper has been waited for.
+        let _ = child.wait().await;
+        drop(permit);
+    });
+    let (Some(mut stdout), Some(mut stderr)) = pipes else {
+        return Err(failed("the command has no pipes"));
+    };
+    let (mut from_keeper, mut to_keeper) = socket.split();
+    let write = async move {
+        // A keeper whose command did not start reads nothing.
+        let _ = to_keeper.write_all(&(input.len() as u64).to_le_bytes()).await;
+        let _ = to_keeper.write_all(input).await;
+    };
+    let mut ended = std::pin::pin!(async move {
+        let mut said = [0; SAID_LEN];
+        let read = from_keeper.read_exact(&mut said).await;
+        read.map_err(|_| failed("the process that keeps the command was killed"))?;
+        let [kind, number @ ..] = said;
+        match (kind, i32::from_le_bytes(number)) {
+            (ENDED, status) => Ok(ExitStatus::from_raw(status)),
+            (NOT_STARTED, error) => Err(failed(std::io::Error::from_raw_os_error(error).to_string())),
+            _ => Err(failed("the process that keeps the command says what nobody understands")),
+        }
+    });
+    let (mut printed, mut said) = (Printed::default(), Said::default());
+    // A process that the command leaves behind holds the pipes open: the command is done when it ends itself.
+    let status = {
+        let talk = async { tokio::join!(write, printed.read(&mut stdout), said.read(&mut stderr)).1 };
+        tokio::select! {
+            status = &mut ended => Some(status?),
+            fits = talk => {
+                fits?;
+                None
+            }
+        }
+    };
+    let status = match status {
+        Some(status) => {
+            printed.read_rest(&mut stdout).await?;
+            said.read_rest(&mut stderr).await;
+            status
+        }
+        None => ended.await?,
+    };
+    Ok(Ended { status, printed: printed.0, said: said.0 })
+}
+
+/// The program that this process runs, even if its file has been replaced meanwhile.
+#[cfg(unix)]
+fn this_binary() -> std::io::Result<std::path::PathBuf> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return Ok("/proc/self/exe".into());
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    std::env::current_exe()
+}
+
+/// Runs a command that reads these bytes from its stdin. When this is dropped before the command has ended, its shell is killed.
+#[cfg(not(unix))]
+pub(super) async fn run(
+    command: &str,
+    input: &[u8],
+    permit: OwnedSemaphorePermit,
+) -> Result<Ended, ActionError> {
+    use std::process::Stdio;
+
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell.kill_on_drop(true);
+    without_secrets(&mut shell);
+    let mut child = shell.spawn()?;
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = pipes else {
+        return Err(failed("the command has no pipes"));
+    };
+    let write = async move {
+        // A command may close the pipe without reading its arguments.
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+    };
+    let (mut printed, mut said) = (Printed::default(), Said::default());
+    let status = {
+        let talk = async { tokio::join!(write, printed.read(&mut stdout), said.read(&mut stderr)).1 };
+        tokio::select! {
+            ended = child.wait() => Some(ended?),
+            fits = talk => {
+                fits?;
+                None
+            }
+        }
+    };
+    let status = match status {
+        Some(status) => {
+            printed.read_rest(&mut stdout).await?;
+            said.read_rest(&mut stderr).await;
+            status
+        }
+        None => child.wait().await?,
+    };
+    drop(permit);
+    Ok(Ended { status, printed: printed.0, said: said.0 })
+}
+
+/// The whole stdout of a command.
+#[derive(Default)]
+struct Printed(Vec<u8>);
+
+impl Printed {
+    /// Reads to the end. What has been read is kept when this is dropped before.
+    async fn read(&mut self, pipe: &mut (impl AsyncRead + Unpin)) -> Result<(), ActionError> {
+        while pipe.read_buf(&mut self.0).await? > 0 {
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the command has written before it ended.
+    async fn read_rest(&mut self, pipe: &mut ChildStdout) -> Result<(), ActionError> {
+        #[cfg(unix)]
+        return read_now(pipe, |chunk| {
+            self.0.extend_from_slice(chunk);
+            self.check()
+        });
+        #[cfg(not(unix))]
+        self.read(pipe).await
+    }
+
+    /// The reply must fit into a frame.
+    fn check(&self) -> Result<(), ActionError> {
+        if self.0.len() > FRAME_LEN_MAX {
+            return Err(failed(format!("the command prints more than {FRAME_LEN_MAX} bytes")));
+        }
+        Ok(())
+    }
+}
+
+/// The end of the stderr of a command.
+#[derive(Default)]
+struct Said(Vec<u8>);
+
+impl Said {
+    /// Reads all of it, so that the command never waits for a reader.
+    async fn read(&mut self, pipe: &mut (impl AsyncRead + Unpin)) {
+        let mut chunk = [0; CHUNK_LEN];
+        while let Ok(len @ 1..) = pipe.read(&mut chunk).await {
+            self.keep(&chunk[..len]);
+        }
+    }
+
+    /// Reads what the command has written before it ended.
+    async fn read_rest(&mut self, pipe: &mut ChildStderr) {
+        #[cfg(unix)]
+        // What cannot be read is no reason to fail.
+        let _ = read_now(pipe, |chunk| {
+            self.keep(chunk);
+            Ok(())
+        });
+        #[cfg(not(unix))]
+        self.read(pipe).await;
+    }
+
+    fn keep(&mut self, chunk: &[u8]) {
+        self.0.extend_from_slice(chunk);
+        let excess = self.0.len().saturating_sub(STDERR_LEN_MAX);
+        self.0.drain(..excess);
+    }
+}
+
+/// How much of a pipe is read at once, in bytes.
+const CHUNK_LEN: usize = 1024;
+
+/// How much of a pipe is read after its command has ended, in bytes: as much as a pipe holds at most by default. A process that is left
+/// behind may go on writing for ever.
+#[cfg(unix)]
+const REST_LEN_MAX: usize = 1024 * 1024;
+
+/// Reads what stands in a pipe, and does not wait for more.
+#[cfg(unix)]
+fn read_now(
+    pipe: impl std::os::fd::AsFd,
+    mut take: impl FnMut(&[u8]) -> Result<(), ActionError>,
+) -> Result<(), ActionError> {
+    let (mut chunk, mut len) = ([0; CHUNK_LEN], 0);
+    while len < REST_LEN_MAX {
+        // The pipe is one that does not block.
+        match rustix::io::read(&pipe, &mut chunk) {
+            Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
+            Ok(read) => {
+                len += read;
+                take(&chunk[..read])?;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(failed(format!("what the command printed cannot be read: {error}"))),
+        }
+    }
+    Ok(())
+}
