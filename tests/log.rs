@@ -4,7 +4,7 @@
 use futures::future::BoxFuture;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use meshwork::limits::LOG_EVERY;
-use meshwork::link::{Accept, Link};
+use meshwork::link::{Accept, Accepted};
 use meshwork::prelude::*;
 use meshwork::{Address, BindError, Change};
 use std::io;
@@ -55,7 +55,7 @@ impl Accept for OutOfDescriptors {
         Address::from("a-full-table")
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
             if self.failures_left > 0 {
                 self.failures_left -= 1;
@@ -65,7 +65,7 @@ impl Accept for OutOfDescriptors {
             let _ = self.done.send(());
             let (near, _) = tokio::io::duplex(1024);
             self.failures_left = u32::MAX;
-            Ok((Box::new(near) as Box<dyn Link>, "a peer".to_owned()))
+            Ok(Accepted::new(Box::new(near), "a peer"))
         })
     }
 }

@@ -14,5 +14,5 @@ mod tcp;
 pub(crate) mod writer;
 
 pub use address::{Address, AddressError};
-pub use dial::{Accept, Dial, Link};
+pub use dial::{Accept, Accepted, Certificate, Dial, Handshake, Link};
 pub use tcp::{Tcp, TcpAccept};

@@ -1,7 +1,7 @@
 //! A listener of a foreign protocol: the connections that it accepts become links that carry frames.
 
 use super::dialect_link::DialectLink;
-use crate::link::{Accept, Address, Link};
+use crate::link::{Accept, Accepted, Address};
 use futures::future::BoxFuture;
 use std::io;
 
@@ -19,12 +19,12 @@ impl Accept for GatewayAccept {
         self.accept.address()
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
-            let (link, peer) = self.accept.accept().await?;
-            let dialect = (self.dialect)(&peer);
-            let link: Box<dyn Link> = Box::new(DialectLink::accepted(link, dialect, peer.clone()));
-            Ok((link, peer))
+            let accepted = self.accept.accept().await?;
+            let dialect = (self.dialect)(&accepted.peer);
+            let link = DialectLink::accepted(accepted.link, dialect, accepted.peer.clone());
+            Ok(Accepted { link: Box::new(link), ..accepted })
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Links over TCP.
 
 use super::address::Address;
-use super::dial::{Accept, Dial, Link};
+use super::dial::{Accept, Accepted, Dial, Link};
 use futures::future::BoxFuture;
 use meshwork_wire::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY};
 use socket2::{SockRef, TcpKeepalive};
@@ -88,26 +88,26 @@ impl Accept for TcpAccept {
         self.address.into()
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
             let (stream, peer) = self.listener.accept().await?;
             stream.set_nodelay(true)?;
-            let link = Accepted { stream: None, fresh: Some(stream.into_std()?) };
-            Ok((Box::new(link) as Box<dyn Link>, peer.to_string()))
+            let link = Arriving { stream: None, fresh: Some(stream.into_std()?) };
+            Ok(Accepted::new(Box::new(link), peer.to_string()))
         })
     }
 }
 
 /// A connection that was accepted. It belongs to the arbiter that first reads or writes it, which need not be the arbiter of the listener:
 /// the connection is registered with the reactor of that arbiter, which is woken for it.
-struct Accepted {
+struct Arriving {
     /// The registered connection, after the first read or write.
     stream: Option<TcpStream>,
     /// The connection before the first read or write.
     fresh: Option<std::net::TcpStream>,
 }
 
-impl Accepted {
+impl Arriving {
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         if let Some(fresh) = self.fresh.take() {
             self.stream = Some(TcpStream::from_std(fresh)?);
@@ -117,7 +117,7 @@ impl Accepted {
     }
 }
 
-impl AsyncRead for Accepted {
+impl AsyncRead for Arriving {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -127,7 +127,7 @@ impl AsyncRead for Accepted {
     }
 }
 
-impl AsyncWrite for Accepted {
+impl AsyncWrite for Arriving {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -3,7 +3,7 @@
 use super::permissions::LetsIn;
 use super::session::SessionActor;
 use super::surroundings::MasterShared;
-use crate::link::{Accept, Link};
+use crate::link::{Accept, Accepted};
 use crate::repeated::Repeated;
 use actix::Actor;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShar
     let (failing, full) = (Repeated::new(), Repeated::new());
     loop {
         match acceptor.accept().await {
-            Ok((link, peer)) => {
+            Ok(accepted) => {
                 if let Some(line) = failing.over() {
                     log::log!(line.level, "connections are taken in again at {}{line}", acceptor.address());
                 }
@@ -24,12 +24,13 @@ pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShar
                     let line = full.warn(Instant::now().into_std());
                     log::log!(
                         line.level,
-                        "{peer} is turned away: {} connections have not bound yet{line}",
+                        "{} is turned away: {} connections have not bound yet{line}",
+                        accepted.peer,
                         master.limits.unbound_sessions_max
                     );
                     continue;
                 }
-                start_session(&master, link, peer, lets_in.clone());
+                start_session(&master, accepted, lets_in.clone());
             }
             Err(error) => {
                 // There is no file descriptor left, or the peer has gone before it was accepted: neither ends the listener.
@@ -45,10 +46,10 @@ pub(super) async fn accept(mut acceptor: Box<dyn Accept>, master: Arc<MasterShar
 /// How long a listener rests after it could not accept a connection: long enough not to spin, short enough to go unnoticed.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-fn start_session(master: &Arc<MasterShared>, link: Box<dyn Link>, peer: String, lets_in: LetsIn) {
+fn start_session(master: &Arc<MasterShared>, accepted: Accepted, lets_in: LetsIn) {
     let shared = Arc::clone(master);
     let start = move || {
-        SessionActor::new(shared, link, peer, lets_in).start();
+        SessionActor::new(shared, accepted, lets_in).start();
     };
     match &master.config.spawner {
         Some(spawner) => spawner.spawn(Box::new(start)),

@@ -31,7 +31,7 @@ use crate::link::codec::SessionCodec;
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
 use crate::link::refusal::{Receiver, not_permitted};
-use crate::link::{Link, writer};
+use crate::link::{Accepted, Handshake, Link, writer};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
 use crate::turns::on_wake::{OnWake, run_interval};
@@ -86,6 +86,7 @@ pub struct SessionActor {
 struct Arrival {
     link: Option<Box<dyn Link>>,
     peer: String,
+    handshake: Option<Arc<Handshake>>,
     /// How the listener lets its clients in; none when the bind is being checked, or was.
     lets_in: Option<LetsIn>,
     /// Tells the reader that longer frames are allowed from now on.
@@ -147,7 +148,8 @@ struct ToBranch<'a> {
 }
 
 impl SessionActor {
-    pub(crate) fn new(master: Arc<MasterShared>, link: Box<dyn Link>, peer: String, lets_in: LetsIn) -> Self {
+    pub(crate) fn new(master: Arc<MasterShared>, accepted: Accepted, lets_in: LetsIn) -> Self {
+        let Accepted { link, peer, handshake } = accepted;
         master.unbound.fetch_add(1, Ordering::Relaxed);
         let config = &master.config;
         let relay = Relay::new(master.name.clone(), config.balance, master.limits.in_flight_max);
@@ -157,6 +159,7 @@ impl SessionActor {
             arrival: Some(Box::new(Arrival {
                 link: Some(link),
                 peer,
+                handshake,
                 lets_in: Some(lets_in),
                 raise_frame_len: Rc::default(),
                 bind_alarm: SpawnHandle::default(),
@@ -338,14 +341,16 @@ impl SessionActor {
         let name = ByteString::from(&*bind.name);
         self.relay.bind(name.clone());
         self.me().set_name(name.clone());
-        let lets_in = self.arrival.as_mut().and_then(|arrival| arrival.lets_in.take());
-        let (master, session, peer) =
-            (Arc::clone(&self.master), self.me().clone(), self.me().peer().to_owned());
+        let arrival = self.arrival.as_mut();
+        let (lets_in, handshake) =
+            arrival.map(|arrival| (arrival.lets_in.take(), arrival.handshake.take())).unwrap_or_default();
+        let (master, session) = (Arc::clone(&self.master), self.me().clone());
         let features = extension.features;
         // Before the branch is told anything.
         self.outbox().set_features(features.unwrap_or_default());
         let bind = (bind, extension);
-        let binding = admit(master, session, name, bind, peer, lets_in.unwrap_or(LetsIn::Checked));
+        let lets_in = lets_in.unwrap_or(LetsIn::Checked);
+        let binding = admit(master, session, name, bind, lets_in, handshake);
         context.spawn(binding.into_actor(self).map(move |bound, this, context| match bound {
             // The bind deadline may have passed meanwhile.
             _ if this.relay.phase() != Phase::Binding => {}
