@@ -37,6 +37,11 @@ pub struct Line {
     left_out: u64,
 }
 
+impl Line {
+    /// A line that says nothing that a person must know.
+    pub(crate) const DEBUG: Self = Self { level: Level::Debug, left_out: 0 };
+}
+
 impl Repeated {
     /// No line has been written yet.
     #[must_use]
@@ -69,7 +74,7 @@ impl Repeated {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.written.is_some_and(|written| now.saturating_duration_since(written) < LOG_EVERY) {
             lines.left_out += 1;
-            return Line { level: Level::Debug, left_out: 0 };
+            return Line::DEBUG;
         }
         let left_out = std::mem::take(&mut lines.left_out);
         (lines.written, lines.lasts) = (Some(now), true);

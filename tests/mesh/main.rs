@@ -24,6 +24,7 @@ mod raw;
 mod relays;
 mod spread;
 mod storm;
+mod tls;
 mod values;
 mod versions;
 mod waiting;

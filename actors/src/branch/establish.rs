@@ -1,13 +1,13 @@
 //! The bind of a branch: dial the master, send the `Bind`, wait for `Bound`. It ends with a bound link, or with a [`BindError`].
 
 use crate::link::backoff::Backoff;
-use crate::link::{Address, AddressError, Dial, Link};
+use crate::link::{Address, AddressError, Dial, Link, TlsFault};
 use bytes::BytesMut;
 use futures::StreamExt;
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, READ_BUFFER_LEN_START};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
-    FrameCodec, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
+    FrameCodec, FrameError, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
 };
 use std::io;
 use std::ops::ControlFlow;
@@ -62,6 +62,15 @@ pub enum BindError {
         /// What the program did wrong.
         reason: String,
     },
+    /// A connection was made, and its TLS handshake failed; or the address demands TLS, and none was configured. The certificates of both ends
+    /// are told apart in the fault.
+    #[error("no TLS with the master at {address}: {fault}")]
+    Tls {
+        /// The address of the master.
+        address: Address,
+        /// Why there is no TLS.
+        fault: TlsFault,
+    },
     /// The branch has no thread to live on: the operating system starts no more, or the thread that it was bound on has ended.
     #[error("the branch has no thread to live on: {0}")]
     NoThread(#[source] io::Error),
@@ -78,13 +87,15 @@ impl BindError {
             BindError::Address(_)
             | BindError::Unreachable { .. }
             | BindError::NoMaster { .. }
+            | BindError::Tls { .. }
             | BindError::NoThread(_) => Code::BIND_ERROR,
         }
     }
 
-    /// Whether the master is there, and has another branch of this name: a branch that waits for its master does not wait for that.
-    fn is_of_the_name(&self) -> bool {
-        matches!(self, BindError::Refused { code: Code::BIND_ERROR, .. })
+    /// Whether the master is there, and has another branch of this name, or one of the two ends does not accept the certificate of the other:
+    /// a branch that waits for its master does not wait for that.
+    fn is_not_waited_for(&self) -> bool {
+        matches!(self, BindError::Refused { code: Code::BIND_ERROR, .. } | BindError::Tls { .. })
     }
 
     /// Whether a later bind may succeed.
@@ -93,6 +104,10 @@ impl BindError {
         match self {
             BindError::Refused { may_return, .. } => *may_return,
             BindError::Unreachable { .. } | BindError::Timeout { .. } | BindError::NoMaster { .. } => true,
+            // Certificates are renewed.
+            BindError::Tls { fault, .. } => {
+                !matches!(fault, TlsFault::NoCa | TlsFault::NotWanted | TlsFault::NoName(_))
+            }
             BindError::Name(_) | BindError::Address(_) | BindError::NoThread(_) => false,
         }
     }
@@ -208,7 +223,7 @@ where
     let mut said = Vec::new();
     loop {
         let error = match establish().await {
-            Err(error) if error.may_return() && !error.is_of_the_name() => error,
+            Err(error) if error.may_return() && !error.is_not_waited_for() => error,
             done => return done,
         };
         let left = within.saturating_sub(begun.elapsed());
@@ -256,7 +271,10 @@ async fn establish_once(
 ) -> Result<Established, BindError> {
     address.check()?;
     meshwork_wire::check_node(&content.bind.bind.name)?;
-    let unreachable = |source| BindError::Unreachable { address: address.clone(), source };
+    let unreachable = |source| match TlsFault::of(&source) {
+        Some(fault) => BindError::Tls { address: address.clone(), fault: fault.clone() },
+        None => BindError::Unreachable { address: address.clone(), source },
+    };
     let link = match tokio::time::timeout(dial_within, dial.dial(address)).await {
         Ok(dialled) => dialled.map_err(unreachable)?,
         Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
@@ -357,7 +375,7 @@ impl Entering<'_> {
     ) -> Result<Option<T>, BindError> {
         let block: Block = match self.reader.next().await {
             Some(Ok(block)) => block,
-            Some(Err(error)) => return Err(self.no_master(&error.to_string())),
+            Some(Err(error)) => return Err(self.broken(&error)),
             None => return Err(self.no_master("it closed the connection")),
         };
         let mut found = None;
@@ -384,6 +402,16 @@ impl Entering<'_> {
             message: error.message().to_owned(),
             may_return: false,
         }
+    }
+
+    /// The link has failed. A master with TLS 1.3 refuses a certificate after the handshake has succeeded at this end.
+    fn broken(&self, error: &FrameError) -> BindError {
+        if let FrameError::Io(error) = error
+            && let Some(fault) = TlsFault::of(error)
+        {
+            return BindError::Tls { address: self.address.clone(), fault: fault.clone() };
+        }
+        self.no_master(&error.to_string())
     }
 
     fn no_master(&self, reason: &str) -> BindError {

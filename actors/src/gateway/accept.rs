@@ -23,7 +23,12 @@ impl Accept for GatewayAccept {
         Box::pin(async move {
             let accepted = self.accept.accept().await?;
             let dialect = (self.dialect)(&accepted.peer);
-            let link = DialectLink::accepted(accepted.link, dialect, accepted.peer.clone());
+            let link = DialectLink::accepted(
+                accepted.link,
+                dialect,
+                accepted.peer.clone(),
+                accepted.handshake.clone(),
+            );
             Ok(Accepted { link: Box::new(link), ..accepted })
         })
     }

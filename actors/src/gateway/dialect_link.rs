@@ -1,8 +1,8 @@
 //! A link that speaks another protocol at its far end. It stands between a foreign socket and a session, a branch or a master, which read
 //! and write frames as on any link. The protocols themselves are the dialects in `meshwork-wire`.
 
-use crate::link::Link;
 use crate::link::refusal::{too_long, too_many_hops};
+use crate::link::{Handshake, Link};
 use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
 use meshwork_wire::limits::{
@@ -16,6 +16,7 @@ use meshwork_wire::{
 };
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,6 +39,9 @@ const FEATURES: Features = Features::FORMS;
 /// A link with frames at the near end, where a node of this process is, and another protocol at the far end.
 pub(crate) struct DialectLink {
     link: Box<dyn Link>,
+    /// The handshake of the link; none when it is done. Before, the near end is told nothing: a dialect may bind its peer at once, and a peer
+    /// whose certificate was not checked is to bind nothing.
+    handshake: Option<Arc<Handshake>>,
     dialect: Box<dyn meshwork_wire::Dialect>,
     peer: String,
     /// Bytes from the far end that the dialect has not read yet.
@@ -132,9 +136,11 @@ impl DialectLink {
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
+        handshake: Option<Arc<Handshake>>,
     ) -> Self {
         // Each connection is a branch of its own.
-        Self { features: FEATURES, ..Self::new(link, dialect, peer, Asks::Extended(fastrand::u64(..))) }
+        let asks = Asks::Extended(fastrand::u64(..));
+        Self { features: FEATURES, handshake, ..Self::new(link, dialect, peer, asks) }
     }
 
     /// Speaks a dialect over a link that was dialled to `peer`, to a branch of this process.
@@ -166,6 +172,7 @@ impl DialectLink {
         dialect.begin(Instant::now(), &mut said);
         let mut this = Self {
             link,
+            handshake: None,
             dialect,
             peer,
             heard: BytesMut::new(),
@@ -388,8 +395,37 @@ impl DialectLink {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads until the handshake of the link is done.
+    fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(handshake) = &self.handshake else {
+            return Poll::Ready(Ok(()));
+        };
+        if !handshake.is_done() {
+            self.heard.reserve(READ_BUFFER_LEN_START);
+            let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.link), context, &mut self.heard);
+            match read {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(_)) => self.keep_first(),
+                // The reader of the socket is woken for the next bytes, also when the handshake has ended with the last.
+                Poll::Pending if !handshake.is_done() => return Poll::Pending,
+                Poll::Pending => {}
+            }
+        }
+        self.handshake = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Keeps the first bytes of the far end.
+    fn keep_first(&mut self) {
+        if self.first.len() < FIRST_LEN {
+            let len = self.heard.len().min(FIRST_LEN);
+            self.first = BytesMut::from(&self.heard[..len]);
+        }
+    }
+
     /// Reads from the far end until there are frames for the near end, or the link has ended.
     fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_handshake(context))?;
         loop {
             while self.beat.poll_tick(context).is_ready() {
                 self.dialect.expire(Instant::now(), &mut self.said);
@@ -451,10 +487,7 @@ impl DialectLink {
                 self.state = State::Ended;
                 self.fault.get_or_insert_with(|| Fault::FarIsSilent("it closed the connection".to_owned()));
             }
-            if self.first.len() < FIRST_LEN {
-                let len = self.heard.len().min(FIRST_LEN);
-                self.first = BytesMut::from(&self.heard[..len]);
-            }
+            self.keep_first();
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Tcp;
 impl Dial for Tcp {
     fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address.as_str()).await?;
+            let stream = TcpStream::connect(address.host_and_port()).await?;
             // Frames are small, and the other end waits for each.
             stream.set_nodelay(true)?;
             SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
@@ -47,7 +47,7 @@ impl TcpAccept {
     pub async fn bind(address: &Address) -> io::Result<Self> {
         address.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
-        for socket_address in lookup_host(address.as_str()).await? {
+        for socket_address in lookup_host(address.host_and_port()).await? {
             match listen(socket_address) {
                 Ok(listener) => {
                     let address = listener.local_addr()?;

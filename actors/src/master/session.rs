@@ -31,7 +31,7 @@ use crate::link::codec::SessionCodec;
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
 use crate::link::refusal::{Receiver, not_permitted};
-use crate::link::{Accepted, Handshake, Link, writer};
+use crate::link::{Accepted, Handshake, Link, TlsFault, writer};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
 use crate::turns::on_wake::{OnWake, run_interval};
@@ -622,7 +622,13 @@ impl SessionActor {
     fn broken(&mut self, error: &FrameError, context: &mut Context<Self>) {
         match error {
             FrameError::Io(_) | FrameError::Cut => {
-                log::debug!("{}: the link failed: {error}", self.title());
+                match error {
+                    FrameError::Io(error) if TlsFault::of(error).is_some() => {
+                        let line = self.master.warnings.insecure.warn(Instant::now().into_std());
+                        log::log!(line.level, "no TLS with {}: {error}{line}", self.title());
+                    }
+                    error => log::debug!("{}: the link failed: {error}", self.title()),
+                }
                 self.outbox().close_now();
                 context.stop();
             }
@@ -699,9 +705,22 @@ impl Actor for SessionActor {
             }
         })));
         arrival.bind_alarm = context.run_later(self.master.limits.bind_within, |this, context| {
-            if this.relay.phase().is_before_bound() {
-                this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
+            if !this.relay.phase().is_before_bound() {
+                return;
             }
+            let handshake = this.arrival.as_ref().and_then(|arrival| arrival.handshake.as_ref());
+            if handshake.is_some_and(|handshake| !handshake.is_done()) {
+                // Nothing can be said to the peer.
+                let line = this.master.warnings.insecure.warn(Instant::now().into_std());
+                let (title, within) = (this.title(), this.master.limits.bind_within);
+                log::log!(
+                    line.level,
+                    "no TLS with {title}: its handshake was not done within {within:?}{line}"
+                );
+                this.outbox().close_now();
+                return context.stop();
+            }
+            this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
         });
         if is_late {
             return self.refuse(Code::DRAINING, "the master is draining", true, context);

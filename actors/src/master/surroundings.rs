@@ -63,6 +63,8 @@ struct Sessions {
 pub(crate) struct SessionWarnings {
     /// A connection is refused.
     pub(crate) refused: Repeated,
+    /// The TLS handshake of a connection fails.
+    pub(crate) insecure: Repeated,
     /// A branch is silent for three heartbeats.
     pub(crate) silent: Repeated,
     /// A branch sends requests and does not read the replies.
