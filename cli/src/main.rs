@@ -13,6 +13,7 @@ mod output;
 mod respond;
 mod signals;
 mod signature;
+mod tls;
 
 use crate::failure::{Done, Failure};
 use crate::output::{Output, error_as_json, error_in_words, one_line, say};

@@ -581,7 +581,7 @@ fn files_that_are_wrong_are_named_with_what_would_be_right() {
     files.put("client.pem", &client_only.certificate);
     for (certificate, key, ca, said) in [
         ("missing.pem", "own.key", "ca.pem", "missing.pem cannot be read: "),
-        ("own.pem", "missing.key", "ca.pem", "; name a file with private key in PEM"),
+        ("own.pem", "missing.key", "ca.pem", "; name a file with a private key in PEM"),
         (
             "own.key",
             "own.key",

@@ -78,7 +78,7 @@ impl Listen {
         Self::at(address.into(), ListenOn::NodeMesh)
     }
 
-    /// Listens by an [`Accept`] of your own, as a simulated network or a wrapper that speaks TLS.
+    /// Listens by an [`Accept`] of your own, such as a simulated network.
     #[must_use]
     pub fn on(acceptor: impl Accept) -> Self {
         Self::at(acceptor.address(), ListenOn::Acceptor(Box::new(acceptor)))

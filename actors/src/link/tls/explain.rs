@@ -29,7 +29,8 @@ fn fault(error: &Error, first: &[u8]) -> TlsFault {
 
 fn of_certificate(error: &CertificateError) -> TlsFault {
     match error {
-        CertificateError::UnknownIssuer => TlsFault::UnknownCa,
+        // A CA that was made anew under its old name has the name of the one that is trusted, and another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFault::UnknownCa,
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFault::NotValidYet,
         CertificateError::NotValidForNameContext { expected, presented } => TlsFault::WrongName {
@@ -50,7 +51,9 @@ fn bare(name: &str) -> &str {
 fn of_alert(alert: AlertDescription) -> TlsFault {
     match alert {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => TlsFault::Demanded,
-        AlertDescription::UnknownCA => TlsFault::Refused("it does not trust the CA that has signed it"),
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+            TlsFault::Refused("it does not trust the CA that has signed it")
+        }
         AlertDescription::CertificateExpired => TlsFault::Refused("it has expired, or is not valid yet"),
         AlertDescription::CertificateRevoked => TlsFault::Refused("it was revoked"),
         AlertDescription::UnsupportedCertificate => TlsFault::Refused("it is for another purpose"),
@@ -58,7 +61,6 @@ fn of_alert(alert: AlertDescription) -> TlsFault {
         AlertDescription::CertificateUnknown | AlertDescription::AccessDenied => {
             TlsFault::Refused("it is not accepted")
         }
-        AlertDescription::DecryptError => TlsFault::Refused("its signature is wrong"),
         AlertDescription::HandshakeFailure => TlsFault::Failed(
             "the other end finds no common ground; does it demand a certificate, or other ciphers?"
                 .to_owned(),

@@ -23,7 +23,7 @@ pub enum Pem {
 #[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{file} cannot be read: {source}; name a file with {wanted} in PEM")]
+    #[error("{file} cannot be read: {source}; name a file with a {wanted} in PEM")]
     Unreadable {
         /// The file.
         file: String,
