@@ -79,7 +79,9 @@ pub use meshwork_actors::answers::{ActorSnapshot, ActorState, CallContext, Resta
 pub use meshwork_actors::branch::{BindError, BranchActor};
 pub use meshwork_actors::gateway::Dialect;
 pub use meshwork_actors::gateway::bridge::{Bridge, BridgeError};
-pub use meshwork_actors::link::{self, Address, AddressError};
+pub use meshwork_actors::link::{self, Address, AddressError, TlsFault};
+#[cfg(feature = "tls")]
+pub use meshwork_actors::link::{DialTls, ListenTls, Pem, TlsError};
 pub use meshwork_actors::master::{
     Authenticate, Balance, Listen, ListenError, MasterActor, OnNameTaken, Permissions,
 };

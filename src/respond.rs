@@ -8,12 +8,15 @@ use crate::action_error::ActionError;
 use crate::record::{Record, read_record};
 use crate::restart::RestartingRecipient;
 use actix::{Message, Recipient};
+use log::Level;
 use meshwork_actors::answers::{
     self, Action, Actions, Answer, CallContext, Replier, Responder, Restarted, poll_once,
 };
 use meshwork_actors::branch::BranchActor;
+use meshwork_actors::log_line;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::ConfigureNode;
+use meshwork_actors::repeated::Line;
 use meshwork_wire::limits::SHAPE_LEN_MAX;
 use meshwork_wire::{Accepts, ByteString, CallError, Code, Encoding, Fate, Form, Offer, PayloadRef, Shape};
 use serde::{Serialize, de::DeserializeOwned};
@@ -340,7 +343,8 @@ impl Responders {
             let fits = shape.len() <= SHAPE_LEN_MAX;
             if !fits {
                 let len = shape.len();
-                log::warn!(
+                log_line!(
+                    Line::own(Level::Warn),
                     "the shape of {action:?} is left out: it has {len} bytes, and {SHAPE_LEN_MAX} is the most"
                 );
             }

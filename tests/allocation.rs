@@ -7,7 +7,7 @@ use actix_rt::{System, SystemRunner};
 use allocation_counter::measure;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use meshwork::link::{Accept, Link};
+use meshwork::link::{Accept, Accepted};
 use meshwork::prelude::*;
 use meshwork::{Address, Encoding, Payload};
 use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
@@ -34,10 +34,10 @@ impl Accept for MemoryAccept {
         Address::from("memory:0")
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
             match self.0.recv().await {
-                Some(link) => Ok((Box::new(link) as Box<dyn Link>, "memory".to_owned())),
+                Some(link) => Ok(Accepted::new(Box::new(link), "memory")),
                 None => std::future::pending().await,
             }
         })

@@ -5,7 +5,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use meshwork::limits::LOG_EVERY;
-use meshwork::link::{Accept, Link};
+use meshwork::link::{Accept, Accepted};
 use meshwork::prelude::*;
 use meshwork::{Address, BindError, Change};
 use std::io;
@@ -79,7 +79,7 @@ impl Accept for OutOfDescriptors {
         Address::from("a-full-table")
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
             if self.failures_left > 0 {
                 self.failures_left -= 1;
@@ -89,7 +89,7 @@ impl Accept for OutOfDescriptors {
             let _ = self.done.send(());
             let (near, _) = tokio::io::duplex(1024);
             self.failures_left = u32::MAX;
-            Ok((Box::new(near) as Box<dyn Link>, "a peer".to_owned()))
+            Ok(Accepted::new(Box::new(near), "a peer"))
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use futures::future::BoxFuture;
 use meshwork::limits::{BACKOFF_MAX, BACKOFF_MIN};
-use meshwork::link::{Accept, Dial, Link};
+use meshwork::link::{Accept, Accepted, Dial, Link};
 use meshwork::prelude::*;
 use meshwork::{Address, Status};
 use std::io;
@@ -40,10 +40,10 @@ impl Accept for SimulatedAccept {
         Address::from(format!("{MASTER}:{PORT}"))
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
             let (stream, peer) = self.0.accept().await?;
-            Ok((Box::new(stream) as Box<dyn Link>, peer.to_string()))
+            Ok(Accepted::new(Box::new(stream), peer.to_string()))
         })
     }
 }

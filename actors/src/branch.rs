@@ -24,6 +24,7 @@ use crate::link::backoff::Backoff;
 use crate::link::borrowed::{borrow, borrow_outcome};
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox};
+use crate::link::plain::{Over, secured};
 use crate::link::refusal::{Receiver, Refusal, link_down};
 use crate::link::{Address, Dial, writer};
 use crate::log_line;
@@ -73,6 +74,8 @@ pub struct BranchActor {
     name: ByteString,
     credentials: Option<ByteString>,
     dial: Arc<dyn Dial>,
+    /// TLS, for what is dialled.
+    over: Option<Over>,
     dialect: Dialect,
     address: Address,
     frame_len_max: usize,
@@ -87,6 +90,8 @@ pub struct BranchActor {
     news: Repeated,
     /// Lines of the log: an actor of the branch has stopped.
     stopped: Repeated,
+    /// The warnings about a master whose certificate, or which the certificate of the branch, does not satisfy.
+    insecure: Repeated,
     options: NodeOptions,
     link: LinkState,
     /// The bound link; there as long as [`LinkState::is_bound`].
@@ -162,6 +167,7 @@ impl BranchActor {
             name: self.name,
             credentials: self.credentials,
             dial: self.dial,
+            over: self.over,
             dialect: self.dialect,
             incarnation: self.incarnation,
             replaces: self.replaces,
@@ -183,6 +189,18 @@ impl BranchActor {
     #[must_use]
     pub fn dial(mut self, dial: impl Dial) -> Self {
         self.dial = Arc::new(dial);
+        self
+    }
+
+    /// Speaks TLS to the master: checks its certificate against the CA, and against the host of the address. Default: no TLS, and an address
+    /// that begins with `tls://` is not dialled. A first bind that fails since the certificate of either end is not accepted ends at once,
+    /// even if the branch [waits for its master](Self::wait_for_master); a branch that was bound goes on and says so in its log, since
+    /// certificates are renewed.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: &crate::link::DialTls) -> Self {
+        let tls = tls.clone();
+        self.over = Some(Arc::new(move |dial| tls.over(dial)));
         self
     }
 
@@ -240,7 +258,8 @@ impl BranchActor {
             // A master of another protocol takes lists of arguments, and does not always say which actions there are.
             self.options.node.with_known(|known| known.set_unknown(Accepts::List));
         }
-        self.dial = Arc::new(DialectDial { dial: self.dial, dialect: self.dialect });
+        let dial = secured(self.dial, self.over.as_ref());
+        self.dial = Arc::new(DialectDial { dial, dialect: self.dialect });
         let content = self.bind_content();
         let within = self.options.limits.bind_within;
         let establish = || establish(&*self.dial, &self.address, content.clone(), DIAL_WITHIN, within);
@@ -419,7 +438,12 @@ impl BranchActor {
             match bound {
                 Ok(established) => this.bound(established, context),
                 Err(error) if error.may_return() => {
-                    log::debug!("{} is not back yet: {error}", this.name);
+                    let line = match error {
+                        // It lasts until somebody renews a certificate.
+                        BindError::Tls { .. } => this.insecure.warn(Instant::now().into_std()),
+                        _ => Line::DEBUG,
+                    };
+                    log_line!(line, "{} is not back yet: {error}", this.name);
                     this.rebind_later(context);
                 }
                 Err(error) => {
@@ -826,6 +850,7 @@ impl From<BranchSettings> for BranchActor {
             name: settings.name,
             credentials: settings.credentials,
             dial: settings.dial,
+            over: settings.over,
             dialect: settings.dialect,
             address: Address::from(""),
             frame_len_max: FRAME_LEN_MAX,
@@ -836,6 +861,7 @@ impl From<BranchSettings> for BranchActor {
             silent: Repeated::new(),
             news: Repeated::news(),
             stopped: Repeated::news(),
+            insecure: Repeated::new(),
             link: LinkState::new(),
             wires: None,
             drain_tally: DrainTally::default(),

@@ -398,11 +398,13 @@ impl Handler<Listen> for MasterActor {
     fn handle(&mut self, listen: Listen, _: &mut Context<Self>) -> Self::Result {
         let (requested, lets_in) = (listen.requested.clone(), listen.lets_in());
         let name = check_node(&self.name);
+        let config = &self.running().shared.config;
+        let checks_binds = config.token.is_some() || config.authenticate.is_some();
         let opening = async move {
             if let Err(error) = name {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, NameError::to_string(&error)));
             }
-            listen.open().await
+            listen.open(checks_binds).await
         };
         Box::pin(opening.into_actor(self).map(move |opened, this, _| match opened {
             // Nobody would tell the branches that bind here that the master ends.

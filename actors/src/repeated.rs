@@ -43,6 +43,11 @@ pub struct Line {
     left_out: u64,
 }
 
+impl Line {
+    /// A line that says nothing that a person must know.
+    pub(crate) const DEBUG: Self = Self { level: Level::Debug, left_out: 0 };
+}
+
 impl Repeated {
     /// Lines of one kind: one each [`LOG_EVERY`]. No line has been written yet.
     #[must_use]
@@ -92,7 +97,7 @@ impl Repeated {
         let rested = lines.rested.map_or(now, |rested| rested.max(now));
         if rested.saturating_duration_since(now) > self.every * (self.at_once - 1) {
             lines.left_out += 1;
-            return Line { level: Level::Debug, left_out: 0 };
+            return Line::DEBUG;
         }
         let left_out = std::mem::take(&mut lines.left_out);
         (lines.rested, lines.lasts) = (Some(rested + self.every), true);

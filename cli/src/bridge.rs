@@ -6,6 +6,7 @@ use crate::input::read_token;
 use crate::mesh::Mesh;
 use crate::output::say;
 use crate::signals::Signals;
+use crate::tls::{Dialled, Reloaded, ServerFlags, hint, reload_at_hangup};
 use clap::{Args, ValueEnum};
 use meshwork::{Bridge, BridgeError, ResultStyle};
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub(super) struct Options {
     /// The arguments that a dnode server calls result callbacks with.
     #[arg(long, value_enum, default_value = "result")]
     dnode_results: Results,
+    #[command(flatten)]
+    server_tls: ServerFlags,
     #[command(flatten)]
     mesh: Mesh,
 }
@@ -82,8 +85,8 @@ impl From<Results> for ResultStyle {
 }
 
 pub(super) async fn run(options: Options) -> Done {
-    let Options { server: Foreign { protocol, address }, prefix, server_token_file, dnode_results, mesh } =
-        options;
+    let Options { server, prefix, server_token_file, dnode_results, server_tls, mesh } = options;
+    let Foreign { protocol, address } = server;
     let bridge = match protocol {
         Protocol::LightRpc => Bridge::light_rpc(address.as_str()),
         Protocol::Dnode => Bridge::dnode(address.as_str()).results(dnode_results.into()),
@@ -99,11 +102,24 @@ pub(super) async fn run(options: Options) -> Done {
     if let Some(token) = read_token(mesh.token_file.as_deref())? {
         bridge = bridge.token(token);
     }
+    let (server_tls, tls) = (server_tls.read(&address)?, mesh.tls.read(&mesh.master)?);
+    if let Some(tls) = &server_tls {
+        bridge = bridge.server_tls(tls);
+    }
+    if let Some(tls) = &tls {
+        bridge = bridge.tls(tls);
+    }
     let mut signals = Signals::new()?;
+    reload_at_hangup(server_tls.into_iter().chain(tls).map(Reloaded::Dial).collect())?;
     say(format_args!("bridging {address} to {}", mesh.master));
     tokio::select! {
-        error = bridge.run(mesh.master) => Err(match error {
+        error = bridge.run(mesh.master.as_str()) => Err(match error {
             BridgeError::Refused(_) | BridgeError::OtherProtocol { .. } => Failure::Bind(error.to_string()),
+            BridgeError::Tls { address: at, fault } => {
+                let dialled = if at.as_str() == address { Dialled::Server } else { Dialled::Master };
+                let hint = hint(&fault, dialled);
+                Failure::Bind(format!("no TLS with {at}: {fault}{hint}"))
+            }
             BridgeError::Address(_) | BridgeError::Name(_) | BridgeError::NoPrefix => {
                 Failure::Use(error.to_string())
             }

@@ -17,6 +17,7 @@ mod output;
 mod respond;
 mod signals;
 mod signature;
+mod tls;
 
 use crate::failure::{Done, Failure};
 use crate::outlet::{LogLines, flush_stderr};

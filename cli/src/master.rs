@@ -6,9 +6,11 @@ use crate::input::{read_duration, read_token};
 use crate::outlet::Printer;
 use crate::output::{Output, unprinted};
 use crate::signals::{Signals, drain};
+use crate::tls::{ListenFlags, Reloaded, reload_at_hangup};
 use clap::{Args, ValueEnum};
 use log::Level;
 use meshwork::limits::BUSY_POLL_WITHIN_MAX;
+use meshwork::link::Transport;
 use meshwork::prelude::*;
 use meshwork::repeated::Line;
 use meshwork::{Allowed, Balance, OnNameTaken, Pattern, log_line};
@@ -41,6 +43,8 @@ pub(super) struct Options {
     /// no token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: ListenFlags,
     /// What happens when a branch binds under a name that another branch has.
     #[arg(long, value_enum, default_value = "refuse")]
     on_name_taken: Taken,
@@ -118,6 +122,8 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
     if let Some(token) = read_token(options.token_file.as_deref())? {
         master = master.token(token);
     }
+    let tls = options.tls.read()?;
+    reload_at_hangup(tls.clone().map(Reloaded::Listen).into_iter().collect())?;
     let actor = master.start();
     let allowed = match options.gateway_allow {
         none if none.is_empty() => Allowed::all(),
@@ -131,6 +137,11 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         Protocol::NodeMesh => (Listen::node_mesh(address).allow(allowed.clone()), "node-mesh"),
     });
     for (listen, protocol) in native.chain(gateways) {
+        let tls = tls.as_ref().filter(|_| listen.address().transport() != Transport::Plain);
+        let listen = match tls {
+            Some(tls) => listen.tls(tls),
+            None => listen,
+        };
         let listening = actor.send(listen).await;
         let address = listening
             .map_err(|_| Failure::Bind("the master ended before it listened".to_owned()))?
@@ -138,14 +149,17 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
                 ErrorKind::AddrInUse => {
                     Failure::Use(format!("{error}; name another with --listen, port 0 takes a free one"))
                 }
+                _ if error.address.transport() == Transport::Tls && tls.is_none() => {
+                    Failure::Use(format!("{error}, with --tls-cert and --tls-key"))
+                }
                 _ => Failure::Use(error.to_string()),
             })?;
         let line = if output.json {
-            json!({ "listening": address.as_str(), "protocol": protocol }).to_string()
-        } else if protocol == "meshwork" {
-            format!("listening on {address}")
+            json!({ "listening": address.as_str(), "protocol": protocol, "tls": tls.is_some() }).to_string()
         } else {
-            format!("listening on {address} for {protocol}")
+            let protocol = if protocol == "meshwork" { String::new() } else { format!(" for {protocol}") };
+            let tls = if tls.is_some() { " with TLS" } else { "" };
+            format!("listening on {address}{protocol}{tls}")
         };
         let printed = printer.print(line + "\n");
         // A mesh does not depend on the reader of a line.

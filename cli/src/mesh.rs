@@ -2,8 +2,9 @@
 
 use crate::failure::Failure;
 use crate::input::read_token;
+use crate::tls::{DialFlags, Dialled, Reloaded, hint, reload_at_hangup};
 use clap::Args;
-use meshwork::{BindBranch, BindError, Branch, BranchActor};
+use meshwork::{BindBranch, BindError, Branch, BranchActor, DialTls};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub(super) struct Mesh {
     /// A file with the token for the master. Default: the token in MESHWORK_TOKEN, if it is set.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) tls: DialFlags,
     /// The name of this process in the mesh. Default: a random name.
     #[arg(long)]
     pub(super) name: Option<String>,
@@ -27,17 +30,27 @@ pub(super) struct Mesh {
 
 impl Mesh {
     /// Binds as [`Mesh::bind`] does, as soon as the master is up; the log says why the command waits. For commands that run until they are
-    /// asked to end.
+    /// asked to end, which read their certificates again at SIGHUP.
     pub(super) async fn bind_when_up(
         &self,
         with: impl FnOnce(BranchActor) -> BranchActor,
     ) -> Result<Branch, Failure> {
-        self.bind(|branch| with(branch.wait_for_master(Duration::MAX))).await
+        let tls = self.tls.read(&self.master)?;
+        reload_at_hangup(tls.clone().map(Reloaded::Dial).into_iter().collect())?;
+        self.bind_over(tls, |branch| with(branch.wait_for_master(Duration::MAX))).await
     }
 
     /// Binds, as a branch that answers nothing unless `with` gives it actions.
     pub(super) async fn bind(
         &self,
+        with: impl FnOnce(BranchActor) -> BranchActor,
+    ) -> Result<Branch, Failure> {
+        self.bind_over(self.tls.read(&self.master)?, with).await
+    }
+
+    async fn bind_over(
+        &self,
+        tls: Option<DialTls>,
         with: impl FnOnce(BranchActor) -> BranchActor,
     ) -> Result<Branch, Failure> {
         let name = self.name.clone().unwrap_or_else(own_name);
@@ -47,6 +60,9 @@ impl Mesh {
         }
         if let Some(token) = read_token(self.token_file.as_deref())? {
             branch = branch.token(token);
+        }
+        if let Some(tls) = tls {
+            branch = branch.tls(&tls);
         }
         with(branch).bind(self.master.as_str()).await.map_err(|error| match error {
             BindError::Address(_) | BindError::Name(_) => Failure::Use(error.to_string()),
@@ -58,6 +74,9 @@ impl Mesh {
             }
             BindError::Refused { ref message, .. } if message.contains("already") => {
                 Failure::Bind(format!("{error}; with --replace it ends, and this process takes its name"))
+            }
+            BindError::Tls { ref fault, .. } => {
+                Failure::Bind(format!("{error}{}", hint(fault, Dialled::Master)))
             }
             BindError::Refused { .. } | BindError::NoThread(_) => Failure::Bind(error.to_string()),
             BindError::Timeout { .. } | BindError::NoMaster { .. } => {

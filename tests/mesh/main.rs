@@ -27,6 +27,7 @@ mod relays;
 mod restarting;
 mod spread;
 mod storm;
+mod tls;
 mod values;
 mod versions;
 mod waiting;

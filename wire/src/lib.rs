@@ -47,7 +47,7 @@ pub use pattern::{Pattern, PatternError};
 pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
-pub use spoken::{is_native, spoken};
+pub use spoken::{is_native, is_tls, spoken};
 pub use value::{
     DecodeError, EncodeError, Obstacle, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value,
     is_absent, trace, try_sample,

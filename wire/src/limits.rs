@@ -432,3 +432,19 @@ const _: () = assert!(
     "an error of any size fits into a head"
 );
 const _: () = assert!(FOREIGN_FUNCTIONS_MAX + CALLBACKS_PER_REQUEST_MAX < CALLBACKS_PER_CONNECTION_MAX);
+
+/// The longest file of certificates or keys that is read, in bytes: a bundle of all public authorities has about 250 KB.
+pub const TLS_FILE_LEN_MAX: usize = 1024 * 1024;
+
+/// How long the TLS handshake of a link that is dialled may take: less than [`DIAL_WITHIN`], so that a handshake that hangs is told from an
+/// address that nobody answers at. At a listener the handshake is part of the bind, whose deadline holds.
+pub const TLS_HANDSHAKE_WITHIN: Duration = Duration::from_secs(4);
+
+const _: () = assert!(TLS_HANDSHAKE_WITHIN.as_nanos() < DIAL_WITHIN.as_nanos());
+
+/// How many bytes are read, and dropped, from a peer whose TLS handshake has failed: as long as bytes of the peer are unread, closing the
+/// connection would take away the reason that was sent to the peer. As much as a peer may have sent before it heard of the failure.
+pub const TLS_REFUSED_LEN_MAX: usize = 128 * 1024;
+
+/// How many names of a certificate count: a certificate of a service has a few.
+pub const CERTIFICATE_NAMES_MAX: usize = 64;

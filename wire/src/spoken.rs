@@ -9,7 +9,7 @@ pub fn spoken(bytes: &[u8]) -> Option<&'static str> {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     match bytes {
         _ if WORDS.iter().any(|word| begins(word.as_bytes())) => Some("HTTP"),
-        [0x16, 3, 1..=4, ..] => Some("TLS"),
+        _ if is_tls(bytes) => Some("TLS"),
         _ if begins(b"SSH-") => Some("SSH"),
         // A line of dnode begins with its method, or with another of its parts.
         _ if begins(b"{\"me") || begins(b"{\"ar") || begins(b"{\"ca") => Some("dnode"),
@@ -22,6 +22,17 @@ pub fn spoken(bytes: &[u8]) -> Option<&'static str> {
             Some("node-mesh")
         }
         _ => None,
+    }
+}
+
+/// Whether these bytes begin a TLS handshake. A frame of meshwork that begins so would be one of a kind that opens no link: the length of a
+/// `ClientHello` stands where its kind would.
+#[must_use]
+pub fn is_tls(bytes: &[u8]) -> bool {
+    match bytes {
+        [0x16, 3, 1..=4] | [0x16, 3, 1..=4, _] => true,
+        [0x16, 3, 1..=4, high, low, ..] => *high > 0 || *low >= KINDS_MAX,
+        _ => false,
     }
 }
 
@@ -57,6 +68,8 @@ mod tests {
             (b"\xc6\x00\x00\x00\x00\x01", Some(NATIVE)),
             (b"\x31\x0a\x00\x00\x17", Some(NATIVE)),
             (b"\x16\x03\x00\x00\x17", Some(NATIVE)),
+            (b"\x16\x03\x01\x00\x17\x00", Some(NATIVE)),
+            (b"\x16\x03\x01\x00\xf8\x01\x00\x00\xf4", Some("TLS")),
             (b"\x21\x00\x00\x00\x00\x01", Some(NATIVE)),
             (b"", None),
             (b"x", None),

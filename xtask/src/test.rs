@@ -30,6 +30,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     dependencies()?;
     crate::instructions::run(false)?;
     crate::debian::need(&crate::node::PROGRAMS)?;
+    // An end of TLS that is not ours, and the maker of the certificates in docs/tls.md.
+    crate::debian::need(&[("openssl", "openssl")])?;
     crate::node::packages(NODE)?;
     suite(cargo_has("nextest")).run_last()
 }

@@ -3,7 +3,7 @@
 use crate::link::backoff::Backoff;
 use crate::link::codec::LinkCodec;
 use crate::link::pulse::Pulse;
-use crate::link::{Address, AddressError, Dial, Link};
+use crate::link::{Address, AddressError, Dial, Link, TlsFault};
 use crate::log_line;
 use crate::repeated::Line;
 use bytes::BytesMut;
@@ -14,7 +14,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
-    FrameCodec, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
+    FrameCodec, FrameError, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
 };
 use std::io;
 use std::ops::ControlFlow;
@@ -69,6 +69,15 @@ pub enum BindError {
         /// What the program did wrong.
         reason: String,
     },
+    /// A connection was made, and its TLS handshake failed; or the address demands TLS, and none was configured. The certificates of both ends
+    /// are told apart in the fault.
+    #[error("no TLS with the master at {address}: {fault}")]
+    Tls {
+        /// The address of the master.
+        address: Address,
+        /// Why there is no TLS.
+        fault: TlsFault,
+    },
     /// The branch has no thread to live on: the operating system starts no more, or the thread that it was bound on has ended.
     #[error("the branch has no thread to live on: {0}")]
     NoThread(#[source] io::Error),
@@ -85,13 +94,15 @@ impl BindError {
             BindError::Address(_)
             | BindError::Unreachable { .. }
             | BindError::NoMaster { .. }
+            | BindError::Tls { .. }
             | BindError::NoThread(_) => Code::BIND_ERROR,
         }
     }
 
-    /// Whether the master is there, and has another branch of this name: a branch that waits for its master does not wait for that.
-    fn is_of_the_name(&self) -> bool {
-        matches!(self, BindError::Refused { code: Code::BIND_ERROR, .. })
+    /// Whether the master is there, and has another branch of this name, or one of the two ends does not accept the certificate of the other:
+    /// a branch that waits for its master does not wait for that.
+    fn is_not_waited_for(&self) -> bool {
+        matches!(self, BindError::Refused { code: Code::BIND_ERROR, .. } | BindError::Tls { .. })
     }
 
     /// Whether the master is there, and has no room for the connection at the moment.
@@ -105,6 +116,10 @@ impl BindError {
         match self {
             BindError::Refused { may_return, .. } => *may_return,
             BindError::Unreachable { .. } | BindError::Timeout { .. } | BindError::NoMaster { .. } => true,
+            // Certificates are renewed.
+            BindError::Tls { fault, .. } => {
+                !matches!(fault, TlsFault::NoCa | TlsFault::NotWanted | TlsFault::NoName(_))
+            }
             BindError::Name(_) | BindError::Address(_) | BindError::NoThread(_) => false,
         }
     }
@@ -246,7 +261,7 @@ where
     let mut said = Vec::new();
     loop {
         let error = match establish().await {
-            Err(error) if error.may_return() && !error.is_of_the_name() => error,
+            Err(error) if error.may_return() && !error.is_not_waited_for() => error,
             done => return done,
         };
         // A full master asks its branches to come again.
@@ -296,7 +311,10 @@ async fn establish_once(
 ) -> Result<Established, BindError> {
     address.check()?;
     meshwork_wire::check_node(&content.bind.bind.name)?;
-    let unreachable = |source| BindError::Unreachable { address: address.clone(), source };
+    let unreachable = |source| match TlsFault::of(&source) {
+        Some(fault) => BindError::Tls { address: address.clone(), fault: fault.clone() },
+        None => BindError::Unreachable { address: address.clone(), source },
+    };
     let link = match tokio::time::timeout(dial_within, dial.dial(address)).await {
         Ok(dialled) => dialled.map_err(unreachable)?,
         Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
@@ -404,7 +422,7 @@ impl Entering<'_> {
     ) -> Result<Option<T>, BindError> {
         let block: Block = match self.reader.next().await {
             Some(Ok(block)) => block,
-            Some(Err(error)) => return Err(self.no_master(&error.to_string())),
+            Some(Err(error)) => return Err(self.broken(&error)),
             None => {
                 let reason =
                     "it closed the connection without a word, as a master may that has no room left, too";
@@ -435,6 +453,16 @@ impl Entering<'_> {
             message: error.message().to_owned(),
             may_return: false,
         }
+    }
+
+    /// The link has failed. A master with TLS 1.3 refuses a certificate after the handshake has succeeded at this end.
+    fn broken(&self, error: &FrameError) -> BindError {
+        if let FrameError::Io(error) = error
+            && let Some(fault) = TlsFault::of(error)
+        {
+            return BindError::Tls { address: self.address.clone(), fault: fault.clone() };
+        }
+        self.no_master(&error.to_string())
     }
 
     fn no_master(&self, reason: &str) -> BindError {

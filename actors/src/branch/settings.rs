@@ -4,6 +4,7 @@
 use super::link::ended;
 use crate::gateway::Dialect;
 use crate::link::backoff::Backoff;
+use crate::link::plain::Over;
 use crate::link::{Dial, Tcp};
 use crate::node::options::NodeOptions;
 use crate::node::shared::Node;
@@ -16,6 +17,7 @@ pub struct BranchSettings {
     pub(super) name: ByteString,
     pub(super) credentials: Option<ByteString>,
     pub(super) dial: Arc<dyn Dial>,
+    pub(super) over: Option<Over>,
     pub(super) dialect: Dialect,
     pub(super) incarnation: u64,
     pub(super) replaces: bool,
@@ -35,6 +37,7 @@ impl BranchSettings {
             name,
             credentials: None,
             dial: Arc::new(Tcp),
+            over: None,
             dialect: Dialect::Native,
             incarnation: fastrand::u64(..),
             replaces: false,

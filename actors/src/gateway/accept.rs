@@ -1,7 +1,7 @@
 //! The connections of a listener of a foreign protocol become links that carry frames.
 
 use super::dialect_link::DialectLink;
-use crate::link::Link;
+use crate::link::Accepted;
 use crate::link::door::Place;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,18 @@ pub(crate) type MakeDialect = Box<dyn Fn(&str) -> Box<dyn meshwork_wire::Dialect
 
 /// Speaks a dialect over a connection that a gateway has accepted. Its peer has so long to say its first message.
 pub(crate) fn accepted(
-    link: Box<dyn Link>,
+    accepted: Accepted,
     dialect: Box<dyn meshwork_wire::Dialect>,
-    peer: &str,
     place: &Arc<Place>,
     first_within: Duration,
-) -> Box<dyn Link> {
-    Box::new(DialectLink::accepted(link, dialect, peer.to_owned(), Arc::clone(place), first_within))
+) -> Accepted {
+    let Accepted { link, peer, handshake } = accepted;
+    let link = DialectLink::accepted(
+        link,
+        dialect,
+        peer.clone(),
+        handshake.clone(),
+        (Arc::clone(place), first_within),
+    );
+    Accepted { link: Box::new(link), peer, handshake }
 }

@@ -3,7 +3,8 @@
 
 use super::dialect_link::{Asks, DialectLink, Fault};
 use crate::link::backoff::Backoff;
-use crate::link::{Address, AddressError, Dial, Link, Tcp};
+use crate::link::plain::{Over, secured};
+use crate::link::{Address, AddressError, Dial, Link, Tcp, TlsFault};
 use crate::log_line;
 use crate::repeated::Repeated;
 use futures::future::BoxFuture;
@@ -31,6 +32,10 @@ pub struct Bridge {
     needs_prefix: bool,
     results: ResultStyle,
     dial: Arc<dyn Dial>,
+    /// TLS for the link to the master.
+    over: Option<Over>,
+    /// TLS for the link to the server.
+    server_over: Option<Over>,
     dialect: Arc<MakeDialect>,
     /// Drawn by chance: the bridge replaces its own earlier session, whose link is lost.
     incarnation: u64,
@@ -57,6 +62,14 @@ pub enum BridgeError {
         protocol: &'static str,
         /// What the program said instead.
         reason: String,
+    },
+    /// The server or the master is there, and its TLS handshake fails; or its address demands TLS, and none was configured.
+    #[error("no TLS with {address}: {fault}")]
+    Tls {
+        /// The address of the server or the master.
+        address: Address,
+        /// Why there is no TLS.
+        fault: TlsFault,
     },
     /// The bridge needs a prefix, since its server does not say which functions it has.
     #[error(
@@ -89,7 +102,7 @@ impl Bridge {
     pub fn node_mesh(server: impl Into<Address>) -> Self {
         let bridge = Self::to(server.into(), "node-mesh", |bridge| {
             Box::new(NodeMeshClient::bridge(
-                bridge.server.as_str(),
+                bridge.server.host_and_port(),
                 bridge.name.clone(),
                 bridge.server_token.clone(),
                 bridge.token.clone(),
@@ -105,7 +118,7 @@ impl Bridge {
         make: impl Fn(&Self) -> Box<dyn Dialect> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            name: format!("bridge/{protocol}/{server}").into(),
+            name: format!("bridge/{protocol}/{}", server.host_and_port()).into(),
             server,
             protocol,
             token: None,
@@ -114,6 +127,8 @@ impl Bridge {
             results: ResultStyle::default(),
             prefix: String::new(),
             dial: Arc::new(Tcp),
+            over: None,
+            server_over: None,
             dialect: Arc::new(make),
             incarnation: fastrand::u64(..),
         }
@@ -162,8 +177,26 @@ impl Bridge {
         self
     }
 
+    /// Speaks TLS to the master: checks its certificate against the CA, and against the host of the address. Default: no TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: &crate::link::DialTls) -> Self {
+        let tls = tls.clone();
+        self.over = Some(Arc::new(move |dial| tls.over(dial)));
+        self
+    }
+
+    /// Speaks TLS to the server, which need not trust the CA of the mesh. Default: no TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn server_tls(mut self, tls: &crate::link::DialTls) -> Self {
+        let tls = tls.clone();
+        self.server_over = Some(Arc::new(move |dial| tls.over(dial)));
+        self
+    }
+
     /// Binds the server to this master, again after each lost link, until server or master refuses the bridge for good. It also ends if
-    /// one of the two speaks another protocol and has never been bound.
+    /// one of the two speaks another protocol, or a certificate is not accepted, and the bridge has never been bound.
     pub fn run(self, master: impl Into<Address>) -> BoxFuture<'static, BridgeError> {
         let master = master.into();
         Box::pin(self.bridge(master))
@@ -192,8 +225,10 @@ impl Bridge {
                     let line = closed.info(Instant::now().into_std());
                     log_line!(line, "{}: {} or {master} closed the link", self.name, self.server);
                 }
-                // A program that has spoken the protocol before speaks it again, whatever came between.
-                Ok(Some(error @ BridgeError::OtherProtocol { .. })) if was_bound => {
+                // A program that has spoken the protocol before speaks it again, whatever came between, and certificates are renewed.
+                Ok(Some(error @ (BridgeError::OtherProtocol { .. } | BridgeError::Tls { .. })))
+                    if was_bound =>
+                {
                     let line = failing.warn(Instant::now().into_std());
                     log_line!(line, "{} waits: {error}", self.name);
                 }
@@ -215,18 +250,26 @@ impl Bridge {
         master: &Address,
         bound: &mut Option<Instant>,
     ) -> std::io::Result<Option<BridgeError>> {
-        let reached = |address: &Address, error: std::io::Error| {
-            std::io::Error::new(error.kind(), format!("{address} cannot be reached: {error}"))
-        };
+        let server_dial = secured(Arc::clone(&self.dial), self.server_over.as_ref());
+        let master_dial = secured(Arc::clone(&self.dial), self.over.as_ref());
         let mut asks = Asks::Extended(self.incarnation);
+        // The server has said something before the master is dialled: so a handshake that fails after that is the master's.
+        let mut shaking = &self.server;
         let (mut theirs, piped) = loop {
-            let server = self.dial.dial(&self.server).await.map_err(|error| reached(&self.server, error))?;
+            let server = match dialled(&*server_dial, &self.server).await? {
+                Ok(link) => link,
+                Err(error) => return Ok(Some(error)),
+            };
             let (dialect, peer) = ((self.dialect)(self), self.server.to_string());
             let mut theirs = DialectLink::bridged(server, dialect, peer, asks);
             // Before the master is dialled, which does not wait long for the bind.
             let mut piped = theirs.hear_first().await;
             if piped.is_ok() && theirs.fault.is_none() && theirs.refused.is_none() {
-                let mut ours = self.dial.dial(master).await.map_err(|error| reached(master, error))?;
+                let mut ours = match dialled(&*master_dial, master).await? {
+                    Ok(link) => link,
+                    Err(error) => return Ok(Some(error)),
+                };
+                shaking = master;
                 piped = pipe(&mut theirs, &mut ours).await;
             }
             if !theirs.wants_plain_bind || asks == Asks::Plain {
@@ -235,6 +278,11 @@ impl Bridge {
             asks = Asks::Plain;
         };
         *bound = theirs.bound;
+        if let Err(error) = &piped
+            && let Some(fault) = TlsFault::of(error)
+        {
+            return Ok(Some(BridgeError::Tls { address: shaking.clone(), fault: fault.clone() }));
+        }
         if let Some(refused) = theirs.refused.take() {
             let by = if theirs.refused_by_far { &self.server } else { master };
             let (name, what) = (refused.name().to_owned(), format!("{by} says: {}", refused.message()));
@@ -264,6 +312,18 @@ impl Bridge {
             ))),
             _ => piped.map(|()| None),
         }
+    }
+}
+
+/// Dials; gives the link, or the error of a TLS handshake that failed.
+async fn dialled(dial: &dyn Dial, address: &Address) -> std::io::Result<Result<Box<dyn Link>, BridgeError>> {
+    let error = match dial.dial(address).await {
+        Ok(link) => return Ok(Ok(link)),
+        Err(error) => error,
+    };
+    match TlsFault::of(&error) {
+        Some(fault) => Ok(Err(BridgeError::Tls { address: address.clone(), fault: fault.clone() })),
+        None => Err(std::io::Error::new(error.kind(), format!("{address} cannot be reached: {error}"))),
     }
 }
 

@@ -1,9 +1,9 @@
 //! A link that speaks another protocol at its far end. It stands between a foreign socket and a session, a branch or a master, which read
 //! and write frames as on any link. The protocols themselves are the dialects in `meshwork-wire`.
 
-use crate::link::Link;
 use crate::link::door::Place;
 use crate::link::refusal::{too_long, too_many_hops};
+use crate::link::{Handshake, Link};
 use crate::log_line;
 use crate::repeated::Repeated;
 use bytes::{Buf, BytesMut};
@@ -41,6 +41,9 @@ const FEATURES: Features = Features::FORMS;
 /// A link with frames at the near end, where a node of this process is, and another protocol at the far end.
 pub(crate) struct DialectLink {
     link: Box<dyn Link>,
+    /// The handshake of the link; none when it is done. Before, the near end is told nothing: a dialect may bind its peer at once, and a peer
+    /// whose certificate was not checked is to bind nothing.
+    handshake: Option<Arc<Handshake>>,
     dialect: Box<dyn meshwork_wire::Dialect>,
     peer: String,
     /// Bytes from the far end that the dialect has not read yet.
@@ -148,14 +151,14 @@ impl DialectLink {
         link: Box<dyn Link>,
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
-        place: Arc<Place>,
-        first_within: Duration,
+        handshake: Option<Arc<Handshake>>,
+        (place, first_within): (Arc<Place>, Duration),
     ) -> Self {
         let alarm = Box::pin(tokio::time::sleep(first_within));
         let first_message = Some(FirstMessage { place, within: first_within, alarm, is_there: false });
         // Each connection is a branch of its own.
         let asks = Asks::Extended(fastrand::u64(..));
-        Self { features: FEATURES, first_message, ..Self::new(link, dialect, peer, asks) }
+        Self { features: FEATURES, first_message, handshake, ..Self::new(link, dialect, peer, asks) }
     }
 
     /// Speaks a dialect over a link that was dialled to `peer`, to a branch of this process.
@@ -187,6 +190,7 @@ impl DialectLink {
         dialect.begin(Instant::now(), &mut said);
         let mut this = Self {
             link,
+            handshake: None,
             dialect,
             peer,
             heard: BytesMut::new(),
@@ -411,8 +415,37 @@ impl DialectLink {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads until the handshake of the link is done.
+    fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(handshake) = &self.handshake else {
+            return Poll::Ready(Ok(()));
+        };
+        if !handshake.is_done() {
+            self.heard.reserve(READ_BUFFER_LEN_START);
+            let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.link), context, &mut self.heard);
+            match read {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(_)) => self.keep_first(),
+                // The reader of the socket is woken for the next bytes, also when the handshake has ended with the last.
+                Poll::Pending if !handshake.is_done() => return Poll::Pending,
+                Poll::Pending => {}
+            }
+        }
+        self.handshake = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Keeps the first bytes of the far end.
+    fn keep_first(&mut self) {
+        if self.first.len() < FIRST_LEN {
+            let len = self.heard.len().min(FIRST_LEN);
+            self.first = BytesMut::from(&self.heard[..len]);
+        }
+    }
+
     /// Reads from the far end until there are frames for the near end, or the link has ended.
     fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_handshake(context))?;
         loop {
             while self.beat.poll_tick(context).is_ready() {
                 self.dialect.expire(Instant::now(), &mut self.said);
@@ -487,10 +520,7 @@ impl DialectLink {
                 self.state = State::Ended;
                 self.fault.get_or_insert_with(|| Fault::FarIsSilent("it closed the connection".to_owned()));
             }
-            if self.first.len() < FIRST_LEN {
-                let len = self.heard.len().min(FIRST_LEN);
-                self.first = BytesMut::from(&self.heard[..len]);
-            }
+            self.keep_first();
         }
     }
 

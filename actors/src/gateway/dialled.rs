@@ -30,7 +30,7 @@ impl Dial for DialectDial {
             Dialect::Native => self.dial.dial(address),
             Dialect::NodeMesh => Box::pin(async move {
                 let link = self.dial.dial(address).await?;
-                let dialect = Box::new(NodeMeshClient::branch(address.as_str()));
+                let dialect = Box::new(NodeMeshClient::branch(address.host_and_port()));
                 let mut link = DialectLink::dialled(link, dialect, address.to_string());
                 link.near_is_branch = true;
                 Ok(Box::new(link) as Box<dyn Link>)

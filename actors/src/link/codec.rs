@@ -5,7 +5,7 @@ use super::door::Place;
 use super::pulse::Pulse;
 use bytes::BytesMut;
 use meshwork_wire::limits::{BIND_FRAME_LEN_MAX, FIRST_FRAME_LEN_MAX};
-use meshwork_wire::{Block, FrameCodec, FrameError};
+use meshwork_wire::{Block, FrameCodec, FrameError, is_tls};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,13 +60,15 @@ pub(crate) struct SessionCodec {
     frame_len_max: usize,
     /// The place of the connection, which is taken until the descriptor is closed.
     place: Arc<Place>,
+    /// Whether bytes have come that are no handshake of TLS.
+    has_begun: bool,
 }
 
 impl SessionCodec {
     /// Allows frames as long as a first frame until `raise` is set, then frames of `frame_len_max` bytes.
     pub(crate) fn new(raise: Rc<Cell<bool>>, frame_len_max: usize, place: Arc<Place>, pulse: Pulse) -> Self {
         let link = LinkCodec::new(FrameCodec::new(FIRST_FRAME_LEN_MAX), pulse);
-        Self { link, raise, is_bound: false, frame_len_max, place }
+        Self { link, raise, is_bound: false, frame_len_max, place, has_begun: false }
     }
 
     /// Reads a first frame that is longer than others, if there is room for it: branches of earlier versions put all their actions into it.
@@ -83,6 +85,9 @@ impl SessionCodec {
     }
 }
 
+/// How many bytes tell a handshake of TLS from a frame.
+const FIRST_LEN: usize = 5;
+
 impl Decoder for SessionCodec {
     type Item = Block;
     type Error = FrameError;
@@ -91,6 +96,14 @@ impl Decoder for SessionCodec {
         if self.raise.take() {
             self.link.codec.set_frame_len_max(self.frame_len_max);
             self.is_bound = true;
+        }
+        if !self.has_begun && buffer.len() >= FIRST_LEN {
+            // Read as frames, a short handshake would be the beginning of a frame that never comes.
+            if is_tls(buffer) {
+                let what = "the other end speaks TLS, and this address does not: dial it without a CA, or give its listener a certificate";
+                return Err(FrameError::Malformed(what.to_owned()));
+            }
+            self.has_begun = true;
         }
         match self.link.decode(buffer) {
             Err(FrameError::TooLong { claimed, .. }) if !self.is_bound => self.decode_long(claimed, buffer),

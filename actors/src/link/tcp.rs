@@ -1,7 +1,7 @@
 //! Links over TCP.
 
 use super::address::Address;
-use super::dial::{Accept, Dial, Link};
+use super::dial::{Accept, Accepted, Dial, Link};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use meshwork_wire::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY};
@@ -20,7 +20,7 @@ pub struct Tcp;
 impl Dial for Tcp {
     fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address.as_str()).await?;
+            let stream = TcpStream::connect(address.host_and_port()).await?;
             // Frames are small, and the other end waits for each.
             stream.set_nodelay(true)?;
             SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
@@ -51,7 +51,7 @@ impl TcpAccept {
     pub async fn bind(address: &Address) -> io::Result<Self> {
         address.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
-        for socket_address in lookup_host(address.as_str()).await? {
+        for socket_address in lookup_host(address.host_and_port()).await? {
             match listen(socket_address) {
                 Ok(listener) => {
                     let address = listener.local_addr()?;
@@ -102,12 +102,12 @@ impl Accept for TcpAccept {
         self.address.into()
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
             let (stream, peer) = self.listener.accept().await?;
             stream.set_nodelay(true)?;
-            let link = Accepted { stream: None, fresh: Some(stream.into_std()?) };
-            Ok((Box::new(link) as Box<dyn Link>, peer.to_string()))
+            let link = Arriving { stream: None, fresh: Some(stream.into_std()?) };
+            Ok(Accepted::new(Box::new(link), peer.to_string()))
         })
     }
 
@@ -127,14 +127,14 @@ impl Accept for TcpAccept {
 
 /// A connection that was accepted. It belongs to the arbiter that first reads or writes it, which need not be the arbiter of the listener:
 /// the connection is registered with the reactor of that arbiter, which is woken for it.
-struct Accepted {
+struct Arriving {
     /// The registered connection, after the first read or write.
     stream: Option<TcpStream>,
     /// The connection before the first read or write.
     fresh: Option<std::net::TcpStream>,
 }
 
-impl Accepted {
+impl Arriving {
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         if let Some(fresh) = self.fresh.take() {
             self.stream = Some(TcpStream::from_std(fresh)?);
@@ -144,7 +144,7 @@ impl Accepted {
     }
 }
 
-impl AsyncRead for Accepted {
+impl AsyncRead for Arriving {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -154,7 +154,7 @@ impl AsyncRead for Accepted {
     }
 }
 
-impl AsyncWrite for Accepted {
+impl AsyncWrite for Arriving {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

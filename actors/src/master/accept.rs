@@ -6,7 +6,7 @@ use super::permissions::LetsIn;
 use super::session::SessionActor;
 use super::surroundings::MasterShared;
 use crate::link::door::Entered;
-use crate::link::{Link, are_descriptors_gone};
+use crate::link::{Accepted, Link, are_descriptors_gone};
 use crate::log_line;
 use crate::repeated::Repeated;
 use actix::Actor;
@@ -24,23 +24,23 @@ pub(super) async fn accept(mut listening: Listening, master: Arc<MasterShared>, 
     let mut in_a_row = 0;
     loop {
         match listening.accept.accept().await {
-            Ok((link, peer)) => {
+            Ok(accepted) => {
                 if let Some(line) = failing.over() {
                     let address = listening.accept.address();
                     log_line!(line, "connections are taken in again at {address}");
                 }
-                match master.door.enter(&peer, listening.via()).await {
+                match master.door.enter(&accepted.peer, listening.via()).await {
                     Ok(entered) => {
-                        let link = listening.speak(link, &peer, &entered.place, master.limits.bind_within);
-                        start_session(&master, link, peer, entered, lets_in.clone());
+                        let accepted = listening.speak(accepted, &entered.place, master.limits.bind_within);
+                        start_session(&master, accepted, entered, lets_in.clone());
                     }
                     Err(reason) => {
                         let line = full.warn(Instant::now().into_std());
-                        log_line!(line, "{peer} is turned away: {reason}");
+                        log_line!(line, "{} is turned away: {reason}", accepted.peer);
                         if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
                             let words = listening.parting_words(&reason.to_string());
                             actix_rt::spawn(async move {
-                                turn_away(link, &words).await;
+                                turn_away(accepted.link, &words).await;
                                 drop(permit);
                             });
                         }
@@ -87,16 +87,10 @@ async fn turn_away(mut link: Box<dyn Link>, words: &[u8]) {
     let _ = tokio::time::timeout(PARTING_WITHIN, parting).await;
 }
 
-fn start_session(
-    master: &Arc<MasterShared>,
-    link: Box<dyn Link>,
-    peer: String,
-    entered: Entered,
-    lets_in: LetsIn,
-) {
+fn start_session(master: &Arc<MasterShared>, accepted: Accepted, entered: Entered, lets_in: LetsIn) {
     let shared = Arc::clone(master);
     let start = move || {
-        SessionActor::new(shared, link, peer, entered, lets_in).start();
+        SessionActor::new(shared, accepted, entered, lets_in).start();
     };
     match &master.config.spawner {
         Some(spawner) => spawner.spawn(Box::new(start)),

@@ -4,7 +4,7 @@ use super::permissions::{LetsIn, Permissions};
 use crate::gateway::accept::{MakeDialect, accepted};
 use crate::link::door::Place;
 use crate::link::places::Via;
-use crate::link::{Accept, Address, Link, TcpAccept};
+use crate::link::{Accept, Accepted, Address, TcpAccept, Transport};
 use crate::log_line;
 use crate::repeated::Line;
 use actix::Message;
@@ -26,6 +26,17 @@ pub struct Listen {
     on: ListenOn,
     allowed: Allowed,
     results: ResultStyle,
+    secure: Option<Secure>,
+}
+
+type OverAccept = Box<dyn FnOnce(Box<dyn Accept>) -> Box<dyn Accept> + Send>;
+
+/// TLS for a listener.
+struct Secure {
+    /// Puts TLS over the links that a listener accepts: a function, since a master that is built without TLS has no type for it.
+    over: OverAccept,
+    /// Whether clients must show a certificate.
+    is_mutual: bool,
 }
 
 enum ListenOn {
@@ -83,7 +94,7 @@ impl Listen {
         Self::at(address.into(), ListenOn::NodeMesh)
     }
 
-    /// Listens by an [`Accept`] of your own, as a simulated network or a wrapper that speaks TLS.
+    /// Listens by an [`Accept`] of your own, such as a simulated network.
     #[must_use]
     pub fn on(acceptor: impl Accept) -> Self {
         Self::at(acceptor.address(), ListenOn::Acceptor(Box::new(acceptor)))
@@ -103,6 +114,16 @@ impl Listen {
         self
     }
 
+    /// Speaks TLS, and nothing but TLS, to the clients of this listener. Default: no TLS; then an address that begins with `tls://` is not
+    /// listened on.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: &crate::link::ListenTls) -> Self {
+        let (is_mutual, tls) = (tls.is_mutual(), tls.clone());
+        self.secure = Some(Secure { over: Box::new(move |accept| tls.over(accept)), is_mutual });
+        self
+    }
+
     /// The address that is asked for.
     #[must_use]
     pub fn address(&self) -> &Address {
@@ -110,7 +131,7 @@ impl Listen {
     }
 
     fn at(requested: Address, on: ListenOn) -> Self {
-        Self { requested, on, allowed: Allowed::all(), results: ResultStyle::default() }
+        Self { requested, on, allowed: Allowed::all(), results: ResultStyle::default(), secure: None }
     }
 
     /// How this listener lets its clients in.
@@ -122,31 +143,50 @@ impl Listen {
         }
     }
 
-    pub(super) async fn open(self) -> io::Result<Listening> {
-        let Self { requested, on, allowed, results } = self;
+    /// Opens the listener. `checks_binds` says whether the master checks who binds: it warns of a listener where anyone may.
+    pub(super) async fn open(self, checks_binds: bool) -> io::Result<Listening> {
+        let Self { requested, on, allowed, results, secure } = self;
+        check_transport(&requested, secure.is_some())?;
+        let (is_tls, is_mutual) = (secure.is_some(), secure.as_ref().is_some_and(|secure| secure.is_mutual));
+        let secured = |accept: Box<dyn Accept>| match secure {
+            Some(secure) => (secure.over)(accept),
+            None => accept,
+        };
         let asks_nobody = matches!(on, ListenOn::LightRpc | ListenOn::Dnode);
-        let dialect: MakeDialect = match on {
-            ListenOn::Acceptor(accept) => return Ok(Listening { accept, dialect: None }),
-            ListenOn::Tcp => {
-                let accept = Box::new(TcpAccept::bind(&requested).await?);
-                return Ok(Listening { accept, dialect: None });
+        let dialect: Option<MakeDialect> = match on {
+            ListenOn::Acceptor(acceptor) => {
+                return Ok(Listening { accept: secured(acceptor), dialect: None });
             }
-            ListenOn::LightRpc => Box::new(move |peer| Box::new(LightRpcServer::new(peer, allowed.clone()))),
+            ListenOn::Tcp => None,
+            ListenOn::LightRpc => {
+                Some(Box::new(move |peer| Box::new(LightRpcServer::new(peer, allowed.clone()))))
+            }
             ListenOn::Dnode => {
                 let lent = LentFunctions::default();
-                Box::new(move |peer| Box::new(Dnode::server(peer, allowed.clone(), results).lending(&lent)))
+                let server = move |peer: &str| Dnode::server(peer, allowed.clone(), results).lending(&lent);
+                Some(Box::new(move |peer| Box::new(server(peer))))
             }
-            ListenOn::NodeMesh => Box::new(move |peer| Box::new(NodeMeshServer::new(peer, allowed.clone()))),
+            ListenOn::NodeMesh => {
+                Some(Box::new(move |peer| Box::new(NodeMeshServer::new(peer, allowed.clone()))))
+            }
         };
-        let accept = Box::new(TcpAccept::bind(&requested).await?);
+        let accept = secured(Box::new(TcpAccept::bind(&requested).await?));
         let listens = accept.address();
-        if asks_nobody && !listens.is_loopback() {
-            log_line!(
-                Line::own(Level::Warn),
-                "any program that reaches {listens} may call the actions that this gateway allows: its protocol has no authentication"
-            );
+        if !listens.is_loopback() && !is_mutual {
+            if asks_nobody {
+                log_line!(
+                    Line::own(Level::Warn),
+                    "any program that reaches {listens} may call the actions that this gateway allows: its protocol has no authentication"
+                );
+            } else if !checks_binds {
+                log_line!(
+                    Line::own(Level::Warn),
+                    "any program that reaches {listens} may bind: {}",
+                    missing(is_tls)
+                );
+            }
         }
-        Ok(Listening { accept, dialect: Some(dialect) })
+        Ok(Listening { accept, dialect })
     }
 }
 
@@ -156,16 +196,13 @@ impl Listening {
     }
 
     /// A connection that was accepted, as a link that carries frames. A program of another protocol has so long to say its first message.
-    pub(super) fn speak(
-        &self,
-        link: Box<dyn Link>,
-        peer: &str,
-        place: &Arc<Place>,
-        first_within: Duration,
-    ) -> Box<dyn Link> {
+    pub(super) fn speak(&self, connection: Accepted, place: &Arc<Place>, first_within: Duration) -> Accepted {
         match &self.dialect {
-            Some(dialect) => accepted(link, dialect(peer), peer, place, first_within),
-            None => link,
+            Some(dialect) => {
+                let dialect = dialect(&connection.peer);
+                accepted(connection, dialect, place, first_within)
+            }
+            None => connection,
         }
     }
 
@@ -178,6 +215,30 @@ impl Listening {
         }
         words
     }
+}
+
+/// What would keep strangers out of a listener.
+fn missing(is_tls: bool) -> &'static str {
+    match is_tls {
+        true => "the master needs a token, or a CA that signs the certificates of branches",
+        false => {
+            "the master needs a token, or a CA that signs the certificates of branches, and speaks without TLS"
+        }
+    }
+}
+
+/// Refuses an address that demands TLS and has none, and the other way round.
+fn check_transport(address: &Address, is_tls: bool) -> io::Result<()> {
+    let what = match (address.transport(), is_tls) {
+        (Transport::Tls, false) => {
+            "the address asks for TLS, and no certificate is given for it: name one, with its key"
+        }
+        (Transport::Plain, true) => {
+            "the address begins with tcp://, which asks for no TLS, and a certificate is given for it"
+        }
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
 /// The permissions of a client without an identity.

@@ -1,11 +1,13 @@
 //! The permissions of a branch, and the question whether it may bind.
 
+use crate::link::Certificate;
 use actix::Message;
 use meshwork_wire::{ByteString, Offer, Pattern, SubscriptionKey};
 
 /// Asks whether this branch may bind. Sent to the recipient that the master was given, which answers with the permissions of the branch.
 #[derive(Message, Clone)]
 #[rtype(result = "Result<Permissions, String>")]
+#[non_exhaustive]
 pub struct Authenticate {
     /// The name that the branch binds under.
     pub name: ByteString,
@@ -13,6 +15,9 @@ pub struct Authenticate {
     pub credentials: Option<ByteString>,
     /// The address that the branch comes from.
     pub peer: String,
+    /// The certificate that the branch has shown, checked against the CA of the listener. None over a link without TLS, or at a listener that
+    /// asks for no certificates.
+    pub certificate: Option<Certificate>,
 }
 
 /// The permissions of a branch. `None` allows everything; it is the default.

@@ -33,7 +33,7 @@ use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
 use crate::link::pulse::Pulse;
 use crate::link::refusal::{Receiver, not_permitted};
-use crate::link::{Link, writer};
+use crate::link::{Accepted, Handshake, Link, TlsFault, writer};
 use crate::log_line;
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
@@ -96,6 +96,7 @@ struct Arrival {
     place: Arc<Place>,
     /// Resolves when the connection must make room for another one.
     makes_room: Option<oneshot::Receiver<()>>,
+    handshake: Option<Arc<Handshake>>,
     /// How the listener lets its clients in; none when the bind is being checked, or was.
     lets_in: Option<LetsIn>,
     /// Tells the reader that longer frames are allowed from now on.
@@ -159,11 +160,11 @@ struct ToBranch<'a> {
 impl SessionActor {
     pub(crate) fn new(
         master: Arc<MasterShared>,
-        link: Box<dyn Link>,
-        peer: String,
+        accepted: Accepted,
         entered: Entered,
         lets_in: LetsIn,
     ) -> Self {
+        let Accepted { link, peer, handshake } = accepted;
         let config = &master.config;
         let relay = Relay::new(master.name.clone(), config.balance, master.limits.in_flight_max);
         let answering = Answering::new(master.node.number());
@@ -174,6 +175,7 @@ impl SessionActor {
                 peer,
                 place: entered.place,
                 makes_room: Some(entered.makes_room),
+                handshake,
                 lets_in: Some(lets_in),
                 raise_frame_len: Rc::default(),
                 bind_alarm: SpawnHandle::default(),
@@ -362,9 +364,9 @@ impl SessionActor {
         let Some(arrival) = &mut self.arrival else {
             return;
         };
-        let (place, lets_in) = (Arc::clone(&arrival.place), arrival.lets_in.take());
-        let (master, session, peer) =
-            (Arc::clone(&self.master), self.me().clone(), self.me().peer().to_owned());
+        let (place, lets_in, handshake) =
+            (Arc::clone(&arrival.place), arrival.lets_in.take(), arrival.handshake.take());
+        let (master, session) = (Arc::clone(&self.master), self.me().clone());
         let features = extension.features;
         // Before the branch is told anything.
         self.outbox().set_features(features.unwrap_or_default());
@@ -375,7 +377,7 @@ impl SessionActor {
         if is_checked {
             place.checked();
         }
-        let binding = admit(master, session, name, bind, (peer, place), lets_in);
+        let binding = admit(master, session, name, bind, lets_in, (place, handshake));
         context.spawn(binding.into_actor(self).map(move |bound, this, context| match bound {
             // The bind deadline may have passed meanwhile.
             _ if this.relay.phase() != Phase::Binding => {}
@@ -667,7 +669,13 @@ impl SessionActor {
     fn broken(&mut self, error: &FrameError, context: &mut Context<Self>) {
         match error {
             FrameError::Io(_) | FrameError::Cut => {
-                log::debug!("{}: the link failed: {error}", self.title());
+                match error {
+                    FrameError::Io(error) if TlsFault::of(error).is_some() => {
+                        let line = self.master.warnings.insecure.warn(Instant::now().into_std());
+                        log_line!(line, "no TLS with {}: {error}", self.title());
+                    }
+                    error => log::debug!("{}: the link failed: {error}", self.title()),
+                }
                 self.outbox().close_now();
                 context.stop();
             }
@@ -708,11 +716,7 @@ impl SessionActor {
     fn make_room(&mut self, context: &mut Context<Self>) {
         if self.relay.phase() != Phase::Closing {
             let line = self.master.warnings.makes_room.warn(Instant::now().into_std());
-            log::log!(
-                line.level,
-                "{} has not bound, and makes room for another connection{line}",
-                self.title()
-            );
+            log_line!(line, "{} has not bound, and makes room for another connection", self.title());
             let message =
                 "the master is full, and another connection had to have this place; try again later";
             let refused = Refused { code: Code::OVERLOADED, message: message.into(), may_return: true };
@@ -790,9 +794,19 @@ impl Actor for SessionActor {
         });
         self.writer = Some(actix_rt::spawn(writing));
         arrival.bind_alarm = context.run_later(self.master.limits.bind_within, |this, context| {
-            if this.relay.phase().is_before_bound() {
-                this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
+            if !this.relay.phase().is_before_bound() {
+                return;
             }
+            let handshake = this.arrival.as_ref().and_then(|arrival| arrival.handshake.as_ref());
+            if handshake.is_some_and(|handshake| !handshake.is_done()) {
+                // Nothing can be said to the peer.
+                let line = this.master.warnings.insecure.warn(Instant::now().into_std());
+                let (title, within) = (this.title(), this.master.limits.bind_within);
+                log_line!(line, "no TLS with {title}: its handshake was not done within {within:?}");
+                this.outbox().close_now();
+                return context.stop();
+            }
+            this.refuse(Code::BIND_TIMEOUT, "the connection did not bind in time", true, context);
         });
         if let Some(makes_room) = makes_room {
             context.spawn(makes_room.into_actor(self).map(move |told, this, context| {

@@ -67,6 +67,8 @@ pub(crate) struct SessionWarnings {
     pub(crate) refused: Repeated,
     /// A connection that has said nothing makes room for another one.
     pub(crate) makes_room: Repeated,
+    /// The TLS handshake of a connection fails.
+    pub(crate) insecure: Repeated,
     /// A branch is silent for three heartbeats.
     pub(crate) silent: Repeated,
     /// A branch sends requests and does not read the replies.

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use meshwork::link::{Accept, Dial, Link};
+use meshwork::link::{Accept, Accepted, Dial, Link};
 use meshwork::prelude::*;
 use meshwork::{Address, Pattern};
 use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
@@ -58,10 +58,10 @@ impl Accept for MemoryAccept {
         Address::from(ADDRESS)
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Link>, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
             match self.0.recv().await {
-                Some(link) => Ok((Box::new(link) as Box<dyn Link>, "memory".to_owned())),
+                Some(link) => Ok(Accepted::new(Box::new(link), "memory")),
                 None => std::future::pending().await,
             }
         })

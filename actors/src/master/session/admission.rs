@@ -1,5 +1,6 @@
 //! Whether a branch may bind, and which actions and subscriptions it may have; and the bind itself, which registers and subscribes it.
 
+use crate::link::Handshake;
 use crate::link::door::Place;
 use crate::link::outbox::Outbox;
 use crate::link::refusal::not_permitted;
@@ -77,17 +78,19 @@ pub(super) async fn admit(
     session: SessionHandle,
     name: ByteString,
     (bind, extension): (Bind, Extension),
-    (peer, place): (String, Arc<Place>),
     lets_in: LetsIn,
+    (place, handshake): (Arc<Place>, Option<Arc<Handshake>>),
 ) -> Result<Permissions, BindRefused> {
     let Bind { credentials, offers, subscriptions, .. } = bind;
     let replaces = extension.replaces || matches!(lets_in, LetsIn::CheckedAndReplacing);
     let permissions = match lets_in {
         LetsIn::Everyone(permissions) => permissions,
         LetsIn::Checked | LetsIn::CheckedAndReplacing => {
-            authenticate(&master.config, Authenticate { name: name.clone(), credentials, peer }, &place)
-                .await
-                .map_err(BindRefused::for_good)?
+            // The bind has come through the link, so its handshake is done.
+            let certificate = handshake.and_then(|handshake| handshake.certificate().cloned());
+            let peer = session.peer().to_owned();
+            let asked = Authenticate { name: name.clone(), credentials, peer, certificate };
+            authenticate(&master.config, asked, &place).await.map_err(BindRefused::for_good)?
         }
     };
     check_permissions(&permissions, &offers, &subscriptions).map_err(BindRefused::for_good)?;
