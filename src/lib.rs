@@ -79,17 +79,18 @@ pub use meshwork_actors::gateway::Dialect;
 pub use meshwork_actors::gateway::bridge::{Bridge, BridgeError};
 pub use meshwork_actors::link::{self, Address, AddressError};
 pub use meshwork_actors::master::{
-    Authenticate, Balance, Listen, ListenError, MasterActor, OnNameTaken, Permissions,
+    Authenticate, Balance, FileError, Identities, Identity, Listen, ListenError, MasterActor, OnNameTaken,
+    Permissions, SetIdentities, Verb, token_digest,
 };
 pub use meshwork_actors::node::{
-    Change, ConfigureNode, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status, TakeSnapshot,
+    Change, ConfigureNode, Denied, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status, TakeSnapshot,
 };
 /// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
     ActionDescription, Allowed, ApplicationCode, ByteString, CallError, Code, DecodeError, EncodeError,
     Encoding, Fate, NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId,
-    Shape, Value, check_action, check_node, check_topic, limits,
+    Shape, TokenError, Value, check_action, check_node, check_token, check_topic, limits,
 };
 pub use respond::{IntoResponder, Respond, Responders};
 pub use serde_bytes::{ByteBuf, Bytes};

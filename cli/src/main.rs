@@ -3,6 +3,7 @@
 
 mod bridge;
 mod call;
+mod config;
 mod events;
 mod failure;
 mod input;
@@ -13,6 +14,7 @@ mod output;
 mod respond;
 mod signals;
 mod signature;
+mod token;
 
 use crate::failure::{Done, Failure};
 use crate::output::{Output, error_as_json, error_in_words, one_line, say};
@@ -41,7 +43,8 @@ Exit codes:
   2  wrong use: a flag, an address, a name, a file, or text that is not JSON
   3  could not bind to the master, or was refused by it later
 
-Secrets come from a file (--token-file) or from MESHWORK_TOKEN, never from the command line.";
+Secrets come from a file (--token-file) or from MESHWORK_TOKEN, never from the command line; the secret of a
+bridge's server from --server-token-file or MESHWORK_SERVER_TOKEN.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -64,6 +67,8 @@ enum Command {
     Actions(listing::ActionsOptions),
     /// Lists the branches that are bound.
     Branches(listing::BranchesOptions),
+    /// Makes a token for an identity, and its line in the file of --identities.
+    Token(token::Options),
 }
 
 /// Chosen for its speed: 10 to 25 % of a caller's processor time is allocation.
@@ -117,6 +122,7 @@ async fn run(command: Command, output: &Output) -> Done {
         Command::Broadcast(options) => events::broadcast(options).await,
         Command::Actions(options) => listing::actions(options, output).await,
         Command::Branches(options) => listing::branches(options, output).await,
+        Command::Token(options) => token::run(options, output),
     }
 }
 

@@ -19,6 +19,7 @@ mod leaving;
 mod light_rpc;
 mod links;
 mod node_mesh;
+mod permissions;
 mod plain;
 mod raw;
 mod relays;

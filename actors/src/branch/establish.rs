@@ -7,7 +7,7 @@ use futures::StreamExt;
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, READ_BUFFER_LEN_START};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
-    FrameCodec, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
+    FrameCodec, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey, TokenError,
 };
 use std::io;
 use std::ops::ControlFlow;
@@ -23,6 +23,9 @@ pub enum BindError {
     /// The name of the branch is not valid.
     #[error("a branch cannot be named so: {0}")]
     Name(#[from] NameError),
+    /// The credentials cannot be shown in a bind.
+    #[error("a branch cannot show this token: {0}")]
+    Token(#[from] TokenError),
     /// The address is not valid.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -75,7 +78,8 @@ impl BindError {
             BindError::Refused { code, .. } => *code,
             BindError::Timeout { .. } => Code::BIND_TIMEOUT,
             BindError::Name(_) => Code::BAD_NAME,
-            BindError::Address(_)
+            BindError::Token(_)
+            | BindError::Address(_)
             | BindError::Unreachable { .. }
             | BindError::NoMaster { .. }
             | BindError::NoThread(_) => Code::BIND_ERROR,
@@ -84,7 +88,7 @@ impl BindError {
 
     /// Whether the master is there, and has another branch of this name: a branch that waits for its master does not wait for that.
     fn is_of_the_name(&self) -> bool {
-        matches!(self, BindError::Refused { code: Code::BIND_ERROR, .. })
+        matches!(self, BindError::Refused { code: Code::BIND_ERROR | Code::NOT_PERMITTED, .. })
     }
 
     /// Whether a later bind may succeed.
@@ -93,7 +97,7 @@ impl BindError {
         match self {
             BindError::Refused { may_return, .. } => *may_return,
             BindError::Unreachable { .. } | BindError::Timeout { .. } | BindError::NoMaster { .. } => true,
-            BindError::Name(_) | BindError::Address(_) | BindError::NoThread(_) => false,
+            BindError::Name(_) | BindError::Token(_) | BindError::Address(_) | BindError::NoThread(_) => false,
         }
     }
 }
@@ -256,6 +260,9 @@ async fn establish_once(
 ) -> Result<Established, BindError> {
     address.check()?;
     meshwork_wire::check_node(&content.bind.bind.name)?;
+    if let Some(token) = &content.bind.bind.credentials {
+        meshwork_wire::check_token(token)?;
+    }
     let unreachable = |source| BindError::Unreachable { address: address.clone(), source };
     let link = match tokio::time::timeout(dial_within, dial.dial(address)).await {
         Ok(dialled) => dialled.map_err(unreachable)?,

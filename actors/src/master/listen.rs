@@ -1,10 +1,11 @@
 //! The addresses that a master listens on, each for one protocol.
 
+use super::identities::ANONYMOUS;
 use super::permissions::{LetsIn, Permissions};
 use crate::gateway::accept::{GatewayAccept, MakeDialect};
 use crate::link::{Accept, Address, TcpAccept};
 use actix::Message;
-use meshwork_wire::{Allowed, Dnode, LentFunctions, LightRpcServer, NodeMeshServer, ResultStyle};
+use meshwork_wire::{Allowed, ByteString, Dnode, LentFunctions, LightRpcServer, NodeMeshServer, ResultStyle};
 use std::io;
 
 /// Accepts connections at an address from now on. Sent by your code, once for each address; answered with the address that is listened on,
@@ -15,6 +16,7 @@ pub struct Listen {
     pub(super) requested: Address,
     on: ListenOn,
     allowed: Allowed,
+    identity: ByteString,
     results: ResultStyle,
 }
 
@@ -80,6 +82,14 @@ impl Listen {
         self
     }
 
+    /// The identity of all clients of light_rpc or dnode, where the master has [`Identities`](super::Identities): they may do what this identity
+    /// may, as far as [`allow`](Self::allow) lets them. Default: `anonymous`. Without such an identity no client is let in.
+    #[must_use]
+    pub fn identity(mut self, name: impl Into<ByteString>) -> Self {
+        self.identity = name.into();
+        self
+    }
+
     /// The arguments that the result callbacks of dnode clients are called with. Default: the result alone.
     #[must_use]
     pub fn results(mut self, style: ResultStyle) -> Self {
@@ -94,20 +104,24 @@ impl Listen {
     }
 
     fn at(requested: Address, on: ListenOn) -> Self {
-        Self { requested, on, allowed: Allowed::all(), results: ResultStyle::default() }
+        let (allowed, identity) = (Allowed::all(), ByteString::from_static(ANONYMOUS));
+        Self { requested, on, allowed, identity, results: ResultStyle::default() }
     }
 
     /// How this listener lets its clients in.
     pub(super) fn lets_in(&self) -> LetsIn {
         match self.on {
-            ListenOn::LightRpc | ListenOn::Dnode => LetsIn::Everyone(only_calls(&self.allowed)),
+            ListenOn::LightRpc | ListenOn::Dnode => {
+                let permissions = only_calls(&self.allowed);
+                LetsIn::Everyone { permissions, identity: self.identity.clone() }
+            }
             ListenOn::NodeMesh => LetsIn::CheckedAndReplacing,
             ListenOn::Tcp | ListenOn::Acceptor(_) => LetsIn::Checked,
         }
     }
 
     pub(super) async fn open(self) -> io::Result<Box<dyn Accept>> {
-        let Self { requested, on, allowed, results } = self;
+        let Self { requested, on, allowed, results, .. } = self;
         let asks_nobody = matches!(on, ListenOn::LightRpc | ListenOn::Dnode);
         let dialect: MakeDialect = match on {
             ListenOn::Acceptor(acceptor) => return Ok(acceptor),
@@ -132,10 +146,6 @@ impl Listen {
 
 /// The permissions of a client without an identity.
 fn only_calls(allowed: &Allowed) -> Permissions {
-    Permissions {
-        call: allowed.patterns().map(<[_]>::to_vec),
-        respond: Some(Vec::new()),
-        publish: Some(Vec::new()),
-        subscribe: Some(Vec::new()),
-    }
+    let call = allowed.patterns().map(<[_]>::to_vec);
+    Permissions { bind: None, describe: call.clone(), call, ..Permissions::nothing() }
 }

@@ -14,11 +14,14 @@ mod relay;
 mod state;
 
 use super::forwarded::{Caller, Forwarded, Replied, Target};
-use super::handle::{Cancel, Close, Drain, Evict, Forward, Release, Replies, ReplyMailbox, SessionHandle};
-use super::permissions::{LetsIn, Permissions, allows};
+use super::handle::{
+    Cancel, Close, Drain, Evict, Forward, Reconsider, Release, Replies, ReplyMailbox, SessionHandle,
+};
+use super::permissions::{LetsIn, Permissions, Verb};
 use super::registry::route::Provider as _;
 use super::registry::{self, Found};
 use super::router;
+use super::standing::{Standing, Unsettled, reconsider};
 use super::surroundings::MasterShared;
 use crate::answers::Action;
 use crate::answers::answering::Answering;
@@ -30,7 +33,7 @@ use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
 use crate::link::codec::SessionCodec;
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
-use crate::link::refusal::{Receiver, not_permitted};
+use crate::link::refusal::Receiver;
 use crate::link::{Link, writer};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
@@ -40,12 +43,12 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
     SpawnHandle, StreamHandler, WrapFuture,
 };
-use admission::{BindRefused, Extension, admit, check_bind, check_offers, may_subscribe, say_bound};
+use admission::{BindRefused, Extension, admit, check_bind, check_offers, say_bound};
 use futures::FutureExt as _;
 use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, READ_BUFFER_LEN_START};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
-    FrameError, Frames, Function, Invocation, Invoke, Next, Outcome, Payload, Refused, Request, Response,
+    FrameError, Frames, Function, Invocation, Invoke, Next, Outcome, Pattern, Payload, Refused, Request, Response,
     SessionId, Wants, check_topic,
 };
 use pending::Pending;
@@ -67,8 +70,8 @@ pub struct SessionActor {
     /// None when the branch is bound.
     arrival: Option<Box<Arrival>>,
     handle: Option<SessionHandle>,
-    /// None if the branch may do everything, as most branches may.
-    permissions: Option<Box<Permissions>>,
+    /// The identity of the branch, which its handle has too; none where the master tells branches apart by nothing: they may do everything.
+    standing: Option<Arc<Standing>>,
     /// When the link last brought a block.
     heard: Instant,
     relay: Relay<SessionHandle, ReplyMailbox>,
@@ -162,7 +165,7 @@ impl SessionActor {
                 bind_alarm: SpawnHandle::default(),
             })),
             handle: None,
-            permissions: None,
+            standing: None,
             heard: Instant::now(),
             relay,
             answering,
@@ -181,8 +184,21 @@ impl SessionActor {
         self.me().outbox()
     }
 
-    fn permissions(&self) -> &Permissions {
-        self.permissions.as_deref().unwrap_or(&Permissions::ALL)
+    /// Whether the branch may do this; else the denial is counted, and this is its error.
+    #[inline]
+    fn may(&self, verb: Verb, name: &str) -> Result<(), CallError> {
+        match &self.standing {
+            None => Ok(()),
+            Some(standing) if standing.identity.permissions().allows(verb, name) => Ok(()),
+            Some(standing) => Err(self.denied(verb, name, standing.identity.permissions())),
+        }
+    }
+
+    #[cold]
+    fn denied(&self, verb: Verb, name: &str, permissions: &Permissions) -> CallError {
+        let error = permissions.denial(verb, name);
+        self.master.denials.add(verb, self.title(), error.message(), Instant::now().into_std());
+        error
     }
 
     fn lender(&self) -> NodeLender {
@@ -277,7 +293,7 @@ impl SessionActor {
             Frame::GiveBack(publish) => self.give_back(publish),
             Frame::Broadcast(broadcast) => self.broadcast(broadcast),
             Frame::Subscribe(subscribe) => {
-                let allowed = may_subscribe(self.permissions(), &subscribe.key.pattern);
+                let allowed = self.may(Verb::Subscribe, subscribe.key.pattern.as_str());
                 let router = &self.master.router;
                 let message = router::Subscribe { session: self.me().clone(), keys: vec![subscribe.key] };
                 let asked = allowed.map(|()| router.send(message));
@@ -288,7 +304,9 @@ impl SessionActor {
                 self.master.router.do_send(router::Unsubscribe { session: self.me().id(), key });
             }
             Frame::Register(register) => {
-                let allowed = check_offers(self.permissions(), &register.offers);
+                let mut actions = register.offers.iter().map(|offer| &offer.action);
+                let allowed = check_offers(&register.offers)
+                    .and_then(|()| actions.try_for_each(|action| self.may(Verb::Offer, action)));
                 let message = registry::Offer { session: self.me().id(), offers: register.offers };
                 let asked = allowed.map(|()| self.master.registry.send(message));
                 self.pending.answer(self.outbox(), register.callback_id, asked, |answer| {
@@ -304,11 +322,11 @@ impl SessionActor {
             }
             Frame::Describe(describe) => {
                 let meshwork_wire::Describe { callback_id, pattern } = describe;
-                self.describe(callback_id, registry::Describe { pattern, after: ByteString::new() });
+                self.describe(callback_id, pattern, ByteString::new());
             }
             Frame::DescribeAfter(describe) => {
                 let meshwork_wire::DescribeAfter { callback_id, pattern, after } = describe;
-                self.describe(callback_id, registry::Describe { pattern, after });
+                self.describe(callback_id, pattern, after);
             }
             Frame::Pong => {}
             Frame::Ping => self.outbox().say(&Frame::Pong),
@@ -325,8 +343,14 @@ impl SessionActor {
         }
     }
 
-    fn describe(&mut self, callback_id: CallbackId, describe: registry::Describe) {
-        let asked = self.master.registry.send(describe);
+    fn describe(&mut self, callback_id: CallbackId, pattern: Pattern, after: ByteString) {
+        let standing = self.standing.clone();
+        let permissions = standing.as_ref().map(|standing| standing.identity.permissions());
+        if let Some(permissions) = permissions.filter(|permissions| !permissions.allows_some_description(&pattern)) {
+            let error = self.denied(Verb::Describe, pattern.as_str(), permissions);
+            return self.reply(callback_id, Err(error));
+        }
+        let asked = self.master.registry.send(registry::Describe { pattern, after, standing });
         self.pending.describe(self.outbox(), callback_id, asked);
     }
 
@@ -339,24 +363,40 @@ impl SessionActor {
         self.relay.bind(name.clone());
         self.me().set_name(name.clone());
         let lets_in = self.arrival.as_mut().and_then(|arrival| arrival.lets_in.take());
-        let (master, session, peer) =
-            (Arc::clone(&self.master), self.me().clone(), self.me().peer().to_owned());
+        let (master, session) = (Arc::clone(&self.master), self.me().clone());
+        let identities = master.identities();
+        // No link verifies certificates.
+        let certificate = None;
         let features = extension.features;
         // Before the branch is told anything.
         self.outbox().set_features(features.unwrap_or_default());
         let bind = (bind, extension);
-        let binding = admit(master, session, name, bind, peer, lets_in.unwrap_or(LetsIn::Checked));
+        let binding = admit(master, session, name, bind, certificate, lets_in.unwrap_or(LetsIn::Checked));
         context.spawn(binding.into_actor(self).map(move |bound, this, context| match bound {
             // The bind deadline may have passed meanwhile.
             _ if this.relay.phase() != Phase::Binding => {}
-            Ok(permissions) => this.bound(permissions, features, context),
-            Err(BindRefused { code, why, may_return }) => {
+            Ok(standing) => {
+                this.bound(standing, features, context);
+                // They may have changed while the bind was checked.
+                if this.master.identities().map(|now| Arc::as_ptr(&now)) != identities.map(|then| Arc::as_ptr(&then)) {
+                    this.reconsider(context);
+                }
+            }
+            Err(BindRefused { code, why, may_return, denied }) => {
+                if let Some(verb) = denied {
+                    this.master.denials.add(verb, this.title(), &why, Instant::now().into_std());
+                }
                 this.refuse(code, &why, may_return, context);
             }
         }));
     }
 
-    fn bound(&mut self, permissions: Permissions, features: Option<Features>, context: &mut Context<Self>) {
+    fn bound(
+        &mut self,
+        standing: Option<Arc<Standing>>,
+        features: Option<Features>,
+        context: &mut Context<Self>,
+    ) {
         if let Some(arrival) = self.arrival.take() {
             context.cancel_future(arrival.bind_alarm);
             arrival.raise_frame_len.set(true);
@@ -366,8 +406,9 @@ impl SessionActor {
         self.in_flight.answers_drains.set(known.contains(Features::DRAINED));
         self.master.unbound.fetch_sub(1, Ordering::Relaxed);
         let (outbox, name) = (self.outbox().clone(), self.relay.name.clone());
-        say_bound(&self.master, self.me(), features.is_some(), &permissions, &outbox);
-        self.permissions = (permissions != Permissions::ALL).then(|| Box::new(permissions));
+        let publish = standing.as_ref().and_then(|standing| standing.identity.permissions().publish.clone());
+        say_bound(&self.master, self.me(), features.is_some(), publish, &outbox);
+        self.standing = standing;
         let now = Instant::now().into_std();
         let mut branch = ToBranch::new(&outbox, &name, ByteString::new());
         self.relay.bound(now, |caller, forwarded, time_left| {
@@ -381,10 +422,7 @@ impl SessionActor {
     fn request(&mut self, mut request: Request, now: Instant, context: &mut Context<Self>) {
         // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         let borrowed = borrow(&mut request.payload, self.outbox(), || self.lender());
-        let allowed = borrowed.and_then(|()| {
-            let allowed = allows(self.permissions().call.as_deref(), &request.action);
-            if allowed { Ok(()) } else { Err(not_permitted("call", &request.action)) }
-        });
+        let allowed = borrowed.and_then(|()| self.may(Verb::Call, &request.action));
         let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
         let deadline = deadline.map(Instant::into_std);
         match self.relay.request(request, deadline, allowed, &self.answering) {
@@ -512,10 +550,12 @@ impl SessionActor {
 
     /// Publishes an event, and the rest of its run in the block.
     fn publish(&mut self, publish: meshwork_wire::Publish, frames: Option<&mut Frames>) {
-        if check_topic(&publish.topic).is_err()
-            || !allows(self.permissions().publish.as_deref(), &publish.topic)
-        {
-            log::debug!("{} may not publish to {:?}", self.relay.name, publish.topic);
+        if let Err(error) = check_topic(&publish.topic) {
+            log::debug!("{} publishes to no topic: {error}", self.relay.name);
+            return;
+        }
+        // A branch of this version has refused the event itself. The denial is counted.
+        if self.may(Verb::Publish, &publish.topic).is_err() {
             return;
         }
         let (topic, payload) = (publish.topic, without_callbacks(publish.payload));
@@ -543,10 +583,11 @@ impl SessionActor {
 
     fn broadcast(&mut self, mut broadcast: meshwork_wire::Broadcast) {
         broadcast.payload = without_callbacks(broadcast.payload);
-        if check_topic(&broadcast.topic).is_err()
-            || !allows(self.permissions().publish.as_deref(), &broadcast.topic)
-        {
-            log::debug!("{} may not broadcast {:?}", self.relay.name, broadcast.topic);
+        if let Err(error) = check_topic(&broadcast.topic) {
+            log::debug!("{} broadcasts to no topic: {error}", self.relay.name);
+            return;
+        }
+        if self.may(Verb::Publish, &broadcast.topic).is_err() {
             return;
         }
         let meshwork_wire::Broadcast { topic, payload, .. } = broadcast;
@@ -600,6 +641,39 @@ impl SessionActor {
         if in_flight == 0 {
             self.in_flight.idle.notify_waiters();
         }
+    }
+
+    /// Looks at the identity of the branch again, since the identities of the master have changed: the branch stays, with the permissions that
+    /// it has now, or is told to bind again, or is refused. What it offers and is subscribed to is looked at by registry and router, which have
+    /// all of it when they are asked here, since the session has asked before for each with the earlier permissions.
+    fn reconsider(&mut self, context: &mut Context<Self>) {
+        let Some(identities) = self.master.identities().filter(|_| self.relay.phase().is_calling()) else {
+            return;
+        };
+        let standing = match reconsider(self.standing.as_deref(), &identities, &self.relay.name) {
+            Ok(None) => return,
+            Ok(Some(standing)) => Arc::new(standing),
+            Err(Unsettled { why, may_return }) => {
+                return self.refuse(Code::NOT_PERMITTED, &why, may_return, context);
+            }
+        };
+        self.standing = Some(Arc::clone(&standing));
+        self.me().set_standing(self.standing.clone());
+        let session = self.me().id();
+        let offers = registry::FindDenied { session, standing: Arc::clone(&standing) };
+        let subscriptions = router::FindDenied { session, standing: Arc::clone(&standing) };
+        let asking =
+            futures::future::join(self.master.registry.send(offers), self.master.router.send(subscriptions));
+        context.spawn(asking.into_actor(self).map(move |(offer, subscription), this, context| {
+            let permissions = standing.identity.permissions();
+            let offer = offer.ok().flatten().map(|action| (Verb::Offer, action));
+            let subscription = subscription.ok().flatten();
+            let subscription = subscription.map(|key| (Verb::Subscribe, key.pattern.name().clone()));
+            if let Some((verb, name)) = offer.or(subscription) {
+                let error = this.denied(verb, &name, permissions);
+                this.refuse(error.code(), error.message(), false, context);
+            }
+        }));
     }
 
     /// Tells the branch that it is refused, and why, then closes the link.
@@ -874,6 +948,15 @@ impl Handler<Evict> for SessionActor {
 
     fn handle(&mut self, _: Evict, context: &mut Context<Self>) {
         self.refuse(Code::BIND_ERROR, "another branch has bound under this name", false, context);
+    }
+}
+
+impl Handler<Reconsider> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reconsider, context: &mut Context<Self>) {
+        // While the bind is checked, its end looks at the identity again.
+        self.reconsider(context);
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Table<S> {
 /// A branch that is bound.
 struct Member<S> {
     name: ByteString,
+    /// The name of its identity: no other identity may have the name of the branch meanwhile.
+    identity: ByteString,
     session: S,
     /// The incarnation of the branch; none if it told none.
     incarnation: Option<u64>,
@@ -66,6 +68,9 @@ pub(crate) enum Denied {
         "a branch is bound under the name {0:?} already; take another name, or ask to replace that branch"
     )]
     NameTaken(ByteString),
+    /// A branch of another identity is bound under the name.
+    #[error("a branch of another identity is bound under the name {0:?}; take another name")]
+    OfAnother(ByteString),
     /// The session has ended meanwhile.
     #[error("the session is gone")]
     Gone,
@@ -80,16 +85,20 @@ impl<S: Provider> Table<S> {
     }
 
     /// Takes a session in; gives the sessions that it replaces, which are taken out. Whatever the policy, a branch replaces its own earlier
-    /// session, whose link is lost: `incarnation` tells that it is the same branch.
+    /// session, whose link is lost: `incarnation` tells that it is the same branch. Whatever the policy, it takes the name of no branch of
+    /// another identity.
     pub(crate) fn bind(
         &mut self,
         id: SessionId,
-        name: &ByteString,
+        (name, identity): (&ByteString, &ByteString),
         session: S,
         on_taken: OnNameTaken,
         incarnation: Option<u64>,
     ) -> Result<Vec<Removed<S>>, Denied> {
         let there = self.names.get(name).map_or(&[][..], |there| there);
+        if there.iter().any(|old| self.nodes.get(old).is_some_and(|old| old.identity != *identity)) {
+            return Err(Denied::OfAnother(name.clone()));
+        }
         let is_earlier = |old: &SessionId| {
             incarnation.is_some() && self.nodes.get(old).is_some_and(|old| old.incarnation == incarnation)
         };
@@ -101,7 +110,8 @@ impl<S: Provider> Table<S> {
         };
         let replaced = replaced.into_iter().filter_map(|old| self.leave(old)).collect();
         self.names.entry(name.clone()).or_default().push(id);
-        let member = Member { name: name.clone(), session, incarnation, actions: HashMap::new() };
+        let (name, identity) = (name.clone(), identity.clone());
+        let member = Member { name, identity, session, incarnation, actions: HashMap::new() };
         self.nodes.insert(id, member);
         Ok(replaced)
     }
@@ -205,13 +215,18 @@ impl<S: Provider> Table<S> {
 
     /// Describes the actions whose names match and sort after a name, sorted by name: at most [`DESCRIBED_MAX`], and as many as fit into a
     /// frame; one at least, if there is one.
-    pub(crate) fn describe(&self, pattern: &Pattern, after: &str) -> Vec<ActionDescription> {
+    pub(crate) fn describe(
+        &self,
+        pattern: &Pattern,
+        after: &str,
+        may_see: impl Fn(&str) -> bool,
+    ) -> Vec<ActionDescription> {
         let mut names: Vec<_> = if pattern.is_literal() {
             self.actions.get_key_value(pattern.as_str()).into_iter().collect()
         } else {
             self.actions.iter().filter(|(name, _)| pattern.matches(name)).collect()
         };
-        names.retain(|(name, _)| &***name > after);
+        names.retain(|(name, _)| &***name > after && may_see(name));
         names.sort_unstable_by_key(|(name, _)| *name);
         // A frame carries at most `HEAD_ELEMENTS_MAX` list elements, the nodes of each action among them.
         let (mut elements, mut len) = (0, 0);
@@ -240,6 +255,15 @@ impl<S: Provider> Table<S> {
         nodes.sort_unstable();
         nodes.truncate(HEAD_ELEMENTS_MAX - 1);
         ActionDescription { action: action.clone(), nodes, shape: listed.shape.clone() }
+    }
+
+    /// An action of a session that is not allowed, if there is one.
+    pub(crate) fn find_offer(
+        &self,
+        id: SessionId,
+        mut allows: impl FnMut(&str) -> bool,
+    ) -> Option<&ByteString> {
+        self.nodes.get(&id)?.actions.keys().find(|action| !allows(action))
     }
 
     /// All bound sessions: id, name, handle and actions of each.
@@ -315,7 +339,7 @@ mod tests {
         on_taken: OnNameTaken,
     ) -> Result<Vec<u64>, Denied> {
         let replaced =
-            table.bind(SessionId(id), &ByteString::from_static(name), Fake::new(id, name), on_taken, None)?;
+            table.bind(SessionId(id), (&ByteString::from_static(name), &ByteString::new()), Fake::new(id, name), on_taken, None)?;
         Ok(replaced.into_iter().map(|removed| removed.id.0).collect())
     }
 
@@ -324,7 +348,7 @@ mod tests {
         let mut table = Table::new();
         let mut bind = |id, on_taken, incarnation| {
             let replaced =
-                table.bind(SessionId(id), &"a".into(), Fake::new(id, "a"), on_taken, incarnation)?;
+                table.bind(SessionId(id), (&"a".into(), &ByteString::new()), Fake::new(id, "a"), on_taken, incarnation)?;
             Ok(replaced.into_iter().map(|removed| removed.id.0).collect::<Vec<_>>())
         };
         assert_eq!(bind(1, OnNameTaken::Refuse, Some(7)), Ok(vec![]));
@@ -395,13 +419,13 @@ mod tests {
         }
         table.offer(SessionId(1), vec![offer("math/deep/sub"), offer("other")]).unwrap();
         table.offer_own(&"m".into(), &offer("math/add"));
-        let described = table.describe(&Pattern::new("math/**").unwrap(), "");
+        let described = table.describe(&Pattern::new("math/**").unwrap(), "", |_| true);
         let names: Vec<_> = described.iter().map(|one| &*one.action).collect();
         assert_eq!(names, ["math/add", "math/deep/sub"]);
         assert_eq!(described[0].nodes, ["a", "b", "m"]);
-        assert_eq!(table.describe(&Pattern::new("other").unwrap(), "").len(), 1);
-        assert_eq!(table.describe(&Pattern::new("none").unwrap(), "").len(), 0);
-        assert_eq!(table.describe(&Pattern::new("**").unwrap(), "").len(), 3);
+        assert_eq!(table.describe(&Pattern::new("other").unwrap(), "", |_| true).len(), 1);
+        assert_eq!(table.describe(&Pattern::new("none").unwrap(), "", |_| true).len(), 0);
+        assert_eq!(table.describe(&Pattern::new("**").unwrap(), "", |_| true).len(), 3);
     }
 
     #[test]
@@ -417,7 +441,7 @@ mod tests {
         let (mut described, mut lens) = (Vec::<ActionDescription>::new(), Vec::new());
         loop {
             let after = described.last().map(|last| last.action.clone()).unwrap_or_default();
-            let part = table.describe(&pattern, &after);
+            let part = table.describe(&pattern, &after, |_| true);
             lens.push(part.len());
             if part.is_empty() {
                 break;
@@ -440,7 +464,7 @@ mod tests {
             table.offer(SessionId(1), vec![Offer { shape: shape(len), ..offer(action) }]).unwrap();
         }
         let part =
-            |after| table.describe(&Pattern::new("**").unwrap(), after).into_iter().map(|one| one.action);
+            |after| table.describe(&Pattern::new("**").unwrap(), after, |_| true).into_iter().map(|one| one.action);
         assert!(part("").eq(["a"]) && part("a").eq(["b"]) && part("b").eq(["c"]) && part("c").eq([""; 0]));
     }
 

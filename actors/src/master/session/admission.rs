@@ -1,16 +1,17 @@
 //! Whether a branch may bind, and which actions and subscriptions it may have; and the bind itself, which registers and subscribes it.
 
 use crate::link::outbox::Outbox;
-use crate::link::refusal::not_permitted;
 use crate::master::admission::authenticate;
 use crate::master::handle::SessionHandle;
-use crate::master::permissions::{Authenticate, LetsIn, Permissions, allows, check_permissions};
+use crate::master::identities::Shown;
+use crate::master::permissions::{Authenticate, Identity, LetsIn, Permissions, Verb};
 use crate::master::registry::table::OnNameTaken;
+use crate::master::standing::Standing;
 use crate::master::surroundings::MasterShared;
 use crate::master::{registry, router};
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, PROTOCOL_VERSION};
 use meshwork_wire::{
-    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Pattern,
+    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Pattern, SubscriptionKey,
     check_action, check_node,
 };
 use std::sync::Arc;
@@ -21,19 +22,29 @@ pub(super) struct BindRefused {
     pub(super) why: String,
     /// Whether the branch may bind again later.
     pub(super) may_return: bool,
+    /// The permission that the branch lacks, if that is why. A wrong token counts as no permission to bind.
+    pub(super) denied: Option<Verb>,
 }
 
 impl BindRefused {
     fn for_good(why: impl Into<String>) -> Self {
-        Self { code: Code::BIND_ERROR, why: why.into(), may_return: false }
+        Self { code: Code::BIND_ERROR, why: why.into(), may_return: false, denied: None }
     }
 
     fn name_taken(why: impl Into<String>) -> Self {
-        Self { code: Code::BIND_ERROR, why: why.into(), may_return: true }
+        Self { may_return: true, ..Self::for_good(why) }
+    }
+
+    fn unknown(why: String) -> Self {
+        Self { denied: Some(Verb::Bind), ..Self::for_good(why) }
+    }
+
+    fn not_permitted(verb: Verb, why: String) -> Self {
+        Self { code: Code::NOT_PERMITTED, why, may_return: false, denied: Some(verb) }
     }
 
     fn master_ends() -> Self {
-        Self { code: Code::DRAINING, why: "the master ends".to_owned(), may_return: true }
+        Self { code: Code::DRAINING, why: "the master ends".to_owned(), may_return: true, denied: None }
     }
 }
 
@@ -70,29 +81,45 @@ pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     Ok(())
 }
 
-/// Binds a branch: checks its identity and permissions, registers it, subscribes it. Requests for the branch may come in as soon as it is registered, before this ends.
+/// Binds a branch: finds its identity, checks its name and permissions, registers it, subscribes it. Requests for the branch may come in as soon
+/// as it is registered, before this ends. The identity stands in the handle of the session before anybody else has it.
 pub(super) async fn admit(
     master: Arc<MasterShared>,
     session: SessionHandle,
     name: ByteString,
     (bind, extension): (Bind, Extension),
-    peer: String,
+    certificate: Option<ByteString>,
     lets_in: LetsIn,
-) -> Result<Permissions, BindRefused> {
+) -> Result<Option<Arc<Standing>>, BindRefused> {
     let Bind { credentials, offers, subscriptions, .. } = bind;
     let replaces = extension.replaces || matches!(lets_in, LetsIn::CheckedAndReplacing);
-    let permissions = match lets_in {
-        LetsIn::Everyone(permissions) => permissions,
+    let identities = master.identities();
+    let standing = match lets_in {
+        LetsIn::Everyone { permissions, identity } => match &identities {
+            Some(identities) => {
+                let shown = Shown::by_gateway(&identity);
+                let identity = identities.find(&shown).map_err(|why| BindRefused::unknown(why.to_owned()))?;
+                Some(Arc::new(Standing { identity, shown: Some(shown), is_answered: false }))
+            }
+            None => {
+                let identity = Arc::new(Identity::from(permissions));
+                Some(Arc::new(Standing { identity, shown: None, is_answered: false }))
+            }
+        },
         LetsIn::Checked | LetsIn::CheckedAndReplacing => {
-            authenticate(&master.config, Authenticate { name: name.clone(), credentials, peer })
-                .await
-                .map_err(BindRefused::for_good)?
+            let (peer, identity) = (session.peer().to_owned(), None);
+            let asked = Authenticate { name: name.clone(), credentials, certificate, identity, peer };
+            authenticate(&master, asked).await.map_err(BindRefused::unknown)?
         }
     };
-    check_permissions(&permissions, &offers, &subscriptions).map_err(BindRefused::for_good)?;
+    if let Some(standing) = &standing {
+        check_name(&master, standing, &name).map_err(|why| BindRefused::not_permitted(Verb::Bind, why))?;
+        check_permissions(standing.identity.permissions(), &offers, &subscriptions)?;
+    }
     if name == master.name {
         return Err(BindRefused::for_good(format!("{name:?} is the name of the master; take another name")));
     }
+    session.set_standing(standing.clone());
     let incarnation = extension.incarnation;
     let on_taken = if replaces { OnNameTaken::Replace } else { master.config.on_taken };
     let register = registry::Register { session: session.clone(), name, offers, on_taken, incarnation };
@@ -102,11 +129,15 @@ pub(super) async fn admit(
         Ok(Err(denied @ registry::table::Denied::NameTaken(_))) => {
             return Err(BindRefused::name_taken(denied.to_string()));
         }
+        Ok(Err(denied @ registry::table::Denied::OfAnother(_))) => {
+            let denied = BindRefused::not_permitted(Verb::Bind, denied.to_string());
+            return Err(BindRefused { may_return: true, ..denied });
+        }
         Ok(Err(denied)) => return Err(BindRefused::for_good(denied.to_string())),
         Err(_) => return Err(BindRefused::master_ends()),
     }
     match master.router.send(router::Subscribe { session, keys: subscriptions }).await {
-        Ok(Ok(())) => Ok(permissions),
+        Ok(Ok(())) => Ok(standing),
         Ok(Err(error)) => Err(BindRefused::for_good(error.message().to_owned())),
         Err(_) => Err(BindRefused::master_ends()),
     }
@@ -117,7 +148,7 @@ pub(super) fn say_bound(
     master: &MasterShared,
     session: &SessionHandle,
     is_extended: bool,
-    permissions: &Permissions,
+    publish: Option<Vec<Pattern>>,
     outbox: &Outbox,
 ) {
     let config = &master.config;
@@ -129,29 +160,43 @@ pub(super) fn say_bound(
         in_flight_max: master.limits.in_flight_max as u64,
     };
     outbox.say(&if is_extended {
-        let publish = permissions.publish.clone();
         Frame::ExtendedBound(ExtendedBound { bound, features: Features::ALL, publish })
     } else {
         Frame::Bound(bound)
     });
 }
 
-/// Whether a bound branch may offer these actions too.
-pub(super) fn check_offers(permissions: &Permissions, offers: &[Offer]) -> Result<(), CallError> {
-    for offer in offers {
-        check_action(&offer.action)
-            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))?;
-        if !allows(permissions.respond.as_deref(), &offer.action) {
-            return Err(not_permitted("offer", &offer.action));
+/// Whether the identity of a branch may have this name.
+fn check_name(master: &MasterShared, standing: &Standing, name: &str) -> Result<(), String> {
+    let permissions = standing.identity.permissions();
+    match (master.identities(), &standing.shown) {
+        (Some(identities), Some(shown)) => {
+            identities.check_name(&standing.identity, name, shown.gateway.is_some())
         }
+        _ if permissions.allows(Verb::Bind, name) => Ok(()),
+        _ => Err(permissions.reason(Verb::Bind, name)),
+    }
+}
+
+fn check_permissions(
+    permissions: &Permissions,
+    offers: &[Offer],
+    subscriptions: &[SubscriptionKey],
+) -> Result<(), BindRefused> {
+    let denied = |verb, name: &str| BindRefused::not_permitted(verb, permissions.reason(verb, name));
+    if let Some(offer) = offers.iter().find(|offer| !permissions.allows(Verb::Offer, &offer.action)) {
+        return Err(denied(Verb::Offer, &offer.action));
+    }
+    if let Some(key) = subscriptions.iter().find(|key| !permissions.allows_subscription(&key.pattern)) {
+        return Err(denied(Verb::Subscribe, key.pattern.as_str()));
     }
     Ok(())
 }
 
-/// Whether a bound branch may subscribe to this pattern.
-pub(super) fn may_subscribe(permissions: &Permissions, pattern: &Pattern) -> Result<(), CallError> {
-    match &permissions.subscribe {
-        Some(allowed) if !allowed.contains(pattern) => Err(not_permitted("subscribe to", pattern.as_str())),
-        _ => Ok(()),
-    }
+/// Whether the names of these offers are valid.
+pub(super) fn check_offers(offers: &[Offer]) -> Result<(), CallError> {
+    offers.iter().try_for_each(|offer| {
+        check_action(&offer.action)
+            .map_err(|error| CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string()))
+    })
 }
