@@ -83,7 +83,8 @@ pub use meshwork_actors::master::{
     Permissions, SetIdentities, Verb, token_digest,
 };
 pub use meshwork_actors::node::{
-    Change, ConfigureNode, Denied, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status, TakeSnapshot,
+    Change, ConfigureNode, Denied, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status,
+    TakeSnapshot,
 };
 /// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;

@@ -419,7 +419,10 @@ impl Handler<SetIdentities> for MasterActor {
 
     fn handle(&mut self, SetIdentities(identities): SetIdentities, _: &mut Context<Self>) {
         for session in self.running().shared.set_identities(Arc::new(identities)) {
-            #[expect(clippy::disallowed_methods, reason = "bounded by the changes, which the operator makes: one message each")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "bounded by the changes, which the operator makes: one message each"
+            )]
             session.mailboxes().reconsider().do_send(handle::Reconsider);
         }
     }

@@ -114,7 +114,8 @@ impl FromStr for Arbiters {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let count = text.parse::<u16>().map_err(|_| format!("{text:?} is no number from 1 to {ARBITERS_MAX}"))?;
+        let count =
+            text.parse::<u16>().map_err(|_| format!("{text:?} is no number from 1 to {ARBITERS_MAX}"))?;
         count.try_into()
     }
 }

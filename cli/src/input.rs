@@ -138,7 +138,8 @@ pub(super) fn read_identities(file: &Path) -> Result<Identities, Failure> {
     let shown = file.display();
     let text = read_text(file, "the identities file")?;
     let identities = Identities::from_toml(&text);
-    let identities = identities.map_err(|error| Failure::Use(format!("the identities file {shown}: {error}")))?;
+    let identities =
+        identities.map_err(|error| Failure::Use(format!("the identities file {shown}: {error}")))?;
     // Digests of random tokens are no secret, so that all may read them.
     if others_may(file, 0o002) {
         log::warn!("every user of this machine may write to the identities file {shown}: chmod o-w it");

@@ -76,9 +76,11 @@ pub(super) struct Options {
 pub(super) async fn run(options: Options, output: &Output) -> Done {
     let mut signals = Signals::new()?;
     let config = options.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
-    let busy_poll = options.busy_poll.or(config.busy_poll).map_or(BUSY_POLL_WITHIN, |BusyPoll(within)| within);
+    let busy_poll =
+        options.busy_poll.or(config.busy_poll).map_or(BUSY_POLL_WITHIN, |BusyPoll(within)| within);
     let heartbeat = options.heartbeat.or(config.heartbeat).map_or(HEARTBEAT_EVERY, |Long(every)| every);
-    let drain_within = options.drain_within.or(config.drain_within).map_or(DRAIN_WITHIN, |Long(within)| within);
+    let drain_within =
+        options.drain_within.or(config.drain_within).map_or(DRAIN_WITHIN, |Long(within)| within);
     let arbiters = options.arbiters.or(config.arbiters).map_or(1, |Arbiters(count)| count);
     let mut master = MasterActor::new(options.name.or(config.name).unwrap_or_else(|| "master".to_owned()))
         .limits(config.limits)
@@ -111,7 +113,11 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         master = master.token(token);
     }
     if options.check {
-        let line = if output.json { json!({ "checked": true }).to_string() } else { "the files are right".to_owned() };
+        let line = if output.json {
+            json!({ "checked": true }).to_string()
+        } else {
+            "the files are right".to_owned()
+        };
         return output.line(&line);
     }
     let actor = master.start();

@@ -49,14 +49,18 @@ impl Mesh {
             branch = branch.token(token);
         }
         with(branch).bind(self.master.as_str()).await.map_err(|error| match error {
-            BindError::Address(_) | BindError::Name(_) | BindError::Token(_) => Failure::Use(error.to_string()),
+            BindError::Address(_) | BindError::Name(_) | BindError::Token(_) => {
+                Failure::Use(error.to_string())
+            }
             BindError::Unreachable { .. } => Failure::Bind(format!(
                 "{error}; start one with `meshwork master`, or say where it is with --master"
             )),
             BindError::Refused { ref message, .. } if message.contains("token") => {
                 Failure::Bind(format!("{error}; give it with --token-file or MESHWORK_TOKEN"))
             }
-            BindError::Refused { code: Code::NOT_PERMITTED, ref message, .. } if message.contains("bind under") => {
+            BindError::Refused { code: Code::NOT_PERMITTED, ref message, .. }
+                if message.contains("bind under") =>
+            {
                 Failure::Bind(format!("{error}; bind under such a name with --name"))
             }
             BindError::Refused { ref message, .. } if message.contains("already") => {

@@ -29,7 +29,8 @@ const TOKEN_LEN: usize = 32;
 
 pub(super) fn run(options: Options, output: &Output) -> Done {
     let Options { identity, out, of } = options;
-    meshwork::check_topic(&identity).map_err(|error| Failure::Use(format!("an identity cannot be named so: {error}")))?;
+    meshwork::check_topic(&identity)
+        .map_err(|error| Failure::Use(format!("an identity cannot be named so: {error}")))?;
     let token = match &of {
         Some(file) => read_token_file(file)?,
         None => random()?,

@@ -2,6 +2,9 @@
 //! that would not end fails.
 #![cfg(unix)]
 
+#[path = "commands/identities.rs"]
+mod identities;
+
 use meshwork::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -757,6 +760,7 @@ fn a_command_does_not_wait_for_what_can_never_be() {
 fn meshwork(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshwork"));
     command.args(arguments).env_remove("MESHWORK_MASTER").env_remove("MESHWORK_TOKEN").env_remove("RUST_LOG");
+    command.env_remove("MESHWORK_SERVER_TOKEN");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -3,7 +3,8 @@
 use crate::{Mesh, ear, soon, until_known};
 use meshwork::prelude::*;
 use meshwork::{
-    Authenticate, BindError, Identities, Identity, OnNameTaken, Pattern, Permissions, Status, TokenError, token_digest,
+    Authenticate, BindError, Identities, Identity, OnNameTaken, Pattern, Permissions, Status, TokenError,
+    token_digest,
 };
 
 /// An identity whose token is its name and ` token`.
@@ -79,16 +80,16 @@ async fn nobody_binds_under_the_name_of_another_identity() {
         let error = of("guest", "a/b").bind(&mesh.address).await.expect_err("`*` is one segment");
         assert!(error.to_string().contains("it may bind under *, guest, guest/**"), "{error}");
         first.drain(Duration::ZERO).await.unwrap();
-        soon(async {
-            while of("other", "free").bind(&mesh.address).await.is_err() {}
-        })
-        .await;
+        soon(async { while of("other", "free").bind(&mesh.address).await.is_err() {} }).await;
     }
 }
 
 #[actix::test]
 async fn what_is_not_permitted_is_denied_at_once_at_the_one_who_asks_and_counted() {
-    let guest = entry("guest", "call = [\"open/*\"]\noffer = [\"guest/**\"]\npublish = [\"open/*\"]\nsubscribe = [\"open/**\"]\n");
+    let guest = entry(
+        "guest",
+        "call = [\"open/*\"]\noffer = [\"guest/**\"]\npublish = [\"open/*\"]\nsubscribe = [\"open/**\"]\n",
+    );
     let mesh = mesh(&[everything("service"), guest]).await;
     let _service = mesh.bind(adds(adds(of("service", "service"), "open/add"), "shut/add")).await;
     let guest = mesh.bind(of("guest", "guest")).await;
@@ -135,8 +136,9 @@ async fn a_bind_with_an_offer_or_a_subscription_that_is_not_permitted_is_refused
 #[actix::test]
 async fn a_function_may_be_called_by_its_holder_without_a_permission() {
     let mesh = mesh(&[everything("service"), entry("guest", "call = [\"with\"]")]).await;
-    let service = of("service", "service")
-        .respond("with", |(back,): (Callback<i64, i64>,)| async move { back.call(20).await.or_action_error() });
+    let service = of("service", "service").respond("with", |(back,): (Callback<i64, i64>,)| async move {
+        back.call(20).await.or_action_error()
+    });
     let _service = mesh.bind(service).await;
     let guest = mesh.bind(of("guest", "guest")).await;
     let back = Callback::new(|number: i64| number + 1);
@@ -149,7 +151,9 @@ async fn a_branch_sees_and_hears_of_no_more_than_it_may_describe() {
     let mesh = mesh(&[everything("service"), everything("hidden"), guest]).await;
     let _service = mesh.bind(adds(adds(of("service", "service"), "open/add"), "shut/add")).await;
     let guest = mesh.bind(of("guest", "guest")).await;
-    let names = |nodes: Vec<meshwork::NodeNews>| nodes.into_iter().map(|node| node.node.to_string()).collect::<Vec<_>>();
+    let names = |nodes: Vec<meshwork::NodeNews>| {
+        nodes.into_iter().map(|node| node.node.to_string()).collect::<Vec<_>>()
+    };
     assert_eq!(names(guest.nodes().await.unwrap()), ["service"]);
     let described = guest.describe("**").await.unwrap();
     assert!(described.iter().map(|one| &*one.action).eq(["open/add"]), "{described:?}");
@@ -167,7 +171,10 @@ async fn a_branch_sees_and_hears_of_no_more_than_it_may_describe() {
     until_known(&guest, "service/2", false).await;
     let heard = heard.lock().unwrap();
     assert!(heard.iter().all(|news| news.node == "service/2"), "{heard:?}");
-    assert!(heard.iter().flat_map(|news| &news.actions).all(|(action, _)| action == "open/more"), "{heard:?}");
+    assert!(
+        heard.iter().flat_map(|news| &news.actions).all(|(action, _)| action == "open/more"),
+        "{heard:?}"
+    );
 }
 
 #[actix::test]
@@ -178,8 +185,10 @@ async fn a_broadcast_reaches_who_may_subscribe_to_its_topic() {
     let (guest, deaf) = (mesh.bind(of("guest", "guest")).await, mesh.bind(of("deaf", "deaf")).await);
     let (handler, mut events) = ear::<i32>();
     let (no_handler, mut no_events) = ear::<i32>();
-    guest.on_broadcast("**", handler).await.unwrap();
-    deaf.on_broadcast("**", no_handler).await.unwrap();
+    let _kept = (
+        guest.on_broadcast("**", handler).await.unwrap(),
+        deaf.on_broadcast("**", no_handler).await.unwrap(),
+    );
     service.broadcast("shut/a", &1).await.unwrap();
     service.broadcast("open/a", &2).await.unwrap();
     assert_eq!(soon(events.recv()).await, Some(("open/a".to_owned(), 2)));
@@ -190,7 +199,9 @@ async fn a_broadcast_reaches_who_may_subscribe_to_its_topic() {
 
 #[actix::test]
 async fn new_permissions_count_at_once_for_branches_that_are_bound() {
-    let with = |call: &str| [everything("service"), entry("guest", &format!("call = [\"{call}\"]\noffer = [\"g\"]"))];
+    let with = |call: &str| {
+        [everything("service"), entry("guest", &format!("call = [\"{call}\"]\noffer = [\"g\"]"))]
+    };
     let mesh = mesh(&with("a")).await;
     let _service = mesh.bind(adds(adds(of("service", "service"), "a"), "b")).await;
     let guest = mesh.bind(adds(of("guest", "guest"), "g")).await;
@@ -208,13 +219,18 @@ async fn new_permissions_count_at_once_for_branches_that_are_bound() {
 
 #[actix::test]
 async fn a_bound_branch_that_may_no_longer_be_what_it_is_ends_with_the_reason() {
-    let guest = |more: &str| entry("guest", &format!("bind = [\"own\"]\noffer = [\"a\"]\nsubscribe = [\"t/*\"]\n{more}"));
+    let guest = |more: &str| {
+        entry("guest", &format!("bind = [\"own\"]\noffer = [\"a\"]\nsubscribe = [\"t/*\"]\n{more}"))
+    };
     let without = |what: &str| guest("").replace(what, "");
     for (now, why) in [
         (without("offer = [\"a\"]"), "may not offer \"a\""),
         (without("subscribe = [\"t/*\"]"), "may not subscribe to \"t/x\""),
         (without("bind = [\"own\"]"), "may not bind under \"own\""),
-        (guest("").replace("guest]", "else]").replace(&token_digest("guest token"), &token_digest("new")), "the token is wrong"),
+        (
+            guest("").replace("guest]", "else]").replace(&token_digest("guest token"), &token_digest("new")),
+            "the token is wrong",
+        ),
     ] {
         let mesh = mesh(&[guest("")]).await;
         let branch = mesh.bind(adds(of("guest", "own"), "a")).await;
@@ -238,9 +254,17 @@ async fn a_branch_that_may_publish_or_describe_something_else_binds_again_and_kn
     let mut status = other.status().await.unwrap();
     assert!(denied(&guest.publish("b", &1).await.expect_err("not permitted")));
     mesh.master.set_identities(identities(&with("b"))).await.unwrap();
-    soon(async { while guest.publish("b", &1).await.is_err() {} }).await;
+    let publishing = async {
+        while guest.publish("b", &1).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(publishing).await;
     assert!(denied(&guest.publish("a", &1).await.expect_err("not permitted")));
-    assert!(*status.borrow_and_update() == Status::Bound && !status.has_changed().unwrap(), "nothing changed for it");
+    assert!(
+        *status.borrow_and_update() == Status::Bound && !status.has_changed().unwrap(),
+        "nothing changed for it"
+    );
 }
 
 #[actix::test]
@@ -274,7 +298,9 @@ impl Handler<Authenticate> for Guard {
 
 #[actix::test]
 async fn the_identities_of_a_recipient_have_their_names_too() {
-    let master = MasterActor::new("master").authenticate(Guard.start().recipient()).on_name_taken(OnNameTaken::Replace);
+    let master = MasterActor::new("master")
+        .authenticate(Guard.start().recipient())
+        .on_name_taken(OnNameTaken::Replace);
     let mesh = Mesh::of(master).await;
     let bind = |identity: &'static str, name| BranchActor::new(name).token(identity).bind(&mesh.address);
     let _first = bind("one", "team/a").await.expect("it binds");
@@ -288,11 +314,15 @@ async fn the_identities_of_a_recipient_have_their_names_too() {
 #[actix::test]
 async fn a_token_that_is_none_is_an_error_before_it_is_sent() {
     let long = "x".repeat(meshwork::limits::CREDENTIALS_LEN_MAX + 1);
-    for (token, why) in
-        [("", TokenError::Empty), ("secret\n", TokenError::LineBreak), ("a\0b", TokenError::Control), (&long, TokenError::TooLong(long.len()))]
-    {
+    for (token, why) in [
+        ("", TokenError::Empty),
+        ("secret\n", TokenError::LineBreak),
+        ("a\0b", TokenError::Control),
+        (&long, TokenError::TooLong(long.len())),
+    ] {
         // Nobody listens there: nothing is dialled.
-        let error = BranchActor::new("a").token(token.to_owned()).bind("127.0.0.1:1").await.expect_err("no token");
+        let error =
+            BranchActor::new("a").token(token.to_owned()).bind("127.0.0.1:1").await.expect_err("no token");
         assert!(matches!(&error, BindError::Token(said) if *said == why), "{error}");
         let master = Master::from(MasterActor::new("master").token(token.to_owned()).start());
         let error = master.listen(Listen::tcp("127.0.0.1:0")).await.expect_err("no token");
@@ -321,4 +351,22 @@ async fn clients_without_authentication_have_the_identity_of_their_gateway() {
         }
         bridging.abort();
     }
+}
+
+#[actix::test]
+async fn a_branch_of_node_mesh_is_its_identity_and_replaces_no_other() {
+    let mesh = mesh(&[everything("one"), everything("two"), entry("guest", "call = [\"x\"]")]).await;
+    let gateway = mesh.master.listen(Listen::node_mesh("127.0.0.1:0")).await.unwrap();
+    let native = mesh.bind(of("one", "free")).await;
+    let join = |identity, name| of(identity, name).dialect(Dialect::NodeMesh).bind(&gateway);
+    for (identity, name) in
+        [("two", "free"), ("two", "one"), ("two", "one/x"), ("guess", "two"), ("two", "master")]
+    {
+        let refused = join(identity, name).await.expect_err("it is not its name");
+        assert!(matches!(refused, BindError::Refused { .. }), "{refused}");
+    }
+    assert_eq!(native.call::<i64>("none", ()).await.expect_err("nobody").code(), Code::ACTION_NOT_FOUND);
+    let _guest = join("guest", "guest").await.expect("it binds");
+    let _again = join("one", "free").await.expect("its own identity replaces it, as in node-mesh");
+    assert_eq!(soon(native.closed()).await.code(), Code::BIND_ERROR);
 }

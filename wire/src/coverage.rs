@@ -59,7 +59,10 @@ impl<'a> Segment<'a> {
     }
 }
 
-fn covers<'a>(pattern: impl Iterator<Item = &'a str>, mut covered: impl Iterator<Item = Segment<'a>>) -> bool {
+fn covers<'a>(
+    pattern: impl Iterator<Item = &'a str>,
+    mut covered: impl Iterator<Item = Segment<'a>>,
+) -> bool {
     for segment in pattern {
         match (segment, covered.next()) {
             ("**", Some(_)) => return true,

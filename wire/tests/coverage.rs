@@ -25,24 +25,38 @@ fn a_pattern_covers_what_it_matches_whole() {
         assert!(pattern(wide).covers(&pattern(narrow)), "{wide} covers {narrow}");
         assert!(pattern(wide).meets(&pattern(narrow)) && pattern(narrow).meets(&pattern(wide)));
     }
-    for (narrow, wide) in
-        [("a/**", "**"), ("*", "**"), ("*/**", "**"), ("a/**", "a"), ("a/*", "a/**"), ("a/b", "a/*"), ("a", "b")]
-    {
+    for (narrow, wide) in [
+        ("a/**", "**"),
+        ("*", "**"),
+        ("*/**", "**"),
+        ("a/**", "a"),
+        ("a/*", "a/**"),
+        ("a/b", "a/*"),
+        ("a", "b"),
+    ] {
         assert!(!pattern(narrow).covers(&pattern(wide)), "{narrow} does not cover {wide}");
     }
 }
 
 #[test]
 fn an_offer_of_everything_below_is_covered_only_by_what_covers_all_of_it() {
-    for (covering, action) in
-        [("files/**", "files/**"), ("**", "files/**"), ("files/**", "files/a/**"), ("*/**", "files/**"), ("a/*", "a/b")]
-    {
+    for (covering, action) in [
+        ("files/**", "files/**"),
+        ("**", "files/**"),
+        ("files/**", "files/a/**"),
+        ("*/**", "files/**"),
+        ("a/*", "a/b"),
+    ] {
         assert!(pattern(covering).covers_action(action), "{covering} covers {action}");
     }
     // `files/*` matches the text `files/**`, and not what an offer of it answers.
-    for (other, action) in
-        [("files/*", "files/**"), ("files/a/**", "files/**"), ("*", "files/**"), ("a/*/**", "a/**"), ("a/b", "a/*")]
-    {
+    for (other, action) in [
+        ("files/*", "files/**"),
+        ("files/a/**", "files/**"),
+        ("*", "files/**"),
+        ("a/*/**", "a/**"),
+        ("a/b", "a/*"),
+    ] {
         assert!(!pattern(other).covers_action(action), "{other} does not cover {action}");
     }
 }

@@ -97,7 +97,9 @@ impl BindError {
         match self {
             BindError::Refused { may_return, .. } => *may_return,
             BindError::Unreachable { .. } | BindError::Timeout { .. } | BindError::NoMaster { .. } => true,
-            BindError::Name(_) | BindError::Token(_) | BindError::Address(_) | BindError::NoThread(_) => false,
+            BindError::Name(_) | BindError::Token(_) | BindError::Address(_) | BindError::NoThread(_) => {
+                false
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ use crate::link::{Address, AddressError, Dial, Link, Tcp};
 use crate::repeated::Repeated;
 use futures::future::BoxFuture;
 use meshwork_wire::{
-    ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, NodeMeshClient, ResultStyle, TokenError,
-    check_action, check_node, check_token,
+    ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, NodeMeshClient, ResultStyle,
+    TokenError, check_action, check_node, check_token,
 };
 use std::fmt;
 use std::sync::Arc;

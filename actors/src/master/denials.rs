@@ -24,6 +24,11 @@ impl Denials {
         log::log!(line.level, "{who} is denied: {why}{line}");
     }
 
+    /// Counts a bind that is refused, which the log tells as a refusal.
+    pub(crate) fn add_bind(&self) {
+        self.counts[Verb::Bind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How often each verb was denied.
     pub(crate) fn snapshot(&self) -> Denied {
         let count = |verb: Verb| self.counts[verb as usize].load(Ordering::Relaxed);

@@ -116,7 +116,8 @@ impl Identities {
     pub(crate) fn find(&self, shown: &Shown) -> Result<Arc<Identity>, &'static str> {
         let Shown { digest, certificate, gateway } = shown;
         if let Some(gateway) = gateway {
-            let found = if **gateway == *ANONYMOUS { self.anonymous.as_ref() } else { self.by_name.get(gateway) };
+            let found =
+                if **gateway == *ANONYMOUS { self.anonymous.as_ref() } else { self.by_name.get(gateway) };
             return found.cloned().ok_or("the identity of this gateway is not there");
         }
         let by_certificate = certificate.as_ref().map(|name| self.by_certificate.get(name));
@@ -124,7 +125,8 @@ impl Identities {
             let found = self.by_digest.get_key_value(digest);
             // Which digests are near to one that is there cannot be learnt from the time.
             let is_it = found.is_some_and(|(there, _)| bool::from(there.ct_eq(digest)));
-            let identity = found.filter(|_| is_it).map(|(_, identity)| identity).ok_or("the token is wrong")?;
+            let identity =
+                found.filter(|_| is_it).map(|(_, identity)| identity).ok_or("the token is wrong")?;
             if by_certificate.flatten().is_some_and(|other| other.name != identity.name) {
                 return Err("the certificate is that of another identity than the token");
             }
@@ -243,7 +245,9 @@ impl<'de> Deserialize<'de> for Digests {
             }
 
             fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Digests, E> {
-                Err(E::custom("tokens is a list, as in tokens = [\"sha256:...\"]: `meshwork token` writes the line"))
+                Err(E::custom(
+                    "tokens is a list, as in tokens = [\"sha256:...\"]: `meshwork token` writes the line",
+                ))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Digests, A::Error> {
@@ -288,21 +292,27 @@ impl Reading<'_> {
             let wrong = |why: String| self.error(&spanned, why);
             check_topic(&name).map_err(|error| wrong(format!("an identity cannot be named so: {error}")))?;
             if name == *ANONYMOUS {
-                let why = "those who show nothing are the table [anonymous], which is no identity among others";
+                let why =
+                    "those who show nothing are the table [anonymous], which is no identity among others";
                 return Err(wrong(why.to_owned()));
             }
-            let Entry { tokens, certificates, roles: of, bind, offer, call, publish, subscribe, describe } = entry;
+            let Entry { tokens, certificates, roles: of, bind, offer, call, publish, subscribe, describe } =
+                entry;
             let lists = self.granted(&roles, &of, [bind, offer, call, publish, subscribe, describe])?;
             for pattern in lists[Verb::Bind as usize].iter().filter(|pattern| pattern.is_literal()) {
                 read.owners.entry(pattern.name().clone()).or_default().push(name.clone());
             }
             let mut permissions = permissions(lists);
-            permissions.bind.get_or_insert_default().extend(own_names(&name).map_err(|error| wrong(error.to_string()))?);
+            permissions
+                .bind
+                .get_or_insert_default()
+                .extend(own_names(&name).map_err(|error| wrong(error.to_string()))?);
             let identity = Arc::new(Identity { name: name.clone(), permissions });
             for token in &tokens.0 {
                 let digest = self.digest(token)?;
                 if let Some(other) = read.by_digest.insert(digest, Arc::clone(&identity)) {
-                    let why = format!("this is the token of {:?} too: each token is of one identity", other.name);
+                    let why =
+                        format!("this is the token of {:?} too: each token is of one identity", other.name);
                     return Err(self.error(token, why));
                 }
             }
@@ -312,7 +322,11 @@ impl Reading<'_> {
                     return Err(self.error(certificate, "a certificate has a name, as in \"orders.example\""));
                 }
                 if let Some(other) = read.by_certificate.insert(named, Arc::clone(&identity)) {
-                    let why = format!("{certificate:?} is the certificate of {:?} too", other.name, certificate = certificate.get_ref());
+                    let why = format!(
+                        "{certificate:?} is the certificate of {:?} too",
+                        other.name,
+                        certificate = certificate.get_ref()
+                    );
                     return Err(self.error(certificate, why));
                 }
             }
@@ -342,7 +356,9 @@ impl Reading<'_> {
                 let mut there_are: Vec<_> = roles.keys().copied().collect();
                 there_are.sort_unstable();
                 let there_are = if there_are.is_empty() { "none".to_owned() } else { there_are.join(", ") };
-                return Err(self.error(role, format!("there is no role {:?}: there are {there_are}", role.get_ref())));
+                return Err(
+                    self.error(role, format!("there is no role {:?}: there are {there_are}", role.get_ref()))
+                );
             };
             for (granted, list) in granted.iter_mut().zip(lists) {
                 granted.extend(list.iter().cloned());
@@ -375,7 +391,9 @@ impl Reading<'_> {
             for (byte, at) in digest.iter_mut().zip((0..).step_by(2)) {
                 let pair = digits.get(at..at + 2)?;
                 // `from_str_radix` takes a sign.
-                *byte = u8::from_str_radix(pair, 16).ok().filter(|_| pair.bytes().all(|c| c.is_ascii_hexdigit()))?;
+                *byte = u8::from_str_radix(pair, 16)
+                    .ok()
+                    .filter(|_| pair.bytes().all(|c| c.is_ascii_hexdigit()))?;
             }
             Some(digest)
         });
@@ -396,7 +414,9 @@ fn own_names(name: &ByteString) -> Result<[Pattern; 2], PatternError> {
     let below = Pattern::new(format!("{name}/**"));
     // A name that is as long as one may be has none below it.
     let below = match below {
-        Err(PatternError::Name(NameError::TooLong(_) | NameError::TooManySegments(_))) => Pattern::new(name.clone()),
+        Err(PatternError::Name(NameError::TooLong(_) | NameError::TooManySegments(_))) => {
+            Pattern::new(name.clone())
+        }
         below => below,
     };
     Ok([Pattern::new(name.clone())?, below?])
@@ -416,6 +436,7 @@ fn permissions([bind, offer, call, publish, subscribe, describe]: [Vec<Pattern>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn file(more: &str) -> String {
         let (orders, stock) = (token_digest("of orders"), token_digest("of stock"));
@@ -445,7 +466,11 @@ bind = ["*", "warehouse"]
         Identities::from_toml(&file(more)).expect("it is right")
     }
 
-    fn who(identities: &Identities, token: Option<&str>, certificate: Option<&'static str>) -> Result<String, &'static str> {
+    fn who(
+        identities: &Identities,
+        token: Option<&str>,
+        certificate: Option<&'static str>,
+    ) -> Result<String, &'static str> {
         let certificate = certificate.map(ByteString::from_static);
         let found = identities.find(&Shown::by_branch(token, certificate.as_ref()))?;
         Ok(found.name().to_string())
@@ -464,7 +489,11 @@ bind = ["*", "warehouse"]
             (Some("guess"), Some("orders.example"), "the token is wrong"),
             (None, None, "a token is needed, and the branch shows none"),
             (None, Some("other"), "the certificate is of no identity, and the branch shows no token"),
-            (Some("of stock"), Some("orders.example"), "the certificate is that of another identity than the token"),
+            (
+                Some("of stock"),
+                Some("orders.example"),
+                "the certificate is that of another identity than the token",
+            ),
         ] {
             assert_eq!(who(&identities, token, certificate), Err(why));
         }
@@ -513,7 +542,8 @@ bind = ["*", "warehouse"]
             let identity = identities.find(identity).expect("it is there");
             identities.check_name(&identity, name, false).is_ok()
         };
-        let (orders, stock) = (Shown::by_branch(Some("of orders"), None), Shown::by_branch(Some("of stock"), None));
+        let (orders, stock) =
+            (Shown::by_branch(Some("of orders"), None), Shown::by_branch(Some("of stock"), None));
         let (eu, anonymous) = (Shown::by_gateway(&"orders/eu".into()), Shown::default());
         for (name, its) in [
             ("orders", &orders),
@@ -549,7 +579,11 @@ bind = ["*", "warehouse"]
             ("[identities.a]\nofer = [\"a\"]", 2, "unknown field `ofer`, expected one of `tokens`"),
             ("[nobody]", 1, "unknown field `nobody`"),
             ("[identities.a]\ncall = [\n\"a\",\n\"a*\"]", 4, "a * must be a whole segment"),
-            ("[identities.a]\nroles = [\"servce\"]", 2, "there is no role \"servce\": there are guest, service"),
+            (
+                "[identities.a]\nroles = [\"servce\"]",
+                2,
+                "there is no role \"servce\": there are guest, service",
+            ),
             ("[identities.orders]", 1, "duplicate key"),
             ("[identities.a]\ntokens = [\"secret\"]", 2, "sha256: and 64 hexadecimal digits"),
             ("[identities.a]\ntokens = [\"sha256:secret\"]", 2, "sha256: and 64 hexadecimal digits"),
@@ -577,5 +611,21 @@ bind = ["*", "warehouse"]
         let identities = Identities::from_toml("").unwrap();
         assert!(identities.find(&Shown::default()).is_err());
         assert!(who(&identities, Some("any"), None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_that_is_cut_or_changed_anywhere_is_read_or_has_a_line(
+            at in any::<prop::sample::Index>(), there in any::<bool>(), new in prop_oneof!["[^a]{0,3}", ".*"],
+        ) {
+            let whole = file("[anonymous]\ncall = [\"größe/*\"]\n");
+            let at = at.index(whole.len());
+            let at = (0..=at).rev().find(|at| whole.is_char_boundary(*at)).unwrap_or(0);
+            let changed = format!("{}{new}{}", &whole[..at], if there { &whole[at..] } else { "" });
+            if let Err(FileError { line, why }) = Identities::from_toml(&changed) {
+                prop_assert!((1..=1 + changed.matches('\n').count()).contains(&line), "{line}: {why}");
+                prop_assert!(!why.is_empty());
+            }
+        }
     }
 }

@@ -214,8 +214,9 @@ impl Permissions {
         };
         match verb {
             Verb::Offer => patterns.iter().any(|pattern| pattern.covers_action(name)),
-            Verb::Subscribe => Pattern::new(name)
-                .is_ok_and(|name| patterns.iter().any(|pattern| pattern.covers(&name))),
+            Verb::Subscribe => {
+                Pattern::new(name).is_ok_and(|name| patterns.iter().any(|pattern| pattern.covers(&name)))
+            }
             Verb::Bind | Verb::Call | Verb::Publish | Verb::Describe => {
                 patterns.iter().any(|pattern| pattern.matches(name))
             }
@@ -281,9 +282,15 @@ mod tests {
     #[test]
     fn a_subscription_is_permitted_if_a_pattern_covers_it() {
         let permissions = Permissions::nothing().may_subscribe(patterns(&["a/**", "b"]));
-        for (pattern, allowed) in
-            [("a/x", true), ("a/*/c", true), ("a/**", true), ("b", true), ("**", false), ("*", false), ("a", false)]
-        {
+        for (pattern, allowed) in [
+            ("a/x", true),
+            ("a/*/c", true),
+            ("a/**", true),
+            ("b", true),
+            ("**", false),
+            ("*", false),
+            ("a", false),
+        ] {
             assert_eq!(permissions.allows(Verb::Subscribe, pattern), allowed, "{pattern}");
         }
         let said = permissions.denial(Verb::Subscribe, "**");

@@ -214,7 +214,8 @@ impl RegistryActor {
             });
         let everyone = std::iter::once(master).chain(others);
         let standing = newcomer.standing();
-        let seen = standing.as_ref().and_then(|standing| standing.identity.permissions().patterns(Verb::Describe));
+        let seen =
+            standing.as_ref().and_then(|standing| standing.identity.permissions().patterns(Verb::Describe));
         for (frames, count) in self.news.join(newcomer.id(), seen, everyone) {
             // The newcomer waits for the answer to its bind, so its outbox has room.
             let _ = newcomer.outbox().push_encoded(Encoded::for_crowd(&frames, count, 0), Kind::Protocol);
@@ -240,7 +241,8 @@ impl Handler<Register> for RegistryActor {
             return Err(Denied::Gone);
         }
         let id = session.id();
-        let identity = session.standing().map(|standing| standing.identity.name().clone()).unwrap_or_default();
+        let identity =
+            session.standing().map(|standing| standing.identity.name().clone()).unwrap_or_default();
         for replaced in self.table.bind(id, (&name, &identity), session.clone(), on_taken, incarnation)? {
             #[expect(clippy::disallowed_methods, reason = "bounded to one: a session is replaced once")]
             replaced.session.mailboxes().evict().do_send(Evict);
@@ -347,7 +349,8 @@ impl Handler<Describe> for RegistryActor {
     fn handle(&mut self, describe: Describe, _: &mut Context<Self>) -> Self::Result {
         let Describe { pattern, after, standing } = describe;
         let may_see = |action: &str| {
-            let permits = |standing: &Arc<Standing>| standing.identity.permissions().allows(Verb::Describe, action);
+            let permits =
+                |standing: &Arc<Standing>| standing.identity.permissions().allows(Verb::Describe, action);
             standing.as_ref().is_none_or(permits)
         };
         MessageResult(self.table.describe(&pattern, &after, may_see))
@@ -357,7 +360,11 @@ impl Handler<Describe> for RegistryActor {
 impl Handler<FindDenied> for RegistryActor {
     type Result = Option<ByteString>;
 
-    fn handle(&mut self, FindDenied { session, standing }: FindDenied, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        FindDenied { session, standing }: FindDenied,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         let permissions = standing.identity.permissions();
         self.table.find_offer(session, |action| permissions.allows(Verb::Offer, action)).cloned()
     }

@@ -432,7 +432,11 @@ impl Handler<Subscribe> for RouterActor {
 impl Handler<FindDenied> for RouterActor {
     type Result = MessageResult<FindDenied>;
 
-    fn handle(&mut self, FindDenied { session, standing }: FindDenied, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        FindDenied { session, standing }: FindDenied,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         let permissions = standing.identity.permissions();
         let keys = self.sessions.get(&session).into_iter().flat_map(|there| &there.keys);
         let mut denied = keys.filter(|key| !permissions.allows_subscription(&key.pattern));
@@ -588,7 +592,10 @@ impl Handler<Broadcast> for RouterActor {
         Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }).encode(&mut buffer);
         let encoded = buffer.freeze();
         for (id, Subscriber { session, drains, .. }) in &self.sessions {
-            if Some(*id) != from && !drains && session.may(|permissions| permissions.allows(Verb::Subscribe, &heard)) {
+            if Some(*id) != from
+                && !drains
+                && session.may(|permissions| permissions.allows(Verb::Subscribe, &heard))
+            {
                 let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
                 let _ = session.outbox().push_encoded(frame, Kind::Event);
                 note_filled(&mut self.filled, from, session);

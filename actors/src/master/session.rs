@@ -48,8 +48,8 @@ use futures::FutureExt as _;
 use meshwork_wire::limits::{FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, READ_BUFFER_LEN_START};
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
-    FrameError, Frames, Function, Invocation, Invoke, Next, Outcome, Pattern, Payload, Refused, Request, Response,
-    SessionId, Wants, check_topic,
+    FrameError, Frames, Function, Invocation, Invoke, Next, Outcome, Pattern, Payload, Refused, Request,
+    Response, SessionId, Wants, check_topic,
 };
 use pending::Pending;
 use relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
@@ -346,7 +346,9 @@ impl SessionActor {
     fn describe(&mut self, callback_id: CallbackId, pattern: Pattern, after: ByteString) {
         let standing = self.standing.clone();
         let permissions = standing.as_ref().map(|standing| standing.identity.permissions());
-        if let Some(permissions) = permissions.filter(|permissions| !permissions.allows_some_description(&pattern)) {
+        if let Some(permissions) =
+            permissions.filter(|permissions| !permissions.allows_some_description(&pattern))
+        {
             let error = self.denied(Verb::Describe, pattern.as_str(), permissions);
             return self.reply(callback_id, Err(error));
         }
@@ -378,13 +380,15 @@ impl SessionActor {
             Ok(standing) => {
                 this.bound(standing, features, context);
                 // They may have changed while the bind was checked.
-                if this.master.identities().map(|now| Arc::as_ptr(&now)) != identities.map(|then| Arc::as_ptr(&then)) {
+                if this.master.identities().map(|now| Arc::as_ptr(&now))
+                    != identities.map(|then| Arc::as_ptr(&then))
+                {
                     this.reconsider(context);
                 }
             }
             Err(BindRefused { code, why, may_return, denied }) => {
-                if let Some(verb) = denied {
-                    this.master.denials.add(verb, this.title(), &why, Instant::now().into_std());
+                if denied {
+                    this.master.denials.add_bind();
                 }
                 this.refuse(code, &why, may_return, context);
             }

@@ -38,9 +38,13 @@ pub(crate) fn reconsider(
         return Err(again("the master has identities from now on: bind again".to_owned()));
     };
     let refused = |why: String| Unsettled { why, may_return: false };
-    let identity = identities.find(shown).map_err(|why| refused(format!("the identities have changed: {why}")))?;
+    let identity =
+        identities.find(shown).map_err(|why| refused(format!("the identities have changed: {why}")))?;
     if identity.name != before.name {
-        return Err(again(format!("the branch is of the identity {:?} from now on: bind again", identity.name)));
+        return Err(again(format!(
+            "the branch is of the identity {:?} from now on: bind again",
+            identity.name
+        )));
     }
     identities.check_name(&identity, name, shown.gateway.is_some()).map_err(refused)?;
     if *is_answered || identity == *before {
@@ -70,7 +74,11 @@ mod tests {
 
     fn standing(text: &str) -> Standing {
         let shown = Shown::by_branch(Some("token"), None);
-        Standing { identity: identities(text).find(&shown).expect("known"), shown: Some(shown), is_answered: false }
+        Standing {
+            identity: identities(text).find(&shown).expect("known"),
+            shown: Some(shown),
+            is_answered: false,
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub struct Snapshot {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Denied {
-    /// Binds: with a wrong token, or none, or under a name of another identity.
+    /// Binds: with a wrong token, or none, under a name of another identity, or with an offer or a subscription that is not permitted.
     pub bind: u64,
     /// Offers of actions.
     pub offer: u64,

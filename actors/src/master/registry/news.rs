@@ -324,7 +324,10 @@ mod tests {
         gathering.went(&news(2, 0));
         gathering.came(&news(4, 2));
         let gathered = gathering.take();
-        assert_eq!(read(gathering.parts_for(&gathered, SessionId(9))), [(1, 0), (2, 1), (3, 0), (2, 0), (4, 2)]);
+        assert_eq!(
+            read(gathering.parts_for(&gathered, SessionId(9))),
+            [(1, 0), (2, 1), (3, 0), (2, 0), (4, 2)]
+        );
         assert_eq!(read(gathering.parts_for(&gathered, SessionId(1))), [(2, 1), (3, 0), (2, 0), (4, 2)]);
         assert_eq!(read(gathering.parts_for(&gathered, SessionId(2))), [(3, 0), (4, 2)]);
         assert_eq!(read(gathering.parts_for(&gathered, SessionId(4))), [(1, 0), (2, 1), (3, 0), (2, 0)]);
@@ -388,7 +391,11 @@ mod tests {
         gathering.went(&news(1, 0));
         gathering.went(&news(1, 0));
         let gathered = gathering.take();
-        assert_eq!(read(gathering.parts_for(&gathered, SessionId(9))), [(1, 1), (1, 0)], "and it is gone once");
+        assert_eq!(
+            read(gathering.parts_for(&gathered, SessionId(9))),
+            [(1, 1), (1, 0)],
+            "and it is gone once"
+        );
         assert_eq!(read(gathering.parts_for(&gathered, SessionId(8))).len(), 6);
     }
 

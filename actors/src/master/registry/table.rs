@@ -338,17 +338,46 @@ mod tests {
         name: &'static str,
         on_taken: OnNameTaken,
     ) -> Result<Vec<u64>, Denied> {
-        let replaced =
-            table.bind(SessionId(id), (&ByteString::from_static(name), &ByteString::new()), Fake::new(id, name), on_taken, None)?;
+        let replaced = table.bind(
+            SessionId(id),
+            (&ByteString::from_static(name), &ByteString::new()),
+            Fake::new(id, name),
+            on_taken,
+            None,
+        )?;
         Ok(replaced.into_iter().map(|removed| removed.id.0).collect())
+    }
+
+    #[test]
+    fn no_bind_takes_the_name_of_a_branch_of_another_identity() {
+        for on_taken in [OnNameTaken::Replace, OnNameTaken::Refuse, OnNameTaken::Share] {
+            let mut table = Table::new();
+            let mut bind = |id, identity: &'static str, incarnation| {
+                let (name, identity) = (ByteString::from("a"), ByteString::from(identity));
+                let bound =
+                    table.bind(SessionId(id), (&name, &identity), Fake::new(id, "a"), on_taken, incarnation);
+                bound.map(|replaced| replaced.len())
+            };
+            assert_eq!(bind(1, "one", Some(7)), Ok(0));
+            // Whoever knows the incarnation of a branch is not that branch.
+            for incarnation in [None, Some(7), Some(8)] {
+                assert_eq!(bind(2, "two", incarnation), Err(Denied::OfAnother("a".into())));
+            }
+            assert_eq!(bind(3, "one", Some(7)), Ok(1), "its own earlier session");
+        }
     }
 
     #[test]
     fn a_branch_that_binds_again_replaces_its_earlier_session_and_no_other() {
         let mut table = Table::new();
         let mut bind = |id, on_taken, incarnation| {
-            let replaced =
-                table.bind(SessionId(id), (&"a".into(), &ByteString::new()), Fake::new(id, "a"), on_taken, incarnation)?;
+            let replaced = table.bind(
+                SessionId(id),
+                (&"a".into(), &ByteString::new()),
+                Fake::new(id, "a"),
+                on_taken,
+                incarnation,
+            )?;
             Ok(replaced.into_iter().map(|removed| removed.id.0).collect::<Vec<_>>())
         };
         assert_eq!(bind(1, OnNameTaken::Refuse, Some(7)), Ok(vec![]));
@@ -463,8 +492,9 @@ mod tests {
         {
             table.offer(SessionId(1), vec![Offer { shape: shape(len), ..offer(action) }]).unwrap();
         }
-        let part =
-            |after| table.describe(&Pattern::new("**").unwrap(), after, |_| true).into_iter().map(|one| one.action);
+        let part = |after| {
+            table.describe(&Pattern::new("**").unwrap(), after, |_| true).into_iter().map(|one| one.action)
+        };
         assert!(part("").eq(["a"]) && part("a").eq(["b"]) && part("b").eq(["c"]) && part("c").eq([""; 0]));
     }
 

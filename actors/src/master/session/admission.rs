@@ -11,8 +11,8 @@ use crate::master::surroundings::MasterShared;
 use crate::master::{registry, router};
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, PROTOCOL_VERSION};
 use meshwork_wire::{
-    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Pattern, SubscriptionKey,
-    check_action, check_node,
+    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Pattern,
+    SubscriptionKey, check_action, check_node,
 };
 use std::sync::Arc;
 
@@ -22,13 +22,13 @@ pub(super) struct BindRefused {
     pub(super) why: String,
     /// Whether the branch may bind again later.
     pub(super) may_return: bool,
-    /// The permission that the branch lacks, if that is why. A wrong token counts as no permission to bind.
-    pub(super) denied: Option<Verb>,
+    /// Whether the token is wrong, or a permission is missing.
+    pub(super) denied: bool,
 }
 
 impl BindRefused {
     fn for_good(why: impl Into<String>) -> Self {
-        Self { code: Code::BIND_ERROR, why: why.into(), may_return: false, denied: None }
+        Self { code: Code::BIND_ERROR, why: why.into(), may_return: false, denied: false }
     }
 
     fn name_taken(why: impl Into<String>) -> Self {
@@ -36,15 +36,15 @@ impl BindRefused {
     }
 
     fn unknown(why: String) -> Self {
-        Self { denied: Some(Verb::Bind), ..Self::for_good(why) }
+        Self { denied: true, ..Self::for_good(why) }
     }
 
-    fn not_permitted(verb: Verb, why: String) -> Self {
-        Self { code: Code::NOT_PERMITTED, why, may_return: false, denied: Some(verb) }
+    fn not_permitted(why: String) -> Self {
+        Self { code: Code::NOT_PERMITTED, why, may_return: false, denied: true }
     }
 
     fn master_ends() -> Self {
-        Self { code: Code::DRAINING, why: "the master ends".to_owned(), may_return: true, denied: None }
+        Self { code: Code::DRAINING, why: "the master ends".to_owned(), may_return: true, denied: false }
     }
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn admit(
         }
     };
     if let Some(standing) = &standing {
-        check_name(&master, standing, &name).map_err(|why| BindRefused::not_permitted(Verb::Bind, why))?;
+        check_name(&master, standing, &name).map_err(BindRefused::not_permitted)?;
         check_permissions(standing.identity.permissions(), &offers, &subscriptions)?;
     }
     if name == master.name {
@@ -130,7 +130,7 @@ pub(super) async fn admit(
             return Err(BindRefused::name_taken(denied.to_string()));
         }
         Ok(Err(denied @ registry::table::Denied::OfAnother(_))) => {
-            let denied = BindRefused::not_permitted(Verb::Bind, denied.to_string());
+            let denied = BindRefused::not_permitted(denied.to_string());
             return Err(BindRefused { may_return: true, ..denied });
         }
         Ok(Err(denied)) => return Err(BindRefused::for_good(denied.to_string())),
@@ -183,7 +183,7 @@ fn check_permissions(
     offers: &[Offer],
     subscriptions: &[SubscriptionKey],
 ) -> Result<(), BindRefused> {
-    let denied = |verb, name: &str| BindRefused::not_permitted(verb, permissions.reason(verb, name));
+    let denied = |verb, name: &str| BindRefused::not_permitted(permissions.reason(verb, name));
     if let Some(offer) = offers.iter().find(|offer| !permissions.allows(Verb::Offer, &offer.action)) {
         return Err(denied(Verb::Offer, &offer.action));
     }
