@@ -287,6 +287,9 @@ impl Reading<'_> {
             let lists = [bind, offer, call, publish, subscribe, describe];
             roles.insert(name.get_ref().as_str(), self.patterns(lists)?);
         }
+        // In the order of the file: the later of two is the mistake.
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        entries.sort_unstable_by_key(|(name, _)| name.span().start);
         for (spanned, entry) in entries {
             let name = ByteString::from(spanned.get_ref().as_str());
             let wrong = |why: String| self.error(&spanned, why);

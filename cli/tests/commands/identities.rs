@@ -237,7 +237,7 @@ fn meshwork_digest(token: &str) -> String {
 #[test]
 fn a_flag_counts_before_the_configuration_file() {
     let config =
-        Written::new("name = \"of the file\"\nlisten = [\"127.0.0.1:1\"]\n[limits]\nbind_within = \"1s\"\n");
+        Written::new("name = \"of the file\"\nlisten = [\"127.0.0.1:0\"]\n[limits]\nbind_within = \"1s\"\n");
     let mut master = Master::start(&["--config", config.path(), "--name", "of the flag"]);
     master.running.until_said("of the flag listens on");
 }
