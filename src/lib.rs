@@ -83,10 +83,12 @@ pub use meshwork_actors::link::{self, Address, AddressError, TlsFault};
 #[cfg(feature = "tls")]
 pub use meshwork_actors::link::{DialTls, ListenTls, Pem, TlsError};
 pub use meshwork_actors::master::{
-    Authenticate, Balance, Listen, ListenError, MasterActor, OnNameTaken, Permissions,
+    Authenticate, Balance, FileError, Identities, Identity, Listen, ListenError, MasterActor, OnNameTaken,
+    Permissions, SetIdentities, Verb, token_digest,
 };
 pub use meshwork_actors::node::{
-    Change, ConfigureNode, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status, TakeSnapshot,
+    Change, ConfigureNode, Denied, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status,
+    TakeSnapshot,
 };
 pub use meshwork_actors::{log_line, repeated};
 /// Both ends of a set of actions from one trait: its responders and its requester.
@@ -94,7 +96,8 @@ pub use meshwork_macros::actions;
 pub use meshwork_wire::{
     ActionDescription, Allowed, ApplicationCode, ByteString, CallError, Code, DecodeError, EncodeError,
     Encoding, Fate, NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId,
-    Shape, Value, check_action, check_group, check_node, check_topic, escape_unseen, limits,
+    Shape, TokenError, Value, check_action, check_group, check_node, check_token, check_topic, escape_unseen,
+    limits,
 };
 pub use respond::{IntoResponder, Respond, Responders};
 pub use restart::{Restarting, RestartingRecipient};

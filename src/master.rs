@@ -4,7 +4,8 @@ use crate::handle::Node;
 use crate::host;
 use actix::{Actor, Addr, Arbiter};
 use meshwork_actors::link::Address;
-use meshwork_actors::master::{Listen, ListenError, MasterActor, SessionSpawner};
+use meshwork_actors::master::{Identities, Listen, ListenError, MasterActor, SessionSpawner, SetIdentities};
+use meshwork_wire::{CallError, Code, Fate};
 use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,6 +45,16 @@ impl Master {
         let address = listen.address().clone();
         let ended = |_| ListenError { address, source: io::Error::other("the master has ended") };
         self.actor.send(listen).await.map_err(ended)?
+    }
+
+    /// Takes other [`Identities`], at once and for every branch: a [`SetIdentities`] sent to the master actor.
+    ///
+    /// # Errors
+    ///
+    /// When the master has ended.
+    pub async fn set_identities(&self, identities: Identities) -> Result<(), CallError> {
+        let ended = |_| CallError::new(Code::LINK_LOST, Fate::NotSent, "the master has ended");
+        self.actor.send(SetIdentities(identities)).await.map_err(ended)
     }
 }
 

@@ -36,7 +36,7 @@ use crate::node::mailboxes::{
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
-use crate::node::snapshot::Snapshot;
+use crate::node::snapshot::{Denied, Snapshot};
 use crate::node::submission::Submission;
 use crate::repeated::{Line, Repeated};
 use crate::turns::alarm::Alarm;
@@ -178,7 +178,8 @@ impl BranchActor {
         }
     }
 
-    /// The credentials that the branch shows the master: a token, or any text that the check of the master understands. Default: none.
+    /// The credentials that the branch shows the master: a token, or any text that the check of the master understands. Default: none. A text
+    /// that [is no token](meshwork_wire::check_token) fails the bind.
     #[must_use]
     pub fn token(mut self, token: impl Into<ByteString>) -> Self {
         self.credentials = Some(token.into());
@@ -1156,6 +1157,7 @@ impl Handler<TakeSnapshot> for BranchActor {
             events_undecodable: untaken.iter().map(|untaken| untaken.undecodable()).sum(),
             actors_lost: self.actors_lost,
             restarting: self.options.node.restarting(),
+            denied: Denied::default(),
             callbacks_lent: lent,
             callbacks_borrowed: borrowed,
             sessions: Vec::new(),

@@ -6,19 +6,25 @@ mod accept;
 mod admission;
 mod bundles;
 mod calls;
+mod denials;
 mod dispatch;
+mod file_error;
 mod forwarded;
 pub(crate) mod handle;
+mod identities;
 mod listen;
 mod permissions;
 pub(crate) mod registry;
 mod router;
 mod session;
+mod standing;
 mod subscribed;
 mod surroundings;
 
+pub use file_error::FileError;
+pub use identities::{Identities, token_digest};
 pub use listen::{Listen, ListenError};
-pub use permissions::{Authenticate, Permissions};
+pub use permissions::{Authenticate, Identity, Permissions, Verb};
 pub use registry::RegistryActor;
 pub use registry::route::Balance;
 pub use registry::table::OnNameTaken;
@@ -56,7 +62,7 @@ use log::Level;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX,
 };
-use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, check_node};
+use meshwork_wire::{ByteString, CallError, Code, Fate, check_node, check_token};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -128,6 +134,7 @@ impl MasterActor {
                 on_taken: OnNameTaken::default(),
                 balance: Balance::default(),
                 token: None,
+                identities: None,
                 authenticate: None,
                 spawner: None,
             },
@@ -142,8 +149,18 @@ impl MasterActor {
         self
     }
 
-    /// Lets in the branches that this recipient lets in, each with the [`Permissions`] that it answers. The recipient has the rest of the bind
-    /// deadline to answer. If the master has a [token](Self::token) too, the token is checked first.
+    /// Lets in the branches that these identities know, each as its identity and with its permissions; nothing is permitted that they do not
+    /// permit. Default: none, and every branch that is let in may do everything. With identities, the [token](Self::token) of the master is not
+    /// asked for. A running master takes other identities by [`SetIdentities`].
+    #[must_use]
+    pub fn identities(mut self, identities: Identities) -> Self {
+        self.config.identities = Some(Arc::new(identities));
+        self
+    }
+
+    /// Lets in the branches that this recipient lets in, each as the [`Identity`] that it answers. The recipient has the rest of the bind
+    /// deadline to answer. If the master has a [token](Self::token) or [identities](Self::identities) too, these are checked first; the recipient is
+    /// told the identity, and its answer takes the place of that identity, with its permissions.
     #[must_use]
     pub fn authenticate(mut self, recipient: Recipient<Authenticate>) -> Self {
         self.config.authenticate = Some(recipient);
@@ -338,6 +355,9 @@ impl Actor for MasterActor {
         if let Err(error) = check_node(&self.name) {
             log_line!(Line::own(Level::Error), "a master cannot be named so: {error}");
         }
+        if let Some(Err(error)) = self.config.token.as_deref().map(check_token) {
+            log::error!("a master cannot have this token: {error}");
+        }
         let address = context.address();
         let registry = RegistryActor::new(self.name.clone(), self.options.limits.offered_len_max).start();
         let router = RouterActor::new(self.options.limits.subscribed_len_max).start();
@@ -392,18 +412,42 @@ impl Actor for MasterActor {
     }
 }
 
+/// Takes other identities while the master runs. Sent by your code. Each branch that is bound is looked at again: calls, and what it offers or
+/// subscribes to from now on, need the new permissions at once. A branch that the new identities do not know, or whose name, offers or
+/// subscriptions they do not permit, is refused with `NOT_PERMITTED` and the reason. A branch that may publish or describe something else than
+/// before is told to bind again, which it does by itself. A branch for which nothing changes notices nothing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SetIdentities(pub Identities);
+
+impl Handler<SetIdentities> for MasterActor {
+    type Result = ();
+
+    fn handle(&mut self, SetIdentities(identities): SetIdentities, _: &mut Context<Self>) {
+        for session in self.running().shared.set_identities(Arc::new(identities)) {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "bounded by the changes, which the operator makes: one message each"
+            )]
+            session.mailboxes().reconsider().do_send(handle::Reconsider);
+        }
+    }
+}
+
 impl Handler<Listen> for MasterActor {
     type Result = ResponseActFuture<Self, Result<Address, ListenError>>;
 
     fn handle(&mut self, listen: Listen, _: &mut Context<Self>) -> Self::Result {
         let (requested, lets_in) = (listen.requested.clone(), listen.lets_in());
-        let name = check_node(&self.name);
-        let config = &self.running().shared.config;
-        let checks_binds = config.token.is_some() || config.authenticate.is_some();
+        let name = check_node(&self.name).map_err(|error| error.to_string());
+        let token = self.config.token.as_deref().map_or(Ok(()), check_token);
+        let right = name.and(token.map_err(|error| error.to_string()));
+        let shared = &self.running().shared;
+        let checks_binds = shared.config.token.is_some()
+            || shared.config.authenticate.is_some()
+            || shared.identities().is_some();
         let opening = async move {
-            if let Err(error) = name {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, NameError::to_string(&error)));
-            }
+            right.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
             listen.open(checks_binds).await
         };
         Box::pin(opening.into_actor(self).map(move |opened, this, _| match opened {
@@ -561,7 +605,7 @@ impl Handler<DescribePart> for MasterActor {
         let asking = async move {
             let mut after = after;
             loop {
-                let describe = registry::Describe { pattern: pattern.clone(), after };
+                let describe = registry::Describe { pattern: pattern.clone(), after, standing: None };
                 match registry.send(describe).await.map_err(|_| ending())? {
                     registry::Answer::NoneUntil(last) => after = last,
                     registry::Answer::Part(part) => {
@@ -609,6 +653,7 @@ impl Handler<TakeSnapshot> for MasterActor {
                 calls_in_flight,
                 actors_lost: actors_lost + counted.actors_lost,
                 restarting,
+                denied: running.shared.denials.snapshot(),
                 calls_waiting: 0,
                 answering: running.calls.answering(),
                 subscriptions: counted.subscriptions,

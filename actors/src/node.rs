@@ -24,5 +24,5 @@ pub use mailboxes::{
 pub use many::ManyCalls;
 pub use options::{ConfigureNode, NodeOptions};
 pub use shared::{Head, Node};
-pub use snapshot::{SessionSnapshot, Snapshot};
+pub use snapshot::{Denied, SessionSnapshot, Snapshot};
 pub use submission::{Arguments, Call, WhenDown};

@@ -2,13 +2,14 @@
 //! gateways of `meshwork master` use too.
 
 use crate::failure::{Done, Failure};
-use crate::input::read_token;
+use crate::input::{SERVER_TOKEN, TOKEN, read_token};
 use crate::mesh::Mesh;
 use crate::output::say;
 use crate::signals::Signals;
 use crate::tls::{Dialled, Reloaded, ServerFlags, hint, reload_at_hangup};
 use clap::{Args, ValueEnum};
 use meshwork::{Bridge, BridgeError, ResultStyle};
+use serde::Deserialize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -21,7 +22,8 @@ pub(super) struct Options {
     /// masters do not tell their actions: every call below the prefix goes to the server.
     #[arg(long, default_value = "")]
     prefix: String,
-    /// A file with the token for a node-mesh server, its `auth`. Default: the token in MESHWORK_TOKEN.
+    /// A file with the token for a node-mesh server, its `auth`. Default: the token in MESHWORK_SERVER_TOKEN, if it is set. The token for the
+    /// master is never shown to the server.
     #[arg(long, value_name = "FILE")]
     server_token_file: Option<PathBuf>,
     /// The arguments that a dnode server calls result callbacks with.
@@ -34,7 +36,8 @@ pub(super) struct Options {
 }
 
 /// The address of a program of another protocol.
-#[derive(Clone)]
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
 pub(super) struct Foreign {
     pub(super) protocol: Protocol,
     pub(super) address: String,
@@ -47,7 +50,8 @@ pub(super) enum Protocol {
     NodeMesh,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Results {
     /// `(result)`, and `(null, error)` when the call failed.
     Result,
@@ -96,10 +100,10 @@ pub(super) async fn run(options: Options) -> Done {
     if let Some(name) = mesh.name {
         bridge = bridge.name(name);
     }
-    if let Some(token) = read_token(server_token_file.as_deref())? {
+    if let Some(token) = read_token(server_token_file.as_deref(), SERVER_TOKEN)? {
         bridge = bridge.server_token(token);
     }
-    if let Some(token) = read_token(mesh.token_file.as_deref())? {
+    if let Some(token) = read_token(mesh.token_file.as_deref(), TOKEN)? {
         bridge = bridge.token(token);
     }
     let (server_tls, tls) = (server_tls.read(&address)?, mesh.tls.read(&mesh.master)?);
@@ -120,7 +124,10 @@ pub(super) async fn run(options: Options) -> Done {
                 let hint = hint(&fault, dialled);
                 Failure::Bind(format!("no TLS with {at}: {fault}{hint}"))
             }
-            BridgeError::Address(_) | BridgeError::Name(_) | BridgeError::NoPrefix => {
+            BridgeError::Address(_)
+            | BridgeError::Name(_)
+            | BridgeError::Token(_)
+            | BridgeError::NoPrefix => {
                 Failure::Use(error.to_string())
             }
         }),

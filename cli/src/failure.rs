@@ -1,6 +1,7 @@
 //! How a command ends. `main.rs` decides the exit code and the message of each failure.
 
 use meshwork::{CallError, Code};
+use std::fmt;
 
 /// Why a command failed.
 pub(super) enum Failure {
@@ -12,6 +13,16 @@ pub(super) enum Failure {
     Bind(String),
     /// The reader of stdout has gone, which is no failure of the command.
     BrokenPipe,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Call(error) => error.fmt(f),
+            Failure::Use(message) | Failure::Bind(message) => f.write_str(message),
+            Failure::BrokenPipe => f.write_str("the reader of stdout has gone"),
+        }
+    }
 }
 
 /// The end of a command. All its output has been written.

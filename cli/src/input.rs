@@ -1,8 +1,9 @@
 //! The input of commands: JSON, durations, names and tokens. An error says what would be right.
 
 use crate::failure::{Done, Failure};
-use meshwork::{Encoding, NameError, Payload, Value};
+use meshwork::{Encoding, Identities, NameError, Payload, Value, check_token};
 use std::env::VarError;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
@@ -90,31 +91,89 @@ pub(super) fn read_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
-pub(super) fn read_token(file: Option<&Path>) -> Result<Option<String>, Failure> {
-    let Some(file) = file else {
-        // A variable that is set and empty is a mistake in a script, and must not make a master let every branch in.
-        return match std::env::var("MESHWORK_TOKEN") {
-            Ok(token) if token.is_empty() => {
-                Err(Failure::Use("MESHWORK_TOKEN is empty: set it to the token, or unset it".to_owned()))
-            }
-            Ok(token) => Ok(Some(token)),
-            Err(VarError::NotPresent) => Ok(None),
-            Err(VarError::NotUnicode(_)) => {
-                Err(Failure::Use("MESHWORK_TOKEN is no text: set it to a token in UTF-8".to_owned()))
-            }
-        };
-    };
+/// The variable that holds the token for a master.
+pub(super) const TOKEN: &str = "MESHWORK_TOKEN";
+
+/// The variable that holds the token for the server of a bridge. A token for one side is never shown to the other.
+pub(super) const SERVER_TOKEN: &str = "MESHWORK_SERVER_TOKEN";
+
+/// Reads a token from a file, or else from this variable of the environment.
+pub(super) fn read_token(file: Option<&Path>, variable: &str) -> Result<Option<String>, Failure> {
+    if let Some(file) = file {
+        return read_token_file(file).map(Some);
+    }
+    // A variable that is set and empty is a mistake in a script, and must not make a master let every branch in.
+    match std::env::var(variable) {
+        Ok(token) if token.is_empty() => {
+            Err(Failure::Use(format!("{variable} is empty: set it to the token, or unset it")))
+        }
+        Ok(token) => match check_token(&token) {
+            Ok(()) => Ok(Some(token)),
+            Err(error) => Err(Failure::Use(format!("{variable}: {error}"))),
+        },
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Failure::Use(format!("{variable} is no text: set it to a token in UTF-8")))
+        }
+    }
+}
+
+/// Reads a file that holds a token and nothing else.
+pub(super) fn read_token_file(file: &Path) -> Result<String, Failure> {
     let shown = file.display();
-    let token = std::fs::read_to_string(file).map_err(|error| {
-        Failure::Use(format!(
-            "the token file {shown} cannot be read: {error}; name one that holds the token and nothing else"
-        ))
-    })?;
+    let token = read_text(file, "the token file")?;
     let token = token.trim_end_matches(['\r', '\n']);
     if token.is_empty() {
         return Err(Failure::Use(format!("the token file {shown} is empty: write the token into it")));
     }
-    Ok(Some(token.to_owned()))
+    check_token(token).map_err(|error| Failure::Use(format!("the token file {shown}: {error}")))?;
+    if others_may(file, 0o004) {
+        log::warn!("every user of this machine may read the token file {shown}: chmod 600 it");
+    }
+    Ok(token.to_owned())
+}
+
+/// Reads the identities of a mesh.
+pub(super) fn read_identities(file: &Path) -> Result<Identities, Failure> {
+    let shown = file.display();
+    let text = read_text(file, "the identities file")?;
+    let identities = Identities::from_toml(&text);
+    let identities =
+        identities.map_err(|error| Failure::Use(format!("the identities file {shown}: {error}")))?;
+    // Digests of random tokens are no secret, so that all may read them.
+    if others_may(file, 0o002) {
+        log::warn!("every user of this machine may write to the identities file {shown}: chmod o-w it");
+    }
+    Ok(identities)
+}
+
+/// How long a file of a user may be, in bytes: far longer than any that people write, and a device that never ends is no file.
+const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
+
+/// Reads a text file.
+pub(super) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
+    let shown = file.display();
+    let mut text = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(FILE_LEN_MAX + 1).read_to_end(&mut text));
+    read.map_err(|error| Failure::Use(format!("{what} {shown} cannot be read: {error}")))?;
+    if text.len() as u64 > FILE_LEN_MAX {
+        return Err(Failure::Use(format!("{what} {shown} is longer than {FILE_LEN_MAX} bytes")));
+    }
+    String::from_utf8(without_byte_order_mark(text))
+        .map_err(|_| Failure::Use(format!("{what} {shown} is no text in UTF-8")))
+}
+
+/// Whether other users than the owner of the file, and those of its group, have this right. A pipe has no other readers.
+#[cfg(unix)]
+fn others_may(file: &Path, right: u32) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & right != 0)
+}
+
+/// The rights of a file are not asked for on this system.
+#[cfg(not(unix))]
+fn others_may(_: &Path, _: u32) -> bool {
+    false
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod call;
+mod config;
 mod contained;
 mod events;
 mod failure;
@@ -18,6 +19,7 @@ mod respond;
 mod signals;
 mod signature;
 mod tls;
+mod token;
 
 use crate::failure::{Done, Failure};
 use crate::outlet::{LogLines, flush_stderr};
@@ -50,7 +52,8 @@ Exit codes:
   2  wrong use: a flag, an address, a name, a file, or text that is not JSON
   3  could not bind to the master, or was refused by it later
 
-Secrets come from a file (--token-file) or from MESHWORK_TOKEN, never from the command line.";
+Secrets come from a file (--token-file) or from MESHWORK_TOKEN, never from the command line; the secret of a
+bridge's server from --server-token-file or MESHWORK_SERVER_TOKEN.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -73,6 +76,8 @@ enum Command {
     Actions(listing::ActionsOptions),
     /// Lists the branches that are bound.
     Branches(listing::BranchesOptions),
+    /// Makes a token for an identity, and its line in the file of --identities.
+    Token(token::Options),
 }
 
 /// Chosen for its speed: 10 to 25 % of a caller's processor time is allocation.
@@ -175,6 +180,7 @@ async fn run(command: Command, output: &Output) -> Done {
         Command::Broadcast(options) => events::broadcast(options).await,
         Command::Actions(options) => listing::actions(options, output).await,
         Command::Branches(options) => listing::branches(options, output).await,
+        Command::Token(options) => token::run(options, output),
     }
 }
 

@@ -1,10 +1,10 @@
 //! The flags that say where the master is, and the bind of a command as a branch of its own.
 
 use crate::failure::Failure;
-use crate::input::read_token;
+use crate::input::{TOKEN, read_token};
 use crate::tls::{DialFlags, Dialled, Reloaded, hint, reload_at_hangup};
 use clap::Args;
-use meshwork::{BindBranch, BindError, Branch, BranchActor, DialTls};
+use meshwork::{BindBranch, BindError, Branch, BranchActor, Code, DialTls};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,19 +58,26 @@ impl Mesh {
         if self.replace {
             branch = branch.replace();
         }
-        if let Some(token) = read_token(self.token_file.as_deref())? {
+        if let Some(token) = read_token(self.token_file.as_deref(), TOKEN)? {
             branch = branch.token(token);
         }
         if let Some(tls) = tls {
             branch = branch.tls(&tls);
         }
         with(branch).bind(self.master.as_str()).await.map_err(|error| match error {
-            BindError::Address(_) | BindError::Name(_) => Failure::Use(error.to_string()),
+            BindError::Address(_) | BindError::Name(_) | BindError::Token(_) => {
+                Failure::Use(error.to_string())
+            }
             BindError::Unreachable { .. } => Failure::Bind(format!(
                 "{error}; start one with `meshwork master`, or say where it is with --master"
             )),
             BindError::Refused { ref message, .. } if message.contains("token") => {
                 Failure::Bind(format!("{error}; give it with --token-file or MESHWORK_TOKEN"))
+            }
+            BindError::Refused { code: Code::NOT_PERMITTED, ref message, .. }
+                if message.contains("bind under") =>
+            {
+                Failure::Bind(format!("{error}; bind under such a name with --name"))
             }
             BindError::Refused { ref message, .. } if message.contains("already") => {
                 Failure::Bind(format!("{error}; with --replace it ends, and this process takes its name"))

@@ -1,10 +1,10 @@
-//! The signals that ask a command to end, and the drain that it ends with.
+//! The signals that ask a command to end, and the drain that it ends with; and SIGHUP, which asks it to read its files again.
 
 use crate::failure::{Done, Failure};
 use crate::output::say;
 use meshwork::{Drained, Node, Status};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 /// Ctrl-C and SIGTERM. A signal that comes after this was made is not lost, even if the command does not wait for it yet.
@@ -45,6 +45,54 @@ impl Signals {
         }
         #[cfg(windows)]
         self.interrupted.recv().await;
+    }
+}
+
+/// The files that are read again on SIGHUP. Each stands for itself: one that cannot be taken leaves what was read before, and the log says so.
+#[derive(Default)]
+pub(super) struct Reload {
+    files: Vec<(String, ReadAgain)>,
+}
+
+/// Reads a file again and takes it; the error says what is wrong with it.
+type ReadAgain = Box<dyn FnMut() -> Pin<Box<dyn Future<Output = Result<(), String>>>>>;
+
+impl Reload {
+    /// Adds a file, under the words that the log calls it by.
+    pub(super) fn add<F>(&mut self, what: impl Into<String>, mut read: impl FnMut() -> F + 'static)
+    where
+        F: Future<Output = Result<(), String>> + 'static,
+    {
+        self.files.push((what.into(), Box::new(move || Box::pin(read()))));
+    }
+
+    /// Reads the files again at each SIGHUP from now on, until the command ends. Without files, SIGHUP ends the command as it ends any other.
+    #[cfg(unix)]
+    pub(super) fn start(self) -> Done {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut files = self.files;
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut hung_up = signal(SignalKind::hangup())
+            .map_err(|error| Failure::Use(format!("SIGHUP cannot be listened for: {error}")))?;
+        actix::spawn(async move {
+            while hung_up.recv().await.is_some() {
+                for (what, read) in &mut files {
+                    match read().await {
+                        Ok(()) => log::info!("{what} was read again"),
+                        Err(why) => log::error!("{what} is not taken, and the earlier one stays: {why}"),
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// There is no SIGHUP.
+    #[cfg(windows)]
+    pub(super) fn start(self) -> Done {
+        Ok(())
     }
 }
 

@@ -6,6 +6,8 @@
 mod contained;
 #[path = "commands/faults.rs"]
 mod faults;
+#[path = "commands/identities.rs"]
+mod identities;
 #[path = "commands/log.rs"]
 mod log;
 
@@ -805,6 +807,7 @@ fn a_command_does_not_wait_for_what_can_never_be() {
 fn meshwork(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshwork"));
     command.args(arguments).env_remove("MESHWORK_MASTER").env_remove("MESHWORK_TOKEN").env_remove("RUST_LOG");
+    command.env_remove("MESHWORK_SERVER_TOKEN");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -2,7 +2,7 @@
 
 use crate::{Mesh, Stop, soon};
 use meshwork::prelude::*;
-use meshwork::{Authenticate, Pattern, Permissions, limits::ACTIONS_PER_FRAME_MAX};
+use meshwork::{Authenticate, Identity, Pattern, Permissions, limits::ACTIONS_PER_FRAME_MAX};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -112,11 +112,11 @@ impl Actor for Guard {
 }
 
 impl Handler<Authenticate> for Guard {
-    type Result = Result<Permissions, String>;
+    type Result = Result<Identity, String>;
 
     fn handle(&mut self, _: Authenticate, _: &mut Context<Self>) -> Self::Result {
-        let respond = Some(vec![Pattern::new("open/*").expect("a pattern")]);
-        Ok(Permissions { respond, ..Permissions::default() })
+        let open = Pattern::new("open/*").expect("a pattern");
+        Ok(Permissions::everything().may_offer([open]).into())
     }
 }
 

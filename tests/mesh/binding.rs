@@ -2,7 +2,7 @@
 
 use crate::{Mesh, soon, until_known};
 use meshwork::prelude::*;
-use meshwork::{Authenticate, BindError, OnNameTaken, Pattern, Permissions, Status};
+use meshwork::{Authenticate, BindError, Identity, OnNameTaken, Pattern, Permissions, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -110,7 +110,7 @@ impl Actor for Ponderer {
 }
 
 impl Handler<Authenticate> for Ponderer {
-    type Result = actix::ResponseFuture<Result<Permissions, String>>;
+    type Result = actix::ResponseFuture<Result<Identity, String>>;
 
     fn handle(&mut self, _: Authenticate, _: &mut Context<Self>) -> Self::Result {
         Box::pin(std::future::pending())
@@ -136,19 +136,19 @@ impl Actor for Guard {
 }
 
 impl Handler<Authenticate> for Guard {
-    type Result = Result<Permissions, String>;
+    type Result = Result<Identity, String>;
 
     fn handle(&mut self, asked: Authenticate, _: &mut Context<Self>) -> Self::Result {
         if asked.name != "guest" {
             return Err(format!("{} is not on the list", asked.name));
         }
-        let only = |pattern| Some(vec![Pattern::new(pattern).expect("a pattern")]);
-        Ok(Permissions {
-            call: only("open/*"),
-            respond: only("guest/*"),
-            publish: only("open/*"),
-            subscribe: only("open/*"),
-        })
+        let only = |pattern| [Pattern::new(pattern).expect("a pattern")];
+        let permissions = Permissions::everything()
+            .may_call(only("open/*"))
+            .may_offer(only("guest/*"))
+            .may_publish(only("open/*"))
+            .may_subscribe(only("open/*"));
+        Ok(Identity::new("guest").with(permissions))
     }
 }
 
@@ -187,7 +187,7 @@ async fn a_recipient_decides_who_is_let_in_and_what_it_may_do() {
     let responders = Responders::new().respond("master/key", |(): ()| async { Ok(()) });
     assert_eq!(guest.respond(responders).await.expect_err("not permitted").code(), Code::NOT_PERMITTED);
     let offering = BranchActor::new("guest").respond("master/key", |(): ()| async { Ok(()) });
-    assert_eq!(offering.bind(&mesh.address).await.expect_err("not permitted").code(), Code::BIND_ERROR);
+    assert_eq!(offering.bind(&mesh.address).await.expect_err("not permitted").code(), Code::NOT_PERMITTED);
 }
 
 fn who(name: &'static str, number: i32) -> BranchActor {

@@ -21,6 +21,7 @@ mod light_rpc;
 mod links;
 mod liveness;
 mod node_mesh;
+mod permissions;
 mod plain;
 mod raw;
 mod relays;

@@ -8,6 +8,7 @@
 mod accepts;
 mod codec;
 mod copy;
+mod coverage;
 mod dialect;
 mod encoding;
 mod error;
@@ -20,6 +21,7 @@ mod pattern;
 mod payload;
 mod spoken;
 mod thrown;
+mod token;
 mod value;
 
 pub use accepts::{Accepts, Form, Signature};
@@ -48,6 +50,7 @@ pub use payload::{
     CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
 pub use spoken::{is_native, is_tls, spoken};
+pub use token::{TokenError, check_token};
 pub use value::{
     DecodeError, EncodeError, Obstacle, SMALL_VALUE_LEN_MAX, Traced, TypeShape, Untraceable, Value,
     is_absent, trace, try_sample,

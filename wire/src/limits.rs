@@ -78,6 +78,10 @@ pub const CREDENTIALS_LEN_MAX: usize = 16 * 1024;
 /// How many segments the name of an action, a topic or a pattern may have: each segment costs a step when a name is matched or looked up.
 pub const SEGMENTS_MAX: usize = 32;
 
+/// How many of the patterns that a branch is permitted an error names which refuses it: enough to see what would be right, and an error
+/// stays short however long the list is.
+pub const PATTERNS_SHOWN_MAX: usize = 8;
+
 /// How many actions one node may offer.
 pub const ACTIONS_PER_NODE_MAX: usize = 131_072;
 

@@ -15,6 +15,7 @@ use meshwork_wire::limits::{
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
     FrameCodec, FrameError, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
+    TokenError,
 };
 use std::io;
 use std::ops::ControlFlow;
@@ -30,6 +31,9 @@ pub enum BindError {
     /// The name of the branch is not valid.
     #[error("a branch cannot be named so: {0}")]
     Name(#[from] NameError),
+    /// The credentials cannot be shown in a bind.
+    #[error("a branch cannot show this token: {0}")]
+    Token(#[from] TokenError),
     /// The address is not valid.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -91,7 +95,8 @@ impl BindError {
             BindError::Refused { code, .. } => *code,
             BindError::Timeout { .. } => Code::BIND_TIMEOUT,
             BindError::Name(_) => Code::BAD_NAME,
-            BindError::Address(_)
+            BindError::Token(_)
+            | BindError::Address(_)
             | BindError::Unreachable { .. }
             | BindError::NoMaster { .. }
             | BindError::Tls { .. }
@@ -102,7 +107,10 @@ impl BindError {
     /// Whether the master is there, and has another branch of this name, or one of the two ends does not accept the certificate of the other:
     /// a branch that waits for its master does not wait for that.
     fn is_not_waited_for(&self) -> bool {
-        matches!(self, BindError::Refused { code: Code::BIND_ERROR, .. } | BindError::Tls { .. })
+        matches!(
+            self,
+            BindError::Refused { code: Code::BIND_ERROR | Code::NOT_PERMITTED, .. } | BindError::Tls { .. }
+        )
     }
 
     /// Whether the master is there, and has no room for the connection at the moment.
@@ -120,7 +128,9 @@ impl BindError {
             BindError::Tls { fault, .. } => {
                 !matches!(fault, TlsFault::NoCa | TlsFault::NotWanted | TlsFault::NoName(_))
             }
-            BindError::Name(_) | BindError::Address(_) | BindError::NoThread(_) => false,
+            BindError::Name(_) | BindError::Token(_) | BindError::Address(_) | BindError::NoThread(_) => {
+                false
+            }
         }
     }
 }
@@ -311,6 +321,9 @@ async fn establish_once(
 ) -> Result<Established, BindError> {
     address.check()?;
     meshwork_wire::check_node(&content.bind.bind.name)?;
+    if let Some(token) = &content.bind.bind.credentials {
+        meshwork_wire::check_token(token)?;
+    }
     let unreachable = |source| match TlsFault::of(&source) {
         Some(fault) => BindError::Tls { address: address.clone(), fault: fault.clone() },
         None => BindError::Unreachable { address: address.clone(), source },

@@ -10,7 +10,7 @@ use crate::repeated::Repeated;
 use futures::future::BoxFuture;
 use meshwork_wire::{
     ByteString, CallError, Dialect, Dnode, LightRpcClient, NameError, NodeMeshClient, ResultStyle,
-    check_action, check_node,
+    TokenError, check_action, check_node, check_token,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -50,6 +50,9 @@ pub enum BridgeError {
     /// The name or the prefix is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// A token cannot be shown: the one for the master, or the one for the server.
+    #[error("a bridge cannot show this token: {0}")]
+    Token(#[from] TokenError),
     /// The server or the master refuses the bridge for good: its token is wrong, or another branch has taken its name over.
     #[error("the bridge is refused: {0}")]
     Refused(CallError),
@@ -212,6 +215,10 @@ impl Bridge {
         }
         let prefix = if self.prefix.is_empty() { Ok(()) } else { check_action(&self.prefix) };
         if let Err(error) = check_node(&self.name).and(prefix) {
+            return error.into();
+        }
+        let tokens = [&self.token, &self.server_token].into_iter().flatten();
+        if let Err(error) = tokens.map(|token| check_token(token)).collect::<Result<(), _>>() {
             return error.into();
         }
         let (mut backoff, failing, closed) = (Backoff::default(), Repeated::new(), Repeated::news());

@@ -1,8 +1,9 @@
 //! Why an outbox refused a frame, and the error that the sender of the frame gets. This is the one place that makes an error of a
 //! refusal.
 
-use meshwork_wire::limits::{CALLBACKS_PER_CONNECTION_MAX, HOPS_MAX};
-use meshwork_wire::{CallError, Code, Fate};
+use meshwork_wire::limits::{CALLBACKS_PER_CONNECTION_MAX, HOPS_MAX, PATTERNS_SHOWN_MAX};
+use meshwork_wire::{CallError, Code, Fate, Pattern};
+use std::fmt::Write;
 
 /// Why an outbox did not take a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,8 +72,26 @@ impl Refusal {
 }
 
 /// The error of a branch that has no permission for what it asks: to call, offer, publish to or subscribe to a name.
-pub(crate) fn not_permitted(what: &str, name: &str) -> CallError {
-    CallError::new(Code::NOT_PERMITTED, Fate::NotSent, format!("this branch may not {what} {name:?}"))
+#[cold]
+pub(crate) fn not_permitted(what: &str, name: &str, allowed: &[Pattern]) -> CallError {
+    CallError::new(Code::NOT_PERMITTED, Fate::NotSent, may_not(what, name, allowed))
+}
+
+/// Says that a branch may not do this, and for which names it may.
+#[cold]
+pub(crate) fn may_not(what: &str, name: &str, allowed: &[Pattern]) -> String {
+    let mut said = format!("this branch may not {what} {name:?}: it may {what} ");
+    if allowed.is_empty() {
+        said.push_str("nothing");
+    }
+    for (at, pattern) in allowed.iter().take(PATTERNS_SHOWN_MAX).enumerate() {
+        said.push_str(if at == 0 { "" } else { ", " });
+        said.push_str(pattern.as_str());
+    }
+    if allowed.len() > PATTERNS_SHOWN_MAX {
+        let _ = write!(said, " and {} more", allowed.len() - PATTERNS_SHOWN_MAX);
+    }
+    said
 }
 
 /// The error of a request that has come over too many hops.

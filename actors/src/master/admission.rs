@@ -1,36 +1,66 @@
-//! Whether a branch may bind: the master checks the token first, then asks the recipient that checks identities.
+//! Whether a branch may bind: the master finds its identity by its token or certificate, then asks the recipient that checks identities.
 
-use super::permissions::{Authenticate, Permissions};
-use super::surroundings::Config;
+use super::identities::Shown;
+use super::permissions::{Authenticate, Identity};
+use super::standing::Standing;
+use super::surroundings::MasterShared;
 use crate::link::door::Place;
-use futures::future::LocalBoxFuture;
+use futures::future::{BoxFuture, LocalBoxFuture};
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
-/// Checks whether a branch may bind; gives its permissions, or the reason why it may not. A branch whose token is right has a place apart from
-/// connections of which nothing is known.
+/// Checks whether a branch may bind; gives its identity, or the reason why it may not, which is the same whatever names and identities there
+/// are. A branch whose token or certificate is right has a place apart from connections of which nothing is known. No identity where the master tells branches apart by nothing.
 pub(crate) fn authenticate(
-    config: &Config,
-    asked: Authenticate,
+    master: &MasterShared,
+    mut asked: Authenticate,
     place: &Place,
-) -> LocalBoxFuture<'static, Result<Permissions, String>> {
-    if let Some(token) = &config.token {
+) -> LocalBoxFuture<'static, Result<Option<Arc<Standing>>, String>> {
+    let refused = |why: &str| -> BoxFuture<'static, _> {
+        let why = why.to_owned();
+        Box::pin(async move { Err(why) })
+    };
+    let standing = match master.identities() {
+        Some(identities) => {
+            let shown = Shown::by_branch(asked.credentials.as_deref(), asked.certificate.as_ref());
+            match identities.find(&shown) {
+                Ok(identity) => {
+                    if asked.credentials.is_some() || asked.certificate.is_some() {
+                        place.known();
+                    }
+                    Some(Standing { identity, shown: Some(shown), is_answered: false })
+                }
+                Err(why) => return refused(why),
+            }
+        }
+        None => None,
+    };
+    // Where there are identities, each has tokens of its own.
+    if let (Some(token), None) = (&master.config.token, &standing) {
         let shown = asked.credentials.as_deref().unwrap_or_default();
         if !bool::from(shown.as_bytes().ct_eq(token.as_bytes())) {
-            let why = match asked.credentials {
+            return refused(match asked.credentials {
                 Some(_) => "the token is wrong",
                 None => "a token is needed, and the branch shows none",
-            };
-            return Box::pin(async move { Err(why.to_owned()) });
+            });
         }
         place.known();
     }
-    match &config.authenticate {
-        Some(recipient) => {
-            let asking = recipient.send(asked);
-            Box::pin(async move {
-                asking.await.unwrap_or_else(|_| Err("nobody checks binds any more".to_owned()))
-            })
+    let Some(recipient) = &master.config.authenticate else {
+        return Box::pin(async { Ok(standing.map(Arc::new)) });
+    };
+    asked.identity = standing.as_ref().map(|standing| standing.identity.name().clone());
+    let asking = recipient.send(asked);
+    Box::pin(async move {
+        let mut identity = asking.await.unwrap_or_else(|_| Err("nobody checks binds any more".to_owned()))?;
+        let (known, shown) = standing.map_or((None, None), |known| (Some(known.identity), known.shown));
+        if let (true, Some(known)) = (identity.name.is_empty(), known) {
+            // The recipient has only permissions to add.
+            identity.name = known.name.clone();
         }
-        None => Box::pin(async { Ok(Permissions::default()) }),
-    }
+        if shown.is_none() && identity == Identity::everyone() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Standing { identity: Arc::new(identity), shown, is_answered: true })))
+    })
 }

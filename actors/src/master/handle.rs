@@ -2,10 +2,13 @@
 //! messages. The handle holds recipients and not the address of the actor, so its holders need not know the session actor.
 
 use super::forwarded::{Caller, Forwarded, Outgoing, Replied};
+use super::permissions::Permissions;
 use super::registry::route::{Balance, Provider};
+use super::standing::Standing;
 use crate::link::outbox::{Kind, Outbox};
 use crate::node::mailboxes::Drained;
 use actix::{Actor, Addr, Handler, Message, Recipient};
+use arc_swap::ArcSwapOption;
 use meshwork_wire::{ByteString, CallbackId, SessionId};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +23,8 @@ struct Shared {
     id: SessionId,
     /// The session as the caller of forwarded requests. Set when the bind is checked.
     caller: OnceLock<Arc<ForwardingCaller>>,
+    /// The identity of the branch; none where the master tells branches apart by nothing, or before the bind is checked.
+    standing: ArcSwapOption<Standing>,
     peer: String,
     mailboxes: Arc<dyn SessionMailboxes>,
     outbox: Outbox,
@@ -57,6 +62,7 @@ pub(crate) trait SessionMailboxes: TakeReplies {
     fn cancel(&self) -> Recipient<Cancel>;
     fn release(&self) -> Recipient<Release>;
     fn evict(&self) -> Recipient<Evict>;
+    fn reconsider(&self) -> Recipient<Reconsider>;
     fn drain(&self) -> Recipient<Drain>;
     fn close(&self) -> Recipient<Close>;
 }
@@ -96,6 +102,11 @@ pub(crate) struct Release(pub(crate) CallbackId);
 #[rtype(result = "()")]
 pub(crate) struct Evict;
 
+/// Lets a session look at the identity of its branch again, since the identities of the master have changed. Sent by the master.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconsider;
+
 /// Ends the drain of a session: its requests in flight end with an error, and the link closes. Sent by the master when every session has had
 /// its time, since a session that closed earlier would end requests of other branches.
 #[derive(Message)]
@@ -124,6 +135,7 @@ where
         + Handler<Cancel>
         + Handler<Release>
         + Handler<Evict>
+        + Handler<Reconsider>
         + Handler<Drain>
         + Handler<Close>,
 {
@@ -144,6 +156,10 @@ where
     }
 
     fn evict(&self) -> Recipient<Evict> {
+        self.clone().recipient()
+    }
+
+    fn reconsider(&self) -> Recipient<Reconsider> {
         self.clone().recipient()
     }
 
@@ -168,6 +184,7 @@ impl SessionHandle {
         Self(Arc::new(Shared {
             id,
             caller: OnceLock::new(),
+            standing: ArcSwapOption::const_empty(),
             peer,
             mailboxes: Arc::new(mailboxes),
             outbox,
@@ -206,6 +223,21 @@ impl SessionHandle {
     pub(crate) fn set_name(&self, name: ByteString) {
         let mailbox = Arc::clone(&self.0.mailboxes) as ReplyMailbox;
         let _ = self.0.caller.set(Arc::new(Caller { id: self.0.id, name, mailbox }));
+    }
+
+    /// Sets the identity of the branch: when its bind has been checked, and when the identities of the master have changed.
+    pub(crate) fn set_standing(&self, standing: Option<Arc<Standing>>) {
+        self.0.standing.store(standing);
+    }
+
+    /// The identity of the branch; none where the master tells branches apart by nothing, or before the bind is checked.
+    pub(crate) fn standing(&self) -> Option<Arc<Standing>> {
+        self.0.standing.load_full()
+    }
+
+    /// Whether the branch may do something, as far as its identity goes.
+    pub(crate) fn may(&self, may: impl FnOnce(&Permissions) -> bool) -> bool {
+        self.0.standing.load().as_ref().is_none_or(|standing| may(&standing.identity.permissions))
     }
 
     /// Sets how many requests to the branch are in flight.

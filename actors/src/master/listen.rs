@@ -1,5 +1,6 @@
 //! The addresses that a master listens on, each for one protocol.
 
+use super::identities::ANONYMOUS;
 use super::permissions::{LetsIn, Permissions};
 use crate::gateway::accept::{MakeDialect, accepted};
 use crate::link::door::Place;
@@ -11,7 +12,8 @@ use actix::Message;
 use bytes::BytesMut;
 use log::Level;
 use meshwork_wire::{
-    Allowed, Code, Dnode, Frame, LentFunctions, LightRpcServer, NodeMeshServer, Refused, ResultStyle,
+    Allowed, ByteString, Code, Dnode, Frame, LentFunctions, LightRpcServer, NodeMeshServer, Refused,
+    ResultStyle,
 };
 use std::io;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub struct Listen {
     pub(super) requested: Address,
     on: ListenOn,
     allowed: Allowed,
+    identity: ByteString,
     results: ResultStyle,
     secure: Option<Secure>,
 }
@@ -107,6 +110,14 @@ impl Listen {
         self
     }
 
+    /// The identity of all clients of light_rpc or dnode, where the master has [`Identities`](super::Identities): they may do what this identity
+    /// may, as far as [`allow`](Self::allow) lets them. Default: `anonymous`. Without such an identity no client is let in.
+    #[must_use]
+    pub fn identity(mut self, name: impl Into<ByteString>) -> Self {
+        self.identity = name.into();
+        self
+    }
+
     /// The arguments that the result callbacks of dnode clients are called with. Default: the result alone.
     #[must_use]
     pub fn results(mut self, style: ResultStyle) -> Self {
@@ -131,13 +142,17 @@ impl Listen {
     }
 
     fn at(requested: Address, on: ListenOn) -> Self {
-        Self { requested, on, allowed: Allowed::all(), results: ResultStyle::default(), secure: None }
+        let (allowed, identity) = (Allowed::all(), ByteString::from_static(ANONYMOUS));
+        Self { requested, on, allowed, identity, results: ResultStyle::default(), secure: None }
     }
 
     /// How this listener lets its clients in.
     pub(super) fn lets_in(&self) -> LetsIn {
         match self.on {
-            ListenOn::LightRpc | ListenOn::Dnode => LetsIn::Everyone(only_calls(&self.allowed)),
+            ListenOn::LightRpc | ListenOn::Dnode => {
+                let permissions = only_calls(&self.allowed);
+                LetsIn::Everyone { permissions, identity: self.identity.clone() }
+            }
             ListenOn::NodeMesh => LetsIn::CheckedAndReplacing,
             ListenOn::Tcp | ListenOn::Acceptor(_) => LetsIn::Checked,
         }
@@ -145,7 +160,7 @@ impl Listen {
 
     /// Opens the listener. `checks_binds` says whether the master checks who binds: it warns of a listener where anyone may.
     pub(super) async fn open(self, checks_binds: bool) -> io::Result<Listening> {
-        let Self { requested, on, allowed, results, secure } = self;
+        let Self { requested, on, allowed, results, secure, .. } = self;
         check_transport(&requested, secure.is_some())?;
         let (is_tls, is_mutual) = (secure.is_some(), secure.as_ref().is_some_and(|secure| secure.is_mutual));
         let secured = |accept: Box<dyn Accept>| match secure {
@@ -243,10 +258,6 @@ fn check_transport(address: &Address, is_tls: bool) -> io::Result<()> {
 
 /// The permissions of a client without an identity.
 fn only_calls(allowed: &Allowed) -> Permissions {
-    Permissions {
-        call: allowed.patterns().map(<[_]>::to_vec),
-        respond: Some(Vec::new()),
-        publish: Some(Vec::new()),
-        subscribe: Some(Vec::new()),
-    }
+    let call = allowed.patterns().map(<[_]>::to_vec);
+    Permissions { bind: None, describe: call.clone(), call, ..Permissions::nothing() }
 }

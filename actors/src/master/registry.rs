@@ -13,6 +13,8 @@ pub(crate) use described::Answer;
 
 use super::forwarded::MASTER;
 use super::handle::{Close, Evict, SessionHandle};
+use super::permissions::Verb;
+use super::standing::Standing;
 use crate::answers::Actions;
 use crate::link::outbox::{Encoded, Kind};
 use crate::link::refusal::Refusal;
@@ -29,6 +31,7 @@ use meshwork_wire::limits::{
 use meshwork_wire::{ByteString, NodeNews, Offer as Offered, Pattern, SessionId};
 use news::News;
 use route::Provider as _;
+use std::sync::Arc;
 use std::time::Duration;
 use table::{Denied, OnNameTaken, Removed, Table};
 use tokio::time::Instant;
@@ -116,6 +119,16 @@ pub(crate) struct Lookup {
 pub(crate) struct Describe {
     pub(crate) pattern: Pattern,
     pub(crate) after: ByteString,
+    /// Who asks, and sees only what it may see; none for the master.
+    pub(crate) standing: Option<Arc<Standing>>,
+}
+
+/// Asks for an action of a bound branch that its new identity does not permit to offer. Sent by its session when the identity has changed.
+#[derive(Message)]
+#[rtype(result = "Option<ByteString>")]
+pub(crate) struct FindDenied {
+    pub(crate) session: SessionId,
+    pub(crate) standing: Arc<Standing>,
 }
 
 /// Tells a watcher which nodes come and go from now on. Sent by the master.
@@ -226,6 +239,7 @@ impl RegistryActor {
 
     /// Spreads the news that a session was taken out.
     fn removed(&mut self, removed: &Removed<SessionHandle>, context: &mut Context<Self>) {
+        self.news.leave(removed.id);
         let line = self.offline.info(Instant::now().into_std());
         log_line!(line, "{} is offline ({})", removed.name, removed.id);
         let (node, session) = (removed.name.clone(), removed.id);
@@ -249,7 +263,7 @@ impl RegistryActor {
         self.told = Some(Instant::now());
         let gathered = self.news.take();
         for (id, _, session, _) in self.table.members() {
-            for (frames, count) in gathered.parts_for(id) {
+            for (frames, count) in self.news.parts_for(&gathered, id) {
                 let news = Encoded::for_crowd(&frames, count, 0);
                 if session.outbox().push_encoded(news, Kind::Protocol) == Err(Refusal::Full) {
                     // The branch would know of nodes that are gone, for good. When it binds again, it is told of all nodes.
@@ -277,11 +291,13 @@ impl RegistryActor {
                 NodeNews { node: name.clone(), session: id, whole: true, actions }
             });
         let everyone = std::iter::once(master).chain(others);
-        for (frames, count) in self.news.everyone(everyone) {
+        let standing = newcomer.standing();
+        let seen =
+            standing.as_ref().and_then(|standing| standing.identity.permissions().patterns(Verb::Describe));
+        for (frames, count) in self.news.join(newcomer.id(), seen, everyone) {
             // The newcomer waits for the answer to its bind, so its outbox has room.
             let _ = newcomer.outbox().push_encoded(Encoded::for_crowd(&frames, count, 0), Kind::Protocol);
         }
-        self.news.joined(newcomer.id());
     }
 }
 
@@ -303,7 +319,9 @@ impl Handler<Register> for RegistryActor {
             return Err(Denied::Gone);
         }
         let id = session.id();
-        for replaced in self.table.bind(id, &name, session.clone(), on_taken, incarnation)? {
+        let identity =
+            session.standing().map(|standing| standing.identity.name().clone()).unwrap_or_default();
+        for replaced in self.table.bind(id, (&name, &identity), session.clone(), on_taken, incarnation)? {
             #[expect(clippy::disallowed_methods, reason = "bounded to one: a session is replaced once")]
             replaced.session.mailboxes().evict().do_send(Evict);
             self.removed(&replaced, context);
@@ -407,8 +425,29 @@ impl Handler<Lookup> for RegistryActor {
 impl Handler<Describe> for RegistryActor {
     type Result = MessageResult<Describe>;
 
-    fn handle(&mut self, Describe { pattern, after }: Describe, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.described.answer(&self.table, pattern, after))
+    fn handle(&mut self, describe: Describe, _: &mut Context<Self>) -> Self::Result {
+        let Describe { pattern, after, standing } = describe;
+        MessageResult(match standing {
+            None => self.described.answer(&self.table, pattern, after),
+            Some(standing) => {
+                let permissions = standing.identity.permissions();
+                let may_see = |action: &str| permissions.allows(Verb::Describe, action);
+                self.table.describe(&pattern, &after, may_see).into()
+            }
+        })
+    }
+}
+
+impl Handler<FindDenied> for RegistryActor {
+    type Result = Option<ByteString>;
+
+    fn handle(
+        &mut self,
+        FindDenied { session, standing }: FindDenied,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
+        let permissions = standing.identity.permissions();
+        self.table.find_offer(session, |action| permissions.allows(Verb::Offer, action)).cloned()
     }
 }
 
@@ -432,6 +471,7 @@ impl Handler<List> for RegistryActor {
             .iter()
             .map(|(id, name, session, actions)| SessionSnapshot {
                 name: (*name).clone(),
+                identity: session.standing().map(|is| is.identity.name().clone()).unwrap_or_default(),
                 session: *id,
                 peer: session.peer().to_owned(),
                 actions: actions.len(),

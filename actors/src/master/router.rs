@@ -4,6 +4,8 @@
 //! counts the event, so a slow subscriber slows no other node.
 
 use super::handle::SessionHandle;
+use super::permissions::Verb;
+use super::standing::Standing;
 use super::subscribed::Subscribed;
 use crate::events::event::{Deliver, Event, SubscriberId};
 use crate::events::subscribers::Subscribers;
@@ -104,6 +106,14 @@ enum SubscribedNode {
 pub(crate) struct Subscribe {
     pub(crate) session: SessionHandle,
     pub(crate) keys: Vec<SubscriptionKey>,
+}
+
+/// Asks for a subscription of a bound branch that its new identity does not permit. Sent by its session when the identity has changed.
+#[derive(Message)]
+#[rtype(result = "Option<SubscriptionKey>")]
+pub(crate) struct FindDenied {
+    pub(crate) session: SessionId,
+    pub(crate) standing: Arc<Standing>,
 }
 
 /// Ends a subscription of a branch. Sent by its session.
@@ -433,6 +443,21 @@ impl Handler<Subscribe> for RouterActor {
     }
 }
 
+impl Handler<FindDenied> for RouterActor {
+    type Result = MessageResult<FindDenied>;
+
+    fn handle(
+        &mut self,
+        FindDenied { session, standing }: FindDenied,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
+        let permissions = standing.identity.permissions();
+        let keys = self.sessions.get(&session).into_iter().flat_map(|there| there.keys.iter());
+        let mut denied = keys.filter(|key| !permissions.allows_subscription(&key.pattern));
+        MessageResult(denied.next().cloned())
+    }
+}
+
 impl Handler<Unsubscribe> for RouterActor {
     type Result = ();
 
@@ -578,11 +603,15 @@ impl Handler<Broadcast> for RouterActor {
             self.own_broadcasts.deliver(&event);
         }
         let Event { topic, publisher, payload } = event;
+        let heard = topic.clone();
         let mut buffer = BytesMut::new();
         Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }).encode(&mut buffer);
         let encoded = buffer.freeze();
         for (id, Subscriber { session, drains, .. }) in &self.sessions {
-            if Some(*id) != from && !drains {
+            if Some(*id) != from
+                && !drains
+                && session.may(|permissions| permissions.allows(Verb::Subscribe, &heard))
+            {
                 let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
                 let _ = session.outbox().push_encoded(frame, Kind::Event);
                 note_filled(&mut self.filled, from, session);

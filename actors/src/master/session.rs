@@ -14,11 +14,14 @@ mod relay;
 mod state;
 
 use super::forwarded::{Caller, Forwarded, Replied, Target};
-use super::handle::{Cancel, Close, Drain, Evict, Forward, Release, Replies, ReplyMailbox, SessionHandle};
-use super::permissions::{LetsIn, Permissions, allows};
+use super::handle::{
+    Cancel, Close, Drain, Evict, Forward, Reconsider, Release, Replies, ReplyMailbox, SessionHandle,
+};
+use super::permissions::{LetsIn, Permissions, Verb};
 use super::registry::route::Provider as _;
 use super::registry::{self, Found};
 use super::router;
+use super::standing::{Standing, Unsettled, reconsider};
 use super::surroundings::MasterShared;
 use crate::answers::Action;
 use crate::answers::answering::Answering;
@@ -32,7 +35,7 @@ use crate::link::door::{Entered, Place};
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard};
 use crate::link::pulse::Pulse;
-use crate::link::refusal::{Receiver, not_permitted};
+use crate::link::refusal::Receiver;
 use crate::link::{Accepted, Handshake, Link, TlsFault, writer};
 use crate::log_line;
 use crate::node::lender::NodeLender;
@@ -43,9 +46,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
     SpawnHandle, StreamHandler, WrapFuture,
 };
-use admission::{
-    BindRefused, Extension, admit, check_bind, check_count, check_offers, may_subscribe, say_bound,
-};
+use admission::{BindRefused, Extension, admit, check_bind, check_count, check_key, check_offers, say_bound};
 use futures::FutureExt as _;
 use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, NAME_LEN_MAX, PARTING_WITHIN,
@@ -53,8 +54,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
-    FrameError, Frames, Function, Invocation, Invoke, NameError, Next, Outcome, Payload, Refused, Request,
-    Response, SessionId, Wants, check_topic,
+    FrameError, Frames, Function, Invocation, Invoke, NameError, Next, Outcome, Pattern, Payload, Refused,
+    Request, Response, SessionId, Wants, check_topic,
 };
 use pending::Pending;
 use relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
@@ -74,8 +75,8 @@ pub struct SessionActor {
     /// None when the branch is bound.
     arrival: Option<Box<Arrival>>,
     handle: Option<SessionHandle>,
-    /// None if the branch may do everything, as most branches may.
-    permissions: Option<Box<Permissions>>,
+    /// The identity of the branch, which its handle has too; none where the master tells branches apart by nothing: they may do everything.
+    standing: Option<Arc<Standing>>,
     /// When the link last brought a block, or another sign of life.
     heard: Instant,
     relay: Relay<SessionHandle, ReplyMailbox>,
@@ -181,7 +182,7 @@ impl SessionActor {
                 bind_alarm: SpawnHandle::default(),
             })),
             handle: None,
-            permissions: None,
+            standing: None,
             heard: Instant::now(),
             relay,
             answering,
@@ -200,8 +201,21 @@ impl SessionActor {
         self.me().outbox()
     }
 
-    fn permissions(&self) -> &Permissions {
-        self.permissions.as_deref().unwrap_or(&Permissions::ALL)
+    /// Whether the branch may do this; else the denial is counted, and this is its error.
+    #[inline]
+    fn may(&self, verb: Verb, name: &str) -> Result<(), CallError> {
+        match &self.standing {
+            None => Ok(()),
+            Some(standing) if standing.identity.permissions().allows(verb, name) => Ok(()),
+            Some(standing) => Err(self.denied(verb, name, standing.identity.permissions())),
+        }
+    }
+
+    #[cold]
+    fn denied(&self, verb: Verb, name: &str, permissions: &Permissions) -> CallError {
+        let error = permissions.denial(verb, name);
+        self.master.denials.add(verb, self.title(), error.message(), Instant::now().into_std());
+        error
     }
 
     fn lender(&self) -> NodeLender {
@@ -296,7 +310,8 @@ impl SessionActor {
             Frame::GiveBack(publish) => self.give_back(publish),
             Frame::Broadcast(broadcast) => self.broadcast(broadcast),
             Frame::Subscribe(subscribe) => {
-                let allowed = may_subscribe(self.permissions(), &subscribe.key);
+                let allowed = check_key(&subscribe.key)
+                    .and_then(|()| self.may(Verb::Subscribe, subscribe.key.pattern.as_str()));
                 let router = &self.master.router;
                 let message = router::Subscribe { session: self.me().clone(), keys: vec![subscribe.key] };
                 let asked = allowed.map(|()| router.send(message));
@@ -307,7 +322,9 @@ impl SessionActor {
                 self.master.router.do_send(router::Unsubscribe { session: self.me().id(), key });
             }
             Frame::Register(register) => {
-                let allowed = check_offers(self.permissions(), &register.offers);
+                let mut actions = register.offers.iter().map(|offer| &offer.action);
+                let allowed = check_offers(&register.offers)
+                    .and_then(|()| actions.try_for_each(|action| self.may(Verb::Offer, action)));
                 let message = registry::Offer { session: self.me().id(), offers: register.offers };
                 let asked = allowed.map(|()| self.master.registry.send(message));
                 self.pending.answer(self.outbox(), register.callback_id, asked, |answer| {
@@ -324,11 +341,11 @@ impl SessionActor {
             }
             Frame::Describe(describe) => {
                 let meshwork_wire::Describe { callback_id, pattern } = describe;
-                self.describe(callback_id, registry::Describe { pattern, after: ByteString::new() });
+                self.describe(callback_id, pattern, ByteString::new());
             }
             Frame::DescribeAfter(describe) => {
                 let meshwork_wire::DescribeAfter { callback_id, pattern, after } = describe;
-                self.describe(callback_id, registry::Describe { pattern, after });
+                self.describe(callback_id, pattern, after);
             }
             Frame::Pong => {}
             Frame::Ping => self.outbox().say(&Frame::Pong),
@@ -345,11 +362,22 @@ impl SessionActor {
         }
     }
 
-    fn describe(&mut self, callback_id: CallbackId, describe: registry::Describe) {
+    fn describe(&mut self, callback_id: CallbackId, pattern: Pattern, after: ByteString) {
         // It waits until the answers before have left, so it must be short.
-        if describe.after.len() > NAME_LEN_MAX {
-            return self.reply(callback_id, Err(NameError::TooLong(describe.after.len()).into()));
+        if after.len() > NAME_LEN_MAX {
+            return self.reply(callback_id, Err(NameError::TooLong(after.len()).into()));
         }
+        let standing = self.standing.clone();
+        let permissions = standing.as_ref().map(|standing| standing.identity.permissions());
+        if let Some(permissions) =
+            permissions.filter(|permissions| !permissions.allows_some_description(&pattern))
+        {
+            let error = self.denied(Verb::Describe, pattern.as_str(), permissions);
+            return self.reply(callback_id, Err(error));
+        }
+        let sees_all = permissions.is_none_or(Permissions::sees_everything);
+        let standing = standing.filter(|_| !sees_all);
+        let describe = registry::Describe { pattern, after, standing };
         self.pending.describe(self.outbox(), callback_id, &self.master.registry, describe);
     }
 
@@ -367,13 +395,14 @@ impl SessionActor {
         let (place, lets_in, handshake) =
             (Arc::clone(&arrival.place), arrival.lets_in.take(), arrival.handshake.take());
         let (master, session) = (Arc::clone(&self.master), self.me().clone());
+        let identities = master.identities();
         let features = extension.features;
         // Before the branch is told anything.
         self.outbox().set_features(features.unwrap_or_default());
         let bind = (bind, extension);
         let lets_in = lets_in.unwrap_or(LetsIn::Checked);
         // A program that needs no bind is nobody until its link has heard its first message.
-        let is_checked = !matches!(lets_in, LetsIn::Everyone(_));
+        let is_checked = !matches!(lets_in, LetsIn::Everyone { .. });
         if is_checked {
             place.checked();
         }
@@ -381,19 +410,33 @@ impl SessionActor {
         context.spawn(binding.into_actor(self).map(move |bound, this, context| match bound {
             // The bind deadline may have passed meanwhile.
             _ if this.relay.phase() != Phase::Binding => {}
-            Ok(permissions) => {
+            Ok(standing) => {
                 if is_checked && let Some(arrival) = &this.arrival {
                     arrival.place.bound();
                 }
-                this.bound(permissions, features, context);
+                this.bound(standing, features, context);
+                // They may have changed while the bind was checked.
+                if this.master.identities().map(|now| Arc::as_ptr(&now))
+                    != identities.map(|then| Arc::as_ptr(&then))
+                {
+                    this.reconsider(context);
+                }
             }
-            Err(BindRefused { code, why, may_return }) => {
+            Err(BindRefused { code, why, may_return, denied }) => {
+                if denied {
+                    this.master.denials.add_bind();
+                }
                 this.refuse(code, &why, may_return, context);
             }
         }));
     }
 
-    fn bound(&mut self, permissions: Permissions, features: Option<Features>, context: &mut Context<Self>) {
+    fn bound(
+        &mut self,
+        standing: Option<Arc<Standing>>,
+        features: Option<Features>,
+        context: &mut Context<Self>,
+    ) {
         if let Some(arrival) = self.arrival.take() {
             context.cancel_future(arrival.bind_alarm);
             arrival.raise_frame_len.set(true);
@@ -402,8 +445,9 @@ impl SessionActor {
         self.outbox().set_features(known);
         self.in_flight.answers_drains.set(known.contains(Features::DRAINED));
         let (outbox, name) = (self.outbox().clone(), self.relay.name.clone());
-        say_bound(&self.master, self.me(), features.is_some(), &permissions, &outbox);
-        self.permissions = (permissions != Permissions::ALL).then(|| Box::new(permissions));
+        let publish = standing.as_ref().and_then(|standing| standing.identity.permissions().publish.clone());
+        say_bound(&self.master, self.me(), features.is_some(), publish, &outbox);
+        self.standing = standing;
         let now = Instant::now().into_std();
         let mut branch = ToBranch::new(&outbox, &name, ByteString::new());
         self.relay.bound(now, |caller, forwarded, time_left| {
@@ -423,8 +467,7 @@ impl SessionActor {
             if longest > NAME_LEN_MAX {
                 return Err(NameError::TooLong(longest).into());
             }
-            let allowed = allows(self.permissions().call.as_deref(), &request.action);
-            if allowed { Ok(()) } else { Err(not_permitted("call", &request.action)) }
+            self.may(Verb::Call, &request.action)
         });
         let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
         let deadline = deadline.map(Instant::into_std);
@@ -553,10 +596,12 @@ impl SessionActor {
 
     /// Publishes an event, and the rest of its run in the block.
     fn publish(&mut self, publish: meshwork_wire::Publish, frames: Option<&mut Frames>) {
-        if check_topic(&publish.topic).is_err()
-            || !allows(self.permissions().publish.as_deref(), &publish.topic)
-        {
-            log::debug!("{} may not publish to {:?}", self.relay.name, publish.topic);
+        if let Err(error) = check_topic(&publish.topic) {
+            log::debug!("{} publishes to no topic: {error}", self.relay.name);
+            return;
+        }
+        // A branch of this version has refused the event itself. The denial is counted.
+        if self.may(Verb::Publish, &publish.topic).is_err() {
             return;
         }
         let (topic, payload) = (publish.topic, without_callbacks(publish.payload));
@@ -584,10 +629,11 @@ impl SessionActor {
 
     fn broadcast(&mut self, mut broadcast: meshwork_wire::Broadcast) {
         broadcast.payload = without_callbacks(broadcast.payload);
-        if check_topic(&broadcast.topic).is_err()
-            || !allows(self.permissions().publish.as_deref(), &broadcast.topic)
-        {
-            log::debug!("{} may not broadcast {:?}", self.relay.name, broadcast.topic);
+        if let Err(error) = check_topic(&broadcast.topic) {
+            log::debug!("{} broadcasts to no topic: {error}", self.relay.name);
+            return;
+        }
+        if self.may(Verb::Publish, &broadcast.topic).is_err() {
             return;
         }
         let meshwork_wire::Broadcast { topic, payload, .. } = broadcast;
@@ -652,6 +698,39 @@ impl SessionActor {
         if signs.are_answered() && self.relay.phase().is_calling() {
             self.outbox().say(&Frame::Pong);
         }
+    }
+
+    /// Looks at the identity of the branch again, since the identities of the master have changed: the branch stays, with the permissions that
+    /// it has now, or is told to bind again, or is refused. What it offers and is subscribed to is looked at by registry and router, which have
+    /// all of it when they are asked here, since the session has asked before for each with the earlier permissions.
+    fn reconsider(&mut self, context: &mut Context<Self>) {
+        let Some(identities) = self.master.identities().filter(|_| self.relay.phase().is_calling()) else {
+            return;
+        };
+        let standing = match reconsider(self.standing.as_deref(), &identities, &self.relay.name) {
+            Ok(None) => return,
+            Ok(Some(standing)) => Arc::new(standing),
+            Err(Unsettled { why, may_return }) => {
+                return self.refuse(Code::NOT_PERMITTED, &why, may_return, context);
+            }
+        };
+        self.standing = Some(Arc::clone(&standing));
+        self.me().set_standing(self.standing.clone());
+        let session = self.me().id();
+        let offers = registry::FindDenied { session, standing: Arc::clone(&standing) };
+        let subscriptions = router::FindDenied { session, standing: Arc::clone(&standing) };
+        let asking =
+            futures::future::join(self.master.registry.send(offers), self.master.router.send(subscriptions));
+        context.spawn(asking.into_actor(self).map(move |(offer, subscription), this, context| {
+            let permissions = standing.identity.permissions();
+            let offer = offer.ok().flatten().map(|action| (Verb::Offer, action));
+            let subscription = subscription.ok().flatten();
+            let subscription = subscription.map(|key| (Verb::Subscribe, key.pattern.name().clone()));
+            if let Some((verb, name)) = offer.or(subscription) {
+                let error = this.denied(verb, &name, permissions);
+                this.refuse(error.code(), error.message(), false, context);
+            }
+        }));
     }
 
     /// Tells the branch that it is refused, and why, then closes the link.
@@ -989,6 +1068,15 @@ impl Handler<Evict> for SessionActor {
 
     fn handle(&mut self, _: Evict, context: &mut Context<Self>) {
         self.refuse(Code::BIND_ERROR, "another branch has bound under this name", false, context);
+    }
+}
+
+impl Handler<Reconsider> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reconsider, context: &mut Context<Self>) {
+        // While the bind is checked, its end looks at the identity again.
+        self.reconsider(context);
     }
 }
 

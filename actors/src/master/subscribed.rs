@@ -117,6 +117,11 @@ impl Subscribed {
         self.keys.len()
     }
 
+    /// The subscriptions.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SubscriptionKey> {
+        self.keys.iter().map(|Key(key)| key)
+    }
+
     /// Takes all subscriptions out.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = SubscriptionKey> + use<> {
         std::mem::take(self).keys.into_iter().map(|key| key.0)

@@ -1,7 +1,9 @@
 //! The surroundings that all sessions of a master share: its configuration, registry, router and node, and each other.
 
+use super::denials::Denials;
 use super::forwarded::MASTER;
 use super::handle::SessionHandle;
+use super::identities::Identities;
 use super::permissions::Authenticate;
 use super::registry::RegistryActor;
 use super::registry::route::Balance;
@@ -15,6 +17,7 @@ use crate::node::shared::Node;
 use crate::repeated::Repeated;
 use crate::turns::busy_poll::BusyPoll;
 use actix::{Addr, Recipient};
+use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SessionId};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) on_taken: OnNameTaken,
     pub(crate) balance: Balance,
     pub(crate) token: Option<ByteString>,
+    /// The identities that the master starts with.
+    pub(crate) identities: Option<Arc<Identities>>,
     pub(crate) authenticate: Option<Recipient<Authenticate>>,
     pub(crate) spawner: Option<Arc<dyn SessionSpawner>>,
 }
@@ -47,6 +52,9 @@ pub(crate) struct MasterShared {
     /// The door of the connections, which have a place each.
     pub(crate) door: Arc<Door>,
     pub(crate) warnings: SessionWarnings,
+    pub(crate) denials: Denials,
+    /// The identities of the mesh; none where a token, or nothing, lets branches in.
+    identities: ArcSwapOption<Identities>,
     last_session: AtomicU64,
     /// The sessions that have not ended, bound or not. Bounded by the connections.
     sessions: RwLock<Sessions>,
@@ -100,6 +108,8 @@ impl MasterShared {
         });
         Self {
             name: node.name().clone(),
+            denials: Denials::default(),
+            identities: ArcSwapOption::from(config.identities.clone()),
             config,
             limits,
             busy_poll,
@@ -124,6 +134,17 @@ impl MasterShared {
         let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
         sessions.by_id.insert(session.id(), session);
         !sessions.draining
+    }
+
+    /// The identities of the mesh, as they are now.
+    pub(crate) fn identities(&self) -> Option<Arc<Identities>> {
+        self.identities.load_full()
+    }
+
+    /// Sets other identities; gives the sessions that are to look at theirs again. A session that starts later, or is binding, finds the new ones.
+    pub(crate) fn set_identities(&self, identities: Arc<Identities>) -> Vec<SessionHandle> {
+        self.identities.store(Some(identities));
+        self.sessions()
     }
 
     /// Notes that the master drains; gives all sessions that have not ended, in the order in which they started.

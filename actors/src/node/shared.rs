@@ -1068,7 +1068,7 @@ impl EventPath {
             EventPath::Link { publish: Some(allowed), .. }
                 if !allowed.iter().any(|pattern| pattern.matches(topic)) =>
             {
-                return Err(not_permitted(verb, topic));
+                return Err(not_permitted(verb, topic, allowed));
             }
             EventPath::Link { outbox, .. } => outbox.frame_len_max(),
             EventPath::Router => FRAME_LEN_MAX,

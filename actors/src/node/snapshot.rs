@@ -36,8 +36,28 @@ pub struct Snapshot {
     pub callbacks_lent: usize,
     /// How many functions the node holds that came over its links.
     pub callbacks_borrowed: usize,
+    /// What a master has denied since it started; nothing at a branch.
+    pub denied: Denied,
     /// The branches that are bound; none at a branch.
     pub sessions: Vec<SessionSnapshot>,
+}
+
+/// How often a master has denied what branches asked for, by the verb of the permission that they lack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Denied {
+    /// Binds: with a wrong token, or none, under a name of another identity, or with an offer or a subscription that is not permitted.
+    pub bind: u64,
+    /// Offers of actions.
+    pub offer: u64,
+    /// Calls.
+    pub call: u64,
+    /// Events and broadcasts, as far as they came to the master: a branch refuses most itself.
+    pub publish: u64,
+    /// Subscriptions.
+    pub subscribe: u64,
+    /// Descriptions.
+    pub describe: u64,
 }
 
 /// A branch connection of a master at one moment.
@@ -45,6 +65,8 @@ pub struct Snapshot {
 pub struct SessionSnapshot {
     /// The name of the branch.
     pub name: ByteString,
+    /// The name of its identity; empty where the master tells branches apart by nothing.
+    pub identity: ByteString,
     /// The id of the session.
     pub session: SessionId,
     /// The address that the branch came from.

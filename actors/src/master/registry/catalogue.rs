@@ -113,16 +113,20 @@ impl<S: Provider> Catalogue<S> {
     }
 
     /// Describes the next actions whose names match and sort after a name, sorted by name: as many as one part may have, and one at least, if
-    /// there is one among the names that a part may look at. `node` gives the name of the branch of a session.
+    /// there is one among the names that a part may look at. Only of those that `may_see` says. `node` gives the name of the branch of a session.
     pub(super) fn describe<'n>(
         &self,
         pattern: &Pattern,
         after: &str,
+        may_see: impl Fn(&str) -> bool,
         node: impl Fn(&S) -> Option<&'n ByteString>,
     ) -> Part {
         let (mut described, mut elements, mut len) = (Vec::new(), 0, 0);
         if pattern.is_literal() {
-            let there = self.actions.get_key_value(pattern.as_str()).filter(|(name, _)| &***name > after);
+            let there = self
+                .actions
+                .get_key_value(pattern.as_str())
+                .filter(|(name, _)| &***name > after && may_see(name));
             described.extend(there.map(|(name, listed)| description(name, listed, &node)));
             return Part::Described(described);
         }
@@ -143,7 +147,8 @@ impl<S: Provider> Catalogue<S> {
                 break;
             }
             last = Some(name);
-            let Some(listed) = self.actions.get(name).filter(|_| pattern.matches(name)) else {
+            let Some(listed) = self.actions.get(name).filter(|_| pattern.matches(name) && may_see(name))
+            else {
                 continue;
             };
             let one = description(name, listed, &node);

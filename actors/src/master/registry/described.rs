@@ -16,6 +16,15 @@ pub(crate) enum Answer {
     NoneUntil(ByteString),
 }
 
+impl From<Part> for Answer {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Described(actions) => Answer::Part(DescribedPart::new(&actions)),
+            Part::NoneUntil(last) => Answer::NoneUntil(last),
+        }
+    }
+}
+
 /// The parts that were written since the actions changed last.
 #[derive(Default)]
 pub(super) struct Described {
@@ -44,10 +53,7 @@ impl Described {
         if let Some(answer) = self.parts.get(&asked) {
             return answer.clone();
         }
-        let answer = match table.describe(&asked.0, &asked.1) {
-            Part::Described(actions) => Answer::Part(DescribedPart::new(&actions)),
-            Part::NoneUntil(last) => Answer::NoneUntil(last),
-        };
+        let answer = Answer::from(table.describe(&asked.0, &asked.1, |_| true));
         let told = if let Answer::Part(part) = &answer { part.bytes().len() } else { 0 };
         let len = ENTRY_LEN + asked.0.as_str().len() + asked.1.len() + told;
         if len <= DESCRIBED_KEPT_LEN_MAX {

@@ -4,15 +4,43 @@
 //! so that they are not encoded again for each newcomer. The registry decides when; this file knows no clock and no outbox.
 
 use bytes::{Bytes, BytesMut};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::{
     ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, NEWS_PER_NODE_LEN_MAX, NEWS_PER_NODE_MAX,
 };
-use meshwork_wire::{Accepts, ByteString, Frame, NodeNews, SessionId};
+use meshwork_wire::{Accepts, ByteString, Frame, NodeNews, Pattern, SessionId};
+use std::sync::Arc;
 
 /// The news that no branch was told yet, and the news of all nodes.
+///
+/// A branch that may see only some actions hears only of these, and only of nodes that offer one of them. All branches that may see the same
+/// actions share one feed: the work for an action that comes or goes grows with the feeds, which the operator's permissions bound, and not with
+/// the branches.
 #[derive(Default)]
 pub(crate) struct News {
+    whole: Feed,
+    /// The feeds of the branches that may not see every action, by the patterns of what they may see.
+    narrow: HashMap<Seen, Narrow>,
+    /// The feeds of these branches.
+    narrowed: HashMap<SessionId, Seen>,
+}
+
+/// The patterns of the actions that a branch may see.
+type Seen = Arc<[Pattern]>;
+
+/// A feed for branches that may not see every action.
+#[derive(Default)]
+struct Narrow {
+    feed: Feed,
+    /// The nodes that a branch of this feed was told of: only of these it is told that they are gone.
+    told: HashSet<SessionId>,
+    /// How many branches have this feed.
+    members: usize,
+}
+
+/// The news for branches that may see the same.
+#[derive(Default)]
+struct Feed {
     /// The frames of `entries`.
     buffer: BytesMut,
     entries: Vec<Entry>,
@@ -60,6 +88,12 @@ const PIECE_LEN_MAX: usize = 256 * 1024;
 
 /// The news that have gathered, taken out for the branches.
 pub(crate) struct GatheredNews {
+    whole: Gathered,
+    narrow: HashMap<Seen, Gathered>,
+}
+
+/// The news of one feed.
+struct Gathered {
     bytes: Bytes,
     entries: Vec<Entry>,
     joined: HashMap<SessionId, usize>,
@@ -70,6 +104,116 @@ pub(crate) struct GatheredNews {
 impl News {
     /// Adds the news of a node that came, or offers more actions.
     pub(crate) fn came(&mut self, news: &NodeNews) {
+        for (seen, narrow) in &mut self.narrow {
+            if let Some(mut news) = seen_of(news, seen) {
+                // A node that offered nothing to be seen until now comes with all that may be seen of it.
+                news.whole |= narrow.told.insert(news.session);
+                narrow.feed.came(&news);
+            }
+        }
+        self.whole.came(news);
+    }
+
+    /// Adds the news of a node that went, or offers fewer actions.
+    pub(crate) fn went(&mut self, news: &NodeNews) {
+        for (seen, narrow) in &mut self.narrow {
+            if news.whole && narrow.told.remove(&news.session) {
+                narrow.feed.went(news);
+            } else if !news.whole
+                && narrow.told.contains(&news.session)
+                && let Some(news) = seen_of(news, seen)
+            {
+                narrow.feed.went(&news);
+            }
+        }
+        self.whole.went(news);
+    }
+
+    /// Whether news of nodes that change their actions all the time have gathered.
+    pub(crate) fn has_floods(&self) -> bool {
+        self.feeds().any(|feed| !feed.floods.is_empty())
+    }
+
+    /// Whether so many changes of one node have gathered that they must be told now.
+    pub(crate) fn is_flooded_by(&self, session: SessionId) -> bool {
+        self.feeds().any(|feed| feed.is_flooded_by(session))
+    }
+
+    /// Adds the last change of each action of the nodes that change theirs all the time; gives how many bytes they take.
+    pub(crate) fn end_floods(&mut self) -> usize {
+        let narrow = self.narrow.values_mut().map(|narrow| narrow.feed.end_floods()).max().unwrap_or(0);
+        self.whole.end_floods().max(narrow)
+    }
+
+    fn feeds(&self) -> impl Iterator<Item = &Feed> {
+        self.narrow.values().map(|narrow| &narrow.feed).chain([&self.whole])
+    }
+
+    /// The news of all nodes as encoded frames, for a newcomer that may see the actions of these patterns, or all: each piece with its number
+    /// of frames. `there` is read only if the changes since the last time take more bytes than the nodes. The newcomer knows the news that have
+    /// gathered so far.
+    pub(crate) fn join(
+        &mut self,
+        id: SessionId,
+        seen: Option<&[Pattern]>,
+        there: impl Iterator<Item = NodeNews>,
+    ) -> impl Iterator<Item = (Bytes, usize)> + '_ {
+        let Some(seen) = seen else {
+            return self.whole.join(id, there);
+        };
+        let seen = match self.narrow.get_key_value(seen) {
+            Some((seen, _)) => Arc::clone(seen),
+            None => Seen::from(seen),
+        };
+        self.narrowed.insert(id, Arc::clone(&seen));
+        let Narrow { feed, told, members } = self.narrow.entry(Arc::clone(&seen)).or_default();
+        *members += 1;
+        let there = there.filter_map(|news| seen_of(&news, &seen));
+        feed.join(id, there.inspect(|news| _ = told.insert(news.session)))
+    }
+
+    /// Forgets a branch that has gone.
+    pub(crate) fn leave(&mut self, id: SessionId) {
+        if let Some(seen) = self.narrowed.remove(&id)
+            && let Some(narrow) = self.narrow.get_mut(&seen)
+        {
+            narrow.members -= 1;
+            narrow.feed.joined.remove(&id);
+            if narrow.members == 0 {
+                self.narrow.remove(&seen);
+            }
+        }
+    }
+
+    /// Takes the news that have gathered.
+    pub(crate) fn take(&mut self) -> GatheredNews {
+        let narrow = self.narrow.iter_mut().map(|(seen, narrow)| (Arc::clone(seen), narrow.feed.take()));
+        GatheredNews { narrow: narrow.collect(), whole: self.whole.take() }
+    }
+
+    /// The gathered news for one branch: all but those that it may not see, those that it knows and those about itself. Each piece with its
+    /// number of frames.
+    pub(crate) fn parts_for(&self, gathered: &GatheredNews, id: SessionId) -> Vec<(Bytes, usize)> {
+        if self.narrowed.is_empty() {
+            return gathered.whole.parts_for(id);
+        }
+        match self.narrowed.get(&id) {
+            None => gathered.whole.parts_for(id),
+            Some(seen) => gathered.narrow.get(seen).map(|narrow| narrow.parts_for(id)).unwrap_or_default(),
+        }
+    }
+}
+
+/// What may be seen of the news of a node; none if nothing may.
+fn seen_of(news: &NodeNews, seen: &[Pattern]) -> Option<NodeNews> {
+    let may_see = |action: &str| seen.iter().any(|pattern| pattern.matches(action));
+    let actions: Vec<_> = news.actions.iter().filter(|(action, _)| may_see(action)).cloned().collect();
+    (!actions.is_empty()).then(|| NodeNews { actions, node: news.node.clone(), ..*news })
+}
+
+impl Feed {
+    /// Adds the news of a node that came, or offers more actions.
+    fn came(&mut self, news: &NodeNews) {
         self.change(news, Frame::Online, news.whole);
         if !self.gather(news, Some) {
             self.add(news, Frame::Online);
@@ -77,25 +221,20 @@ impl News {
     }
 
     /// Adds the news of a node that went, or offers fewer actions.
-    pub(crate) fn went(&mut self, news: &NodeNews) {
+    fn went(&mut self, news: &NodeNews) {
         self.change(news, Frame::Offline, false);
         if !self.gather(news, |_| None) {
             self.add(news, Frame::Offline);
         }
     }
 
-    /// Whether news of nodes that change their actions all the time have gathered.
-    pub(crate) fn has_floods(&self) -> bool {
-        !self.floods.is_empty()
-    }
-
     /// Whether so many changes of one node have gathered that they must be told now.
-    pub(crate) fn is_flooded_by(&self, session: SessionId) -> bool {
+    fn is_flooded_by(&self, session: SessionId) -> bool {
         self.floods.get(&session).is_some_and(|flood| flood.actions.len() > 2 * ACTIONS_PER_NODE_MAX)
     }
 
     /// Adds the last change of each action of the nodes that change theirs all the time; gives how many bytes they take.
-    pub(crate) fn end_floods(&mut self) -> usize {
+    fn end_floods(&mut self) -> usize {
         let before = self.buffer.len();
         for (session, Flood { node, actions }) in std::mem::take(&mut self.floods) {
             // The frame of an action that is gone has any word on what was accepted.
@@ -118,17 +257,13 @@ impl News {
         self.buffer.len() - before
     }
 
-    /// Notes that a newcomer was told of all nodes: it knows the news that have gathered so far.
-    pub(crate) fn joined(&mut self, id: SessionId) {
-        self.joined.insert(id, self.entries.len());
-    }
-
-    /// The news of all nodes as encoded frames, each piece with its number of frames. `there` is read only if the changes since the last time
-    /// take more bytes than the nodes.
-    pub(crate) fn everyone(
+    /// See [`News::join`].
+    fn join(
         &mut self,
+        id: SessionId,
         there: impl Iterator<Item = NodeNews>,
-    ) -> impl Iterator<Item = (Bytes, usize)> + '_ {
+    ) -> std::iter::Cloned<std::slice::Iter<'_, (Bytes, usize)>> {
+        self.joined.insert(id, self.entries.len());
         let everyone = self.everyone.get_or_insert_with(|| {
             let mut everyone = Everyone::default();
             there.for_each(|news| everyone.add(&news, Frame::Online, true));
@@ -139,7 +274,7 @@ impl News {
     }
 
     /// Takes the news that have gathered.
-    pub(crate) fn take(&mut self) -> GatheredNews {
+    fn take(&mut self) -> Gathered {
         let entries = std::mem::take(&mut self.entries);
         let mut about: HashMap<SessionId, Vec<usize>> = HashMap::new();
         for (number, entry) in entries.iter().enumerate() {
@@ -147,7 +282,7 @@ impl News {
         }
         self.counts.clear();
         let (bytes, joined) = (self.buffer.split().freeze(), std::mem::take(&mut self.joined));
-        GatheredNews { bytes, entries, joined, about }
+        Gathered { bytes, entries, joined, about }
     }
 
     fn add(&mut self, news: &NodeNews, frame: fn(NodeNews) -> Frame) {
@@ -219,10 +354,10 @@ impl Everyone {
     }
 }
 
-impl GatheredNews {
+impl Gathered {
     /// The news for one branch: all but those that it knows and those about itself. Each piece with its number of frames. Costs a step for each
     /// of the news about the branch itself, and not for those of others.
-    pub(crate) fn parts_for(&self, id: SessionId) -> Vec<(Bytes, usize)> {
+    fn parts_for(&self, id: SessionId) -> Vec<(Bytes, usize)> {
         let known = self.joined.get(&id).copied().unwrap_or(0);
         let up_to = |count: usize| {
             count.checked_sub(1).map_or((0, 0), |last| (self.entries[last].end, self.entries[last].frames))
@@ -286,21 +421,29 @@ mod tests {
         read
     }
 
+    fn parts_for(gathering: &mut News, id: u64) -> Vec<(Bytes, usize)> {
+        let gathered = gathering.take();
+        gathering.parts_for(&gathered, SessionId(id))
+    }
+
     #[test]
     fn a_branch_hears_all_news_but_those_that_it_knows_and_those_about_itself() {
         let mut gathering = News::default();
         gathering.came(&news(1, 0));
-        gathering.joined(SessionId(2));
+        drop(gathering.join(SessionId(2), None, std::iter::empty()));
         gathering.came(&news(2, 1));
         gathering.came(&news(3, 0));
         gathering.went(&news(2, 0));
         gathering.came(&news(4, 2));
         let gathered = gathering.take();
-        assert_eq!(read(gathered.parts_for(SessionId(9))), [(1, 0), (2, 1), (3, 0), (2, 0), (4, 2)]);
-        assert_eq!(read(gathered.parts_for(SessionId(1))), [(2, 1), (3, 0), (2, 0), (4, 2)]);
-        assert_eq!(read(gathered.parts_for(SessionId(2))), [(3, 0), (4, 2)]);
-        assert_eq!(read(gathered.parts_for(SessionId(4))), [(1, 0), (2, 1), (3, 0), (2, 0)]);
-        assert_eq!(read(gathering.take().parts_for(SessionId(9))), []);
+        assert_eq!(
+            read(gathering.parts_for(&gathered, SessionId(9))),
+            [(1, 0), (2, 1), (3, 0), (2, 0), (4, 2)]
+        );
+        assert_eq!(read(gathering.parts_for(&gathered, SessionId(1))), [(2, 1), (3, 0), (2, 0), (4, 2)]);
+        assert_eq!(read(gathering.parts_for(&gathered, SessionId(2))), [(3, 0), (4, 2)]);
+        assert_eq!(read(gathering.parts_for(&gathered, SessionId(4))), [(1, 0), (2, 1), (3, 0), (2, 0)]);
+        assert_eq!(read(parts_for(&mut gathering, 9)), []);
     }
 
     /// What a node knows that has read these frames.
@@ -326,17 +469,20 @@ mod tests {
     #[test]
     fn the_news_of_all_nodes_stay_true_as_nodes_come_and_go() {
         let mut gathering = News::default();
-        assert_eq!(read(gathering.everyone([news(0, 1)].into_iter())), [(0, 1)]);
+        assert_eq!(read(gathering.join(SessionId(99_999), None, [news(0, 1)].into_iter())), [(0, 1)]);
         gathering.came(&news(1, 2));
         let asked = || std::iter::from_fn(|| panic!("it is known"));
-        assert_eq!(read(gathering.everyone(asked())), [(0, 1), (1, 2)]);
+        assert_eq!(read(gathering.join(SessionId(99_999), None, asked())), [(0, 1), (1, 2)]);
         gathering.went(&NodeNews { whole: false, ..news(1, 1) });
         gathering.came(&NodeNews { whole: false, ..news(0, 3) });
-        let there = known(gathering.everyone(asked()).collect::<Vec<_>>()).nodes();
+        let there = known(gathering.join(SessionId(99_999), None, asked()).collect::<Vec<_>>()).nodes();
         let lens: Vec<_> = there.iter().map(|node| (node.session.0, node.actions.len())).collect();
         assert_eq!(lens, [(0, 3), (1, 1)]);
         gathering.went(&news(1, 0));
-        assert_eq!(known(gathering.everyone(asked()).collect::<Vec<_>>()).nodes().len(), 1);
+        assert_eq!(
+            known(gathering.join(SessionId(99_999), None, asked()).collect::<Vec<_>>()).nodes().len(),
+            1
+        );
     }
 
     /// One branch that offered and withdrew an action had the news of all nodes encoded anew for each newcomer.
@@ -347,7 +493,7 @@ mod tests {
         let mut built = 0;
         let len_of = |gathering: &mut News, built: &mut usize| {
             let there = all.iter().cloned().inspect(|_| *built += 1);
-            let pieces: Vec<_> = gathering.everyone(there).collect();
+            let pieces: Vec<_> = gathering.join(SessionId(99_999), None, there).collect();
             pieces.iter().map(|(bytes, _)| bytes.len()).sum::<usize>()
         };
         let len = len_of(&mut gathering, &mut built);
@@ -364,7 +510,7 @@ mod tests {
         let mut gathering = News::default();
         gathering.came(&news(1, 3));
         gathering.came(&news(2, 1));
-        let mut cache = known(gathering.take().parts_for(SessionId(9)));
+        let mut cache = known(parts_for(&mut gathering, 9));
         let all = news(1, 3).actions;
         let one = |at: usize| NodeNews { whole: false, actions: vec![all[at].clone()], ..news(1, 0) };
         for _ in 0..100_000 {
@@ -375,17 +521,17 @@ mod tests {
         assert!(gathering.has_floods() && !gathering.is_flooded_by(SessionId(1)));
         gathering.went(&NodeNews { whole: false, ..news(2, 1) });
         let gathered = gathering.take();
-        assert!(gathered.bytes.len() < 100 * NEWS_PER_NODE_MAX, "{}", gathered.bytes.len());
-        follow(&mut cache, gathered.parts_for(SessionId(9)));
+        assert!(gathered.whole.bytes.len() < 100 * NEWS_PER_NODE_MAX, "{}", gathered.whole.bytes.len());
+        follow(&mut cache, gathering.parts_for(&gathered, SessionId(9)));
         assert!(!cache.knows("2/0"), "another node is not held up");
         assert!(gathering.end_floods() < 200 && !gathering.has_floods());
-        follow(&mut cache, gathering.take().parts_for(SessionId(9)));
+        follow(&mut cache, parts_for(&mut gathering, 9));
         assert_eq!(cache.nodes()[0].actions, [all[0].clone(), all[2].clone()]);
         // A node that goes takes its changes along.
         (0..1_000).for_each(|_| gathering.went(&one(0)));
         gathering.went(&news(1, 0));
         assert!(!gathering.has_floods());
-        follow(&mut cache, gathering.take().parts_for(SessionId(9)));
+        follow(&mut cache, parts_for(&mut gathering, 9));
         assert_eq!(cache.nodes().len(), 1);
     }
 
@@ -406,26 +552,77 @@ mod tests {
     fn the_news_of_all_nodes_are_shared_in_few_pieces() {
         let mut gathering = News::default();
         let all: Vec<_> = (0..2_000).map(|session| news(session, 1)).collect();
-        let pieces: Vec<_> = gathering.everyone(all.into_iter()).collect();
+        let pieces: Vec<_> = gathering.join(SessionId(99_999), None, all.into_iter()).collect();
         let expected: Vec<_> = (0..2_000).map(|session| (session, 1)).collect();
         assert_eq!(read(pieces), expected);
         for newcomer in 2_000..4_000 {
             gathering.came(&news(newcomer, 1));
             let asked = std::iter::from_fn(|| panic!("it is known"));
-            let pieces: Vec<_> = gathering.everyone(asked).collect();
+            let pieces: Vec<_> = gathering.join(SessionId(99_999), None, asked).collect();
             assert!(pieces.len() < 20, "{} pieces", pieces.len());
             assert_eq!(pieces.iter().map(|(_, frames)| frames).sum::<usize>() as u64, newcomer + 1);
         }
         let expected: Vec<_> = (0..4_000).map(|session| (session, 1)).collect();
         let asked = std::iter::from_fn(|| panic!("it is known"));
-        assert_eq!(read(gathering.everyone(asked).collect::<Vec<_>>()), expected);
+        assert_eq!(read(gathering.join(SessionId(99_999), None, asked).collect::<Vec<_>>()), expected);
     }
 
     #[test]
     fn a_long_list_of_actions_travels_as_several_frames() {
         let mut gathering = News::default();
         gathering.came(&news(1, ACTIONS_PER_FRAME_MAX * 2 + 1));
-        let all = read(gathering.take().parts_for(SessionId(2)));
+        let all = read(parts_for(&mut gathering, 2));
         assert_eq!(all, [(1, ACTIONS_PER_FRAME_MAX), (1, ACTIONS_PER_FRAME_MAX), (1, 1)]);
+    }
+
+    fn seen(pattern: &'static str) -> Vec<Pattern> {
+        vec![Pattern::new(pattern).unwrap()]
+    }
+
+    #[test]
+    fn a_branch_hears_only_of_what_it_may_see() {
+        let mut gathering = News::default();
+        let seen = seen("1/*");
+        let there = [news(1, 2), news(2, 2)].into_iter();
+        assert_eq!(read(gathering.join(SessionId(9), Some(&seen), there).collect::<Vec<_>>()), [(1, 2)]);
+        gathering.came(&news(3, 1));
+        gathering.came(&NodeNews { whole: false, ..news(2, 3) });
+        gathering.went(&news(3, 0));
+        gathering.went(&NodeNews { whole: false, ..news(1, 1) });
+        gathering.went(&news(1, 0));
+        gathering.went(&news(1, 0));
+        let gathered = gathering.take();
+        assert_eq!(
+            read(gathering.parts_for(&gathered, SessionId(9))),
+            [(1, 1), (1, 0)],
+            "and it is gone once"
+        );
+        assert_eq!(read(gathering.parts_for(&gathered, SessionId(8))).len(), 6);
+    }
+
+    #[test]
+    fn a_node_that_shows_itself_later_comes_whole() {
+        let mut gathering = News::default();
+        let seen = seen("1/*");
+        drop(gathering.join(SessionId(9), Some(&seen), std::iter::empty()));
+        gathering.came(&NodeNews { whole: false, ..news(1, 1) });
+        let (mut bytes, _) = parts_for(&mut gathering, 9).remove(0);
+        let _ = bytes.split_to(4);
+        assert!(matches!(Frame::decode(&bytes), Ok(Frame::Online(NodeNews { whole: true, .. }))));
+    }
+
+    #[test]
+    fn branches_that_may_see_the_same_share_a_feed_which_goes_with_the_last_of_them() {
+        let mut gathering = News::default();
+        for id in 1..=3 {
+            drop(gathering.join(SessionId(id), Some(&seen("1/*")), [news(1, 1)].into_iter()));
+        }
+        drop(gathering.join(SessionId(4), Some(&seen("2/*")), std::iter::empty()));
+        assert_eq!(gathering.narrow.len(), 2);
+        (1..=3).for_each(|id| gathering.leave(SessionId(id)));
+        assert_eq!((gathering.narrow.len(), gathering.narrowed.len()), (1, 1));
+        gathering.leave(SessionId(4));
+        gathering.leave(SessionId(4));
+        assert!(gathering.narrow.is_empty() && gathering.narrowed.is_empty());
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Table<S> {
 /// A branch that is bound.
 struct Member<S> {
     name: ByteString,
+    /// The name of its identity: no other identity may have the name of the branch meanwhile.
+    identity: ByteString,
     session: S,
     /// The incarnation of the branch; none if it told none.
     incarnation: Option<u64>,
@@ -65,6 +67,9 @@ pub(crate) enum Denied {
         "a branch is bound under the name {0:?} already; take another name, or ask to replace that branch"
     )]
     NameTaken(ByteString),
+    /// A branch of another identity is bound under the name.
+    #[error("a branch of another identity is bound under the name {0:?}; take another name")]
+    OfAnother(ByteString),
     /// The session has ended meanwhile.
     #[error("the session is gone")]
     Gone,
@@ -85,16 +90,20 @@ impl<S: Provider> Table<S> {
     }
 
     /// Takes a session in; gives the sessions that it replaces, which are taken out. Whatever the policy, a branch replaces its own earlier
-    /// session, whose link is lost: `incarnation` tells that it is the same branch.
+    /// session, whose link is lost: `incarnation` tells that it is the same branch. Whatever the policy, it takes the name of no branch of
+    /// another identity.
     pub(crate) fn bind(
         &mut self,
         id: SessionId,
-        name: &ByteString,
+        (name, identity): (&ByteString, &ByteString),
         session: S,
         on_taken: OnNameTaken,
         incarnation: Option<u64>,
     ) -> Result<Vec<Removed<S>>, Denied> {
         let there = self.names.get(name).map_or(&[][..], |there| there);
+        if there.iter().any(|old| self.nodes.get(old).is_some_and(|old| old.identity != *identity)) {
+            return Err(Denied::OfAnother(name.clone()));
+        }
         let is_earlier = |old: &SessionId| {
             incarnation.is_some() && self.nodes.get(old).is_some_and(|old| old.incarnation == incarnation)
         };
@@ -106,8 +115,8 @@ impl<S: Provider> Table<S> {
         };
         let replaced = replaced.into_iter().filter_map(|old| self.leave(old)).collect();
         self.names.entry(name.clone()).or_default().push(id);
-        let member =
-            Member { name: name.clone(), session, incarnation, actions: HashMap::new(), offered_len: 0 };
+        let (name, identity) = (name.clone(), identity.clone());
+        let member = Member { name, identity, session, incarnation, actions: HashMap::new(), offered_len: 0 };
         self.nodes.insert(id, member);
         Ok(replaced)
     }
@@ -228,15 +237,24 @@ impl<S: Provider> Table<S> {
         self.catalogue.wide_route(action)
     }
 
-    /// Describes the next actions whose names match and sort after a name: see [`Part`].
-    pub(crate) fn describe(&self, pattern: &Pattern, after: &str) -> Part {
-        self.catalogue
-            .describe(pattern, after, |session| self.nodes.get(&session.id()).map(|member| &member.name))
+    /// Describes the next actions whose names match, which may be seen, and which sort after a name: see [`Part`].
+    pub(crate) fn describe(&self, pattern: &Pattern, after: &str, may_see: impl Fn(&str) -> bool) -> Part {
+        let node = |session: &S| self.nodes.get(&session.id()).map(|member| &member.name);
+        self.catalogue.describe(pattern, after, may_see, node)
     }
 
     /// Counts up with every change of what [`Table::describe`] may say.
     pub(crate) fn changes(&self) -> u64 {
         self.catalogue.changes()
+    }
+
+    /// An action of a session that is not allowed, if there is one.
+    pub(crate) fn find_offer(
+        &self,
+        id: SessionId,
+        mut allows: impl FnMut(&str) -> bool,
+    ) -> Option<&ByteString> {
+        self.nodes.get(&id)?.actions.keys().find(|action| !allows(action))
     }
 
     /// All bound sessions: id, name, handle and actions of each.
@@ -307,7 +325,7 @@ mod tests {
     fn describe(table: &Table<Fake>, pattern: &str, after: &str) -> Vec<ActionDescription> {
         let (pattern, mut after) = (Pattern::new(pattern).unwrap(), ByteString::from(after));
         loop {
-            match table.describe(&pattern, &after) {
+            match table.describe(&pattern, &after, |_| true) {
                 Part::Described(actions) => return actions,
                 Part::NoneUntil(last) => {
                     assert!(last > after);
@@ -327,17 +345,46 @@ mod tests {
         name: &'static str,
         on_taken: OnNameTaken,
     ) -> Result<Vec<u64>, Denied> {
-        let replaced =
-            table.bind(SessionId(id), &ByteString::from_static(name), Fake::new(id, name), on_taken, None)?;
+        let replaced = table.bind(
+            SessionId(id),
+            (&ByteString::from_static(name), &ByteString::new()),
+            Fake::new(id, name),
+            on_taken,
+            None,
+        )?;
         Ok(replaced.into_iter().map(|removed| removed.id.0).collect())
+    }
+
+    #[test]
+    fn no_bind_takes_the_name_of_a_branch_of_another_identity() {
+        for on_taken in [OnNameTaken::Replace, OnNameTaken::Refuse, OnNameTaken::Share] {
+            let mut table = Table::new();
+            let mut bind = |id, identity: &'static str, incarnation| {
+                let (name, identity) = (ByteString::from("a"), ByteString::from(identity));
+                let bound =
+                    table.bind(SessionId(id), (&name, &identity), Fake::new(id, "a"), on_taken, incarnation);
+                bound.map(|replaced| replaced.len())
+            };
+            assert_eq!(bind(1, "one", Some(7)), Ok(0));
+            // Whoever knows the incarnation of a branch is not that branch.
+            for incarnation in [None, Some(7), Some(8)] {
+                assert_eq!(bind(2, "two", incarnation), Err(Denied::OfAnother("a".into())));
+            }
+            assert_eq!(bind(3, "one", Some(7)), Ok(1), "its own earlier session");
+        }
     }
 
     #[test]
     fn a_branch_that_binds_again_replaces_its_earlier_session_and_no_other() {
         let mut table = Table::new(OFFERED_LEN_MAX);
         let mut bind = |id, on_taken, incarnation| {
-            let replaced =
-                table.bind(SessionId(id), &"a".into(), Fake::new(id, "a"), on_taken, incarnation)?;
+            let replaced = table.bind(
+                SessionId(id),
+                (&"a".into(), &ByteString::new()),
+                Fake::new(id, "a"),
+                on_taken,
+                incarnation,
+            )?;
             Ok(replaced.into_iter().map(|removed| removed.id.0).collect::<Vec<_>>())
         };
         assert_eq!(bind(1, OnNameTaken::Refuse, Some(7)), Ok(vec![]));

@@ -3,16 +3,17 @@
 use crate::link::Handshake;
 use crate::link::door::Place;
 use crate::link::outbox::Outbox;
-use crate::link::refusal::not_permitted;
 use crate::master::admission::authenticate;
 use crate::master::handle::SessionHandle;
-use crate::master::permissions::{Authenticate, LetsIn, Permissions, allows, check_permissions};
+use crate::master::identities::Shown;
+use crate::master::permissions::{Authenticate, Identity, LetsIn, Permissions, Verb};
 use crate::master::registry::table::OnNameTaken;
+use crate::master::standing::Standing;
 use crate::master::surroundings::MasterShared;
 use crate::master::{registry, router};
 use meshwork_wire::limits::{ACTIONS_PER_FRAME_MAX, CREDENTIALS_LEN_MAX, PROTOCOL_VERSION, SHAPE_LEN_MAX};
 use meshwork_wire::{
-    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Shape,
+    Bind, Bound, ByteString, CallError, Code, ExtendedBound, Fate, Features, Frame, Offer, Pattern, Shape,
     SubscriptionKey, check_action, check_group, check_node,
 };
 use std::sync::Arc;
@@ -23,19 +24,29 @@ pub(super) struct BindRefused {
     pub(super) why: String,
     /// Whether the branch may bind again later.
     pub(super) may_return: bool,
+    /// Whether the token is wrong, or a permission is missing.
+    pub(super) denied: bool,
 }
 
 impl BindRefused {
     fn for_good(why: impl Into<String>) -> Self {
-        Self { code: Code::BIND_ERROR, why: why.into(), may_return: false }
+        Self { code: Code::BIND_ERROR, why: why.into(), may_return: false, denied: false }
     }
 
     fn name_taken(why: impl Into<String>) -> Self {
-        Self { code: Code::BIND_ERROR, why: why.into(), may_return: true }
+        Self { may_return: true, ..Self::for_good(why) }
+    }
+
+    fn unknown(why: String) -> Self {
+        Self { denied: true, ..Self::for_good(why) }
+    }
+
+    fn not_permitted(why: String) -> Self {
+        Self { code: Code::NOT_PERMITTED, why, may_return: false, denied: true }
     }
 
     fn master_ends() -> Self {
-        Self { code: Code::DRAINING, why: "the master ends".to_owned(), may_return: true }
+        Self { code: Code::DRAINING, why: "the master ends".to_owned(), may_return: true, denied: false }
     }
 }
 
@@ -72,7 +83,8 @@ pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     checked.map_err(|error| BindRefused::for_good(error.message()))
 }
 
-/// Binds a branch: checks its identity and permissions, registers it, subscribes it. Requests for the branch may come in as soon as it is registered, before this ends.
+/// Binds a branch: finds its identity, checks its name and permissions, registers it, subscribes it. Requests for the branch may come in as soon
+/// as it is registered, before this ends. The identity stands in the handle of the session before anybody else has it.
 pub(super) async fn admit(
     master: Arc<MasterShared>,
     session: SessionHandle,
@@ -80,23 +92,38 @@ pub(super) async fn admit(
     (bind, extension): (Bind, Extension),
     lets_in: LetsIn,
     (place, handshake): (Arc<Place>, Option<Arc<Handshake>>),
-) -> Result<Permissions, BindRefused> {
+) -> Result<Option<Arc<Standing>>, BindRefused> {
     let Bind { credentials, offers, subscriptions, .. } = bind;
     let replaces = extension.replaces || matches!(lets_in, LetsIn::CheckedAndReplacing);
-    let permissions = match lets_in {
-        LetsIn::Everyone(permissions) => permissions,
+    let identities = master.identities();
+    let standing = match lets_in {
+        LetsIn::Everyone { permissions, identity } => match &identities {
+            Some(identities) => {
+                let shown = Shown::by_gateway(&identity);
+                let identity = identities.find(&shown).map_err(|why| BindRefused::unknown(why.to_owned()))?;
+                Some(Arc::new(Standing { identity, shown: Some(shown), is_answered: false }))
+            }
+            None => {
+                let identity = Arc::new(Identity::from(permissions));
+                Some(Arc::new(Standing { identity, shown: None, is_answered: false }))
+            }
+        },
         LetsIn::Checked | LetsIn::CheckedAndReplacing => {
             // The bind has come through the link, so its handshake is done.
             let certificate = handshake.and_then(|handshake| handshake.certificate().cloned());
-            let peer = session.peer().to_owned();
-            let asked = Authenticate { name: name.clone(), credentials, peer, certificate };
-            authenticate(&master.config, asked, &place).await.map_err(BindRefused::for_good)?
+            let (peer, identity) = (session.peer().to_owned(), None);
+            let asked = Authenticate { name: name.clone(), credentials, certificate, identity, peer };
+            authenticate(&master, asked, &place).await.map_err(BindRefused::unknown)?
         }
     };
-    check_permissions(&permissions, &offers, &subscriptions).map_err(BindRefused::for_good)?;
+    if let Some(standing) = &standing {
+        check_name(&master, standing, &name).map_err(BindRefused::not_permitted)?;
+        check_permissions(standing.identity.permissions(), &offers, &subscriptions)?;
+    }
     if name == master.name {
         return Err(BindRefused::for_good(format!("{name:?} is the name of the master; take another name")));
     }
+    session.set_standing(standing.clone());
     let incarnation = extension.incarnation;
     let on_taken = if replaces { OnNameTaken::Replace } else { master.config.on_taken };
     let register = registry::Register { session: session.clone(), name, offers, on_taken, incarnation };
@@ -106,11 +133,15 @@ pub(super) async fn admit(
         Ok(Err(denied @ registry::table::Denied::NameTaken(_))) => {
             return Err(BindRefused::name_taken(denied.to_string()));
         }
+        Ok(Err(denied @ registry::table::Denied::OfAnother(_))) => {
+            let denied = BindRefused::not_permitted(denied.to_string());
+            return Err(BindRefused { may_return: true, ..denied });
+        }
         Ok(Err(denied)) => return Err(BindRefused::for_good(denied.to_string())),
         Err(_) => return Err(BindRefused::master_ends()),
     }
     match master.router.send(router::Subscribe { session, keys: subscriptions }).await {
-        Ok(Ok(())) => Ok(permissions),
+        Ok(Ok(())) => Ok(standing),
         Ok(Err(error)) => Err(BindRefused::for_good(error.message().to_owned())),
         Err(_) => Err(BindRefused::master_ends()),
     }
@@ -121,7 +152,7 @@ pub(super) fn say_bound(
     master: &MasterShared,
     session: &SessionHandle,
     is_extended: bool,
-    permissions: &Permissions,
+    publish: Option<Vec<Pattern>>,
     outbox: &Outbox,
 ) {
     let config = &master.config;
@@ -133,21 +164,35 @@ pub(super) fn say_bound(
         in_flight_max: master.limits.in_flight_max as u64,
     };
     outbox.say(&if is_extended {
-        let publish = permissions.publish.clone();
         Frame::ExtendedBound(ExtendedBound { bound, features: Features::ALL, publish })
     } else {
         Frame::Bound(bound)
     });
 }
 
-/// Whether a bound branch may offer these actions too.
-pub(super) fn check_offers(permissions: &Permissions, offers: &[Offer]) -> Result<(), CallError> {
-    check_count(offers.len())?;
-    for offer in offers {
-        check_offer(offer)?;
-        if !allows(permissions.respond.as_deref(), &offer.action) {
-            return Err(not_permitted("offer", &offer.action));
+/// Whether the identity of a branch may have this name.
+fn check_name(master: &MasterShared, standing: &Standing, name: &str) -> Result<(), String> {
+    let permissions = standing.identity.permissions();
+    match (master.identities(), &standing.shown) {
+        (Some(identities), Some(shown)) => {
+            identities.check_name(&standing.identity, name, shown.gateway.is_some())
         }
+        _ if permissions.allows(Verb::Bind, name) => Ok(()),
+        _ => Err(permissions.reason(Verb::Bind, name)),
+    }
+}
+
+fn check_permissions(
+    permissions: &Permissions,
+    offers: &[Offer],
+    subscriptions: &[SubscriptionKey],
+) -> Result<(), BindRefused> {
+    let denied = |verb, name: &str| BindRefused::not_permitted(permissions.reason(verb, name));
+    if let Some(offer) = offers.iter().find(|offer| !permissions.allows(Verb::Offer, &offer.action)) {
+        return Err(denied(Verb::Offer, &offer.action));
+    }
+    if let Some(key) = subscriptions.iter().find(|key| !permissions.allows_subscription(&key.pattern)) {
+        return Err(denied(Verb::Subscribe, key.pattern.as_str()));
     }
     Ok(())
 }
@@ -159,6 +204,12 @@ pub(super) fn check_count(actions: usize) -> Result<(), CallError> {
     }
     let what = format!("a frame carries at most {ACTIONS_PER_FRAME_MAX} actions, and this one {actions}");
     Err(CallError::new(Code::FRAME_TOO_LARGE, Fate::NotSent, what))
+}
+
+/// Whether the names and shapes of these offers are valid.
+pub(super) fn check_offers(offers: &[Offer]) -> Result<(), CallError> {
+    check_count(offers.len())?;
+    offers.iter().try_for_each(check_offer)
 }
 
 /// Whether an offer has a name, and a shape that is not too long.
@@ -173,16 +224,6 @@ fn check_offer(offer: &Offer) -> Result<(), CallError> {
 }
 
 /// Whether the group of a subscription has a name. A pattern that is none was no frame.
-fn check_key(key: &SubscriptionKey) -> Result<(), CallError> {
+pub(super) fn check_key(key: &SubscriptionKey) -> Result<(), CallError> {
     key.group.as_ref().map_or(Ok(()), |group| Ok(check_group(group)?))
-}
-
-/// Whether a bound branch may have this subscription.
-pub(super) fn may_subscribe(permissions: &Permissions, key: &SubscriptionKey) -> Result<(), CallError> {
-    check_key(key)?;
-    let pattern = &key.pattern;
-    match &permissions.subscribe {
-        Some(allowed) if !allowed.contains(pattern) => Err(not_permitted("subscribe to", pattern.as_str())),
-        _ => Ok(()),
-    }
 }

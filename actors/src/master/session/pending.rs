@@ -133,9 +133,9 @@ impl Drop for PendingGuard {
 
 /// Asks the registry for the next part, step by step: it takes other messages in between.
 async fn ask(registry: &Addr<RegistryActor>, describe: Describe) -> Result<DescribedPart, CallError> {
-    let Describe { pattern, mut after } = describe;
+    let Describe { pattern, mut after, standing } = describe;
     loop {
-        match registry.send(Describe { pattern: pattern.clone(), after }).await {
+        match registry.send(Describe { pattern: pattern.clone(), after, standing: standing.clone() }).await {
             Ok(Answer::Part(part)) => return Ok(part),
             Ok(Answer::NoneUntil(last)) => after = last,
             Err(_) => return Err(master_ends()),
@@ -148,13 +148,14 @@ async fn ask_for_all(
     registry: &Addr<RegistryActor>,
     describe: Describe,
 ) -> Result<Vec<DescribedPart>, CallError> {
-    let Describe { pattern, mut after } = describe;
+    let Describe { pattern, mut after, standing } = describe;
     let (mut parts, mut count, mut elements, mut len) = (Vec::new(), 0, 0, 0);
     while count + DESCRIBED_PART_MAX <= DESCRIBED_MAX
         && elements + DESCRIBED_PART_ELEMENTS_MAX <= HEAD_ELEMENTS_MAX
         && len + DESCRIBED_PART_LEN_MAX <= DESCRIBED_LEN_MAX
     {
-        let part = ask(registry, Describe { pattern: pattern.clone(), after }).await?;
+        let part =
+            ask(registry, Describe { pattern: pattern.clone(), after, standing: standing.clone() }).await?;
         let Some(last) = part.read().ok().and_then(|mut actions| actions.pop()) else {
             break;
         };
