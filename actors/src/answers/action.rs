@@ -1,7 +1,7 @@
 //! The actions that a node answers, by name, and how many requests for each at once.
 
 use super::responder::Responder;
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{ByteString, CallError, Code, Fate, NameError, Offer, check_action, everything_above};
 use std::sync::Arc;

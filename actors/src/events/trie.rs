@@ -1,7 +1,7 @@
 //! Patterns in a tree of segments. An event costs a step for each segment of its topic and for each path that `*` opens, however many
 //! other patterns there are. The tree finds the subscribers of an event; `router.rs` and `subscribers.rs` hand the event over.
 
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use hashbrown::hash_map::Entry;
 use meshwork_wire::{ByteString, Pattern};
 
@@ -24,7 +24,7 @@ struct Level<S> {
 
 impl<S> Default for Level<S> {
     fn default() -> Self {
-        Self { here: Vec::new(), rest: Vec::new(), literal: HashMap::new(), star: None }
+        Self { here: Vec::new(), rest: Vec::new(), literal: HashMap::default(), star: None }
     }
 }
 
@@ -64,7 +64,7 @@ impl<S: PartialEq> Trie<S> {
     }
 
     /// How many subscriptions there are.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -4,6 +4,9 @@
 use super::forwarded::{Caller, Forwarded, Outgoing, Replied};
 use super::registry::route::{Balance, Provider};
 use crate::link::outbox::{Kind, Outbox};
+#[cfg(feature = "testing")]
+use crate::node::census::TakeCensus;
+use crate::node::census::TellsCensus;
 use crate::node::mailboxes::Drained;
 use actix::{Actor, Addr, Handler, Message, Recipient};
 use meshwork_wire::{ByteString, CallbackId, SessionId};
@@ -58,6 +61,8 @@ pub(crate) trait SessionMailboxes: TakeReplies {
     fn release(&self) -> Recipient<Release>;
     fn evict(&self) -> Recipient<Evict>;
     fn drain(&self) -> Recipient<Drain>;
+    #[cfg(feature = "testing")]
+    fn census(&self) -> Recipient<TakeCensus>;
     fn close(&self) -> Recipient<Close>;
 }
 
@@ -125,7 +130,8 @@ where
         + Handler<Release>
         + Handler<Evict>
         + Handler<Drain>
-        + Handler<Close>,
+        + Handler<Close>
+        + TellsCensus,
 {
     #[expect(
         clippy::disallowed_methods,
@@ -148,6 +154,11 @@ where
     }
 
     fn drain(&self) -> Recipient<Drain> {
+        self.clone().recipient()
+    }
+
+    #[cfg(feature = "testing")]
+    fn census(&self) -> Recipient<TakeCensus> {
         self.clone().recipient()
     }
 

@@ -12,6 +12,8 @@ use super::handle::{Close, Evict, SessionHandle};
 use crate::answers::Actions;
 use crate::link::outbox::{Encoded, Kind};
 use crate::link::refusal::Refusal;
+#[cfg(feature = "testing")]
+use crate::node::census::{Census, TakeCensus};
 use crate::node::change::{Change, Watcher, tell};
 use crate::node::snapshot::SessionSnapshot;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
@@ -365,6 +367,16 @@ impl Handler<List> for RegistryActor {
             })
             .collect();
         MessageResult(Listing { snapshots, actions: self.table.action_count() })
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<TakeCensus> for RegistryActor {
+    type Result = MessageResult<TakeCensus>;
+
+    fn handle(&mut self, _: TakeCensus, _: &mut Context<Self>) -> Self::Result {
+        let (nodes, names, actions) = self.table.census();
+        MessageResult(Census::of(&[], &[("nodes", nodes), ("names", names), ("actions", actions)]))
     }
 }
 

@@ -7,12 +7,14 @@ use super::handle::SessionHandle;
 use crate::events::event::{Deliver, Event, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::events::trie::Trie;
+use crate::hashed::{HashMap, HashSet, Hashing};
 use crate::link::outbox::{Encoded, Kind, Outbox};
+#[cfg(feature = "testing")]
+use crate::node::census::{Census, TakeCensus};
 use crate::node::mailboxes::SubscribeTo;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
 use hashbrown::hash_map::Entry;
-use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
     PATTERNS_PER_NODE_MAX,
@@ -32,7 +34,7 @@ pub struct RouterActor {
     groups: HashMap<ByteString, Group>,
     sessions: HashMap<SessionId, Subscriber>,
     /// Makes a number of an event that a member of a group got. No branch can make up an event with the number of another.
-    hasher: DefaultHashBuilder,
+    hasher: Hashing,
     /// How many events no member of their group took.
     untaken: u64,
     /// How many actors that handled events of the master had stopped.
@@ -183,13 +185,13 @@ impl RouterActor {
     pub(crate) fn new() -> Self {
         Self {
             trie: Trie::new(),
-            groups: HashMap::new(),
-            sessions: HashMap::new(),
+            groups: HashMap::default(),
+            sessions: HashMap::default(),
             own: Subscribers::new(),
             own_broadcasts: Subscribers::new(),
             dropped: 0,
             filled: Vec::new(),
-            hasher: DefaultHashBuilder::default(),
+            hasher: Hashing::default(),
             untaken: 0,
             actors_lost: 0,
             checks_actors: false,
@@ -203,7 +205,7 @@ impl RouterActor {
             return;
         };
         let mut plain: Vec<SubscribedNode> = Vec::new();
-        let mut grouped: HashMap<&ByteString, Vec<SubscribedNode>> = HashMap::new();
+        let mut grouped: HashMap<&ByteString, Vec<SubscribedNode>> = HashMap::default();
         self.trie.for_each_match(&first.topic, &mut |member| match &member.group {
             None => plain.push(member.node),
             Some(group) => grouped.entry(group).or_default().push(member.node),
@@ -321,7 +323,7 @@ impl Given {
 }
 
 /// The number of an event of a group.
-fn number_of(hasher: &DefaultHashBuilder, group: &ByteString, event: &Event) -> u64 {
+fn number_of(hasher: &Hashing, group: &ByteString, event: &Event) -> u64 {
     let Event { topic, publisher, payload } = event;
     hasher.hash_one((&**group, &**topic, &**publisher, payload.encoding as u8, &*payload.bytes))
 }
@@ -403,7 +405,7 @@ impl Handler<Subscribe> for RouterActor {
             return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the session is gone"));
         }
         let id = session.id();
-        let new = || Subscriber { session, keys: HashSet::new(), given: Given::default(), drains: false };
+        let new = || Subscriber { session, keys: HashSet::default(), given: Given::default(), drains: false };
         let there = &mut self.sessions.entry(id).or_insert_with(new).keys;
         if there.len() + keys.len() > PATTERNS_PER_NODE_MAX {
             let what = format!("a node has at most {PATTERNS_PER_NODE_MAX} subscriptions");
@@ -573,6 +575,28 @@ impl Handler<Broadcast> for RouterActor {
             }
         }
         MessageResult(std::mem::take(&mut self.filled))
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<TakeCensus> for RouterActor {
+    type Result = MessageResult<TakeCensus>;
+
+    fn handle(&mut self, _: TakeCensus, _: &mut Context<Self>) -> Self::Result {
+        let of_branches = self.sessions.values().map(|there| there.keys.len()).sum();
+        let draining = self.sessions.values().filter(|there| there.drains).count();
+        MessageResult(Census::of(
+            &[("outboxes that were filled", self.filled.len()), ("branches that drain", draining)],
+            &[
+                ("branches", self.sessions.len()),
+                ("subscriptions of branches", of_branches),
+                ("subscriptions in all", self.trie.len()),
+                ("groups", self.groups.len()),
+                ("handlers of the master", self.own.len()),
+                ("keys of the master", self.own.keys().count()),
+                ("handlers of broadcasts of the master", self.own_broadcasts.len()),
+            ],
+        ))
     }
 }
 

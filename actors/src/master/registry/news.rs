@@ -2,8 +2,8 @@
 //! once cost each other branch one write and not one for each newcomer. The news of all nodes, which a newcomer is told, are kept as
 //! bytes, so that they are not encoded again for each newcomer. The registry decides when; this file knows no clock and no outbox.
 
+use crate::hashed::{HashMap, HashSet};
 use bytes::{Bytes, BytesMut};
-use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::ACTIONS_PER_FRAME_MAX;
 use meshwork_wire::{Frame, NodeNews, SessionId};
 

@@ -2,7 +2,7 @@
 //! sends. It needs no actor, so it is generic over the handle of a session.
 
 use super::route::{Provider, Route};
-use hashbrown::{HashMap, HashSet};
+use crate::hashed::{HashMap, HashSet};
 use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, DESCRIBED_LEN_MAX, DESCRIBED_MAX, HEAD_ELEMENTS_MAX};
 use meshwork_wire::{
     Accepts, ActionDescription, ByteString, Offer, Pattern, SessionId, Shape, everything_above,
@@ -76,7 +76,13 @@ pub(crate) enum Denied {
 
 impl<S: Provider> Table<S> {
     pub(crate) fn new() -> Self {
-        Self { nodes: HashMap::new(), names: HashMap::new(), actions: HashMap::new(), wide: 0 }
+        Self { nodes: HashMap::default(), names: HashMap::default(), actions: HashMap::default(), wide: 0 }
+    }
+
+    /// How many nodes, names and actions there are.
+    #[cfg(feature = "testing")]
+    pub(crate) fn census(&self) -> (usize, usize, usize) {
+        (self.nodes.len(), self.names.values().map(Vec::len).sum(), self.actions.len())
     }
 
     /// Takes a session in; gives the sessions that it replaces, which are taken out. Whatever the policy, a branch replaces its own earlier
@@ -101,7 +107,7 @@ impl<S: Provider> Table<S> {
         };
         let replaced = replaced.into_iter().filter_map(|old| self.leave(old)).collect();
         self.names.entry(name.clone()).or_default().push(id);
-        let member = Member { name: name.clone(), session, incarnation, actions: HashMap::new() };
+        let member = Member { name: name.clone(), session, incarnation, actions: HashMap::default() };
         self.nodes.insert(id, member);
         Ok(replaced)
     }

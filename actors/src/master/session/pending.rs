@@ -54,6 +54,12 @@ impl Pending {
         });
     }
 
+    /// How many requests are not answered yet.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self) -> usize {
+        self.0.get()
+    }
+
     fn spawn<F: Future + 'static>(
         &self,
         outbox: &Outbox,
