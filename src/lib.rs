@@ -63,6 +63,8 @@ mod record;
 mod respond;
 mod shape;
 mod subscribe;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[doc(hidden)]
 pub mod __private;
