@@ -70,7 +70,18 @@ const IMPORTS_ALLOWED: &[Allowance] = &[
 
 /// Tests that sleep: paused or simulated time is a reason, waiting for an event is none. And tests that name a port: another
 /// process may listen on it.
-const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[];
+const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[
+    Allowance {
+        file: "tests/simulation/programs.rs",
+        what: "sleep",
+        reason: "it runs in simulated time only: the programs of the hosts take their time",
+    },
+    Allowance {
+        file: "tests/simulation/agreement.rs",
+        what: "sleep",
+        reason: "it runs in simulated time only: every host waits for the same moment",
+    },
+];
 
 #[test]
 fn the_map_is_true() {
