@@ -127,6 +127,21 @@ fn imports_run_one_way() {
     verdict(found, IMPORTS_ALLOWED);
 }
 
+/// A map with another hash would have another order in each process, and a seed of the simulation would not go the same way twice.
+#[test]
+fn maps_of_the_actors_are_those_of_hashed() {
+    let mut found = Vec::new();
+    for file in rust_files(&["actors/src"]).iter().filter(|file| file.path != "actors/src/hashed.rs") {
+        let right =
+            "take the maps and sets of crate::hashed, whose order follows from the seed of a simulation";
+        found.extend(names(file, &["hashbrown", "RandomState"], right));
+        let code = file.code();
+        let std = words(&code).filter(|it| it.text == "collections" && it.after.starts_with("::Hash"));
+        found.extend(std.map(|it| file.finding(it.line, it.text, right)));
+    }
+    verdict(found, &[]);
+}
+
 #[test]
 fn every_file_imports_downwards() {
     let floors = Floors::read(File::read(FLOORS));

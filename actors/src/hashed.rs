@@ -1,6 +1,8 @@
 //! Maps and sets by hash. Every map of the actors is one of these: in a simulation the order of a map follows from the seed too, so that a
 //! run can be repeated exactly.
 
+pub(crate) use hashbrown::hash_map::{Entry, IntoValues};
+
 /// A map by hash.
 pub(crate) type HashMap<K, V> = hashbrown::HashMap<K, V, Hashing>;
 

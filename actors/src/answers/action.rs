@@ -234,7 +234,7 @@ impl From<ActionRefused> for CallError {
 
 impl IntoIterator for Actions {
     type Item = Action;
-    type IntoIter = hashbrown::hash_map::IntoValues<ByteString, Action>;
+    type IntoIter = crate::hashed::IntoValues<ByteString, Action>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_values()

@@ -1,8 +1,7 @@
 //! Patterns in a tree of segments. An event costs a step for each segment of its topic and for each path that `*` opens, however many
 //! other patterns there are. The tree finds the subscribers of an event; `router.rs` and `subscribers.rs` hand the event over.
 
-use crate::hashed::HashMap;
-use hashbrown::hash_map::Entry;
+use crate::hashed::{Entry, HashMap};
 use meshwork_wire::{ByteString, Pattern};
 
 /// Subscribers by pattern.

@@ -7,14 +7,13 @@ use super::handle::SessionHandle;
 use crate::events::event::{Deliver, Event, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::events::trie::Trie;
-use crate::hashed::{HashMap, HashSet, Hashing};
+use crate::hashed::{Entry, HashMap, HashSet, Hashing};
 use crate::link::outbox::{Encoded, Kind, Outbox};
 #[cfg(feature = "testing")]
 use crate::node::census::{Census, TakeCensus};
 use crate::node::mailboxes::SubscribeTo;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
-use hashbrown::hash_map::Entry;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
     PATTERNS_PER_NODE_MAX,
