@@ -50,6 +50,7 @@
 //! | wait until an action has a provider | [`Node::wait_for`] |
 //! | see the actions, the nodes, the work of one node | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
 //! | stop a node without losing requests | [`Node::drain`] |
+//! | test a service, without sockets and without waiting | `testing`, behind the feature `testing` |
 #![deny(missing_docs)]
 
 mod action_error;
@@ -65,6 +66,8 @@ mod respond;
 mod restart;
 mod shape;
 mod subscribe;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[doc(hidden)]
 pub mod __private;

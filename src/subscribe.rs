@@ -42,6 +42,14 @@ impl<T> Message for Event<T> {
     type Result = ();
 }
 
+#[cfg(feature = "testing")]
+impl<T> Event<T> {
+    /// An event that came over no link.
+    pub(crate) fn by_hand(topic: ByteString, publisher: ByteString, value: T) -> Self {
+        Self { topic, publisher, value, _pending: None }
+    }
+}
+
 /// Counts one event that stands in the mailbox of a recipient or is being handled, until it is dropped.
 #[derive(Debug)]
 pub struct PendingEvent(Arc<AtomicUsize>);

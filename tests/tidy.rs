@@ -83,7 +83,18 @@ const IMPORTS_ALLOWED: &[Allowance] = &[
 
 /// Tests that sleep: paused or simulated time is a reason, waiting for an event is none. And tests that name a port: another
 /// process may listen on it.
-const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[];
+const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[
+    Allowance {
+        file: "tests/simulation/programs.rs",
+        what: "sleep",
+        reason: "it runs in simulated time only: the programs of the hosts take their time",
+    },
+    Allowance {
+        file: "tests/simulation/agreement.rs",
+        what: "sleep",
+        reason: "it runs in simulated time only: every host waits for the same moment",
+    },
+];
 
 #[test]
 fn the_map_is_true() {
@@ -127,6 +138,21 @@ fn imports_run_one_way() {
         found.extend(depends_on_ours(&File::read(manifest), may_use));
     }
     verdict(found, IMPORTS_ALLOWED);
+}
+
+/// A map with another hash would have another order in each process, and a seed of the simulation would not go the same way twice.
+#[test]
+fn maps_of_the_actors_are_those_of_hashed() {
+    let mut found = Vec::new();
+    for file in rust_files(&["actors/src"]).iter().filter(|file| file.path != "actors/src/hashed.rs") {
+        let right =
+            "take the maps and sets of crate::hashed, whose order follows from the seed of a simulation";
+        found.extend(names(file, &["hashbrown", "RandomState"], right));
+        let code = file.code();
+        let std = words(&code).filter(|it| it.text == "collections" && it.after.starts_with("::Hash"));
+        found.extend(std.map(|it| file.finding(it.line, it.text, right)));
+    }
+    verdict(found, &[]);
 }
 
 #[test]

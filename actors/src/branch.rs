@@ -28,6 +28,8 @@ use crate::link::plain::{Over, secured};
 use crate::link::refusal::{Receiver, Refusal, link_down};
 use crate::link::{Address, Dial, writer};
 use crate::log_line;
+#[cfg(feature = "testing")]
+use crate::node::census::{Census, TakeCensus};
 use crate::node::change::{Change, Status, Watcher, tell};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::{
@@ -1162,6 +1164,47 @@ impl Handler<TakeSnapshot> for BranchActor {
             callbacks_borrowed: borrowed,
             sessions: Vec::new(),
         })
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<TakeCensus> for BranchActor {
+    type Result = MessageResult<TakeCensus>;
+
+    fn handle(&mut self, _: TakeCensus, _: &mut Context<Self>) -> Self::Result {
+        let mut census = Census::of(
+            &[
+                ("calls of its handles", self.options.node.in_flight()),
+                ("calls that have left", self.calls.len()),
+                ("calls that wait for a link", self.calls.waiting()),
+                ("calls with a destination", self.calls.requests.borrow().with_destination()),
+                ("calls that it answers itself", self.calls.own_answering.len()),
+                ("drains", self.drains.len()),
+                ("submissions", self.submissions.len()),
+            ],
+            &[
+                ("actions", self.options.actions.len()),
+                ("subscriptions", self.subscribers.len()),
+                ("subscription keys", self.subscribers.keys().count()),
+                ("subscriptions to broadcasts", self.broadcasts.len()),
+                ("known actions", self.options.node.with_known(|known| known.action_count())),
+                ("links", usize::from(self.wires.is_some())),
+            ],
+        );
+        if let Some(wires) = &self.wires {
+            let lent = wires.outbox.lent();
+            let link = Census::of(
+                &[
+                    ("requests that are being answered", wires.answering.len()),
+                    ("functions lent", lent.len()),
+                    ("functions borrowed", lent.borrowed()),
+                    ("bytes in the outbox", wires.outbox.len()),
+                ],
+                &[],
+            );
+            census.add("link", link);
+        }
+        MessageResult(census)
     }
 }
 

@@ -47,6 +47,7 @@ pub mod branch;
 pub mod calls;
 pub mod events;
 pub mod gateway;
+mod hashed;
 pub mod link;
 pub mod master;
 pub mod node;

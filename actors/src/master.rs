@@ -39,6 +39,8 @@ use crate::events::Event;
 use crate::link::Address;
 use crate::link::outbox::Outbox;
 use crate::log_line;
+#[cfg(feature = "testing")]
+use crate::node::census::{Census, TakeCensus};
 use crate::node::mailboxes::{
     Describe, DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe,
     Watch, Withdraw,
@@ -63,6 +65,8 @@ use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX,
 };
 use meshwork_wire::{ByteString, CallError, Code, Fate, check_node, check_token};
+#[cfg(feature = "testing")]
+use registry::route::Provider as _;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -666,6 +670,47 @@ impl Handler<TakeSnapshot> for MasterActor {
                 own_actions,
                 name,
             }
+        }))
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<TakeCensus> for MasterActor {
+    type Result = ResponseActFuture<Self, Census>;
+
+    fn handle(&mut self, take: TakeCensus, _: &mut Context<Self>) -> Self::Result {
+        let shared = Arc::clone(&self.running().shared);
+        let asking = async move {
+            let mut parts = vec![
+                ("registry".to_owned(), shared.registry.send(take).await),
+                ("router".to_owned(), shared.router.send(take).await),
+            ];
+            for session in shared.sessions() {
+                let census = session.mailboxes().census().send(take).await;
+                parts.push((format!("session of {}", session.name()), census));
+            }
+            (parts, shared.sessions().len(), shared.door.unbound())
+        };
+        Box::pin(asking.into_actor(self).map(|(parts, sessions, unbound), this, _| {
+            let calls = this.options.node.in_flight();
+            let (actions, known) =
+                (this.options.actions.len(), this.options.node.with_known(|known| known.action_count()));
+            let running = this.running();
+            let mut census = Census::of(
+                &[
+                    ("calls of its handles", calls),
+                    ("events for the router", running.events.len()),
+                    ("submissions", running.submissions.len()),
+                    ("drains", running.drains.len()),
+                    ("connections that are not bound", unbound),
+                ],
+                &[("sessions", sessions), ("actions", actions), ("known actions", known)],
+            );
+            census.add("calls", running.calls.census());
+            for (part, told) in parts {
+                census.add(&part, told.unwrap_or_default());
+            }
+            census
         }))
     }
 }

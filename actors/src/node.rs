@@ -1,5 +1,6 @@
 //! A node, master or branch, as its handles see it: the shared state, the messages that its actor takes, its options.
 
+pub(crate) mod census;
 pub(crate) mod change;
 mod heads;
 pub(crate) mod known;
@@ -13,6 +14,8 @@ pub(crate) mod shared;
 pub(crate) mod snapshot;
 pub(crate) mod submission;
 
+#[cfg(feature = "testing")]
+pub use census::{Census, TakeCensus};
 pub use change::{Change, Status, Watcher};
 pub use heads::HeadIndex;
 pub use known::{ActionCache, Wanted};

@@ -211,14 +211,14 @@ impl Actor for Guard {
 }
 
 impl Handler<Authenticate> for Guard {
-    type Result = Result<Permissions, String>;
+    type Result = Result<Identity, String>;
 
     fn handle(&mut self, asked: Authenticate, _: &mut Context<Self>) -> Self::Result {
         let names = |certificate: meshwork::link::Certificate| {
             certificate.names.iter().map(ToString::to_string).collect()
         };
         self.0.send(asked.certificate.map(names)).expect("the test listens");
-        Ok(Permissions::default())
+        Ok(Permissions::default().into())
     }
 }
 

@@ -1,13 +1,15 @@
 //! The project's own tasks, called as `cargo xtask <task>`.
 //!
 //! [`mod@test`] is the one test command: a change that passes it may be merged. [`fuzz`] looks for bytes that break the decoders,
-//! for as long as you like. Every task is a list of [`step`]s, and a step is a command line that you could type yourself.
+//! for as long as you like; [`simulate`] looks for a run of a
+//! whole mesh that breaks a promise. Every task is a list of [`step`]s, and a step is a command line that you could type yourself.
 
 mod bench;
 mod debian;
 mod fuzz;
 mod instructions;
 mod node;
+mod simulate;
 mod step;
 mod test;
 
@@ -42,6 +44,21 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Run whole meshes under faults, each from a seed, and print the seeds that break a promise. The tests run the first thousand seeds.
+    Simulate {
+        /// How many seeds are run.
+        #[arg(long, default_value_t = 10_000, conflicts_with = "seed")]
+        seeds: u64,
+        /// The first of them.
+        #[arg(long, default_value_t = 0, conflicts_with = "seed")]
+        from: u64,
+        /// Runs this one seed, twice, and prints all that happened.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Builds with optimizations: takes longer to build, and a fraction of the time for each seed.
+        #[arg(long)]
+        release: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -65,5 +82,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench { options } => bench::run(&options),
         Task::Instructions { record } => instructions::run(record),
         Task::Fuzz { seconds } => fuzz::run(seconds),
+        Task::Simulate { seed: Some(seed), release, .. } => simulate::run(seed, 1, release),
+        Task::Simulate { seed: None, seeds, from, release } => simulate::run(from, seeds, release),
     }
 }

@@ -13,7 +13,7 @@ use wait_timeout::ChildExt as _;
 /// A cargo command with its environment and, perhaps, a time limit.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, String)>,
     args: Vec<String>,
     limit: Option<Duration>,
 }
@@ -26,8 +26,8 @@ impl Step {
     }
 
     /// Sets an environment variable for this command only.
-    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.env.push((name, value));
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((name, value.into()));
         self
     }
 
@@ -87,7 +87,7 @@ impl Step {
 
     fn command(&self) -> Command {
         let mut command = Command::new("cargo");
-        command.args(&self.args).envs(self.env.iter().copied());
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 }

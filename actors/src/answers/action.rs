@@ -2,7 +2,7 @@
 
 use super::responder::Responder;
 use super::restarts::Restarted;
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, SHAPE_LEN_MAX};
 use meshwork_wire::{
     ByteString, CallError, Code, Fate, NameError, Offer, Shape, check_action, everything_above,
@@ -249,7 +249,7 @@ impl From<ActionRefused> for CallError {
 
 impl IntoIterator for Actions {
     type Item = Action;
-    type IntoIter = hashbrown::hash_map::IntoValues<ByteString, Action>;
+    type IntoIter = crate::hashed::IntoValues<ByteString, Action>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_values()

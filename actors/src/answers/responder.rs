@@ -140,6 +140,14 @@ impl CallContext {
         Self { action, caller, deadline, hops }
     }
 
+    /// The context of a call that came over no link: the caller waits so long, or for ever.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn by_hand(action: ByteString, caller: ByteString, within: Option<Duration>) -> Self {
+        Self::new(action, caller, within.and_then(|within| Instant::now().checked_add(within)), 0)
+    }
+
     pub(crate) fn hops(&self) -> u8 {
         self.hops
     }

@@ -7,7 +7,7 @@ use super::in_flight::Departure;
 use super::reply::Reply;
 use super::response::{Calls, Pooled};
 use crate::answers::reply_to::ReplyTo;
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::RESPONSE_POOL_MAX;
 use meshwork_wire::{CallError, CallbackId, Outcome};
 use std::cell::RefCell;
@@ -36,7 +36,7 @@ impl<D> Requests<D> {
             calls,
             bindings: Bindings::new(),
             pool: Vec::new(),
-            destinations: HashMap::new(),
+            destinations: HashMap::default(),
             deadlines: Deadlines::default(),
             row: Vec::new(),
             row_binding: 0,
@@ -236,6 +236,12 @@ impl<D> Requests<D> {
         let mut deadline = None;
         self.calls.with(&mut |in_flight| deadline = in_flight.deadline(id));
         deadline
+    }
+
+    /// How many calls have a destination of their own.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_destination(&self) -> usize {
+        self.destinations.len()
     }
 
     /// How many calls that have left are not settled.

@@ -2,7 +2,7 @@
 //! so it is found without a hash, and neighbours in time are neighbours in memory. An entry whose slot is taken, by an entry that has
 //! waited for long or by an attack, goes into an ordinary map beside the slots.
 
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::CallbackId;
 
 /// Entries by their ids.

@@ -2,7 +2,7 @@
 
 use super::event::{Deliver, Event, EventRef, SubscriberId, Untaken, hand_over};
 use super::trie::Trie;
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::{ByteString, Pattern, SubscriptionKey};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ impl Subscribers {
     pub(crate) fn new() -> Self {
         Self {
             trie: Trie::new(),
-            handlers: HashMap::new(),
-            keys: HashMap::new(),
+            handlers: HashMap::default(),
+            keys: HashMap::default(),
             run_topic: None,
             run_publisher: ByteString::new(),
             run_handlers: Vec::new(),

@@ -2,8 +2,7 @@
 //! segment and for each path that `*` opens, however many other patterns there are. The tree finds the subscribers of an event; `router.rs`
 //! and `subscribers.rs` hand the event over.
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use crate::hashed::{Entry, HashMap};
 use meshwork_wire::Pattern;
 use std::hash::Hash;
 
@@ -44,7 +43,7 @@ impl<S> Default for Members<S> {
 impl<S> Default for Level<S> {
     fn default() -> Self {
         let (here, rest) = (Members::default(), Members::default());
-        Self { here, rest, literal: HashMap::new(), star: None }
+        Self { here, rest, literal: HashMap::default(), star: None }
     }
 }
 
@@ -82,7 +81,7 @@ impl<S: Eq + Hash + Clone> Trie<S> {
     }
 
     /// How many subscriptions there are.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -138,7 +137,7 @@ impl<S: Eq + Hash + Clone> Level<S> {
                     level.remove();
                 }
                 if self.literal.is_empty() {
-                    self.literal = HashMap::new();
+                    self.literal = HashMap::default();
                 }
                 removed
             }

@@ -35,6 +35,12 @@ impl Door {
         Arc::new(Self { places: Mutex::new(Places::new(bounds)), freed: Notify::new() })
     }
 
+    /// How many connections have not bound yet, those that were refused among them.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unbound(&self) -> usize {
+        self.places().unbound()
+    }
+
     /// Gives a connection a place, as soon as there is one. Waits no longer than [`DOOR_WITHIN`].
     pub(crate) async fn enter(self: &Arc<Self>, peer: &str, via: Via) -> Result<Entered, Full> {
         let origin = Origin::of(peer);

@@ -1,6 +1,6 @@
 //! The functions that are lent over one link: a number for each, until the other end releases it.
 
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::CALLBACKS_PER_CONNECTION_MAX;
 use meshwork_wire::{CallbackId, Callbacks, Function, Passed};
 use std::sync::atomic::{AtomicUsize, Ordering};

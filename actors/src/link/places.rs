@@ -5,7 +5,7 @@
 //! out: when they are nearly all taken, the address that has the most of them gives one up, of its oldest connection that has said nothing.
 //! A connection whose token was right has a place apart.
 
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::{LONG_BINDS_LEN_MAX, UNBOUND_KEPT_FOR};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -136,7 +136,7 @@ impl<E> Places<E> {
         Self {
             bounds: Bounds { unbound_max: bounds.unbound_max.max(1), ..bounds },
             unbound: BTreeMap::new(),
-            origins: HashMap::new(),
+            origins: HashMap::default(),
             heaviest: BTreeSet::new(),
             refused: BTreeSet::new(),
             told: 0,
@@ -146,6 +146,12 @@ impl<E> Places<E> {
             long: 0,
             last: 0,
         }
+    }
+
+    /// How many connections have not bound yet, those that were refused among them.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unbound(&self) -> usize {
+        self.unbound.len()
     }
 
     /// Answers a connection that was accepted.
@@ -264,7 +270,7 @@ impl<E> Places<E> {
         }
         if self.origins.is_empty() {
             // A flood from many addresses made it long.
-            self.origins = HashMap::new();
+            self.origins = HashMap::default();
         }
     }
 

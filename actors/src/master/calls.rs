@@ -13,9 +13,11 @@ use crate::answers::answering::Answering;
 use crate::calls::in_flight::Departure;
 use crate::calls::requests::Requests;
 use crate::calls::response::Calls;
+use crate::hashed::HashMap;
 use crate::link::refusal::gone;
+#[cfg(feature = "testing")]
+use crate::node::census::Census;
 use crate::node::submission::{Ask, Invoking};
-use hashbrown::HashMap;
 use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, SessionId};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -56,8 +58,8 @@ impl MasterCalls {
             me: Arc::new(me),
             requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&shared.node) as Arc<dyn Calls>))),
             dispatch: Dispatch::new(shared.name.clone(), shared.config.balance),
-            waiting: HashMap::new(),
-            kept: HashMap::new(),
+            waiting: HashMap::default(),
+            kept: HashMap::default(),
             kept_len: KeptLen::default(),
             answering: Answering::new(shared.node.number()),
             outgoing: Outgoing::default(),
@@ -248,6 +250,23 @@ impl MasterCalls {
 
     pub(super) fn in_flight(&self) -> usize {
         self.requests.borrow().len()
+    }
+
+    /// How many entries the tables have.
+    #[cfg(feature = "testing")]
+    pub(super) fn census(&self) -> Census {
+        Census::of(
+            &[
+                ("that have left", self.in_flight()),
+                ("with a destination", self.requests.borrow().with_destination()),
+                ("that wait for the registry", self.waiting.len() + self.dispatch.waiting()),
+                ("kept", self.kept.len()),
+                ("bytes of calls that are kept", self.kept_len.len()),
+                ("that the master answers itself", self.answering.len()),
+                ("functions to release", self.releases.len()),
+            ],
+            &[],
+        )
     }
 
     /// How many calls the master is answering itself.

@@ -4,7 +4,7 @@
 
 use super::registry::route::{Balance, Found, NoProvider, Provider, Providers, Route};
 use crate::answers::Action;
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::{KEPT_LEN_MAX, ROUTE_CACHE_MAX};
 use meshwork_wire::{ByteString, Code, Fate, Outcome, Payload, Request, SessionId};
 use std::sync::Arc;
@@ -57,6 +57,11 @@ pub(crate) struct KeptLen(u32);
 const _: () = assert!(KEPT_LEN_MAX <= u32::MAX as usize);
 
 impl KeptLen {
+    #[cfg(feature = "testing")]
+    pub(crate) fn len(&self) -> usize {
+        self.0 as usize
+    }
+
     /// Keeps a request that is about to be forwarded, if there is room. It is copied, so that it does not keep the block that brought it.
     pub(crate) fn keep(
         &mut self,
@@ -144,7 +149,7 @@ pub(crate) struct LookedUp<P> {
 
 impl<P: Provider> Dispatch<P> {
     pub(crate) fn new(master: ByteString, balance: Balance) -> Self {
-        Self { master, balance, routes: HashMap::new(), last: None, asked: None }
+        Self { master, balance, routes: HashMap::default(), last: None, asked: None }
     }
 
     /// Chooses the receiver of a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
@@ -256,7 +261,7 @@ impl<P: Provider> Dispatch<P> {
     }
 
     /// How many requests wait, the cancelled ones included.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "testing"))]
     pub(crate) fn waiting(&self) -> usize {
         self.asked.iter().flat_map(|asked| asked.waiting.values()).map(Vec::len).sum()
     }

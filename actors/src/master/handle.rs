@@ -6,6 +6,9 @@ use super::permissions::Permissions;
 use super::registry::route::{Balance, Provider};
 use super::standing::Standing;
 use crate::link::outbox::{Kind, Outbox};
+#[cfg(feature = "testing")]
+use crate::node::census::TakeCensus;
+use crate::node::census::TellsCensus;
 use crate::node::mailboxes::Drained;
 use actix::{Actor, Addr, Handler, Message, Recipient};
 use arc_swap::ArcSwapOption;
@@ -64,6 +67,8 @@ pub(crate) trait SessionMailboxes: TakeReplies {
     fn evict(&self) -> Recipient<Evict>;
     fn reconsider(&self) -> Recipient<Reconsider>;
     fn drain(&self) -> Recipient<Drain>;
+    #[cfg(feature = "testing")]
+    fn census(&self) -> Recipient<TakeCensus>;
     fn close(&self) -> Recipient<Close>;
 }
 
@@ -137,7 +142,8 @@ where
         + Handler<Evict>
         + Handler<Reconsider>
         + Handler<Drain>
-        + Handler<Close>,
+        + Handler<Close>
+        + TellsCensus,
 {
     #[expect(
         clippy::disallowed_methods,
@@ -164,6 +170,11 @@ where
     }
 
     fn drain(&self) -> Recipient<Drain> {
+        self.clone().recipient()
+    }
+
+    #[cfg(feature = "testing")]
+    fn census(&self) -> Recipient<TakeCensus> {
         self.clone().recipient()
     }
 

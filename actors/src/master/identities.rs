@@ -3,8 +3,8 @@
 
 use super::file_error::FileError;
 use super::permissions::{Identity, Permissions, Verb};
+use crate::hashed::HashMap;
 use crate::link::Certificate;
-use hashbrown::HashMap;
 use meshwork_wire::{ByteString, NameError, Pattern, PatternError, check_topic};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -289,13 +289,13 @@ impl Reading<'_> {
         anonymous: Option<Anonymous>,
     ) -> Result<Identities, FileError> {
         let mut read = Identities {
-            by_name: HashMap::new(),
-            by_digest: HashMap::new(),
-            by_certificate: HashMap::new(),
+            by_name: HashMap::default(),
+            by_digest: HashMap::default(),
+            by_certificate: HashMap::default(),
             anonymous: None,
-            owners: HashMap::new(),
+            owners: HashMap::default(),
         };
-        let mut roles = HashMap::new();
+        let mut roles = HashMap::default();
         for (name, Role { bind, offer, call, publish, subscribe, describe }) in &self.roles {
             let lists = [bind, offer, call, publish, subscribe, describe];
             roles.insert(name.get_ref().as_str(), self.patterns(lists)?);

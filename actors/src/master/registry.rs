@@ -16,15 +16,17 @@ use super::handle::{Close, Evict, SessionHandle};
 use super::permissions::Verb;
 use super::standing::Standing;
 use crate::answers::Actions;
+use crate::hashed::HashMap;
 use crate::link::outbox::{Encoded, Kind};
 use crate::link::refusal::Refusal;
 use crate::log_line;
+#[cfg(feature = "testing")]
+use crate::node::census::{Census, TakeCensus};
 use crate::node::change::{Change, Watcher, tell};
 use crate::node::snapshot::SessionSnapshot;
 use crate::repeated::Repeated;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use described::Described;
-use hashbrown::HashMap;
 use meshwork_wire::limits::{
     GATHERED_NEWS_EVERY_PER_KIB, GATHERED_NEWS_WITHIN, NEWS_AT_ONCE_MAX, NEWS_EVERY, NEWS_EVERY_PER_NODE,
 };
@@ -192,7 +194,7 @@ impl RegistryActor {
         let every = self.news_every();
         let (since, told) = &mut self.at_once;
         if since.is_none_or(|since| since.elapsed() >= every) {
-            (*since, *told) = (Some(Instant::now()), HashMap::new());
+            (*since, *told) = (Some(Instant::now()), HashMap::default());
         }
         let count = told.entry(session).or_default();
         *count += 1;
@@ -484,6 +486,16 @@ impl Handler<List> for RegistryActor {
             })
             .collect();
         MessageResult(Listing { snapshots, actions: self.table.action_count() })
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<TakeCensus> for RegistryActor {
+    type Result = MessageResult<TakeCensus>;
+
+    fn handle(&mut self, _: TakeCensus, _: &mut Context<Self>) -> Self::Result {
+        let (nodes, names, actions) = self.table.census();
+        MessageResult(Census::of(&[], &[("nodes", nodes), ("names", names), ("actions", actions)]))
     }
 }
 

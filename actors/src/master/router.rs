@@ -10,14 +10,15 @@ use super::subscribed::Subscribed;
 use crate::events::event::{Deliver, Event, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::events::trie::Trie;
+use crate::hashed::{Entry, HashMap, Hashing};
 use crate::link::outbox::{Encoded, Kind, Outbox};
 use crate::log_line;
+#[cfg(feature = "testing")]
+use crate::node::census::{Census, TakeCensus};
 use crate::node::mailboxes::SubscribeTo;
 use crate::repeated::Repeated;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
-use hashbrown::hash_map::Entry;
-use hashbrown::{DefaultHashBuilder, HashMap};
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
 };
@@ -39,7 +40,7 @@ pub struct RouterActor {
     groups: HashMap<ByteString, Group>,
     sessions: HashMap<SessionId, Subscriber>,
     /// Makes a number of an event that a member of a group got. No branch can make up an event with the number of another.
-    hasher: DefaultHashBuilder,
+    hasher: Hashing,
     /// How many events no member of their group took.
     untaken: u64,
     /// How many actors that handled events of the master had stopped.
@@ -199,13 +200,13 @@ impl RouterActor {
         Self {
             subscribed_len_max,
             trie: Trie::new(),
-            groups: HashMap::new(),
-            sessions: HashMap::new(),
+            groups: HashMap::default(),
+            sessions: HashMap::default(),
             own: Subscribers::new(),
             own_broadcasts: Subscribers::new(),
             dropped: 0,
             filled: Vec::new(),
-            hasher: DefaultHashBuilder::default(),
+            hasher: Hashing::default(),
             untaken: 0,
             actors_lost: 0,
             checks_actors: false,
@@ -220,7 +221,7 @@ impl RouterActor {
         };
         let mut plain: Vec<SubscribedNode> = Vec::new();
         // The groups borrow from the tree; one that has members of this topic is copied once for the run.
-        let mut grouped: HashMap<&ByteString, Vec<SubscribedNode>> = HashMap::new();
+        let mut grouped: HashMap<&ByteString, Vec<SubscribedNode>> = HashMap::default();
         self.trie.for_each_match(&first.topic, &mut |member| match &member.group {
             None => plain.push(member.node),
             Some(group) => grouped.entry(group).or_default().push(member.node),
@@ -348,7 +349,7 @@ impl Given {
 }
 
 /// The number of an event of a group.
-fn number_of(hasher: &DefaultHashBuilder, group: &ByteString, event: &Event) -> u64 {
+fn number_of(hasher: &Hashing, group: &ByteString, event: &Event) -> u64 {
     let Event { topic, publisher, payload } = event;
     hasher.hash_one((&**group, &**topic, &**publisher, payload.encoding as u8, &*payload.bytes))
 }
@@ -618,6 +619,28 @@ impl Handler<Broadcast> for RouterActor {
             }
         }
         MessageResult(std::mem::take(&mut self.filled))
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<TakeCensus> for RouterActor {
+    type Result = MessageResult<TakeCensus>;
+
+    fn handle(&mut self, _: TakeCensus, _: &mut Context<Self>) -> Self::Result {
+        let of_branches = self.sessions.values().map(|there| there.keys.len()).sum();
+        let draining = self.sessions.values().filter(|there| there.drains).count();
+        MessageResult(Census::of(
+            &[("outboxes that were filled", self.filled.len()), ("branches that drain", draining)],
+            &[
+                ("branches", self.sessions.len()),
+                ("subscriptions of branches", of_branches),
+                ("subscriptions in all", self.trie.len()),
+                ("groups", self.groups.len()),
+                ("handlers of the master", self.own.len()),
+                ("keys of the master", self.own.keys().count()),
+                ("handlers of broadcasts of the master", self.own_broadcasts.len()),
+            ],
+        ))
     }
 }
 

@@ -38,6 +38,8 @@ use crate::link::pulse::Pulse;
 use crate::link::refusal::Receiver;
 use crate::link::{Accepted, Handshake, Link, TlsFault, writer};
 use crate::log_line;
+#[cfg(feature = "testing")]
+use crate::node::census::{Census, TakeCensus};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
 use crate::turns::on_wake::{OnWake, run_interval};
@@ -1147,6 +1149,34 @@ impl Handler<Close> for SessionActor {
                 let _ = tokio::time::timeout(LINGER, writer).await;
             }
         })
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<TakeCensus> for SessionActor {
+    type Result = actix::MessageResult<TakeCensus>;
+
+    fn handle(&mut self, _: TakeCensus, _: &mut Context<Self>) -> Self::Result {
+        let lent = self.outbox().lent();
+        let functions = self.block.functions.as_ref().map_or(0, |functions| functions.released.len());
+        actix::MessageResult(Census::of(
+            &[
+                ("requests of the branch", self.relay.of_branch()),
+                ("requests to the branch", self.relay.to_branch()),
+                ("requests that wait for the registry", self.relay.waiting()),
+                ("bytes of requests that are kept", self.relay.kept_len()),
+                ("bundles that have not left", self.relay.bundled()),
+                ("requests that the master is answering", self.answering.len()),
+                ("questions to registry and router", self.pending.len()),
+                ("requests that its drain would wait for", self.in_flight.count.get()),
+                ("requests to the branch, as callers see it", self.me().in_flight()),
+                ("functions lent", lent.len()),
+                ("functions borrowed", lent.borrowed()),
+                ("functions released in this block", functions),
+                ("bytes in the outbox", self.outbox().len()),
+            ],
+            &[("bound", usize::from(!self.relay.phase().is_before_bound()))],
+        ))
     }
 }
 

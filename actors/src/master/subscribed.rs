@@ -1,7 +1,7 @@
 //! The subscriptions of one branch: their keys, how much memory they take at the master, and how many of them one event may match. It
 //! decides whether the branch may have one more; `router.rs` keeps the tree in which events find the subscriptions. Pure.
 
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::{PATTERNS_PER_NODE_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX};
 use meshwork_wire::{Pattern, SubscriptionKey};
 use std::cmp::Ordering;

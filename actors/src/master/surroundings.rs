@@ -9,6 +9,7 @@ use super::registry::RegistryActor;
 use super::registry::route::Balance;
 use super::registry::table::OnNameTaken;
 use super::router::RouterActor;
+use crate::hashed::HashMap;
 use crate::link::door::Door;
 use crate::link::places::Bounds;
 use crate::node::lender::NodeLender;
@@ -18,7 +19,6 @@ use crate::repeated::Repeated;
 use crate::turns::busy_poll::BusyPoll;
 use actix::{Addr, Recipient};
 use arc_swap::ArcSwapOption;
-use hashbrown::HashMap;
 use meshwork_wire::{ByteString, SessionId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -169,7 +169,7 @@ impl MasterShared {
     }
 
     /// All sessions that have not ended, in the order in which they started.
-    fn sessions(&self) -> Vec<SessionHandle> {
+    pub(super) fn sessions(&self) -> Vec<SessionHandle> {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
         let mut sessions: Vec<_> = sessions.by_id.values().cloned().collect();
         sessions.sort_unstable_by_key(SessionHandle::id);

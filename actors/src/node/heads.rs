@@ -2,8 +2,8 @@
 //! the indexes of the heads of its actions, so that a call finds its head without a lock.
 
 use super::known::Wanted;
+use crate::hashed::HashMap;
 use bytes::BytesMut;
-use hashbrown::HashMap;
 use meshwork_wire::{
     ByteString, CallbackId, Encoding, HeadTemplate, NameError, Payload, Request, Signature, check_action,
     check_node,

@@ -3,7 +3,7 @@
 //! can say no.
 
 use super::change::Change;
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::{Accepts, ByteString, Encoding, Form, NodeNews, SessionId, Signature, everything_above};
 
 /// The cache of the other nodes and their actions.
@@ -88,7 +88,7 @@ impl Wanted {
 
 impl Default for ActionCache {
     fn default() -> Self {
-        Self { unknown: Accepts::MessagePack, nodes: HashMap::new(), actions: HashMap::new() }
+        Self { unknown: Accepts::MessagePack, nodes: HashMap::default(), actions: HashMap::default() }
     }
 }
 
@@ -114,7 +114,7 @@ impl ActionCache {
         let known = self
             .nodes
             .entry(news.session)
-            .or_insert_with(|| KnownNode { node: news.node.clone(), actions: HashMap::new() });
+            .or_insert_with(|| KnownNode { node: news.node.clone(), actions: HashMap::default() });
         for (action, accepts) in &news.actions {
             // A name from a frame shares the buffer of the frame, which a name that is kept must not keep.
             let action = ByteString::from(&**action);

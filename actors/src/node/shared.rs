@@ -20,10 +20,10 @@ use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
 use crate::calls::reply::Reply;
 use crate::calls::response::Calls;
 use crate::events::{Deliver, SubscriberId};
+use crate::hashed::HashMap;
 use crate::link::outbox::Outbox;
 use crate::link::refusal::{link_down, not_permitted};
 use bytes::BytesMut;
-use hashbrown::HashMap;
 use meshwork_wire::limits::{
     CALL_WITHIN, DESCRIBED_IN_ALL_MAX, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
     OUTBOX_LEN_MAX, RESTARTING_SHOWN_MAX,
@@ -151,7 +151,7 @@ impl Node {
                 heads: Heads::default(),
                 version: 0,
                 writes_frames: false,
-                own: HashMap::new(),
+                own: HashMap::default(),
                 idle_wanted: false,
                 closed: None,
             }),

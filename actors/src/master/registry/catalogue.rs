@@ -2,8 +2,8 @@
 //! parts that take a bounded time. It needs no actor, so it is generic over the handle of a session.
 
 use super::route::{Provider, Route};
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use crate::hashed::Entry;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::{
     DESCRIBED_PART_ELEMENTS_MAX, DESCRIBED_PART_LEN_MAX, DESCRIBED_PART_MAX, DESCRIBED_STEPS_MAX,
     HEAD_ELEMENTS_MAX,
@@ -51,7 +51,7 @@ pub(crate) enum Part {
 
 impl<S: Provider> Catalogue<S> {
     pub(super) fn new() -> Self {
-        Self { actions: HashMap::new(), sorted: BTreeSet::new(), wide: 0, changes: 0 }
+        Self { actions: HashMap::default(), sorted: BTreeSet::new(), wide: 0, changes: 0 }
     }
 
     /// The action of this name, made if there is none, to be changed.

@@ -3,7 +3,7 @@
 use super::catalogue::Part;
 use super::route::Provider;
 use super::table::Table;
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::DESCRIBED_KEPT_LEN_MAX;
 use meshwork_wire::{ByteString, DescribedPart, Pattern};
 
@@ -58,7 +58,7 @@ impl Described {
         let len = ENTRY_LEN + asked.0.as_str().len() + asked.1.len() + told;
         if len <= DESCRIBED_KEPT_LEN_MAX {
             if self.len + len > DESCRIBED_KEPT_LEN_MAX {
-                (self.parts, self.len) = (HashMap::new(), 0);
+                (self.parts, self.len) = (HashMap::default(), 0);
             }
             self.len += len;
             self.parts.insert(asked, answer.clone());
@@ -81,7 +81,15 @@ mod tests {
 
     fn table(actions: usize) -> Table<Fake> {
         let mut table = Table::new(OFFERED_LEN_MAX);
-        table.bind(SessionId(1), &"a".into(), Fake::new(1, "a"), OnNameTaken::Share, None).unwrap();
+        table
+            .bind(
+                SessionId(1),
+                (&"a".into(), &ByteString::new()),
+                Fake::new(1, "a"),
+                OnNameTaken::Share,
+                None,
+            )
+            .unwrap();
         table
             .offer(SessionId(1), (0..actions).map(|number| offer(format!("{number:06}"))).collect())
             .unwrap();

@@ -3,8 +3,8 @@
 //! action, and for longer: only the last change of each action is told. The news of all nodes, which a newcomer is told, are kept as bytes,
 //! so that they are not encoded again for each newcomer. The registry decides when; this file knows no clock and no outbox.
 
+use crate::hashed::{HashMap, HashSet};
 use bytes::{Bytes, BytesMut};
-use hashbrown::{HashMap, HashSet};
 use meshwork_wire::limits::{
     ACTIONS_PER_FRAME_MAX, ACTIONS_PER_NODE_MAX, NEWS_PER_NODE_LEN_MAX, NEWS_PER_NODE_MAX,
 };
@@ -276,7 +276,7 @@ impl Feed {
     /// Takes the news that have gathered.
     fn take(&mut self) -> Gathered {
         let entries = std::mem::take(&mut self.entries);
-        let mut about: HashMap<SessionId, Vec<usize>> = HashMap::new();
+        let mut about: HashMap<SessionId, Vec<usize>> = HashMap::default();
         for (number, entry) in entries.iter().enumerate() {
             about.entry(entry.about).or_default().push(number);
         }
@@ -307,7 +307,7 @@ impl Feed {
                 .get(&news.session)
                 .is_some_and(|(count, len)| *count >= NEWS_PER_NODE_MAX || *len >= NEWS_PER_NODE_LEN_MAX);
         if floods {
-            let new = || Flood { node: news.node.clone(), actions: HashMap::new() };
+            let new = || Flood { node: news.node.clone(), actions: HashMap::default() };
             let flood = self.floods.entry(news.session).or_insert_with(new);
             flood
                 .actions

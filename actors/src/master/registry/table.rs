@@ -3,7 +3,7 @@
 
 use super::catalogue::{Catalogue, Listed, Part};
 use super::route::{Provider, Route};
-use hashbrown::HashMap;
+use crate::hashed::HashMap;
 use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{Accepts, ByteString, Offer, Pattern, SessionId, Shape};
 use std::sync::Arc;
@@ -86,7 +86,13 @@ pub(crate) enum Denied {
 impl<S: Provider> Table<S> {
     pub(crate) fn new(offered_len_max: usize) -> Self {
         let catalogue = Catalogue::new();
-        Self { nodes: HashMap::new(), names: HashMap::new(), catalogue, offered_len_max }
+        Self { nodes: HashMap::default(), names: HashMap::default(), catalogue, offered_len_max }
+    }
+
+    /// How many nodes, names and actions there are.
+    #[cfg(feature = "testing")]
+    pub(crate) fn census(&self) -> (usize, usize, usize) {
+        (self.nodes.len(), self.names.values().map(Vec::len).sum(), self.catalogue.len())
     }
 
     /// Takes a session in; gives the sessions that it replaces, which are taken out. Whatever the policy, a branch replaces its own earlier
@@ -116,7 +122,8 @@ impl<S: Provider> Table<S> {
         let replaced = replaced.into_iter().filter_map(|old| self.leave(old)).collect();
         self.names.entry(name.clone()).or_default().push(id);
         let (name, identity) = (name.clone(), identity.clone());
-        let member = Member { name, identity, session, incarnation, actions: HashMap::new(), offered_len: 0 };
+        let member =
+            Member { name, identity, session, incarnation, actions: HashMap::default(), offered_len: 0 };
         self.nodes.insert(id, member);
         Ok(replaced)
     }
@@ -358,7 +365,7 @@ mod tests {
     #[test]
     fn no_bind_takes_the_name_of_a_branch_of_another_identity() {
         for on_taken in [OnNameTaken::Replace, OnNameTaken::Refuse, OnNameTaken::Share] {
-            let mut table = Table::new();
+            let mut table = Table::new(OFFERED_LEN_MAX);
             let mut bind = |id, identity: &'static str, incarnation| {
                 let (name, identity) = (ByteString::from("a"), ByteString::from(identity));
                 let bound =
@@ -500,12 +507,14 @@ mod tests {
         table.offer(SessionId(1), offers.collect()).unwrap();
         table.offer(SessionId(1), vec![offer("z/last")]).unwrap();
         let pattern = Pattern::new("*/last").unwrap();
-        let Part::NoneUntil(last) = table.describe(&pattern, "") else { panic!("none matches so far") };
+        let Part::NoneUntil(last) = table.describe(&pattern, "", |_| true) else {
+            panic!("none matches so far")
+        };
         assert_eq!(last, format!("many/{:06}", DESCRIBED_STEPS_MAX - 1));
         assert_eq!(describe(&table, "*/last", "").len(), 1, "part by part, it is found");
         let literal = Pattern::new("z/*").unwrap();
         assert!(
-            matches!(table.describe(&literal, ""), Part::Described(found) if found.len() == 1),
+            matches!(table.describe(&literal, "", |_| true), Part::Described(found) if found.len() == 1),
             "at once"
         );
     }

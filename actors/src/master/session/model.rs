@@ -10,9 +10,9 @@ use super::relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
 use super::state::Phase;
 use crate::answers::action::Action;
 use crate::answers::responder::{Answer, CallContext, Replier, Responder};
+use crate::hashed::{HashMap, HashSet};
 use crate::master::forwarded::{Caller, Forwarded, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, Route};
-use hashbrown::{HashMap, HashSet};
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Encoding, Fate, Offer, Outcome, Payload, PayloadRef, Request,
     SessionId, Wants,
@@ -270,7 +270,7 @@ impl Session {
             own: Own::default(),
             unread: 0,
             serves: BTreeMap::new(),
-            drawn: HashSet::new(),
+            drawn: HashSet::default(),
             asked: VecDeque::new(),
         }
     }
@@ -290,7 +290,7 @@ impl World {
             mail: BTreeMap::new(),
             calls: Vec::new(),
             next_session: 1,
-            last_written: HashMap::new(),
+            last_written: HashMap::default(),
         };
         let offer = Offer { action: "own".into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
         world.registry["own"].set_own(Some(Action::new(offer, Arc::new(Silent))));

@@ -91,6 +91,12 @@ impl Pending {
         });
     }
 
+    /// How many requests are not answered yet.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self) -> usize {
+        self.0.count.get()
+    }
+
     fn spawn<F: Future + 'static>(
         &self,
         outbox: &Outbox,

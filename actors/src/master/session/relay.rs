@@ -586,8 +586,20 @@ impl<P: Provider, M> Relay<P, M> {
         self.in_flight() + waits + self.outgoing.forwards.len() == 0 && self.kept_len.is_empty()
     }
 
+    /// How many bytes of requests are kept.
+    #[cfg(feature = "testing")]
+    pub(crate) fn kept_len(&self) -> usize {
+        self.kept_len.len()
+    }
+
+    /// How many bundles have not left.
+    #[cfg(feature = "testing")]
+    pub(crate) fn bundled(&self) -> usize {
+        self.outgoing.forwards.len() + self.outgoing.replies.len() + self.outgoing.cancels.len()
+    }
+
     /// How many requests wait for the registry, the cancelled ones included.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "testing"))]
     pub(crate) fn waiting(&self) -> usize {
         self.dispatch.waiting()
     }

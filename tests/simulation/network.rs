@@ -1,12 +1,10 @@
 //! A master and three branches in a simulated network with simulated time: the network is cut and mended, and the registry is right
 //! again. The actors are those that run over TCP; only their links are simulated.
 
-use futures::future::BoxFuture;
+use crate::links::{PORT, SimulatedAccept, SimulatedDial};
+use meshwork::Status;
 use meshwork::limits::{BACKOFF_MAX, BACKOFF_MIN};
-use meshwork::link::{Accept, Accepted, Dial, Link};
 use meshwork::prelude::*;
-use meshwork::{Address, Status};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -14,7 +12,6 @@ use tokio::time::Instant;
 use turmoil::net::{TcpListener, TcpStream};
 use turmoil::{Builder, Sim};
 
-const PORT: u16 = 3010;
 const MASTER: &str = "master";
 
 /// How often a branch sends a heartbeat here.
@@ -22,36 +19,10 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 type Simulated = Result<(), Box<dyn std::error::Error>>;
 
-struct SimulatedDial;
-
-impl Dial for SimulatedDial {
-    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Link>>> {
-        Box::pin(async move {
-            let stream = TcpStream::connect(address.as_str()).await?;
-            Ok(Box::new(stream) as Box<dyn Link>)
-        })
-    }
-}
-
-struct SimulatedAccept(TcpListener);
-
-impl Accept for SimulatedAccept {
-    fn address(&self) -> Address {
-        Address::from(format!("{MASTER}:{PORT}"))
-    }
-
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
-        Box::pin(async move {
-            let (stream, peer) = self.0.accept().await?;
-            Ok(Accepted::new(Box::new(stream), peer.to_string()))
-        })
-    }
-}
-
 async fn run_master() -> Simulated {
-    let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), PORT)).await?;
+    let listener = SimulatedAccept::listen(MASTER).await?;
     let master = MasterActor::new(MASTER).heartbeat(HEARTBEAT).start();
-    master.send(Listen::on(SimulatedAccept(listener))).await??;
+    master.send(Listen::on(listener)).await??;
     Master::from(master).closed().await;
     Ok(())
 }
