@@ -8,7 +8,7 @@ use crate::subscribe::{IntoSubscriber, Subscription};
 use meshwork_actors::node::{Change, Drained, ManyCalls, Snapshot, Status, SubscribeTo};
 use meshwork_wire::limits::CALL_WITHIN;
 use meshwork_wire::{
-    ActionDescription, ByteString, CallError, Code, Encoding, Fate, NodeNews, Pattern, PatternError, Payload,
+    ActionDescription, ByteString, CallError, Code, Encoding, Fate, NodeNews, Pattern, Payload,
     SubscriptionKey,
 };
 use serde::{Serialize, de::DeserializeOwned};

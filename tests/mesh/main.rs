@@ -18,6 +18,7 @@ mod in_flight;
 mod leaving;
 mod light_rpc;
 mod links;
+mod names;
 mod node_mesh;
 mod plain;
 mod raw;

@@ -16,34 +16,34 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// A branch that sends the frames that a test gives it.
-struct RawBranch(TcpStream);
+pub(crate) struct RawBranch(TcpStream);
 
 impl RawBranch {
-    async fn connect(mesh: &Mesh) -> Self {
+    pub(crate) async fn connect(mesh: &Mesh) -> Self {
         Self(TcpStream::connect(mesh.address.as_str()).await.expect("the master listens"))
     }
 
     /// A branch that is bound, and offers these actions.
-    async fn bound(mesh: &Mesh, name: &'static str, offers: &[&'static str]) -> Self {
+    pub(crate) async fn bound(mesh: &Mesh, name: &'static str, offers: &[&'static str]) -> Self {
         let mut branch = Self::connect(mesh).await;
         branch.say(&bind(name, offers)).await;
         while !matches!(branch.hear().await.expect("it is bound"), Frame::Bound(_)) {}
         branch
     }
 
-    async fn say(&mut self, frame: &Frame) {
+    pub(crate) async fn say(&mut self, frame: &Frame) {
         let mut bytes = BytesMut::new();
         frame.encode(&mut bytes);
         self.write(&bytes).await;
     }
 
-    async fn write(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
         // A master that has closed takes no more frames; frames that it sent before can still be read.
         let _ = self.0.write_all(bytes).await;
     }
 
     /// The next frame; none when the master has closed.
-    async fn hear(&mut self) -> Option<Frame> {
+    pub(crate) async fn hear(&mut self) -> Option<Frame> {
         let mut prefix = [0; 4];
         soon(self.0.read_exact(&mut prefix)).await.ok()?;
         let mut bytes = vec![0; u32::from_le_bytes(prefix) as usize];
@@ -52,7 +52,7 @@ impl RawBranch {
     }
 
     /// The next frame, without news and heartbeats, which come at any time.
-    async fn hear_answer(&mut self) -> Option<Frame> {
+    pub(crate) async fn hear_answer(&mut self) -> Option<Frame> {
         loop {
             match self.hear().await? {
                 Frame::Online(_) | Frame::Offline(_) | Frame::Ping | Frame::Pong => {}
@@ -62,7 +62,7 @@ impl RawBranch {
     }
 
     /// Checks that the master refuses this branch, and closes the link.
-    async fn is_refused(&mut self) -> Refused {
+    pub(crate) async fn is_refused(&mut self) -> Refused {
         let Some(Frame::Refused(refused)) = self.hear_answer().await else {
             panic!("the master must say why");
         };
@@ -83,7 +83,7 @@ impl RawBranch {
     }
 }
 
-fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
+pub(crate) fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
     let offer = |action: &&'static str| Offer {
         action: (*action).into(),
         accepts: Accepts::PlainBincode,
@@ -98,7 +98,7 @@ fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
     })
 }
 
-fn request(id: u64, action: &'static str) -> Frame {
+pub(crate) fn request(id: u64, action: &'static str) -> Frame {
     request_with(id, action, &())
 }
 
