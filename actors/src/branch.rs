@@ -56,7 +56,7 @@ use meshwork_wire::limits::{
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code,
     ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Next, Payload, Publish,
-    Refused, Request, Response, SubscriptionKey, Unregister,
+    Refused, Request, Response, SubscriptionKey, Unregister, escape_unseen,
 };
 use settings::EndsNode;
 use std::sync::Arc;
@@ -294,7 +294,8 @@ impl BranchActor {
         });
         let beat =
             run_interval(context, heartbeat, move |this: &mut Self, context| this.beat(epoch, context));
-        log::info!("{} is bound to {} at {} as {}", self.name, bound.master, self.address, bound.session);
+        let master = escape_unseen(&bound.master);
+        log::info!("{} is bound to {master} at {} as {}", self.name, self.address, bound.session);
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));
         for frame in unsaid {
@@ -479,7 +480,8 @@ impl BranchActor {
                 self.link.drained();
             }
             Frame::Refused(Refused { code, message, may_return: false }) => {
-                log::warn!("{} ends: its master refuses it from now on ({code}): {message}", self.name);
+                let why = escape_unseen(&message);
+                log::warn!("{} ends: its master refuses it from now on ({code}): {why}", self.name);
                 self.end(CallError::new(code, Fate::NotSent, message), context);
             }
             Frame::Refused(Refused { message, .. }) => self.lost(&message, context),

@@ -119,6 +119,17 @@ async fn a_long_group_or_shape_is_refused() {
 }
 
 #[actix::test]
+async fn a_shape_that_no_master_takes_is_left_out_and_the_action_is_answered() {
+    let mesh = Mesh::start().await;
+    let branch = mesh.branch("branch").await;
+    let set = Responders::new().respond("a", |(): ()| async { Ok(1) });
+    let shape = Shape { arguments: "x".repeat(SHAPE_LEN_MAX).into(), reply: "{}".into() };
+    branch.respond(set.shape("a", Some(shape))).await.expect("it is bound");
+    assert_eq!(mesh.master.describe("a").await.expect("it runs")[0].shape, None);
+    assert_eq!(soon(mesh.master.call::<i32>("a", ())).await, Ok(1));
+}
+
+#[actix::test]
 async fn what_a_branch_has_at_its_master_is_bounded_in_bytes() {
     let mut limits = Limits::default();
     (limits.offered_len_max, limits.subscribed_len_max) = (100_000, 10_000);
