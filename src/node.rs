@@ -151,6 +151,10 @@ impl Node {
     /// one each 10 s. A closure or an actor that takes `Event<Result<T, EventError>>`, and a closure that takes
     /// `Result<Event<T>, EventError>`, get such an event with an [`EventError`](crate::EventError) instead.
     ///
+    /// One event matches at most 128 subscriptions of a node, counted by the lengths of their patterns, by where the stars stand, and by the
+    /// groups on one pattern; and what a node subscribes to takes at most [`Limits::subscribed_len_max`](crate::Limits::subscribed_len_max) at
+    /// its master. A subscription above that is refused with [`Code::OVERLOADED`].
+    ///
     /// # Errors
     ///
     /// When the pattern is invalid, or the master refuses the subscription or does not answer.
@@ -163,7 +167,8 @@ impl Node {
         self.subscribe_to(SubscribeTo::Topics(SubscriptionKey { pattern, group: None }), handler).await
     }
 
-    /// As [`Node::subscribe`], but each event goes to one member of the group only, at whichever nodes its members are.
+    /// As [`Node::subscribe`], but each event goes to one member of the group only, at whichever nodes its members are. A group is named as a
+    /// topic is.
     ///
     /// # Errors
     ///
@@ -233,7 +238,7 @@ impl Node {
     }
 
     /// The actions of the mesh whose names match, sorted by name, with their providers and, where known, their shapes. The master tells them
-    /// in parts of up to 10,000; actions that come or go meanwhile may be missing. A master of before parts tells its first 10,000 only.
+    /// in parts of up to 1,024; actions that come or go meanwhile may be missing. A master of before parts tells its first 10,000 only.
     ///
     /// # Errors
     ///

@@ -23,8 +23,11 @@ const SOURCES: [&str; 6] = ["wire/src", "actors/src", "src", "cli/src", "macros/
 const TESTS: [&str; 5] = ["tests", "cli/tests", "wire/tests", "actors/tests", "macros/tests"];
 
 /// The files that decide and leave sending, receiving and waiting to the actors beside them. All of `wire/src` is added.
-const PURE_HALVES: [&str; 19] = [
+const PURE_HALVES: [&str; 22] = [
     "actors/src/answers/restarts.rs",
+    "actors/src/master/registry/catalogue.rs",
+    "actors/src/master/registry/described.rs",
+    "actors/src/master/subscribed.rs",
     "actors/src/master/registry/table.rs",
     "actors/src/master/registry/news.rs",
     "actors/src/events/trie.rs",

@@ -360,7 +360,7 @@ impl Actor for MasterActor {
             log_line!(Line::own(Level::Error), "a master cannot be named so: {error}");
         }
         if let Some(Err(error)) = self.config.token.as_deref().map(check_token) {
-            log::error!("a master cannot have this token: {error}");
+            log_line!(Line::own(Level::Error), "a master cannot have this token: {error}");
         }
         let address = context.address();
         let registry = RegistryActor::new(self.name.clone(), self.options.limits.offered_len_max).start();

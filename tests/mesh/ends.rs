@@ -225,9 +225,9 @@ async fn what_fits_into_no_frame_is_refused_and_says_so() {
 
 #[actix::test]
 async fn an_action_whose_shape_fits_into_no_frame_is_refused_at_once_and_may_be_added_again() {
-    let mesh = Mesh::of(MasterActor::new("master").frame_len_max(100_000)).await;
+    let mesh = Mesh::of(MasterActor::new("master").frame_len_max(50_000)).await;
     let branch = mesh.branch("one").await;
-    let long = meshwork::Shape { arguments: "x".repeat(200_000).into(), reply: "{}".into() };
+    let long = meshwork::Shape { arguments: "x".repeat(60_000).into(), reply: "{}".into() };
     let action = || Responders::new().respond("late", |(): ()| async { Ok(1) });
     let error = soon(branch.respond(action().shape("late", Some(long)))).await.expect_err("it is too long");
     assert_eq!((error.code(), error.fate()), (Code::FRAME_TOO_LARGE, Fate::NotSent));

@@ -20,6 +20,7 @@ mod leaving;
 mod light_rpc;
 mod links;
 mod liveness;
+mod names;
 mod node_mesh;
 mod permissions;
 mod plain;

@@ -98,7 +98,7 @@ pub(crate) fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
     })
 }
 
-fn request(id: u64, action: &'static str) -> Frame {
+pub(crate) fn request(id: u64, action: &'static str) -> Frame {
     request_with(id, action, &())
 }
 

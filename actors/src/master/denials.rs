@@ -1,6 +1,7 @@
 //! What was denied for want of a permission, counted by verb, and told in the log once in a while.
 
 use super::permissions::Verb;
+use crate::log_line;
 use crate::node::snapshot::Denied;
 use crate::repeated::Repeated;
 use std::fmt::Display;
@@ -21,7 +22,7 @@ impl Denials {
     pub(crate) fn add(&self, verb: Verb, who: impl Display, why: impl Display, now: Instant) {
         self.counts[verb as usize].fetch_add(1, Ordering::Relaxed);
         let line = self.lines[verb as usize].warn(now);
-        log::log!(line.level, "{who} is denied: {why}{line}");
+        log_line!(line, "{who} is denied: {why}");
     }
 
     /// Counts a bind that is refused, which the log tells as a refusal.

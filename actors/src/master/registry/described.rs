@@ -72,8 +72,8 @@ mod tests {
     use super::super::route::tests::Fake;
     use super::super::table::OnNameTaken;
     use super::*;
-    use meshwork_wire::limits::{DESCRIBED_PART_MAX, OFFERED_LEN_MAX};
-    use meshwork_wire::{Accepts, Offer, SessionId};
+    use meshwork_wire::limits::{DESCRIBED_PART_MAX, OFFERED_LEN_MAX, SHAPE_LEN_MAX};
+    use meshwork_wire::{Accepts, Offer, SessionId, Shape};
 
     fn offer(action: String) -> Offer {
         Offer { action: action.into(), accepts: Accepts::MessagePack, shape: None }
@@ -122,11 +122,14 @@ mod tests {
 
     #[test]
     fn the_parts_that_are_kept_are_counted_in_bytes() {
-        let (table, mut described) = (table(DESCRIBED_PART_MAX), Described::default());
+        let (mut table, mut described) = (table(0), Described::default());
+        let shape = Some(Shape { arguments: "x".repeat(SHAPE_LEN_MAX).into(), reply: ByteString::new() });
+        let long = (0..10).map(|number| Offer { shape: shape.clone(), ..offer(number.to_string()) });
+        table.offer(SessionId(1), long.collect()).unwrap();
         let len = ask(&mut described, &table, "").bytes().len();
         for number in 0..3 * DESCRIBED_KEPT_LEN_MAX / len {
             // Other questions, with the same answer.
-            ask(&mut described, &table, &format!("000000-{number}"));
+            ask(&mut described, &table, &format!("/{number}"));
             let kept: usize = described
                 .parts
                 .values()
