@@ -239,7 +239,7 @@ pub const BIND_WITHIN: Duration = Duration::from_secs(2);
 
 /// For how long a branch tries its first bind again that a full master turns away, though it waits for no master otherwise: thousands of branches may
 /// start at once, and a full master has room again in a moment.
-pub const FULL_MASTER_WITHIN: Duration = Duration::from_secs(10);
+pub const FULL_MASTER_WITHIN: Duration = Duration::from_secs(30);
 
 /// The default deadline of a call.
 pub const CALL_WITHIN: Duration = Duration::from_secs(10);
