@@ -236,7 +236,7 @@ impl BranchActor {
     /// given. `Duration::MAX` waits for ever. A bind that can never succeed fails at once: its address or name is not valid, its token is
     /// wrong, another branch has its name, or the master refuses it for good. Says once in the log why it waits, at WARN.
     /// Default: zero, so the first bind is tried once, unless the master is full for the moment and asks the branch to come again: then it is
-    /// tried for 10 s. Dropping the future of the bind gives it up.
+    /// tried for 30 s. Dropping the future of the bind gives it up.
     #[must_use]
     pub fn wait_for_master(mut self, within: Duration) -> Self {
         self.first_bind_within = within;

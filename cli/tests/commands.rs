@@ -90,12 +90,15 @@ fn a_master_without_descriptors_goes_on_says_so_once_and_takes_in_again() {
                 let mut link = connect();
                 link.set_read_timeout(Some(SOON)).expect("it is no zero");
                 link.read_to_string(&mut told).expect("it is closed, after these words");
-                break told;
+                // The bind that was given up a moment ago may have left a descriptor.
+                if told.contains("no descriptors left") {
+                    break told;
+                }
             }
         }
         assert!(kept.len() < 48, "there are no more descriptors");
     };
-    assert!(told.contains("no descriptors left; try again later"), "{told:?}");
+    assert!(told.contains("try again later"), "{told:?}");
     assert_eq!(waits(second.call::<i32>("one", ())), Ok(1), "those who are bound go on");
     for branch in kept {
         waits(branch.drain(Duration::ZERO)).expect("it drains");

@@ -297,7 +297,11 @@ pub const BIND_WITHIN: Duration = Duration::from_secs(2);
 
 /// For how long a branch tries its first bind again that a full master turns away, though it waits for no master otherwise: thousands of branches may
 /// start at once, and a full master has room again in a moment.
-pub const FULL_MASTER_WITHIN: Duration = Duration::from_secs(10);
+pub const FULL_MASTER_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many branches of one thread bind at a time; the others wait for their turn. Thousands that start at once would open their connections long
+/// before the thread comes to write their binds, and meet the deadline of the master.
+pub const BINDS_AT_ONCE_MAX: usize = 256;
 
 /// The default deadline of a call.
 pub const CALL_WITHIN: Duration = Duration::from_secs(10);

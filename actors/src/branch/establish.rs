@@ -10,7 +10,8 @@ use bytes::BytesMut;
 use futures::StreamExt;
 use log::Level;
 use meshwork_wire::limits::{
-    ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, FIRST_FRAME_LEN_MAX, FULL_MASTER_WITHIN, READ_BUFFER_LEN_START,
+    ACTIONS_PER_FRAME_MAX, BIND_FRAME_LEN_MAX, BINDS_AT_ONCE_MAX, FIRST_FRAME_LEN_MAX, FULL_MASTER_WITHIN,
+    READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
@@ -22,6 +23,7 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
 
@@ -324,6 +326,10 @@ async fn establish_once(
     if let Some(token) = &content.bind.bind.credentials {
         meshwork_wire::check_token(token)?;
     }
+    let turns = TURNS.with(Rc::clone);
+    // Nobody closes the semaphore. A turn is as long as a dial and a bind may take.
+    let _turn = turns.acquire().await;
+    let begun = Instant::now();
     let unreachable = |source| match TlsFault::of(&source) {
         Some(fault) => BindError::Tls { address: address.clone(), fault: fault.clone() },
         None => BindError::Unreachable { address: address.clone(), source },
@@ -335,15 +341,35 @@ async fn establish_once(
     let (read, writer) = tokio::io::split(link);
     let codec = LinkCodec::new(FrameCodec::new(content.frame_len_max), Pulse::default());
     let reader = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
-    let mut entering = Entering { address, reader, writer, early: Vec::new() };
+    let mut entering = Entering { address, reader, writer, early: Vec::new(), said: None };
     match tokio::time::timeout(within, entering.enter(content)).await {
         Ok(bound) => {
-            let bound = bound?;
+            let said = entering.said;
+            let bound = bound.map_err(|error| explained(error, said.map(|said| said - begun), within))?;
             let Entering { reader, writer, early, .. } = entering;
             Ok(Established { reader, writer, bound, early })
         }
         Err(_) => Err(BindError::Timeout { address: address.clone(), within }),
     }
+}
+
+/// The error of a bind. A master that has waited in vain for a bind which left late is not at fault: the branch comes again, as to a full master.
+fn explained(error: BindError, left_after: Option<Duration>, within: Duration) -> BindError {
+    match (error, left_after) {
+        (BindError::Refused { address, code: Code::BIND_TIMEOUT, message, may_return }, Some(late))
+            if late >= within / 2 =>
+        {
+            let message =
+                format!("{message}: this process or the network is busy, the bind left after {late:?}");
+            BindError::Refused { address, code: Code::OVERLOADED, message, may_return }
+        }
+        (error, _) => error,
+    }
+}
+
+thread_local! {
+    /// The turns of the branches of this thread that bind.
+    static TURNS: Rc<Semaphore> = Rc::new(Semaphore::new(BINDS_AT_ONCE_MAX));
 }
 
 /// A bind in progress.
@@ -352,6 +378,8 @@ struct Entering<'a> {
     reader: FramedRead<ReadHalf<Box<dyn Link>>, LinkCodec>,
     writer: WriteHalf<Box<dyn Link>>,
     early: Vec<Frame>,
+    /// When the bind had left.
+    said: Option<Instant>,
 }
 
 impl Entering<'_> {
@@ -362,6 +390,7 @@ impl Entering<'_> {
             Written::WithoutSignatures => Frame::ExtendedBind(bind).for_features(Features::default()),
             Written::Plainly => Frame::Bind(bind.bind).for_features(Features::default()),
         };
+        self.said = Some(Instant::now());
         self.say(&[bind]).await?;
         let bound = loop {
             if let Some(bound) = self
@@ -518,6 +547,22 @@ mod tests {
         // The waits grow from 50 ms to between 1.5 s and 3 s.
         assert!((20..60).contains(&count), "{count}");
         assert!(matches!(error, BindError::Unreachable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_master_that_waited_for_a_bind_which_left_late_is_asked_again() {
+        let timeout = || BindError::Refused {
+            address: Address::from("127.0.0.1:1"),
+            code: Code::BIND_TIMEOUT,
+            message: "the connection did not bind in time".into(),
+            may_return: true,
+        };
+        let within = Duration::from_secs(2);
+        let late = explained(timeout(), Some(within), within);
+        assert!(late.is_of_a_full_master() && late.to_string().contains("busy"), "{late}");
+        for left_after in [None, Some(within / 4)] {
+            assert_eq!(explained(timeout(), left_after, within).code(), Code::BIND_TIMEOUT);
+        }
     }
 
     /// Thousands of branches that start at once once failed for want of room at their master, most of them with a misleading message.

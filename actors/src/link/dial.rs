@@ -27,9 +27,11 @@ pub trait Accept: Send + 'static {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>>;
 
     /// Closes the connection that has waited longest to be accepted, after these words: no descriptor is left for it. Asked for when
-    /// [`Accept::accept`] has failed with that error. Does nothing by default: then the connection waits until a descriptor is free.
-    fn turn_away(&mut self, words: &[u8]) {
+    /// [`Accept::accept`] has failed with that error. `false` if no connection waits. Does nothing by default: then the connection waits until a
+    /// descriptor is free.
+    fn turn_away(&mut self, words: &[u8]) -> bool {
         let _ = words;
+        false
     }
 }
 

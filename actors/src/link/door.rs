@@ -61,11 +61,14 @@ impl Door {
                         return Ok(Entered { place: Arc::new(place), makes_room });
                     }
                     Answer::Full(full) => return Err(full),
-                    Answer::Waits(..) if now >= last => return Err(places.full_of_unbound()),
                     Answer::Waits(told, until) => (told, Instant::from_std(until)),
                 }
             };
+            // Also where this connection waits no longer: it has been chosen to make room.
             tell(told);
+            if now >= last {
+                return Err(self.places().full_of_unbound());
+            }
             // A place that is not freed in this time is asked for again.
             let _ = timeout_at(until.min(last), freed).await;
         }
@@ -134,5 +137,73 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.door.places().leave(self.number, &self.origin, self.via);
         self.door.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn door(unbound_max: usize) -> Arc<Door> {
+        let max = 1_000;
+        Door::new(Bounds {
+            unbound_max,
+            connections_max: max,
+            per_address_max: max,
+            gateway_max: max,
+            gateway_per_address_max: max,
+        })
+    }
+
+    async fn enters(door: &Arc<Door>) -> Entered {
+        door.enter("10.0.0.1:1", Via::Native).await.unwrap_or_else(|full| panic!("{full}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_waits_until_the_oldest_one_is_closed() {
+        let door = door(1);
+        let Entered { place, makes_room } = enters(&door).await;
+        let closing = async {
+            makes_room.await.expect("it is told");
+            drop(place);
+        };
+        tokio::join!(enters(&door), closing);
+    }
+
+    /// The one that was chosen to make room was not told of it when the one that waited gave up, and kept its place for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_waits_no_longer_has_told_another_one_to_make_room() {
+        let door = door(1);
+        let Entered { place, makes_room } = enters(&door).await;
+        let patient = door.enter("10.0.0.1:2", Via::Native);
+        let mut patient = Box::pin(patient);
+        assert!(futures::poll!(&mut patient).is_pending());
+        // The thread is late.
+        tokio::time::advance(DOOR_WITHIN + Duration::from_millis(1)).await;
+        assert!(matches!(patient.await, Err(Full::Unbound(1))));
+        makes_room.await.expect("it is told");
+        drop(place);
+        enters(&door).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_not_given_back_keeps_the_next_one_waiting_for_a_moment_only() {
+        let door = door(1);
+        let _kept = enters(&door).await;
+        let begun = Instant::now();
+        let full = door.enter("10.0.0.1:2", Via::Native).await;
+        assert!(matches!(full, Err(Full::Unbound(1))));
+        assert!(begun.elapsed() <= DOOR_WITHIN + UNBOUND_KEPT_FOR);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bound_connection_is_not_told_to_make_room() {
+        let door = door(1);
+        let Entered { place, makes_room } = enters(&door).await;
+        place.bound();
+        assert!(!place.is_unbound());
+        enters(&door).await;
+        makes_room.await.expect_err("its sender is dropped");
     }
 }

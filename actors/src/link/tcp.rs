@@ -111,9 +111,11 @@ impl Accept for TcpAccept {
         })
     }
 
-    fn turn_away(&mut self, words: &[u8]) {
+    fn turn_away(&mut self, words: &[u8]) -> bool {
         self.spare = None;
-        if let Some(Ok((stream, _))) = self.listener.accept().now_or_never()
+        let accepted = self.listener.accept().now_or_never();
+        let is_there = matches!(accepted, Some(Ok(_)));
+        if let Some(Ok((stream, _))) = accepted
             && let Ok(mut stream) = stream.into_std()
         {
             // The words fit into the buffer of the socket. A connection that is closed with unread bytes loses them, so its bind is read.
@@ -122,6 +124,7 @@ impl Accept for TcpAccept {
             let _ = stream.read(&mut [0; 4096]);
         }
         self.spare = spare();
+        is_there
     }
 }
 

@@ -63,7 +63,11 @@ pub(super) async fn accept(mut listening: Listening, master: Arc<MasterShared>, 
                         continue;
                     }
                     let words = listening.parting_words("the master has no descriptors left");
-                    (0..TURNED_AWAY_MAX).for_each(|_| listening.accept.turn_away(&words));
+                    for _ in 0..TURNED_AWAY_MAX {
+                        if !listening.accept.turn_away(&words) {
+                            break;
+                        }
+                    }
                 }
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
