@@ -106,7 +106,7 @@ async fn what_is_not_permitted_is_denied_at_once_at_the_one_who_asks_and_counted
         let error = guest.subscribe(pattern, |_: Event<i32>| {}).await.expect_err("not permitted");
         assert!(error.code() == Code::NOT_PERMITTED && error.message().ends_with("open/**"), "{error}");
     }
-    guest.subscribe("open/*/x", |_: Event<i32>| {}).await.expect("it is covered");
+    drop(guest.subscribe("open/*/x", |_: Event<i32>| {}).await.expect("it is covered"));
     for topic in ["shut/a", "open/a/b"] {
         assert!(denied(&guest.publish(topic, &1).await.expect_err("not permitted")));
         assert!(denied(&guest.broadcast(topic, &1).await.expect_err("not permitted")));
