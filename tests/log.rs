@@ -7,7 +7,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use meshwork::limits::LOG_EVERY;
 use meshwork::link::{Accept, Accepted};
 use meshwork::prelude::*;
-use meshwork::{Address, BindError, Change};
+use meshwork::{Address, BindError, Change, Identities};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -129,6 +129,24 @@ async fn refused_binds_are_told_of_once_and_then_counted() {
     }
     let lines = kept("an-impostor");
     assert!(lines.len() <= 2, "one, and one more on a machine that took ten seconds: {lines:?}");
+}
+
+#[actix::test]
+async fn what_is_denied_is_told_of_once_for_each_verb_and_then_counted() {
+    keep_the_log();
+    let known = Identities::from_toml("[anonymous]\nbind = [\"a-curious-one\"]\n").expect("it is right");
+    let master = Master::from(MasterActor::new("master").identities(known).start());
+    let address = master.listen(Listen::tcp("127.0.0.1:0")).await.unwrap();
+    let curious = BranchActor::new("a-curious-one").bind(&address).await.expect("it binds");
+    for _ in 0..50 {
+        curious.call::<()>("any", ()).await.expect_err("nothing is permitted");
+        curious.describe("**").await.expect_err("nothing is permitted");
+    }
+    let (calls, others): (Vec<_>, Vec<_>) =
+        kept("a-curious-one").into_iter().partition(|line| line.contains("may not call"));
+    assert!((1..=2).contains(&calls.len()) && (1..=2).contains(&others.len()), "{calls:?} {others:?}");
+    let denied = master.snapshot().await.unwrap().denied;
+    assert_eq!((denied.call, denied.describe), (50, 50));
 }
 
 #[actix::test]

@@ -217,8 +217,8 @@ impl Bridge {
         if let Err(error) = check_node(&self.name).and(prefix) {
             return error.into();
         }
-        let tokens = [&self.token, &self.server_token].into_iter().flatten();
-        if let Err(error) = tokens.map(|token| check_token(token)).collect::<Result<(), _>>() {
+        let mut tokens = [&self.token, &self.server_token].into_iter().flatten();
+        if let Err(error) = tokens.try_for_each(|token| check_token(token)) {
             return error.into();
         }
         let (mut backoff, failing, closed) = (Backoff::default(), Repeated::new(), Repeated::news());

@@ -216,6 +216,8 @@ impl Permissions {
         };
         match verb {
             Verb::Offer => patterns.iter().any(|pattern| pattern.covers_action(name)),
+            // A topic is a pattern that covers itself alone.
+            Verb::Subscribe if !name.contains('*') => patterns.iter().any(|pattern| pattern.matches(name)),
             Verb::Subscribe => {
                 Pattern::new(name).is_ok_and(|name| patterns.iter().any(|pattern| pattern.covers(&name)))
             }
