@@ -79,10 +79,12 @@ impl<S: Provider> Table<S> {
         Self { nodes: HashMap::default(), names: HashMap::default(), actions: HashMap::default(), wide: 0 }
     }
 
-    /// How many nodes, names and actions there are.
+    /// How many nodes, names, actions and providers of actions there are.
     #[cfg(feature = "testing")]
-    pub(crate) fn census(&self) -> (usize, usize, usize) {
-        (self.nodes.len(), self.names.values().map(Vec::len).sum(), self.actions.len())
+    pub(crate) fn census(&self) -> [usize; 4] {
+        let names = self.names.values().map(Vec::len).sum();
+        let providers = self.actions.values().map(|listed| listed.route.now().branches().len()).sum();
+        [self.nodes.len(), names, self.actions.len(), providers]
     }
 
     /// Takes a session in; gives the sessions that it replaces, which are taken out. Whatever the policy, a branch replaces its own earlier
