@@ -25,9 +25,13 @@ const NEWS_IN_THE_END: usize = 10;
 struct Told {
     life: Life,
     ear: u32,
+    notes: u32,
     shouts: u32,
-    told: BTreeSet<String>,
+    /// The nodes that came and did not go, as the node was told, those that share a name each.
+    told: Vec<String>,
     nodes: BTreeMap<String, BTreeSet<String>>,
+    /// How many nodes these are, those that share a name counted each.
+    count: usize,
     described: BTreeMap<String, BTreeSet<String>>,
     snapshot: Snapshot,
     census: Census,
@@ -79,8 +83,11 @@ pub(crate) async fn of_node(mut living: Living) -> ! {
     });
     futures::future::join_all(calls).await;
     for _ in 0..NEWS_IN_THE_END {
-        living.publish_one("news/a").await;
+        living.publish_news("news/a").await;
         living.shout_one().await;
+    }
+    for _ in 0..NEWS_IN_THE_END {
+        living.publish_note().await;
     }
     until(TELLS_AT).await;
     match tell(&living).await {
@@ -96,7 +103,9 @@ pub(crate) async fn of_node(mut living: Living) -> ! {
 
 async fn tell(living: &Living) -> Result<Told, Box<dyn std::error::Error>> {
     let node = &living.node;
-    let nodes = node.nodes().await?.into_iter().map(|news| {
+    let nodes = node.nodes().await?;
+    let count = nodes.len();
+    let nodes = nodes.into_iter().map(|news| {
         (news.node.to_string(), news.actions.iter().map(|(action, _)| action.to_string()).collect())
     });
     let described =
@@ -106,9 +115,15 @@ async fn tell(living: &Living) -> Result<Told, Box<dyn std::error::Error>> {
     Ok(Told {
         life: living.life,
         ear: living.ear,
+        notes: living.notes,
         shouts: living.shouts,
-        told: lock(&living.told).values().cloned().collect(),
+        told: {
+            let mut told: Vec<_> = lock(&living.told).values().cloned().collect();
+            told.sort();
+            told
+        },
         nodes: nodes.collect(),
+        count,
         described: described.collect(),
         snapshot: node.snapshot().await?,
         census: match &living.role {
@@ -141,7 +156,8 @@ pub(crate) fn judge() -> Vec<String> {
         let others: BTreeSet<&str> = of_host.nodes.keys().map(String::as_str).collect();
         let expected: BTreeSet<&str> = hosts.iter().copied().filter(|other| other != host).collect();
         differ("the nodes that it knows", &others, &expected);
-        differ("the nodes that it was told of", &of_host.told, &expected);
+        differ("how many nodes it knows", &of_host.count, &expected.len());
+        differ("the nodes that it was told of", &of_host.told, &expected.iter().collect::<Vec<_>>());
         differ("the actions that it describes", &of_host.described, &hub.described);
         for (other, actions) in &of_host.nodes {
             let described: BTreeSet<_> =
@@ -160,6 +176,10 @@ pub(crate) fn judge() -> Vec<String> {
             let heard = journal::heard_late(of_host.ear, "news", of_other.life);
             if heard != NEWS_IN_THE_END {
                 wrong.push(format!("{host} has heard {heard} news of {other} in the end"));
+            }
+            let heard = journal::heard_late(of_host.notes, "note", of_other.life);
+            if heard != NEWS_IN_THE_END {
+                wrong.push(format!("{host} has heard {heard} notes of {other} in the end"));
             }
             let heard = journal::heard_late(of_host.shouts, "shout", of_other.life);
             if heard != if host == other { 0 } else { NEWS_IN_THE_END } {
@@ -188,12 +208,18 @@ pub(crate) fn judge() -> Vec<String> {
     let lasting = |host: &str, table: &str| {
         told.get(host).and_then(|told| told.census.lasting.get(table)).copied().unwrap_or_default()
     };
+    // What every node knows of the others, and not what the registry describes.
+    let offered: BTreeMap<&String, &BTreeSet<String>> = told.values().flat_map(|told| &told.nodes).collect();
+    let actions: BTreeSet<&String> = offered.values().copied().flatten().collect();
+    let providers: usize =
+        branches.iter().filter_map(|branch| told.get(branch)).map(|told| told.snapshot.own_actions).sum();
     let of_branches: usize = branches.iter().map(|branch| lasting(branch, "subscription keys")).sum();
     let expected = [
         ("sessions", branches.len()),
         ("registry: nodes", branches.len()),
         ("registry: names", branches.len()),
-        ("registry: actions", hub.described.len()),
+        ("registry: actions", actions.len()),
+        ("registry: providers", providers),
         ("router: branches", branches.len()),
         ("router: subscriptions of branches", of_branches),
         ("router: subscriptions in all", of_branches + lasting(HUB, "router: keys of the master")),

@@ -126,7 +126,5 @@ impl Faults {
 pub(crate) const LATENCY_MAX: Duration = Duration::from_millis(25);
 
 fn crash(sim: &mut Sim<'_>, host: &'static str) {
-    // First, since the end of the process ends its calls in its own way.
-    journal::crashed(host);
-    sim.crash(host);
+    journal::crashes(host, || sim.crash(host));
 }

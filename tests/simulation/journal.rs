@@ -52,6 +52,8 @@ struct LifeEntry {
 pub(crate) struct Journal {
     is_told: bool,
     now: Duration,
+    /// Whether a process is crashing: what its end tells has no simulated time, and gets the last one.
+    stands_still: bool,
     trace: DefaultHasher,
     lines: Vec<String>,
     calls: Vec<CallEntry>,
@@ -79,7 +81,7 @@ thread_local! {
 
 fn with<T>(change: impl FnOnce(&mut Journal) -> T) -> T {
     JOURNAL.with_borrow_mut(|journal| {
-        if let Some(now) = turmoil::sim_elapsed() {
+        if let Some(now) = turmoil::sim_elapsed().filter(|_| !journal.stands_still) {
             journal.now = now;
         }
         change(journal)
@@ -116,7 +118,7 @@ pub(crate) fn log(line: fmt::Arguments<'_>) {
         if let Ok(mut journal) = journal.try_borrow_mut()
             && journal.is_told
         {
-            let now = turmoil::sim_elapsed().unwrap_or(journal.now);
+            let now = turmoil::sim_elapsed().filter(|_| !journal.stands_still).unwrap_or(journal.now);
             journal.lines.push(format!("{:>9.3}    {line}", now.as_secs_f64()));
         }
     });
@@ -137,12 +139,16 @@ pub(crate) fn live(host: &'static str) -> Life {
     })
 }
 
-/// Ends all lives of a host, whose process has crashed.
-pub(crate) fn crashed(host: &'static str) {
+/// Ends all lives of a host, whose process crashes in `crash`.
+pub(crate) fn crashes(host: &'static str, crash: impl FnOnce()) {
+    // First, since the end of the process ends its calls in its own way.
     with(|journal| {
         journal.note(format_args!("{host} crashes"));
         journal.lives.iter_mut().filter(|life| life.host == host).for_each(|life| life.is_crashed = true);
+        journal.stands_still = true;
     });
+    crash();
+    with(|journal| journal.stands_still = false);
 }
 
 /// Begins a call; gives its number, which its arguments carry.
@@ -374,10 +380,8 @@ impl Journal {
         for call in &self.calls {
             let outcome = match &call.outcome {
                 Some(Ok(())) => "replied".to_owned(),
-                Some(Err((fate, why))) => {
-                    let why: String = why.chars().filter(|it| !it.is_ascii_digit()).take(60).collect();
-                    format!("{fate:?} {why}")
-                }
+                // The code and the fate, as an error begins.
+                Some(Err((_, why))) => why.split(':').next().unwrap_or_default().to_owned(),
                 None if call.is_dropped => "dropped".to_owned(),
                 None => "crashed".to_owned(),
             };

@@ -5,8 +5,9 @@
 use crate::agreement;
 use crate::journal::{self, Finish, Life, is_healthy};
 use crate::links::{PORT, SimulatedAccept, SimulatedDial};
-use meshwork::Change;
+use meshwork::limits::IN_FLIGHT_MAX;
 use meshwork::prelude::*;
+use meshwork::{Balance, Change, OnNameTaken};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,9 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// How long a drain may take where nothing is lost: longer than any call.
 const DRAINS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How many requests may be in flight on one connection, in some runs: more than every node makes in the end.
+const FEW_IN_FLIGHT: usize = 40;
 
 /// What the panics of responders and handlers say that are part of the program.
 pub(crate) const PLANNED: &str = "a panic that the simulation asked for";
@@ -293,10 +297,12 @@ pub(crate) struct Living {
     pub(crate) node: Node,
     pub(crate) role: Role,
     published: u64,
+    noted: u64,
     shouted: u64,
     /// The handler of all news, which stays.
     pub(crate) ear: u32,
-    /// The handler of all broadcasts.
+    /// The handler of all notes, and the handler of all broadcasts.
+    pub(crate) notes: u32,
     pub(crate) shouts: u32,
     /// The other nodes, as the node was told of them.
     pub(crate) told: Arc<Mutex<BTreeMap<u64, String>>>,
@@ -323,8 +329,10 @@ impl Living {
             node,
             role,
             published: 0,
+            noted: 0,
             shouted: 0,
             ear,
+            notes: 0,
             shouts: 0,
             told: Arc::default(),
             kept: Vec::new(),
@@ -340,6 +348,9 @@ impl Living {
         let (shouts, handler) = self::ear(None, "shout");
         living.shouts = shouts;
         living.kept.push(living.node.on_broadcast("shout/**", handler).await?);
+        let (notes, handler) = self::ear(None, "note");
+        living.notes = notes;
+        living.kept.push(living.node.subscribe("notes", handler).await?);
         let (_, handler) = self::ear(Some("readers"), "news");
         living.kept.push(living.node.subscribe_group("readers", "news/*", handler).await?);
         let moody = Moody { life, handler: journal::handler() }.start();
@@ -421,8 +432,12 @@ impl Living {
             17 => Does::Never,
             _ => Does::CallOn,
         };
-        let within =
-            Duration::from_millis(if chance.bool() { chance.u64(1..200) } else { chance.u64(200..900) });
+        let within = match chance.u32(0..6) {
+            // Nothing but its reply, or the end of a link or a node, ends this call.
+            0..=1 if !matches!(does, Does::Never) => Duration::MAX,
+            0..=3 => Duration::from_millis(chance.u64(1..200)),
+            _ => Duration::from_millis(chance.u64(200..900)),
+        };
         let call = journal::asked(self.life, format_args!("{action} {does:?}"), within);
         let task = self.task(chance, call, does);
         let drops_after = (chance.u32(0..5) == 0).then(|| Duration::from_millis(chance.u64(0..200)));
@@ -492,7 +507,7 @@ impl Living {
         let host = *chance.choice(&ALL).unwrap_or(&HUB);
         let action = if chance.bool() { "back".to_owned() } else { format!("back-{host}") };
         let does = Does::ReplyAfter(chance.u64(0..120));
-        let within = Duration::from_millis(chance.u64(50..900));
+        let within = if chance.bool() { Duration::MAX } else { Duration::from_millis(chance.u64(50..900)) };
         let call = journal::asked(self.life, format_args!("{action} with a function"), within);
         let function = function(self.life, call);
         let task = self.task(chance, call, does);
@@ -508,20 +523,34 @@ impl Living {
         });
     }
 
-    /// Publishes some news in a row.
+    /// Publishes some news, or notes, in a row.
     async fn publish(&mut self, chance: &mut fastrand::Rng) {
+        let are_notes = chance.bool();
         for _ in 0..chance.u32(1..20) {
-            self.publish_one(if chance.bool() { "news/a" } else { "news/b" }).await;
+            match are_notes {
+                true => self.publish_note().await,
+                false => self.publish_news(if chance.bool() { "news/a" } else { "news/b" }).await,
+            }
         }
     }
 
-    /// Publishes one piece of news.
-    pub(crate) async fn publish_one(&mut self, topic: &'static str) {
+    /// Publishes one piece of news, which plain subscribers hear, and groups.
+    pub(crate) async fn publish_news(&mut self, topic: &'static str) {
         self.published += 1;
         let (life, number) = (self.life, self.published);
         match self.node.publish(topic, &(life, number)).await {
             Ok(()) => journal::note(format_args!("life {life} publishes {number}")),
             Err(error) => journal::unsent("news", life, number, &error),
+        }
+    }
+
+    /// Publishes one note, which only plain subscribers hear: the notes of a block travel as one.
+    pub(crate) async fn publish_note(&mut self) {
+        self.noted += 1;
+        let (life, number) = (self.life, self.noted);
+        match self.node.publish("notes", &(life, number)).await {
+            Ok(()) => journal::note(format_args!("life {life} publishes note {number}")),
+            Err(error) => journal::unsent("note", life, number, &error),
         }
     }
 
@@ -549,7 +578,7 @@ impl Living {
                 ("news/**", None),
                 ("news/*", Some("readers")),
                 ("news/b", Some("others")),
-                ("**", Some("others")),
+                ("news/**", Some("others")),
             ])
             .unwrap_or(&("news/a", None));
         let (_, handler) = ear(group, "news");
@@ -610,8 +639,13 @@ pub(crate) async fn run_master(seed: u64, start: u32) -> Simulated {
     loop {
         let listener = SimulatedAccept::listen(HUB).await?;
         let life = journal::live(HUB);
+        let balances = [Balance::RoundRobin, Balance::Random, Balance::LeastInFlight];
+        let taken = [OnNameTaken::Refuse, OnNameTaken::Replace, OnNameTaken::Share];
         let master = MasterActor::new(HUB)
             .heartbeat(HEARTBEAT)
+            .balance(*chance.choice(&balances).unwrap_or(&Balance::RoundRobin))
+            .on_name_taken(*chance.choice(&taken).unwrap_or(&OnNameTaken::Refuse))
+            .in_flight_max(if chance.u32(0..4) == 0 { FEW_IN_FLIGHT } else { IN_FLIGHT_MAX })
             .bind_within(Duration::from_millis(400))
             .respond_all(responders(HUB, life))
             .start();

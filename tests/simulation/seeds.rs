@@ -206,9 +206,7 @@ fn run_all(seeds: std::ops::Range<u64>, threads: usize) {
     let (calls, events, outcomes) = counted.into_inner().expect("nobody panics with it");
     let count = seeds.end - seeds.start;
     println!("{count} seeds, {calls} calls, {events} events heard, {:.1} s", begun.elapsed().as_secs_f64());
-    if std::env::var_os("MESHWORK_OUTCOMES").is_some() {
-        outcomes.iter().for_each(|(outcome, count)| println!("{count:>8} {outcome}"));
-    }
+    outcomes.iter().for_each(|(outcome, count)| println!("{count:>10} {outcome}"));
     let mut failed = failed.into_inner().expect("nobody panics with it");
     failed.sort_unstable();
     assert!(failed.is_empty(), "{} of {count} seeds failed: {failed:?}", failed.len());

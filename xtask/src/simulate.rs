@@ -1,7 +1,7 @@
 //! The simulation, `cargo xtask simulate`: whole meshes under faults, each from a seed.
 //!
 //! The runs are an ignored test of `tests/simulation/seeds.rs`, which shares them among the processors, says which seeds failed, and writes
-//! all that happened in each of them to a file. A seed goes the same way each time, in debug and in release.
+//! all that happened in each of them to a file.
 
 use anyhow::{Context as _, ensure};
 

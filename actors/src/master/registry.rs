@@ -494,8 +494,11 @@ impl Handler<TakeCensus> for RegistryActor {
     type Result = MessageResult<TakeCensus>;
 
     fn handle(&mut self, _: TakeCensus, _: &mut Context<Self>) -> Self::Result {
-        let (nodes, names, actions) = self.table.census();
-        MessageResult(Census::of(&[], &[("nodes", nodes), ("names", names), ("actions", actions)]))
+        let [nodes, names, actions, providers] = self.table.census();
+        MessageResult(Census::of(
+            &[],
+            &[("nodes", nodes), ("names", names), ("actions", actions), ("providers", providers)],
+        ))
     }
 }
 

@@ -83,6 +83,12 @@ impl<S: Provider> Catalogue<S> {
         self.actions.get(action)
     }
 
+    /// How many providers all actions have together.
+    #[cfg(feature = "testing")]
+    pub(super) fn provider_count(&self) -> usize {
+        self.actions.values().map(|listed| listed.route.now().branches().len()).sum()
+    }
+
     /// How many actions there are.
     pub(super) fn len(&self) -> usize {
         self.actions.len()

@@ -89,10 +89,11 @@ impl<S: Provider> Table<S> {
         Self { nodes: HashMap::default(), names: HashMap::default(), catalogue, offered_len_max }
     }
 
-    /// How many nodes, names and actions there are.
+    /// How many nodes, names, actions and providers of actions there are.
     #[cfg(feature = "testing")]
-    pub(crate) fn census(&self) -> (usize, usize, usize) {
-        (self.nodes.len(), self.names.values().map(Vec::len).sum(), self.catalogue.len())
+    pub(crate) fn census(&self) -> [usize; 4] {
+        let names = self.names.values().map(Vec::len).sum();
+        [self.nodes.len(), names, self.catalogue.len(), self.catalogue.provider_count()]
     }
 
     /// Takes a session in; gives the sessions that it replaces, which are taken out. Whatever the policy, a branch replaces its own earlier
