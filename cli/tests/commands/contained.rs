@@ -47,6 +47,25 @@ fn a_responder_that_is_killed_takes_all_that_its_command_started_along() {
     assert!(one_line(&output_of(call)).starts_with("PROVIDER_LOST (may have run): "));
 }
 
+/// The keeper is a process of the same user.
+#[test]
+fn a_command_that_kills_its_keeper_does_not_get_away() {
+    let master = Master::start(&[]);
+    let gate = Gate::new();
+    let alive = gate.alive();
+    let folder = gate.folder.path().display();
+    let wait = format!("echo x > {folder}/came; exec cat {folder}/open");
+    let command = format!(
+        "exec 9> {folder}/alive; (setsid sh -c '{wait}' &); ({wait}) & read word; kill -KILL $PPID; {wait}"
+    );
+    let _responder = master.respond("unkept", &command, &["--jobs", "1"]);
+    let _other = master.respond("kept", "cat", &[]);
+    let line = one_line(&master.run(&["call", "unkept"]));
+    assert!(line.contains("the process that keeps the command was killed"), "{line}");
+    alive.recv_timeout(SOON).expect("nothing that the command started is left");
+    assert_eq!(stdout(&master.run(&["call", "kept", "1"])), "1\n");
+}
+
 #[test]
 fn what_a_command_leaves_behind_ends_with_it() {
     let master = Master::start(&[]);

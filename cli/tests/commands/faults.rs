@@ -205,15 +205,15 @@ fn calls_over_a_master_that_is_killed_end_at_once_with_their_true_fates() {
     let (master, ran) = (beating_master(), Ran::new());
     let _provider = node("provider", &master.address, ran.0.path());
     let mut calls = Calls::new(bound(BranchActor::new("tester"), &master), "run");
-    let (process, address) = (master.running.child.id(), master.address.clone());
+    let (process, address) = (master.running.child.id(), master.address.as_str());
     let (ran_here, (starts, started)) = (&ran, mpsc::channel());
     thread::scope(|scope| {
         scope.spawn(move || {
             signal_after(ran_here, 5_000, process, "-KILL");
             // A process that is killed listens on for a moment.
-            while TcpStream::connect(&address).is_ok() {}
+            while TcpStream::connect(address).is_ok() {}
             // At once: calls that are made without a link wait for the next one.
-            starts.send(Master::listen(&address, &["--heartbeat", HEARTBEAT])).unwrap();
+            starts.send(Master::listen(address, &["--heartbeat", HEARTBEAT])).unwrap();
         });
         let again = calls.until_told(&started);
         calls.until_one_succeeds();
