@@ -80,12 +80,20 @@ where
 
 impl<A: Actor<Context = Context<A>>> Restarting<A> {
     /// Starts an actor on the current arbiter, and starts it again when it panics, as [`RestartPolicy::default`] says.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an actix system, as [`Actor::start`] does.
     pub fn start(make: impl Fn() -> A + 'static) -> Self {
         Self::start_with(RestartPolicy::default(), make)
     }
 
     /// Starts an actor on the current arbiter, and starts it again when it panics, as the policy says. `make` makes each of the actors; when it
     /// panics, that counts as a panic of the actor.
+    ///
+    /// # Panics
+    ///
+    /// As [`Restarting::start`].
     pub fn start_with(policy: RestartPolicy, make: impl Fn() -> A + 'static) -> Self {
         let shared = Arc::new(Shared {
             locked: Mutex::new(Locked { waiting: VecDeque::new(), starts: None, actor: None, waker: None }),

@@ -1,5 +1,5 @@
 //! Lines of the log that a peer, or a condition that lasts, can cause at will: the first line of a kind is written at once, then at most
-//! one each [`LOG_EVERY`], with the number of lines that were left out. Every line at `info` and above is written by [`log_line!`], which
+//! one each [`LOG_EVERY`], with the number of lines that were left out. Every line at `info` and above is written by [`log_line!`](crate::log_line), which
 //! escapes what a terminal would obey, and cuts what is long. Pure: the caller brings the time.
 
 use log::Level;

@@ -2,7 +2,11 @@
 //! a keeper stands between: see `keeper.rs`. Elsewhere the shell alone is killed.
 
 use meshwork::{ActionError, limits::FRAME_LEN_MAX};
+#[cfg(unix)]
+use std::collections::BTreeSet;
 use std::process::ExitStatus;
+#[cfg(unix)]
+use std::sync::{Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::sync::OwnedSemaphorePermit;
@@ -35,8 +39,11 @@ fn without_secrets(command: &mut Command) {
     }
 }
 
-/// Keeps other programs of this user from reading the environment and the memory of this process, where its token is. Those of root may.
-pub(super) fn hide_secrets() {
+/// Prepares this process for commands. Keeps other programs of this user from reading the environment and the memory of this process, where
+/// its token is; those of root may. And makes this process the parent of what loses its keeper.
+pub(super) fn prepare() {
+    #[cfg(unix)]
+    crate::keeper::adopt_orphans();
     #[cfg(any(target_os = "linux", target_os = "android"))]
     // Where it cannot be, it was no better before.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
@@ -50,7 +57,7 @@ pub(super) async fn run(
     input: &[u8],
     permit: OwnedSemaphorePermit,
 ) -> Result<Ended, ActionError> {
-    use crate::keeper::{ENDED, KEEPER, NOT_STARTED, SAID_LEN};
+    use crate::keeper::{ENDED, KEEPER, NOT_STARTED, SAID_LEN, end_orphans, remove_group_of};
     use std::os::fd::OwnedFd;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Stdio;
@@ -63,12 +70,21 @@ pub(super) async fn run(
     keeper.stdin(OwnedFd::from(far)).stdout(Stdio::piped()).stderr(Stdio::piped());
     without_secrets(&mut keeper);
     let mut child = keeper.spawn()?;
+    let id = child.id();
+    KEEPERS.lock().unwrap_or_else(PoisonError::into_inner).extend(id);
     // It holds the keeper's end of the socket.
     drop(keeper);
     let pipes = (child.stdout.take(), child.stderr.take());
     actix::spawn(async move {
-        // An error says that the keeper has been waited for.
-        let _ = child.wait().await;
+        let has_done = child.wait().await.is_ok_and(|status| status.success());
+        id.map(|id| KEEPERS.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
+        // A command of the same user can kill its keeper.
+        while !has_done && end_orphans(is_keeper) {
+            tokio::time::sleep(ORPHANS_END_WITHIN).await;
+        }
+        if let (false, Some(id)) = (has_done, id) {
+            remove_group_of(id);
+        }
         drop(permit);
     });
     let (Some(mut stdout), Some(mut stderr)) = pipes else {
@@ -113,6 +129,19 @@ pub(super) async fn run(
     };
     Ok(Ended { status, printed: printed.0, said: said.0 })
 }
+
+/// The keepers that run. Bounded by the permits.
+#[cfg(unix)]
+static KEEPERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+#[cfg(unix)]
+fn is_keeper(id: u32) -> bool {
+    KEEPERS.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+}
+
+/// How long processes that were killed have to end before it is looked for more of them.
+#[cfg(unix)]
+const ORPHANS_END_WITHIN: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The program that this process runs, even if its file has been replaced meanwhile.
 #[cfg(unix)]

@@ -6,7 +6,7 @@
 //! group of the command only.
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, WaitOptions, kill_process_group, setsid, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, setsid, wait};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -130,11 +130,33 @@ fn close_inherited() {
     }
 }
 
-/// Asks to be the parent of processes whose parent ends, if they came from the command: also of those that have left its session.
-fn adopt_orphans() {
+/// Asks to be the parent of the descendants of this process whose parents end, also of those that have left its session.
+pub(super) fn adopt_orphans() {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     // Kernels of before 3.4 have no such thing.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+/// Removes the cgroup of a keeper that was killed, when nothing is in it any more.
+pub(super) fn remove_group_of(keeper: u32) {
+    if let Some(group) = Cgroup::of(keeper) {
+        group.remove();
+    }
+}
+
+/// Kills the children of this process that are none of these, which lost their own keeper, and those that they leave; `true` if there were any. To
+/// be called on the thread that starts keepers, so that no keeper is taken for an orphan.
+pub(super) fn end_orphans(is_keeper: impl Fn(u32) -> bool) -> bool {
+    let mut there_were = false;
+    for child in children() {
+        if !is_keeper(child.as_raw_nonzero().get().unsigned_abs()) {
+            there_were = true;
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+            // It takes a moment to end; then it is waited for in the next round.
+            let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
+        }
+    }
+    there_were
 }
 
 /// A command and all that it started.
@@ -152,7 +174,7 @@ impl Kept {
         if let Some(group) = &self.group {
             group.kill();
         }
-        let leader = i32::try_from(self.leader).ok().and_then(rustix::process::Pid::from_raw);
+        let leader = i32::try_from(self.leader).ok().and_then(Pid::from_raw);
         if let Some(leader) = leader {
             // An error says that the group has ended meanwhile, as it should. Its number is taken as long as one of it runs.
             let _ = kill_process_group(leader, Signal::KILL);
@@ -189,12 +211,31 @@ const AGAIN_AFTER: Duration = Duration::from_millis(1);
 const IS_LISTED: bool = cfg!(target_os = "linux");
 
 /// The children of this process, also those that it has adopted.
-fn children() -> Vec<rustix::process::Pid> {
-    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let of =
-        |list: String| list.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<i32>>();
-    lists.flat_map(of).filter_map(rustix::process::Pid::from_raw).collect()
+fn children() -> Vec<Pid> {
+    listed_children().unwrap_or_else(|_| searched_children())
+}
+
+/// The children, as the kernel lists them for each thread of this process.
+fn listed_children() -> io::Result<Vec<Pid>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir("/proc/self/task")? {
+        let list = fs::read_to_string(thread?.path().join("children"))?;
+        children.extend(list.split_whitespace().filter_map(|number| Pid::from_raw(number.parse().ok()?)));
+    }
+    Ok(children)
+}
+
+/// The children, found among all processes, where the kernel was built without their list.
+fn searched_children() -> Vec<Pid> {
+    let own = std::process::id().to_string();
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name of the program, in parentheses, may hold anything; state and parent follow.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.split(' ').nth(1) == Some(&own))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(is_child).filter_map(Pid::from_raw).collect()
 }
 
 /// A cgroup for one command, by which the kernel ends all its processes at once, however fast they start new ones.
@@ -204,8 +245,8 @@ struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a cgroup and enters it, so that the command is started in it. None where there is no cgroup2 that this process may change.
-    fn enter() -> Option<Self> {
+    /// The cgroup of the keeper with this number, whether it is there or not. None where there is no cgroup2.
+    fn of(keeper: u32) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
         let mount = mounts.lines().find_map(|line| {
             let mut words = line.split(' ').skip(1);
@@ -215,13 +256,18 @@ impl Cgroup {
         let places = fs::read_to_string("/proc/self/cgroup").ok()?;
         let place = places.lines().find_map(|line| line.strip_prefix("0::/"))?;
         let outer = std::path::Path::new(mount).join(place);
-        let own = outer.join(format!("meshwork-{}", std::process::id()));
-        // It is there when a keeper with this number was killed.
-        let made = fs::create_dir(&own);
+        let own = outer.join(format!("meshwork-{keeper}"));
+        Some(Self { outer, own })
+    }
+
+    /// Makes a cgroup and enters it, so that the command is started in it. None where this process may not.
+    fn enter() -> Option<Self> {
+        let group = Self::of(std::process::id())?;
+        // It is there when a keeper with this number was killed together with its responder.
+        let made = fs::create_dir(&group.own);
         if made.is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
             return None;
         }
-        let group = Self { outer, own };
         // Kernels of before 5.14 cannot end a cgroup.
         if !group.own.join("cgroup.kill").exists() || fs::write(group.own.join("cgroup.procs"), "0").is_err()
         {
@@ -248,5 +294,21 @@ impl Cgroup {
     /// An empty one is removed.
     fn remove(&self) {
         let _ = fs::remove_dir(&self.own);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_found_with_and_without_the_list_of_the_kernel() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
+        assert!(listed_children().is_ok_and(|children| children.contains(&pid)));
+        assert!(searched_children().contains(&pid));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!children().contains(&pid) && !searched_children().contains(&pid));
     }
 }

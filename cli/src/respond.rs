@@ -1,6 +1,6 @@
 //! `meshwork respond`: a branch whose action runs a shell command. A command ends with its request, with all that it started.
 
-use crate::contained::{self, failed, hide_secrets};
+use crate::contained::{self, failed};
 use crate::failure::{Done, Failure};
 use crate::input::check;
 use crate::mesh::Mesh;
@@ -43,7 +43,7 @@ pub(super) async fn run(options: Options) -> Done {
             "the command is empty: write a command of the shell, as in --command 'jq add'".to_owned(),
         ));
     }
-    hide_secrets();
+    contained::prepare();
     let answer = move |arguments: Value| {
         let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
         async move {
