@@ -136,7 +136,7 @@ impl Accept for TlsAccept {
     }
 
     /// There is no time for a handshake, and without one no words.
-    fn turn_away(&mut self, _: &[u8]) {
-        self.accept.turn_away(&[]);
+    fn turn_away(&mut self, _: &[u8]) -> bool {
+        self.accept.turn_away(&[])
     }
 }
