@@ -7,6 +7,7 @@ pub(crate) mod borrowed;
 pub(crate) mod codec;
 mod dial;
 pub(crate) mod gathered;
+pub(crate) mod lanes;
 pub(crate) mod lent;
 pub(crate) mod outbox;
 pub(crate) mod refusal;

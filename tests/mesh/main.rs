@@ -22,6 +22,7 @@ mod node_mesh;
 mod plain;
 mod raw;
 mod relays;
+mod shares;
 mod spread;
 mod storm;
 mod values;

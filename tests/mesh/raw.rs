@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// A branch that sends the frames that a test gives it.
-struct RawBranch(TcpStream);
+pub(crate) struct RawBranch(pub(crate) TcpStream);
 
 impl RawBranch {
     async fn connect(mesh: &Mesh) -> Self {
@@ -24,7 +24,7 @@ impl RawBranch {
     }
 
     /// A branch that is bound, and offers these actions.
-    async fn bound(mesh: &Mesh, name: &'static str, offers: &[&'static str]) -> Self {
+    pub(crate) async fn bound(mesh: &Mesh, name: &'static str, offers: &[&'static str]) -> Self {
         let mut branch = Self::connect(mesh).await;
         branch.say(&bind(name, offers)).await;
         while !matches!(branch.hear().await.expect("it is bound"), Frame::Bound(_)) {}
@@ -37,13 +37,13 @@ impl RawBranch {
         self.write(&bytes).await;
     }
 
-    async fn write(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
         // A master that has closed takes no more frames; frames that it sent before can still be read.
         let _ = self.0.write_all(bytes).await;
     }
 
     /// The next frame; none when the master has closed.
-    async fn hear(&mut self) -> Option<Frame> {
+    pub(crate) async fn hear(&mut self) -> Option<Frame> {
         let mut prefix = [0; 4];
         soon(self.0.read_exact(&mut prefix)).await.ok()?;
         let mut bytes = vec![0; u32::from_le_bytes(prefix) as usize];
@@ -52,7 +52,7 @@ impl RawBranch {
     }
 
     /// The next frame, without news and heartbeats, which come at any time.
-    async fn hear_answer(&mut self) -> Option<Frame> {
+    pub(crate) async fn hear_answer(&mut self) -> Option<Frame> {
         loop {
             match self.hear().await? {
                 Frame::Online(_) | Frame::Offline(_) | Frame::Ping | Frame::Pong => {}
@@ -70,14 +70,14 @@ impl RawBranch {
         refused
     }
 
-    async fn hear_request(&mut self) -> Request {
+    pub(crate) async fn hear_request(&mut self) -> Request {
         match self.hear_answer().await {
             Some(Frame::Request(request)) => request,
             other => panic!("a request, not {other:?}"),
         }
     }
 
-    async fn reply(&mut self, callback_id: CallbackId, value: i32) {
+    pub(crate) async fn reply(&mut self, callback_id: CallbackId, value: i32) {
         let payload = Payload::encode(Encoding::PlainBincode, &value).expect("a number");
         self.say(&Frame::Response(Response { callback_id, outcome: Ok(payload) })).await;
     }
@@ -98,11 +98,11 @@ fn bind(name: &'static str, offers: &[&'static str]) -> Frame {
     })
 }
 
-fn request(id: u64, action: &'static str) -> Frame {
+pub(crate) fn request(id: u64, action: &'static str) -> Frame {
     request_with(id, action, &())
 }
 
-fn request_with<T: Serialize>(id: u64, action: &'static str, arguments: &T) -> Frame {
+pub(crate) fn request_with<T: Serialize>(id: u64, action: &'static str, arguments: &T) -> Frame {
     Frame::Request(Request {
         callback_id: CallbackId(id),
         action: action.into(),

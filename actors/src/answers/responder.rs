@@ -133,6 +133,10 @@ impl CallContext {
         Self { action, caller, deadline, hops }
     }
 
+    pub(crate) fn caller_name(&self) -> &ByteString {
+        &self.caller
+    }
+
     pub(crate) fn hops(&self) -> u8 {
         self.hops
     }

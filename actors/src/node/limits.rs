@@ -1,6 +1,11 @@
 //! The bounds of a node that a program or an operator may set.
 
-use meshwork_wire::limits::{BIND_WITHIN, IN_FLIGHT_MAX, UNBOUND_SESSIONS_MAX};
+use crate::answers::answering::AnsweringBounds;
+use crate::link::outbox::OutboxBounds;
+use meshwork_wire::limits::{
+    ANSWERING_LEN_MAX, BIND_WITHIN, CREDIT_LEN_MAX, IN_FLIGHT_MAX, KEPT_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
+    OUTBOX_REQUEST_LEN_MAX, PROVIDER_REPLIES_LEN_MAX, UNBOUND_SESSIONS_MAX,
+};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -20,9 +25,27 @@ pub struct Limits {
     /// before it is closed with `BIND_TIMEOUT`. Default: [`BIND_WITHIN`].
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub bind_within: Duration,
-    /// How many requests may be in flight on one connection, each way. Default: [`IN_FLIGHT_MAX`]; a branch keeps to the bound of its
-    /// master if that is less.
+    /// How many requests may be in flight on one connection, each way. Of the requests to a branch, one caller has eight ninths at most, so
+    /// that there is room for others. Default: [`IN_FLIGHT_MAX`]; a branch keeps to the bound of its master if that is less.
     pub in_flight_max: usize,
+    /// How many bytes of requests may wait to be written to one connection; a caller has eight ninths of them at most. A request above the
+    /// bound goes to another provider, or fails with `OVERLOADED`, not sent. Default: [`OUTBOX_REQUEST_LEN_MAX`].
+    pub requests_len_max: usize,
+    /// How many bytes of replies may wait for one branch to read them: the memory that a branch which asks and does not read may take. A reply
+    /// above the bound becomes `OVERLOADED` for that branch. Used by a master. Default: [`OUTBOX_REPLY_LEN_MAX`].
+    pub replies_len_max: usize,
+    /// How many bytes of replies may wait at a branch to be written to its master; a caller has eight ninths of them at most, and gets
+    /// `OVERLOADED` for what is above. Default: [`PROVIDER_REPLIES_LEN_MAX`].
+    pub own_replies_len_max: usize,
+    /// How many bytes of arguments the requests of one connection may have that are being answered, or wait for a permit. A request above
+    /// the bound is refused with `OVERLOADED`, not sent. Default: [`ANSWERING_LEN_MAX`].
+    pub answering_len_max: usize,
+    /// How many bytes of what one connection has sent may be held by registry, router and other sessions before it is read no further. Used
+    /// by a master. Default: [`CREDIT_LEN_MAX`].
+    pub credit_len_max: usize,
+    /// How many bytes of the requests of one connection are kept in case that another provider has to run them. Used by a master.
+    /// Default: [`KEPT_LEN_MAX`].
+    pub kept_len_max: usize,
     /// How many connections of a master may be accepted and not bound yet. Default: [`UNBOUND_SESSIONS_MAX`].
     pub unbound_sessions_max: usize,
 }
@@ -32,7 +55,30 @@ impl Default for Limits {
         Self {
             bind_within: BIND_WITHIN,
             in_flight_max: IN_FLIGHT_MAX,
+            requests_len_max: OUTBOX_REQUEST_LEN_MAX,
+            replies_len_max: OUTBOX_REPLY_LEN_MAX,
+            own_replies_len_max: PROVIDER_REPLIES_LEN_MAX,
+            answering_len_max: ANSWERING_LEN_MAX,
+            credit_len_max: CREDIT_LEN_MAX,
+            kept_len_max: KEPT_LEN_MAX,
             unbound_sessions_max: UNBOUND_SESSIONS_MAX,
         }
+    }
+}
+
+impl Limits {
+    /// The bounds of the requests of one connection that are being answered.
+    pub(crate) fn answering_bounds(&self) -> AnsweringBounds {
+        AnsweringBounds { count_max: self.in_flight_max, len_max: self.answering_len_max }
+    }
+
+    /// The bounds of the outbox from a master to one branch.
+    pub(crate) fn outbox_of_session(&self) -> OutboxBounds {
+        OutboxBounds { requests_len_max: self.requests_len_max, replies_len_max: self.replies_len_max }
+    }
+
+    /// The bounds of the outbox from a branch to its master.
+    pub(crate) fn outbox_of_branch(&self) -> OutboxBounds {
+        OutboxBounds { requests_len_max: self.requests_len_max, replies_len_max: self.own_replies_len_max }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::link::outbox::{Kind, Outbox};
 use crate::link::refusal::Receiver;
+use crate::turns::credit::Charge;
 use meshwork_wire::{
     ActionDescription, CallError, CallbackId, Code, Described, Fate, Frame, Outcome, Payload,
 };
@@ -16,18 +17,20 @@ const PENDING_MAX: usize = 1024;
 pub(super) struct Pending(Rc<Cell<usize>>);
 
 impl Pending {
-    /// Answers a request of the branch when registry or router has answered; `asked` is an error if they must not be asked.
+    /// Answers a request of the branch when registry or router has answered; `asked` is an error if they must not be asked. Until then the branch
+    /// is charged for the request.
     pub(super) fn answer<F, T, E>(
         &self,
         outbox: &Outbox,
         callback_id: CallbackId,
         asked: Result<F, CallError>,
+        charge: Charge,
         answer: impl FnOnce(T) -> Result<(), CallError> + 'static,
     ) where
         F: Future<Output = Result<T, E>> + 'static,
         T: 'static,
     {
-        self.spawn(outbox, callback_id, asked, move |outbox, answered| {
+        self.spawn(outbox, callback_id, asked, charge, move |outbox, answered| {
             let outcome = match answered {
                 Ok(answered) => answer(answered).map(|()| Payload::default()),
                 Err(_) => Err(master_ends()),
@@ -42,8 +45,9 @@ impl Pending {
         outbox: &Outbox,
         callback_id: CallbackId,
         asked: impl Future<Output = Result<Vec<ActionDescription>, E>> + 'static,
+        charge: Charge,
     ) {
-        self.spawn(outbox, callback_id, Ok(asked), move |outbox, answered| {
+        self.spawn(outbox, callback_id, Ok(asked), charge, move |outbox, answered| {
             let Ok(actions) = answered else {
                 return outbox.respond(callback_id, Err(master_ends()));
             };
@@ -59,6 +63,7 @@ impl Pending {
         outbox: &Outbox,
         callback_id: CallbackId,
         asked: Result<F, CallError>,
+        charge: Charge,
         say: impl FnOnce(&Outbox, F::Output) + 'static,
     ) {
         let asked = asked.and_then(|asked| Ok((asked, self.count_request()?)));
@@ -69,7 +74,7 @@ impl Pending {
         let outbox = outbox.clone();
         actix_rt::spawn(async move {
             say(&outbox, asked.await);
-            drop(guard);
+            drop((guard, charge));
         });
     }
 
