@@ -6,14 +6,13 @@ use crate::mesh::Mesh;
 use crate::output::say;
 use crate::signals::{Signals, drain};
 use clap::Args;
-use meshwork::limits::{DRAIN_WITHIN, FRAME_LEN_MAX};
+use meshwork::limits::{DRAIN_WITHIN, FRAME_LEN_MAX, IN_FLIGHT_MAX};
 use meshwork::prelude::*;
 use meshwork::{Encoding, Payload, Value};
 use std::process::Stdio;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdout, Command};
-use tokio::sync::Semaphore;
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -36,7 +35,6 @@ pub(super) async fn run(options: Options) -> Done {
     let Options { action, command, jobs, mesh } = options;
     let jobs = jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize);
-    let permits = Arc::new(Semaphore::new(jobs));
     let command: Arc<str> = command.into();
     check(meshwork::check_action(&action))?;
     if command.trim().is_empty() {
@@ -44,13 +42,13 @@ pub(super) async fn run(options: Options) -> Done {
             "the command is empty: write a command of the shell, as in --command 'jq add'".to_owned(),
         ));
     }
-    let responders = Responders::new().respond_self_describing(action.as_str(), move |arguments: Value| {
-        let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
-        async move {
-            let _permit = permits.acquire_owned().await?;
-            run_command(&command, &arguments).await
-        }
-    });
+    let responders = Responders::new()
+        .respond_self_describing(action.as_str(), move |arguments: Value| {
+            let command = Arc::clone(&command);
+            async move { run_command(&command, &arguments).await }
+        })
+        // Requests wait as they came, and are read when they have a place.
+        .permits_with_queue(&action, jobs, IN_FLIGHT_MAX);
     let mut signals = Signals::new()?;
     let binding = mesh.bind_when_up(|branch| branch.respond_all(responders));
     let branch = tokio::select! {

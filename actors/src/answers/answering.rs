@@ -102,7 +102,7 @@ impl Answering {
         if let Err(error) = self.admit(context.caller_name(), arguments.bytes.len()) {
             return reply_to.reply(callback_id, Err(error));
         }
-        let permit = match action.permit() {
+        let permit = match action.permit(context.caller()) {
             Ok(permit) => permit,
             Err(NoPermit::Refused(error)) => return reply_to.reply(callback_id, Err(error)),
             Err(NoPermit::Waits(waits)) => {

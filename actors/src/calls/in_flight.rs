@@ -235,11 +235,14 @@ impl InFlight {
                 continue;
             };
             match slot.deadline {
-                Some(deadline) if deadline <= now => overdue.push(CallbackId(slot.id)),
+                Some(deadline) if deadline <= now => overdue.push((deadline, CallbackId(slot.id))),
                 Some(deadline) => next = Some(next.map_or(deadline, |next: Instant| next.min(deadline))),
                 None => {}
             }
         }
+        // They end in the order of their deadlines.
+        overdue.sort_unstable();
+        let overdue: Vec<_> = overdue.into_iter().map(|(_, id)| id).collect();
         let first_in_queue = self.first_in_queue();
         for id in &overdue {
             let has_left = first_in_queue.is_none_or(|first| *id < first);

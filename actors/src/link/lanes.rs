@@ -33,10 +33,10 @@ struct Item<T> {
 }
 
 /// How many bytes of a lane leave before the next lane has its turn.
-const TURN_LEN: usize = 64 * 1024;
+pub(crate) const TURN_LEN: usize = 64 * 1024;
 
 /// How many bytes an item takes besides its frame.
-const ITEM_LEN: usize = 128;
+pub(crate) const ITEM_LEN: usize = 128;
 
 /// How many times as much as what is free one caller may hold: alone it gets eight ninths of all there is, two callers eight seventeenths
 /// each, and there is always something left for the next one.

@@ -1,10 +1,11 @@
 //! The task that writes the frames of an outbox to its link.
 
 use super::outbox::{Outbox, State};
+use super::refusal::{Receiver, Refusal};
 use bytes::{Bytes, BytesMut};
 use futures::ready;
-use meshwork_wire::limits::LINGER;
-use meshwork_wire::{Features, FrameCodec};
+use meshwork_wire::limits::{LENGTH_PREFIX_LEN, LINGER};
+use meshwork_wire::{Features, Frame, FrameCodec, Response};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -109,7 +110,18 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
         let mut codec = FrameCodec::new(usize::MAX);
         while let Some(block) = codec.decode(&mut taken).map_err(io::Error::other)? {
             for frame in block.frames() {
-                frame.map_err(io::Error::other)?.for_features(features).encode(&mut self.small);
+                let frame = frame.map_err(io::Error::other)?.for_features(features);
+                let start = self.small.len();
+                frame.encode(&mut self.small);
+                let (len, max) = (self.small.len() - start - LENGTH_PREFIX_LEN, self.outbox.frame_len_max());
+                if len > max {
+                    // The older form is longer, and would cut the link.
+                    self.small.truncate(start);
+                    if let Frame::Response(Response { callback_id, .. }) = frame {
+                        let outcome = Err(Refusal::TooLong { len, max }.into_error(Receiver::Caller));
+                        Frame::Response(Response { callback_id, outcome }).encode(&mut self.small);
+                    }
+                }
             }
         }
         Ok(())
@@ -159,9 +171,8 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
 mod tests {
     use super::*;
     use crate::link::outbox::Kind;
-    use crate::link::refusal::Refusal;
     use meshwork_wire::limits::{FRAME_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX};
-    use meshwork_wire::{CallbackId, Code, Encoding, Frame, FrameCodec, Payload, Response};
+    use meshwork_wire::{CallbackId, Code, Encoding, Payload};
     use tokio_util::codec::FramedRead;
 
     /// A longer buffer is given back as soon as the link is idle.
