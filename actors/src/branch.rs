@@ -287,7 +287,8 @@ impl BranchActor {
             .chain(futures::stream::once(async { Inbound::Lost(None) }))
             .map(move |inbound| FromLink { epoch, inbound });
         context.add_stream(inbound);
-        let frame_len_max = usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX));
+        let frame_len_max =
+            usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX));
         let outbox = Outbox::with_bounds(frame_len_max, self.options.limits.outbox_of_branch());
         outbox.set_features(features);
         let writing = writer::write_all(outbox.clone(), write);

@@ -3,9 +3,9 @@
 use crate::in_flight::{blocking, elsewhere};
 use crate::{Mesh, ear, soon, until_known};
 use bytes::{Bytes, BytesMut};
-use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, PROTOCOL_VERSION};
+use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, PROTOCOL_VERSION};
 use meshwork::prelude::*;
-use meshwork::{ByteBuf, Encoding, Pattern, Payload};
+use meshwork::{ByteBuf, Encoding, Limits, Pattern, Payload};
 use meshwork_wire::{
     Accepts, Bind, Bound, CallbackId, ExtendedBind, Features, Frame, NodeNews, Offer, Refused, Request,
     Response, SessionId, SubscriptionKey,
@@ -426,12 +426,14 @@ async fn a_subscriber_that_does_not_read_loses_events_and_slows_nobody() {
 #[actix::test]
 async fn a_branch_that_asks_and_never_reads_is_given_up() {
     let large = |(): ()| async { Ok(ByteBuf::from(vec![7; OUTBOX_LEN_MAX - 1024])) };
-    let master = MasterActor::new("master").respond("large", large);
+    let mut limits = Limits::default();
+    (limits.in_flight_max, limits.replies_len_max) = (4_000, 4 * OUTBOX_LEN_MAX);
+    let master = MasterActor::new("master").limits(limits).respond("large", large);
     let mesh = Mesh::of(master).await;
     let mut branch = RawBranch::bound(&mesh, "deaf", &[]).await;
     // As many large replies as the outbox may hold, and then errors.
     let unknown: &'static str = Box::leak("unknown".repeat(30).into_boxed_str());
-    let count = (OUTBOX_REPLY_LEN_MAX / OUTBOX_LEN_MAX) as u64 + 2;
+    let count = 4 + 2;
     for id in 0..count {
         branch.say(&request(id, "large")).await;
     }

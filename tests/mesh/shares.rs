@@ -87,7 +87,8 @@ async fn long_replies_that_many_callers_read_all_arrive() {
         elsewhere(mesh.address.clone(), || BranchActor::new("provider").respond_all(blobs())).await;
     let callers = join_all(["a", "b", "c", "d", "e"].map(|name| mesh.branch(name))).await;
     for action in ["blob", "later"] {
-        let calls = callers.iter().flat_map(|caller| (0..12).map(|_| caller.call::<ByteBuf>(action, 2 * MIB)));
+        let calls =
+            callers.iter().flat_map(|caller| (0..12).map(|_| caller.call::<ByteBuf>(action, 2 * MIB)));
         for reply in join_all(calls).await {
             assert_eq!(reply.expect("it arrives").len(), 2 * MIB);
         }
@@ -109,7 +110,9 @@ async fn requests_that_never_end_leave_places_for_other_callers_of_their_provide
         // The share of the first is eight ninths, and that of the second as much of what is left.
         let share = if name == "hog" { 800 } else { 89 };
         while refused < 900 - share {
-            let Some(Frame::Response(Response { callback_id, outcome: Err(error) })) = hog.hear_answer().await else {
+            let Some(Frame::Response(Response { callback_id, outcome: Err(error) })) =
+                hog.hear_answer().await
+            else {
                 panic!("those above its share are refused");
             };
             assert_eq!((error.code(), error.fate()), (Code::OVERLOADED, Fate::NotSent), "{error}");
@@ -193,7 +196,8 @@ async fn requests_that_have_not_left_are_not_sent_when_their_provider_goes_and_n
     drop(provider);
     let mut fates = std::collections::BTreeMap::new();
     for _ in 0..32 {
-        let Some(Frame::Response(Response { callback_id, outcome: Err(error) })) = hog.hear_answer().await else {
+        let Some(Frame::Response(Response { callback_id, outcome: Err(error) })) = hog.hear_answer().await
+        else {
             panic!("each has an error");
         };
         assert_eq!(error.code(), Code::PROVIDER_LOST);
@@ -222,15 +226,19 @@ async fn arguments_of_requests_that_are_being_answered_have_a_bound_and_each_cal
         };
         let mut hog = RawBranch::bound(&mesh, "hog", &[]).await;
         let (len, count) = (MIB - 100, 20);
-        hog.write(&frames((0..count).map(|id| request_with(id, "never", &ByteBuf::from(vec![1; len]))))).await;
+        hog.write(&frames((0..count).map(|id| request_with(id, "never", &ByteBuf::from(vec![1; len])))))
+            .await;
         for id in 8..count {
-            let Some(Frame::Response(Response { callback_id, outcome: Err(error) })) = hog.hear_answer().await else {
+            let Some(Frame::Response(Response { callback_id, outcome: Err(error) })) =
+                hog.hear_answer().await
+            else {
                 panic!("there is no room for more");
             };
             assert_eq!((callback_id.0, error.code(), error.fate()), (id, Code::OVERLOADED, Fate::NotSent));
         }
         let healthy = mesh.branch("healthy").await;
-        let long = healthy.call::<()>("never", ByteBuf::from(vec![1; MIB / 2])).within(Duration::from_millis(300));
+        let long =
+            healthy.call::<()>("never", ByteBuf::from(vec![1; MIB / 2])).within(Duration::from_millis(300));
         let error = long.await.expect_err("it never ends");
         assert_eq!(error.code(), Code::REQUEST_TIMEOUT, "it has a place: {error}");
         is_answered_soon(&healthy, "twice").await;
@@ -292,8 +300,12 @@ async fn an_event_that_becomes_too_long_on_its_way_is_dropped_and_cuts_no_link()
     let _grouped = listener.subscribe_group("g", "t", member).await.unwrap();
     let name: &'static str = Box::leak("n".repeat(255).into_boxed_str());
     let mut publisher = RawBranch::bound(&mesh, name, &[]).await;
-    let event = |payload: Payload| {
-        Publish { topic: "t".into(), publisher: "".into(), for_all: true, groups: Vec::new(), payload }
+    let event = |payload: Payload| Publish {
+        topic: "t".into(),
+        publisher: "".into(),
+        for_all: true,
+        groups: Vec::new(),
+        payload,
     };
     for broadcast in [false, true] {
         let payload = |len| Payload::encode(Encoding::MessagePack, &ByteBuf::from(vec![1; len])).unwrap();
@@ -311,7 +323,11 @@ async fn an_event_that_becomes_too_long_on_its_way_is_dropped_and_cuts_no_link()
         publisher.write(&frames([frame(len), request(1, "none")])).await;
         assert!(matches!(publisher.hear_answer().await, Some(Frame::Response(_))));
     }
-    publisher.write(&frames([Frame::Publish(event(Payload::encode(Encoding::MessagePack, &ByteBuf::from(vec![1])).unwrap()))])).await;
+    publisher
+        .write(&frames([Frame::Publish(event(
+            Payload::encode(Encoding::MessagePack, &ByteBuf::from(vec![1])).unwrap(),
+        ))]))
+        .await;
     for _ in 0..2 {
         assert_eq!(soon(heard.recv()).await.map(|(_, value)| value.len()), Some(1));
     }
@@ -355,14 +371,12 @@ async fn a_publisher_whose_master_is_busy_is_read_no_further_than_its_credit() {
 async fn a_call_ends_at_its_deadline_though_its_node_is_busy() {
     let mesh = Mesh::of(MasterActor::new("master").respond_all(twice())).await;
     let (block, mut blocked, let_go) = blocking();
-    let (branch, arbiter) = elsewhere(mesh.address.clone(), move || BranchActor::new("busy").respond_all(block)).await;
+    let (branch, arbiter) =
+        elsewhere(mesh.address.clone(), move || BranchActor::new("busy").respond_all(block)).await;
     let hangs = mesh.bind(BranchActor::new("hangs").respond_all(blobs())).await;
     branch.wait_for("hangs", Duration::from_secs(5)).await.unwrap();
     let left = actix_rt::spawn(branch.call::<()>("hangs", ()).within(Duration::from_millis(400)));
-    soon(async {
-        while hangs.snapshot().await.unwrap().answering == 0 {}
-    })
-    .await;
+    soon(async { while hangs.snapshot().await.unwrap().answering == 0 {} }).await;
     let blocking = actix_rt::spawn(branch.call::<()>("block", ()).within(Duration::MAX));
     soon(blocked.recv()).await.expect("it is busy");
     let within = Duration::from_millis(50);

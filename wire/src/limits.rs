@@ -120,9 +120,9 @@ pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 /// that a peer which sends requests and never reads can take.
 pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 
-/// How many bytes of the errors that replace replies may stand in an outbox before its link is given up: they pile up when a peer goes on
-/// sending requests and never reads. A peer that has as many requests in flight as it may is not given up for their errors.
-pub const OUTBOX_ERRORS_LEN_MAX: usize = IN_FLIGHT_MAX * 128;
+/// How many bytes an error that replaces a reply takes at most. A link is given up when more of them stand in its outbox than there may be
+/// requests in flight: they pile up when a peer goes on sending requests and never reads.
+pub const OUTBOX_ERROR_LEN_MAX: usize = 128;
 
 /// How many bytes stand in an outbox in the order in which they came. Requests and replies above that wait apart for each caller, and the
 /// callers take turns: so a call waits for so many bytes, and for its share of the others. Enough to keep a link busy until its writer

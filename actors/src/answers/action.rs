@@ -161,7 +161,8 @@ impl Action {
             return Ok(Permit(Some(Arc::clone(permits))));
         }
         let (number, (tell, turn)) = (CallbackId(turns.next), oneshot::channel());
-        let (caller, turn_max) = (permits.callers.hash_one(caller), permits.waiting_max.saturating_mul(TURN_LEN));
+        let (caller, turn_max) =
+            (permits.callers.hash_one(caller), permits.waiting_max.saturating_mul(TURN_LEN));
         // Each takes a whole turn, so that callers get one permit after the other.
         if turns.waiting.push(caller, Some(number), TURN_LEN - ITEM_LEN, turn_max, tell).is_ok() {
             (turns.next, turns.waiting_count) = (turns.next + 1, turns.waiting_count + 1);
@@ -336,7 +337,8 @@ mod tests {
     fn callers_get_permits_in_turn_and_leave_room_to_wait_for_each_other() {
         let action = action(1, 90);
         let Ok(mut permit) = action.permit("hog") else { panic!("one is free") };
-        let mut of_hog: Vec<_> = std::iter::from_fn(|| waits(&action, "hog").map(WaitsForPermit::permit).map(Box::pin)).collect();
+        let mut of_hog: Vec<_> =
+            std::iter::from_fn(|| waits(&action, "hog").map(WaitsForPermit::permit).map(Box::pin)).collect();
         assert_eq!(of_hog.len(), 80, "eight ninths");
         let mut single = Box::pin(waits(&action, "other").expect("there is room").permit());
         assert!(action.has_room() && single.as_mut().now_or_never().is_none());

@@ -123,7 +123,11 @@ impl Answering {
         let Tasks { bounds, by_id, len: held, .. } = &*self.0;
         let has_place = by_id.borrow().len() < bounds.count_max;
         // Most of the time so much is free that no share needs to be looked up.
-        if has_place && held.get() + len <= bounds.len_max / 2 { Ok(()) } else { self.admit_share(caller, len) }
+        if has_place && held.get() + len <= bounds.len_max / 2 {
+            Ok(())
+        } else {
+            self.admit_share(caller, len)
+        }
     }
 
     #[cold]
@@ -184,7 +188,14 @@ impl Answering {
             }
         };
         let held = self.hold((context_of.caller_name(), arguments_len));
-        self.spawn(Box::pin(answer), callback_id, reply_to.later(), Permit::unbounded(), Some(answered), held);
+        self.spawn(
+            Box::pin(answer),
+            callback_id,
+            reply_to.later(),
+            Permit::unbounded(),
+            Some(answered),
+            held,
+        );
     }
 
     /// Calls a function that was lent: at once if its future is ready, else by a task of its own. Without a callback id the caller waits for no

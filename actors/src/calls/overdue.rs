@@ -132,7 +132,11 @@ fn look() {
                 let ((at, _), node) = first.remove_entry();
                 drop(nodes);
                 if let Some(there) = node.upgrade()
-                    && there.watch().looks_at.compare_exchange(at, NEVER, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                    && there
+                        .watch()
+                        .looks_at
+                        .compare_exchange(at, NEVER, Ordering::AcqRel, Ordering::Relaxed)
+                        .is_ok()
                 {
                     let now = Instant::now();
                     // Calls that are opened from here on ask again.

@@ -12,8 +12,8 @@ use super::refusal::{Receiver, Refusal};
 use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
-    LENGTH_PREFIX_LEN, OUTBOX_ERRORS_LEN_MAX, OUTBOX_IN_ORDER_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
-    OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
+    IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_IN_ORDER_LEN_MAX, OUTBOX_LEN_MAX,
+    OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
 use meshwork_wire::{
     CallError, CallbackId, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response, append,
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
     /// bytes.
     Protocol,
     /// Replies that are no longer than the errors which would replace them. They are bounded by the requests in flight, and by
-    /// `OUTBOX_ERRORS_LEN_MAX`.
+    /// [`OutboxBounds::errors_len_max`].
     SmallReply,
 }
 
@@ -62,11 +62,17 @@ pub(crate) struct Turn {
 pub(crate) struct OutboxBounds {
     pub(crate) requests_len_max: usize,
     pub(crate) replies_len_max: usize,
+    /// How many bytes of the errors that replace replies may stand there besides, before the link is given up.
+    pub(crate) errors_len_max: usize,
 }
 
 impl Default for OutboxBounds {
     fn default() -> Self {
-        Self { requests_len_max: OUTBOX_REQUEST_LEN_MAX, replies_len_max: OUTBOX_REPLY_LEN_MAX }
+        Self {
+            requests_len_max: OUTBOX_REQUEST_LEN_MAX,
+            replies_len_max: OUTBOX_REPLY_LEN_MAX,
+            errors_len_max: IN_FLIGHT_MAX * OUTBOX_ERROR_LEN_MAX,
+        }
     }
 }
 
@@ -349,12 +355,13 @@ impl Outbox {
     /// Whether a frame of this kind would find room.
     pub(crate) fn has_room(&self, kind: Kind) -> bool {
         self.standing() < self.0.bounds.len_max(kind)
-            && (kind != Kind::Request || self.0.in_lanes.load(Ordering::Acquire) < self.0.bounds.requests_len_max)
+            && (kind != Kind::Request
+                || self.0.in_lanes.load(Ordering::Acquire) < self.0.bounds.requests_len_max)
     }
 
     /// Whether more bytes wait than a peer that reads at all would leave there. The link is given up then.
     pub(crate) fn is_overfull(&self) -> bool {
-        self.is_open() && self.standing() > self.0.bounds.replies_len_max + OUTBOX_ERRORS_LEN_MAX
+        self.is_open() && self.standing() > self.0.bounds.replies_len_max + self.0.bounds.errors_len_max
     }
 
     /// Whether the outbox is neither closing nor closed.
@@ -571,7 +578,8 @@ impl OutboxGuard<'_> {
     /// Appends frames that are encoded already: all of them, or none.
     pub(crate) fn push_encoded(&mut self, frames: Encoded<'_>, kind: Kind) -> Result<(), Refusal> {
         let Encoded { bytes, count, longest } = frames;
-        let admitted = self.queue.admit(kind, self.outbox.0.bounds).and_then(|()| self.outbox.check_len(longest));
+        let admitted =
+            self.queue.admit(kind, self.outbox.0.bounds).and_then(|()| self.outbox.check_len(longest));
         if let Err(refused) = admitted {
             if kind == Kind::Event {
                 self.count_drops(count);

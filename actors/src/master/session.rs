@@ -154,7 +154,8 @@ impl SessionActor {
         master.unbound.fetch_add(1, Ordering::Relaxed);
         let config = &master.config;
         let limits = &master.limits;
-        let relay = Relay::new(master.name.clone(), config.balance, limits.in_flight_max, limits.kept_len_max);
+        let relay =
+            Relay::new(master.name.clone(), config.balance, limits.in_flight_max, limits.kept_len_max);
         let answering = Answering::new(master.node.number(), limits.answering_bounds());
         Self {
             master,
@@ -293,7 +294,8 @@ impl SessionActor {
                 let router = &self.master.router;
                 let message = router::Subscribe { session: self.me().clone(), keys: vec![subscribe.key] };
                 let asked = allowed.map(|()| router.send(message));
-                self.pending.answer(self.outbox(), subscribe.callback_id, asked, self.charge(), |answer| answer);
+                self.pending
+                    .answer(self.outbox(), subscribe.callback_id, asked, self.charge(), |answer| answer);
             }
             Frame::Unsubscribe(key) => {
                 let charge = Some(self.charge());

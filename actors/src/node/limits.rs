@@ -3,8 +3,9 @@
 use crate::answers::answering::AnsweringBounds;
 use crate::link::outbox::OutboxBounds;
 use meshwork_wire::limits::{
-    ANSWERING_LEN_MAX, BIND_WITHIN, CREDIT_LEN_MAX, IN_FLIGHT_MAX, KEPT_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
-    OUTBOX_REQUEST_LEN_MAX, PROVIDER_REPLIES_LEN_MAX, UNBOUND_SESSIONS_MAX,
+    ANSWERING_LEN_MAX, BIND_WITHIN, CREDIT_LEN_MAX, FRAME_LEN_MAX, IN_FLIGHT_MAX, KEPT_LEN_MAX,
+    LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    PROVIDER_REPLIES_LEN_MAX, UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -74,11 +75,20 @@ impl Limits {
 
     /// The bounds of the outbox from a master to one branch.
     pub(crate) fn outbox_of_session(&self) -> OutboxBounds {
-        OutboxBounds { requests_len_max: self.requests_len_max, replies_len_max: self.replies_len_max }
+        self.outbox(self.replies_len_max)
     }
 
     /// The bounds of the outbox from a branch to its master.
     pub(crate) fn outbox_of_branch(&self) -> OutboxBounds {
-        OutboxBounds { requests_len_max: self.requests_len_max, replies_len_max: self.own_replies_len_max }
+        self.outbox(self.own_replies_len_max)
+    }
+
+    fn outbox(&self, replies_len_max: usize) -> OutboxBounds {
+        OutboxBounds {
+            requests_len_max: self.requests_len_max,
+            // A reply that is allowed finds room in an empty outbox.
+            replies_len_max: replies_len_max.max(FRAME_LEN_MAX + LENGTH_PREFIX_LEN),
+            errors_len_max: self.in_flight_max.saturating_mul(OUTBOX_ERROR_LEN_MAX),
+        }
     }
 }

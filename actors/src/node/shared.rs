@@ -158,7 +158,9 @@ impl Overdue for Node {
         let first_in_queue = in_flight.first_in_queue();
         let (overdue, next) = in_flight.settle_overdue(now, reply, &mut wakes);
         if closed.is_none() {
-            withdrawn.extend(overdue.iter().copied().filter(|id| first_in_queue.is_some_and(|first| *id >= first)));
+            withdrawn.extend(
+                overdue.iter().copied().filter(|id| first_in_queue.is_some_and(|first| *id >= first)),
+            );
             submissions.extend(overdue.iter().copied().map(Submission::Cancel));
         }
         self.let_go(locked, was_empty);
@@ -1142,7 +1144,9 @@ impl Locked {
         let (withdrawn, mut taken) = (std::mem::take(&mut self.withdrawn), Vec::new());
         for submission in std::mem::take(&mut self.submissions) {
             match submission {
-                Submission::Frames(frames) => self.submissions.push(Submission::Frames(frames.without(&withdrawn))),
+                Submission::Frames(frames) => {
+                    self.submissions.push(Submission::Frames(frames.without(&withdrawn)))
+                }
                 Submission::Ask(ask) if withdrawn.contains(&ask.request.callback_id) => {
                     taken.push(Submission::Ask(ask));
                 }

@@ -158,7 +158,12 @@ pub(crate) trait InUse {
 }
 
 impl<P: Provider, M> Relay<P, M> {
-    pub(crate) fn new(master: ByteString, balance: Balance, in_flight_max: usize, kept_len_max: usize) -> Self {
+    pub(crate) fn new(
+        master: ByteString,
+        balance: Balance,
+        in_flight_max: usize,
+        kept_len_max: usize,
+    ) -> Self {
         Self {
             phase: Phase::Unbound,
             branch_drains: false,
@@ -427,9 +432,8 @@ impl<P: Provider, M> Relay<P, M> {
 
     fn find_caller(&mut self, caller: &Arc<Caller<M>>) -> SharedCaller<M> {
         let new = || Rc::new(CallerHere { caller: Arc::clone(caller), in_flight: Cell::new(0) });
-        let callers = self
-            .callers
-            .get_or_insert_with(|| Box::new(Callers { last: new(), by_id: HashMap::new() }));
+        let callers =
+            self.callers.get_or_insert_with(|| Box::new(Callers { last: new(), by_id: HashMap::new() }));
         let found = match callers.by_id.get(&caller.id) {
             Some(there) => Rc::clone(there),
             None if callers.last.id == caller.id => Rc::clone(&callers.last),
@@ -675,7 +679,11 @@ impl<P: Provider, M> Relay<P, M> {
         let waits = self.dispatch.waiting() + self.dispatch.cancelled();
         self.in_flight() + waits + self.outgoing.forwards.len() == 0
             && self.kept_len.is_empty(meshwork_wire::limits::KEPT_LEN_MAX)
-            && self.callers.iter().flat_map(|callers| callers.by_id.values()).all(|it| it.in_flight.get() == 0)
+            && self
+                .callers
+                .iter()
+                .flat_map(|callers| callers.by_id.values())
+                .all(|it| it.in_flight.get() == 0)
     }
 
     /// How many requests wait for the registry, the cancelled ones included.
