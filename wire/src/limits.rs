@@ -120,6 +120,10 @@ pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 /// that a peer which sends requests and never reads can take.
 pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 
+/// How many bytes may stand in all outboxes of one master together, besides [`FRAME_LEN_MAX`] in each: one connection takes at most as much
+/// as it leaves, so many connections that do not read share what one may take alone.
+pub const OUTBOXES_LEN_MAX: usize = 1024 * 1024 * 1024;
+
 /// How many bytes an error that replaces a reply takes at most. A link is given up when more of them stand in its outbox than there may be
 /// requests in flight: they pile up when a peer goes on sending requests and never reads.
 pub const OUTBOX_ERROR_LEN_MAX: usize = 128;
@@ -154,6 +158,10 @@ pub const GIVEN_BACK_AMISS_MAX: usize = 1_024;
 
 /// How many events may be handed to one subscriber and not be handled yet. An event above the bound is dropped and counted.
 pub const EVENTS_PENDING_MAX: usize = 16_384;
+
+/// How many bytes of events may be handed to one subscriber and not be handled yet, as they came over the link. An event above the bound is
+/// dropped and counted, unless it is the only one.
+pub const EVENTS_PENDING_LEN_MAX: usize = 64 * 1024 * 1024;
 
 /// How many response actors a node keeps for the next calls. A burst that needs more makes more actors, and drops them afterwards.
 pub const RESPONSE_POOL_MAX: usize = 4_096;

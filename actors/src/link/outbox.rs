@@ -12,8 +12,8 @@ use super::refusal::{Receiver, Refusal};
 use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
-    IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_IN_ORDER_LEN_MAX, OUTBOX_LEN_MAX,
-    OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
+    FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_IN_ORDER_LEN_MAX,
+    OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
 use meshwork_wire::{
     CallError, CallbackId, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response, append,
@@ -76,6 +76,27 @@ impl Default for OutboxBounds {
     }
 }
 
+/// The bytes that stand in all outboxes of a master, counted in steps of [`POOL_STEP`].
+pub(crate) struct Pool {
+    held: AtomicUsize,
+    held_max: usize,
+}
+
+/// In steps of so many bytes outboxes tell the pool what stands in them: most never tell it anything.
+const POOL_STEP: usize = 1024 * 1024;
+
+impl Pool {
+    pub(crate) fn new(held_max: usize) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), held_max })
+    }
+
+    /// How many bytes may stand in one outbox: as much as is left for others, and the longest frame in any case.
+    fn share(&self) -> usize {
+        let free = self.held_max.saturating_sub(self.held.load(Ordering::Relaxed));
+        free.max(FRAME_LEN_MAX + LENGTH_PREFIX_LEN)
+    }
+}
+
 /// A frame in a lane: its head, with a payload that is short, and a longer payload.
 struct InLane {
     head: Bytes,
@@ -132,6 +153,8 @@ impl Drop for WakeWriter<'_> {
 struct Shared {
     frame_len_max: usize,
     bounds: OutboxBounds,
+    /// None at a branch, which has one outbox.
+    pool: Option<Arc<Pool>>,
     queue: Mutex<Queue>,
     /// How many bytes stand in the queue, for readers that do not take the lock; [`NOT_OPEN`] when the outbox takes no frames.
     standing: AtomicUsize,
@@ -163,6 +186,8 @@ struct Queue {
     unsent: Vec<CallbackId>,
     /// How many bytes stand in the outbox in order, or are being written; the lanes do not count.
     len: usize,
+    /// How many steps of the pool this outbox has taken.
+    pooled: usize,
     /// Whether the writer waits to be woken.
     writer_waits: bool,
     /// Whether a publisher waits for room.
@@ -243,9 +268,15 @@ impl Outbox {
 
     /// An outbox to an end that reads frames of at most `frame_len_max` bytes, their prefix not counted.
     pub(crate) fn with_bounds(frame_len_max: usize, bounds: OutboxBounds) -> Self {
+        Self::with_pool(frame_len_max, bounds, None)
+    }
+
+    /// [`Outbox::with_bounds`], with a share of the bytes of a pool.
+    pub(crate) fn with_pool(frame_len_max: usize, bounds: OutboxBounds, pool: Option<Arc<Pool>>) -> Self {
         Self(Arc::new(Shared {
             frame_len_max,
             bounds,
+            pool,
             queue: Mutex::default(),
             standing: AtomicUsize::new(0),
             in_lanes: AtomicUsize::new(0),
@@ -461,9 +492,14 @@ impl Outbox {
         self.0.standing.load(Ordering::Acquire)
     }
 
-    /// Publishes the length of the queue to readers that do not take the lock. To be called before the lock is let go, whenever the queue has
-    /// changed.
-    fn note(&self, queue: &Queue) {
+    /// Publishes the length of the queue to readers that do not take the lock, and to the pool. To be called before the lock is let go, whenever
+    /// the queue has changed.
+    #[inline]
+    fn note(&self, queue: &mut Queue) {
+        let steps = queue.len / POOL_STEP;
+        if steps != queue.pooled {
+            self.0.tell_pool(queue, steps);
+        }
         let standing = if queue.state == State::Open { queue.len } else { NOT_OPEN };
         self.0.standing.store(standing, Ordering::Release);
     }
@@ -485,7 +521,7 @@ impl Outbox {
         let mut len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
         if queue.lanes.is_some() {
             len += queue.take_turns(OUTBOX_IN_ORDER_LEN_MAX.saturating_sub(len));
-            self.note(&queue);
+            self.note(&mut queue);
             self.note_lanes(&queue);
         }
         if len == 0 && queue.state == State::Open {
@@ -519,7 +555,7 @@ impl Outbox {
     pub(super) fn written(&self, len: usize) {
         let mut queue = self.lock();
         queue.len = queue.len.saturating_sub(len);
-        self.note(&queue);
+        self.note(&mut queue);
         let is_half_free = queue.len <= OUTBOX_LEN_MAX / 2;
         let there_is_room = is_half_free && std::mem::take(&mut queue.room_wanted);
         drop(queue);
@@ -654,7 +690,10 @@ impl OutboxGuard<'_> {
             return Err(too_long);
         }
         // The errors that replace replies are told from long replies by this: only they may go on when there is no room.
-        if kind == Kind::Protocol && queue.len + len > self.outbox.0.bounds.replies_len_max {
+        if kind == Kind::Protocol
+            && queue.len + len > FRAME_LEN_MAX
+            && queue.len + len > self.outbox.0.len_max(kind)
+        {
             queue.small.truncate(start);
             return Err(Refusal::Full);
         }
@@ -680,7 +719,7 @@ impl OutboxGuard<'_> {
         self.outbox.check_len(len - LENGTH_PREFIX_LEN)?;
         let in_lane = InLane { head: head.freeze(), payload };
         let lanes = self.queue.lanes.get_or_insert_with(|| Box::new(Lanes::new()));
-        let len_max = self.outbox.0.bounds.len_max(kind);
+        let len_max = self.outbox.0.len_max(kind);
         lanes.push(turn.caller, turn.id, len, len_max, in_lane).map_err(|_| Refusal::Full)?;
         self.outbox.note_lanes(&self.queue);
         Ok(())
@@ -698,9 +737,36 @@ impl Outbox {
     }
 }
 
+impl Shared {
+    /// How many bytes may stand in the outbox before a frame of this kind is refused, with what the others of its pool hold.
+    #[cold]
+    fn len_max(&self, kind: Kind) -> usize {
+        let share = self.pool.as_ref().map_or(usize::MAX, |pool| pool.share());
+        self.bounds.len_max(kind).min(share)
+    }
+
+    #[cold]
+    fn tell_pool(&self, queue: &mut Queue, steps: usize) {
+        if let Some(pool) = &self.pool {
+            pool.held.fetch_add(steps * POOL_STEP, Ordering::Relaxed);
+            pool.held.fetch_sub(queue.pooled * POOL_STEP, Ordering::Relaxed);
+        }
+        queue.pooled = steps;
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
+            pool.held.fetch_sub(queue.pooled * POOL_STEP, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for OutboxGuard<'_> {
     fn drop(&mut self) {
-        self.outbox.note(&self.queue);
+        self.outbox.note(&mut self.queue);
         self.wake.waits = std::mem::take(&mut self.queue.writer_waits);
     }
 }

@@ -170,9 +170,10 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::outbox::Kind;
+    use crate::link::outbox::{Kind, OutboxBounds, Pool};
     use meshwork_wire::limits::{FRAME_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX};
     use meshwork_wire::{CallbackId, Code, Encoding, Payload};
+    use std::sync::Arc;
     use tokio_util::codec::FramedRead;
 
     /// A longer buffer is given back as soon as the link is idle.
@@ -262,6 +263,28 @@ mod tests {
         assert!(before > OUTBOX_REPLY_LEN_MAX - 16 * 1024 && before <= OUTBOX_REPLY_LEN_MAX);
         outbox.say(&large);
         assert!((1..1000).contains(&(outbox.len() - before)));
+    }
+
+    #[actix_rt::test]
+    async fn outboxes_of_one_master_share_what_one_may_hold_alone() {
+        let pool = Pool::new(256 * 1024 * 1024);
+        let outboxes: Vec<_> = (0..12)
+            .map(|_| {
+                let outbox =
+                    Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(Arc::clone(&pool)));
+                (0..100).for_each(|id| outbox.say(&reply(id, 4 * 1024 * 1024)));
+                outbox
+            })
+            .collect();
+        let held: Vec<_> = outboxes.iter().map(|outbox| outbox.len() >> 20).collect();
+        assert!((120..=128).contains(&held[0]), "one leaves as much as it holds: {held:?}");
+        assert!(held.iter().all(|held| *held >= 12), "the longest frame fits in any case: {held:?}");
+        assert!(held.iter().sum::<usize>() <= 256 + 12 * 16, "{held:?}");
+        outboxes[0].close_now();
+        drop(outboxes);
+        let again = Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(pool));
+        (0..100).for_each(|id| again.say(&reply(id, 4 * 1024 * 1024)));
+        assert!((120..=128).contains(&(again.len() >> 20)), "what is closed, or dropped, has left the pool");
     }
 
     #[actix_rt::test]

@@ -694,7 +694,8 @@ impl Actor for SessionActor {
     fn started(&mut self, context: &mut Context<Self>) {
         let config = &self.master.config;
         // A branch reads every frame that the protocol allows.
-        let outbox = Outbox::with_bounds(FRAME_LEN_MAX, self.master.limits.outbox_of_session());
+        let pool = Some(Arc::clone(&self.master.pool));
+        let outbox = Outbox::with_pool(FRAME_LEN_MAX, self.master.limits.outbox_of_session(), pool);
         let credit = Credit::new(self.master.limits.credit_len_max);
         let arrival = self.arrival.as_mut().expect("it is there until the branch is bound");
         let handle = SessionHandle::new(

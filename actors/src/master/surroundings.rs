@@ -7,6 +7,7 @@ use super::registry::RegistryActor;
 use super::registry::route::Balance;
 use super::registry::table::OnNameTaken;
 use super::router::RouterActor;
+use crate::link::outbox::Pool;
 use crate::node::lender::NodeLender;
 use crate::node::limits::Limits;
 use crate::node::shared::Node;
@@ -42,6 +43,8 @@ pub(crate) struct MasterShared {
     pub(crate) router: Addr<RouterActor>,
     /// The node of the master. A function that came over a session is called and released through the queue of this node.
     pub(crate) node: Arc<Node>,
+    /// The bytes in the outboxes of all sessions.
+    pub(crate) pool: Arc<Pool>,
     /// How many connections have not bound yet.
     pub(crate) unbound: AtomicUsize,
     pub(crate) warnings: SessionWarnings,
@@ -87,6 +90,7 @@ impl MasterShared {
     ) -> Self {
         Self {
             name: node.name().clone(),
+            pool: Pool::new(limits.outboxes_len_max),
             config,
             limits,
             busy_poll,

@@ -4,7 +4,7 @@ use crate::answers::answering::AnsweringBounds;
 use crate::link::outbox::OutboxBounds;
 use meshwork_wire::limits::{
     ANSWERING_LEN_MAX, BIND_WITHIN, CREDIT_LEN_MAX, FRAME_LEN_MAX, IN_FLIGHT_MAX, KEPT_LEN_MAX,
-    LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX,
     PROVIDER_REPLIES_LEN_MAX, UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
@@ -38,6 +38,9 @@ pub struct Limits {
     /// How many bytes of replies may wait at a branch to be written to its master; a caller has eight ninths of them at most, and gets
     /// `OVERLOADED` for what is above. Default: [`PROVIDER_REPLIES_LEN_MAX`].
     pub own_replies_len_max: usize,
+    /// How many bytes may stand in all outboxes of a master together, besides 16 MiB in each: one connection may hold as much of them as it
+    /// leaves. Used by a master. Default: [`OUTBOXES_LEN_MAX`].
+    pub outboxes_len_max: usize,
     /// How many bytes of arguments the requests of one connection may have that are being answered, or wait for a permit. A request above
     /// the bound is refused with `OVERLOADED`, not sent. Default: [`ANSWERING_LEN_MAX`].
     pub answering_len_max: usize,
@@ -59,6 +62,7 @@ impl Default for Limits {
             requests_len_max: OUTBOX_REQUEST_LEN_MAX,
             replies_len_max: OUTBOX_REPLY_LEN_MAX,
             own_replies_len_max: PROVIDER_REPLIES_LEN_MAX,
+            outboxes_len_max: OUTBOXES_LEN_MAX,
             answering_len_max: ANSWERING_LEN_MAX,
             credit_len_max: CREDIT_LEN_MAX,
             kept_len_max: KEPT_LEN_MAX,
