@@ -88,7 +88,7 @@ impl Watch {
         };
         let home = self.home.load(Ordering::Relaxed);
         if home != here() && home != 0 {
-            let at = micros(deadline + GRACE);
+            let at = micros(later(deadline));
             // Most deadlines are later than the one that is waited for.
             if at < self.looks_at.load(Ordering::Acquire) {
                 self.bring_forward(at, node());
@@ -111,6 +111,11 @@ impl Watch {
             DUE.changed.notify_one();
         }
     }
+}
+
+/// When the thread looks for a call of this deadline. The last moments that there are have none behind them.
+fn later(deadline: Instant) -> Instant {
+    deadline.checked_add(GRACE).unwrap_or(deadline)
 }
 
 fn micros(moment: Instant) -> u64 {
@@ -141,7 +146,7 @@ fn look() {
                     let now = Instant::now();
                     // Calls that are opened from here on ask again.
                     if let Some(next) = there.end_overdue(now) {
-                        there.watch().bring_forward(micros((next + GRACE).max(now + LOOKED_AT_EVERY)), node);
+                        there.watch().bring_forward(micros(later(next).max(now + LOOKED_AT_EVERY)), node);
                     }
                 }
                 nodes = DUE.nodes.lock().unwrap_or_else(PoisonError::into_inner);
