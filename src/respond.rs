@@ -311,8 +311,10 @@ impl Responders {
         self.permits_with_queue(action, max, 0)
     }
 
-    /// As [`Responders::permits`], but up to `queue_max` requests above `max` wait here for a permit, each within its deadline, in the
-    /// order in which they came. Only requests above both go to another provider.
+    /// As [`Responders::permits`], but up to `queue_max` requests above `max` wait here for a permit, each within its deadline. The requests of a
+    /// caller get permits in the order in which they came, and callers take turns; one caller has eight ninths of the queue at most. Requests
+    /// that wait are not read yet, and their bytes are bounded by [`Limits::answering_len_max`](crate::Limits). Only requests above these bounds
+    /// go to another provider.
     ///
     /// ```
     /// # use meshwork::prelude::*;

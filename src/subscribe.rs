@@ -15,7 +15,7 @@ use meshwork_actors::log_line;
 use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::Node as ActorNode;
 use meshwork_actors::repeated::Repeated;
-use meshwork_wire::limits::EVENTS_PENDING_MAX;
+use meshwork_wire::limits::{EVENTS_PENDING_LEN_MAX, EVENTS_PENDING_MAX};
 use meshwork_wire::{ByteString, CallError, DecodeError, Encoding, Payload};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -52,22 +52,34 @@ impl<T> Event<T> {
 
 /// Counts one event that stands in the mailbox of a recipient or is being handled, until it is dropped.
 #[derive(Debug)]
-pub struct PendingEvent(Arc<AtomicUsize>);
+pub struct PendingEvent {
+    pending: Arc<Pending>,
+    len: usize,
+}
+
+/// The events that stand in the mailbox of a recipient or are being handled: how many, and how many bytes they had on the wire.
+#[derive(Default, Debug)]
+struct Pending {
+    count: AtomicUsize,
+    len: AtomicUsize,
+}
 
 impl PendingEvent {
-    /// None when [`EVENTS_PENDING_MAX`] events are pending.
-    fn count(pending: &Arc<AtomicUsize>) -> Option<Self> {
-        if pending.fetch_add(1, Ordering::AcqRel) < EVENTS_PENDING_MAX {
-            return Some(Self(Arc::clone(pending)));
-        }
-        pending.fetch_sub(1, Ordering::AcqRel);
-        None
+    /// None when [`EVENTS_PENDING_MAX`] events are pending, or others and this one have more than [`EVENTS_PENDING_LEN_MAX`] bytes.
+    fn count(pending: &Arc<Pending>, len: usize) -> Option<Self> {
+        let before = pending.len.fetch_add(len, Ordering::AcqRel);
+        // Dropping it takes both back.
+        let counted = Self { pending: Arc::clone(pending), len };
+        let count = pending.count.fetch_add(1, Ordering::AcqRel);
+        (count < EVENTS_PENDING_MAX && (before == 0 || before + len <= EVENTS_PENDING_LEN_MAX))
+            .then_some(counted)
     }
 }
 
 impl Drop for PendingEvent {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.pending.count.fetch_sub(1, Ordering::AcqRel);
+        self.pending.len.fetch_sub(self.len, Ordering::AcqRel);
     }
 }
 
@@ -201,7 +213,7 @@ where
     V: Send + 'static,
 {
     recipient: Recipient<Event<V>>,
-    pending: Arc<AtomicUsize>,
+    pending: Arc<Pending>,
     undecodable: Repeated,
     kind: PhantomData<fn(Kind)>,
 }
@@ -216,7 +228,7 @@ where
         if !self.recipient.connected() {
             return Err(Dropped::Gone);
         }
-        let pending = PendingEvent::count(&self.pending).ok_or(Dropped::Full)?;
+        let pending = PendingEvent::count(&self.pending, event.payload.bytes.len()).ok_or(Dropped::Full)?;
         let event = Event::read(event, Some(pending)).map_err(|error| left_out(error, &self.undecodable))?;
         #[expect(clippy::disallowed_methods, reason = "bounded by the pending events: EVENTS_PENDING_MAX")]
         self.recipient.do_send(event);
@@ -250,7 +262,7 @@ where
     V: Send + 'static,
 {
     recipient: RestartingRecipient<Event<V>>,
-    pending: Arc<AtomicUsize>,
+    pending: Arc<Pending>,
     undecodable: Repeated,
     kind: PhantomData<fn(Kind)>,
 }
@@ -265,7 +277,7 @@ where
         if !self.recipient.is_running() {
             return Err(Dropped::Gone);
         }
-        let pending = PendingEvent::count(&self.pending).ok_or(Dropped::Full)?;
+        let pending = PendingEvent::count(&self.pending, event.payload.bytes.len()).ok_or(Dropped::Full)?;
         let event = Event::read(event, Some(pending)).map_err(|error| left_out(error, &self.undecodable))?;
         self.recipient.tell(event).then_some(()).ok_or(Dropped::Full)
     }
@@ -454,4 +466,28 @@ both_actors_take! {
     Publish by send gives Result<(), CallError>;
     Broadcast by send gives Result<(), CallError>;
     Subscribe by subscribe gives Result<Subscription, CallError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_before_an_actor_are_bounded_in_number_and_in_bytes_and_one_always_fits() {
+        let pending = Arc::new(Pending::default());
+        let count = |len| PendingEvent::count(&pending, len);
+        let longest = count(EVENTS_PENDING_LEN_MAX + 1).expect("it is the only one");
+        assert!(count(1).is_none());
+        drop(longest);
+        let mut held: Vec<_> = (0..4).map_while(|_| count(EVENTS_PENDING_LEN_MAX / 4)).collect();
+        assert_eq!(held.len(), 4);
+        assert!(count(1).is_none());
+        held.truncate(1);
+        assert!(count(1).is_some());
+        held.extend((1..EVENTS_PENDING_MAX).map_while(|_| count(0)));
+        assert_eq!(held.len(), EVENTS_PENDING_MAX);
+        assert!(count(0).is_none());
+        drop(held);
+        assert_eq!((pending.count.load(Ordering::Relaxed), pending.len.load(Ordering::Relaxed)), (0, 0));
+    }
 }

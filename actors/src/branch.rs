@@ -20,6 +20,7 @@ use crate::events::event::{Event, EventRef, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::gateway::Dialect;
 use crate::gateway::dialled::DialectDial;
+use crate::hashed::Hashing;
 use crate::link::backoff::Backoff;
 use crate::link::borrowed::{borrow, borrow_outcome};
 use crate::link::gathered::GatheredReplies;
@@ -64,6 +65,7 @@ use meshwork_wire::{
     Refused, Request, Response, SubscriptionKey, Unregister,
 };
 use settings::EndsNode;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -113,6 +115,9 @@ pub struct BranchActor {
     checks_actors: bool,
     /// The caller of the last request of the master.
     last_caller: ByteString,
+    /// The lane of its replies: a number of its name. Callers whose numbers were the same would share a lane.
+    last_lane: u64,
+    lanes: Hashing,
     /// How many events of this branch did not leave, since the link was lost before, or were refused by the outboxes of lost links.
     events_dropped: u64,
     alarm: Alarm,
@@ -313,9 +318,9 @@ impl BranchActor {
             .chain(futures::stream::once(async { Inbound::Lost(None) }))
             .map(move |inbound| FromLink { epoch, inbound });
         context.add_stream(inbound);
-        let outbox = Outbox::new(
-            usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX)),
-        );
+        let frame_len_max =
+            usize::try_from(bound.frame_len_max).map_or(FRAME_LEN_MAX, |max| max.min(FRAME_LEN_MAX));
+        let outbox = Outbox::with_bounds(frame_len_max, self.options.limits.outbox_of_branch());
         outbox.set_features(features);
         let writing = writer::write_all(outbox.clone(), write, pulse.clone());
         let writer = actix_rt::spawn(async move {
@@ -344,7 +349,9 @@ impl BranchActor {
             outbox.say(&frame);
         }
         self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
-        let (answering, gathered) = (Answering::new(self.options.node.number()), GatheredReplies::default());
+        let bounds = self.options.limits.answering_bounds();
+        let answering = Answering::new(self.options.node.number(), bounds);
+        let gathered = GatheredReplies::default();
         let drained = watch::Sender::new(false);
         self.wires =
             Some(Wires { outbox: outbox.clone(), features, drained, beat, writer, answering, gathered });
@@ -625,10 +632,11 @@ impl BranchActor {
         // Names from a frame share the buffer of its block, which a responder that keeps its context would keep.
         if self.last_caller != caller {
             self.last_caller = ByteString::from(&*caller);
+            self.last_lane = self.lanes.hash_one(&*caller);
         }
         let action = own.called(&action);
         let call = CallContext::new(action, self.last_caller.clone(), deadline, hops);
-        let replies = BlockReplies::new(&wires.outbox, &wires.gathered);
+        let replies = BlockReplies::new(&wires.outbox, &wires.gathered).in_lane(self.last_lane);
         wires.answering.start(own, (&payload).into(), &call, callback_id, &replies);
         let Some(frames) = frames else {
             return;
@@ -876,6 +884,8 @@ impl From<BranchSettings> for BranchActor {
             actors_lost: 0,
             checks_actors: false,
             last_caller: ByteString::new(),
+            last_lane: 0,
+            lanes: Hashing::default(),
             events_dropped: 0,
             alarm: Alarm::default(),
         }

@@ -6,6 +6,7 @@
 pub(crate) mod bindings;
 pub(crate) mod deadlines;
 pub(crate) mod in_flight;
+pub(crate) mod overdue;
 pub(crate) mod reply;
 pub(crate) mod requests;
 pub(crate) mod response;

@@ -10,6 +10,7 @@ mod dial;
 pub(crate) mod door;
 pub(crate) mod fault;
 pub(crate) mod gathered;
+pub(crate) mod lanes;
 pub(crate) mod lent;
 pub(crate) mod outbox;
 pub(crate) mod places;

@@ -315,7 +315,7 @@ impl Master {
     fn next_events(&mut self) -> Option<(LocalBoxFuture<'static, Vec<Outbox>>, usize)> {
         let router = self.shared.router.clone();
         if let Some(OwnEvent { event, len, .. }) = self.next_event(true) {
-            let asking = router.send(router::Broadcast { from: None, event });
+            let asking = router.send(router::Broadcast { from: None, event, charge: None });
             return Some((Box::pin(async move { asking.await.unwrap_or_default() }), len));
         }
         let mut sum = 0;
@@ -328,7 +328,7 @@ impl Master {
         if events.is_empty() {
             return None;
         }
-        let asking = router.send(router::Publish { from: None, events });
+        let asking = router.send(router::Publish { from: None, events, charge: None });
         Some((Box::pin(async move { asking.await.unwrap_or_default() }), sum))
     }
 
@@ -534,7 +534,7 @@ impl MasterActor {
 impl Handler<Replies> for MasterActor {
     type Result = ();
 
-    fn handle(&mut self, Replies { from, replies }: Replies, context: &mut Context<Self>) {
+    fn handle(&mut self, Replies { from, replies, .. }: Replies, context: &mut Context<Self>) {
         if self.running().calls.replied(from, replies) {
             self.end_message(context);
         }

@@ -3,6 +3,7 @@
 
 pub(crate) mod alarm;
 pub(crate) mod busy_poll;
+pub(crate) mod credit;
 pub(crate) mod on_wake;
 pub(crate) mod paced;
 mod parts;

@@ -27,6 +27,7 @@ mod plain;
 mod raw;
 mod relays;
 mod restarting;
+mod shares;
 mod spread;
 mod storm;
 mod tls;

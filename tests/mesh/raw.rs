@@ -3,9 +3,9 @@
 use crate::in_flight::{blocking, elsewhere};
 use crate::{Mesh, ear, soon, until_known};
 use bytes::{Bytes, BytesMut};
-use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, PROTOCOL_VERSION};
+use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, PROTOCOL_VERSION};
 use meshwork::prelude::*;
-use meshwork::{ByteBuf, Encoding, Pattern, Payload};
+use meshwork::{ByteBuf, Encoding, Limits, Pattern, Payload};
 use meshwork_wire::{
     Accepts, Bind, Bound, CallbackId, ExtendedBind, Features, Frame, NodeNews, Offer, Refused, Request,
     Response, SessionId, SubscriptionKey,
@@ -70,14 +70,14 @@ impl RawBranch {
         refused
     }
 
-    async fn hear_request(&mut self) -> Request {
+    pub(crate) async fn hear_request(&mut self) -> Request {
         match self.hear_answer().await {
             Some(Frame::Request(request)) => request,
             other => panic!("a request, not {other:?}"),
         }
     }
 
-    async fn reply(&mut self, callback_id: CallbackId, value: i32) {
+    pub(crate) async fn reply(&mut self, callback_id: CallbackId, value: i32) {
         let payload = Payload::encode(Encoding::PlainBincode, &value).expect("a number");
         self.say(&Frame::Response(Response { callback_id, outcome: Ok(payload) })).await;
     }
@@ -426,19 +426,21 @@ async fn a_subscriber_that_does_not_read_loses_events_and_slows_nobody() {
 #[actix::test]
 async fn a_branch_that_asks_and_never_reads_is_given_up() {
     let large = |(): ()| async { Ok(ByteBuf::from(vec![7; OUTBOX_LEN_MAX - 1024])) };
-    let small = |(): ()| async { Ok(()) };
-    let master = MasterActor::new("master").respond("large", large).respond("small", small);
+    let mut limits = Limits::default();
+    (limits.in_flight_max, limits.replies_len_max) = (4_000, 4 * OUTBOX_LEN_MAX);
+    let master = MasterActor::new("master").limits(limits).respond("large", large);
     let mesh = Mesh::of(master).await;
     let mut branch = RawBranch::bound(&mesh, "deaf", &[]).await;
-    // As many large replies as the outbox may hold, and then small ones.
-    let count = (OUTBOX_REPLY_LEN_MAX / OUTBOX_LEN_MAX) as u64 + 2;
+    // As many large replies as the outbox may hold, and then errors.
+    let unknown: &'static str = Box::leak("unknown".repeat(30).into_boxed_str());
+    let count = 4 + 2;
     for id in 0..count {
         branch.say(&request(id, "large")).await;
     }
     let asking = async {
         for id in (count..).step_by(1000) {
             let mut bytes = BytesMut::new();
-            (id..id + 1000).for_each(|id| request(id, "small").encode(&mut bytes));
+            (id..id + 1000).for_each(|id| request(id, unknown).encode(&mut bytes));
             if branch.0.write_all(&bytes).await.is_err() {
                 break;
             }

@@ -5,8 +5,8 @@ use crate::{soon, until_known};
 use meshwork::limits::TLS_HANDSHAKE_WITHIN;
 use meshwork::prelude::*;
 use meshwork::{
-    Address, Authenticate, BindError, Bridge, BridgeError, DialTls, Limits, ListenTls, Pem, Permissions,
-    Status, TlsError, TlsFault,
+    Address, Authenticate, BindError, Bridge, BridgeError, DialTls, Identity, Limits, ListenTls, Pem,
+    Permissions, Status, TlsError, TlsFault,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,

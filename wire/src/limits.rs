@@ -164,9 +164,30 @@ pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 /// that a peer which sends requests and never reads can take.
 pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 
-/// How many bytes may stand in an outbox before its link is given up: even the errors that replace replies pile up when a peer goes
-/// on sending requests and never reads.
-pub const OUTBOX_OVERFULL_LEN: usize = OUTBOX_REPLY_LEN_MAX + 1024 * 1024;
+/// How many bytes may stand in all outboxes of one master together, besides [`FRAME_LEN_MAX`] in each: one connection takes at most as much
+/// as it leaves, so many connections that do not read share what one may take alone.
+pub const OUTBOXES_LEN_MAX: usize = 1024 * 1024 * 1024;
+
+/// How many bytes an error that replaces a reply takes at most. A link is given up when more of them stand in its outbox than there may be
+/// requests in flight: they pile up when a peer goes on sending requests and never reads.
+pub const OUTBOX_ERROR_LEN_MAX: usize = 128;
+
+/// How many bytes stand in an outbox in the order in which they came. Requests and replies above that wait apart for each caller, and the
+/// callers take turns: so a call waits for so many bytes, and for its share of the others. Enough to keep a link busy until its writer
+/// has its next turn.
+pub const OUTBOX_IN_ORDER_LEN_MAX: usize = 4 * 1024 * 1024;
+
+/// How many bytes of replies may wait at a provider before a caller that has its share of them gets errors instead: twice what its master
+/// lets stand for one caller, since many callers may each ask for what is large. A caller alone has eight ninths of it.
+pub const PROVIDER_REPLIES_LEN_MAX: usize = 2 * OUTBOX_REPLY_LEN_MAX;
+
+/// How many bytes of arguments the requests of one connection may have that are being answered: values that were read from them take as
+/// much and more. Several of the longest frames fit.
+pub const ANSWERING_LEN_MAX: usize = 8 * FRAME_LEN_MAX;
+
+/// How many bytes the registry, the router and other sessions may hold of what one connection has sent, before its reader stops: several
+/// reads, so that those actors have work while the next bytes come.
+pub const CREDIT_LEN_MAX: usize = 1024 * 1024;
 
 /// How long a publishing master waits for a subscriber whose outbox is half full, and which takes events. One that takes none in this time is
 /// not waited for again before it has caught up.
@@ -181,6 +202,10 @@ pub const GIVEN_BACK_AMISS_MAX: usize = 1_024;
 
 /// How many events may be handed to one subscriber and not be handled yet. An event above the bound is dropped and counted.
 pub const EVENTS_PENDING_MAX: usize = 16_384;
+
+/// How many bytes of events may be handed to one subscriber and not be handled yet, as they came over the link. An event above the bound is
+/// dropped and counted, unless it is the only one.
+pub const EVENTS_PENDING_LEN_MAX: usize = 64 * 1024 * 1024;
 
 /// How many response actors a node keeps for the next calls. A burst that needs more makes more actors, and drops them afterwards.
 pub const RESPONSE_POOL_MAX: usize = 4_096;
@@ -432,6 +457,8 @@ const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
 const _: () =
     assert!(DESCRIBED_PART_ELEMENTS_MAX <= HEAD_ELEMENTS_MAX && DESCRIBED_PART_LEN_MAX <= DESCRIBED_LEN_MAX);
+const _: () = assert!(OUTBOX_IN_ORDER_LEN_MAX < OUTBOX_REQUEST_LEN_MAX);
+const _: () = assert!(CREDIT_LEN_MAX >= READ_BUFFER_LEN_MAX);
 const _: () = assert!(READ_BUFFER_LEN_START <= READ_BUFFER_LEN_MAX);
 const _: () = assert!(ACTIONS_PER_FRAME_MAX * (NAME_LEN_MAX + 16) <= BIND_FRAME_LEN_MAX);
 const _: () = assert!(

@@ -2,14 +2,15 @@
 
 use super::responder::Responder;
 use super::restarts::Restarted;
-use crate::hashed::HashMap;
+use crate::hashed::{HashMap, Hashing};
+use crate::link::lanes::{ITEM_LEN, Lanes, TURN_LEN};
 use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, SHAPE_LEN_MAX};
 use meshwork_wire::{
-    ByteString, CallError, Code, Fate, NameError, Offer, Shape, check_action, everything_above,
+    ByteString, CallError, CallbackId, Code, Fate, NameError, Offer, Shape, check_action, everything_above,
 };
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 
 /// An action that a node answers, and how many requests for it at once.
 #[derive(Clone)]
@@ -25,15 +26,54 @@ pub struct Action {
 
 /// The permits of an action: each request holds one while it is answered.
 struct Permits {
-    free: Arc<Semaphore>,
+    turns: Mutex<Turns>,
     max: usize,
-    /// How many requests wait for a permit.
-    waiting: AtomicUsize,
     waiting_max: usize,
+    /// Makes a number of the name of a caller.
+    callers: Hashing,
+}
+
+/// The permits that are free, and the requests that wait for one.
+struct Turns {
+    free: usize,
+    /// Callers take turns: a caller that makes many requests takes no permit from one that makes few.
+    waiting: Lanes<oneshot::Sender<()>>,
+    waiting_count: usize,
+    next: u64,
 }
 
 /// The permit of a request that is being answered; dropping it gives the permit back. None if the action has no bound.
-pub(super) struct Permit(#[expect(dead_code, reason = "it is held")] Option<OwnedSemaphorePermit>);
+pub(super) struct Permit(Option<Arc<Permits>>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(permits) = &self.0 {
+            permits.give_back();
+        }
+    }
+}
+
+impl Permits {
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        // Nothing in here leaves the turns half-changed when it panics.
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a permit to the request whose turn it is, or to none.
+    fn give_back(&self) {
+        let mut turns = self.lock();
+        let next = turns.waiting.pop();
+        match next {
+            Some(_) => turns.waiting_count -= 1,
+            None => turns.free += 1,
+        }
+        drop(turns);
+        if let Some(next) = next {
+            // A request that does not wait any more gives the permit back itself: see the drop of `WaitsForPermit`.
+            let _ = next.send(());
+        }
+    }
+}
 
 /// Why a request has no permit.
 pub(super) enum NoPermit {
@@ -44,19 +84,34 @@ pub(super) enum NoPermit {
 }
 
 /// A request among those that wait for a permit; dropping it makes room for another one.
-pub(super) struct WaitsForPermit(Arc<Permits>);
+pub(super) struct WaitsForPermit {
+    /// None when the permit has been taken.
+    permits: Option<Arc<Permits>>,
+    number: CallbackId,
+    turn: oneshot::Receiver<()>,
+}
 
 impl WaitsForPermit {
-    /// The permit, when it is this request's turn: requests get permits in the order in which they came.
-    pub(super) async fn permit(self) -> Permit {
-        // The semaphore is never closed.
-        Permit(Arc::clone(&self.0.free).acquire_owned().await.ok())
+    /// The permit, when it is this request's turn: requests of a caller get permits in the order in which they came.
+    pub(super) async fn permit(mut self) -> Permit {
+        // The sender is dropped by this request alone.
+        let _ = (&mut self.turn).await;
+        Permit(self.permits.take())
     }
 }
 
 impl Drop for WaitsForPermit {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        let Some(permits) = self.permits.take() else {
+            return;
+        };
+        let mut turns = permits.lock();
+        let waited = turns.waiting.withdraw(self.number).is_some();
+        turns.waiting_count -= usize::from(waited);
+        drop(turns);
+        if !waited {
+            permits.give_back();
+        }
     }
 }
 
@@ -67,13 +122,13 @@ impl Action {
         Self { offer, responder, permits: None, has_actor }
     }
 
-    /// Answers at most `max` requests at once. Up to `waiting_max` further requests wait for a permit; one above that is refused with
-    /// [`Code::OVERLOADED`].
+    /// Answers at most `max` requests at once. Up to `waiting_max` further requests wait for a permit, of one caller eight ninths of them; one
+    /// above that is refused with [`Code::OVERLOADED`].
     #[must_use]
     pub fn with_permits(mut self, max: usize, waiting_max: usize) -> Self {
-        let max = max.min(Semaphore::MAX_PERMITS);
-        let free = Arc::new(Semaphore::new(max));
-        self.permits = Some(Arc::new(Permits { free, max, waiting: AtomicUsize::new(0), waiting_max }));
+        let turns = Turns { free: max, waiting: Lanes::new(), waiting_count: 0, next: 0 };
+        let callers = Hashing::default();
+        self.permits = Some(Arc::new(Permits { turns: Mutex::new(turns), max, waiting_max, callers }));
         self
     }
 
@@ -91,23 +146,30 @@ impl Action {
     /// Whether a request would find a permit, or room to wait for one.
     pub(crate) fn has_room(&self) -> bool {
         self.permits.as_ref().is_none_or(|permits| {
-            permits.free.available_permits() > 0
-                || permits.waiting.load(Ordering::Acquire) < permits.waiting_max
+            let turns = permits.lock();
+            turns.free > 0 || turns.waiting_count < permits.waiting_max
         })
     }
 
     /// Takes a permit for one request.
-    pub(super) fn permit(&self) -> Result<Permit, NoPermit> {
+    pub(super) fn permit(&self, caller: &str) -> Result<Permit, NoPermit> {
         let Some(permits) = &self.permits else {
             return Ok(Permit(None));
         };
-        if let Ok(permit) = Arc::clone(&permits.free).try_acquire_owned() {
-            return Ok(Permit(Some(permit)));
+        let mut turns = permits.lock();
+        if turns.free > 0 {
+            turns.free -= 1;
+            return Ok(Permit(Some(Arc::clone(permits))));
         }
-        if permits.waiting.fetch_add(1, Ordering::AcqRel) < permits.waiting_max {
-            return Err(NoPermit::Waits(WaitsForPermit(Arc::clone(permits))));
+        let (number, (tell, turn)) = (CallbackId(turns.next), oneshot::channel());
+        let (caller, turn_max) =
+            (permits.callers.hash_one(caller), permits.waiting_max.saturating_mul(TURN_LEN));
+        // Each takes a whole turn, so that callers get one permit after the other.
+        if turns.waiting.push(caller, Some(number), TURN_LEN - ITEM_LEN, turn_max, tell).is_ok() {
+            (turns.next, turns.waiting_count) = (turns.next + 1, turns.waiting_count + 1);
+            return Err(NoPermit::Waits(WaitsForPermit { permits: Some(Arc::clone(permits)), number, turn }));
         }
-        permits.waiting.fetch_sub(1, Ordering::AcqRel);
+        drop(turns);
         let what = format!("{} has {} permits, and all are taken", self.offer.action, permits.max);
         Err(NoPermit::Refused(CallError::new(Code::OVERLOADED, Fate::NotSent, what)))
     }
@@ -253,5 +315,69 @@ impl IntoIterator for Actions {
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answers::responder::{Answer, CallContext, Replier};
+    use futures::FutureExt;
+    use meshwork_wire::{Accepts, PayloadRef};
+
+    struct Silent;
+
+    impl Responder for Silent {
+        fn respond(&self, _: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
+            Answer::Said
+        }
+    }
+
+    fn action(max: usize, waiting_max: usize) -> Action {
+        let offer = Offer { action: "a".into(), accepts: Accepts::MessagePack, shape: None };
+        Action::new(offer, Arc::new(Silent)).with_permits(max, waiting_max)
+    }
+
+    fn waits(action: &Action, caller: &str) -> Option<WaitsForPermit> {
+        match action.permit(caller) {
+            Err(NoPermit::Waits(waits)) => Some(waits),
+            _ => None,
+        }
+    }
+
+    /// All requests of a caller that made many stood before the request of one that made a single one.
+    #[test]
+    fn callers_get_permits_in_turn_and_leave_room_to_wait_for_each_other() {
+        let action = action(1, 90);
+        let Ok(mut permit) = action.permit("hog") else { panic!("one is free") };
+        let mut of_hog: Vec<_> =
+            std::iter::from_fn(|| waits(&action, "hog").map(WaitsForPermit::permit).map(Box::pin)).collect();
+        assert_eq!(of_hog.len(), 80, "eight ninths");
+        let mut single = Box::pin(waits(&action, "other").expect("there is room").permit());
+        assert!(action.has_room() && single.as_mut().now_or_never().is_none());
+        drop(permit);
+        permit = of_hog.remove(0).now_or_never().expect("it came first");
+        assert!(single.as_mut().now_or_never().is_none());
+        drop(permit);
+        single.now_or_never().expect("it is its turn");
+        // One that was dropped with its permit, and those that waited, give them back.
+        drop(of_hog);
+        assert!(action.permit("other").is_ok_and(|permit| permit.0.is_some()));
+    }
+
+    #[test]
+    fn every_permit_comes_back_whoever_waits_no_longer() {
+        let action = action(3, 8);
+        let held: Vec<_> = (0..3).map_while(|_| action.permit("a").ok()).collect();
+        assert_eq!(held.len(), 3);
+        let mut waiting: Vec<_> = (0..8).map_while(|_| waits(&action, "a")).collect();
+        assert_eq!(waiting.len(), 8);
+        assert!(!action.has_room() && matches!(action.permit("a"), Err(NoPermit::Refused(_))));
+        waiting.truncate(5);
+        drop(held);
+        drop(waiting);
+        let held: Vec<_> = (0..3).map_while(|_| action.permit("a").ok()).collect();
+        assert_eq!(held.len(), 3);
+        assert!(waits(&action, "b").is_some());
     }
 }

@@ -4,12 +4,15 @@ use super::action::{Action, NoPermit, Permit, WaitsForPermit};
 use super::hops::{self, Answered};
 use super::reply_to::{Nobody, ReplyTo};
 use super::responder::{Answer, CallContext, Replier};
-use crate::hashed::HashMap;
+use crate::hashed::{Entry, HashMap};
+use crate::link::lanes::fits_share;
 use crate::log_line;
 use crate::repeated::Repeated;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use meshwork_wire::{CallError, CallbackId, Code, Fate, Function, Invocation, Outcome, Payload, PayloadRef};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, Fate, Function, Invocation, Outcome, Payload, PayloadRef,
+};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,10 +26,27 @@ use tokio::time::Instant;
 /// The requests that a node is answering and that were not answered at once. Dropping it drops their futures.
 pub(crate) struct Answering(Rc<Tasks>);
 
+/// How many requests a node answers at once, and how many bytes their arguments may have, of those that came over one link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AnsweringBounds {
+    pub(crate) count_max: usize,
+    pub(crate) len_max: usize,
+}
+
+impl AnsweringBounds {
+    /// The bounds of the node's own calls, which other bounds hold down.
+    pub(crate) const OWN: Self = Self { count_max: usize::MAX, len_max: usize::MAX };
+}
+
 /// The tasks that await the futures of responders, by the callback ids of the requests.
 struct Tasks {
     /// The number of the node.
     node: u64,
+    bounds: AnsweringBounds,
+    /// How many bytes the arguments of the requests have that are being answered, as far as they count: see [`COUNTED_LEN_MIN`].
+    len: Cell<usize>,
+    /// The same for each caller that has some.
+    len_by_caller: RefCell<HashMap<ByteString, usize>>,
     by_id: RefCell<HashMap<CallbackId, AbortHandle>>,
     /// How many requests were not answered at once and have ended.
     finished: Cell<u64>,
@@ -36,10 +56,33 @@ struct Tasks {
     idle: Notify,
 }
 
+/// Shorter arguments do not count: the bound on the requests bounds them too.
+const COUNTED_LEN_MIN: usize = 1024;
+
+/// The arguments of a request that is being answered: how many bytes of whose share they take until this is dropped. None if they are short.
+struct Held(Option<(Rc<Tasks>, ByteString, usize)>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some((tasks, caller, len)) = self.0.take() {
+            tasks.len.set(tasks.len.get() - len);
+            if let Entry::Occupied(mut mine) = tasks.len_by_caller.borrow_mut().entry(caller) {
+                *mine.get_mut() -= len;
+                if *mine.get() == 0 {
+                    mine.remove();
+                }
+            }
+        }
+    }
+}
+
 impl Answering {
-    pub(crate) fn new(node: u64) -> Self {
+    pub(crate) fn new(node: u64, bounds: AnsweringBounds) -> Self {
         Self(Rc::new(Tasks {
             node,
+            bounds,
+            len: Cell::new(0),
+            len_by_caller: RefCell::default(),
             by_id: RefCell::default(),
             finished: Cell::new(0),
             quiet: Cell::new(0),
@@ -56,7 +99,10 @@ impl Answering {
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
     ) {
-        let permit = match action.permit() {
+        if let Err(error) = self.admit(context.caller_name(), arguments.bytes.len()) {
+            return reply_to.reply(callback_id, Err(error));
+        }
+        let permit = match action.permit(context.caller()) {
             Ok(permit) => permit,
             Err(NoPermit::Refused(error)) => return reply_to.reply(callback_id, Err(error)),
             Err(NoPermit::Waits(waits)) => {
@@ -67,7 +113,49 @@ impl Answering {
         let reply = Replier::new(callback_id, &said, reply_to.gathered());
         let answered = self.answered(context);
         let respond = || answered.during(|| action.responder.respond(arguments, context, reply));
-        self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit, Some(answered));
+        let weight = (context.caller_name(), arguments.bytes.len());
+        self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit, Some(answered), weight);
+    }
+
+    /// Whether a request may be answered: whether there is room for it, and its caller has not its share already.
+    #[inline]
+    pub(crate) fn admit(&self, caller: &ByteString, len: usize) -> Result<(), CallError> {
+        let Tasks { bounds, by_id, len: held, .. } = &*self.0;
+        let has_place = by_id.borrow().len() < bounds.count_max;
+        // Most of the time so much is free that no share needs to be looked up.
+        if has_place && held.get() + len <= bounds.len_max / 2 {
+            Ok(())
+        } else {
+            self.admit_share(caller, len)
+        }
+    }
+
+    #[cold]
+    fn admit_share(&self, caller: &ByteString, len: usize) -> Result<(), CallError> {
+        let Tasks { bounds: AnsweringBounds { count_max, len_max }, by_id, len: held, .. } = &*self.0;
+        let refuse = |what| Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+        if by_id.borrow().len() >= *count_max {
+            return refuse(format!("{count_max} requests are being answered already"));
+        }
+        let mine = self.0.len_by_caller.borrow().get(caller).copied().unwrap_or_default();
+        if len >= COUNTED_LEN_MIN && !fits_share(mine, len, held.get(), *len_max) {
+            return refuse(format!(
+                "requests with {} bytes of arguments are being answered, {mine} of this caller: there is no room for {len} more",
+                held.get()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Counts the arguments of a request as long as it is being answered.
+    #[inline]
+    fn hold(&self, (caller, len): (&ByteString, usize)) -> Held {
+        if len < COUNTED_LEN_MIN || self.0.bounds.len_max == usize::MAX {
+            return Held(None);
+        }
+        self.0.len.set(self.0.len.get() + len);
+        *self.0.len_by_caller.borrow_mut().entry(caller.clone()).or_default() += len;
+        Held(Some((Rc::clone(&self.0), caller.clone(), len)))
     }
 
     fn answered(&self, context: &CallContext) -> Answered {
@@ -87,6 +175,7 @@ impl Answering {
         let PayloadRef { encoding, bytes, callbacks } = arguments;
         let arguments = Payload { callbacks: callbacks.clone(), ..Payload::new(encoding, bytes.to_vec()) };
         let answered = self.answered(context);
+        let (context_of, arguments_len) = (context, bytes.len());
         let (responder, context) = (Arc::clone(&action.responder), context.clone());
         let answer = async move {
             let _permit = waits.permit().await;
@@ -98,7 +187,15 @@ impl Answering {
                 Answer::Said => Err(claimed()),
             }
         };
-        self.spawn(Box::pin(answer), callback_id, reply_to.later(), Permit::unbounded(), Some(answered));
+        let held = self.hold((context_of.caller_name(), arguments_len));
+        self.spawn(
+            Box::pin(answer),
+            callback_id,
+            reply_to.later(),
+            Permit::unbounded(),
+            Some(answered),
+            held,
+        );
     }
 
     /// Calls a function that was lent: at once if its future is ready, else by a task of its own. Without a callback id the caller waits for no
@@ -110,6 +207,7 @@ impl Answering {
         callback_id: Option<CallbackId>,
         reply_to: &impl ReplyTo,
     ) {
+        let (nobody, len) = (ByteString::new(), invocation.arguments.len());
         let invoke = || {
             let mut answer: LocalBoxFuture<'static, Outcome> = function.invoke(invocation);
             match answer.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
@@ -120,14 +218,14 @@ impl Answering {
         let (said, permit) = (Cell::new(false), Permit::unbounded());
         match callback_id {
             Some(callback_id) => {
-                self.run(invoke, &said, "a callback", callback_id, reply_to, permit, None);
+                self.run(invoke, &said, "a callback", callback_id, reply_to, permit, None, (&nobody, len));
             }
             None => {
                 // Callback ids are drawn from zero up, so no request has an id counted from the top.
                 let quiet = self.0.quiet.get() + 1;
                 self.0.quiet.set(quiet);
                 let callback_id = CallbackId(u64::MAX - quiet);
-                self.run(invoke, &said, "a callback", callback_id, &Nobody, permit, None);
+                self.run(invoke, &said, "a callback", callback_id, &Nobody, permit, None, (&nobody, len));
             }
         }
     }
@@ -143,6 +241,7 @@ impl Answering {
         reply_to: &impl ReplyTo,
         permit: Permit,
         answered: Option<Answered>,
+        weight: (&ByteString, usize),
     ) {
         match catch_unwind(AssertUnwindSafe(respond)) {
             Ok(Answer::Said) if said.get() => {}
@@ -156,7 +255,7 @@ impl Answering {
             }
             Ok(Answer::Now(outcome)) => reply_to.reply(callback_id, outcome),
             Ok(Answer::Later(answer)) => {
-                self.spawn(answer, callback_id, reply_to.later(), permit, answered);
+                self.spawn(answer, callback_id, reply_to.later(), permit, answered, self.hold(weight));
             }
             Err(panic) => reply_to.reply(callback_id, Err(panicked(what, &*panic))),
         }
@@ -169,6 +268,7 @@ impl Answering {
         reply_to: impl ReplyTo + 'static,
         permit: Permit,
         answered: Option<Answered>,
+        held: Held,
     ) {
         let answer = async move {
             match answered {
@@ -179,14 +279,18 @@ impl Answering {
         let tasks = Rc::downgrade(&self.0);
         let task = actix_rt::spawn(async move {
             let outcome = AssertUnwindSafe(answer).catch_unwind().await;
-            drop(permit);
+            drop((permit, held));
             let outcome = outcome.unwrap_or_else(|panic| Err(panicked("the action", &*panic)));
             if let Some(tasks) = tasks.upgrade() {
                 tasks.ended(callback_id);
             }
             reply_to.reply(callback_id, outcome);
         });
-        self.0.by_id.borrow_mut().insert(callback_id, task.abort_handle());
+        let before = self.0.by_id.borrow_mut().insert(callback_id, task.abort_handle());
+        // A peer that uses an id again would have more requests answered than are counted.
+        if let Some(before) = before {
+            before.abort();
+        }
     }
 
     /// Drops the future of a request whose caller gave up.
@@ -333,7 +437,7 @@ mod tests {
                 Offer { action: "a".into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
             let action = Action::new(offer, Arc::new(Twice(way, says)));
             let context = CallContext::new("a".into(), ByteString::new(), None, 0);
-            let answering = Answering::new(0);
+            let answering = Answering::new(0, AnsweringBounds::OWN);
             answering.start(&action, (&Payload::default()).into(), &context, CallbackId(1), &heard);
             answering.idle().await;
             tokio::task::yield_now().await;

@@ -4,7 +4,7 @@ use super::answering::Answering;
 use crate::link::borrowed::{Lender, borrow};
 use crate::link::outbox::Outbox;
 use crate::link::refusal::gone;
-use meshwork_wire::{CallError, CallbackId, Code, Fate, Function, Invocation, Invoke};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Function, Invocation, Invoke};
 
 /// A call of a lent function by the other end of a link.
 pub(crate) struct LentCall {
@@ -49,6 +49,9 @@ pub(crate) fn answer_call(call: LentCall, outbox: &Outbox, answering: &Answering
     if answering.len() >= in_flight_max {
         let what = format!("{in_flight_max} requests and callbacks are being answered already");
         return refuse(outbox, callback_id, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+    }
+    if let Err(error) = answering.admit(&ByteString::new(), invocation.arguments.len()) {
+        return refuse(outbox, callback_id, error);
     }
     answering.invoke(&function, invocation, callback_id, outbox);
 }

@@ -26,18 +26,24 @@ pub(crate) trait ReplyTo {
 /// the block has been read; other replies leave at once.
 pub(crate) struct BlockReplies<'a> {
     outbox: &'a Outbox,
+    lane: Option<u64>,
     gathered: Option<&'a GatheredReplies>,
 }
 
 impl<'a> BlockReplies<'a> {
     pub(crate) fn new(outbox: &'a Outbox, gathered: &'a GatheredReplies) -> Self {
         let fits = outbox.frame_len_max() >= GATHERED_FRAME_LEN_MAX;
-        Self { outbox, gathered: fits.then_some(gathered) }
+        Self { outbox, lane: None, gathered: fits.then_some(gathered) }
+    }
+
+    /// For requests of many callers: replies that are not small wait in the lane of their caller, where many bytes stand in the outbox.
+    pub(crate) fn in_lane(self, lane: u64) -> Self {
+        Self { lane: Some(lane), ..self }
     }
 }
 
 impl ReplyTo for BlockReplies<'_> {
-    type Later = Outbox;
+    type Later = LaterReply;
 
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
         match (self.gathered, &outcome) {
@@ -46,7 +52,7 @@ impl ReplyTo for BlockReplies<'_> {
             {
                 gathered.push(&Response { callback_id, outcome });
             }
-            _ => self.outbox.respond(callback_id, outcome),
+            _ => respond(self.outbox, self.lane, callback_id, outcome),
         }
     }
 
@@ -54,8 +60,33 @@ impl ReplyTo for BlockReplies<'_> {
         self.gathered
     }
 
-    fn later(&self) -> Outbox {
-        self.outbox.clone()
+    fn later(&self) -> LaterReply {
+        LaterReply { outbox: self.outbox.clone(), lane: self.lane }
+    }
+}
+
+/// The receiver of the reply to a request that was not answered at once.
+pub(crate) struct LaterReply {
+    outbox: Outbox,
+    lane: Option<u64>,
+}
+
+impl ReplyTo for LaterReply {
+    type Later = Self;
+
+    fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
+        respond(&self.outbox, self.lane, callback_id, outcome);
+    }
+
+    fn later(&self) -> Self {
+        Self { outbox: self.outbox.clone(), lane: self.lane }
+    }
+}
+
+fn respond(outbox: &Outbox, lane: Option<u64>, callback_id: CallbackId, outcome: Outcome) {
+    match lane {
+        Some(lane) => outbox.respond_in_turn(lane, callback_id, outcome),
+        None => outbox.respond(callback_id, outcome),
     }
 }
 

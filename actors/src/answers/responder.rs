@@ -148,6 +148,10 @@ impl CallContext {
         Self::new(action, caller, within.and_then(|within| Instant::now().checked_add(within)), 0)
     }
 
+    pub(crate) fn caller_name(&self) -> &ByteString {
+        &self.caller
+    }
+
     pub(crate) fn hops(&self) -> u8 {
         self.hops
     }

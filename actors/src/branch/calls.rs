@@ -1,7 +1,7 @@
 //! The calls of a branch: an action of the branch itself answers a call, or the call leaves over the link, or it waits for a link.
 
 use super::link::{draining, ended};
-use crate::answers::answering::Answering;
+use crate::answers::answering::{Answering, AnsweringBounds};
 use crate::answers::{Action, Actions, CallContext};
 use crate::calls::in_flight::Departure;
 use crate::calls::requests::Requests;
@@ -69,7 +69,7 @@ impl BranchCalls {
             name: node.name().clone(),
             node: Arc::clone(node),
             requests: Rc::new(RefCell::new(requests)),
-            own_answering: Answering::new(node.number()),
+            own_answering: Answering::new(node.number(), AnsweringBounds::OWN),
             waiting: VecDeque::new(),
         }
     }
@@ -220,6 +220,7 @@ impl BranchCalls {
             return self.refuse(callback_id, CallError::new(Code::OVERLOADED, Fate::NotSent, what));
         }
         self.requests.borrow_mut().set_destination(callback_id, Destination::NextLink);
+        self.node.waits_for_link(callback_id);
         self.waiting.push_back(ask);
     }
 
@@ -233,6 +234,7 @@ impl BranchCalls {
             return;
         }
         let mut refused = Vec::new();
+        self.node.waits_no_longer(None);
         // Dropped when the lock is let go: the last handle on a function in their arguments may use the outbox.
         let mut late = Vec::new();
         let mut guard = outbox.hold();
@@ -284,6 +286,7 @@ impl BranchCalls {
             }
             // Drops the call with the functions in its arguments.
             (Some(Destination::NextLink), _) => {
+                self.node.waits_no_longer(Some(callback_id));
                 self.waiting.retain(|ask| ask.request.callback_id != callback_id)
             }
             (None, Some(outbox)) => outbox.say(&Frame::Cancel(callback_id)),
@@ -318,6 +321,7 @@ impl BranchCalls {
     /// Ends the calls that wait for a link, when the branch does not bind again; gives how many.
     pub(super) fn wait_no_longer(&mut self, error: &CallError) -> usize {
         self.waiting.clear();
+        self.node.waits_no_longer(None);
         self.requests.borrow_mut().fail_if(|destination| destination == Some(&Destination::NextLink), error)
     }
 

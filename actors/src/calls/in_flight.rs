@@ -216,6 +216,42 @@ impl InFlight {
         wakes.extend(ids.into_iter().map(|id| self.settle(id, reply())));
     }
 
+    /// The first call that has not left the queue of the node.
+    pub(crate) fn first_in_queue(&self) -> Option<CallbackId> {
+        self.departure.map(|departure| departure.first)
+    }
+
+    /// Settles the calls whose deadlines have passed and that tasks wait for; `reply` is told whether a call has left its queue. Gives their ids,
+    /// and the next deadline of such a call.
+    pub(crate) fn settle_overdue(
+        &mut self,
+        now: Instant,
+        reply: impl Fn(CallbackId, bool) -> Reply,
+        wakes: &mut Vec<Wake>,
+    ) -> (Vec<CallbackId>, Option<Instant>) {
+        let (mut overdue, mut next) = (Vec::new(), None);
+        for slot in &self.slots {
+            // A function is called on the arbiter of the node, which ends its call.
+            let State::Waiting(Waiter::Task(_) | Waiter::Batch { .. }) = &slot.state else {
+                continue;
+            };
+            match slot.deadline {
+                Some(deadline) if deadline <= now => overdue.push((deadline, CallbackId(slot.id))),
+                Some(deadline) => next = Some(next.map_or(deadline, |next: Instant| next.min(deadline))),
+                None => {}
+            }
+        }
+        // They end in the order of their deadlines.
+        overdue.sort_unstable();
+        let overdue: Vec<_> = overdue.into_iter().map(|(_, id)| id).collect();
+        let first_in_queue = self.first_in_queue();
+        for id in &overdue {
+            let has_left = first_in_queue.is_none_or(|first| *id < first);
+            wakes.push(self.settle(*id, reply(*id, has_left)));
+        }
+        (overdue, next)
+    }
+
     /// Takes the reply to a call, or lets this waker be woken when the reply comes; none if no reply will come. Gives back a waker that is no
     /// longer used.
     #[inline]

@@ -1,15 +1,19 @@
 //! The outbox of a link, which bounds the bytes that wait to be written. Any actor appends frames for the other end here; one task writes
 //! all gathered frames when the actors have had their turns (`writer.rs`), so many frames cost one system call. The bound for a frame
 //! depends on its [`Kind`].
+//!
+//! Frames keep the order in which they came. Where many bytes stand already, requests and replies wait in [`Lanes`] behind them, one lane for
+//! each caller, and the writer takes them in turn: so a caller waits for its own bytes, and for little of what others have sent.
 
 use super::gathered::GatheredReplies;
+use super::lanes::Lanes;
 use super::lent::{Lent, TooMuchLent};
 use super::refusal::{Receiver, Refusal};
 use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
-    LENGTH_PREFIX_LEN, OUTBOX_LEN_MAX, OUTBOX_OVERFULL_LEN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
-    PAYLOAD_SHARED_LEN_MIN,
+    FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_IN_ORDER_LEN_MAX,
+    OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
 };
 use meshwork_wire::{
     CallError, CallbackId, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response, append,
@@ -30,17 +34,73 @@ pub(crate) struct Outbox(Arc<Shared>);
 /// The kind of a frame: it decides how many bytes may stand in the outbox before the frame is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// A request, or another frame whose sender can be told that it was refused: `OUTBOX_REQUEST_LEN_MAX`.
+    /// A request, or another frame whose sender can be told that it was refused: [`OutboxBounds::requests_len_max`].
     Request,
     /// An event: `OUTBOX_LEN_MAX`. A refused event is counted.
     Event,
     /// An event of this node itself: its publisher has waited for room, so it is refused only by a link that closes.
     OwnEvent,
-    /// A frame that the protocol cannot do without: `OUTBOX_REPLY_LEN_MAX`. A refused response is replaced by an error of a few bytes.
+    /// A frame that the protocol cannot do without: [`OutboxBounds::replies_len_max`]. A refused response is replaced by an error of a few
+    /// bytes.
     Protocol,
     /// Replies that are no longer than the errors which would replace them. They are bounded by the requests in flight, and by
-    /// `OUTBOX_OVERFULL_LEN`.
+    /// [`OutboxBounds::errors_len_max`].
     SmallReply,
+}
+
+/// The lane of a request or a reply, where it cannot leave at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// The caller, by a number that no other caller has on this link.
+    pub(crate) caller: u64,
+    /// The id by which [`Outbox::withdraw`] finds a request.
+    pub(crate) id: Option<CallbackId>,
+}
+
+/// How many bytes of requests, and of replies, may stand in an outbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutboxBounds {
+    pub(crate) requests_len_max: usize,
+    pub(crate) replies_len_max: usize,
+    /// How many bytes of the errors that replace replies may stand there besides, before the link is given up.
+    pub(crate) errors_len_max: usize,
+}
+
+impl Default for OutboxBounds {
+    fn default() -> Self {
+        Self {
+            requests_len_max: OUTBOX_REQUEST_LEN_MAX,
+            replies_len_max: OUTBOX_REPLY_LEN_MAX,
+            errors_len_max: IN_FLIGHT_MAX * OUTBOX_ERROR_LEN_MAX,
+        }
+    }
+}
+
+/// The bytes that stand in all outboxes of a master, counted in steps of [`POOL_STEP`].
+pub(crate) struct Pool {
+    held: AtomicUsize,
+    held_max: usize,
+}
+
+/// In steps of so many bytes outboxes tell the pool what stands in them: most never tell it anything.
+const POOL_STEP: usize = 1024 * 1024;
+
+impl Pool {
+    pub(crate) fn new(held_max: usize) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), held_max })
+    }
+
+    /// How many bytes may stand in one outbox: as much as is left for others, and the longest frame in any case.
+    fn share(&self) -> usize {
+        let free = self.held_max.saturating_sub(self.held.load(Ordering::Relaxed));
+        free.max(FRAME_LEN_MAX + LENGTH_PREFIX_LEN)
+    }
+}
+
+/// A frame in a lane: its head, with a payload that is short, and a longer payload.
+struct InLane {
+    head: Bytes,
+    payload: Bytes,
 }
 
 /// Frames that are encoded already: an outbox takes all of them or none.
@@ -92,9 +152,14 @@ impl Drop for WakeWriter<'_> {
 /// The outbox that its handles share.
 struct Shared {
     frame_len_max: usize,
+    bounds: OutboxBounds,
+    /// None at a branch, which has one outbox.
+    pool: Option<Arc<Pool>>,
     queue: Mutex<Queue>,
     /// How many bytes stand in the queue, for readers that do not take the lock; [`NOT_OPEN`] when the outbox takes no frames.
     standing: AtomicUsize,
+    /// How many bytes the frames in the lanes cost, for readers that do not take the lock.
+    in_lanes: AtomicUsize,
     /// The task that writes the frames.
     writer: AtomicWaker,
     /// How many events were refused.
@@ -115,8 +180,14 @@ struct Queue {
     ready: VecDeque<Bytes>,
     /// Frames that were appended last, one behind the other.
     small: BytesMut,
-    /// How many bytes stand in the outbox or are being written.
+    /// The frames that wait behind those; none while no frame does.
+    lanes: Option<Box<Lanes<InLane>>>,
+    /// The requests that stood in the lanes when the outbox was closed: they were never sent.
+    unsent: Vec<CallbackId>,
+    /// How many bytes stand in the outbox in order, or are being written; the lanes do not count.
     len: usize,
+    /// How many steps of the pool this outbox has taken.
+    pooled: usize,
     /// Whether the writer waits to be woken.
     writer_waits: bool,
     /// Whether a publisher waits for room.
@@ -154,13 +225,13 @@ const BUFFER_LEN_MIN: usize = 64;
 /// The value of [`Shared::standing`] for an outbox that takes no frames.
 const NOT_OPEN: usize = usize::MAX;
 
-impl Kind {
+impl OutboxBounds {
     /// How many bytes may stand in an outbox before a frame of this kind is refused.
-    fn len_max(self) -> usize {
-        match self {
-            Kind::Request => OUTBOX_REQUEST_LEN_MAX,
+    fn len_max(self, kind: Kind) -> usize {
+        match kind {
+            Kind::Request => self.requests_len_max,
             Kind::Event => OUTBOX_LEN_MAX,
-            Kind::Protocol => OUTBOX_REPLY_LEN_MAX,
+            Kind::Protocol => self.replies_len_max,
             Kind::OwnEvent | Kind::SmallReply => usize::MAX,
         }
     }
@@ -190,11 +261,25 @@ impl<'a> Encoded<'a> {
 
 impl Outbox {
     /// An outbox to an end that reads frames of at most `frame_len_max` bytes, their prefix not counted.
+    #[cfg(test)]
     pub(crate) fn new(frame_len_max: usize) -> Self {
+        Self::with_bounds(frame_len_max, OutboxBounds::default())
+    }
+
+    /// An outbox to an end that reads frames of at most `frame_len_max` bytes, their prefix not counted.
+    pub(crate) fn with_bounds(frame_len_max: usize, bounds: OutboxBounds) -> Self {
+        Self::with_pool(frame_len_max, bounds, None)
+    }
+
+    /// [`Outbox::with_bounds`], with a share of the bytes of a pool.
+    pub(crate) fn with_pool(frame_len_max: usize, bounds: OutboxBounds, pool: Option<Arc<Pool>>) -> Self {
         Self(Arc::new(Shared {
             frame_len_max,
+            bounds,
+            pool,
             queue: Mutex::default(),
             standing: AtomicUsize::new(0),
+            in_lanes: AtomicUsize::new(0),
             writer: AtomicWaker::new(),
             dropped: AtomicU64::new(0),
             room: Notify::new(),
@@ -217,6 +302,42 @@ impl Outbox {
     /// Appends the response to a request, or an error of a few bytes in its place.
     pub(crate) fn respond(&self, callback_id: CallbackId, outcome: Result<Payload, CallError>) {
         let _ = self.push(&Response { callback_id, outcome }, Kind::Protocol);
+    }
+
+    /// [`Outbox::respond`] in the turn of a caller.
+    pub(crate) fn respond_in_turn(
+        &self,
+        caller: u64,
+        callback_id: CallbackId,
+        outcome: Result<Payload, CallError>,
+    ) {
+        let turn = Turn { caller, id: None };
+        let _ = self.hold().push_in_turn(turn, &Response { callback_id, outcome }, Kind::Protocol);
+    }
+
+    /// Takes a request out of its lane before it has left. `false` if it stands in no lane: then it has left, or leaves in its order.
+    pub(crate) fn withdraw(&self, id: CallbackId) -> bool {
+        if self.0.in_lanes.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let mut queue = self.lock();
+        // Dropped when the lock is let go.
+        let withdrawn = queue.lanes.as_mut().and_then(|lanes| lanes.withdraw(id));
+        self.note_lanes(&queue);
+        drop(queue);
+        withdrawn.is_some()
+    }
+
+    /// Drops the requests and replies that stand in lanes. Gives the ids of the requests that were never sent, also if the outbox has been closed
+    /// before.
+    pub(crate) fn close_lanes(&self) -> Vec<CallbackId> {
+        let mut queue = self.lock();
+        let lanes = queue.lanes.take();
+        let mut unsent = std::mem::take(&mut queue.unsent);
+        self.note_lanes(&queue);
+        drop(queue);
+        unsent.extend(lanes.into_iter().flat_map(|lanes| lanes.into_ids()));
+        unsent
     }
 
     /// Appends frames that are encoded already: all of them, or none.
@@ -264,12 +385,14 @@ impl Outbox {
 
     /// Whether a frame of this kind would find room.
     pub(crate) fn has_room(&self, kind: Kind) -> bool {
-        self.standing() < kind.len_max()
+        self.standing() < self.0.bounds.len_max(kind)
+            && (kind != Kind::Request
+                || self.0.in_lanes.load(Ordering::Acquire) < self.0.bounds.requests_len_max)
     }
 
     /// Whether more bytes wait than a peer that reads at all would leave there. The link is given up then.
     pub(crate) fn is_overfull(&self) -> bool {
-        self.is_open() && self.standing() > OUTBOX_OVERFULL_LEN
+        self.is_open() && self.standing() > self.0.bounds.replies_len_max + self.0.bounds.errors_len_max
     }
 
     /// Whether the outbox is neither closing nor closed.
@@ -325,6 +448,11 @@ impl Outbox {
         guard.queue.ready.clear();
         guard.queue.small = BytesMut::new();
         guard.queue.len = 0;
+        let lanes = guard.queue.lanes.take();
+        if let Some(lanes) = lanes {
+            guard.queue.unsent = lanes.into_ids();
+        }
+        self.note_lanes(&guard.queue);
         drop(guard);
         self.0.room.notify_waiters();
         self.0.lent.release_all();
@@ -343,9 +471,10 @@ impl Outbox {
         }
     }
 
-    /// How many bytes stand in the outbox or are being written.
+    /// How many bytes stand in the outbox and its lanes, or are being written.
     pub(crate) fn len(&self) -> usize {
-        self.lock().len
+        let queue = self.lock();
+        queue.len + queue.lanes.as_ref().map_or(0, |lanes| lanes.cost())
     }
 
     /// How many events the outbox had no room for.
@@ -358,19 +487,29 @@ impl Outbox {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many bytes stand in the outbox or are being written, without the lock; the largest number if it takes no frames.
+    /// How many bytes stand in the outbox in order, or are being written, without the lock; the largest number if it takes no frames.
     pub(crate) fn standing(&self) -> usize {
         self.0.standing.load(Ordering::Acquire)
     }
 
-    /// Publishes the length of the queue to readers that do not take the lock. To be called before the lock is let go, whenever the queue has
-    /// changed.
-    fn note(&self, queue: &Queue) {
+    /// Publishes the length of the queue to readers that do not take the lock, and to the pool. To be called before the lock is let go, whenever
+    /// the queue has changed.
+    #[inline]
+    fn note(&self, queue: &mut Queue) {
+        let steps = queue.len / POOL_STEP;
+        if steps != queue.pooled {
+            self.0.tell_pool(queue, steps);
+        }
         let standing = if queue.state == State::Open { queue.len } else { NOT_OPEN };
         self.0.standing.store(standing, Ordering::Release);
     }
 
-    /// Takes all bytes of the outbox, for its writer. `pieces` and `small` must be empty: their room is used for the next frames.
+    /// Publishes the cost of the lanes to readers that do not take the lock.
+    fn note_lanes(&self, queue: &Queue) {
+        self.0.in_lanes.store(queue.lanes.as_ref().map_or(0, |lanes| lanes.cost()), Ordering::Release);
+    }
+
+    /// Takes all bytes of the outbox that stand in order, and frames of the lanes behind them, for its writer. `pieces` and `small` must be empty: their room is used for the next frames.
     pub(super) fn poll_take(
         &self,
         context: &mut Context<'_>,
@@ -379,7 +518,12 @@ impl Outbox {
     ) -> Poll<(usize, State)> {
         self.0.writer.register(context.waker());
         let mut queue = self.lock();
-        let len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
+        let mut len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
+        if queue.lanes.is_some() {
+            len += queue.take_turns(OUTBOX_IN_ORDER_LEN_MAX.saturating_sub(len));
+            self.note(&mut queue);
+            self.note_lanes(&queue);
+        }
         if len == 0 && queue.state == State::Open {
             queue.writer_waits = true;
             // One buffer is enough for a link that keeps up: the writer has written its buffer before the next frames come. So is one list.
@@ -411,7 +555,7 @@ impl Outbox {
     pub(super) fn written(&self, len: usize) {
         let mut queue = self.lock();
         queue.len = queue.len.saturating_sub(len);
-        self.note(&queue);
+        self.note(&mut queue);
         let is_half_free = queue.len <= OUTBOX_LEN_MAX / 2;
         let there_is_room = is_half_free && std::mem::take(&mut queue.room_wanted);
         drop(queue);
@@ -437,8 +581,22 @@ impl Outbox {
 impl OutboxGuard<'_> {
     /// Appends one frame.
     pub(crate) fn push<'f>(&mut self, frame: impl Into<FrameRef<'f>>, kind: Kind) -> Result<(), Refusal> {
-        let frame = frame.into();
-        let refused = match self.append(frame, kind) {
+        self.push_as(frame.into(), kind, None)
+    }
+
+    /// Appends a request or a reply in the turn of its caller.
+    pub(crate) fn push_in_turn<'f>(
+        &mut self,
+        turn: Turn,
+        frame: impl Into<FrameRef<'f>>,
+        kind: Kind,
+    ) -> Result<(), Refusal> {
+        self.push_as(frame.into(), kind, Some(turn))
+    }
+
+    #[inline]
+    fn push_as(&mut self, frame: FrameRef<'_>, kind: Kind, turn: Option<Turn>) -> Result<(), Refusal> {
+        let refused = match self.append(frame, kind, turn) {
             Ok(()) => return Ok(()),
             Err(refused) => refused,
         };
@@ -446,7 +604,7 @@ impl OutboxGuard<'_> {
             (Kind::Event | Kind::OwnEvent, _) => self.count_drops(1),
             (Kind::Protocol, Some(callback_id)) if refused != Refusal::Closed => {
                 let outcome = Err(refused.into_error(Receiver::Caller));
-                return self.append((&Response { callback_id, outcome }).into(), Kind::SmallReply);
+                return self.append((&Response { callback_id, outcome }).into(), Kind::SmallReply, None);
             }
             _ => {}
         }
@@ -456,7 +614,8 @@ impl OutboxGuard<'_> {
     /// Appends frames that are encoded already: all of them, or none.
     pub(crate) fn push_encoded(&mut self, frames: Encoded<'_>, kind: Kind) -> Result<(), Refusal> {
         let Encoded { bytes, count, longest } = frames;
-        let admitted = self.queue.admit(kind).and_then(|()| self.outbox.check_len(longest));
+        let admitted =
+            self.queue.admit(kind, self.outbox.0.bounds).and_then(|()| self.outbox.check_len(longest));
         if let Err(refused) = admitted {
             if kind == Kind::Event {
                 self.count_drops(count);
@@ -490,7 +649,7 @@ impl OutboxGuard<'_> {
         pieces: impl Iterator<Item = &'p Bytes> + Clone,
     ) -> Result<(), Refusal> {
         let len = head.len() + pieces.clone().map(Bytes::len).sum::<usize>();
-        self.queue.admit(Kind::Request)?;
+        self.queue.admit(Kind::Request, self.outbox.0.bounds)?;
         self.outbox.check_len(len - LENGTH_PREFIX_LEN)?;
         self.queue.copy_in(head);
         for piece in pieces {
@@ -506,8 +665,10 @@ impl OutboxGuard<'_> {
     }
 
     /// Appends a frame if it is admitted, and lends the functions that it passes.
-    fn append(&mut self, frame: FrameRef<'_>, kind: Kind) -> Result<(), Refusal> {
-        self.queue.admit(kind)?;
+    fn append(&mut self, frame: FrameRef<'_>, kind: Kind, turn: Option<Turn>) -> Result<(), Refusal> {
+        let turn = turn.filter(|_| self.queue.len > OUTBOX_IN_ORDER_LEN_MAX || self.queue.lanes.is_some());
+        // A frame in a lane has a bound of its own.
+        self.queue.admit(if turn.is_some() { Kind::SmallReply } else { kind }, self.outbox.0.bounds)?;
         if kind == Kind::Request
             && frame.payload().is_some_and(|payload| payload.encoding == Encoding::Bincode)
             && !self.outbox.features().contains(Features::VALUES)
@@ -515,20 +676,29 @@ impl OutboxGuard<'_> {
             return Err(Refusal::OtherVersion);
         }
         if frame.payload().is_none_or(|payload| payload.callbacks.is_empty()) {
-            return self.append_admitted(frame);
+            return self.append_admitted(frame, kind, turn);
         }
         // The frame passes functions: they are lent from now on, unless the frame is refused.
         let mut lending = frame.to_frame();
         let Some(payload) = lending.payload_mut() else {
-            return self.append_admitted(frame);
+            return self.append_admitted(frame, kind, turn);
         };
         let lent = self.outbox.lent();
         payload.callbacks = lent.lend(&payload.callbacks).map_err(|TooMuchLent| Refusal::TooMuchLent)?;
         let callbacks = payload.callbacks.clone();
-        self.append_admitted((&lending).into()).inspect_err(|_| lent.take_back(&callbacks))
+        self.append_admitted((&lending).into(), kind, turn).inspect_err(|_| lent.take_back(&callbacks))
     }
 
-    fn append_admitted(&mut self, frame: FrameRef<'_>) -> Result<(), Refusal> {
+    #[inline]
+    fn append_admitted(
+        &mut self,
+        frame: FrameRef<'_>,
+        kind: Kind,
+        turn: Option<Turn>,
+    ) -> Result<(), Refusal> {
+        if let Some(turn) = turn {
+            return self.append_to_lane(frame, kind, turn);
+        }
         let queue = &mut *self.queue;
         let start = queue.small.len();
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
@@ -541,11 +711,39 @@ impl OutboxGuard<'_> {
             queue.small.truncate(start);
             return Err(too_long);
         }
+        // The errors that replace replies are told from long replies by this: only they may go on when there is no room.
+        if kind == Kind::Protocol
+            && queue.len + len > FRAME_LEN_MAX
+            && queue.len + len > self.outbox.0.len_max(kind)
+        {
+            queue.small.truncate(start);
+            return Err(Refusal::Full);
+        }
         queue.len += len;
         if let Some(payload) = aside {
             queue.set_small_aside();
             queue.push_piece(payload.bytes.clone());
         }
+        Ok(())
+    }
+
+    /// Puts a frame into the lane of its caller.
+    #[cold]
+    fn append_to_lane(&mut self, frame: FrameRef<'_>, kind: Kind, turn: Turn) -> Result<(), Refusal> {
+        let mut head = BytesMut::new();
+        let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
+        match aside {
+            Some(_) => frame.encode_without_payload(&mut head),
+            None => frame.encode(&mut head),
+        }
+        let payload = aside.map(|payload| payload.bytes.clone()).unwrap_or_default();
+        let len = head.len() + payload.len();
+        self.outbox.check_len(len - LENGTH_PREFIX_LEN)?;
+        let in_lane = InLane { head: head.freeze(), payload };
+        let lanes = self.queue.lanes.get_or_insert_with(|| Box::new(Lanes::new()));
+        let len_max = self.outbox.0.len_max(kind);
+        lanes.push(turn.caller, turn.id, len, len_max, in_lane).map_err(|_| Refusal::Full)?;
+        self.outbox.note_lanes(&self.queue);
         Ok(())
     }
 
@@ -561,20 +759,70 @@ impl Outbox {
     }
 }
 
+impl Shared {
+    /// How many bytes may stand in the outbox before a frame of this kind is refused, with what the others of its pool hold.
+    #[cold]
+    fn len_max(&self, kind: Kind) -> usize {
+        let share = self.pool.as_ref().map_or(usize::MAX, |pool| pool.share());
+        self.bounds.len_max(kind).min(share)
+    }
+
+    #[cold]
+    fn tell_pool(&self, queue: &mut Queue, steps: usize) {
+        if let Some(pool) = &self.pool {
+            pool.held.fetch_add(steps * POOL_STEP, Ordering::Relaxed);
+            pool.held.fetch_sub(queue.pooled * POOL_STEP, Ordering::Relaxed);
+        }
+        queue.pooled = steps;
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
+            pool.held.fetch_sub(queue.pooled * POOL_STEP, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for OutboxGuard<'_> {
     fn drop(&mut self) {
-        self.outbox.note(&self.queue);
+        self.outbox.note(&mut self.queue);
         self.wake.waits = std::mem::take(&mut self.queue.writer_waits);
     }
 }
 
 impl Queue {
-    fn admit(&self, kind: Kind) -> Result<(), Refusal> {
+    fn admit(&self, kind: Kind, bounds: OutboxBounds) -> Result<(), Refusal> {
         match self.state {
-            State::Open if self.len < kind.len_max() => Ok(()),
+            State::Open if self.len < bounds.len_max(kind) => Ok(()),
             State::Open => Err(Refusal::Full),
             State::Closing | State::Closed => Err(Refusal::Closed),
         }
+    }
+
+    /// Moves frames from the lanes, until so many bytes stand in order behind those before; gives how many.
+    #[cold]
+    fn take_turns(&mut self, room: usize) -> usize {
+        let mut taken = 0;
+        while taken < room {
+            let next = self.lanes.as_mut().and_then(|lanes| lanes.pop());
+            let Some(InLane { head, payload }) = next else {
+                break;
+            };
+            taken += head.len() + payload.len();
+            self.copy_in(&head);
+            if !payload.is_empty() {
+                self.len += payload.len();
+                self.set_small_aside();
+                self.push_piece(payload);
+            }
+        }
+        if self.lanes.as_ref().is_some_and(|lanes| lanes.is_empty()) {
+            self.lanes = None;
+        }
+        taken
     }
 
     fn copy_in(&mut self, frames: &[u8]) {

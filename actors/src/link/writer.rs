@@ -2,10 +2,11 @@
 
 use super::outbox::{Outbox, State};
 use super::pulse::Pulse;
+use super::refusal::{Receiver, Refusal};
 use bytes::{Bytes, BytesMut};
 use futures::ready;
-use meshwork_wire::limits::LINGER;
-use meshwork_wire::{Features, FrameCodec};
+use meshwork_wire::limits::{LENGTH_PREFIX_LEN, LINGER};
+use meshwork_wire::{Features, Frame, FrameCodec, Response};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -116,7 +117,18 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
         let mut codec = FrameCodec::new(usize::MAX);
         while let Some(block) = codec.decode(&mut taken).map_err(io::Error::other)? {
             for frame in block.frames() {
-                frame.map_err(io::Error::other)?.for_features(features).encode(&mut self.small);
+                let frame = frame.map_err(io::Error::other)?.for_features(features);
+                let start = self.small.len();
+                frame.encode(&mut self.small);
+                let (len, max) = (self.small.len() - start - LENGTH_PREFIX_LEN, self.outbox.frame_len_max());
+                if len > max {
+                    // The older form is longer, and would cut the link.
+                    self.small.truncate(start);
+                    if let Frame::Response(Response { callback_id, .. }) = frame {
+                        let outcome = Err(Refusal::TooLong { len, max }.into_error(Receiver::Caller));
+                        Frame::Response(Response { callback_id, outcome }).encode(&mut self.small);
+                    }
+                }
             }
         }
         Ok(())
@@ -176,10 +188,10 @@ fn noted(waited: &mut bool, pulse: &Pulse, written: Poll<io::Result<usize>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::outbox::Kind;
-    use crate::link::refusal::Refusal;
+    use crate::link::outbox::{Kind, OutboxBounds, Pool};
     use meshwork_wire::limits::{FRAME_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX};
-    use meshwork_wire::{CallbackId, Code, Encoding, Frame, FrameCodec, Payload, Response};
+    use meshwork_wire::{CallbackId, Code, Encoding, Payload};
+    use std::sync::Arc;
     use tokio_util::codec::FramedRead;
 
     /// A longer buffer is given back as soon as the link is idle.
@@ -263,13 +275,35 @@ mod tests {
     async fn a_reply_to_a_peer_that_never_reads_becomes_a_small_error() {
         let outbox = Outbox::new(FRAME_LEN_MAX);
         let large = reply(1, 16 * 1024 * 1024 - 100);
-        for _ in 0..17 {
+        for _ in 0..16 {
             outbox.say(&large);
         }
         let before = outbox.len();
-        assert!(before >= OUTBOX_REPLY_LEN_MAX);
+        assert!(before > OUTBOX_REPLY_LEN_MAX - 16 * 1024 && before <= OUTBOX_REPLY_LEN_MAX);
         outbox.say(&large);
         assert!((1..1000).contains(&(outbox.len() - before)));
+    }
+
+    #[actix_rt::test]
+    async fn outboxes_of_one_master_share_what_one_may_hold_alone() {
+        let pool = Pool::new(256 * 1024 * 1024);
+        let outboxes: Vec<_> = (0..12)
+            .map(|_| {
+                let outbox =
+                    Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(Arc::clone(&pool)));
+                (0..100).for_each(|id| outbox.say(&reply(id, 4 * 1024 * 1024)));
+                outbox
+            })
+            .collect();
+        let held: Vec<_> = outboxes.iter().map(|outbox| outbox.len() >> 20).collect();
+        assert!((120..=128).contains(&held[0]), "one leaves as much as it holds: {held:?}");
+        assert!(held.iter().all(|held| *held >= 12), "the longest frame fits in any case: {held:?}");
+        assert!(held.iter().sum::<usize>() <= 256 + 12 * 16, "{held:?}");
+        outboxes[0].close_now();
+        drop(outboxes);
+        let again = Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(pool));
+        (0..100).for_each(|id| again.say(&reply(id, 4 * 1024 * 1024)));
+        assert!((120..=128).contains(&(again.len() >> 20)), "what is closed, or dropped, has left the pool");
     }
 
     #[actix_rt::test]

@@ -9,7 +9,7 @@ use super::registry::Found;
 use super::registry::route::{Provider as _, no_provider};
 use super::surroundings::MasterShared;
 use crate::answers::CallContext;
-use crate::answers::answering::Answering;
+use crate::answers::answering::{Answering, AnsweringBounds};
 use crate::calls::in_flight::Departure;
 use crate::calls::requests::Requests;
 use crate::calls::response::Calls;
@@ -60,8 +60,8 @@ impl MasterCalls {
             dispatch: Dispatch::new(shared.name.clone(), shared.config.balance),
             waiting: HashMap::default(),
             kept: HashMap::default(),
-            kept_len: KeptLen::default(),
-            answering: Answering::new(shared.node.number()),
+            kept_len: KeptLen::new(shared.limits.kept_len_max),
+            answering: Answering::new(shared.node.number(), AnsweringBounds::OWN),
             outgoing: Outgoing::default(),
             releases: Vec::new(),
             draining: false,
@@ -225,7 +225,8 @@ impl MasterCalls {
     /// Sends the messages that the calls have made: one for each session, and one for each release.
     pub(super) fn send(&mut self) {
         self.dispatch.end_message();
-        self.outgoing.send(MASTER, Some(&self.me));
+        // The calls of the master's own code came over no connection.
+        self.outgoing.send(MASTER, Some(&self.me), || None);
         for (session, function) in self.releases.drain(..) {
             #[expect(
                 clippy::disallowed_methods,

@@ -5,7 +5,7 @@
 use super::registry::route::{Balance, Found, NoProvider, Provider, Providers, Route};
 use crate::answers::Action;
 use crate::hashed::HashMap;
-use meshwork_wire::limits::{KEPT_LEN_MAX, ROUTE_CACHE_MAX};
+use meshwork_wire::limits::ROUTE_CACHE_MAX;
 use meshwork_wire::{ByteString, Code, Fate, Outcome, Payload, Request, SessionId};
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,16 +50,30 @@ pub(crate) struct Kept {
     tried: Vec<SessionId>,
 }
 
-/// How many bytes of payloads are kept: at most [`KEPT_LEN_MAX`].
-#[derive(Default)]
-pub(crate) struct KeptLen(u32);
+/// The bytes of requests that are kept: at most so many.
+pub(crate) struct KeptLen {
+    /// How many bytes more may be kept.
+    left: u32,
+    #[cfg(feature = "testing")]
+    len_max: u32,
+}
 
-const _: () = assert!(KEPT_LEN_MAX <= u32::MAX as usize);
+/// How many bytes a request that is kept takes besides its payload.
+const KEPT_LEN: usize = 256;
 
 impl KeptLen {
+    pub(crate) fn new(len_max: usize) -> Self {
+        let len_max = u32::try_from(len_max).unwrap_or(u32::MAX);
+        Self {
+            left: len_max,
+            #[cfg(feature = "testing")]
+            len_max,
+        }
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn len(&self) -> usize {
-        self.0 as usize
+        (self.len_max - self.left) as usize
     }
 
     /// Keeps a request that is about to be forwarded, if there is room. It is copied, so that it does not keep the block that brought it.
@@ -70,11 +84,7 @@ impl KeptLen {
         tried: Vec<SessionId>,
     ) -> Option<Kept> {
         let Payload { encoding, bytes, callbacks } = &request.payload;
-        let len = self.0 as usize + bytes.len();
-        if len > KEPT_LEN_MAX {
-            return None;
-        }
-        self.0 = u32::try_from(len).ok()?;
+        self.left = self.left.checked_sub(u32::try_from(KEPT_LEN + bytes.len()).ok()?)?;
         let bytes = bytes::Bytes::copy_from_slice(bytes);
         let request = Request {
             callback_id: request.callback_id,
@@ -99,12 +109,12 @@ impl KeptLen {
     /// Drops a request whose outcome has come, or whose caller waits no longer.
     pub(crate) fn forget(&mut self, kept: &Kept) {
         // It was added when the request was kept, so it fits.
-        self.0 -= u32::try_from(kept.request.payload.len()).unwrap_or_default();
+        self.left += u32::try_from(KEPT_LEN + kept.request.payload.len()).unwrap_or_default();
     }
 
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0 == 0
+    pub(crate) fn is_empty(&self, len_max: usize) -> bool {
+        self.left as usize == len_max
     }
 }
 

@@ -4,6 +4,8 @@
 use super::bundles::Bundles;
 use crate::link::refusal::gone;
 use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Outcome, Payload, SessionId, Wants};
+use std::cell::Cell;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +19,21 @@ pub(crate) struct Caller<M> {
     /// The name of the branch, or of the master, as the responder is told.
     pub(crate) name: ByteString,
     pub(crate) mailbox: M,
+}
+
+/// A caller, as the session of a provider knows it.
+pub(crate) struct CallerHere<M> {
+    pub(crate) caller: Arc<Caller<M>>,
+    /// How many requests of the caller are in flight to this branch.
+    pub(crate) in_flight: Cell<usize>,
+}
+
+impl<M> Deref for CallerHere<M> {
+    type Target = Arc<Caller<M>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.caller
+    }
 }
 
 /// One request on its way to the session of its provider.
@@ -52,7 +69,7 @@ pub(crate) struct Replied {
 /// The messages to other sessions that come of one block of frames, or one message: one for each receiver.
 pub(crate) struct Outgoing<P, M> {
     pub(crate) forwards: Bundles<P, Forwarded>,
-    pub(crate) replies: Bundles<Arc<Caller<M>>, Replied>,
+    pub(crate) replies: Bundles<CallerHere<M>, Replied>,
     pub(crate) cancels: Bundles<P, CallbackId>,
 }
 

@@ -10,6 +10,7 @@ use crate::link::outbox::{Kind, Outbox};
 use crate::node::census::TakeCensus;
 use crate::node::census::TellsCensus;
 use crate::node::mailboxes::Drained;
+use crate::turns::credit::{Charge, Credit};
 use actix::{Actor, Addr, Handler, Message, Recipient};
 use arc_swap::ArcSwapOption;
 use meshwork_wire::{ByteString, CallbackId, SessionId};
@@ -31,6 +32,8 @@ struct Shared {
     peer: String,
     mailboxes: Arc<dyn SessionMailboxes>,
     outbox: Outbox,
+    /// How many bytes of what the branch has sent other actors may hold.
+    credit: Credit,
     /// The next id of a request to the branch.
     next_id: AtomicU64,
     /// How many requests to the branch are in flight.
@@ -81,6 +84,9 @@ pub(crate) struct Forward {
     /// The session that receives the requests.
     pub(crate) to: SessionId,
     pub(crate) requests: Vec<Forwarded>,
+    /// Charges the caller for the block that the requests stand in, until they are handled; none if they came of no block.
+    #[expect(dead_code, reason = "it is held")]
+    pub(crate) charge: Option<Charge>,
 }
 
 /// Brings the outcomes of forwarded requests to their caller. Sent by the session of the provider, one message for each block.
@@ -89,6 +95,8 @@ pub(crate) struct Forward {
 pub(crate) struct Replies {
     pub(crate) from: SessionId,
     pub(crate) replies: Vec<Replied>,
+    /// Charges the provider for the block that the replies stand in, until they are handled.
+    pub(crate) charge: Option<Charge>,
 }
 
 /// Cancels requests whose callers dropped the call, by the ids that were drawn at the receiver. Sent by the session or master that
@@ -189,6 +197,7 @@ impl SessionHandle {
         peer: String,
         mailboxes: impl SessionMailboxes + 'static,
         outbox: Outbox,
+        credit: Credit,
         in_flight_max: usize,
         balance: Balance,
     ) -> Self {
@@ -199,6 +208,7 @@ impl SessionHandle {
             peer,
             mailboxes: Arc::new(mailboxes),
             outbox,
+            credit,
             next_id: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max,
@@ -223,6 +233,10 @@ impl SessionHandle {
 
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.0.outbox
+    }
+
+    pub(crate) fn credit(&self) -> &Credit {
+        &self.0.credit
     }
 
     /// The session as the caller of requests that it forwards; none before its bind is checked.
@@ -330,26 +344,32 @@ impl Provider for SessionHandle {
 
 impl ForwardingCaller {
     /// Tells the caller the outcomes of its requests. A caller that has ended waits for none.
-    pub(crate) fn tell(&self, from: SessionId, replies: Vec<Replied>) {
-        self.mailbox.take(Replies { from, replies });
+    pub(crate) fn tell(&self, from: SessionId, replies: Vec<Replied>, charge: Option<Charge>) {
+        self.mailbox.take(Replies { from, replies, charge });
     }
 }
 
 impl Outgoing<SessionHandle, ReplyMailbox> {
-    /// Sends all bundles: one message for each receiver. Cancels go last, so that no cancel overtakes its request.
+    /// Sends all bundles: one message for each receiver, with a charge for what it holds of the block that it came of. Each may hold the whole block.
+    /// Cancels go last, so that no cancel overtakes its request.
     #[expect(
         clippy::disallowed_methods,
         reason = "bounded by what is in flight: one message a block and receiver"
     )]
-    pub(crate) fn send(&mut self, from: SessionId, caller: Option<&Arc<ForwardingCaller>>) {
+    pub(crate) fn send(
+        &mut self,
+        from: SessionId,
+        caller: Option<&Arc<ForwardingCaller>>,
+        charge: impl Fn() -> Option<Charge>,
+    ) {
         for (to, requests) in self.forwards.drain(..) {
             if let Some(caller) = caller {
-                let forward = Forward { caller: Arc::clone(caller), to: to.id(), requests };
+                let forward = Forward { caller: Arc::clone(caller), to: to.id(), requests, charge: charge() };
                 to.mailboxes().forward(forward);
             }
         }
         for (to, replies) in self.replies.drain(..) {
-            to.tell(from, replies);
+            to.tell(from, replies, charge());
         }
         for (to, cancelled) in self.cancels.drain(..) {
             to.mailboxes().cancel().do_send(Cancel(cancelled));
@@ -367,6 +387,6 @@ impl Drop for Forward {
             let Forwarded { id_at_caller, id_at_provider, .. } = request;
             Replied { id_at_caller, id_at_provider, outcome: Err(request.target.lost()) }
         });
-        self.caller.tell(self.to, replies.collect());
+        self.caller.tell(self.to, replies.collect(), None);
     }
 }

@@ -307,7 +307,8 @@ impl Actor for RegistryActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        // Unbounded, so that messages keep their order, whether they are sent by `send` or `do_send`; the link of each sender bounds its messages.
+        // Unbounded, so that messages keep their order, whether they are sent by `send` or `do_send`; the credit of each sender bounds its
+        // messages.
         context.set_mailbox_capacity(0);
     }
 }

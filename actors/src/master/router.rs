@@ -17,6 +17,7 @@ use crate::log_line;
 use crate::node::census::{Census, TakeCensus};
 use crate::node::mailboxes::SubscribeTo;
 use crate::repeated::Repeated;
+use crate::turns::credit::Charge;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::BytesMut;
 use meshwork_wire::limits::{
@@ -123,6 +124,9 @@ pub(crate) struct FindDenied {
 pub(crate) struct Unsubscribe {
     pub(crate) session: SessionId,
     pub(crate) key: SubscriptionKey,
+    /// Charges the branch for what it has sent, until that is handled.
+    #[expect(dead_code, reason = "it is held")]
+    pub(crate) charge: Option<Charge>,
 }
 
 /// Hands the matching events to a handler of the master from now on. Sent by the master.
@@ -157,6 +161,9 @@ pub(crate) struct Publish {
     /// The session of the publisher, a branch which has served its own handlers already; `None` for the master.
     pub(crate) from: Option<SessionId>,
     pub(crate) events: Vec<Event>,
+    /// Charges the branch for what it has sent, until that is handled.
+    #[expect(dead_code, reason = "it is held")]
+    pub(crate) charge: Option<Charge>,
 }
 
 /// Sends an event to every node but its own. Sent and answered as [`Publish`].
@@ -166,6 +173,9 @@ pub(crate) struct Broadcast {
     /// The session of the node that broadcasts the event, which does not get it; `None` for the master.
     pub(crate) from: Option<SessionId>,
     pub(crate) event: Event,
+    /// Charges the branch for what it has sent, until that is handled.
+    #[expect(dead_code, reason = "it is held")]
+    pub(crate) charge: Option<Charge>,
 }
 
 /// Gives an event of a group to another member than the branch of this session, which got it and has no handler for it any more. Sent by that
@@ -176,6 +186,9 @@ pub(crate) struct GiveBack {
     pub(crate) from: SessionId,
     pub(crate) group: ByteString,
     pub(crate) event: Event,
+    /// Charges the branch for what it has sent, until that is handled.
+    #[expect(dead_code, reason = "it is held")]
+    pub(crate) charge: Option<Charge>,
 }
 
 /// Counts subscriptions and events. Sent by the master, for a snapshot.
@@ -418,7 +431,8 @@ impl Actor for RouterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        // Unbounded, so that messages keep their order, whether they are sent by `send` or `do_send`; the link of each sender bounds its messages.
+        // Unbounded, so that messages keep their order, whether they are sent by `send` or `do_send`; the credit of each sender bounds its
+        // messages.
         context.set_mailbox_capacity(0);
     }
 }
@@ -462,7 +476,7 @@ impl Handler<FindDenied> for RouterActor {
 impl Handler<Unsubscribe> for RouterActor {
     type Result = ();
 
-    fn handle(&mut self, Unsubscribe { session, key }: Unsubscribe, _: &mut Context<Self>) {
+    fn handle(&mut self, Unsubscribe { session, key, .. }: Unsubscribe, _: &mut Context<Self>) {
         let Some(there) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -493,7 +507,7 @@ impl Handler<SubscribeOwn> for RouterActor {
 impl Handler<GiveBack> for RouterActor {
     type Result = ();
 
-    fn handle(&mut self, GiveBack { from, group, event }: GiveBack, _: &mut Context<Self>) {
+    fn handle(&mut self, GiveBack { from, group, event, .. }: GiveBack, _: &mut Context<Self>) {
         let number = number_of(&self.hasher, &group, &event);
         if !self.sessions.get_mut(&from).is_some_and(|there| there.given.forget(number)) {
             log::debug!("{from} gives back an event of {} that it did not get, or long ago", event.topic);
@@ -586,7 +600,7 @@ impl Handler<Leave> for RouterActor {
 impl Handler<Publish> for RouterActor {
     type Result = MessageResult<Publish>;
 
-    fn handle(&mut self, Publish { from, events }: Publish, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Publish { from, events, .. }: Publish, _: &mut Context<Self>) -> Self::Result {
         let mut encoded = BytesMut::new();
         for run in events.chunk_by(|one, other| one.topic == other.topic && one.publisher == other.publisher)
         {
@@ -599,7 +613,7 @@ impl Handler<Publish> for RouterActor {
 impl Handler<Broadcast> for RouterActor {
     type Result = MessageResult<Broadcast>;
 
-    fn handle(&mut self, Broadcast { from, event }: Broadcast, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Broadcast { from, event, .. }: Broadcast, _: &mut Context<Self>) -> Self::Result {
         if from.is_some() {
             self.own_broadcasts.deliver(&event);
         }

@@ -33,7 +33,7 @@ use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
 use crate::link::codec::SessionCodec;
 use crate::link::door::{Entered, Place};
 use crate::link::gathered::GatheredReplies;
-use crate::link::outbox::{Kind, Outbox, OutboxGuard};
+use crate::link::outbox::{Kind, Outbox, OutboxGuard, Turn};
 use crate::link::pulse::Pulse;
 use crate::link::refusal::Receiver;
 use crate::link::{Accepted, Handshake, Link, TlsFault, writer};
@@ -42,6 +42,7 @@ use crate::log_line;
 use crate::node::census::{Census, TakeCensus};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
+use crate::turns::credit::{Charge, Credit};
 use crate::turns::on_wake::{OnWake, run_interval};
 use crate::turns::paced::Paced;
 use actix::{
@@ -156,6 +157,8 @@ impl InFlight {
 struct ToBranch<'a> {
     guard: OutboxGuard<'a>,
     name: &'a str,
+    /// The lane of the caller.
+    lane: u64,
     /// Filled anew for each request. Its caller stays, since all requests of a message have one caller.
     request: Request,
 }
@@ -169,8 +172,10 @@ impl SessionActor {
     ) -> Self {
         let Accepted { link, peer, handshake } = accepted;
         let config = &master.config;
-        let relay = Relay::new(master.name.clone(), config.balance, master.limits.in_flight_max);
-        let answering = Answering::new(master.node.number());
+        let limits = &master.limits;
+        let relay =
+            Relay::new(master.name.clone(), config.balance, limits.in_flight_max, limits.kept_len_max);
+        let answering = Answering::new(master.node.number(), limits.answering_bounds());
         Self {
             master,
             arrival: Some(Box::new(Arrival {
@@ -230,9 +235,11 @@ impl SessionActor {
         if !block.is_beat() {
             self.master.busy_poll.heard();
         }
+        self.relay.block_len = u32::try_from(block.len()).unwrap_or(u32::MAX);
         let mut frames = block.frames();
         loop {
-            self.relay.may_follow = frames.left().saturating_sub(1);
+            // A block has at most `BLOCK_FRAMES_MAX` frames.
+            self.relay.may_follow = u16::try_from(frames.left().saturating_sub(1)).unwrap_or(u16::MAX);
             let Some(next) = (if self.relay.phase().is_calling() {
                 // The result is bound to no variable, since that would copy the whole value.
                 match frames.read_next() {
@@ -276,6 +283,12 @@ impl SessionActor {
             }
         }
         self.end_message(context);
+        self.relay.block_len = 0;
+    }
+
+    /// Charges the branch for the block that is being read, or for a message that came of none of its blocks with nothing.
+    fn charge(&self) -> Charge {
+        self.me().credit().charge(self.relay.block_len as usize)
     }
 
     fn take(&mut self, frame: Frame, now: Instant, context: &mut Context<Self>) {
@@ -317,11 +330,13 @@ impl SessionActor {
                 let router = &self.master.router;
                 let message = router::Subscribe { session: self.me().clone(), keys: vec![subscribe.key] };
                 let asked = allowed.map(|()| router.send(message));
-                self.pending.answer(self.outbox(), subscribe.callback_id, asked, |answer| answer);
+                self.pending
+                    .answer(self.outbox(), subscribe.callback_id, asked, self.charge(), |answer| answer);
             }
             Frame::Unsubscribe(key) => {
-                #[expect(clippy::disallowed_methods, reason = "bounded by what the link brings")]
-                self.master.router.do_send(router::Unsubscribe { session: self.me().id(), key });
+                let charge = Some(self.charge());
+                #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
+                self.master.router.do_send(router::Unsubscribe { session: self.me().id(), key, charge });
             }
             Frame::Register(register) => {
                 let mut actions = register.offers.iter().map(|offer| &offer.action);
@@ -329,7 +344,7 @@ impl SessionActor {
                     .and_then(|()| actions.try_for_each(|action| self.may(Verb::Offer, action)));
                 let message = registry::Offer { session: self.me().id(), offers: register.offers };
                 let asked = allowed.map(|()| self.master.registry.send(message));
-                self.pending.answer(self.outbox(), register.callback_id, asked, |answer| {
+                self.pending.answer(self.outbox(), register.callback_id, asked, self.charge(), |answer| {
                     answer.map_err(|denied| {
                         CallError::new(Code::NOT_PERMITTED, Fate::Failed, denied.to_string())
                     })
@@ -339,7 +354,7 @@ impl SessionActor {
                 let allowed = check_count(unregister.actions.len());
                 let message = registry::Withdraw { session: self.me().id(), actions: unregister.actions };
                 let asked = allowed.map(|()| self.master.registry.send(message));
-                self.pending.answer(self.outbox(), unregister.callback_id, asked, Ok);
+                self.pending.answer(self.outbox(), unregister.callback_id, asked, self.charge(), Ok);
             }
             Frame::Describe(describe) => {
                 let meshwork_wire::Describe { callback_id, pattern } = describe;
@@ -380,7 +395,7 @@ impl SessionActor {
         let sees_all = permissions.is_none_or(Permissions::sees_everything);
         let standing = standing.filter(|_| !sees_all);
         let describe = registry::Describe { pattern, after, standing };
-        self.pending.describe(self.outbox(), callback_id, &self.master.registry, describe);
+        self.pending.describe(self.outbox(), callback_id, &self.master.registry, describe, self.charge());
     }
 
     fn bind(&mut self, bind: Bind, extension: Extension, context: &mut Context<Self>) {
@@ -453,7 +468,7 @@ impl SessionActor {
         let now = Instant::now().into_std();
         let mut branch = ToBranch::new(&outbox, &name, ByteString::new());
         self.relay.bound(now, |caller, forwarded, time_left| {
-            branch.request.caller = caller.name.clone();
+            (branch.lane, branch.request.caller) = (caller.id.0, caller.name.clone());
             branch.write(forwarded, time_left)
         });
         drop(branch);
@@ -529,6 +544,8 @@ impl SessionActor {
     /// Asks the registry about all new actions of a block.
     fn look_up(&mut self, actions: Vec<ByteString>, context: &mut Context<Self>) {
         let asking = self.master.registry.send(registry::Lookup { actions: actions.clone() });
+        // The requests of the block wait until the registry has answered.
+        let charge = self.charge();
         context.spawn(asking.into_actor(self).map(move |found, this, context| {
             let found = found.unwrap_or_default().into_iter().chain(std::iter::repeat(Found::Nowhere));
             let (outbox, name) = (this.outbox().clone(), this.relay.name.clone());
@@ -545,6 +562,7 @@ impl SessionActor {
                 });
             }
             this.end_message(context);
+            drop(charge);
         }));
     }
 
@@ -608,7 +626,7 @@ impl SessionActor {
         }
         let (topic, payload) = (publish.topic, without_callbacks(publish.payload));
         if self.block.events.is_empty() {
-            self.block.events.reserve(1 + self.relay.may_follow);
+            self.block.events.reserve(1 + usize::from(self.relay.may_follow));
         }
         let publisher = &self.relay.name;
         let event = |payload| Event { topic: topic.clone(), publisher: publisher.clone(), payload };
@@ -625,8 +643,9 @@ impl SessionActor {
             return;
         };
         let event = Event { topic, publisher, payload: without_callbacks(payload) };
-        #[expect(clippy::disallowed_methods, reason = "bounded by what the link brings")]
-        self.master.router.do_send(router::GiveBack { from: self.me().id(), group, event });
+        let charge = Some(self.charge());
+        #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
+        self.master.router.do_send(router::GiveBack { from: self.me().id(), group, event, charge });
     }
 
     fn broadcast(&mut self, mut broadcast: meshwork_wire::Broadcast) {
@@ -640,8 +659,9 @@ impl SessionActor {
         }
         let meshwork_wire::Broadcast { topic, payload, .. } = broadcast;
         let event = Event { topic, publisher: self.relay.name.clone(), payload };
-        #[expect(clippy::disallowed_methods, reason = "bounded by what the link brings")]
-        self.master.router.do_send(router::Broadcast { from: Some(self.me().id()), event });
+        let charge = Some(self.charge());
+        #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
+        self.master.router.do_send(router::Broadcast { from: Some(self.me().id()), event, charge });
     }
 
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
@@ -672,8 +692,9 @@ impl SessionActor {
         }
         if !self.block.events.is_empty() {
             let (from, events) = (Some(self.me().id()), std::mem::take(&mut self.block.events));
-            #[expect(clippy::disallowed_methods, reason = "bounded to one message a block")]
-            self.master.router.do_send(router::Publish { from, events });
+            let charge = Some(self.charge());
+            #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
+            self.master.router.do_send(router::Publish { from, events, charge });
         }
     }
 
@@ -681,7 +702,9 @@ impl SessionActor {
     fn send(&mut self) {
         self.relay.end_message();
         if let Some(me) = &self.handle {
-            self.relay.outgoing.send(me.id(), me.caller());
+            let len = self.relay.block_len as usize;
+            let charge = || (len > 0).then(|| me.credit().charge(len));
+            self.relay.outgoing.send(me.id(), me.caller(), charge);
             me.set_in_flight(self.relay.to_branch());
         }
         let in_flight = self.relay.in_flight();
@@ -824,7 +847,9 @@ impl SessionActor {
             self.master.registry.do_send(registry::Leave(id));
             self.master.router.do_send(router::Leave(id));
         }
-        self.relay.leave();
+        // Requests in the lanes of the outbox go no further.
+        let unsent = self.outbox().close_lanes();
+        self.relay.leave(&unsent.into_iter().collect());
         self.send();
         self.in_flight.branch_drained();
         self.outbox().lent().release_all();
@@ -843,13 +868,16 @@ impl Actor for SessionActor {
     fn started(&mut self, context: &mut Context<Self>) {
         let config = &self.master.config;
         // A branch reads every frame that the protocol allows.
-        let outbox = Outbox::new(FRAME_LEN_MAX);
+        let pool = Some(Arc::clone(&self.master.pool));
+        let outbox = Outbox::with_pool(FRAME_LEN_MAX, self.master.limits.outbox_of_session(), pool);
+        let credit = Credit::new(self.master.limits.credit_len_max);
         let arrival = self.arrival.as_mut().expect("it is there until the branch is bound");
         let handle = SessionHandle::new(
             self.master.next_session(),
             std::mem::take(&mut arrival.peer),
             context.address(),
             outbox.clone(),
+            credit.clone(),
             self.master.limits.in_flight_max,
             config.balance,
         );
@@ -864,7 +892,7 @@ impl Actor for SessionActor {
         let place = Arc::clone(&arrival.place);
         let codec = SessionCodec::new(raise, config.frame_len_max, Arc::clone(&place), pulse.clone());
         let blocks = FramedRead::with_capacity(read, codec, READ_BUFFER_LEN_START);
-        context.add_stream(OnWake::new(Paced::new(blocks)));
+        context.add_stream(OnWake::new(Paced::new(blocks).within(credit)));
         let (makes_room, its_place) = (arrival.makes_room.take(), Arc::clone(&place));
         // The place is given back when neither half of the link is left.
         let writing = writer::write_all(outbox, write, pulse.clone()).map(move |written| {
@@ -903,6 +931,10 @@ impl Actor for SessionActor {
         let heartbeat = config.heartbeat;
         run_interval(context, heartbeat, move |this: &mut Self, context| {
             this.look_for_signs(&pulse);
+            if this.me().credit().is_spent() {
+                // The link may have brought more: it is not read.
+                this.heard = Instant::now();
+            }
             if this.heard.elapsed() >= this.master.config.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX)
                 && this.relay.phase() != Phase::Closing
             {
@@ -912,7 +944,8 @@ impl Actor for SessionActor {
                 context.stop();
             }
             this.outbox().shrink();
-            for callback_id in this.relay.expire(Instant::now().into_std()) {
+            let outbox = this.outbox().clone();
+            for callback_id in this.relay.expire(Instant::now().into_std(), |id| outbox.withdraw(id)) {
                 this.outbox().say(&Frame::Cancel(callback_id));
             }
             this.send();
@@ -957,7 +990,8 @@ impl Handler<Forward> for SessionActor {
         let now = Instant::now().into_std();
         let me = self.me().clone();
         let mut branch = ToBranch::new(me.outbox(), me.name(), forward.caller.name.clone());
-        let caller = Rc::new(Arc::clone(&forward.caller));
+        branch.lane = forward.caller.id.0;
+        let caller = self.relay.caller(&forward.caller);
         let mut came = 0;
         for forwarded in std::mem::take(&mut forward.requests) {
             match &forwarded.target {
@@ -986,7 +1020,7 @@ impl<'a> ToBranch<'a> {
             hops: 0,
             payload: Payload::default(),
         };
-        Self { guard: outbox.hold(), name, request }
+        Self { guard: outbox.hold(), name, lane: 0, request }
     }
 
     /// Appends a request, or a call of a function, with the time that its caller still waits.
@@ -1003,7 +1037,8 @@ impl<'a> ToBranch<'a> {
         let request = &mut self.request;
         (request.callback_id, request.action) = (id_at_provider, action);
         (request.time_left, request.hops, request.payload) = (time_left, hops, payload);
-        let pushed = self.guard.push(&*request, Kind::Request);
+        let turn = Turn { caller: self.lane, id: Some(id_at_provider) };
+        let pushed = self.guard.push_in_turn(turn, &*request, Kind::Request);
         pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
     }
 
@@ -1017,7 +1052,8 @@ impl<'a> ToBranch<'a> {
 impl Handler<Replies> for SessionActor {
     type Result = ();
 
-    fn handle(&mut self, Replies { from, replies }: Replies, context: &mut Context<Self>) {
+    fn handle(&mut self, Replies { from, replies, charge }: Replies, context: &mut Context<Self>) {
+        let _held_until_the_replies_are_handled = charge;
         let outbox = self.outbox().clone();
         let mut guard = outbox.hold();
         let mut elsewhere = Vec::new();
@@ -1047,7 +1083,7 @@ impl Handler<Cancel> for SessionActor {
 
     fn handle(&mut self, Cancel(cancelled): Cancel, _: &mut Context<Self>) {
         for callback_id in cancelled {
-            if self.relay.cancelled(callback_id) {
+            if self.relay.cancelled(callback_id) && !self.outbox().withdraw(callback_id) {
                 self.outbox().say(&Frame::Cancel(callback_id));
             }
         }

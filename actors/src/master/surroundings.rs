@@ -11,6 +11,7 @@ use super::registry::table::OnNameTaken;
 use super::router::RouterActor;
 use crate::hashed::HashMap;
 use crate::link::door::Door;
+use crate::link::outbox::Pool;
 use crate::link::places::Bounds;
 use crate::node::lender::NodeLender;
 use crate::node::limits::Limits;
@@ -51,6 +52,8 @@ pub(crate) struct MasterShared {
     pub(crate) node: Arc<Node>,
     /// The door of the connections, which have a place each.
     pub(crate) door: Arc<Door>,
+    /// The bytes in the outboxes of all sessions.
+    pub(crate) pool: Arc<Pool>,
     pub(crate) warnings: SessionWarnings,
     pub(crate) denials: Denials,
     /// The identities of the mesh; none where a token, or nothing, lets branches in.
@@ -110,6 +113,7 @@ impl MasterShared {
             name: node.name().clone(),
             denials: Denials::default(),
             identities: ArcSwapOption::from(config.identities.clone()),
+            pool: Pool::new(limits.outboxes_len_max),
             config,
             limits,
             busy_poll,

@@ -1,9 +1,12 @@
 //! The bounds of a node that a program or an operator may set.
 
+use crate::answers::answering::AnsweringBounds;
+use crate::link::outbox::OutboxBounds;
 use meshwork_wire::limits::{
-    BIND_WITHIN, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, GATEWAY_CONNECTIONS_MAX,
-    GATEWAY_CONNECTIONS_PER_ADDRESS_MAX, IN_FLIGHT_MAX, OFFERED_LEN_MAX, SUBSCRIBED_LEN_MAX,
-    UNBOUND_SESSIONS_MAX,
+    ANSWERING_LEN_MAX, BIND_WITHIN, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CREDIT_LEN_MAX,
+    FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_ADDRESS_MAX, IN_FLIGHT_MAX, KEPT_LEN_MAX,
+    LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX, SUBSCRIBED_LEN_MAX, UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -24,9 +27,30 @@ pub struct Limits {
     /// before it is closed with `BIND_TIMEOUT`, and a program of another protocol to say its first message. Default: [`BIND_WITHIN`].
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub bind_within: Duration,
-    /// How many requests may be in flight on one connection, each way. Default: [`IN_FLIGHT_MAX`]; a branch keeps to the bound of its
-    /// master if that is less.
+    /// How many requests may be in flight on one connection, each way. Of the requests to a branch, one caller has eight ninths at most, so
+    /// that there is room for others. Default: [`IN_FLIGHT_MAX`]; a branch keeps to the bound of its master if that is less.
     pub in_flight_max: usize,
+    /// How many bytes of requests may wait to be written to one connection; a caller has eight ninths of them at most. A request above the
+    /// bound goes to another provider, or fails with `OVERLOADED`, not sent. Default: [`OUTBOX_REQUEST_LEN_MAX`].
+    pub requests_len_max: usize,
+    /// How many bytes of replies may wait for one branch to read them: the memory that a branch which asks and does not read may take. A reply
+    /// above the bound becomes `OVERLOADED` for that branch. Used by a master. Default: [`OUTBOX_REPLY_LEN_MAX`].
+    pub replies_len_max: usize,
+    /// How many bytes of replies may wait at a branch to be written to its master; a caller has eight ninths of them at most, and gets
+    /// `OVERLOADED` for what is above. Default: [`PROVIDER_REPLIES_LEN_MAX`].
+    pub own_replies_len_max: usize,
+    /// How many bytes may stand in all outboxes of a master together, besides 16 MiB in each: one connection may hold as much of them as it
+    /// leaves. Used by a master. Default: [`OUTBOXES_LEN_MAX`].
+    pub outboxes_len_max: usize,
+    /// How many bytes of arguments the requests of one connection may have that are being answered, or wait for a permit. A request above
+    /// the bound is refused with `OVERLOADED`, not sent. Default: [`ANSWERING_LEN_MAX`].
+    pub answering_len_max: usize,
+    /// How many bytes of what one connection has sent may be held by registry, router and other sessions before it is read no further. Used
+    /// by a master. Default: [`CREDIT_LEN_MAX`].
+    pub credit_len_max: usize,
+    /// How many bytes of the requests of one connection are kept in case that another provider has to run them. Used by a master.
+    /// Default: [`KEPT_LEN_MAX`].
+    pub kept_len_max: usize,
     /// How many connections of a master may be accepted and not bound yet, and as many again whose token was right. When they are there, one
     /// that has said nothing makes room for the next: the oldest of the address that has the most. Each takes up to 20 KiB.
     /// Default: [`UNBOUND_SESSIONS_MAX`]; at least 1.
@@ -55,6 +79,13 @@ impl Default for Limits {
         Self {
             bind_within: BIND_WITHIN,
             in_flight_max: IN_FLIGHT_MAX,
+            requests_len_max: OUTBOX_REQUEST_LEN_MAX,
+            replies_len_max: OUTBOX_REPLY_LEN_MAX,
+            own_replies_len_max: PROVIDER_REPLIES_LEN_MAX,
+            outboxes_len_max: OUTBOXES_LEN_MAX,
+            answering_len_max: ANSWERING_LEN_MAX,
+            credit_len_max: CREDIT_LEN_MAX,
+            kept_len_max: KEPT_LEN_MAX,
             unbound_sessions_max: UNBOUND_SESSIONS_MAX,
             offered_len_max: OFFERED_LEN_MAX,
             subscribed_len_max: SUBSCRIBED_LEN_MAX,
@@ -62,6 +93,32 @@ impl Default for Limits {
             connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
             gateway_connections_max: GATEWAY_CONNECTIONS_MAX,
             gateway_connections_per_address_max: GATEWAY_CONNECTIONS_PER_ADDRESS_MAX,
+        }
+    }
+}
+
+impl Limits {
+    /// The bounds of the requests of one connection that are being answered.
+    pub(crate) fn answering_bounds(&self) -> AnsweringBounds {
+        AnsweringBounds { count_max: self.in_flight_max, len_max: self.answering_len_max }
+    }
+
+    /// The bounds of the outbox from a master to one branch.
+    pub(crate) fn outbox_of_session(&self) -> OutboxBounds {
+        self.outbox(self.replies_len_max)
+    }
+
+    /// The bounds of the outbox from a branch to its master.
+    pub(crate) fn outbox_of_branch(&self) -> OutboxBounds {
+        self.outbox(self.own_replies_len_max)
+    }
+
+    fn outbox(&self, replies_len_max: usize) -> OutboxBounds {
+        OutboxBounds {
+            requests_len_max: self.requests_len_max,
+            // A reply that is allowed finds room in an empty outbox.
+            replies_len_max: replies_len_max.max(FRAME_LEN_MAX + LENGTH_PREFIX_LEN),
+            errors_len_max: self.in_flight_max.saturating_mul(OUTBOX_ERROR_LEN_MAX),
         }
     }
 }

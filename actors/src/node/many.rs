@@ -106,6 +106,7 @@ impl ManyCalls {
             return;
         }
         let deadline = Instant::now().checked_add(CALL_WITHIN).map(Instant::into_std);
+        self.node.keep(deadline);
         let Self { node, batch, action, head, wanted, bytes, unsent, id_ranges, count, awaited } = self;
         let batch = *batch;
         let mut wakes = Vec::new();

@@ -17,10 +17,11 @@ use super::submission::{Arguments, Ask, Call, Frames, Invoking, Submission, When
 use crate::answers::hops;
 use crate::answers::{Actions, ActorSnapshot, Restarted};
 use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
+use crate::calls::overdue::{Overdue, Watch as WatchDeadlines};
 use crate::calls::reply::Reply;
 use crate::calls::response::Calls;
 use crate::events::{Deliver, SubscriberId};
-use crate::hashed::HashMap;
+use crate::hashed::{HashMap, HashSet};
 use crate::link::outbox::Outbox;
 use crate::link::refusal::{link_down, not_permitted};
 use bytes::BytesMut;
@@ -35,7 +36,7 @@ use meshwork_wire::{
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -51,6 +52,8 @@ pub struct Node {
     version: AtomicU64,
     next_subscriber: AtomicU64,
     mailboxes: OnceLock<Mailboxes>,
+    me: Weak<Node>,
+    deadlines: WatchDeadlines,
     known: RwLock<ActionCache>,
     /// Notified when the known actions or the node's own may have changed, and when its status has.
     changed: Notify,
@@ -81,6 +84,10 @@ pub(crate) enum EventPath {
 struct Locked {
     in_flight: InFlight,
     submissions: Vec<Submission>,
+    /// Calls in the queue whose deadlines have passed while the actor was busy: they are not to leave.
+    withdrawn: HashSet<CallbackId>,
+    /// Calls that wait for a link, as the actor says. At most [`WAITING_MAX`](meshwork_wire::limits::WAITING_MAX).
+    waiting_for_link: HashSet<CallbackId>,
     /// How many bytes the events take that have been submitted and are in no outbox yet: see [`Submission::event_len`].
     events_len: usize,
     /// Changed under the lock, so that no event is submitted to a link that takes none.
@@ -136,14 +143,49 @@ impl Calls for Node {
     }
 }
 
+impl Overdue for Node {
+    fn end_overdue(&self, now: std::time::Instant) -> Option<std::time::Instant> {
+        let mut locked = self.lock();
+        let Locked { in_flight, submissions, withdrawn, waiting_for_link, closed, .. } = &mut *locked;
+        let (mut wakes, was_empty) = (Vec::new(), submissions.is_empty());
+        let reply = |id, has_left: bool| {
+            let (fate, what) = if has_left && !waiting_for_link.contains(&id) {
+                (Fate::Unknown, "no reply came before the deadline, and the node was too busy to take one")
+            } else {
+                (Fate::NotSent, "the deadline passed before the node, which was busy, could send the call")
+            };
+            Reply::failed(CallError::new(Code::REQUEST_TIMEOUT, fate, what))
+        };
+        let first_in_queue = in_flight.first_in_queue();
+        let (overdue, next) = in_flight.settle_overdue(now, reply, &mut wakes);
+        if closed.is_none() {
+            withdrawn.extend(
+                overdue.iter().copied().filter(|id| first_in_queue.is_some_and(|first| *id >= first)),
+            );
+            submissions.extend(overdue.iter().copied().map(Submission::Cancel));
+        }
+        self.let_go(locked, was_empty);
+        wakes.into_iter().for_each(Wake::wake);
+        next
+    }
+
+    fn watch(&self) -> &WatchDeadlines {
+        &self.deadlines
+    }
+}
+
 impl Node {
     pub(crate) fn new(name: ByteString) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            deadlines: WatchDeadlines::default(),
             name,
             number: NODES.fetch_add(1, Ordering::Relaxed),
             locked: Mutex::new(Locked {
                 in_flight: InFlight::new(),
                 submissions: Vec::new(),
+                withdrawn: HashSet::default(),
+                waiting_for_link: HashSet::default(),
                 events_len: 0,
                 event_path: EventPath::default(),
                 spare: BytesMut::new(),
@@ -286,6 +328,7 @@ impl Node {
         let was_empty = locked.submissions.is_empty();
         locked.write(head.index, callback_id, bytes);
         drop(locked);
+        self.keep(deadline);
         if was_empty {
             self.flush();
         }
@@ -325,7 +368,28 @@ impl Node {
         }
         let callback_id = locked.in_flight.open(deadline, waiter).map_err(full)?;
         self.push(locked, submission(callback_id));
+        self.keep(deadline);
         Ok(callback_id)
+    }
+
+    /// Has this deadline kept though the node may be busy, if the caller lives on another thread.
+    #[inline]
+    pub(super) fn keep(&self, deadline: Option<std::time::Instant>) {
+        self.deadlines.keep(deadline, || Weak::clone(&self.me) as Weak<dyn Overdue>);
+    }
+
+    /// Notes that a call waits for a link.
+    pub(crate) fn waits_for_link(&self, callback_id: CallbackId) {
+        self.lock().waiting_for_link.insert(callback_id);
+    }
+
+    /// Notes that these calls wait for a link no longer; without an id, that none does.
+    pub(crate) fn waits_no_longer(&self, callback_id: Option<CallbackId>) {
+        let mut locked = self.lock();
+        match callback_id {
+            Some(callback_id) => _ = locked.waiting_for_link.remove(&callback_id),
+            None => locked.waiting_for_link = HashSet::default(),
+        }
     }
 
     /// Submits a call of a function that came over the link of this number; gives the id of the call.
@@ -718,6 +782,7 @@ impl Node {
 
     /// Lets the handles reach the actor.
     pub(crate) fn open_mailboxes(&self, mailboxes: Mailboxes) {
+        self.deadlines.set_home();
         // A node has one actor, started once.
         let _ = self.mailboxes.set(mailboxes);
         // Submissions made before the actor started wait in the queue.
@@ -752,7 +817,10 @@ impl Node {
 
     /// Takes all submissions, and the departure of the calls among them. `into` must be empty: its capacity is used for the next ones.
     pub(crate) fn take_submissions(&self, into: &mut Vec<Submission>) -> Option<Departure> {
+        // Dropped when the lock is let go: arguments may hold functions, whose end may take the lock.
+        let _withdrawn;
         let mut locked = self.lock();
+        _withdrawn = (!locked.withdrawn.is_empty()).then(|| locked.withdraw());
         std::mem::swap(&mut locked.submissions, into);
         let departure = locked.in_flight.take_departure();
         drop(locked);
@@ -784,7 +852,10 @@ impl Node {
         waiter: Waiter,
         before: &mut Vec<Submission>,
     ) -> Result<(Option<Departure>, Departure), Refused> {
+        // Dropped when the lock is let go: arguments may hold functions, whose end may take the lock.
+        let _withdrawn;
         let mut locked = self.lock();
+        _withdrawn = (!locked.withdrawn.is_empty()).then(|| locked.withdraw());
         std::mem::swap(&mut locked.submissions, before);
         let departure_before = locked.in_flight.take_departure();
         match locked.in_flight.open(deadline, waiter).map_err(full) {
@@ -1082,6 +1153,29 @@ impl EventPath {
 }
 
 impl Locked {
+    /// Takes the calls out of the queue whose deadlines have passed in it. Their cancels stay, by which the actor knows that they are settled.
+    #[cold]
+    fn withdraw(&mut self) -> Vec<Submission> {
+        let (withdrawn, mut taken) = (std::mem::take(&mut self.withdrawn), Vec::new());
+        for submission in std::mem::take(&mut self.submissions) {
+            match submission {
+                Submission::Frames(frames) => {
+                    self.submissions.push(Submission::Frames(frames.without(&withdrawn)))
+                }
+                Submission::Ask(ask) if withdrawn.contains(&ask.request.callback_id) => {
+                    taken.push(Submission::Ask(ask));
+                }
+                Submission::Invoke(invoking)
+                    if invoking.callback_id.is_some_and(|callback_id| withdrawn.contains(&callback_id)) =>
+                {
+                    taken.push(Submission::Invoke(invoking));
+                }
+                submission => self.submissions.push(submission),
+            }
+        }
+        taken
+    }
+
     /// Whether an event, or a call of a function that nobody waits for, finds room: in the queue, and in the outbox of the link behind it.
     fn has_room(&self, submission: &Submission) -> bool {
         let standing = match &self.event_path {

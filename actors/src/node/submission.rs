@@ -1,8 +1,9 @@
 //! Submissions: calls, events, cancels and releases of the handles of a node, in the queue to its actor.
 
 use crate::calls::short::ShortPayload;
+use crate::hashed::HashSet;
 use bytes::BytesMut;
-use meshwork_wire::limits::{CALL_WITHIN, PAYLOAD_SHARED_LEN_MIN};
+use meshwork_wire::limits::{CALL_WITHIN, LENGTH_PREFIX_LEN, PAYLOAD_SHARED_LEN_MIN};
 use meshwork_wire::{
     Block, ByteString, CallbackId, EncodeError, Encoding, Form, Frame, FrameCodec, Invocation, Payload,
     Request,
@@ -228,6 +229,20 @@ impl Submission {
 }
 
 impl Frames {
+    /// The same calls without these.
+    pub(crate) fn without(self, withdrawn: &HashSet<CallbackId>) -> Self {
+        let mut rest = Self::default();
+        for request in self.into_requests() {
+            if !withdrawn.contains(&request.callback_id) {
+                let start = rest.bytes.len();
+                Frame::Request(request).encode(&mut rest.bytes);
+                rest.count += 1;
+                rest.longest = rest.longest.max(rest.bytes.len() - start - LENGTH_PREFIX_LEN);
+            }
+        }
+        rest
+    }
+
     /// The calls one by one, for calls that do not all leave over the link at once. Costs a read of each frame.
     pub(crate) fn into_requests(mut self) -> Vec<Request> {
         let mut requests = Vec::with_capacity(self.count);

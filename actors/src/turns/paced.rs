@@ -1,10 +1,11 @@
 //! The pace at which an actor takes the blocks that its link brings.
 
+use super::credit::Credit;
 use super::parts::{Parts, WHOLE_MAX};
 use futures::Stream;
 use meshwork_wire::{Block, FrameError};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
 /// Lets the other tasks of the arbiter have their turns after each block, or part of a block: the frames that the block made them write
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 /// that its buffer is read into again: a new buffer for each read took more than half of the cost of a call of 1 KiB.
 pub(crate) struct Paced<S> {
     blocks: S,
+    /// The reader stops while this is spent. None at a branch: what it holds for its master has bounds of its own.
+    credit: Option<Credit>,
     /// Whether the other tasks have their turns before the next block.
     is_their_turn: bool,
     /// Whether the last block had to be waited for.
@@ -29,7 +32,12 @@ const ALONE_LEN_MAX: usize = 1024;
 
 impl<S> Paced<S> {
     pub(crate) fn new(blocks: S) -> Self {
-        Self { blocks, is_their_turn: false, waited: false, parts: None, rest: None }
+        Self { blocks, credit: None, is_their_turn: false, waited: false, parts: None, rest: None }
+    }
+
+    /// Stops reading while the credit is spent.
+    pub(crate) fn within(self, credit: Credit) -> Self {
+        Self { credit: Some(credit), ..self }
     }
 
     fn part_of(&mut self, mut block: Block, len: usize) -> Block {
@@ -51,6 +59,9 @@ impl<S: Stream<Item = Result<Block, FrameError>> + Unpin> Stream for Paced<S> {
         if std::mem::take(&mut this.is_their_turn) {
             context.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if let Some(credit) = &this.credit {
+            ready!(credit.poll_unspent(context));
         }
         if let Some((rest, len)) = this.rest.take() {
             this.is_their_turn = true;

@@ -13,12 +13,12 @@ use crate::answers::responder::{Answer, CallContext, Replier, Responder};
 use crate::hashed::{HashMap, HashSet};
 use crate::master::forwarded::{Caller, Forwarded, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, Route};
+use meshwork_wire::limits::KEPT_LEN_MAX;
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Encoding, Fate, Offer, Outcome, Payload, PayloadRef, Request,
     SessionId, Wants,
 };
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -261,7 +261,7 @@ impl Session {
         };
         Self {
             fake: Fake(Arc::new(shared)),
-            relay: Relay::new("master".into(), Balance::RoundRobin, IN_FLIGHT_MAX),
+            relay: Relay::new("master".into(), Balance::RoundRobin, IN_FLIGHT_MAX, KEPT_LEN_MAX),
             caller: Arc::new(Caller { id, name: name.into(), mailbox: id }),
             bind: 0,
             offers_some: false,
@@ -611,7 +611,7 @@ impl World {
 
     fn expire(&mut self, index: usize) {
         let session = &mut self.sessions[index];
-        for id in session.relay.expire(self.now) {
+        for id in session.relay.expire(self.now, |_| false) {
             let call = session.serves.remove(&id).expect("it was written");
             self.calls[call].over = true;
         }
@@ -631,7 +631,7 @@ impl World {
     /// Loses the link of a session; a new session comes in its place.
     fn lose(&mut self, index: usize) {
         let session = &mut self.sessions[index];
-        session.relay.leave();
+        session.relay.leave(&HashSet::new());
         session.fake.0.taking.store(false, Ordering::Relaxed);
         assert!(session.relay.is_empty() && session.relay.phase() == Phase::Closing);
         for route in self.registry.values() {
@@ -688,7 +688,7 @@ impl World {
         let index = self.sessions.iter().position(|session| session.id() == to);
         match (index, mail) {
             (Some(index), Mail::Forward(caller, requests)) => {
-                let caller = Rc::new(caller);
+                let caller = self.sessions[index].relay.caller(&caller);
                 for forwarded in requests {
                     match &forwarded.target {
                         Target::Action(_) => self.sessions[index].fake.end_requests(1),

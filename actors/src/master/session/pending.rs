@@ -3,6 +3,7 @@
 use crate::link::outbox::Outbox;
 use crate::link::refusal::Receiver;
 use crate::master::registry::{Answer, Describe, RegistryActor};
+use crate::turns::credit::Charge;
 use actix::Addr;
 use meshwork_wire::limits::{
     DESCRIBED_LEN_MAX, DESCRIBED_MAX, DESCRIBED_PART_ELEMENTS_MAX, DESCRIBED_PART_LEN_MAX,
@@ -34,18 +35,20 @@ impl Default for Unanswered {
 }
 
 impl Pending {
-    /// Answers a request of the branch when registry or router has answered; `asked` is an error if they must not be asked.
+    /// Answers a request of the branch when registry or router has answered; `asked` is an error if they must not be asked. Until then the branch
+    /// is charged for the request.
     pub(super) fn answer<F, T, E>(
         &self,
         outbox: &Outbox,
         callback_id: CallbackId,
         asked: Result<F, CallError>,
+        charge: Charge,
         answer: impl FnOnce(T) -> Result<(), CallError> + 'static,
     ) where
         F: Future<Output = Result<T, E>> + 'static,
         T: 'static,
     {
-        self.spawn(outbox, callback_id, asked, move |outbox, answered| {
+        self.spawn(outbox, callback_id, asked, charge, move |outbox, answered| {
             let outcome = match answered {
                 Ok(answered) => answer(answered).map(|()| Payload::default()),
                 Err(_) => Err(master_ends()),
@@ -62,6 +65,7 @@ impl Pending {
         callback_id: CallbackId,
         registry: &Addr<RegistryActor>,
         describe: Describe,
+        charge: Charge,
     ) {
         let (this, registry, room) = (Rc::clone(&self.0), registry.clone(), outbox.clone());
         let asking = async move {
@@ -78,7 +82,7 @@ impl Pending {
             };
             Some(asked)
         };
-        self.spawn(outbox, callback_id, Ok(asking), move |outbox, answered| match answered {
+        self.spawn(outbox, callback_id, Ok(asking), charge, move |outbox, answered| match answered {
             None => {}
             Some(Err(error)) => outbox.respond(callback_id, Err(error)),
             Some(Ok(parts)) => {
@@ -102,6 +106,7 @@ impl Pending {
         outbox: &Outbox,
         callback_id: CallbackId,
         asked: Result<F, CallError>,
+        charge: Charge,
         say: impl FnOnce(&Outbox, F::Output) + 'static,
     ) {
         let asked = asked.and_then(|asked| Ok((asked, self.count_request()?)));
@@ -112,7 +117,7 @@ impl Pending {
         let outbox = outbox.clone();
         actix_rt::spawn(async move {
             say(&outbox, asked.await);
-            drop(guard);
+            drop((guard, charge));
         });
     }
 

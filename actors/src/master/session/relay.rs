@@ -8,15 +8,18 @@
 use super::state::{Legality, Phase};
 use crate::answers::Action;
 use crate::calls::slots::Slots;
+use crate::hashed::{HashMap, HashSet};
+use crate::link::lanes::fits_share;
 use crate::link::refusal::gone;
 use crate::master::bundles::push_to;
 use crate::master::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt, may_go_elsewhere};
-use crate::master::forwarded::{Caller, Forwarded, Outgoing, Replied, Target};
+use crate::master::forwarded::{Caller, CallerHere, Forwarded, Outgoing, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, no_provider};
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Fate, Frame, Outcome, Payload, Request, SessionId, Wants,
     check_action,
 };
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ pub(crate) struct Relay<P, M> {
     branch_drains: bool,
     /// The name of the branch.
     pub(crate) name: ByteString,
-    in_flight_max: usize,
+    in_flight_max: u32,
     dispatch: Dispatch<P>,
     /// Requests of this branch that another node answers, by the ids that the branch gave them.
     requested: Slots<Requested<P>>,
@@ -37,17 +40,46 @@ pub(crate) struct Relay<P, M> {
     kept_len: KeptLen,
     /// Requests of other nodes that this branch answers, by the ids that were drawn here.
     serving: Slots<Serving<M>>,
+    /// The callers of these requests. None if there are none, as at most sessions.
+    callers: Option<Box<Callers<M>>>,
     /// Requests of other nodes that came between the registration and the end of the bind. Ids are drawn in the order in which a caller
     /// forwards, so this keeps that order. None if no request came so early.
     early: Option<Box<Early<M>>>,
     /// The messages that leave when the block, or the message, has been taken.
     pub(crate) outgoing: Outgoing<P, M>,
     /// How many frames of the block are not taken yet: the most items that a bundle may still grow by.
-    pub(crate) may_follow: usize,
+    pub(crate) may_follow: u16,
+    /// How many bytes that block has; 0 while another message is taken.
+    pub(crate) block_len: u32,
 }
 
 /// A caller, which the entries of its requests share.
-pub(crate) type SharedCaller<M> = Rc<Arc<Caller<M>>>;
+pub(crate) type SharedCaller<M> = Rc<CallerHere<M>>;
+
+/// The callers that have requests in flight to this branch, or had some since the last heartbeat.
+struct Callers<M> {
+    /// The caller of the last requests: it most likely is the caller of the next ones.
+    last: SharedCaller<M>,
+    by_id: HashMap<SessionId, SharedCaller<M>>,
+}
+
+/// The place of a request among those in flight to this branch; dropping it gives the place back to the share of the caller.
+struct Place<M>(SharedCaller<M>);
+
+impl<M> Place<M> {
+    #[inline]
+    fn take(caller: &SharedCaller<M>) -> Self {
+        caller.in_flight.set(caller.in_flight.get() + 1);
+        Self(Rc::clone(caller))
+    }
+}
+
+impl<M> Drop for Place<M> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
 
 /// Requests of other nodes, by the ids that were drawn here.
 type Early<M> = BTreeMap<CallbackId, (SharedCaller<M>, Forwarded)>;
@@ -80,7 +112,7 @@ pub(crate) enum Heard {
 
 /// A request that was written to this branch.
 struct Serving<M> {
-    caller: SharedCaller<M>,
+    place: Place<M>,
     id_at_caller: CallbackId,
     deadline: Option<Instant>,
 }
@@ -127,19 +159,26 @@ pub(crate) trait InUse {
 }
 
 impl<P: Provider, M> Relay<P, M> {
-    pub(crate) fn new(master: ByteString, balance: Balance, in_flight_max: usize) -> Self {
+    pub(crate) fn new(
+        master: ByteString,
+        balance: Balance,
+        in_flight_max: usize,
+        kept_len_max: usize,
+    ) -> Self {
         Self {
             phase: Phase::Unbound,
             branch_drains: false,
             name: ByteString::new(),
-            in_flight_max,
+            in_flight_max: u32::try_from(in_flight_max).unwrap_or(u32::MAX),
             dispatch: Dispatch::new(master, balance),
             requested: Slots::new(),
-            kept_len: KeptLen::default(),
+            kept_len: KeptLen::new(kept_len_max),
             serving: Slots::new(),
+            callers: None,
             early: None,
             outgoing: Outgoing::default(),
             may_follow: 0,
+            block_len: 0,
         }
     }
 
@@ -221,7 +260,7 @@ impl<P: Provider, M> Relay<P, M> {
             return self.wait(Waiting { request, deadline, tried: Vec::new() });
         };
         let Self { requested, outgoing, may_follow, kept_len, .. } = self;
-        let sent = Sent { requested, outgoing, kept_len, may_follow: *may_follow };
+        let sent = Sent { requested, outgoing, kept_len, may_follow: usize::from(*may_follow) };
         sent.forward(routed, request, deadline, Vec::new())
     }
 
@@ -289,7 +328,7 @@ impl<P: Provider, M> Relay<P, M> {
         };
         let is = |other: &P| other.id() == to.id();
         let share = || Rc::new(to.clone());
-        let to = push_to(&mut self.outgoing.forwards, is, share, forwarded, self.may_follow);
+        let to = push_to(&mut self.outgoing.forwards, is, share, forwarded, self.may_follow.into());
         if let Some(callback_id) = callback_id {
             let forwarded_to = ForwardedTo { to: Rc::clone(to), id_at_provider };
             self.requested.insert(callback_id, Requested::Forwarded(forwarded_to));
@@ -377,7 +416,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     #[inline]
     fn check_room(&self, in_use: &impl InUse) -> Result<(), CallError> {
-        let max = self.in_flight_max;
+        let max = self.in_flight_max as usize;
         if self.requested.len() + self.dispatch.cancelled() + in_use.len() < max {
             return Ok(());
         }
@@ -386,6 +425,41 @@ impl<P: Provider, M> Relay<P, M> {
     }
 
     // Requests of other nodes.
+
+    /// The caller of requests that are forwarded to the branch, with its requests that are in flight.
+    #[inline]
+    pub(crate) fn caller(&mut self, caller: &Arc<Caller<M>>) -> SharedCaller<M> {
+        match &self.callers {
+            Some(callers) if callers.last.id == caller.id => Rc::clone(&callers.last),
+            _ => self.find_caller(caller),
+        }
+    }
+
+    fn find_caller(&mut self, caller: &Arc<Caller<M>>) -> SharedCaller<M> {
+        let new = || Rc::new(CallerHere { caller: Arc::clone(caller), in_flight: Cell::new(0) });
+        let callers =
+            self.callers.get_or_insert_with(|| Box::new(Callers { last: new(), by_id: HashMap::default() }));
+        let found = match callers.by_id.get(&caller.id) {
+            Some(there) => Rc::clone(there),
+            None if callers.last.id == caller.id => Rc::clone(&callers.last),
+            None => new(),
+        };
+        callers.by_id.insert(caller.id, Rc::clone(&found));
+        callers.last = Rc::clone(&found);
+        found
+    }
+
+    /// Forgets the callers that have no request in flight: they may have gone.
+    fn forget_callers(&mut self) {
+        let Some(callers) = &mut self.callers else {
+            return;
+        };
+        callers.by_id.retain(|_, caller| caller.in_flight.get() > 0);
+        match callers.by_id.values().next() {
+            Some(any) => callers.last = Rc::clone(any),
+            None => self.callers = None,
+        }
+    }
 
     /// Takes a request that was forwarded to the branch: writes it, with the time that its caller still waits, or refuses it.
     #[inline]
@@ -399,7 +473,7 @@ impl<P: Provider, M> Relay<P, M> {
         let Forwarded { id_at_caller, id_at_provider, deadline, .. } = forwarded;
         let quiet = forwarded.is_notification();
         let time_left = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        let written = match self.check_forwarded(&forwarded, time_left) {
+        let written = match self.check_forwarded(caller, &forwarded, time_left) {
             Ok(()) if self.phase == Phase::Binding => {
                 let early = self.early.get_or_insert_default();
                 early.insert(id_at_provider, (Rc::clone(caller), forwarded));
@@ -411,7 +485,7 @@ impl<P: Provider, M> Relay<P, M> {
         match written {
             Ok(()) if quiet => {}
             Ok(()) => {
-                let serving = Serving { caller: Rc::clone(caller), id_at_caller, deadline };
+                let serving = Serving { place: Place::take(caller), id_at_caller, deadline };
                 self.serving.insert(id_at_provider, serving);
             }
             Err(error) if quiet => log::debug!("a function of {} was not called: {error}", self.name),
@@ -423,7 +497,12 @@ impl<P: Provider, M> Relay<P, M> {
     }
 
     #[inline(always)]
-    fn check_forwarded(&self, forwarded: &Forwarded, time_left: Option<Duration>) -> Result<(), CallError> {
+    fn check_forwarded(
+        &self,
+        caller: &CallerHere<M>,
+        forwarded: &Forwarded,
+        time_left: Option<Duration>,
+    ) -> Result<(), CallError> {
         let refuse = |code, why: String| Err(CallError::new(code, Fate::NotSent, why));
         match (self.phase, &forwarded.target) {
             (Phase::Binding | Phase::Bound, _) => {}
@@ -443,12 +522,20 @@ impl<P: Provider, M> Relay<P, M> {
             return refuse(Code::REQUEST_TIMEOUT, "the deadline passed on the way".to_owned());
         }
         // The caller has checked for room, but so have other callers, whose requests came at the same time.
-        let max = self.in_flight_max;
+        let max = self.in_flight_max as usize;
         if self.to_branch() >= max {
             return refuse(
                 Code::OVERLOADED,
                 format!("{max} requests to {} are in flight already", self.name),
             );
+        }
+        if !fits_share(caller.in_flight.get(), 1, self.to_branch(), max) {
+            let why = format!(
+                "{} requests of this caller to {} are in flight already: others are to find room, too",
+                caller.in_flight.get(),
+                self.name
+            );
+            return refuse(Code::OVERLOADED, why);
         }
         Ok(())
     }
@@ -456,11 +543,11 @@ impl<P: Provider, M> Relay<P, M> {
     /// Takes the outcome of a request that the branch has answered. `false` if its caller does not wait any more.
     #[inline]
     pub(crate) fn response(&mut self, callback_id: CallbackId, outcome: Outcome) -> bool {
-        let Some(Serving { caller, id_at_caller, .. }) = self.serving.remove(callback_id) else {
+        let Some(Serving { place, id_at_caller, .. }) = self.serving.remove(callback_id) else {
             return false;
         };
         let replied = Replied { id_at_caller, id_at_provider: callback_id, outcome };
-        reply_to(&mut self.outgoing, &caller, replied, self.may_follow);
+        reply_to(&mut self.outgoing, &place.0, replied, self.may_follow.into());
         true
     }
 
@@ -477,8 +564,13 @@ impl<P: Provider, M> Relay<P, M> {
     }
 
     /// Ends the requests to the branch whose deadlines have passed. Most of their callers have cancelled them before. Gives the ids that are to
-    /// be cancelled at the branch.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<CallbackId> {
+    /// be cancelled at the branch. `withdraw` takes a request out of the outbox; `false` if it has left.
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        mut withdraw: impl FnMut(CallbackId) -> bool,
+    ) -> Vec<CallbackId> {
+        self.forget_callers();
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         for (id, (caller, forwarded)) in self.take_early() {
             if passed(forwarded.deadline) {
@@ -491,11 +583,15 @@ impl<P: Provider, M> Relay<P, M> {
         }
         let expired = self.serving.take_if(|serving| passed(serving.deadline));
         let mut ids = Vec::with_capacity(expired.len());
-        for (id_at_provider, Serving { caller, id_at_caller, .. }) in expired {
-            let why = "no reply came before the deadline";
-            let outcome = Err(CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, why));
-            reply_to(&mut self.outgoing, &caller, Replied { id_at_caller, id_at_provider, outcome }, 0);
-            ids.push(id_at_provider);
+        for (id_at_provider, Serving { place, id_at_caller, .. }) in expired {
+            let (fate, why) = if withdraw(id_at_provider) {
+                (Fate::NotSent, "the deadline passed before the request was written")
+            } else {
+                ids.push(id_at_provider);
+                (Fate::Unknown, "no reply came before the deadline")
+            };
+            let outcome = Err(CallError::new(Code::REQUEST_TIMEOUT, fate, why));
+            reply_to(&mut self.outgoing, &place.0, Replied { id_at_caller, id_at_provider, outcome }, 0);
         }
         ids
     }
@@ -546,8 +642,8 @@ impl<P: Provider, M> Relay<P, M> {
     }
 
     /// Ends all requests at the end of the link: requests of the branch are cancelled at their providers, and requests to the branch end with an
-    /// error, *unknown* if they were written, else *not sent*.
-    pub(crate) fn leave(&mut self) {
+    /// error, *unknown* if they were written, else *not sent*. `unsent` are those that were still in the outbox.
+    pub(crate) fn leave(&mut self, unsent: &HashSet<CallbackId>) {
         self.phase = Phase::Closing;
         self.dispatch.clear();
         // The branch has gone, so its requests of the current block need not leave.
@@ -573,17 +669,26 @@ impl<P: Provider, M> Relay<P, M> {
         }
         let why = format!("{} went away before it replied", self.name);
         let lost = CallError::new(Code::PROVIDER_LOST, Fate::Unknown, why);
-        for (id_at_provider, Serving { caller, id_at_caller, .. }) in self.serving.take_all() {
-            let replied = Replied { id_at_caller, id_at_provider, outcome: Err(lost.clone()) };
-            reply_to(&mut self.outgoing, &caller, replied, 0);
+        for (id_at_provider, Serving { place, id_at_caller, .. }) in self.serving.take_all() {
+            let never_left = !unsent.is_empty() && unsent.contains(&id_at_provider);
+            let fate = if never_left { Fate::NotSent } else { Fate::Unknown };
+            let outcome = Err(lost.clone().with_fate(fate));
+            reply_to(&mut self.outgoing, &place.0, Replied { id_at_caller, id_at_provider, outcome }, 0);
         }
+        self.callers = None;
     }
 
     /// Whether no request is in flight or waits, and no message is left to send.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn is_empty(&self) -> bool {
         let waits = self.dispatch.waiting() + self.dispatch.cancelled();
-        self.in_flight() + waits + self.outgoing.forwards.len() == 0 && self.kept_len.is_empty()
+        self.in_flight() + waits + self.outgoing.forwards.len() == 0
+            && self.kept_len.is_empty(meshwork_wire::limits::KEPT_LEN_MAX)
+            && self
+                .callers
+                .iter()
+                .flat_map(|callers| callers.by_id.values())
+                .all(|it| it.in_flight.get() == 0)
     }
 
     /// How many bytes of requests are kept.
@@ -669,7 +774,7 @@ fn reply_to<P, M>(
     replied: Replied,
     may_follow: usize,
 ) {
-    let is = |other: &Arc<Caller<M>>| other.id == caller.id;
+    let is = |other: &CallerHere<M>| other.id == caller.id;
     push_to(&mut outgoing.replies, is, || Rc::clone(caller), replied, may_follow);
 }
 
