@@ -69,6 +69,11 @@ const IMPORTS_ALLOWED: &[Allowance] = &[
         what: "meshwork_wire",
         reason: "it speaks frame by frame, as a branch would that keeps to no rules",
     },
+    Allowance {
+        file: "tests/mesh/names.rs",
+        what: "meshwork_wire",
+        reason: "it says names in frames that no branch of ours would say",
+    },
 ];
 
 /// Tests that sleep: paused or simulated time is a reason, waiting for an event is none. And tests that name a port: another
