@@ -87,6 +87,11 @@ const IMPORTS_ALLOWED: &[Allowance] = &[
         what: "meshwork_wire",
         reason: "so do the branches in it that ask for too much",
     },
+    Allowance {
+        file: "tests/mesh/names.rs",
+        what: "meshwork_wire",
+        reason: "it says names in frames that no branch of ours would say",
+    },
 ];
 
 /// Tests that sleep: paused or simulated time is a reason, waiting for an event is none. And tests that name a port: another
