@@ -160,8 +160,8 @@ pub const KEPT_LEN_MAX: usize = 16 * 1024 * 1024;
 /// out to have other types. Longer arguments are not kept: then the call fails, not sent.
 pub const ARGUMENTS_KEPT_LEN_MAX: usize = 64 * 1024;
 
-/// How many connections may be accepted and not bound yet, from the moment that they are accepted until their descriptors are closed: 20 MiB
-/// at most, by [`FIRST_FRAME_LEN_MAX`]. As many again have room whose token was right. When the places are taken, a connection that has said
+/// How many connections may be accepted and not bound yet, from the moment that they are accepted until their descriptors are closed: some 40 MiB
+/// at most, by [`FIRST_FRAME_LEN_MAX`] and what a buffer of that length grows to. As many again have room whose token was right. When the places are taken, a connection that has said
 /// nothing makes room for the next one.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
 
