@@ -59,7 +59,8 @@ impl FrameCodec {
     fn follow_load(&mut self, come: usize) {
         let before = self.read_len;
         if come >= self.read_len {
-            self.read_len *= 2;
+            // Where only short frames are read, as before a bind, a long buffer would be of no use but to its sender.
+            self.read_len = (self.read_len * 2).min((self.frame_len_max / 4).max(READ_BUFFER_LEN_START));
         } else if come < self.read_len / 4 {
             self.read_len = (self.read_len / 2).max(READ_BUFFER_LEN_START);
         }

@@ -225,8 +225,9 @@ pub const ARGUMENTS_KEPT_LEN_MAX: usize = 64 * 1024;
 /// say so too, and hostile ones could take a request through all of them.
 pub const PROVIDERS_TRIED_MAX: usize = 32;
 
-/// How many connections may be accepted and not bound yet, from the moment that they are accepted until their descriptors are closed: 20 MiB
-/// at most, by [`FIRST_FRAME_LEN_MAX`]. As many again have room whose token was right. When the places are taken, a connection that has said
+/// How many connections may be accepted and not bound yet, from the moment that they are accepted until their descriptors are closed: some 40 MiB
+/// at most, by [`FIRST_FRAME_LEN_MAX`] and what a buffer of that length grows to. As many again have room whose token was right. When the places
+/// are taken, a connection that has said
 /// nothing makes room for the next one.
 pub const UNBOUND_SESSIONS_MAX: usize = 1_024;
 

@@ -7,6 +7,7 @@
 
 use crate::hashed::HashMap;
 use meshwork_wire::limits::{LONG_BINDS_LEN_MAX, UNBOUND_KEPT_FOR};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -46,8 +47,8 @@ pub(crate) struct Places<E> {
     /// The connections that have not bound, by number: the lowest has been there longest.
     unbound: BTreeMap<u64, Unbound<E>>,
     origins: HashMap<Origin, AtOrigin>,
-    /// The origins by how many connections they have that can be told to make room. Refused connections and known ones do not count.
-    heaviest: BTreeSet<(usize, Origin)>,
+    /// The origins that have connections which can be told to make room; the one of which that is asked first is the last.
+    heaviest: BTreeSet<(Rank, Origin)>,
     /// The connections that were refused and are not closed yet.
     refused: BTreeSet<u64>,
     /// How many connections were told to make room and are not closed yet.
@@ -83,6 +84,10 @@ enum Stage {
     /// It was told to make room.
     Told,
 }
+
+/// How soon an origin is asked to make room: by how many connections it has, refused and known ones not counted, and then by the number of its
+/// oldest connection that has said nothing.
+type Rank = (usize, Reverse<u64>);
 
 /// The connections of one origin.
 #[derive(Default)]
@@ -312,7 +317,7 @@ impl<E> Places<E> {
             return Victim::One(*number);
         }
         let own = self.origins.get(origin).map_or(0, AtOrigin::weight);
-        let heaviest = self.heaviest.last().filter(|(weight, _)| *weight > own + 1);
+        let heaviest = self.heaviest.last().filter(|((weight, _), _)| *weight > own + 1);
         let (at, is_other) = match heaviest {
             Some((_, heaviest)) => (self.origins.get(heaviest), true),
             None if own > 0 => (self.origins.get(origin), false),
@@ -355,7 +360,7 @@ impl<E> Places<E> {
         let Some(at) = self.origins.get_mut(&unbound.origin) else {
             return;
         };
-        let weight = at.weight();
+        let rank = at.rank();
         match before {
             Stage::Silent => _ = at.silent.remove(&number),
             Stage::Checked => _ = at.checked.remove(&number),
@@ -370,10 +375,10 @@ impl<E> Places<E> {
             Stage::Refused => _ = self.refused.insert(number),
             Stage::Told => self.told += 1,
         }
-        if at.weight() != weight {
-            self.heaviest.remove(&(weight, unbound.origin.clone()));
+        if at.rank() != rank {
+            self.heaviest.remove(&(rank, unbound.origin.clone()));
             if at.weight() > 0 {
-                self.heaviest.insert((at.weight(), unbound.origin.clone()));
+                self.heaviest.insert((at.rank(), unbound.origin.clone()));
             }
         }
     }
@@ -390,6 +395,10 @@ enum Victim {
 impl AtOrigin {
     fn weight(&self) -> usize {
         self.silent.len() + self.checked.len()
+    }
+
+    fn rank(&self) -> Rank {
+        (self.weight(), Reverse(self.silent.first().copied().unwrap_or(u64::MAX)))
     }
 }
 
@@ -516,6 +525,19 @@ mod tests {
         hall.places.bound(lonely);
     }
 
+    /// The one with the highest address would else have made room for all.
+    #[test]
+    fn of_many_addresses_with_one_connection_each_the_oldest_makes_room() {
+        let mut hall = Hall::new(WIDE);
+        let numbers: Vec<_> = [7, 3, 9, 1].map(|from| hall.enters(from)).to_vec();
+        hall.wait(UNBOUND_KEPT_FOR);
+        for (oldest, (from, next)) in numbers.iter().zip([(7, 2), (3, 8), (9, 4), (1, 5)]) {
+            assert_eq!(hall.makes_room(next), *oldest);
+            hall.closes(*oldest, from);
+            hall.enters(next);
+        }
+    }
+
     #[test]
     fn a_crowd_whose_binds_are_being_checked_makes_room_for_others_and_not_for_its_own() {
         let mut hall = Hall::new(WIDE);
@@ -624,7 +646,7 @@ mod tests {
                 let places = &hall.places;
                 prop_assert!(places.unbound.len() <= 40 && places.known <= 20);
                 prop_assert_eq!(places.connections, there.len());
-                let weights: usize = places.heaviest.iter().map(|(weight, _)| weight).sum();
+                let weights: usize = places.heaviest.iter().map(|((weight, _), _)| weight).sum();
                 let others = places.refused.len() + places.told + places.known;
                 prop_assert_eq!(weights + others, places.unbound.len());
             }
