@@ -48,6 +48,35 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which only Unix has. As long as nobody listens, it ends the process.
+pub(super) struct Hangups {
+    #[cfg(unix)]
+    hung_up: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    pub(super) fn new() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        {
+            let kind = tokio::signal::unix::SignalKind::hangup();
+            let hung_up = tokio::signal::unix::signal(kind);
+            hung_up
+                .map(|hung_up| Self { hung_up })
+                .map_err(|error| Failure::Use(format!("SIGHUP cannot be listened for: {error}")))
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        #[cfg(unix)]
+        self.hung_up.recv().await;
+        #[cfg(not(unix))]
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Drains a node that was asked to end, and says how many requests finished. One more signal ends the drain at once.
 pub(super) async fn drain(node: &Node, within: Duration, signals: &mut Signals) -> Done {
     let mut status = node.status().await?;
