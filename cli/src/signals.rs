@@ -48,6 +48,35 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which only Unix has. As long as nobody listens, it ends the process.
+pub(super) struct Hangups {
+    #[cfg(unix)]
+    hung_up: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    pub(super) fn new() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        {
+            let kind = tokio::signal::unix::SignalKind::hangup();
+            let hung_up = tokio::signal::unix::signal(kind);
+            hung_up
+                .map(|hung_up| Self { hung_up })
+                .map_err(|error| Failure::Use(format!("SIGHUP cannot be listened for: {error}")))
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        #[cfg(unix)]
+        self.hung_up.recv().await;
+        #[cfg(not(unix))]
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The files that are read again on SIGHUP. Each stands for itself: one that cannot be taken leaves what was read before, and the log says so.
 #[derive(Default)]
 pub(super) struct Reload {
@@ -67,31 +96,25 @@ impl Reload {
     }
 
     /// Reads the files again at each SIGHUP from now on, until the command ends. Without files, SIGHUP ends the command as it ends any other.
-    #[cfg(unix)]
     pub(super) fn start(self) -> Done {
-        use tokio::signal::unix::{SignalKind, signal};
         let mut files = self.files;
         if files.is_empty() {
             return Ok(());
         }
-        let mut hung_up = signal(SignalKind::hangup())
-            .map_err(|error| Failure::Use(format!("SIGHUP cannot be listened for: {error}")))?;
+        let mut hangups = Hangups::new()?;
         actix::spawn(async move {
-            while hung_up.recv().await.is_some() {
+            loop {
+                hangups.next().await;
                 for (what, read) in &mut files {
                     match read().await {
-                        Ok(()) => log::info!("{what} was read again"),
-                        Err(why) => log::error!("{what} is not taken, and the earlier one stays: {why}"),
+                        Ok(()) => say(format_args!("{what} was read again")),
+                        Err(why) => {
+                            say(format_args!("{what} is not taken, and the earlier one stays: {why}"));
+                        }
                     }
                 }
             }
         });
-        Ok(())
-    }
-
-    /// There is no SIGHUP.
-    #[cfg(windows)]
-    pub(super) fn start(self) -> Done {
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::output::say;
+use crate::signals::Hangups;
 use clap::Args;
 use meshwork::link::Transport;
 use meshwork::{Address, DialTls, ListenTls, TlsError, TlsFault};
@@ -178,26 +179,21 @@ pub(super) fn reload_at_hangup(reloaded: Vec<Reloaded>) -> Result<(), Failure> {
     if reloaded.is_empty() {
         return Ok(());
     }
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut hangups = signal(SignalKind::hangup())
-            .map_err(|error| Failure::Use(format!("SIGHUP cannot be listened for: {error}")))?;
-        let reloaded: Arc<[_]> = reloaded.into();
-        actix::spawn(async move {
-            while hangups.recv().await.is_some() {
-                let reloaded = Arc::clone(&reloaded);
-                // A disk that hangs holds up no call.
-                let done =
-                    tokio::task::spawn_blocking(move || reloaded.iter().try_for_each(Reloaded::reload));
-                match done.await {
-                    Ok(Ok(())) => say("the certificates were read again; links that stand stay"),
-                    Ok(Err(error)) => say(format_args!("the certificates stay as they were: {error}")),
-                    Err(error) => say(format_args!("the certificates were not read again: {error}")),
-                }
+    let mut hangups = Hangups::new()?;
+    let reloaded: Arc<[_]> = reloaded.into();
+    actix::spawn(async move {
+        loop {
+            hangups.next().await;
+            let reloaded = Arc::clone(&reloaded);
+            // A disk that hangs holds up no call.
+            let done = tokio::task::spawn_blocking(move || reloaded.iter().try_for_each(Reloaded::reload));
+            match done.await {
+                Ok(Ok(())) => say("the certificates were read again; links that stand stay"),
+                Ok(Err(error)) => say(format_args!("the certificates stay as they were: {error}")),
+                Err(error) => say(format_args!("the certificates were not read again: {error}")),
             }
-        });
-    }
+        }
+    });
     Ok(())
 }
 

@@ -107,6 +107,12 @@ impl DialTls {
                 if TlsFault::of(&error).is_some() {
                     // The other end is to hear why.
                     below.leave(Vec::new()).await;
+                } else if below.first().is_empty() {
+                    // A program of another protocol hangs up; a master that ends does, too.
+                    let what = format!(
+                        "the connection was closed in the TLS handshake; does it speak TLS? ({error})"
+                    );
+                    return Err(io::Error::new(error.kind(), what));
                 }
                 Err(error)
             }
