@@ -747,6 +747,10 @@ impl SessionActor {
         let asking =
             futures::future::join(self.master.registry.send(offers), self.master.router.send(subscriptions));
         context.spawn(asking.into_actor(self).map(move |(offer, subscription), this, context| {
+            // Identities that have changed once more meanwhile are asked about on their own.
+            if !this.standing.as_ref().is_some_and(|now| Arc::ptr_eq(now, &standing)) {
+                return;
+            }
             let permissions = standing.identity.permissions();
             let offer = offer.ok().flatten().map(|action| (Verb::Offer, action));
             let subscription = subscription.ok().flatten();

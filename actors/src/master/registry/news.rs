@@ -398,6 +398,8 @@ fn encode(news: &NodeNews, frame: fn(NodeNews) -> Frame, buffer: &mut BytesMut) 
 mod tests {
     use super::*;
     use crate::node::known::ActionCache;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn news(session: u64, actions: usize) -> NodeNews {
         let actions = (0..actions)
@@ -624,5 +626,129 @@ mod tests {
         gathering.leave(SessionId(4));
         gathering.leave(SessionId(4));
         assert!(gathering.narrow.is_empty() && gathering.narrowed.is_empty());
+    }
+
+    /// What happens in a mesh of four nodes and a few branches that hear of them.
+    #[derive(Clone, Debug)]
+    enum Op {
+        /// A node comes with these actions, or offers them too.
+        Offer(u64, Vec<u8>),
+        Withdraw(u64, Vec<u8>),
+        Leave(u64),
+        /// A branch joins that may see the actions of this feed.
+        Join(usize),
+        Tell,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let actions = || prop::collection::vec(0..4_u8, 0..4);
+        prop_oneof![
+            3 => (0..4_u64, actions()).prop_map(|(node, actions)| Op::Offer(node, actions)),
+            2 => (0..4_u64, actions()).prop_map(|(node, actions)| Op::Withdraw(node, actions)),
+            1 => (0..4_u64).prop_map(Op::Leave),
+            2 => (0..3_usize).prop_map(Op::Join),
+            2 => Just(Op::Tell),
+        ]
+    }
+
+    /// A branch, with what it knows of each node.
+    struct Heard {
+        id: SessionId,
+        seen: Option<Vec<Pattern>>,
+        known: BTreeMap<u64, BTreeSet<ByteString>>,
+    }
+
+    impl Heard {
+        fn hear(&mut self, parts: impl IntoIterator<Item = (Bytes, usize)>) {
+            for (mut bytes, _) in parts {
+                while !bytes.is_empty() {
+                    let len = u32::from_le_bytes(bytes.split_to(4)[..].try_into().unwrap());
+                    let frame = Frame::decode(&bytes.split_to(len as usize)).unwrap();
+                    let (came, news) = match frame {
+                        Frame::Online(news) => (true, news),
+                        Frame::Offline(news) => (false, news),
+                        other => panic!("no news: {other:?}"),
+                    };
+                    let actions: Vec<_> = news.actions.into_iter().map(|(action, _)| action).collect();
+                    assert!(actions.iter().all(|action| self.sees(action)), "{actions:?}");
+                    if news.whole {
+                        self.known.remove(&news.session.0);
+                    }
+                    match came {
+                        true => self.known.entry(news.session.0).or_default().extend(actions),
+                        false if news.whole => {}
+                        false => {
+                            let known = self.known.entry(news.session.0).or_default();
+                            actions.iter().for_each(|action| _ = known.remove(action));
+                        }
+                    }
+                }
+            }
+        }
+
+        fn sees(&self, action: &str) -> bool {
+            self.seen.as_ref().is_none_or(|seen| seen.iter().any(|pattern| pattern.matches(action)))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_branch_knows_what_it_may_see_of_the_nodes_that_are_there(ops in prop::collection::vec(op(), 1..60)) {
+            let name = |number: &u8| ByteString::from(format!("{}/{number}", number % 2));
+            let feeds = [None, Some(vec![Pattern::new("0/*").unwrap()]), Some(vec![Pattern::new("1/1").unwrap()])];
+            let mut gathering = News::default();
+            let mut nodes: BTreeMap<u64, BTreeSet<ByteString>> = BTreeMap::new();
+            let mut branches: Vec<Heard> = Vec::new();
+            let news = |node: u64, whole, actions: &BTreeSet<ByteString>| NodeNews {
+                node: format!("node-{node}").into(),
+                session: SessionId(node),
+                whole,
+                actions: actions.iter().map(|action| (action.clone(), Accepts::MessagePack)).collect(),
+            };
+            for op in ops.into_iter().chain([Op::Tell]) {
+                match op {
+                    Op::Offer(node, actions) => {
+                        let whole = !nodes.contains_key(&node);
+                        let there = nodes.entry(node).or_default();
+                        let new: BTreeSet<_> = actions.iter().map(name).filter(|one| !there.contains(one)).collect();
+                        there.extend(new.iter().cloned());
+                        gathering.came(&news(node, whole, &new));
+                    }
+                    Op::Withdraw(node, actions) => {
+                        let Some(there) = nodes.get_mut(&node) else { continue };
+                        let gone: BTreeSet<_> = actions.iter().map(name).filter(|one| there.remove(one)).collect();
+                        gathering.went(&news(node, false, &gone));
+                    }
+                    Op::Leave(node) => {
+                        if nodes.remove(&node).is_some() {
+                            gathering.went(&news(node, true, &BTreeSet::new()));
+                        }
+                    }
+                    Op::Join(feed) => {
+                        let id = SessionId(100 + branches.len() as u64);
+                        let mut heard = Heard { id, seen: feeds[feed].clone(), known: BTreeMap::new() };
+                        let there = nodes.iter().map(|(node, actions)| news(*node, true, actions));
+                        heard.hear(gathering.join(id, feeds[feed].as_deref(), there));
+                        branches.push(heard);
+                    }
+                    Op::Tell => {
+                        let gathered = gathering.take();
+                        for branch in &mut branches {
+                            branch.hear(gathering.parts_for(&gathered, branch.id));
+                        }
+                    }
+                }
+            }
+            for branch in &branches {
+                let shown = |nodes: &BTreeMap<u64, BTreeSet<ByteString>>| -> BTreeMap<u64, BTreeSet<ByteString>> {
+                    let seen = nodes.iter().map(|(node, actions)| {
+                        (*node, actions.iter().filter(|action| branch.sees(action)).cloned().collect::<BTreeSet<_>>())
+                    });
+                    seen.filter(|(_, actions)| !actions.is_empty() || branch.seen.is_none()).collect()
+                };
+                prop_assert_eq!(shown(&branch.known), shown(&nodes));
+                prop_assert!(branch.known.keys().all(|node| nodes.contains_key(node)), "a node that is gone stays known");
+            }
+        }
     }
 }
