@@ -16,6 +16,9 @@ const LATE_MAX: Duration = Duration::from_millis(60);
 /// How much longer than its caller a responder may believe that the caller waits: the time that the request was on its way does not count.
 const LONGER_MAX: Duration = Duration::from_secs(2);
 
+/// How the description of a call of a function begins.
+pub(crate) const FUNCTION: &str = "the function of call";
+
 /// A life of a node: from one start of its actor to its end.
 pub(crate) type Life = u32;
 
@@ -189,8 +192,10 @@ pub(crate) fn ended(call: u64, outcome: Result<u64, CallError>) {
         let now = journal.now;
         let entry = &mut journal.calls[call as usize];
         entry.ended += 1;
-        // An actor that panics loses the calls in its mailbox, in a healthy run too.
-        entry.is_lost = matches!(&outcome, Err(error) if error.fate() == Fate::Unknown
+        // An actor that panics loses the calls in its mailbox, in a healthy run too, and a master that drains waits for no call of a function
+        // whose request has been answered.
+        entry.is_lost = !entry.what.starts_with(FUNCTION)
+            && matches!(&outcome, Err(error) if error.fate() == Fate::Unknown
             && matches!(error.code(), Code::LINK_LOST | Code::PROVIDER_LOST)
             && !error.to_string().contains("the actor that answers"));
         let is_late = entry.within.is_some_and(|within| now > entry.asked + within + LATE_MAX);

@@ -3,7 +3,7 @@
 //! is, and `agreement.rs` looks at it.
 
 use crate::agreement;
-use crate::journal::{self, Finish, Life, is_healthy};
+use crate::journal::{self, FUNCTION, Finish, Life, is_healthy};
 use crate::links::{PORT, SimulatedAccept, SimulatedDial};
 use meshwork::limits::IN_FLIGHT_MAX;
 use meshwork::prelude::*;
@@ -185,7 +185,7 @@ async fn call_back(life: Life, task: Task, function: Callback<u64, u64>) -> Resu
 /// Calls a function once: that is a call of its own.
 async fn invoke(life: Life, call: u64, function: &Callback<u64, u64>) {
     let within = Duration::from_millis(300);
-    let invoked = journal::asked(life, format_args!("the function of call {call}"), within);
+    let invoked = journal::asked(life, format_args!("{FUNCTION} {call}"), within);
     let ends = EndsOrDrops(invoked);
     journal::ended(invoked, function.call(invoked).within(within).await);
     std::mem::forget(ends);
