@@ -227,7 +227,7 @@ const NOT_OPEN: usize = usize::MAX;
 
 impl OutboxBounds {
     /// How many bytes may stand in an outbox before a frame of this kind is refused.
-    fn len_max(self, kind: Kind) -> usize {
+    fn len_max(&self, kind: Kind) -> usize {
         match kind {
             Kind::Request => self.requests_len_max,
             Kind::Event => OUTBOX_LEN_MAX,
@@ -591,11 +591,13 @@ impl OutboxGuard<'_> {
         frame: impl Into<FrameRef<'f>>,
         kind: Kind,
     ) -> Result<(), Refusal> {
-        self.push_as(frame.into(), kind, Some(turn))
+        // Most of the time no frame waits in a lane.
+        let waits = self.queue.len > OUTBOX_IN_ORDER_LEN_MAX || self.queue.lanes.is_some();
+        self.push_as(frame.into(), kind, waits.then_some(&turn))
     }
 
     #[inline]
-    fn push_as(&mut self, frame: FrameRef<'_>, kind: Kind, turn: Option<Turn>) -> Result<(), Refusal> {
+    fn push_as(&mut self, frame: FrameRef<'_>, kind: Kind, turn: Option<&Turn>) -> Result<(), Refusal> {
         let refused = match self.append(frame, kind, turn) {
             Ok(()) => return Ok(()),
             Err(refused) => refused,
@@ -615,7 +617,7 @@ impl OutboxGuard<'_> {
     pub(crate) fn push_encoded(&mut self, frames: Encoded<'_>, kind: Kind) -> Result<(), Refusal> {
         let Encoded { bytes, count, longest } = frames;
         let admitted =
-            self.queue.admit(kind, self.outbox.0.bounds).and_then(|()| self.outbox.check_len(longest));
+            self.queue.admit(kind, &self.outbox.0.bounds).and_then(|()| self.outbox.check_len(longest));
         if let Err(refused) = admitted {
             if kind == Kind::Event {
                 self.count_drops(count);
@@ -665,10 +667,10 @@ impl OutboxGuard<'_> {
     }
 
     /// Appends a frame if it is admitted, and lends the functions that it passes.
-    fn append(&mut self, frame: FrameRef<'_>, kind: Kind, turn: Option<Turn>) -> Result<(), Refusal> {
-        let turn = turn.filter(|_| self.queue.len > OUTBOX_IN_ORDER_LEN_MAX || self.queue.lanes.is_some());
+    fn append(&mut self, frame: FrameRef<'_>, kind: Kind, turn: Option<&Turn>) -> Result<(), Refusal> {
         // A frame in a lane has a bound of its own.
-        self.queue.admit(if turn.is_some() { Kind::SmallReply } else { kind }, self.outbox.0.bounds)?;
+        let admitted_as = if turn.is_some() { Kind::SmallReply } else { kind };
+        self.queue.admit(admitted_as, &self.outbox.0.bounds)?;
         if kind == Kind::Request
             && frame.payload().is_some_and(|payload| payload.encoding == Encoding::Bincode)
             && !self.outbox.features().contains(Features::VALUES)
@@ -694,7 +696,7 @@ impl OutboxGuard<'_> {
         &mut self,
         frame: FrameRef<'_>,
         kind: Kind,
-        turn: Option<Turn>,
+        turn: Option<&Turn>,
     ) -> Result<(), Refusal> {
         if let Some(turn) = turn {
             return self.append_to_lane(frame, kind, turn);
@@ -729,7 +731,7 @@ impl OutboxGuard<'_> {
 
     /// Puts a frame into the lane of its caller.
     #[cold]
-    fn append_to_lane(&mut self, frame: FrameRef<'_>, kind: Kind, turn: Turn) -> Result<(), Refusal> {
+    fn append_to_lane(&mut self, frame: FrameRef<'_>, kind: Kind, turn: &Turn) -> Result<(), Refusal> {
         let mut head = BytesMut::new();
         let aside = frame.payload().filter(|payload| payload.len() >= PAYLOAD_SHARED_LEN_MIN);
         match aside {
@@ -794,7 +796,7 @@ impl Drop for OutboxGuard<'_> {
 }
 
 impl Queue {
-    fn admit(&self, kind: Kind, bounds: OutboxBounds) -> Result<(), Refusal> {
+    fn admit(&self, kind: Kind, bounds: &OutboxBounds) -> Result<(), Refusal> {
         match self.state {
             State::Open if self.len < bounds.len_max(kind) => Ok(()),
             State::Open => Err(Refusal::Full),

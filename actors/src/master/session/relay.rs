@@ -522,22 +522,25 @@ impl<P: Provider, M> Relay<P, M> {
             return refuse(Code::REQUEST_TIMEOUT, "the deadline passed on the way".to_owned());
         }
         // The caller has checked for room, but so have other callers, whose requests came at the same time.
-        let max = self.in_flight_max as usize;
-        if self.to_branch() >= max {
-            return refuse(
-                Code::OVERLOADED,
-                format!("{max} requests to {} are in flight already", self.name),
-            );
-        }
-        if !fits_share(caller.in_flight.get(), 1, self.to_branch(), max) {
-            let why = format!(
-                "{} requests of this caller to {} are in flight already: others are to find room, too",
-                caller.in_flight.get(),
+        let (total, max) = (self.to_branch(), self.in_flight_max as usize);
+        // While half of the places are free, each caller has fewer than its share.
+        if 2 * total < max { Ok(()) } else { self.check_share(caller, total, max) }
+    }
+
+    #[cold]
+    fn check_share(&self, caller: &CallerHere<M>, total: usize, max: usize) -> Result<(), CallError> {
+        let mine = caller.in_flight.get();
+        let what = if total >= max {
+            format!("{max} requests to {} are in flight already", self.name)
+        } else if !fits_share(mine, 1, total, max) {
+            format!(
+                "{mine} requests of this caller to {} are in flight: others are to find room, too",
                 self.name
-            );
-            return refuse(Code::OVERLOADED, why);
-        }
-        Ok(())
+            )
+        } else {
+            return Ok(());
+        };
+        Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what))
     }
 
     /// Takes the outcome of a request that the branch has answered. `false` if its caller does not wait any more.
