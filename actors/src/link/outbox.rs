@@ -651,7 +651,7 @@ impl OutboxGuard<'_> {
         pieces: impl Iterator<Item = &'p Bytes> + Clone,
     ) -> Result<(), Refusal> {
         let len = head.len() + pieces.clone().map(Bytes::len).sum::<usize>();
-        self.queue.admit(Kind::Request, self.outbox.0.bounds)?;
+        self.queue.admit(Kind::Request, &self.outbox.0.bounds)?;
         self.outbox.check_len(len - LENGTH_PREFIX_LEN)?;
         self.queue.copy_in(head);
         for piece in pieces {
