@@ -306,7 +306,7 @@ async fn calls_that_fail_in_every_way_fill_no_disk() {
     let actor = master.start();
     let address = actor.send(Listen::tcp("127.0.0.1:0")).await.unwrap().unwrap();
     let branch = BranchActor::new("a-caller").bind(&address).await.unwrap();
-    let long = "\x1b[31m\na-forged-line ".repeat(1_000);
+    let long = "\x1b[31m\na-forged-line ".repeat(100);
     often(|number| {
         let (branch, long) = (&branch, long.as_str());
         async move {
