@@ -1,7 +1,9 @@
 //! The input of commands: JSON, durations, names and tokens. An error says what would be right.
 
 use crate::failure::{Done, Failure};
-use meshwork::{Encoding, Identities, NameError, Payload, Value, check_token};
+use log::Level;
+use meshwork::repeated::Line;
+use meshwork::{Encoding, Identities, NameError, Payload, Value, check_token, log_line};
 use std::env::VarError;
 use std::fs::File;
 use std::io::{self, Read};
@@ -128,7 +130,10 @@ pub(super) fn read_token_file(file: &Path) -> Result<String, Failure> {
     }
     check_token(token).map_err(|error| Failure::Use(format!("the token file {shown}: {error}")))?;
     if others_may(file, 0o004) {
-        log::warn!("every user of this machine may read the token file {shown}: chmod 600 it");
+        log_line!(
+            Line::own(Level::Warn),
+            "every user of this machine may read the token file {shown}: chmod 600 it"
+        );
     }
     Ok(token.to_owned())
 }
@@ -142,7 +147,10 @@ pub(super) fn read_identities(file: &Path) -> Result<Identities, Failure> {
         identities.map_err(|error| Failure::Use(format!("the identities file {shown}: {error}")))?;
     // Digests of random tokens are no secret, so that all may read them.
     if others_may(file, 0o002) {
-        log::warn!("every user of this machine may write to the identities file {shown}: chmod o-w it");
+        log_line!(
+            Line::own(Level::Warn),
+            "every user of this machine may write to the identities file {shown}: chmod o-w it"
+        );
     }
     Ok(identities)
 }

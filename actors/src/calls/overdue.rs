@@ -2,6 +2,9 @@
 //! whose caller lives on the thread of the node need none of this, since there the caller is held up too. The thread is started by the
 //! first call of another thread, sleeps until the earliest deadline, and looks at each node at most every [`LOOKED_AT_EVERY`].
 
+use crate::log_line;
+use crate::repeated::Line;
+use log::Level;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +44,10 @@ static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static DUE: LazyLock<Due> = LazyLock::new(|| {
     let named = std::thread::Builder::new().name("meshwork-deadlines".to_owned());
     if let Err(error) = named.spawn(look) {
-        log::error!("calls of busy nodes may end late: no thread can be started: {error}");
+        log_line!(
+            Line::own(Level::Error),
+            "calls of busy nodes may end late: no thread can be started: {error}"
+        );
     }
     Due::default()
 });

@@ -2,7 +2,7 @@
 //! segment and for each path that `*` opens, however many other patterns there are. The tree finds the subscribers of an event; `router.rs`
 //! and `subscribers.rs` hand the event over.
 
-use crate::hashed::{Entry, HashMap};
+use crate::hashed::HashMap;
 use meshwork_wire::Pattern;
 use std::hash::Hash;
 
@@ -129,12 +129,12 @@ impl<S: Eq + Hash + Clone> Level<S> {
                 removed
             }
             Some(literal) => {
-                let Entry::Occupied(mut level) = self.literal.entry(Box::from(literal)) else {
+                let Some(level) = self.literal.get_mut(literal) else {
                     return false;
                 };
-                let removed = level.get_mut().remove(segments, subscriber);
-                if level.get().is_empty() {
-                    level.remove();
+                let removed = level.remove(segments, subscriber);
+                if level.is_empty() {
+                    self.literal.remove(literal);
                 }
                 if self.literal.is_empty() {
                     self.literal = HashMap::default();

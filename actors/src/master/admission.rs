@@ -1,6 +1,6 @@
 //! Whether a branch may bind: the master finds its identity by its token or certificate, then asks the recipient that checks identities.
 
-use super::identities::Shown;
+use super::identities::{ANONYMOUS, Shown};
 use super::permissions::{Authenticate, Identity};
 use super::standing::Standing;
 use super::surroundings::MasterShared;
@@ -25,7 +25,7 @@ pub(crate) fn authenticate(
             let shown = Shown::by_branch(asked.credentials.as_deref(), asked.certificate.as_ref());
             match identities.find(&shown) {
                 Ok(identity) => {
-                    if asked.credentials.is_some() || asked.certificate.is_some() {
+                    if *identity.name() != *ANONYMOUS {
                         place.known();
                     }
                     Some(Standing { identity, shown: Some(shown), is_answered: false })

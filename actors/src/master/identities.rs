@@ -78,9 +78,9 @@ impl Shown {
         Self { digest, certificate: certificate.map(|shown| shown.names.clone()), gateway: None }
     }
 
-    /// What a gateway shows for its clients.
-    pub(crate) fn by_gateway(identity: &ByteString) -> Self {
-        Self { gateway: Some(identity.clone()), ..Self::default() }
+    /// What a gateway shows for a client: the identity that it gives all its clients, and the certificate of this one.
+    pub(crate) fn by_gateway(identity: &ByteString, certificate: Option<&Certificate>) -> Self {
+        Self { gateway: Some(identity.clone()), ..Self::by_branch(None, certificate) }
     }
 }
 
@@ -116,6 +116,9 @@ impl Identities {
     pub(crate) fn find(&self, shown: &Shown) -> Result<Arc<Identity>, &'static str> {
         let Shown { digest, certificate, gateway } = shown;
         if let Some(gateway) = gateway {
+            if let Some(identity) = self.find_by_names(certificate.as_deref().unwrap_or_default())? {
+                return Ok(Arc::clone(identity));
+            }
             let found =
                 if **gateway == *ANONYMOUS { self.anonymous.as_ref() } else { self.by_name.get(gateway) };
             return found.cloned().ok_or("the identity of this gateway is not there");
@@ -529,7 +532,7 @@ bind = ["*", "warehouse"]
     #[test]
     fn a_gateway_has_the_identity_that_it_was_given() {
         let identities = read("[identities.legacy]\ncall = [\"old/**\"]\n");
-        let of = |name: &'static str| identities.find(&Shown::by_gateway(&name.into()));
+        let of = |name: &'static str| identities.find(&Shown::by_gateway(&name.into(), None));
         assert!(of("legacy").unwrap().permissions.allows(Verb::Call, "old/a"));
         assert!(of("anonymous").is_err() && of("none").is_err());
     }
@@ -560,7 +563,7 @@ bind = ["*", "warehouse"]
         };
         let (orders, stock) =
             (Shown::by_branch(Some("of orders"), None), Shown::by_branch(Some("of stock"), None));
-        let (eu, anonymous) = (Shown::by_gateway(&"orders/eu".into()), Shown::default());
+        let (eu, anonymous) = (Shown::by_gateway(&"orders/eu".into(), None), Shown::default());
         for (name, its) in [
             ("orders", &orders),
             ("orders/1", &orders),
@@ -582,7 +585,7 @@ bind = ["*", "warehouse"]
     #[test]
     fn a_client_of_a_gateway_has_any_name_but_that_of_an_identity() {
         let identities = read("[anonymous]\n");
-        let anonymous = identities.find(&Shown::by_gateway(&ANONYMOUS.into())).unwrap();
+        let anonymous = identities.find(&Shown::by_gateway(&ANONYMOUS.into(), None)).unwrap();
         assert!(identities.check_name(&anonymous, "light_rpc/1.2.3.4:5", true).is_ok());
         assert!(identities.check_name(&anonymous, "orders/1.2.3.4:5", true).is_err());
     }

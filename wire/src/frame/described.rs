@@ -80,7 +80,8 @@ mod tests {
     use crate::frame::Shape;
 
     fn description(number: usize) -> ActionDescription {
-        let shape = (number % 3 == 0)
+        let shape = number
+            .is_multiple_of(3)
             .then(|| Shape { arguments: "x".repeat(number % 300).into(), reply: "größe".into() });
         let nodes = (0..number % 3).map(|node| format!("node-{node}").into()).collect();
         ActionDescription { action: format!("action/{number}").into(), nodes, shape }

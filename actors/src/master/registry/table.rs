@@ -50,7 +50,7 @@ pub(crate) struct Offered {
 }
 
 /// How many bytes an offer takes beside its texts: the entries of the action in the maps of the registry, and its route.
-const OFFER_LEN: usize = 512;
+const OFFER_LEN: usize = 640;
 
 /// A session that was taken out of the registry.
 pub(crate) struct Removed<S> {

@@ -96,10 +96,12 @@ pub(super) async fn admit(
     let Bind { credentials, offers, subscriptions, .. } = bind;
     let replaces = extension.replaces || matches!(lets_in, LetsIn::CheckedAndReplacing);
     let identities = master.identities();
+    // The bind has come through the link, so its handshake is done.
+    let certificate = handshake.and_then(|handshake| handshake.certificate().cloned());
     let standing = match lets_in {
         LetsIn::Everyone { permissions, identity } => match &identities {
             Some(identities) => {
-                let shown = Shown::by_gateway(&identity);
+                let shown = Shown::by_gateway(&identity, certificate.as_ref());
                 let identity = identities.find(&shown).map_err(|why| BindRefused::unknown(why.to_owned()))?;
                 Some(Arc::new(Standing { identity, shown: Some(shown), is_answered: false }))
             }
@@ -109,8 +111,6 @@ pub(super) async fn admit(
             }
         },
         LetsIn::Checked | LetsIn::CheckedAndReplacing => {
-            // The bind has come through the link, so its handshake is done.
-            let certificate = handshake.and_then(|handshake| handshake.certificate().cloned());
             let (peer, identity) = (session.peer().to_owned(), None);
             let asked = Authenticate { name: name.clone(), credentials, certificate, identity, peer };
             authenticate(&master, asked, &place).await.map_err(BindRefused::unknown)?
