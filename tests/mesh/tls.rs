@@ -2,7 +2,7 @@
 //! are read again while links stand.
 
 use crate::{soon, until_known};
-use meshwork::limits::TLS_HANDSHAKE_WITHIN;
+use meshwork::limits::{TLS_HANDSHAKE_LEN_MAX, TLS_HANDSHAKE_WITHIN};
 use meshwork::prelude::*;
 use meshwork::{
     Address, Authenticate, BindError, Bridge, BridgeError, DialTls, Identity, Limits, ListenTls, Pem,
@@ -556,6 +556,26 @@ async fn handshakes_that_stall_keep_nobody_out_and_end_with_the_bind_deadline() 
         let _ = soon(stream.read_to_end(&mut Vec::new())).await;
     }
     assert_eq!(soon(branch.call::<i64>("add", (1, 2))).await.expect("it stays"), 3);
+}
+
+/// Else a peer that has shown nothing might have 64 KiB kept for it, on each of its connections.
+#[actix::test]
+async fn a_handshake_that_is_too_long_is_refused_before_its_deadline() {
+    let ca = Authority::new("ca");
+    let mut limits = Limits::default();
+    limits.bind_within = Duration::from_secs(600);
+    let (_master, address) = listening(MasterActor::new("master").limits(limits), &ca.listens()).await;
+    let mut stream = TcpStream::connect(address.as_str()).await.expect("it listens");
+    // A ClientHello of 65,000 bytes, in records of 4,000.
+    let mut said = b"\x16\x03\x01\x0f\xa0\x01\x00\xfd\xe8".to_vec();
+    said.resize(4_005, 0);
+    let mut record = b"\x16\x03\x01\x0f\xa0".to_vec();
+    record.resize(4_005, 0);
+    for _ in 0..TLS_HANDSHAKE_LEN_MAX / 4_000 + 2 {
+        stream.write_all(&said).await.expect("it is not refused before");
+        said.clone_from(&record);
+    }
+    soon(stream.read_to_end(&mut Vec::new())).await.expect("it is closed in order");
 }
 
 /// The other way round: a listener that takes connections and says nothing is told from one that nobody answers at.

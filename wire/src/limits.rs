@@ -478,6 +478,10 @@ pub const TLS_HANDSHAKE_WITHIN: Duration = Duration::from_secs(4);
 
 const _: () = assert!(TLS_HANDSHAKE_WITHIN.as_nanos() < DIAL_WITHIN.as_nanos());
 
+/// How many bytes the TLS handshake of a connection that was accepted may take, on the way in: the memory that a peer which has not been
+/// checked may take there. A chain of four certificates with keys of 4,096 bits takes half of it. Up to 4 KiB more are read at once.
+pub const TLS_HANDSHAKE_LEN_MAX: usize = 16 * 1024;
+
 /// How many bytes are read, and dropped, from a peer whose TLS handshake has failed: as long as bytes of the peer are unread, closing the
 /// connection would take away the reason that was sent to the peer. As much as a peer may have sent before it heard of the failure.
 pub const TLS_REFUSED_LEN_MAX: usize = 128 * 1024;

@@ -56,7 +56,7 @@ impl AcceptedTls {
         config: Arc<ArcSwap<ServerConfig>>,
         handshake: Arc<Handshake>,
     ) -> Self {
-        Self { state: State::Arrived(Below::new(link), config), handshake, writer: None }
+        Self { state: State::Arrived(Below::bounded(link), config), handshake, writer: None }
     }
 
     /// Goes on with the handshake; gives the open link.
@@ -73,7 +73,8 @@ impl AcceptedTls {
                     self.judge_first();
                 }
                 State::Shaking(shaking) => match ready!(Pin::new(&mut **shaking).poll(context)) {
-                    Ok(stream) => {
+                    Ok(mut stream) => {
+                        stream.get_mut().0.lift_bound();
                         let shown = stream.get_ref().1.peer_certificates();
                         self.handshake.done(shown.and_then(<[_]>::first).map(named));
                         self.state = State::Open(Box::new(TlsLink::new(stream)));

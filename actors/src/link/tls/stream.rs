@@ -2,7 +2,8 @@
 
 use super::explain::explained;
 use crate::link::dial::Link;
-use meshwork_wire::limits::{LINGER, TLS_REFUSED_LEN_MAX};
+use crate::link::fault::TlsFault;
+use meshwork_wire::limits::{LINGER, TLS_HANDSHAKE_LEN_MAX, TLS_REFUSED_LEN_MAX};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -91,11 +92,23 @@ pub(super) struct Below {
     come: usize,
     /// How many of the bytes that have come are to be read again.
     again: usize,
+    /// How many bytes the handshake may still take; none if there is no bound, or the handshake is done.
+    left: Option<usize>,
 }
 
 impl Below {
     pub(super) fn new(link: Box<dyn Link>) -> Self {
-        Self { link, first: [0; FIRST_LEN], come: 0, again: 0 }
+        Self { link, first: [0; FIRST_LEN], come: 0, again: 0, left: None }
+    }
+
+    /// For a peer that has not been checked: its handshake may take [`TLS_HANDSHAKE_LEN_MAX`] bytes.
+    pub(super) fn bounded(link: Box<dyn Link>) -> Self {
+        Self { left: Some(TLS_HANDSHAKE_LEN_MAX), ..Self::new(link) }
+    }
+
+    /// Notes that the handshake is done.
+    pub(super) fn lift_bound(&mut self) {
+        self.left = None;
     }
 
     /// The first bytes that have come.
@@ -139,10 +152,17 @@ impl AsyncRead for Below {
             self.again -= len;
             return Poll::Ready(Ok(()));
         }
+        if self.left == Some(0) {
+            let what = format!("it takes more than {TLS_HANDSHAKE_LEN_MAX} bytes");
+            return Poll::Ready(Err(TlsFault::Failed(what).into_io()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.link).poll_read(context, buffer))?;
+        let come = &buffer.filled()[before..];
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(come.len());
+        }
         if self.come < FIRST_LEN {
-            let come = &buffer.filled()[before..];
             let len = come.len().min(FIRST_LEN - self.come);
             let start = self.come;
             self.first[start..start + len].copy_from_slice(&come[..len]);
