@@ -21,13 +21,15 @@ struct Lane<T> {
     /// The number of the first item.
     first: u64,
     cost: usize,
+    /// How many of the items were withdrawn.
+    withdrawn: usize,
     /// How many bytes of the lane may leave before the next lane has its turn.
     due: usize,
 }
 
 struct Item<T> {
     cost: usize,
-    /// None if the item was withdrawn. It still costs its place, so that a caller which adds and withdraws meets its bound.
+    /// None if the item was withdrawn.
     item: Option<T>,
     id: Option<CallbackId>,
 }
@@ -74,7 +76,7 @@ impl<T> Lanes<T> {
         let turns = &mut self.turns;
         let lane = self.lanes.entry(caller).or_insert_with(|| {
             turns.push_back(caller);
-            Lane { items: VecDeque::new(), first: 0, cost: 0, due: TURN_LEN }
+            Lane { items: VecDeque::new(), first: 0, cost: 0, withdrawn: 0, due: TURN_LEN }
         });
         if let Some(id) = id {
             self.places.insert(id, (caller, lane.first + lane.items.len() as u64));
@@ -105,6 +107,7 @@ impl<T> Lanes<T> {
             lane.first += 1;
             lane.cost -= cost;
             self.cost -= cost;
+            lane.withdrawn -= usize::from(item.is_none());
             if let Some(id) = id.filter(|_| item.is_some()) {
                 self.places.remove(&id);
             }
@@ -127,10 +130,13 @@ impl<T> Lanes<T> {
         let index = usize::try_from(number - lane.first).ok()?;
         let there = lane.items.get_mut(index)?;
         let item = there.item.take();
-        let freed = there.cost - ITEM_LEN;
-        there.cost = ITEM_LEN;
-        lane.cost -= freed;
-        self.cost -= freed;
+        lane.cost -= there.cost;
+        self.cost -= there.cost;
+        there.cost = 0;
+        lane.withdrawn += 1;
+        if lane.withdrawn > lane.items.len() / 2 {
+            lane.sweep(caller, &mut self.places);
+        }
         item
     }
 
@@ -146,6 +152,19 @@ impl<T> Lanes<T> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.turns.is_empty()
+    }
+}
+
+impl<T> Lane<T> {
+    /// Drops the places of the items that were withdrawn, when they are the majority: so a sweep costs no more than the withdrawals did.
+    fn sweep(&mut self, caller: u64, places: &mut HashMap<CallbackId, (u64, u64)>) {
+        self.items.retain(|item| item.item.is_some());
+        (self.first, self.withdrawn) = (0, 0);
+        for (number, item) in (0..).zip(&self.items) {
+            if let Some(id) = item.id {
+                places.insert(id, (caller, number));
+            }
+        }
     }
 }
 
