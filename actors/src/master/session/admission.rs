@@ -72,10 +72,9 @@ pub(super) fn check_bind(bind: &Bind) -> Result<(), BindRefused> {
     if bind.credentials.as_ref().is_some_and(|credentials| credentials.len() > CREDENTIALS_LEN_MAX) {
         return Err(BindRefused::for_good(format!("credentials may have {CREDENTIALS_LEN_MAX} bytes")));
     }
-    let listed = bind.offers.len().max(bind.subscriptions.len());
-    if listed > ACTIONS_PER_FRAME_MAX {
+    if bind.offers.len() > ACTIONS_PER_FRAME_MAX {
         return Err(BindRefused::for_good(format!(
-            "a bind carries at most {ACTIONS_PER_FRAME_MAX} actions and as many subscriptions; say the others when it is bound"
+            "a bind carries at most {ACTIONS_PER_FRAME_MAX} actions; register the others"
         )));
     }
     let checked = bind.offers.iter().try_for_each(check_offer);
@@ -140,11 +139,17 @@ pub(super) async fn admit(
         Ok(Err(denied)) => return Err(BindRefused::for_good(denied.to_string())),
         Err(_) => return Err(BindRefused::master_ends()),
     }
-    match master.router.send(router::Subscribe { session, keys: subscriptions }).await {
-        Ok(Ok(())) => Ok(standing),
-        Ok(Err(error)) => Err(BindRefused::for_good(error.message().to_owned())),
-        Err(_) => Err(BindRefused::master_ends()),
+    // The router takes other messages in between. It knows a branch without subscriptions too, which gets broadcasts.
+    let parts = subscriptions.chunks(ACTIONS_PER_FRAME_MAX);
+    for keys in parts.chain(subscriptions.is_empty().then_some(&[][..])) {
+        let subscribe = router::Subscribe { session: session.clone(), keys: keys.to_vec() };
+        match master.router.send(subscribe).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(BindRefused::for_good(error.message().to_owned())),
+            Err(_) => return Err(BindRefused::master_ends()),
+        }
     }
+    Ok(standing)
 }
 
 /// Tells the branch that it is bound, with the bounds of this master; and, if its bind was extended, with its permission to publish.
