@@ -1281,11 +1281,18 @@ impl BranchActor {
             let last = this.wires.as_mut().map(|wires| {
                 wires.answering.cancel_all();
                 wires.outbox.close();
-                std::mem::replace(&mut wires.writer, actix_rt::spawn(async {}))
+                let writer = std::mem::replace(&mut wires.writer, actix_rt::spawn(async {}));
+                (writer, wires.drained.subscribe())
             });
             let flushed = async move {
-                if let Some(writer) = last {
-                    let _ = tokio::time::timeout(LINGER, writer).await;
+                if let Some((writer, mut link)) = last {
+                    // A socket that is closed while it has unread bytes takes back what its far end has not read: so the link is read until the
+                    // master has closed it, too, or is lost.
+                    let closed = async {
+                        let _ = writer.await;
+                        while link.changed().await.is_ok() {}
+                    };
+                    let _ = tokio::time::timeout(LINGER, closed).await;
                 }
             };
             flushed.into_actor(this).map(move |(), this, context| {

@@ -73,6 +73,8 @@ pub(crate) struct Journal {
     late: BTreeMap<(u32, Life, &'static str), usize>,
     late_of_groups: BTreeMap<(&'static str, Life), usize>,
     is_healthy: bool,
+    /// Whether a branch has ended while it bound again: it drops a link over which its master may have sent requests already.
+    has_unbound_end: bool,
     /// The functions that were passed: each is gone when its last holder is.
     functions: Vec<(u64, Weak<()>)>,
     wrong: Vec<String>,
@@ -336,6 +338,11 @@ pub(crate) fn is_healthy() -> bool {
     with(|journal| journal.is_healthy)
 }
 
+/// Notes that a branch drains while it binds again.
+pub(crate) fn note_unbound_end() {
+    with(|journal| journal.has_unbound_end = true);
+}
+
 /// Notes whether this run has no faults.
 pub(crate) fn set_healthy(is_healthy: bool) {
     with(|journal| journal.is_healthy = is_healthy);
@@ -404,7 +411,7 @@ impl Journal {
             let lie = match (ended, outcome) {
                 (0, _) if is_excused => None,
                 (0, _) => Some("never ended"),
-                _ if entry.is_lost && self.is_healthy => Some("was lost where no link and no node was"),
+                _ if entry.is_lost && self.is_healthy && !self.has_unbound_end => Some("was lost where no link and no node was"),
                 (2.., _) => Some("ended more than once"),
                 (_, _) if *ran > 1 => Some("ran more than once"),
                 (_, Some(Ok(()))) if *ran != 1 || *finished != Some(Finish::Replied) => {

@@ -387,6 +387,10 @@ impl Living {
                     let within =
                         if is_healthy() { DRAINS_WITHIN } else { Duration::from_millis(chance.u64(0..500)) };
                     journal::note(format_args!("life {} drains within {within:?}", self.life));
+                    let status = self.node.status().await.map(|status| status.borrow().clone());
+                    if matches!(status, Ok(meshwork::Status::Rebinding)) {
+                        journal::note_unbound_end();
+                    }
                     let drained = self.node.drain(within).await;
                     journal::note(format_args!("life {} has drained: {drained:?}", self.life));
                     return Course::Ended;

@@ -262,7 +262,7 @@ impl MasterCalls {
                 ("with a destination", self.requests.borrow().with_destination()),
                 ("that wait for the registry", self.waiting.len() + self.dispatch.waiting()),
                 ("kept", self.kept.len()),
-                ("bytes of calls that are kept", self.kept_len.len()),
+                ("bytes of calls that are kept", self.kept_len.len(self.shared.limits.kept_len_max)),
                 ("that the master answers itself", self.answering.len()),
                 ("functions to release", self.releases.len()),
             ],

@@ -54,8 +54,6 @@ pub(crate) struct Kept {
 pub(crate) struct KeptLen {
     /// How many bytes more may be kept.
     left: u32,
-    #[cfg(feature = "testing")]
-    len_max: u32,
 }
 
 /// How many bytes a request that is kept takes besides its payload.
@@ -63,17 +61,13 @@ const KEPT_LEN: usize = 256;
 
 impl KeptLen {
     pub(crate) fn new(len_max: usize) -> Self {
-        let len_max = u32::try_from(len_max).unwrap_or(u32::MAX);
-        Self {
-            left: len_max,
-            #[cfg(feature = "testing")]
-            len_max,
-        }
+        Self { left: u32::try_from(len_max).unwrap_or(u32::MAX) }
     }
 
+    /// How many bytes are kept of the most that may be.
     #[cfg(feature = "testing")]
-    pub(crate) fn len(&self) -> usize {
-        (self.len_max - self.left) as usize
+    pub(crate) fn len(&self, len_max: usize) -> usize {
+        len_max.saturating_sub(self.left as usize)
     }
 
     /// Keeps a request that is about to be forwarded, if there is room. It is copied, so that it does not keep the block that brought it.

@@ -1204,7 +1204,7 @@ impl Handler<TakeCensus> for SessionActor {
                 ("requests of the branch", self.relay.of_branch()),
                 ("requests to the branch", self.relay.to_branch()),
                 ("requests that wait for the registry", self.relay.waiting()),
-                ("bytes of requests that are kept", self.relay.kept_len()),
+                ("bytes of requests that are kept", self.relay.kept_len(self.master.limits.kept_len_max)),
                 ("bundles that have not left", self.relay.bundled()),
                 ("requests that the master is answering", self.answering.len()),
                 ("questions to registry and router", self.pending.len()),

@@ -631,7 +631,7 @@ impl World {
     /// Loses the link of a session; a new session comes in its place.
     fn lose(&mut self, index: usize) {
         let session = &mut self.sessions[index];
-        session.relay.leave(&HashSet::new());
+        session.relay.leave(&HashSet::default());
         session.fake.0.taking.store(false, Ordering::Relaxed);
         assert!(session.relay.is_empty() && session.relay.phase() == Phase::Closing);
         for route in self.registry.values() {

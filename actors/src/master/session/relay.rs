@@ -696,8 +696,8 @@ impl<P: Provider, M> Relay<P, M> {
 
     /// How many bytes of requests are kept.
     #[cfg(feature = "testing")]
-    pub(crate) fn kept_len(&self) -> usize {
-        self.kept_len.len()
+    pub(crate) fn kept_len(&self, len_max: usize) -> usize {
+        self.kept_len.len(len_max)
     }
 
     /// How many bundles have not left.
