@@ -16,7 +16,7 @@ const CALLS_AT: Duration = QUIET_FROM.saturating_add(Duration::from_millis(10));
 const TELLS_AT: Duration = CALLS_AT.saturating_add(Duration::from_millis(600));
 
 /// When the run is over.
-pub(crate) const OVER_AT: Duration = TELLS_AT.saturating_add(Duration::from_millis(100));
+pub(crate) const OVER_AT: Duration = TELLS_AT.saturating_add(Duration::from_millis(250));
 
 /// How much news every node publishes in the end.
 const NEWS_IN_THE_END: usize = 10;
