@@ -411,7 +411,9 @@ impl Journal {
             let lie = match (ended, outcome) {
                 (0, _) if is_excused => None,
                 (0, _) => Some("never ended"),
-                _ if entry.is_lost && self.is_healthy && !self.has_unbound_end => Some("was lost where no link and no node was"),
+                _ if entry.is_lost && self.is_healthy && !self.has_unbound_end => {
+                    Some("was lost where no link and no node was")
+                }
                 (2.., _) => Some("ended more than once"),
                 (_, _) if *ran > 1 => Some("ran more than once"),
                 (_, Some(Ok(()))) if *ran != 1 || *finished != Some(Finish::Replied) => {
