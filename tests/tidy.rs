@@ -236,8 +236,7 @@ fn each_guarantee_is_held_by_tests_that_are_there() {
     for file in text_files(&["docs"]).into_iter().filter(|it| it.path.ends_with("guarantees.md")) {
         for (number, line) in (1..).zip(file.text.lines()).filter(|(_, line)| line.starts_with("| ")) {
             let held_by = line.rsplit('|').nth(1).unwrap_or_default();
-            let gone =
-                held_by.split('`').skip(1).step_by(2).filter(|name| !tests.contains(&format!("{name}")));
+            let gone = held_by.split('`').skip(1).step_by(2).filter(|name| !tests.contains(*name));
             found.extend(gone.map(|name| file.finding(number, name, "name a test that is there")));
             if line.contains(" a ") && !held_by.contains('`') {
                 found.push(file.finding(number, "no test", "name the test that holds the promise"));
