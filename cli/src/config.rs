@@ -24,6 +24,9 @@ pub(super) struct Config {
     pub(super) name: Option<String>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) identities: Option<PathBuf>,
+    pub(super) tls_cert: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) tls_client_ca: Option<PathBuf>,
     pub(super) on_name_taken: Option<Taken>,
     pub(super) balance: Option<Choice>,
     pub(super) arbiters: Option<Arbiters>,
@@ -41,7 +44,8 @@ impl Config {
             Failure::Use(format!("{}: {}", file.display(), FileError::of_toml(&text, &error)))
         })?;
         let folder = file.parent().unwrap_or(Path::new(""));
-        for path in [&mut config.token_file, &mut config.identities].into_iter().flatten() {
+        let Self { token_file, identities, tls_cert, tls_key, tls_client_ca, .. } = &mut config;
+        for path in [token_file, identities, tls_cert, tls_key, tls_client_ca].into_iter().flatten() {
             *path = folder.join(&*path);
         }
         Ok(config)

@@ -120,7 +120,7 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
     } else if let Some(token) = read_token(token_file.as_deref(), TOKEN)? {
         master = master.token(token);
     }
-    let tls = options.tls.read()?;
+    let tls = options.tls.or([config.tls_cert, config.tls_key, config.tls_client_ca]).read()?;
     if options.check {
         let line = if output.json {
             json!({ "checked": true }).to_string()

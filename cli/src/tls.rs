@@ -109,6 +109,14 @@ fn read_dial(
 }
 
 impl ListenFlags {
+    /// These flags; where none of them is given, these files, the certificate, its key and the CA of the clients.
+    pub(super) fn or(self, [tls_cert, tls_key, tls_client_ca]: [Option<PathBuf>; 3]) -> Self {
+        if self.tls_cert.is_some() || self.tls_key.is_some() || self.tls_client_ca.is_some() {
+            return self;
+        }
+        Self { tls_cert, tls_key, tls_client_ca }
+    }
+
     /// The TLS of the addresses that are listened on; none if they take plain TCP.
     pub(super) fn read(&self) -> Result<Option<ListenTls>, Failure> {
         let tls = match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
