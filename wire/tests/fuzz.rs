@@ -4,6 +4,8 @@
 mod dialects;
 #[path = "../../fuzz/targets/frames.rs"]
 mod frames;
+#[path = "../../fuzz/targets/names.rs"]
+mod names;
 #[path = "../../fuzz/targets/payload.rs"]
 mod payload;
 mod recorded;
@@ -149,6 +151,14 @@ fn payloads_hold_over_their_seeds() {
     for (name, bytes) in seeds("payload") {
         println!("{name}");
         payload::run(&bytes);
+    }
+}
+
+#[test]
+fn names_hold_over_their_seeds() {
+    for (name, bytes) in seeds("names") {
+        println!("{name}");
+        names::run(&bytes);
     }
 }
 
