@@ -331,7 +331,9 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
         let mut locked = self.lock();
         self.restarted.set(state);
         let actor = locked.actor.take();
-        locked.starts = starts_after.map(|after| Instant::now() + after);
+        // A century is as long as for ever, and a moment that every clock can tell.
+        let longest = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        locked.starts = starts_after.map(|after| Instant::now() + after.min(longest));
         let waits = starts_after.is_some_and(|after| after <= RESTART_WAIT_MAX);
         let kept = if waits { locked.waiting.len().min(RESTART_WAITING_MAX) } else { 0 };
         let declined = locked.waiting.split_off(kept);

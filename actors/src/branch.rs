@@ -133,6 +133,8 @@ struct Wires {
     drained: watch::Sender<bool>,
     beat: SpawnHandle,
     writer: JoinHandle<()>,
+    /// Whether this end closes the link: the last of it has been said.
+    closes: bool,
     /// Requests of the master that were not answered at once.
     answering: Answering,
     /// The small replies to the requests of one block.
@@ -353,8 +355,16 @@ impl BranchActor {
         let answering = Answering::new(self.options.node.number(), bounds);
         let gathered = GatheredReplies::default();
         let drained = watch::Sender::new(false);
-        self.wires =
-            Some(Wires { outbox: outbox.clone(), features, drained, beat, writer, answering, gathered });
+        self.wires = Some(Wires {
+            outbox: outbox.clone(),
+            features,
+            drained,
+            beat,
+            writer,
+            closes: false,
+            answering,
+            gathered,
+        });
         for frame in early {
             self.take(frame, now, context);
         }
@@ -391,15 +401,17 @@ impl BranchActor {
         if lost == Lost::Nothing {
             return;
         }
-        let line = self.news.info(Instant::now().into_std());
+        let closes = self.wires.as_ref().is_some_and(|wires| wires.closes);
+        let line = if closes { Line::DEBUG } else { self.news.info(Instant::now().into_std()) };
         log_line!(line, "{} lost its link: {why}", self.name);
         self.options.node.set_writes_frames(false);
         let mut tally = self.cut(context);
-        let gone = CallError::new(
-            Code::LINK_LOST,
-            Fate::Unknown,
-            format!("the link was lost before the reply came: {why}"),
-        );
+        let gone = if closes {
+            CallError::new(Code::DRAINING, Fate::Unknown, "the branch has drained before the reply came")
+        } else {
+            let why = format!("the link was lost before the reply came: {why}");
+            CallError::new(Code::LINK_LOST, Fate::Unknown, why)
+        };
         tally.failed = self.calls.lost(&gone) as u64;
         self.options.node.set_event_path(EventPath::Down);
         self.forget_others();
@@ -1280,6 +1292,7 @@ impl BranchActor {
             this.flush();
             let last = this.wires.as_mut().map(|wires| {
                 wires.answering.cancel_all();
+                wires.closes = true;
                 wires.outbox.close();
                 let writer = std::mem::replace(&mut wires.writer, actix_rt::spawn(async {}));
                 (writer, wires.drained.subscribe())

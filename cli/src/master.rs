@@ -135,8 +135,11 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
     if let Some(file) = identities {
         let running = Master::from(&actor);
         reload.add(format!("the identities file {}", file.display()), move || {
-            let (running, read) = (running.clone(), read_identities(&file));
+            let (running, file) = (running.clone(), file.clone());
             async move {
+                // A disk that hangs holds up no call.
+                let read = tokio::task::spawn_blocking(move || read_identities(&file)).await;
+                let read = read.map_err(|error| error.to_string())?;
                 let identities = read.map_err(|failure| failure.to_string())?;
                 running.set_identities(identities).await.map_err(|error| error.to_string())
             }

@@ -109,12 +109,14 @@ fn read_dial(
 }
 
 impl ListenFlags {
-    /// These flags; where none of them is given, these files, the certificate, its key and the CA of the clients.
-    pub(super) fn or(self, [tls_cert, tls_key, tls_client_ca]: [Option<PathBuf>; 3]) -> Self {
-        if self.tls_cert.is_some() || self.tls_key.is_some() || self.tls_client_ca.is_some() {
-            return self;
-        }
-        Self { tls_cert, tls_key, tls_client_ca }
+    /// These flags; where one is not given, the file of the configuration: a certificate and its key, which belong together, and the CA of the
+    /// clients.
+    pub(super) fn or(self, [cert, key, client_ca]: [Option<PathBuf>; 3]) -> Self {
+        let (tls_cert, tls_key) = match (self.tls_cert, self.tls_key) {
+            (None, None) => (cert, key),
+            of_flags => of_flags,
+        };
+        Self { tls_cert, tls_key, tls_client_ca: self.tls_client_ca.or(client_ca) }
     }
 
     /// The TLS of the addresses that are listened on; none if they take plain TCP.

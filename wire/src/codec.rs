@@ -129,14 +129,23 @@ impl Decoder for FrameCodec {
                 return Err(FrameError::TooLong { claimed, max: self.frame_len_max });
             }
             let len = LENGTH_PREFIX_LEN + claimed;
-            if rest.len() < len {
+            // A long frame is a block of its own, so that no short frame which is kept keeps its buffer.
+            if rest.len() < len || (len > READ_BUFFER_LEN_MAX && count > 0) {
                 break;
             }
             whole += len;
             count += 1;
+            if len > READ_BUFFER_LEN_MAX {
+                break;
+            }
         }
         if whole > 0 {
-            return Ok(Some(Block { bytes: buffer.split_to(whole).freeze(), count }));
+            let bytes = buffer.split_to(whole).freeze();
+            if whole > READ_BUFFER_LEN_MAX {
+                // The bytes behind it, which are of one read, go on in a buffer of their own.
+                *buffer = BytesMut::from(&buffer[..]);
+            }
+            return Ok(Some(Block { bytes, count }));
         }
         // Room for one read, however long the next frame claims to be: a claimed length alone takes no memory.
         if buffer.is_empty() && buffer.capacity() > 2 * self.read_len {

@@ -66,6 +66,12 @@ impl Pattern {
         &self.0
     }
 
+    /// A copy that shares nothing with the frame that brought the pattern.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self(ByteString::from(&*self.0))
+    }
+
     /// The segments, from the left.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')

@@ -1,5 +1,6 @@
 //! The bind of a branch: dial the master, send the `Bind`, wait for `Bound`. It ends with a bound link, or with a [`BindError`].
 
+use crate::hashed::HashSet;
 use crate::link::backoff::Backoff;
 use crate::link::codec::LinkCodec;
 use crate::link::pulse::Pulse;
@@ -416,28 +417,24 @@ impl Entering<'_> {
                 .into_iter()
                 .map(|key| Frame::Subscribe(Subscribe { callback_id: draw(), key })),
         );
-        // One frame at a time: the master bounds how many registers and subscribes it works at.
-        for frame in frames {
-            let asked = match &frame {
-                Frame::Register(register) => register.callback_id,
-                Frame::Subscribe(subscribe) => subscribe.callback_id,
-                _ => continue,
-            };
-            self.say(&[frame]).await?;
-            let answered = loop {
-                if let Some(outcome) = self
-                    .hear(|frame| match frame {
-                        Frame::Response(Response { callback_id, outcome }) if callback_id == asked => {
-                            ControlFlow::Break(outcome)
-                        }
-                        other => ControlFlow::Continue(other),
-                    })
-                    .await?
-                {
-                    break outcome;
+        // Some at a time: the master bounds how many registers and subscribes it works at, and a link that is far takes a while for each answer.
+        for frames in frames.chunks(ASKED_AT_ONCE) {
+            let mut asked: HashSet<_> = frames.iter().filter_map(asked_under).collect();
+            self.say(frames).await?;
+            while !asked.is_empty() {
+                let mut refused = None;
+                self.hear(|frame| match frame {
+                    Frame::Response(Response { callback_id, outcome }) if asked.remove(&callback_id) => {
+                        refused = refused.take().or(outcome.err());
+                        ControlFlow::Break(())
+                    }
+                    other => ControlFlow::Continue(other),
+                })
+                .await?;
+                if let Some(error) = refused {
+                    return Err(self.refused(&error));
                 }
-            };
-            answered.map_err(|error| self.refused(&error))?;
+            }
         }
         Ok(bound)
     }
@@ -457,7 +454,7 @@ impl Entering<'_> {
         }
     }
 
-    /// Reads one block; gives the frame that is `wanted`, if it is there, and keeps the other frames in `early`.
+    /// Reads one block; gives the first frame that is `wanted`, if it is there, and keeps all frames that are not in `early`.
     async fn hear<T>(
         &mut self,
         mut wanted: impl FnMut(Frame) -> ControlFlow<T, Frame>,
@@ -478,11 +475,10 @@ impl Entering<'_> {
                     let (address, message) = (self.address.clone(), message.to_string());
                     return Err(BindError::Refused { address, code, message, may_return });
                 }
-                frame if found.is_none() => match wanted(frame) {
-                    ControlFlow::Break(it) => found = Some(it),
+                frame => match wanted(frame) {
+                    ControlFlow::Break(it) => found = Some(found.unwrap_or(it)),
                     ControlFlow::Continue(other) => self.early.push(other),
                 },
-                frame => self.early.push(frame),
             }
         }
         Ok(found)
@@ -509,6 +505,18 @@ impl Entering<'_> {
 
     fn no_master(&self, reason: &str) -> BindError {
         BindError::NoMaster { address: self.address.clone(), reason: reason.to_owned() }
+    }
+}
+
+/// How many registers and subscribes are asked for before the answers are waited for.
+const ASKED_AT_ONCE: usize = 64;
+
+/// The id under which a register or a subscribe is answered.
+fn asked_under(frame: &Frame) -> Option<CallbackId> {
+    match frame {
+        Frame::Register(register) => Some(register.callback_id),
+        Frame::Subscribe(subscribe) => Some(subscribe.callback_id),
+        _ => None,
     }
 }
 

@@ -145,6 +145,12 @@ impl<T> Lanes<T> {
         self.places.into_keys().collect()
     }
 
+    /// Takes all items with their ids, in no order.
+    pub(crate) fn into_items(self) -> impl Iterator<Item = (Option<CallbackId>, T)> {
+        let items = self.lanes.into_values().flat_map(|lane| lane.items);
+        items.filter_map(|Item { item, id, .. }| Some((id, item?)))
+    }
+
     /// How many bytes the items take, with what they take besides.
     pub(crate) fn cost(&self) -> usize {
         self.cost

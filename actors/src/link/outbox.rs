@@ -14,9 +14,11 @@ use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
     FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_IN_ORDER_LEN_MAX,
     OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
+    READ_BUFFER_LEN_MAX,
 };
 use meshwork_wire::{
-    CallError, CallbackId, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response, append,
+    CallError, CallbackId, Callbacks, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response,
+    append,
 };
 use std::collections::VecDeque;
 use std::sync::{
@@ -101,6 +103,8 @@ impl Pool {
 struct InLane {
     head: Bytes,
     payload: Bytes,
+    /// The functions that the frame lends, taken back if it never leaves.
+    lent: Callbacks,
 }
 
 /// Frames that are encoded already: an outbox takes all of them or none.
@@ -323,8 +327,12 @@ impl Outbox {
         let mut queue = self.lock();
         // Dropped when the lock is let go.
         let withdrawn = queue.lanes.as_mut().and_then(|lanes| lanes.withdraw(id));
+        self.note(&mut queue);
         self.note_lanes(&queue);
         drop(queue);
+        if let Some(withdrawn) = &withdrawn {
+            self.0.lent.take_back(&withdrawn.lent);
+        }
         withdrawn.is_some()
     }
 
@@ -334,9 +342,13 @@ impl Outbox {
         let mut queue = self.lock();
         let lanes = queue.lanes.take();
         let mut unsent = std::mem::take(&mut queue.unsent);
+        self.note(&mut queue);
         self.note_lanes(&queue);
         drop(queue);
-        unsent.extend(lanes.into_iter().flat_map(|lanes| lanes.into_ids()));
+        for (id, item) in lanes.into_iter().flat_map(|lanes| lanes.into_items()) {
+            self.0.lent.take_back(&item.lent);
+            unsent.extend(id);
+        }
         unsent
     }
 
@@ -392,7 +404,8 @@ impl Outbox {
 
     /// Whether more bytes wait than a peer that reads at all would leave there. The link is given up then.
     pub(crate) fn is_overfull(&self) -> bool {
-        self.is_open() && self.standing() > self.0.bounds.replies_len_max + self.0.bounds.errors_len_max
+        let bounds = &self.0.bounds;
+        self.is_open() && self.standing() > bounds.replies_len_max.saturating_add(bounds.errors_len_max)
     }
 
     /// Whether the outbox is neither closing nor closed.
@@ -496,7 +509,8 @@ impl Outbox {
     /// the queue has changed.
     #[inline]
     fn note(&self, queue: &mut Queue) {
-        let steps = queue.len / POOL_STEP;
+        let in_lanes = queue.lanes.as_ref().map_or(0, |lanes| lanes.cost());
+        let steps = (queue.len + in_lanes) / POOL_STEP;
         if steps != queue.pooled {
             self.0.tell_pool(queue, steps);
         }
@@ -520,7 +534,9 @@ impl Outbox {
         let mut queue = self.lock();
         let mut len = queue.small.len() + queue.ready.iter().map(Bytes::len).sum::<usize>();
         if queue.lanes.is_some() {
-            len += queue.take_turns(OUTBOX_IN_ORDER_LEN_MAX.saturating_sub(len));
+            // Something of the lanes leaves each time, however much stands in order.
+            len += queue
+                .take_turns(OUTBOX_IN_ORDER_LEN_MAX.saturating_sub(len).max(OUTBOX_IN_ORDER_LEN_MAX / 4));
             self.note(&mut queue);
             self.note_lanes(&queue);
         }
@@ -671,6 +687,14 @@ impl OutboxGuard<'_> {
         // A frame in a lane has a bound of its own.
         let admitted_as = if turn.is_some() { Kind::SmallReply } else { kind };
         self.queue.admit(admitted_as, &self.outbox.0.bounds)?;
+        // What all outboxes of a master hold together is bounded too; few requests stand in an outbox that is read.
+        if kind == Kind::Request
+            && turn.is_none()
+            && self.queue.len > POOL_STEP
+            && self.queue.len >= self.outbox.0.len_max(kind)
+        {
+            return Err(Refusal::Full);
+        }
         if kind == Kind::Request
             && frame.payload().is_some_and(|payload| payload.encoding == Encoding::Bincode)
             && !self.outbox.features().contains(Features::VALUES)
@@ -738,10 +762,15 @@ impl OutboxGuard<'_> {
             Some(_) => frame.encode_without_payload(&mut head),
             None => frame.encode(&mut head),
         }
-        let payload = aside.map(|payload| payload.bytes.clone()).unwrap_or_default();
+        // A slice that stays here for long would keep the whole buffer that brought it, however little of it counts.
+        let payload = aside.map_or_else(Bytes::new, |payload| match payload.bytes.len() {
+            ..READ_BUFFER_LEN_MAX => Bytes::copy_from_slice(&payload.bytes),
+            _ => payload.bytes.clone(),
+        });
+        let lent = frame.payload().map_or_else(Callbacks::none, |payload| payload.callbacks.clone());
         let len = head.len() + payload.len();
         self.outbox.check_len(len - LENGTH_PREFIX_LEN)?;
-        let in_lane = InLane { head: head.freeze(), payload };
+        let in_lane = InLane { head: head.freeze(), payload, lent };
         let lanes = self.queue.lanes.get_or_insert_with(|| Box::new(Lanes::new()));
         let len_max = self.outbox.0.len_max(kind);
         lanes.push(turn.caller, turn.id, len, len_max, in_lane).map_err(|_| Refusal::Full)?;
@@ -810,7 +839,7 @@ impl Queue {
         let mut taken = 0;
         while taken < room {
             let next = self.lanes.as_mut().and_then(|lanes| lanes.pop());
-            let Some(InLane { head, payload }) = next else {
+            let Some(InLane { head, payload, .. }) = next else {
                 break;
             };
             taken += head.len() + payload.len();

@@ -208,8 +208,8 @@ impl<E> Places<E> {
         let count = self.unbound.len() / 16 + 1;
         let next = |this: &mut Self| {
             let number = this.refused.first().copied().or_else(|| {
-                let (_, origin) = this.heaviest.last()?;
-                this.origins.get(origin)?.silent.first().copied()
+                let origins = this.heaviest.iter().rev().filter_map(|(_, origin)| this.origins.get(origin));
+                origins.filter_map(|origin| origin.silent.first().copied()).next()
             });
             this.tell(number?)
         };

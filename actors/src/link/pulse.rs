@@ -32,7 +32,6 @@ impl Pulse {
     }
 
     /// Notes whether the reader pauses. A link whose reader pauses never counts as silent.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for readers that stop while their credit is spent"))]
     pub(crate) fn set_paused(&self, paused: bool) {
         self.0.set(Signs { paused, ..self.0.get() });
     }

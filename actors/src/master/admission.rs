@@ -46,6 +46,10 @@ pub(crate) fn authenticate(
         }
         place.known();
     }
+    if asked.certificate.is_some() && standing.is_none() {
+        // Its CA is the one that the listener trusts.
+        place.known();
+    }
     let Some(recipient) = &master.config.authenticate else {
         return Box::pin(async { Ok(standing.map(Arc::new)) });
     };

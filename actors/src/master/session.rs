@@ -538,7 +538,16 @@ impl SessionActor {
             return;
         }
         let leaving = self.master.router.send(router::StopSending(self.me().id()));
-        context.spawn(leaving.into_actor(self).map(|_, this, _| this.outbox().say(&Frame::Drained)));
+        context.spawn(leaving.into_actor(self).map(|_, this, _| {
+            // Requests that have not left go to other providers: the branch is sent nothing more.
+            let why = "the provider drains, and the request has not left yet";
+            for callback_id in this.outbox().close_lanes() {
+                let error = CallError::new(Code::DRAINING, Fate::NotSent, why);
+                this.relay.response(callback_id, Err(error));
+            }
+            this.send();
+            this.outbox().say(&Frame::Drained);
+        }));
     }
 
     /// Asks the registry about all new actions of a block.
@@ -934,11 +943,9 @@ impl Actor for SessionActor {
         }
         let heartbeat = config.heartbeat;
         run_interval(context, heartbeat, move |this: &mut Self, context| {
+            // The link of a reader that stops may have brought more: it is not read, and its branch is told that this end lives.
+            pulse.set_paused(this.me().credit().is_spent());
             this.look_for_signs(&pulse);
-            if this.me().credit().is_spent() {
-                // The link may have brought more: it is not read.
-                this.heard = Instant::now();
-            }
             if this.heard.elapsed() >= this.master.config.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX)
                 && this.relay.phase() != Phase::Closing
             {

@@ -908,7 +908,6 @@ impl Node {
         self.raise_version(|locked| locked.writes_frames = writes);
     }
 
-    /// Sets the actions that the node answers itself.
     /// Shows an actor that is started again when it panics in the snapshots of the node, from now on.
     pub fn show_restarted(&self, restarted: &Arc<Restarted>) {
         let mut shown = self.restarting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -923,6 +922,7 @@ impl Node {
         shown.iter().map(|restarted| restarted.snapshot()).collect()
     }
 
+    /// Sets the actions that the node answers itself.
     pub(crate) fn set_own(&self, actions: &Actions) {
         actions.restarted().for_each(|restarted| self.show_restarted(restarted));
         let own = actions.offers().into_iter().map(|offer| (offer.action, offer.accepts)).collect();

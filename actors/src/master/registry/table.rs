@@ -3,7 +3,7 @@
 
 use super::catalogue::{Catalogue, Listed, Part};
 use super::route::{Provider, Route};
-use crate::hashed::HashMap;
+use crate::hashed::{HashMap, HashSet};
 use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{Accepts, ByteString, Offer, Pattern, SessionId, Shape};
 use std::sync::Arc;
@@ -141,7 +141,11 @@ impl<S: Provider> Table<S> {
         }
         let len_before = |action| member.actions.get(action).map_or(0, |before| before.len(action));
         let more = offers.iter().map(|offer| len_of(&offer.action, offer.shape.as_ref()));
-        let less: usize = offers.iter().map(|offer| len_before(&offer.action)).sum();
+        // An action that comes twice takes the place of its earlier offer once.
+        let mut seen = HashSet::default();
+        let offered_anew = offers.iter().filter(|offer| seen.insert(&offer.action));
+        let less: usize = offered_anew.map(|offer| len_before(&offer.action)).sum();
+        drop(seen);
         if (member.offered_len + more.sum::<usize>()).saturating_sub(less) > self.offered_len_max {
             return Err(Denied::TooLong(self.offered_len_max));
         }

@@ -9,7 +9,9 @@ use meshwork_wire::limits::{
     DESCRIBED_LEN_MAX, DESCRIBED_MAX, DESCRIBED_PART_ELEMENTS_MAX, DESCRIBED_PART_LEN_MAX,
     DESCRIBED_PART_MAX, HEAD_ELEMENTS_MAX,
 };
-use meshwork_wire::{CallError, CallbackId, Code, DescribedPart, Fate, Features, Outcome, Payload};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, DescribedPart, Fate, Features, Outcome, Payload,
+};
 use std::cell::Cell;
 use std::rc::Rc;
 use tokio::sync::Semaphore;
@@ -48,7 +50,7 @@ impl Pending {
         F: Future<Output = Result<T, E>> + 'static,
         T: 'static,
     {
-        self.spawn(outbox, callback_id, asked, charge, move |outbox, answered| {
+        self.spawn(outbox, callback_id, asked, Some(charge), move |outbox, answered| {
             let outcome = match answered {
                 Ok(answered) => answer(answered).map(|()| Payload::default()),
                 Err(_) => Err(master_ends()),
@@ -68,6 +70,10 @@ impl Pending {
         charge: Charge,
     ) {
         let (this, registry, room) = (Rc::clone(&self.0), registry.clone(), outbox.clone());
+        // It waits for its own branch, so it keeps nothing of its block: it is bounded by the requests that may be unanswered.
+        let Describe { pattern, after, standing } = describe;
+        let describe = Describe { pattern: pattern.copied(), after: ByteString::from(&*after), standing };
+        drop(charge);
         let asking = async move {
             // The semaphore is never closed.
             let _permit = this.describing.acquire().await.ok();
@@ -82,7 +88,7 @@ impl Pending {
             };
             Some(asked)
         };
-        self.spawn(outbox, callback_id, Ok(asking), charge, move |outbox, answered| match answered {
+        self.spawn(outbox, callback_id, Ok(asking), None, move |outbox, answered| match answered {
             None => {}
             Some(Err(error)) => outbox.respond(callback_id, Err(error)),
             Some(Ok(parts)) => {
@@ -106,7 +112,7 @@ impl Pending {
         outbox: &Outbox,
         callback_id: CallbackId,
         asked: Result<F, CallError>,
-        charge: Charge,
+        charge: Option<Charge>,
         say: impl FnOnce(&Outbox, F::Output) + 'static,
     ) {
         let asked = asked.and_then(|asked| Ok((asked, self.count_request()?)));
