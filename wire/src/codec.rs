@@ -354,6 +354,25 @@ mod tests {
         assert_eq!(LONG_BUFFERS.get(), 0, "and so do those that end");
     }
 
+    /// A short payload that was kept kept the buffer of the long frame before it.
+    #[test]
+    fn a_long_frame_is_a_block_of_its_own_and_leaves_no_buffer_to_the_next() {
+        let mut buffer = BytesMut::new();
+        Frame::Ping.encode(&mut buffer);
+        let long = (READ_BUFFER_LEN_MAX as u32).to_le_bytes();
+        buffer.extend_from_slice(&long);
+        buffer.resize(buffer.len() + READ_BUFFER_LEN_MAX, 0);
+        Frame::Ping.encode(&mut buffer);
+        let mut codec = FrameCodec::new(2 * READ_BUFFER_LEN_MAX);
+        let mut lens = Vec::new();
+        while let Some(block) = codec.decode(&mut buffer).unwrap() {
+            lens.push(block.len());
+        }
+        let short = lens[0];
+        assert_eq!(lens, [short, LENGTH_PREFIX_LEN + READ_BUFFER_LEN_MAX, short]);
+        assert!(buffer.capacity() < READ_BUFFER_LEN_MAX, "{}", buffer.capacity());
+    }
+
     /// How many frames each block of a read has.
     fn blocks(frames: usize) -> Vec<usize> {
         blocks_of(&Frame::Ping, frames)

@@ -7,6 +7,7 @@ use crate::repeated::Line;
 use log::Level;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -26,6 +27,9 @@ pub(crate) struct Watch {
     looks_at: AtomicU64,
     /// The number of the thread of the node, 0 before the node has started.
     home: AtomicU64,
+    /// The moment of its entry among those that wait, and its number there: 0 before the first. Both are changed under the lock of these alone.
+    queued_at: AtomicU64,
+    number: AtomicU64,
 }
 
 /// How much later than a deadline the thread looks: a node that is not busy has ended the call by then.
@@ -39,8 +43,7 @@ const NEVER: u64 = u64::MAX;
 /// The moment from which microseconds are counted.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The nodes to look at, by the moment and a number that tells equal moments apart. At most one for each call of [`Watch::keep`] that brought the
-/// moment forward; entries whose moment has been brought forward since are passed over.
+/// The nodes to look at, by the moment and the number of the node: one entry for each node.
 static DUE: LazyLock<Due> = LazyLock::new(|| {
     let named = std::thread::Builder::new().name("meshwork-deadlines".to_owned());
     if let Err(error) = named.spawn(look) {
@@ -76,7 +79,12 @@ fn here() -> u64 {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { looks_at: AtomicU64::new(NEVER), home: AtomicU64::new(0) }
+        Self {
+            looks_at: AtomicU64::new(NEVER),
+            home: AtomicU64::new(0),
+            queued_at: AtomicU64::new(NEVER),
+            number: AtomicU64::new(0),
+        }
     }
 }
 
@@ -104,14 +112,19 @@ impl Watch {
 
     #[cold]
     fn bring_forward(&self, at: u64, node: Weak<dyn Overdue>) {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut nodes = DUE.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         if at >= self.looks_at.load(Ordering::Acquire) {
             return;
         }
         self.looks_at.store(at, Ordering::Release);
+        // One entry for each node: the moment that was waited for before is waited for no longer.
+        let number = self.number.load(Ordering::Relaxed);
+        let number = if number == 0 { NEXT.fetch_add(1, Ordering::Relaxed) } else { number };
+        self.number.store(number, Ordering::Relaxed);
+        nodes.remove(&(self.queued_at.swap(at, Ordering::Relaxed), number));
         let is_first = nodes.first_key_value().is_none_or(|((first, _), _)| at < *first);
-        nodes.insert((at, NEXT.fetch_add(1, Ordering::Relaxed)), node);
+        nodes.insert((at, number), node);
         drop(nodes);
         if is_first {
             DUE.changed.notify_one();
@@ -128,6 +141,21 @@ fn micros(moment: Instant) -> u64 {
     u64::try_from(moment.saturating_duration_since(*BEGIN).as_micros()).unwrap_or(NEVER - 1).min(NEVER - 1)
 }
 
+/// Ends the calls of a node that are overdue, and has it looked at again, unless the moment has been brought forward since.
+fn look_at(at: u64, node: Weak<dyn Overdue>) {
+    let Some(there) = node.upgrade() else {
+        return;
+    };
+    let looks_at = &there.watch().looks_at;
+    if looks_at.compare_exchange(at, NEVER, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        let now = Instant::now();
+        // Calls that are opened from here on ask again.
+        if let Some(next) = there.end_overdue(now) {
+            there.watch().bring_forward(micros(later(next).max(now + LOOKED_AT_EVERY)), node);
+        }
+    }
+}
+
 /// The thread.
 fn look() {
     let mut nodes = DUE.nodes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,18 +170,12 @@ fn look() {
             Some(first) => {
                 let ((at, _), node) = first.remove_entry();
                 drop(nodes);
-                if let Some(there) = node.upgrade()
-                    && there
-                        .watch()
-                        .looks_at
-                        .compare_exchange(at, NEVER, Ordering::AcqRel, Ordering::Relaxed)
-                        .is_ok()
-                {
-                    let now = Instant::now();
-                    // Calls that are opened from here on ask again.
-                    if let Some(next) = there.end_overdue(now) {
-                        there.watch().bring_forward(micros(later(next).max(now + LOOKED_AT_EVERY)), node);
-                    }
+                // Wakers and the last handle on a node run code of users: its panic is the end of no other deadline.
+                if catch_unwind(AssertUnwindSafe(|| look_at(at, node))).is_err() {
+                    log_line!(
+                        Line::own(Level::Error),
+                        "a caller panicked when its call had ended at its deadline"
+                    );
                 }
                 nodes = DUE.nodes.lock().unwrap_or_else(PoisonError::into_inner);
             }

@@ -188,9 +188,12 @@ fn noted(waited: &mut bool, pulse: &Pulse, written: Poll<io::Result<usize>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::outbox::{Kind, OutboxBounds, Pool};
+    use crate::link::outbox::{Kind, OutboxBounds, Pool, Turn};
     use meshwork_wire::limits::{FRAME_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX};
-    use meshwork_wire::{CallbackId, Code, Encoding, Payload};
+    use meshwork_wire::{
+        Callable, CallbackId, Callbacks, Code, Encoding, Function, Invocation, Invoked, Passed, Payload,
+        Request,
+    };
     use std::sync::Arc;
     use tokio_util::codec::FramedRead;
 
@@ -304,6 +307,49 @@ mod tests {
         let again = Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(pool));
         (0..100).for_each(|id| again.say(&reply(id, 4 * 1024 * 1024)));
         assert!((120..=128).contains(&(again.len() >> 20)), "what is closed, or dropped, has left the pool");
+    }
+
+    struct Nothing;
+
+    impl Callable for Nothing {
+        fn invoke(&self, _: Invocation) -> Invoked {
+            Box::pin(async { Ok(Payload::default()) })
+        }
+    }
+
+    fn request(id: u64, payload_len: usize) -> Request {
+        let callbacks = Callbacks::new([Passed::Here(Function::new(Nothing))]);
+        Request {
+            callback_id: CallbackId(id),
+            action: "a".into(),
+            node: "".into(),
+            caller: "".into(),
+            time_left: None,
+            hops: 0,
+            payload: Payload { callbacks, ..Payload::new(Encoding::Json, vec![b'x'; payload_len]) },
+        }
+    }
+
+    /// Functions of requests that never left stayed lent, and lanes counted in no pool.
+    #[actix_rt::test]
+    async fn requests_in_lanes_count_in_the_pool_and_give_back_what_they_lend() {
+        let pool = Pool::new(64 * 1024 * 1024);
+        let outbox = Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(Arc::clone(&pool)));
+        outbox.say(&reply(0, 5 * 1024 * 1024));
+        let mut count = 0;
+        let turn = |id| Turn { caller: 1, id: Some(CallbackId(id)) };
+        while outbox.hold().push_in_turn(turn(count), &request(count, 1024 * 1024), Kind::Request).is_ok() {
+            count += 1;
+        }
+        assert!((8..=64).contains(&count), "{count} requests of one MiB found room");
+        assert_eq!(outbox.lent().len() as u64, count);
+        (0..count / 2).for_each(|id| assert!(outbox.withdraw(CallbackId(id)), "{id}"));
+        assert_eq!(outbox.lent().len() as u64, count - count / 2);
+        let other = Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(pool));
+        (0..100).for_each(|id| other.say(&reply(id, 1024 * 1024)));
+        assert!(other.len() < 64 << 20, "{} besides the lanes of the other", other.len());
+        assert_eq!(outbox.close_lanes().len() as u64, count - count / 2);
+        assert_eq!(outbox.lent().len(), 0);
     }
 
     #[actix_rt::test]

@@ -567,6 +567,17 @@ mod tests {
         assert_eq!(table.nodes[&SessionId(1)].offered_len, 0);
     }
 
+    #[test]
+    fn an_action_that_comes_twice_in_a_frame_makes_room_once() {
+        let mut table = Table::new(2 * SHAPE_LEN_MAX);
+        bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
+        let shape = || Some(Shape { arguments: "x".repeat(SHAPE_LEN_MAX - 1).into(), reply: "y".into() });
+        let long = |action: &'static str| Offer { shape: shape(), ..offer(action) };
+        table.offer(SessionId(1), vec![long("x")]).unwrap();
+        let offers = [offer("x"), offer("x"), offer("x"), long("y"), long("z")];
+        assert_eq!(table.offer(SessionId(1), offers.to_vec()), Err(Denied::TooLong(2 * SHAPE_LEN_MAX)));
+    }
+
     /// The shape of a provider that had left was kept, and counted to nobody.
     #[test]
     fn a_shape_is_told_as_long_as_a_provider_has_it() {
