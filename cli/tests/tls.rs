@@ -155,14 +155,21 @@ fn the_certificates_of_a_master_may_stand_in_its_configuration_file() {
     let certificates = Certificates::new();
     let config = "listen = [\"127.0.0.1:0\"]\ntls_cert = \"master.pem\"\ntls_key = \"master.key\"\ntls_client_ca = \"ca.pem\"\n";
     fs::write(certificates.path("meshwork.toml"), config).expect("the folder is there");
-    let mut running = Running::start(meshwork(&certificates, &["master", "--config", "meshwork.toml", "-v"]));
-    let printed = lines_of(running.child.stdout.take().expect("it is piped"));
-    let told: Value =
-        serde_json::from_str(&printed.recv_timeout(SOON).expect("it listens")).expect("a line of JSON");
-    assert_eq!(told["tls"], true, "{told}");
-    let address = told["listening"].as_str().expect("an address");
-    let _responder = responder(&certificates, address);
-    answers(&call(&certificates, address, &SHOP));
+    // A flag takes the place of its own key, and of no other: clients show certificates in both cases.
+    for flags in [&[][..], &["--tls-cert", "master.pem", "--tls-key", "master.key"]] {
+        let mut command = meshwork(&certificates, &["master", "--config", "meshwork.toml", "-v"]);
+        command.args(flags);
+        let mut running = Running::start(command);
+        let printed = lines_of(running.child.stdout.take().expect("it is piped"));
+        let told: Value =
+            serde_json::from_str(&printed.recv_timeout(SOON).expect("it listens")).expect("a line of JSON");
+        assert_eq!(told["tls"], true, "{told}");
+        let address = told["listening"].as_str().expect("an address");
+        let _responder = responder(&certificates, address);
+        answers(&call(&certificates, address, &SHOP));
+        let without = call(&certificates, address, &["--ca", "ca.pem"]);
+        assert_eq!(without.status.code(), Some(3), "{}", said(&without));
+    }
 }
 
 /// The flags of a branch with the certificate of the shop.
