@@ -7,7 +7,7 @@ use crate::input::{TOKEN, read_identities, read_token};
 use crate::outlet::Printer;
 use crate::output::{Output, unprinted};
 use crate::signals::{Reload, Signals, drain};
-use crate::tls::{ListenFlags, Reloaded, reload_at_hangup};
+use crate::tls::{ListenFlags, Reloaded, add_to};
 use clap::Args;
 use log::Level;
 use meshwork::limits::{BUSY_POLL_WITHIN, DRAIN_WITHIN, HEARTBEAT_EVERY};
@@ -129,12 +129,12 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         };
         return output.line(&line);
     }
-    reload_at_hangup(tls.clone().map(Reloaded::Listen).into_iter().collect())?;
     let actor = master.start();
     let mut reload = Reload::default();
+    add_to(&mut reload, tls.clone().map(Reloaded::Listen).into_iter().collect());
     if let Some(file) = identities {
         let running = Master::from(&actor);
-        reload.add(format!("the identities file {}", file.display()), move || {
+        reload.add(format!("the identities of {}", file.display()), move || {
             let (running, file) = (running.clone(), file.clone());
             async move {
                 // A disk that hangs holds up no call.

@@ -49,13 +49,13 @@ impl Signals {
 }
 
 /// SIGHUP, which only Unix has. As long as nobody listens, it ends the process.
-pub(super) struct Hangups {
+struct Hangups {
     #[cfg(unix)]
     hung_up: tokio::signal::unix::Signal,
 }
 
 impl Hangups {
-    pub(super) fn new() -> Result<Self, Failure> {
+    fn new() -> Result<Self, Failure> {
         #[cfg(unix)]
         {
             let kind = tokio::signal::unix::SignalKind::hangup();
@@ -69,7 +69,7 @@ impl Hangups {
     }
 
     /// Waits for the next one.
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         #[cfg(unix)]
         self.hung_up.recv().await;
         #[cfg(not(unix))]
@@ -107,9 +107,9 @@ impl Reload {
                 hangups.next().await;
                 for (what, read) in &mut files {
                     match read().await {
-                        Ok(()) => say(format_args!("{what} was read again")),
+                        Ok(()) => say(format_args!("{what} were read again")),
                         Err(why) => {
-                            say(format_args!("{what} is not taken, and the earlier one stays: {why}"));
+                            say(format_args!("{what} stay as before: {why}"));
                         }
                     }
                 }

@@ -1,8 +1,7 @@
 //! The flags of TLS, and the certificates that a command reads again at SIGHUP.
 
-use crate::failure::Failure;
-use crate::output::say;
-use crate::signals::Hangups;
+use crate::failure::{Done, Failure};
+use crate::signals::Reload;
 use clap::Args;
 use meshwork::link::Transport;
 use meshwork::{Address, DialTls, ListenTls, TlsError, TlsFault};
@@ -183,28 +182,27 @@ pub(super) enum Reloaded {
     Listen(ListenTls),
 }
 
-/// Reads certificates again whenever the process gets SIGHUP; says what came of it. The new ones count for the next connection, and if one
-/// is wrong, those of before stay. A process without certificates ends at SIGHUP, as is usual.
-pub(super) fn reload_at_hangup(reloaded: Vec<Reloaded>) -> Result<(), Failure> {
+/// Reads certificates again whenever the process gets SIGHUP. A process without certificates ends at SIGHUP, as is usual.
+pub(super) fn reload_at_hangup(reloaded: Vec<Reloaded>) -> Done {
+    let mut reload = Reload::default();
+    add_to(&mut reload, reloaded);
+    reload.start()
+}
+
+/// Adds certificates to what is read again at SIGHUP. The new ones count for the next connection: links that stand stay.
+pub(super) fn add_to(reload: &mut Reload, reloaded: Vec<Reloaded>) {
     if reloaded.is_empty() {
-        return Ok(());
+        return;
     }
-    let mut hangups = Hangups::new()?;
     let reloaded: Arc<[_]> = reloaded.into();
-    actix::spawn(async move {
-        loop {
-            hangups.next().await;
-            let reloaded = Arc::clone(&reloaded);
+    reload.add("the certificates", move || {
+        let reloaded = Arc::clone(&reloaded);
+        async move {
             // A disk that hangs holds up no call.
             let done = tokio::task::spawn_blocking(move || reloaded.iter().try_for_each(Reloaded::reload));
-            match done.await {
-                Ok(Ok(())) => say("the certificates were read again; links that stand stay"),
-                Ok(Err(error)) => say(format_args!("the certificates stay as they were: {error}")),
-                Err(error) => say(format_args!("the certificates were not read again: {error}")),
-            }
+            done.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
         }
     });
-    Ok(())
 }
 
 impl Reloaded {

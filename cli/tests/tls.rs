@@ -341,7 +341,7 @@ fn certificates_are_read_again_at_sighup_and_no_link_is_lost() {
 
     certificates.sh("cp master.pem good.pem; echo broken > master.pem");
     master.running.hang_up();
-    master.running.until_said("the certificates stay as they were: master.pem holds no certificate");
+    master.running.until_said("the certificates stay as before: master.pem holds no certificate");
     answers(&call(&certificates, &master.secure, &SHOP));
 
     certificates.sh("mkdir old; cp ca.pem shop.pem shop.key old");

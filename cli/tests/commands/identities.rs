@@ -90,7 +90,7 @@ fn identities_are_read_again_on_sighup_and_wrong_ones_change_nothing() {
     assert_eq!((&*call(&master, "a"), &*call(&master, "b")), ("ACTION_NOT_FOUND", "NOT_PERMITTED"));
     write(&with("b"));
     master.running.signal("-HUP");
-    master.running.until_said("was read again");
+    master.running.until_said("were read again");
     assert_eq!((&*call(&master, "a"), &*call(&master, "b")), ("NOT_PERMITTED", "ACTION_NOT_FOUND"));
     for (wrong, why) in [("[identities.alice]\ncall = [\"a*\"]\n", "line 2: "), ("identities", "line 1: ")] {
         write(wrong);
