@@ -8,6 +8,7 @@ use crate::action_error::ActionError;
 use crate::record::{Record, read_record};
 use crate::restart::RestartingRecipient;
 use actix::{Message, Recipient};
+use futures::TryFutureExt;
 use log::Level;
 use meshwork_actors::answers::{
     self, Action, Actions, Answer, CallContext, Replier, Responder, Restarted, poll_once,
@@ -165,18 +166,28 @@ where
         if !self.0.connected() {
             return Answer::Now(Err(stopped(Fate::NotSent)));
         }
-        let asking = self.0.send(message);
-        let asked = async move {
-            // The message stood in the mailbox, or was being handled.
-            let answer = asking.await.map_err(|_| stopped(Fate::Unknown))?;
-            answers::reply(encoding, &answer.map_err(Into::<ActionError>::into)?)
-        };
-        Answer::Later(Box::pin(asked))
+        // The message stood in the mailbox, or was being handled.
+        answer_later(encoding, self.0.send(message).map_err(|_| stopped(Fate::Unknown)))
     }
 
     fn is_running(&self) -> Option<bool> {
         Some(self.0.connected())
     }
+}
+
+/// The answer of an actor, when it comes.
+fn answer_later<R, E>(
+    encoding: Encoding,
+    asking: impl Future<Output = Result<Result<R, E>, CallError>> + 'static,
+) -> Answer
+where
+    R: Serialize,
+    E: Into<ActionError>,
+{
+    Answer::Later(Box::pin(async move {
+        let answer = asking.await?;
+        answers::reply(encoding, &answer.map_err(Into::<ActionError>::into)?)
+    }))
 }
 
 /// An actor that answers an action, and is started again when it panics.
@@ -197,12 +208,7 @@ where
             Ok(message) => message,
             Err(error) => return Answer::Now(Err(error)),
         };
-        let asking = self.0.ask(message);
-        let asked = async move {
-            let answer = asking.await?;
-            answers::reply(encoding, &answer.map_err(Into::<ActionError>::into)?)
-        };
-        Answer::Later(Box::pin(asked))
+        answer_later(encoding, self.0.ask(message))
     }
 
     fn is_running(&self) -> Option<bool> {

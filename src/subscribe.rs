@@ -191,8 +191,7 @@ where
     Event<V>: Delivered<Kind>,
 {
     fn into_subscriber(self) -> Arc<dyn Deliver> {
-        let (pending, undecodable) = (Arc::default(), Repeated::new());
-        Arc::new(ToRecipient { recipient: self, pending, undecodable, kind: PhantomData })
+        Arc::new(ToActor::new(self))
     }
 }
 
@@ -208,35 +207,69 @@ where
     }
 }
 
-struct ToRecipient<V, Kind>
-where
-    V: Send + 'static,
-{
-    recipient: Recipient<Event<V>>,
-    pending: Arc<Pending>,
-    undecodable: Repeated,
-    kind: PhantomData<fn(Kind)>,
+/// The mailbox of an actor that handles events.
+trait EventMailbox<V>: Send + Sync {
+    /// Whether the actor still takes events.
+    fn is_open(&self) -> bool;
+
+    /// Hands an event over; `false` if there is no room for it.
+    fn hand_over(&self, event: Event<V>) -> bool;
 }
 
-impl<V, Kind> Deliver for ToRecipient<V, Kind>
+impl<V: Send + 'static> EventMailbox<V> for Recipient<Event<V>> {
+    fn is_open(&self) -> bool {
+        self.connected()
+    }
+
+    fn hand_over(&self, event: Event<V>) -> bool {
+        #[expect(clippy::disallowed_methods, reason = "bounded by the pending events: EVENTS_PENDING_MAX")]
+        self.do_send(event);
+        true
+    }
+}
+
+/// An event at which the actor panics is not handled again.
+impl<V: Send + 'static> EventMailbox<V> for RestartingRecipient<Event<V>> {
+    fn is_open(&self) -> bool {
+        self.is_running()
+    }
+
+    fn hand_over(&self, event: Event<V>) -> bool {
+        self.tell(event)
+    }
+}
+
+struct ToActor<M, V, Kind> {
+    mailbox: M,
+    pending: Arc<Pending>,
+    undecodable: Repeated,
+    kind: PhantomData<fn(V, Kind)>,
+}
+
+impl<M, V, Kind> ToActor<M, V, Kind> {
+    fn new(mailbox: M) -> Self {
+        Self { mailbox, pending: Arc::default(), undecodable: Repeated::new(), kind: PhantomData }
+    }
+}
+
+impl<M, V, Kind> Deliver for ToActor<M, V, Kind>
 where
+    M: EventMailbox<V> + 'static,
     V: Send + 'static,
     Kind: 'static,
     Event<V>: Delivered<Kind>,
 {
     fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
-        if !self.recipient.connected() {
+        if !self.mailbox.is_open() {
             return Err(Dropped::Gone);
         }
         let pending = PendingEvent::count(&self.pending, event.payload.bytes.len()).ok_or(Dropped::Full)?;
         let event = Event::read(event, Some(pending)).map_err(|error| left_out(error, &self.undecodable))?;
-        #[expect(clippy::disallowed_methods, reason = "bounded by the pending events: EVENTS_PENDING_MAX")]
-        self.recipient.do_send(event);
-        Ok(())
+        self.mailbox.hand_over(event).then_some(()).ok_or(Dropped::Full)
     }
 
     fn is_running(&self) -> Option<bool> {
-        Some(self.recipient.connected())
+        Some(self.mailbox.is_open())
     }
 }
 
@@ -247,43 +280,11 @@ where
     Event<V>: Delivered<Kind>,
 {
     fn into_subscriber(self) -> Arc<dyn Deliver> {
-        let (pending, undecodable) = (Arc::default(), Repeated::new());
-        Arc::new(ToRestarting { recipient: self, pending, undecodable, kind: PhantomData })
+        Arc::new(ToActor::new(self))
     }
 
     fn restarted(&self) -> Option<Arc<Restarted>> {
         Some(Arc::clone(RestartingRecipient::restarted(self)))
-    }
-}
-
-/// An actor that is started again when it panics. An event at which it panics is not handled again.
-struct ToRestarting<V, Kind>
-where
-    V: Send + 'static,
-{
-    recipient: RestartingRecipient<Event<V>>,
-    pending: Arc<Pending>,
-    undecodable: Repeated,
-    kind: PhantomData<fn(Kind)>,
-}
-
-impl<V, Kind> Deliver for ToRestarting<V, Kind>
-where
-    V: Send + 'static,
-    Kind: 'static,
-    Event<V>: Delivered<Kind>,
-{
-    fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
-        if !self.recipient.is_running() {
-            return Err(Dropped::Gone);
-        }
-        let pending = PendingEvent::count(&self.pending, event.payload.bytes.len()).ok_or(Dropped::Full)?;
-        let event = Event::read(event, Some(pending)).map_err(|error| left_out(error, &self.undecodable))?;
-        self.recipient.tell(event).then_some(()).ok_or(Dropped::Full)
-    }
-
-    fn is_running(&self) -> Option<bool> {
-        Some(self.recipient.is_running())
     }
 }
 
