@@ -337,11 +337,23 @@ async fn an_event_that_becomes_too_long_on_its_way_is_dropped_and_cuts_no_link()
 /// Mailboxes of actors on other threads have no bound: all that a publisher sent stood there.
 #[actix::test]
 async fn a_publisher_whose_master_is_busy_is_read_no_further_than_its_credit() {
-    let mesh = Mesh::of(MasterActor::new("master").arbiters(2)).await;
+    let mut limits = Limits::default();
+    let usual = read_of_a_publisher_while_the_master_is_busy(&limits).await;
+    // What the sockets take, and the credit.
+    assert!(usual < 300, "{usual} events of 100 kB were read");
+    limits.credit_len_max = 1_000 * MIB;
+    let all = read_of_a_publisher_while_the_master_is_busy(&limits).await;
+    assert_eq!(all, 1_000, "with credit for all of them, {usual} without");
+}
+
+/// How many of 1,000 events of 100 kB the master reads while its own thread, which is that of its router, has no turn: the most of two
+/// publishers, of which one has its session on another thread.
+async fn read_of_a_publisher_while_the_master_is_busy(limits: &Limits) -> usize {
+    let mesh = Mesh::of(MasterActor::new("master").limits(limits.clone()).arbiters(2)).await;
     let listener = mesh.branch("listener").await;
     let (ear, mut heard) = crate::ear::<ByteBuf>();
     let _kept = listener.subscribe("t", ear).await.unwrap();
-    // One of their sessions lives beside the router, the other on its thread.
+    let mut most = 0;
     for name in ["one", "other"] {
         let publisher = RawBranch::bound(&mesh, name, &[]).await;
         let payload = Payload::encode(Encoding::MessagePack, &ByteBuf::from(vec![1; 100_000])).unwrap();
@@ -351,19 +363,80 @@ async fn a_publisher_whose_master_is_busy_is_read_no_further_than_its_credit() {
         let mut link = publisher.0.into_std().unwrap();
         link.set_nonblocking(false).unwrap();
         link.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-        // The router has no turn meanwhile, since this is its thread.
         let mut written = 0;
         while written < count && link.write_all(&event).is_ok() {
             written += 1;
         }
-        // What the sockets take, and the credit.
-        assert!(written < 300, "{written} events of 100 kB were read");
-        let mut come = 0;
-        while come < written {
-            come += usize::from(soon(heard.recv()).await.is_some());
-        }
+        most = most.max(written);
         drop(link);
         until_known(&mesh.master, name, false).await;
+        while heard.try_recv().is_ok() {}
+    }
+    most
+}
+
+#[actix::test]
+async fn the_bytes_of_requests_that_wait_for_a_provider_are_those_that_the_limits_say() {
+    let mut limits = Limits::default();
+    for (len_max, all_wait) in [(8 * MIB, false), (limits.requests_len_max, true)] {
+        limits.requests_len_max = len_max;
+        let mesh = Mesh::of(MasterActor::new("master").limits(limits.clone())).await;
+        let _deaf = RawBranch::bound(&mesh, "deaf", &["take"]).await;
+        let caller = mesh.branch("caller").await;
+        let calls = (0..64).map(|_| {
+            let take = caller.call::<()>("take", ByteBuf::from(vec![1; MIB]));
+            actix_rt::spawn(take.within(Duration::from_secs(2)))
+        });
+        let errors: Vec<_> = join_all(calls).await.into_iter().map(|it| it.unwrap().unwrap_err()).collect();
+        let refused = errors.iter().filter(|error| error.code() == Code::OVERLOADED);
+        assert!(refused.clone().all(|error| error.fate() == Fate::NotSent));
+        let refused = refused.count();
+        assert_eq!(refused == 0, all_wait, "{refused} of 64 MiB were refused where {len_max} bytes may wait");
+    }
+}
+
+#[actix::test]
+async fn the_bytes_of_all_outboxes_are_those_that_the_limits_say() {
+    let mut limits = Limits::default();
+    for (len_max, all_fit) in [(24 * MIB, false), (limits.outboxes_len_max, true)] {
+        limits.outboxes_len_max = len_max;
+        let mesh = Mesh::of(MasterActor::new("master").limits(limits.clone()).respond_all(blobs())).await;
+        let mut deaf = Vec::new();
+        for name in ["one", "two", "three"] {
+            let mut branch = RawBranch::bound(&mesh, name, &[]).await;
+            branch.write(&frames((0..24).map(|id| request_with(id, "blob", &(2 * MIB))))).await;
+            deaf.push(branch);
+        }
+        // A call of the last one is answered behind them.
+        let healthy = mesh.branch("healthy").await;
+        for _ in 0..20 {
+            is_answered_soon(&healthy, "twice").await;
+        }
+        let sessions = mesh.master.snapshot().await.expect("it runs").sessions;
+        let held: usize = sessions.iter().map(|it| it.outbox_len).sum();
+        // Each has 16 MiB besides.
+        assert!(held > 100 * MIB || held <= len_max + 3 * 17 * MIB, "{held}");
+        assert_eq!(held > 100 * MIB, all_fit, "{held} of 144 MiB");
+    }
+}
+
+#[actix::test]
+async fn the_requests_that_are_kept_for_another_provider_are_those_that_the_limits_say() {
+    let mut limits = Limits::default();
+    for (len_max, is_kept) in [(0, false), (limits.kept_len_max, true)] {
+        limits.kept_len_max = len_max;
+        let mesh = Mesh::of(MasterActor::new("master").limits(limits.clone())).await;
+        let full = mesh.bind(BranchActor::new("full").respond_all(twice().permits("twice", 0))).await;
+        let free = mesh.bind(BranchActor::new("free").respond_all(twice())).await;
+        let caller = mesh.branch("caller").await;
+        let calls = (0..20).map(|_| caller.call::<u64>("twice", 20_u64));
+        let outcomes = join_all(calls).await;
+        let refused = outcomes.iter().filter_map(|it| it.as_ref().err());
+        assert!(
+            refused.clone().all(|error| (error.code(), error.fate()) == (Code::OVERLOADED, Fate::NotSent))
+        );
+        assert_eq!(refused.count() == 0, is_kept, "{outcomes:?}");
+        drop((full, free));
     }
 }
 
