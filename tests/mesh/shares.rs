@@ -352,17 +352,18 @@ async fn read_of_a_publisher_while_the_master_is_busy(limits: &Limits) -> usize 
     let mesh = Mesh::of(MasterActor::new("master").limits(limits.clone()).arbiters(2)).await;
     let listener = mesh.branch("listener").await;
     let (ear, mut heard) = crate::ear::<ByteBuf>();
-    let _kept = listener.subscribe("t", ear).await.unwrap();
+    let _kept = listener.subscribe("t", ear).await.expect("it is bound");
     let mut most = 0;
     for name in ["one", "other"] {
         let publisher = RawBranch::bound(&mesh, name, &[]).await;
-        let payload = Payload::encode(Encoding::MessagePack, &ByteBuf::from(vec![1; 100_000])).unwrap();
+        let payload =
+            Payload::encode(Encoding::MessagePack, &ByteBuf::from(vec![1; 100_000])).expect("bytes");
         let (topic, publishes, groups) = ("t".into(), "".into(), Vec::new());
         let event = Frame::Publish(Publish { topic, publisher: publishes, for_all: true, groups, payload });
         let (event, count) = (frames([event]), 1_000);
-        let mut link = publisher.0.into_std().unwrap();
-        link.set_nonblocking(false).unwrap();
-        link.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut link = publisher.0.into_std().expect("it is open");
+        link.set_nonblocking(false).expect("it may block");
+        link.set_write_timeout(Some(Duration::from_millis(300))).expect("a time");
         let mut written = 0;
         while written < count && link.write_all(&event).is_ok() {
             written += 1;
