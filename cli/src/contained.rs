@@ -96,7 +96,7 @@ pub(super) async fn run(
         let _ = to_keeper.write_all(&(input.len() as u64).to_le_bytes()).await;
         let _ = to_keeper.write_all(input).await;
     };
-    let mut ended = std::pin::pin!(async move {
+    let ended = async move {
         let mut said = [0; SAID_LEN];
         let read = from_keeper.read_exact(&mut said).await;
         read.map_err(|_| failed("the process that keeps the command was killed"))?;
@@ -106,28 +106,8 @@ pub(super) async fn run(
             (NOT_STARTED, error) => Err(failed(std::io::Error::from_raw_os_error(error).to_string())),
             _ => Err(failed("the process that keeps the command says what nobody understands")),
         }
-    });
-    let (mut printed, mut said) = (Printed::default(), Said::default());
-    // A process that the command leaves behind holds the pipes open: the command is done when it ends itself.
-    let status = {
-        let talk = async { tokio::join!(write, printed.read(&mut stdout), said.read(&mut stderr)).1 };
-        tokio::select! {
-            status = &mut ended => Some(status?),
-            fits = talk => {
-                fits?;
-                None
-            }
-        }
     };
-    let status = match status {
-        Some(status) => {
-            printed.read_rest(&mut stdout).await?;
-            said.read_rest(&mut stderr).await;
-            status
-        }
-        None => ended.await?,
-    };
-    Ok(Ended { status, printed: printed.0, said: said.0 })
+    heard(ended, write, &mut stdout, &mut stderr).await
 }
 
 /// The keepers that run. Bounded by the permits.
@@ -150,6 +130,37 @@ fn this_binary() -> std::io::Result<std::path::PathBuf> {
     return Ok("/proc/self/exe".into());
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     std::env::current_exe()
+}
+
+/// Writes to a command and hears it until it has ended. A process that the command leaves behind holds the pipes open: the command is done when
+/// it ends itself.
+async fn heard(
+    ended: impl Future<Output = Result<ExitStatus, ActionError>>,
+    write: impl Future<Output = ()>,
+    stdout: &mut ChildStdout,
+    stderr: &mut ChildStderr,
+) -> Result<Ended, ActionError> {
+    let mut ended = std::pin::pin!(ended);
+    let (mut printed, mut said) = (Printed::default(), Said::default());
+    let status = {
+        let talk = async { tokio::join!(write, printed.read(stdout), said.read(stderr)).1 };
+        tokio::select! {
+            status = &mut ended => Some(status?),
+            fits = talk => {
+                fits?;
+                None
+            }
+        }
+    };
+    let status = match status {
+        Some(status) => {
+            printed.read_rest(stdout).await?;
+            said.read_rest(stderr).await;
+            status
+        }
+        None => ended.await?,
+    };
+    Ok(Ended { status, printed: printed.0, said: said.0 })
 }
 
 /// Runs a command that reads these bytes from its stdin. When this is dropped before the command has ended, its shell is killed.
@@ -175,27 +186,10 @@ pub(super) async fn run(
         let _ = stdin.write_all(input).await;
         drop(stdin);
     };
-    let (mut printed, mut said) = (Printed::default(), Said::default());
-    let status = {
-        let talk = async { tokio::join!(write, printed.read(&mut stdout), said.read(&mut stderr)).1 };
-        tokio::select! {
-            ended = child.wait() => Some(ended?),
-            fits = talk => {
-                fits?;
-                None
-            }
-        }
-    };
-    let status = match status {
-        Some(status) => {
-            printed.read_rest(&mut stdout).await?;
-            said.read_rest(&mut stderr).await;
-            status
-        }
-        None => child.wait().await?,
-    };
+    let ended = async move { Ok(child.wait().await?) };
+    let heard = heard(ended, write, &mut stdout, &mut stderr).await;
     drop(permit);
-    Ok(Ended { status, printed: printed.0, said: said.0 })
+    heard
 }
 
 /// The whole stdout of a command.

@@ -395,7 +395,7 @@ impl SessionActor {
         let sees_all = permissions.is_none_or(Permissions::sees_everything);
         let standing = standing.filter(|_| !sees_all);
         let describe = registry::Describe { pattern, after, standing };
-        self.pending.describe(self.outbox(), callback_id, &self.master.registry, describe, self.charge());
+        self.pending.describe(self.outbox(), callback_id, &self.master.registry, describe);
     }
 
     fn bind(&mut self, bind: Bind, extension: Extension, context: &mut Context<Self>) {

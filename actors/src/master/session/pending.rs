@@ -67,13 +67,11 @@ impl Pending {
         callback_id: CallbackId,
         registry: &Addr<RegistryActor>,
         describe: Describe,
-        charge: Charge,
     ) {
         let (this, registry, room) = (Rc::clone(&self.0), registry.clone(), outbox.clone());
         // It waits for its own branch, so it keeps nothing of its block: it is bounded by the requests that may be unanswered.
         let Describe { pattern, after, standing } = describe;
         let describe = Describe { pattern: pattern.copied(), after: ByteString::from(&*after), standing };
-        drop(charge);
         let asking = async move {
             // The semaphore is never closed.
             let _permit = this.describing.acquire().await.ok();
