@@ -20,7 +20,8 @@ use std::collections::BTreeSet;
 const SOURCES: [&str; 6] = ["wire/src", "actors/src", "src", "cli/src", "macros/src", "xtask/src"];
 
 /// Where the integration tests are.
-const TESTS: [&str; 5] = ["tests", "cli/tests", "wire/tests", "actors/tests", "macros/tests"];
+const TESTS: [&str; 6] =
+    ["tests", "cli/tests", "wire/tests", "actors/tests", "macros/tests", "examples/orders/tests"];
 
 /// The files that decide and leave sending, receiving and waiting to the actors beside them. All of `wire/src` is added.
 const PURE_HALVES: [&str; 22] = [

@@ -1,0 +1,130 @@
+//! The front: HTTP on actix-web. `POST /orders` places an order, `GET /orders/7` shows it, `GET /orders/7/steps` sends its steps as
+//! server-sent events until it is made.
+//!
+//! Run it: `cargo run -p meshwork-example-orders --bin orders-front`. It listens on `LISTEN`, by default `127.0.0.1:8080`, and prints the
+//! address.
+
+use actix_web::http::StatusCode;
+use actix_web::web::{Bytes, Data, Json, Path};
+use actix_web::{App, HttpResponse, HttpServer, ResponseError, get, post};
+use futures::stream;
+use meshwork::prelude::*;
+use orders::{NewOrder, Order, OrderError, OrdersRequester, Step, join};
+use std::env;
+use std::error::Error;
+use std::fmt;
+use tokio::sync::mpsc;
+
+/// How many steps may wait for a browser. One that is slower is cut off: it comes again, and sees the order as it stands.
+const STEPS_WAITING_MAX: usize = 64;
+
+#[post("/orders")]
+async fn place(orders: Data<OrdersRequester>, order: Json<NewOrder>) -> Result<Json<Order>, Failure> {
+    Ok(Json(orders.place(order.into_inner()).await?))
+}
+
+#[get("/orders/{id}")]
+async fn show(orders: Data<OrdersRequester>, id: Path<u64>) -> Result<Json<Order>, Failure> {
+    Ok(Json(orders.find(*id).await?))
+}
+
+#[get("/orders/{id}/steps")]
+async fn steps(
+    branch: Data<Branch>,
+    orders: Data<OrdersRequester>,
+    id: Path<u64>,
+) -> Result<HttpResponse, Failure> {
+    let (heard, hearing) = mpsc::channel(STEPS_WAITING_MAX);
+    let hears = std::sync::Mutex::new(Some(heard));
+    let subscription = branch
+        .subscribe(format!("orders/{id}/*"), move |event: Event<Step>| {
+            let mut hears = hears.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // A gap would show an order that never was, so the stream ends at the first step that finds no room, and after the last step.
+            let fits = hears.as_ref().is_some_and(|hears| hears.try_send(event.value.clone()).is_ok());
+            if !fits || event.value.is_last() {
+                *hears = None;
+            }
+        })
+        .await?;
+    // Asked after the subscription, so that no step falls between the two.
+    let now = orders.find(*id).await?.step;
+    let hearing = (!now.is_last()).then_some((hearing, subscription));
+    let lines = stream::unfold((Some(now), hearing), async |(now, mut hearing)| {
+        let step = match (now, &mut hearing) {
+            (Some(now), _) => now,
+            (None, Some((hearing, _))) => hearing.recv().await?,
+            (None, None) => return None,
+        };
+        let line = serde_json::to_string(&step).map(|step| Bytes::from(format!("data: {step}\n\n")));
+        Some((line, (None, hearing)))
+    });
+    Ok(HttpResponse::Ok().content_type("text/event-stream").streaming(Box::pin(lines)))
+}
+
+/// What goes wrong, as HTTP says it.
+#[derive(Debug)]
+struct Failure(OrderError);
+
+impl<E: Into<OrderError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ResponseError for Failure {
+    fn status_code(&self) -> StatusCode {
+        match &self.0 {
+            OrderError::OutOfStock { .. } => StatusCode::CONFLICT,
+            OrderError::NotFound { .. } => StatusCode::NOT_FOUND,
+            OrderError::Call(error) => match error.fate() {
+                // Nothing has happened: try again.
+                Fate::NotSent => StatusCode::SERVICE_UNAVAILABLE,
+                // It may have happened: place the order again under its key.
+                Fate::Unknown => StatusCode::GATEWAY_TIMEOUT,
+                Fate::Failed => StatusCode::BAD_GATEWAY,
+            },
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let fate = match &self.0 {
+            OrderError::Call(error) => Some(error.fate()),
+            _ => None,
+        };
+        let told = serde_json::json!({ "error": self.to_string(), "fate": fate });
+        HttpResponse::build(self.status_code()).json(told)
+    }
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    env_logger::init();
+    let branch = join(BranchActor::new("front")).await?;
+    let address = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+    let serving = {
+        let branch = branch.clone();
+        move || {
+            let orders = OrdersRequester::new(&branch);
+            App::new()
+                .app_data(Data::new(branch.clone()))
+                .app_data(Data::new(orders))
+                .service(place)
+                .service(steps)
+                .service(show)
+        }
+    };
+    // It ends by itself at Ctrl-C and SIGTERM; browsers that listen to steps come again.
+    let server = HttpServer::new(serving).workers(2).shutdown_timeout(1).bind(address)?;
+    for address in server.addrs() {
+        println!("listens on {address}");
+    }
+    server.run().await?;
+    branch.drain(Duration::from_secs(10)).await?;
+    Ok(())
+}
