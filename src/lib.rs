@@ -38,6 +38,8 @@
 //! # }
 //! ```
 //!
+//! The [`guide`] begins with a first mesh and ends in production. This table is for those who look for something:
+//!
 //! | you want to | look at |
 //! | --- | --- |
 //! | answer an action with a closure or an actor, or a set of actions at once | [`Respond`], [`Responders`], [`actions`] |
@@ -57,6 +59,8 @@ mod action_error;
 mod branch;
 mod call;
 mod callback;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handle;
 mod host;
 mod master;
