@@ -151,8 +151,9 @@ impl Node {
     /// one each 10 s. A closure or an actor that takes `Event<Result<T, EventError>>`, and a closure that takes
     /// `Result<Event<T>, EventError>`, get such an event with an [`EventError`](crate::EventError) instead.
     ///
-    /// One event matches at most 128 subscriptions of a node, counted by the lengths of their patterns, by where the stars stand, and by the
-    /// groups on one pattern; and what a node subscribes to takes at most [`Limits::subscribed_len_max`](crate::Limits::subscribed_len_max) at
+    /// One event matches at most 128 subscriptions of a node
+    /// ([`Limits::subscriptions_per_topic_max`](crate::Limits::subscriptions_per_topic_max)), counted by the lengths of their patterns, by where
+    /// the stars stand, and by the groups on one pattern; and what a node subscribes to takes at most [`Limits::subscribed_len_max`](crate::Limits::subscribed_len_max) at
     /// its master. A subscription above that is refused with [`Code::OVERLOADED`].
     ///
     /// # Errors

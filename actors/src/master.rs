@@ -364,7 +364,7 @@ impl Actor for MasterActor {
         }
         let address = context.address();
         let registry = RegistryActor::new(self.name.clone(), self.options.limits.offered_len_max).start();
-        let router = RouterActor::new(self.options.limits.subscribed_len_max).start();
+        let router = RouterActor::new(&self.options.limits).start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         registry.do_send(registry::OfferOwn(self.options.actions.clone()));
         let node = Arc::clone(&self.options.node);

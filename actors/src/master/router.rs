@@ -6,7 +6,7 @@
 use super::handle::SessionHandle;
 use super::permissions::Verb;
 use super::standing::Standing;
-use super::subscribed::Subscribed;
+use super::subscribed::{Subscribed, SubscribedBounds};
 use crate::events::event::{Deliver, Event, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::events::trie::Trie;
@@ -15,6 +15,7 @@ use crate::link::outbox::{Encoded, Kind, Outbox};
 use crate::log_line;
 #[cfg(feature = "testing")]
 use crate::node::census::{Census, TakeCensus};
+use crate::node::limits::Limits;
 use crate::node::mailboxes::SubscribeTo;
 use crate::repeated::Repeated;
 use crate::turns::credit::Charge;
@@ -34,8 +35,7 @@ use tokio::time::Instant;
 
 /// The router of one master, which sends events to the subscribed nodes.
 pub struct RouterActor {
-    /// How many bytes the subscriptions of one branch may take.
-    subscribed_len_max: usize,
+    subscribed_bounds: SubscribedBounds,
     trie: Trie<Subscription>,
     /// The groups that have members.
     groups: HashMap<ByteString, Group>,
@@ -209,9 +209,12 @@ pub(crate) struct Counts {
 }
 
 impl RouterActor {
-    pub(crate) fn new(subscribed_len_max: usize) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            subscribed_len_max,
+            subscribed_bounds: SubscribedBounds {
+                len_max: limits.subscribed_len_max,
+                per_topic_max: limits.subscriptions_per_topic_max,
+            },
             trie: Trie::new(),
             groups: HashMap::default(),
             sessions: HashMap::default(),
@@ -449,7 +452,7 @@ impl Handler<Subscribe> for RouterActor {
             || Subscriber { session, keys: Subscribed::default(), given: Given::default(), drains: false };
         let there = &mut self.sessions.entry(id).or_insert_with(new).keys;
         for key in keys {
-            let inserted = there.insert(key.clone(), self.subscribed_len_max);
+            let inserted = there.insert(key.clone(), self.subscribed_bounds);
             if inserted.map_err(|much| CallError::new(Code::OVERLOADED, Fate::Failed, much.to_string()))? {
                 insert(&mut self.trie, &mut self.groups, SubscribedNode::Branch(id), &key);
             }
