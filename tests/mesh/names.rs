@@ -201,7 +201,8 @@ async fn the_subscriptions_that_one_topic_matches_are_those_that_the_limits_say(
     let refused = branch.subscribe("*/*", |_: Event<i32>| {}).await.expect_err("three");
     assert_eq!(refused.code(), Code::OVERLOADED);
     assert!(refused.message().contains("at most 2 subscriptions"), "{refused}");
-    let _kept = branch.subscribe("a/c", |_: Event<i32>| {}).await.expect_err("a/c matches a/* too, in another form");
+    let _kept =
+        branch.subscribe("a/c", |_: Event<i32>| {}).await.expect_err("a/c matches a/* too, in another form");
 }
 
 /// 1,024 questions for all of 10,000 actions took 1.7 GB.

@@ -212,6 +212,10 @@ pub const EVENTS_PENDING_MAX: usize = 16_384;
 /// dropped and counted, unless it is the only one.
 pub const EVENTS_PENDING_LEN_MAX: usize = 64 * 1024 * 1024;
 
+/// How many events in a row an async handler is given before the other tasks of the arbiter have their turns: a handler that never waits would
+/// keep them from it while a full queue lasts.
+pub const EVENTS_IN_A_ROW_MAX: usize = 64;
+
 /// How many response actors a node keeps for the next calls. A burst that needs more makes more actors, and drops them afterwards.
 pub const RESPONSE_POOL_MAX: usize = 4_096;
 

@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
     FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_EVENTS_LEN_MIN,
-    OUTBOX_IN_ORDER_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
-    READ_BUFFER_LEN_MAX,
+    OUTBOX_IN_ORDER_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    PAYLOAD_SHARED_LEN_MIN, READ_BUFFER_LEN_MAX,
 };
 use meshwork_wire::{
     CallError, CallbackId, Callbacks, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response,

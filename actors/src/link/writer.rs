@@ -315,8 +315,7 @@ mod tests {
     #[actix_rt::test]
     async fn events_share_what_one_may_hold_alone_and_those_that_read_lose_none() {
         let pool = Pool::new(32 * 1024 * 1024);
-        let pooled =
-            || Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(Arc::clone(&pool)));
+        let pooled = || Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(Arc::clone(&pool)));
         let event = reply(1, 10 * 1024);
         let outboxes: Vec<_> = (0..200).map(|_| pooled()).collect();
         for _ in 0..200 {

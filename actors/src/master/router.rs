@@ -8,7 +8,7 @@ use super::permissions::Verb;
 use super::standing::Standing;
 use super::subscribed::{Subscribed, SubscribedBounds};
 use crate::events::event::{Deliver, Event, SubscriberId};
-use crate::events::subscribers::Subscribers;
+use crate::events::subscribers::{EventCounts, Subscribers};
 use crate::events::trie::Trie;
 use crate::hashed::{Entry, HashMap, Hashing};
 use crate::link::outbox::{Encoded, Kind, Outbox};
@@ -19,8 +19,9 @@ use crate::node::limits::Limits;
 use crate::node::mailboxes::SubscribeTo;
 use crate::repeated::Repeated;
 use crate::turns::credit::Charge;
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use bytes::BytesMut;
+use futures::FutureExt as _;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
 };
@@ -191,6 +192,11 @@ pub(crate) struct GiveBack {
     pub(crate) charge: Option<Charge>,
 }
 
+/// Waits until the handlers of the master have handled the events that they took. Sent by the master, when it drains.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Idle;
+
 /// Counts subscriptions and events. Sent by the master, for a snapshot.
 #[derive(Message)]
 #[rtype(result = "Counts")]
@@ -200,10 +206,8 @@ pub(crate) struct Count;
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) subscriptions: usize,
-    /// How many events handlers of the master, and outboxes of present and former sessions, had no room for.
-    pub(crate) dropped: u64,
-    /// How many events handlers of the master could not decode.
-    pub(crate) undecodable: u64,
+    /// The events of the master's handlers; those that outboxes of present and former sessions had no room for were dropped, too.
+    pub(crate) events: EventCounts,
     /// How many actors that handled events of the master had stopped.
     pub(crate) actors_lost: u64,
 }
@@ -639,6 +643,15 @@ impl Handler<Broadcast> for RouterActor {
     }
 }
 
+impl Handler<Idle> for RouterActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Idle, _: &mut Context<Self>) -> Self::Result {
+        let idle = futures::future::join(self.own.idle(), self.own_broadcasts.idle());
+        Box::pin(idle.map(drop))
+    }
+}
+
 #[cfg(feature = "testing")]
 impl Handler<TakeCensus> for RouterActor {
     type Result = MessageResult<TakeCensus>;
@@ -667,11 +680,11 @@ impl Handler<Count> for RouterActor {
     fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
         let of_branches: usize = self.sessions.values().map(|there| there.keys.len()).sum();
         let dropped: u64 = self.sessions.values().map(|there| there.session.outbox().dropped()).sum();
-        let (events, broadcasts) = (self.own.untaken(), self.own_broadcasts.untaken());
+        let mut events = self.own.counts() + self.own_broadcasts.counts();
+        events.dropped += self.dropped + self.untaken + dropped;
         MessageResult(Counts {
             subscriptions: of_branches + self.own.len() + self.own_broadcasts.len(),
-            dropped: self.dropped + self.untaken + dropped + events.dropped() + broadcasts.dropped(),
-            undecodable: events.undecodable() + broadcasts.undecodable(),
+            events,
             actors_lost: self.actors_lost,
         })
     }
