@@ -16,7 +16,7 @@ use meshwork_actors::node::{
 };
 use meshwork_wire::limits::{ARGUMENTS_KEPT_LEN_MAX, CALL_WITHIN};
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Payload, PayloadRef,
+    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Outcome, Payload, PayloadRef,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
@@ -24,6 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The future of a call. The request is sent when the future is first polled; dropping the future cancels the call, at the
 /// responder too.
@@ -64,9 +65,19 @@ enum Stage {
     },
     /// As `Kept`, of a call that the actor wrote.
     Asked(CallbackId, Box<ActorCall>),
+    /// On its way through the layers of the node.
+    Layered(Box<Layered>),
     /// Submitted; the reply resolves this callback id.
     InFlight(CallbackId),
     Done,
+}
+
+/// A call on its way through the layers of its node.
+struct Layered {
+    outcome: BoxFuture<'static, Outcome>,
+    /// The call, if its arguments may have to be written by name.
+    kept: Option<Box<ActorCall>>,
+    deadline: Option<Instant>,
 }
 
 enum Preparing {
@@ -196,6 +207,7 @@ impl<R, E> Calling<R, E> {
                 Stage::Written { .. }
                 | Stage::Kept { .. }
                 | Stage::Asked(..)
+                | Stage::Layered(_)
                 | Stage::InFlight(_)
                 | Stage::Done,
                 _,
@@ -342,7 +354,7 @@ impl<R, E> Calling<R, E> {
     #[inline]
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<R, CallError>> {
         let Some(node) = &self.node else {
-            return self.poll_rarer(context).map(Err);
+            return self.poll_rarer(context);
         };
         let callback_id = match &self.stage {
             Stage::InFlight(callback_id) | Stage::Kept { callback_id, .. } | Stage::Asked(callback_id, _) => {
@@ -365,33 +377,41 @@ impl<R, E> Calling<R, E> {
                     }
                 };
             }
-            _ => return self.poll_rarer(context).map(Err),
+            _ => return self.poll_rarer(context),
         };
         let outcome = (self.decode)(ready!(node.poll_reply(callback_id, context.waker())));
         if let Err(error) = &outcome
             && let Some(call) = self.again(callback_id, error)
         {
             self.stage = Stage::Unwritten(call);
-            return self.poll_rarer(context).map(Err);
+            return self.poll_rarer(context);
         }
         self.stage = Stage::Done;
         Poll::Ready(outcome)
     }
 
-    /// Polls a call that the actor of the node writes. It is pending when this has submitted it, else it has failed.
+    /// Polls a call that the actor of the node writes, or that goes through layers. One that the actor writes is pending when this has submitted
+    /// it, else it has failed.
     #[inline(never)]
-    fn poll_rarer(&mut self, context: &mut Context<'_>) -> Poll<CallError> {
+    fn poll_rarer(&mut self, context: &mut Context<'_>) -> Poll<Result<R, CallError>> {
+        if let Stage::Layered(_) = &self.stage {
+            return self.poll_layered(context);
+        }
         if let Stage::Preparing(_) = &self.stage
             && let Err(error) = ready!(self.poll_preparing(context))
         {
             self.stage = Stage::Done;
-            return Poll::Ready(error);
+            return Poll::Ready(Err(error));
         }
         let (Some(node), Stage::Unwritten(call)) =
             (&self.node, std::mem::replace(&mut self.stage, Stage::Done))
         else {
-            return Poll::Ready(awaited_twice());
+            return Poll::Ready(Err(awaited_twice()));
         };
+        if node.has_layers() {
+            self.stage = Stage::Layered(Box::new(Layered::new(node, *call, self.by_name.is_some())));
+            return self.poll_layered(context);
+        }
         let kept = (self.by_name.is_some() && is_kept(&call.arguments)).then(|| call.clone());
         match node.ask(*call, context.waker()) {
             Ok(callback_id) => {
@@ -401,8 +421,28 @@ impl<R, E> Calling<R, E> {
                 };
                 Poll::Pending
             }
-            Err(error) => Poll::Ready(error),
+            Err(error) => Poll::Ready(Err(error)),
         }
+    }
+
+    #[cold]
+    fn poll_layered(&mut self, context: &mut Context<'_>) -> Poll<Result<R, CallError>> {
+        while let Stage::Layered(layered) = &mut self.stage {
+            let outcome = (self.decode)(ready!(layered.outcome.as_mut().poll(context)).into());
+            let refused = outcome.as_ref().err().filter(|error| has_other_types(error));
+            let again = match (&self.node, refused.and_then(|_| self.by_name.take())) {
+                (Some(node), Some(by_name)) => layered.again(node, by_name),
+                _ => None,
+            };
+            match again {
+                Some(again) => self.stage = Stage::Layered(Box::new(again)),
+                None => {
+                    self.stage = Stage::Done;
+                    return Poll::Ready(outcome);
+                }
+            }
+        }
+        Poll::Ready(Err(awaited_twice()))
     }
 
     /// Keeps the arguments of a call that has been submitted.
@@ -417,7 +457,7 @@ impl<R, E> Calling<R, E> {
     /// of it. It has the time that is left.
     #[cold]
     fn again(&mut self, callback_id: CallbackId, error: &CallError) -> Option<Box<ActorCall>> {
-        if error.code() != Code::CANNOT_DECODE || error.fate() != Fate::NotSent {
+        if !has_other_types(error) {
             return None;
         }
         let (node, by_name) = (self.node.as_ref()?, self.by_name.take()?);
@@ -430,6 +470,29 @@ impl<R, E> Calling<R, E> {
         call.arguments = by_name(node.wanted(&call.action, None), call.arguments)?;
         Some(call)
     }
+}
+
+impl Layered {
+    fn new(node: &ActorNode, call: ActorCall, may_be_by_name: bool) -> Self {
+        let kept = (may_be_by_name && is_kept(&call.arguments)).then(|| Box::new(call.clone()));
+        let deadline = call.within.and_then(|within| Instant::now().checked_add(within));
+        Self { outcome: node.layered(call), kept, deadline }
+    }
+
+    /// The same call by name, with the time that is left: see [`Calling::again`].
+    fn again(&mut self, node: &ActorNode, by_name: ByName) -> Option<Self> {
+        let mut call = *self.kept.take()?;
+        if let Some(deadline) = self.deadline {
+            call.within = Some(deadline.checked_duration_since(Instant::now())?);
+        }
+        call.arguments = by_name(node.wanted(&call.action, None), call.arguments)?;
+        Some(Self::new(node, call, false))
+    }
+}
+
+/// Whether a provider refused the arguments since it has other types, and has run nothing.
+fn has_other_types(error: &CallError) -> bool {
+    error.code() == Code::CANNOT_DECODE && error.fate() == Fate::NotSent
 }
 
 fn is_kept(arguments: &Payload) -> bool {
@@ -522,7 +585,13 @@ impl<R> Call<R> {
             }
             _ => {
                 let arguments = arguments.into_payload();
-                node.ask_with(ActorCall { action, node: named, arguments, within, when_down }, on_outcome);
+                let call = ActorCall { action, node: named, arguments, within, when_down };
+                if node.has_layers() {
+                    // On the arbiter of the node, whose actor handles the message.
+                    actix::spawn(node.layered(call).map(|outcome| on_outcome(outcome.into())));
+                } else {
+                    node.ask_with(call, on_outcome);
+                }
             }
         }
     }

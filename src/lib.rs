@@ -49,10 +49,10 @@
 //! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
 //! | pass a function, see progress, stream a result | [`Callback`] |
 //! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
-//! | handle events with async code, some at once, in a queue | [`Subscribing`], [`WhenFull`] |
 //! | wait until an action has a provider | [`Node::wait_for`] |
 //! | see the actions, the nodes, the work of one node | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
 //! | stop a node without losing requests | [`Node::drain`] |
+//! | put layers of tower around calls, responders and what passes a master: retries, circuit breakers, limits | `tower`, behind the feature `tower` |
 //! | test a service, without sockets and without waiting | `testing`, behind the feature `testing` |
 #![deny(missing_docs)]
 
@@ -60,12 +60,9 @@ mod action_error;
 mod branch;
 mod call;
 mod callback;
-mod event;
-mod event_queue;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod handle;
-mod handler;
 mod host;
 mod master;
 mod node;
@@ -76,6 +73,8 @@ mod shape;
 mod subscribe;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 #[doc(hidden)]
 pub mod __private;
@@ -84,10 +83,7 @@ pub use action_error::{ActionError, OrActionError};
 pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
-pub use event::{Delivered, Event, EventError};
-pub use event_queue::WhenFull;
 pub use handle::Node;
-pub use handler::{Handled, HandlerReturn, Immediate, InTurn};
 pub use master::{Master, RunMaster, SpreadMaster};
 pub use meshwork_actors::answers::{ActorSnapshot, ActorState, CallContext, RestartPolicy};
 pub use meshwork_actors::branch::{BindError, BranchActor};
@@ -116,7 +112,7 @@ pub use meshwork_wire::{
 pub use respond::{IntoResponder, Respond, Responders};
 pub use restart::{Restarting, RestartingRecipient};
 pub use serde_bytes::{ByteBuf, Bytes};
-pub use subscribe::{Broadcast, HasQueue, IntoSubscriber, Publish, Subscribe, Subscribing, Subscription};
+pub use subscribe::{Broadcast, Event, EventError, IntoSubscriber, Publish, Subscribe, Subscription};
 
 /// The names that most programs need: `use meshwork::prelude::*`.
 pub mod prelude {
@@ -124,7 +120,7 @@ pub mod prelude {
         ActionError, ApplicationCode, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext,
         CallError, Callback, Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master,
         MasterActor, Node, OrActionError, Publish, Respond, Responders, RestartPolicy, Restarting, RunMaster,
-        SpreadMaster, Subscribe, Subscription, WhenFull,
+        SpreadMaster, Subscribe, Subscription,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

@@ -234,7 +234,15 @@ impl ActionError {
 
 /// A set of actions with their responders, registered together: see [`Respond::respond_all`].
 #[derive(Clone, Default)]
-pub struct Responders(Actions);
+pub struct Responders(Actions, #[cfg(feature = "tower")] Layers);
+
+/// The layers around the responders of a set, in the order in which requests meet them, each around all actions or around one.
+#[cfg(feature = "tower")]
+type Layers = Vec<(Option<ByteString>, PutLayer)>;
+
+/// Puts a layer around a responder.
+#[cfg(feature = "tower")]
+type PutLayer = Arc<dyn Fn(Arc<dyn Responder>) -> Arc<dyn Responder> + Send + Sync>;
 
 impl Responders {
     /// An empty set.
@@ -384,8 +392,36 @@ impl Responders {
         self.0.is_empty()
     }
 
+    #[cfg(not(feature = "tower"))]
     pub(crate) fn into_actions(self) -> Actions {
         self.0
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn into_actions(self) -> Actions {
+        let Self(actions, layers) = self;
+        if layers.is_empty() {
+            return actions;
+        }
+        let layered = actions.into_iter().map(|mut action| {
+            let name = &action.offer.action;
+            let its = layers.iter().rev().filter(|(of, _)| of.as_ref().is_none_or(|of| of == name));
+            action.responder = its.fold(action.responder, |inner, (_, layer)| layer(inner));
+            action
+        });
+        layered.fold(Self::new(), Self::put).0
+    }
+
+    /// Adds a layer around the responders of the set, or around that of one action.
+    #[cfg(feature = "tower")]
+    pub(crate) fn with_layer(mut self, action: Option<ByteString>, layer: PutLayer) -> Self {
+        self.1.push((action, layer));
+        self
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn has(&self, action: &str) -> bool {
+        self.0.get(action).is_some()
     }
 
     /// Adds a method of a trait.

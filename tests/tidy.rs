@@ -24,7 +24,7 @@ const TESTS: [&str; 6] =
     ["tests", "cli/tests", "wire/tests", "actors/tests", "macros/tests", "examples/orders/tests"];
 
 /// The files that decide and leave sending, receiving and waiting to the actors beside them. All of `wire/src` is added.
-const PURE_HALVES: [&str; 23] = [
+const PURE_HALVES: [&str; 24] = [
     "actors/src/answers/restarts.rs",
     "actors/src/master/registry/catalogue.rs",
     "actors/src/master/registry/described.rs",
@@ -47,7 +47,8 @@ const PURE_HALVES: [&str; 23] = [
     "actors/src/master/dispatch.rs",
     "actors/src/master/registry/route.rs",
     "actors/src/node/known.rs",
-    "src/event_queue.rs",
+    "src/tower/budget.rs",
+    "src/tower/circuit.rs",
 ];
 
 /// The floors of each crate, file by file.
@@ -103,6 +104,11 @@ const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[
         file: "tests/simulation/programs.rs",
         what: "sleep",
         reason: "it runs in simulated time only: the programs of the hosts take their time",
+    },
+    Allowance {
+        file: "tests/simulation/layers.rs",
+        what: "sleep",
+        reason: "it runs in simulated time only: layers take their time",
     },
     Allowance {
         file: "tests/simulation/agreement.rs",

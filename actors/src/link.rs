@@ -23,6 +23,8 @@ mod tls;
 pub(crate) mod writer;
 
 pub use address::{Address, AddressError, Transport};
+#[doc(hidden)]
+pub use backoff::Backoff;
 pub use dial::{Accept, Accepted, Certificate, Dial, Handshake, Link};
 pub use fault::TlsFault;
 pub(crate) use tcp::are_descriptors_gone;

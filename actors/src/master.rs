@@ -13,6 +13,7 @@ mod forwarded;
 pub(crate) mod handle;
 mod identities;
 mod listen;
+mod passing;
 mod permissions;
 pub(crate) mod registry;
 mod router;
@@ -24,6 +25,7 @@ mod surroundings;
 pub use file_error::FileError;
 pub use identities::{Identities, token_digest};
 pub use listen::{Listen, ListenError};
+pub use passing::{PassLayer, PassThrough, Passed, PassingRequest};
 pub use permissions::{Authenticate, Identity, Permissions, Verb};
 pub use registry::RegistryActor;
 pub use registry::route::Balance;
@@ -81,6 +83,8 @@ pub struct MasterActor {
     name: ByteString,
     config: Config,
     options: NodeOptions,
+    /// The layers around the requests that pass, in the order in which requests meet them.
+    pass_layers: Vec<PassLayer>,
     running: Option<Master>,
 }
 
@@ -90,6 +94,7 @@ pub struct MasterSettings {
     name: ByteString,
     config: Config,
     options: NodeOptions,
+    pass_layers: Vec<PassLayer>,
 }
 
 /// The state of a master that has started.
@@ -142,6 +147,7 @@ impl MasterActor {
                 authenticate: None,
                 spawner: None,
             },
+            pass_layers: Vec::new(),
             running: None,
         }
     }
@@ -210,8 +216,16 @@ impl MasterActor {
     /// The settings of this master, which may be sent to another thread: [`MasterActor::from`] makes the master of them there.
     #[must_use]
     pub fn into_settings(self) -> MasterSettings {
-        let Self { name, config, options, .. } = self;
-        MasterSettings { name, config, options }
+        let Self { name, config, options, pass_layers, .. } = self;
+        MasterSettings { name, config, options, pass_layers }
+    }
+
+    /// Adds a layer around the requests that pass, inside the layers that were added before.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn pass_layer(mut self, layer: PassLayer) -> Self {
+        self.pass_layers.push(layer);
+        self
     }
 
     /// The node of this master, which its handles share.
@@ -341,8 +355,8 @@ impl Master {
 
 impl From<MasterSettings> for MasterActor {
     fn from(settings: MasterSettings) -> Self {
-        let MasterSettings { name, config, options } = settings;
-        Self { name, config, options, running: None }
+        let MasterSettings { name, config, options, pass_layers } = settings;
+        Self { name, config, options, pass_layers, running: None }
     }
 }
 
@@ -362,9 +376,10 @@ impl Actor for MasterActor {
         if let Some(Err(error)) = self.config.token.as_deref().map(check_token) {
             log_line!(Line::own(Level::Error), "a master cannot have this token: {error}");
         }
+        self.options.set_layers();
         let address = context.address();
         let registry = RegistryActor::new(self.name.clone(), self.options.limits.offered_len_max).start();
-        let router = RouterActor::new(&self.options.limits).start();
+        let router = RouterActor::new(self.options.limits.subscribed_len_max).start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         registry.do_send(registry::OfferOwn(self.options.actions.clone()));
         let node = Arc::clone(&self.options.node);
@@ -375,6 +390,7 @@ impl Actor for MasterActor {
             self.options.busy_poll,
             registry,
             router,
+            passing::compose(std::mem::take(&mut self.pass_layers)),
         ));
         self.running = Some(Master {
             calls: MasterCalls::new(Arc::clone(&shared), Arc::new(address.clone())),
@@ -661,10 +677,8 @@ impl Handler<TakeSnapshot> for MasterActor {
                 calls_waiting: 0,
                 answering: running.calls.answering(),
                 subscriptions: counted.subscriptions,
-                events_dropped: counted.events.dropped,
-                events_superseded: counted.events.superseded,
-                events_undecodable: counted.events.undecodable,
-                events_failed: counted.events.failed,
+                events_dropped: counted.dropped,
+                events_undecodable: counted.undecodable,
                 callbacks_lent: sessions.iter().map(|session| session.callbacks_lent).sum(),
                 callbacks_borrowed: sessions.iter().map(|session| session.callbacks_borrowed).sum(),
                 actions,
@@ -744,7 +758,6 @@ impl MasterActor {
         }
         let own = this.calls.in_flight() as u64;
         let shared = Arc::clone(&this.shared);
-        let begun = Instant::now();
         // From now on no session starts without being told.
         let sessions = shared.drain();
         let draining = async move {
@@ -754,9 +767,6 @@ impl MasterActor {
             // The calls of the master and the calls of its branches are waited for together.
             let own_calls = tokio::time::timeout(within, node.idle());
             let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
-            // Handlers of the master that are at work, or have events before them, finish within the same time.
-            let left = within.saturating_sub(begun.elapsed());
-            let _ = tokio::time::timeout(left, shared.router.send(router::Idle)).await;
             for of_session in of_sessions.into_iter().flatten() {
                 drained.finished += of_session.finished;
                 drained.abandoned += of_session.abandoned;

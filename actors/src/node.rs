@@ -1,9 +1,11 @@
 //! A node, master or branch, as its handles see it: the shared state, the messages that its actor takes, its options.
 
+mod attempt;
 pub(crate) mod census;
 pub(crate) mod change;
 mod heads;
 pub(crate) mod known;
+mod layers;
 pub(crate) mod lender;
 pub(crate) mod limits;
 pub(crate) mod mailboxes;
@@ -19,6 +21,7 @@ pub use census::{Census, TakeCensus};
 pub use change::{Change, Status, Watcher};
 pub use heads::HeadIndex;
 pub use known::{ActionCache, Wanted};
+pub use layers::{Attempts, CallLayer, CallThrough, LayeredCall};
 pub use limits::Limits;
 pub use mailboxes::{
     Describe, DescribePart, Drain, Drained, Flush, Respond, Subscribe, SubscribeTo, TakeSnapshot,

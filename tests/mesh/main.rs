@@ -14,7 +14,6 @@ mod durations;
 mod ends;
 mod events;
 mod failing;
-mod handlers;
 mod hops;
 mod in_flight;
 mod leaving;
@@ -23,6 +22,8 @@ mod links;
 mod liveness;
 mod names;
 mod node_mesh;
+#[cfg(feature = "tower")]
+mod passing;
 mod permissions;
 mod plain;
 mod raw;
@@ -32,6 +33,8 @@ mod shares;
 mod spread;
 mod storm;
 mod tls;
+#[cfg(feature = "tower")]
+mod tower;
 mod values;
 mod versions;
 mod waiting;

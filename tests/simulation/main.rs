@@ -9,6 +9,7 @@
 mod agreement;
 mod faults;
 mod journal;
+mod layers;
 mod links;
 mod network;
 mod programs;

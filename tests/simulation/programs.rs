@@ -4,6 +4,7 @@
 
 use crate::agreement;
 use crate::journal::{self, FUNCTION, Finish, Life, is_healthy};
+use crate::layers;
 use crate::links::{PORT, SimulatedAccept, SimulatedDial};
 use meshwork::limits::IN_FLIGHT_MAX;
 use meshwork::prelude::*;
@@ -651,8 +652,10 @@ pub(crate) async fn run_master(seed: u64, start: u32) -> Simulated {
             .on_name_taken(*chance.choice(&taken).unwrap_or(&OnNameTaken::Refuse))
             .in_flight_max(if chance.u32(0..4) == 0 { FEW_IN_FLIGHT } else { IN_FLIGHT_MAX })
             .bind_within(Duration::from_millis(400))
-            .respond_all(responders(HUB, life))
-            .start();
+            .respond_all(responders(HUB, life));
+        let master =
+            if chance.u32(0..3) == 0 { layers::around_requests(master, &mut chance) } else { master };
+        let master = master.start();
         let node = Node::from(Master::from(&master));
         let mut living = Living::begin(HUB, life, node, Role::Master(master.clone())).await?;
         master.send(Listen::on(listener)).await??;
@@ -679,6 +682,9 @@ pub(crate) async fn run_branch(host: &'static str, seed: u64, start: u32) -> Sim
         }
         if chance.bool() {
             branch = branch.replace();
+        }
+        if chance.u32(0..3) == 0 {
+            branch = layers::around_calls(branch, &mut chance);
         }
         let branch = match branch.bind(format!("{HUB}:{PORT}")).await {
             Ok(branch) => branch,

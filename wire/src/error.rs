@@ -92,6 +92,8 @@ codes! {
     CALLBACK_GONE = 17;
     /// The request was relayed between meshes too often: it goes round.
     TOO_MANY_HOPS = 18;
+    /// The circuit of the action is open: too many of its last calls failed, so this one was not made.
+    CIRCUIT_OPEN = 19;
 }
 
 impl fmt::Display for Code {

@@ -164,14 +164,9 @@ pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 /// that a peer which sends requests and never reads can take.
 pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 
-/// How many bytes may stand in all outboxes of one master together, besides [`FRAME_LEN_MAX`] of replies in each, or
-/// [`OUTBOX_EVENTS_LEN_MIN`] of events: one connection takes at most as much as it leaves, so many connections that do not read share what one
-/// may take alone.
+/// How many bytes may stand in all outboxes of one master together, besides [`FRAME_LEN_MAX`] in each: one connection takes at most as much
+/// as it leaves, so many connections that do not read share what one may take alone.
 pub const OUTBOXES_LEN_MAX: usize = 1024 * 1024 * 1024;
-
-/// How many bytes may stand in an outbox before events are dropped, however much others of its master hold: a subscriber that reads loses nothing
-/// to those that do not. So many bytes are also the steps in which outboxes tell their master what stands in them.
-pub const OUTBOX_EVENTS_LEN_MIN: usize = 64 * 1024;
 
 /// How many bytes an error that replaces a reply takes at most. A link is given up when more of them stand in its outbox than there may be
 /// requests in flight: they pile up when a peer goes on sending requests and never reads.
@@ -212,10 +207,6 @@ pub const EVENTS_PENDING_MAX: usize = 16_384;
 /// dropped and counted, unless it is the only one.
 pub const EVENTS_PENDING_LEN_MAX: usize = 64 * 1024 * 1024;
 
-/// How many events in a row an async handler is given before the other tasks of the arbiter have their turns: a handler that never waits would
-/// keep them from it while a full queue lasts.
-pub const EVENTS_IN_A_ROW_MAX: usize = 64;
-
 /// How many response actors a node keeps for the next calls. A burst that needs more makes more actors, and drops them afterwards.
 pub const RESPONSE_POOL_MAX: usize = 4_096;
 
@@ -225,6 +216,10 @@ pub const ROUTE_CACHE_MAX: usize = 16_384;
 /// How many bytes of requests that are in flight a node may keep at its master, in case that a provider does not run one of them and another
 /// provider does. A request above the bound is not kept: then its caller is told that it was not sent.
 pub const KEPT_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// How many bytes of requests of one connection the layers of a master may hold: two of the longest frames. A request above the bound is refused
+/// with [`Code::OVERLOADED`](crate::Code::OVERLOADED), not sent.
+pub const HELD_LEN_MAX: usize = 2 * FRAME_LEN_MAX;
 
 /// How many bytes of arguments a call of a method keeps at its caller until the reply comes, so that it can be made again by name if its provider turns
 /// out to have other types. Longer arguments are not kept: then the call fails, not sent.
@@ -435,6 +430,29 @@ pub const RESTART_WAITING_MAX: usize = 1_024;
 /// How many actors that are started again a snapshot of a node shows: the first ones. More than any program has by hand.
 pub const RESTARTING_SHOWN_MAX: usize = 1_024;
 
+/// How many times one call is made again at most, by default: a provider that comes back in a second is met, and a call that fails for another
+/// reason costs little.
+pub const RETRIES_MAX: u32 = 5;
+
+/// How many retries a second a budget gives in any case, by default, so that a caller which calls seldom may retry at all.
+pub const RETRIES_PER_SECOND: u32 = 10;
+
+/// How many retries a budget holds at most for a burst, such as that of the calls which were in flight when a link was lost.
+pub const RETRIES_HELD_MAX: u32 = 100;
+
+/// The shortest wait before a call is made again, by default: a provider that drained is not chosen any more by then. Waits double.
+pub const RETRY_AFTER_MIN: Duration = Duration::from_millis(10);
+
+/// The longest wait before a call is made again, by default.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
+
+/// How many circuits of actions and nodes one breaker keeps: more than a program calls. While all are in use, calls of further actions pass
+/// without one.
+pub const CIRCUITS_MAX: usize = 4_096;
+
+/// How many of the last calls the window of a circuit counts at most: a bit each.
+pub const CIRCUIT_CALLS_MAX: usize = 65_536;
+
 /// How many requests may wait at `meshwork respond` for a command of others to end, not decoded: some seconds of work of a quick command. A
 /// request above the bound goes to another provider, or fails with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
 pub const JOBS_WAITING_MAX: usize = 4_096;
@@ -464,7 +482,6 @@ const _: () = assert!(HEAD_RESERVE_LEN + PAYLOAD_SHARED_LEN_MIN < FRAME_LEN_MAX)
 const _: () =
     assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
 const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
-const _: () = assert!(OUTBOX_EVENTS_LEN_MIN < OUTBOX_LEN_MAX);
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
 const _: () =
     assert!(DESCRIBED_PART_ELEMENTS_MAX <= HEAD_ELEMENTS_MAX && DESCRIBED_PART_LEN_MAX <= DESCRIBED_LEN_MAX);

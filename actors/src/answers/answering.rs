@@ -3,7 +3,7 @@
 use super::action::{Action, NoPermit, Permit, WaitsForPermit};
 use super::hops::{self, Answered};
 use super::reply_to::{Nobody, ReplyTo};
-use super::responder::{Answer, CallContext, Replier};
+use super::responder::{Answer, CallContext, Replier, ask, claimed};
 use crate::hashed::{Entry, HashMap};
 use crate::link::lanes::fits_share;
 use crate::log_line;
@@ -179,13 +179,7 @@ impl Answering {
         let (responder, context) = (Arc::clone(&action.responder), context.clone());
         let answer = async move {
             let _permit = waits.permit().await;
-            let said = Cell::new(false);
-            match responder.respond((&arguments).into(), &context, Replier::new(callback_id, &said, None)) {
-                Answer::Now(outcome) => outcome,
-                Answer::Later(answer) => answer.await,
-                // Nothing is gathered here, so no reply can be said.
-                Answer::Said => Err(claimed()),
-            }
+            ask(&*responder, &arguments, &context).await
         };
         let held = self.hold((context_of.caller_name(), arguments_len));
         self.spawn(
@@ -364,11 +358,6 @@ impl Tasks {
             self.idle.notify_waiters();
         }
     }
-}
-
-/// The error of a responder that claims an answer that it did not give.
-fn claimed() -> CallError {
-    CallError::new(Code::UNKNOWN, Fate::Failed, "the responder claims an answer that it did not give")
 }
 
 fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {

@@ -5,7 +5,7 @@ use super::restarts::Restarted;
 use crate::link::gathered::GatheredReplies;
 use futures::future::LocalBoxFuture;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, EncodeError, Encoding, Fate, Form, Outcome, Payload, PayloadRef,
+    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Outcome, Payload, PayloadRef,
 };
 use serde::Serialize;
 use std::cell::Cell;
@@ -39,6 +39,27 @@ pub enum Answer {
     Now(Outcome),
     /// The outcome of this future, when it is ready.
     Later(LocalBoxFuture<'static, Outcome>),
+}
+
+/// Asks a responder whose reply is not gathered with others.
+pub fn ask(
+    responder: &dyn Responder,
+    arguments: &Payload,
+    context: &CallContext,
+) -> LocalBoxFuture<'static, Outcome> {
+    let said = Cell::new(false);
+    // Nothing is gathered here, so the number is not used, and no reply can be said.
+    let reply = Replier::new(CallbackId(0), &said, None);
+    match responder.respond(arguments.into(), context, reply) {
+        Answer::Now(outcome) => Box::pin(std::future::ready(outcome)),
+        Answer::Later(answer) => answer,
+        Answer::Said => Box::pin(std::future::ready(Err(claimed()))),
+    }
+}
+
+/// The error of a responder that claims an answer that it did not give.
+pub(crate) fn claimed() -> CallError {
+    CallError::new(Code::UNKNOWN, Fate::Failed, "the responder claims an answer that it did not give")
 }
 
 /// Writes the reply of a responder that answers at once. A request is answered once: what a responder answers after it has said its reply is

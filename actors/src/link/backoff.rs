@@ -4,9 +4,9 @@
 use meshwork_wire::limits::{BACKOFF_FLOOR, BACKOFF_MAX, BACKOFF_MIN};
 use std::time::Duration;
 
-/// The waits between binds, without an end.
+/// The waits between binds, or between attempts at a call, without an end.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     min: Duration,
     max: Duration,
     /// The next wait is at most so long, and at least half of it.
@@ -16,14 +16,16 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Waits between `min` and twice `min` at first, and up to twice as long each time; in the end between half of `max` and `max`. No wait is
     /// shorter than `min` or longer than `max`. `min` is at least [`BACKOFF_FLOOR`], and `max` at least `min`.
-    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+    #[must_use]
+    pub fn new(min: Duration, max: Duration) -> Self {
         let min = min.max(BACKOFF_FLOOR);
         let max = max.max(min);
         Self { min, max, bound: first_bound(min, max) }
     }
 
     /// The next wait.
-    pub(crate) fn next(&mut self) -> Duration {
+    #[expect(clippy::should_implement_trait, reason = "waits have no end, so an `Option` would say nothing")]
+    pub fn next(&mut self) -> Duration {
         let bound = self.bound;
         self.bound = bound.saturating_mul(2).min(self.max);
         let least = (bound / 2).max(self.min);

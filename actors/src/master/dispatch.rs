@@ -100,6 +100,13 @@ impl KeptLen {
         Waiting { request, deadline, tried }
     }
 
+    /// Takes a request back that was kept.
+    pub(crate) fn take(&mut self, kept: Kept) -> Waiting {
+        self.forget(&kept);
+        let Kept { request, deadline, tried } = kept;
+        Waiting { request, deadline, tried }
+    }
+
     /// Drops a request whose outcome has come, or whose caller waits no longer.
     pub(crate) fn forget(&mut self, kept: &Kept) {
         // It was added when the request was kept, so it fits.

@@ -7,6 +7,7 @@
 //! the master. It waits for no other session; the answers of registry and router to its branch go straight into its outbox.
 
 mod admission;
+mod held;
 #[cfg(any(test, fuzzing))]
 pub mod model;
 mod pending;
@@ -17,6 +18,7 @@ use super::forwarded::{Caller, Forwarded, Replied, Target};
 use super::handle::{
     Cancel, Close, Drain, Evict, Forward, Reconsider, Release, Replies, ReplyMailbox, SessionHandle,
 };
+use super::passing::Passed;
 use super::permissions::{LetsIn, Permissions, Verb};
 use super::registry::route::Provider as _;
 use super::registry::{self, Found};
@@ -26,7 +28,7 @@ use super::surroundings::MasterShared;
 use crate::answers::Action;
 use crate::answers::answering::Answering;
 use crate::answers::invoked::{LentCall, answer_call, find_lent};
-use crate::answers::reply_to::BlockReplies;
+use crate::answers::reply_to::{BlockReplies, ReplyTo};
 use crate::answers::responder::{CallContext, RunContext};
 use crate::events::event::Event;
 use crate::link::borrowed::{borrow, borrow_outcome, borrowed_over};
@@ -51,6 +53,7 @@ use actix::{
 };
 use admission::{BindRefused, Extension, admit, check_bind, check_count, check_key, check_offers, say_bound};
 use futures::FutureExt as _;
+use held::{InLayers, LeaveLayers, LetPass, Visit};
 use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, FRAME_LEN_MAX, HEARTBEATS_MISSED_MAX, LINGER, NAME_LEN_MAX, PARTING_WITHIN,
     READ_BUFFER_LEN_START,
@@ -88,6 +91,8 @@ pub struct SessionActor {
     /// Requests of this branch that registry and router answer.
     pending: Pending,
     in_flight: Rc<InFlight>,
+    /// Requests of this branch that are in the layers of the master; none where it has no layers.
+    in_layers: Option<Box<InLayers>>,
     writer: Option<JoinHandle<()>>,
     block: BlockState,
 }
@@ -173,8 +178,14 @@ impl SessionActor {
         let Accepted { link, peer, handshake } = accepted;
         let config = &master.config;
         let limits = &master.limits;
-        let relay =
-            Relay::new(master.name.clone(), config.balance, limits.in_flight_max, limits.kept_len_max);
+        let relay = Relay::new(
+            master.name.clone(),
+            config.balance,
+            limits.in_flight_max,
+            limits.kept_len_max,
+            limits.held_len_max,
+        );
+        let in_layers = master.layers.as_ref().map(|_| Box::default());
         let answering = Answering::new(master.node.number(), limits.answering_bounds());
         Self {
             master,
@@ -195,6 +206,7 @@ impl SessionActor {
             answering,
             pending: Pending::default(),
             in_flight: Rc::default(),
+            in_layers,
             writer: None,
             block: BlockState::default(),
         }
@@ -319,6 +331,9 @@ impl SessionActor {
             Frame::Cancel(callback_id) => {
                 if !self.relay.cancel(callback_id) {
                     self.answering.cancel(callback_id);
+                }
+                if let Some(in_layers) = &mut self.in_layers {
+                    in_layers.remove(callback_id);
                 }
             }
             Frame::Publish(publish) => self.publish(publish, None),
@@ -488,10 +503,82 @@ impl SessionActor {
         });
         let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
         let deadline = deadline.map(Instant::into_std);
+        if self.in_layers.is_some() {
+            return self.hold(&request, deadline, allowed, context);
+        }
         match self.relay.request(request, deadline, allowed, &self.answering) {
             Decision::Relay => {}
             decision => self.carry_out(decision, context),
         }
+    }
+
+    /// Lets the layers of the master decide about a request.
+    #[cold]
+    fn hold(
+        &mut self,
+        request: &Request,
+        deadline: Option<std::time::Instant>,
+        allowed: Result<(), CallError>,
+        context: &mut Context<Self>,
+    ) {
+        let (max, caller) = (self.master.limits.in_flight_max, self.relay.name.clone());
+        let identity = self.standing.as_ref().map(|standing| standing.identity.name().clone());
+        let (Some(layers), Some(in_layers)) = (self.master.layers.clone(), &mut self.in_layers) else {
+            return;
+        };
+        let allowed = allowed.and_then(|()| {
+            let what =
+                || CallError::new(Code::OVERLOADED, Fate::NotSent, "the layers of the master are busy");
+            if in_layers.has_room(max) { Ok(()) } else { Err(what()) }
+        });
+        match self.relay.hold(request, deadline, allowed, &self.answering) {
+            Ok(()) => {
+                let (deadline, address) = (deadline.map(Instant::from_std), context.address());
+                let mailboxes = (address.clone().recipient(), address.recipient());
+                in_layers.enter(layers, request, (caller, identity), deadline, mailboxes);
+            }
+            Err(decision) => self.carry_out(decision, context),
+        }
+    }
+
+    /// Sends a request on that the layers have let pass.
+    fn let_pass(&mut self, visit: Visit, context: &mut Context<Self>) {
+        let callback_id = visit.callback_id;
+        let Some(in_layers) = self.in_layers.as_ref().filter(|in_layers| in_layers.has(visit)) else {
+            return;
+        };
+        match self.relay.pass(callback_id) {
+            Some(Decision::Answer(request)) => {
+                if let Some(own) = self.relay.own() {
+                    let replies = in_layers.reply_to(callback_id, self.outbox(), &self.master.name);
+                    answer(&self.answering, own, request, &self.relay.name, &replies);
+                }
+            }
+            Some(decision) => self.carry_out(decision, context),
+            None => {}
+        }
+        self.end_message(context);
+    }
+
+    /// Takes the end of a request in the layers. One that has no outcome yet ends with their error: they have refused it, or given it up.
+    fn leave_layers(&mut self, visit: Visit, ended: Result<Passed, CallError>, context: &mut Context<Self>) {
+        let callback_id = visit.callback_id;
+        match &mut self.in_layers {
+            Some(in_layers) if in_layers.has(visit) => in_layers.remove(callback_id),
+            _ => return,
+        }
+        let is_held = self.relay.is_held(callback_id);
+        if !self.relay.cancel(callback_id) && !self.answering.cancel(callback_id) {
+            return;
+        }
+        let error = ended.err().unwrap_or_else(|| {
+            let why = "a layer of the master ended a request that it had not let pass";
+            CallError::new(Code::UNKNOWN, Fate::NotSent, why)
+        });
+        // What a layer says of the fate it can only guess.
+        let fate = if is_held { Fate::NotSent } else { Fate::Unknown };
+        self.reply(callback_id, Err(error.with_fate(fate)));
+        self.end_message(context);
     }
 
     fn carry_out(&mut self, decision: Decision, context: &mut Context<Self>) {
@@ -561,11 +648,20 @@ impl SessionActor {
             let replies = BlockReplies::new(&outbox, &this.block.own_replies);
             for (action, found) in actions.into_iter().zip(found) {
                 this.relay.looked_up(action, found, |decision, own| match (decision, own) {
-                    (Decision::Answer(request), Some(own)) => {
-                        answer(&this.answering, own, request, &name, &replies);
-                    }
+                    (Decision::Answer(request), Some(own)) => match &this.in_layers {
+                        None => _ = answer(&this.answering, own, request, &name, &replies),
+                        Some(in_layers) => {
+                            let master = &this.master.name;
+                            let replies = in_layers.reply_to(request.callback_id, &outbox, master);
+                            answer(&this.answering, own, request, &name, &replies);
+                        }
+                    },
                     (Decision::Refuse(Some(callback_id), error), _) => {
-                        outbox.respond(callback_id, Err(error));
+                        let outcome = Err(error);
+                        if let Some(in_layers) = &this.in_layers {
+                            in_layers.tell(callback_id, &outcome, ByteString::new);
+                        }
+                        outbox.respond(callback_id, outcome);
                     }
                     _ => {}
                 });
@@ -674,6 +770,9 @@ impl SessionActor {
     }
 
     fn reply(&self, callback_id: CallbackId, outcome: Outcome) {
+        if let Some(in_layers) = &self.in_layers {
+            in_layers.tell(callback_id, &outcome, ByteString::new);
+        }
         self.outbox().respond(callback_id, outcome);
     }
 
@@ -865,6 +964,7 @@ impl SessionActor {
         self.relay.leave(&unsent.into_iter().collect());
         self.send();
         self.in_flight.branch_drained();
+        self.in_layers = None;
         self.outbox().lent().release_all();
         self.answering.cancel_all();
     }
@@ -1072,6 +1172,10 @@ impl Handler<Replies> for SessionActor {
             match (self.relay.replied(from, id_at_caller, id_at_provider, &outcome), outcome) {
                 (Heard::Elsewhere(waiting), Err(error)) => elsewhere.push((waiting, error)),
                 (Heard::Outcome | Heard::Elsewhere(_), outcome) => {
+                    if let Some(in_layers) = &self.in_layers {
+                        let provider = || self.master.session(from).map(|it| ByteString::from(it.name()));
+                        in_layers.tell(id_at_caller, &outcome, || provider().unwrap_or_default());
+                    }
                     let _ = guard.push(&Response { callback_id: id_at_caller, outcome }, Kind::Protocol);
                 }
                 (Heard::Late, _) => {}
@@ -1086,6 +1190,22 @@ impl Handler<Replies> for SessionActor {
             self.carry_out(decision, context);
         }
         self.end_message(context);
+    }
+}
+
+impl Handler<LetPass> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, LetPass(visit): LetPass, context: &mut Context<Self>) {
+        self.let_pass(visit, context);
+    }
+}
+
+impl Handler<LeaveLayers> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, LeaveLayers { visit, ended }: LeaveLayers, context: &mut Context<Self>) {
+        self.leave_layers(visit, ended, context);
     }
 }
 
@@ -1214,6 +1334,7 @@ impl Handler<TakeCensus> for SessionActor {
                 ("bytes of requests that are kept", self.relay.kept_len(self.master.limits.kept_len_max)),
                 ("bundles that have not left", self.relay.bundled()),
                 ("requests that the master is answering", self.answering.len()),
+                ("requests in the layers of the master", self.in_layers.as_ref().map_or(0, |it| it.len())),
                 ("questions to registry and router", self.pending.len()),
                 ("requests that its drain would wait for", self.in_flight.count.get()),
                 ("requests to the branch, as callers see it", self.me().in_flight()),
@@ -1243,7 +1364,7 @@ fn answer(
     own: &Action,
     request: OwnRequest,
     caller: &ByteString,
-    replies: &BlockReplies<'_>,
+    replies: &impl ReplyTo,
 ) -> CallContext {
     let OwnRequest { callback_id, action, deadline, hops, payload } = request;
     let action = own.called(&action);

@@ -4,6 +4,7 @@ use super::denials::Denials;
 use super::forwarded::MASTER;
 use super::handle::SessionHandle;
 use super::identities::Identities;
+use super::passing::PassThrough;
 use super::permissions::Authenticate;
 use super::registry::RegistryActor;
 use super::registry::route::Balance;
@@ -56,6 +57,8 @@ pub(crate) struct MasterShared {
     pub(crate) pool: Arc<Pool>,
     pub(crate) warnings: SessionWarnings,
     pub(crate) denials: Denials,
+    /// The layers around the requests that pass; none at most masters.
+    pub(crate) layers: Option<Arc<dyn PassThrough>>,
     /// The identities of the mesh; none where a token, or nothing, lets branches in.
     identities: ArcSwapOption<Identities>,
     last_session: AtomicU64,
@@ -101,6 +104,7 @@ impl MasterShared {
         busy_poll: BusyPoll,
         registry: Addr<RegistryActor>,
         router: Addr<RouterActor>,
+        layers: Option<Arc<dyn PassThrough>>,
     ) -> Self {
         let door = Door::new(Bounds {
             unbound_max: limits.unbound_sessions_max,
@@ -112,6 +116,7 @@ impl MasterShared {
         Self {
             name: node.name().clone(),
             denials: Denials::default(),
+            layers,
             identities: ArcSwapOption::from(config.identities.clone()),
             pool: Pool::new(limits.outboxes_len_max),
             config,

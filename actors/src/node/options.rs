@@ -1,5 +1,6 @@
 //! The options that a master and a branch share, and the methods that set them.
 
+use super::layers::CallLayer;
 use super::limits::Limits;
 use super::shared::Node;
 use crate::answers::{Action, Actions};
@@ -16,6 +17,8 @@ pub struct NodeOptions {
     pub(crate) limits: Limits,
     /// How long threads stay awake for the next frame.
     pub(crate) busy_poll: BusyPoll,
+    /// The layers around the calls of the node, in the order in which calls meet them.
+    call_layers: Vec<CallLayer>,
 }
 
 impl NodeOptions {
@@ -25,7 +28,18 @@ impl NodeOptions {
             actions: Actions::default(),
             limits: Limits::default(),
             busy_poll: BusyPoll::new(BUSY_POLL_WITHIN),
+            call_layers: Vec::new(),
         }
+    }
+
+    /// Adds a layer around the calls of the node, inside the layers that were added before.
+    pub fn layer_calls(&mut self, layer: CallLayer) {
+        self.call_layers.push(layer);
+    }
+
+    /// Puts the layers around the calls of the node, which starts now.
+    pub(crate) fn set_layers(&mut self) {
+        self.node.put_layers(std::mem::take(&mut self.call_layers));
     }
 }
 

@@ -8,6 +8,7 @@
 use super::change::{Status, Watcher};
 use super::heads::{HeadIndex, Heads, Spec, check_called, remember, remembered};
 use super::known::{ActionCache, Wanted};
+use super::layers::CallThrough;
 use super::mailboxes::{
     DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot,
     Unsubscribe, Watch, Withdraw,
@@ -64,6 +65,8 @@ pub struct Node {
     idle: Notify,
     /// At most [`RESTARTING_SHOWN_MAX`].
     restarting: Mutex<Vec<Arc<Restarted>>>,
+    /// The layers around the calls of this node; none at most nodes. Set before the first call.
+    layers: OnceLock<Arc<dyn CallThrough>>,
 }
 
 /// Where the events of this node go.
@@ -206,6 +209,7 @@ impl Node {
             room: Notify::new(),
             idle: Notify::new(),
             restarting: Mutex::default(),
+            layers: OnceLock::new(),
         })
     }
 
@@ -237,7 +241,8 @@ impl Node {
         let version = self.version.load(Ordering::Acquire);
         let wanted = self.wanted(action, signature);
         let mut locked = self.lock();
-        if !locked.writes_frames || locked.own.contains_key(action) {
+        // Calls that go through layers are written behind these.
+        if !locked.writes_frames || locked.own.contains_key(action) || self.has_layers() {
             return None;
         }
         let action = ByteString::from(action);
@@ -248,6 +253,26 @@ impl Node {
         drop(locked);
         remember(self.number, version, &spec.action, signature, index, wanted);
         Some((Head { index, version, within: Some(CALL_WITHIN) }, wanted))
+    }
+
+    /// Whether the calls of this node go through layers: see [`Node::layered`].
+    #[must_use]
+    pub fn has_layers(&self) -> bool {
+        self.layers.get().is_some()
+    }
+
+    /// The layers around the calls of this node.
+    pub(super) fn layers(&self) -> Option<&Arc<dyn CallThrough>> {
+        self.layers.get()
+    }
+
+    /// Puts layers around the calls of this node: once, when it starts.
+    pub(super) fn set_layers(&self, layers: Arc<dyn CallThrough>) {
+        let _ = self.layers.set(layers);
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Self> {
+        Weak::clone(&self.me)
     }
 
     /// The head of calls with another deadline, or with a node that is to answer them; none if callers do not write such requests.

@@ -13,7 +13,7 @@ use crate::answers::responder::{Answer, CallContext, Replier, Responder};
 use crate::hashed::{HashMap, HashSet};
 use crate::master::forwarded::{Caller, Forwarded, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, Route};
-use meshwork_wire::limits::KEPT_LEN_MAX;
+use meshwork_wire::limits::{HELD_LEN_MAX, KEPT_LEN_MAX};
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Encoding, Fate, Offer, Outcome, Payload, PayloadRef, Request,
     SessionId, Wants,
@@ -261,7 +261,13 @@ impl Session {
         };
         Self {
             fake: Fake(Arc::new(shared)),
-            relay: Relay::new("master".into(), Balance::RoundRobin, IN_FLIGHT_MAX, KEPT_LEN_MAX),
+            relay: Relay::new(
+                "master".into(),
+                Balance::RoundRobin,
+                IN_FLIGHT_MAX,
+                KEPT_LEN_MAX,
+                HELD_LEN_MAX,
+            ),
             caller: Arc::new(Caller { id, name: name.into(), mailbox: id }),
             bind: 0,
             offers_some: false,

@@ -38,6 +38,8 @@ pub(crate) struct Relay<P, M> {
     requested: Slots<Requested<P>>,
     /// How many bytes of the requests in `requested` are kept.
     kept_len: KeptLen,
+    /// How many bytes of them are held by the layers of the master.
+    held_len: KeptLen,
     /// Requests of other nodes that this branch answers, by the ids that were drawn here.
     serving: Slots<Serving<M>>,
     /// The callers of these requests. None if there are none, as at most sessions.
@@ -86,6 +88,8 @@ type Early<M> = BTreeMap<CallbackId, (SharedCaller<M>, Forwarded)>;
 
 /// A request of this branch.
 enum Requested<P> {
+    /// The layers of the master have not let it pass yet.
+    Held(Box<Kept>),
     /// The registry is asked for its route.
     Waits(Box<WaitsAt>),
     /// The request was forwarded, under the id that was drawn at the session of the provider.
@@ -164,6 +168,7 @@ impl<P: Provider, M> Relay<P, M> {
         balance: Balance,
         in_flight_max: usize,
         kept_len_max: usize,
+        held_len_max: usize,
     ) -> Self {
         Self {
             phase: Phase::Unbound,
@@ -173,6 +178,7 @@ impl<P: Provider, M> Relay<P, M> {
             dispatch: Dispatch::new(master, balance),
             requested: Slots::new(),
             kept_len: KeptLen::new(kept_len_max),
+            held_len: KeptLen::new(held_len_max),
             serving: Slots::new(),
             callers: None,
             early: None,
@@ -238,24 +244,76 @@ impl<P: Provider, M> Relay<P, M> {
         allowed: Result<(), CallError>,
         in_use: &impl InUse,
     ) -> Decision {
-        let callback_id = request.callback_id;
-        if self.is_used(callback_id, in_use) {
-            return USED_TWICE;
+        match self.check(request.callback_id, allowed, in_use) {
+            Ok(()) => self.send_on(request, deadline),
+            Err(decision) => decision,
         }
+    }
+
+    /// Takes a request of the branch as [`Relay::request`] does, which the layers of the master hold until they let it pass.
+    pub(crate) fn hold(
+        &mut self,
+        request: &Request,
+        deadline: Option<Instant>,
+        allowed: Result<(), CallError>,
+        in_use: &impl InUse,
+    ) -> Result<(), Decision> {
+        let callback_id = request.callback_id;
+        self.check(callback_id, allowed, in_use)?;
+        let refuse = |error| Err(Decision::Refuse(Some(callback_id), error));
+        if let Err(error) = check_action(&request.action) {
+            return refuse(error.into());
+        }
+        let Some(held) = self.held_len.keep(request, deadline, Vec::new()) else {
+            let what = "the layers of the master hold as many bytes of this branch as they may";
+            return refuse(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+        };
+        self.requested.insert(callback_id, Requested::Held(Box::new(held)));
+        Ok(())
+    }
+
+    /// Sends a request on that the layers of the master have let pass. None if they do not hold it any more.
+    pub(crate) fn pass(&mut self, callback_id: CallbackId) -> Option<Decision> {
+        let is_held = |requested: &Requested<P>| matches!(requested, Requested::Held(_));
+        let Some(Requested::Held(held)) = self.requested.remove_if(callback_id, is_held) else {
+            return None;
+        };
+        let Waiting { request, deadline, .. } = self.held_len.take(*held);
+        Some(self.send_on(request, deadline))
+    }
+
+    /// Whether the layers of the master hold a request.
+    pub(crate) fn is_held(&self, callback_id: CallbackId) -> bool {
+        matches!(self.requested.get(callback_id), Some(Requested::Held(_)))
+    }
+
+    #[inline(always)]
+    fn check(
+        &self,
+        callback_id: CallbackId,
+        allowed: Result<(), CallError>,
+        in_use: &impl InUse,
+    ) -> Result<(), Decision> {
+        if self.is_used(callback_id, in_use) {
+            return Err(USED_TWICE);
+        }
+        let refuse = |error| Err(Decision::Refuse(Some(callback_id), error));
         if let Err(error) = allowed {
-            return Decision::Refuse(Some(callback_id), error);
+            return refuse(error);
         }
         if self.phase != Phase::Bound && self.phase != Phase::BranchDrains {
-            let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
-            return Decision::Refuse(Some(callback_id), error);
+            return refuse(CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining"));
         }
-        if let Err(error) = self.check_room(in_use) {
-            return Decision::Refuse(Some(callback_id), error);
-        }
+        self.check_room(in_use).or_else(refuse)
+    }
+
+    /// Forwards a request, or lets it wait for the registry, or the master answers it.
+    #[inline(always)]
+    fn send_on(&mut self, request: Request, deadline: Option<Instant>) -> Decision {
         let Some(routed) = self.dispatch.route(&request.action, &request.node, &[]) else {
             // An action that is known has a name, so only others are looked at.
             if let Err(error) = check_action(&request.action) {
-                return Decision::Refuse(Some(callback_id), error.into());
+                return Decision::Refuse(Some(request.callback_id), error.into());
             }
             return self.wait(Waiting { request, deadline, tried: Vec::new() });
         };
@@ -372,6 +430,7 @@ impl<P: Provider, M> Relay<P, M> {
                 cancel_at(&mut self.outgoing, forwarded_to);
             }
             Some(Requested::Waits(at)) => self.dispatch.cancel(&at),
+            Some(Requested::Held(held)) => self.held_len.forget(&held),
             None => return false,
         }
         true
@@ -391,12 +450,12 @@ impl<P: Provider, M> Relay<P, M> {
         let is = |requested: &Requested<P>| match requested {
             Requested::Forwarded(forwarded_to) => is_from(forwarded_to),
             Requested::Kept(kept) => is_from(&kept.0),
-            Requested::Waits(_) => false,
+            Requested::Waits(_) | Requested::Held(_) => false,
         };
         match self.requested.remove_if(id_at_caller, is) {
             Some(Requested::Forwarded(_)) => Heard::Outcome,
             Some(Requested::Kept(kept)) => self.replied_to_kept(from, kept.1, outcome),
-            Some(Requested::Waits(_)) | None => Heard::Late,
+            Some(Requested::Waits(_) | Requested::Held(_)) | None => Heard::Late,
         }
     }
 
@@ -626,6 +685,10 @@ impl<P: Provider, M> Relay<P, M> {
                     self.dispatch.cancel(&at);
                     Fate::NotSent
                 }
+                Requested::Held(held) => {
+                    self.held_len.forget(&held);
+                    Fate::NotSent
+                }
                 Requested::Forwarded(forwarded_to) => {
                     cancel_at(&mut self.outgoing, forwarded_to);
                     Fate::Unknown
@@ -664,6 +727,7 @@ impl<P: Provider, M> Relay<P, M> {
                     cancel_at(&mut self.outgoing, forwarded_to);
                 }
                 Requested::Waits(_) => {}
+                Requested::Held(held) => self.held_len.forget(&held),
             }
         }
         for (_, (caller, forwarded)) in self.take_early() {
@@ -687,6 +751,7 @@ impl<P: Provider, M> Relay<P, M> {
         let waits = self.dispatch.waiting() + self.dispatch.cancelled();
         self.in_flight() + waits + self.outgoing.forwards.len() == 0
             && self.kept_len.is_empty(meshwork_wire::limits::KEPT_LEN_MAX)
+            && self.held_len.is_empty(meshwork_wire::limits::HELD_LEN_MAX)
             && self
                 .callers
                 .iter()

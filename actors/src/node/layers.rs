@@ -1,0 +1,97 @@
+//! Layers around the calls of a node: what a program puts between its calls and the node, such as retries. A node without layers has none of
+//! this: its callers write their frames themselves. What the layers do is the program's business; here stands how a call gets through them, ends
+//! at its deadline wherever it is, and has a true fate whatever they say.
+
+use super::submission::Call;
+use futures::future::BoxFuture;
+use meshwork_wire::{CallError, Code, Fate, Outcome};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::time::Instant;
+
+/// What a call goes through: the layers of its node, or the node itself behind them.
+pub trait CallThrough: Send + Sync + 'static {
+    /// Makes a call. Dropping the future cancels it.
+    fn call(&self, call: LayeredCall) -> BoxFuture<'static, Outcome>;
+}
+
+/// Puts a layer around what a call goes through.
+pub type CallLayer = Box<dyn FnOnce(Arc<dyn CallThrough>) -> Arc<dyn CallThrough> + Send>;
+
+/// A call on its way through the layers of its node. A clone is another attempt at the same call.
+#[derive(Clone, Debug)]
+pub struct LayeredCall {
+    /// The call. How long it waits follows from `deadline` when it leaves.
+    pub call: Call,
+    /// When the caller stops waiting; none for never.
+    pub deadline: Option<Instant>,
+    /// The attempts at this call.
+    pub attempts: Attempts,
+}
+
+/// How many attempts at one call may have run: those that have left and have not ended as not sent.
+#[derive(Clone, Default, Debug)]
+pub struct Attempts(Arc<AtomicUsize>);
+
+impl Attempts {
+    /// Whether an attempt may have run.
+    #[must_use]
+    pub fn may_have_run(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
+
+    /// Notes an attempt that leaves.
+    pub(super) fn begin(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Notes that an attempt has ended as not sent.
+    pub(super) fn was_not_sent(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The error of the call with a fate that is true of all attempts.
+    #[must_use]
+    pub fn judge(&self, error: CallError) -> CallError {
+        match (error.fate(), self.may_have_run()) {
+            (Fate::NotSent, true) => error.with_fate(Fate::Unknown),
+            (Fate::Unknown, false) => error.with_fate(Fate::NotSent),
+            _ => error,
+        }
+    }
+}
+
+/// Makes a call through layers, and ends it at its deadline.
+pub(super) fn call_through(through: &dyn CallThrough, call: Call) -> BoxFuture<'static, Outcome> {
+    let deadline = call.within.and_then(|within| Instant::now().checked_add(within));
+    let attempts = Attempts::default();
+    let layered = through.call(LayeredCall { call, deadline, attempts: attempts.clone() });
+    Box::pin(async move {
+        let outcome = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, layered).await.unwrap_or_else(|_| {
+                let why = "the deadline passed in the layers of the caller";
+                Err(CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, why))
+            }),
+            None => layered.await,
+        };
+        outcome.map_err(|error| attempts.judge(error))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fate_of_a_call_is_true_of_all_its_attempts() {
+        let error = |fate| CallError::new(Code::OVERLOADED, fate, "no");
+        let attempts = Attempts::default();
+        assert_eq!(attempts.judge(error(Fate::Unknown)).fate(), Fate::NotSent, "nothing has left");
+        assert_eq!(attempts.judge(error(Fate::Failed)).fate(), Fate::Failed);
+        attempts.begin();
+        assert_eq!(attempts.judge(error(Fate::NotSent)).fate(), Fate::Unknown, "the first may have run");
+        assert_eq!(attempts.judge(error(Fate::Failed)).fate(), Fate::Failed);
+        attempts.was_not_sent();
+        assert_eq!(attempts.judge(error(Fate::NotSent)).fate(), Fate::NotSent);
+    }
+}

@@ -1,0 +1,100 @@
+//! What a layer sees of a call: the arguments of one action that is called through a service, or a call of any action on its way out of a node.
+
+use super::boxed::Read;
+use meshwork_actors::node::{Attempts, LayeredCall};
+use meshwork_wire::{CallError, Fate, Payload};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// A call as the layers of this module see it: [`RetryNotSent`](super::RetryNotSent) and [`CircuitBreaker`](super::CircuitBreaker) stand around
+/// the service of one action, whose requests are its arguments, and around all calls of a node. What the arguments of one action do not tell is
+/// empty: there a layer knows one action only.
+pub trait AsCall {
+    /// The action; empty for the arguments of an action.
+    fn action(&self) -> &str {
+        ""
+    }
+
+    /// The node that is to answer; empty for any.
+    fn node(&self) -> &str {
+        ""
+    }
+
+    /// When the caller stops waiting; `None` where the layer does not know.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// The arguments of one action.
+impl<A: Serialize> AsCall for A {}
+
+/// A call on its way out of its node, as the layers around the calls of the node see it: see [`LayerCalls`](super::LayerCalls). A clone is another
+/// attempt at the same call.
+#[derive(Clone, Debug)]
+pub struct OutgoingCall(pub(crate) LayeredCall);
+
+impl OutgoingCall {
+    /// The action.
+    #[must_use]
+    pub fn action(&self) -> &str {
+        &self.0.call.action
+    }
+
+    /// The node that is to answer; empty for any.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.0.call.node
+    }
+
+    /// The arguments, as they travel.
+    #[must_use]
+    pub fn arguments(&self) -> &Payload {
+        &self.0.call.arguments
+    }
+
+    /// How long the caller still waits; `None` for ever.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let now = tokio::time::Instant::now();
+        self.0.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// Lets this attempt wait no longer than this, and no longer than the caller does. The call itself goes on when the attempt has ended so.
+    #[must_use]
+    pub fn within(mut self, within: Duration) -> Self {
+        if let Some(deadline) = tokio::time::Instant::now().checked_add(within) {
+            self.0.deadline = Some(self.0.deadline.map_or(deadline, |of_caller| of_caller.min(deadline)));
+        }
+        self
+    }
+
+    /// Whether an attempt at this call may have run: one has left, and has not ended as not sent.
+    #[must_use]
+    pub fn may_have_run(&self) -> bool {
+        self.0.attempts.may_have_run()
+    }
+
+    /// The error of a layer as that of this call, with the fate that is true of its attempts.
+    pub(crate) fn settle(attempts: &Attempts, error: Read) -> CallError {
+        match error {
+            Read::Call(error) => error,
+            // The layer does not know: what has left may have run.
+            Read::Layer(error) => attempts.judge(error.with_fate(Fate::Unknown)),
+        }
+    }
+}
+
+impl AsCall for OutgoingCall {
+    fn action(&self) -> &str {
+        self.action()
+    }
+
+    fn node(&self) -> &str {
+        self.node()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.0.deadline.map(tokio::time::Instant::into_std)
+    }
+}
