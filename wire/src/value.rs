@@ -12,34 +12,36 @@ mod nothing;
 mod number;
 pub(crate) mod packed;
 mod packed_reader;
+mod packed_visitors;
 mod packed_writer;
 mod position;
 mod sum;
 mod told;
 mod trace;
+mod writer;
 
 pub use any::Value;
 pub use nothing::is_absent;
 pub(crate) use sum::SUM_LEN;
 pub use trace::{Obstacle, Traced, TypeShape, Untraceable, trace};
+pub use writer::SMALL_VALUE_LEN_MAX;
 
 use self::sum::Sum;
 use self::told::{Described, Named, Teller, ToldValue};
 use crate::accepts::Form;
-use crate::copy::append;
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate, cut_at};
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX, REASON_LEN_MAX};
 use crate::payload::{CallError, Callbacks, Payload, PayloadRef};
 use crate::value::json_reader::{read_json, without_byte_order_mark};
 use crate::value::json_writer::JsonWriter;
-use crate::value::packed_reader::{How, PackedReader};
+use crate::value::packed_reader::PackedBytes;
 use crate::value::packed_writer::PackedWriter;
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::value::writer::Writer;
+use bytes::{BufMut, BytesMut};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::{cell::Cell, io};
 
 /// A value cannot be written in the encoding.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -76,19 +78,6 @@ impl From<DecodeError> for CallError {
         CallError::new(Code::CANNOT_DECODE, Fate::Failed, error.to_string())
     }
 }
-
-thread_local! {
-    /// The buffer that payloads which are not small share: they are written into it one after another, so that most cost no
-    /// allocation.
-    static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
-}
-
-/// How much of the shared buffer is allocated at once, in bytes. A payload that is kept keeps this much memory, or twice as much if
-/// it made the buffer grow.
-const SCRATCH_LEN: usize = 4 * 1024;
-
-/// Payloads of at most this many bytes are small: they are written on the stack and do not use the shared buffer.
-pub const SMALL_VALUE_LEN_MAX: usize = 64;
 
 impl Payload {
     /// Writes a value. Costs a pass over the value, and one allocation if the payload is small; larger payloads share a buffer.
@@ -143,11 +132,13 @@ impl Payload {
         let form = form.into();
         let mut writer = Writer::default();
         let callbacks = written(form, value, &mut writer)?;
-        if writer.buffer.is_none() && callbacks.is_empty() {
-            small(&writer.gathered, writer.len);
-            return Ok(None);
+        match writer.small_in_room() {
+            Some((room, len)) if callbacks.is_empty() => {
+                small(room, len);
+                Ok(None)
+            }
+            _ => Ok(Some(Self { encoding: form.encoding(), bytes: writer.finish(), callbacks })),
         }
-        Ok(Some(Self { encoding: form.encoding(), bytes: writer.finish(), callbacks }))
     }
 
     /// Reads the value. Bytes left over are an error. Nesting and claimed lengths are bounded.
@@ -331,13 +322,12 @@ fn write<T: Serialize + ?Sized>(form: Form, value: &T, writer: &mut Writer) -> R
         Encoding::Bincode => {
             let sum = Sum::of(form.seed());
             write_bincode(&ToldValue { value, teller: &sum }, writer)?;
-            writer.put(&sum.bytes());
+            writer.put_array(sum.bytes());
             Ok(())
         }
         Encoding::MessagePack => {
             let value = ToldValue { value, teller: &Described::MESSAGE_PACK };
-            let mut writer = rmp_serde::Serializer::new(writer).with_struct_map().with_human_readable();
-            value.serialize(PackedWriter::new(&mut writer)).map_err(|error| error.to_string())
+            value.serialize(PackedWriter::new(writer)).map_err(|error| error.to_string())
         }
         other => write_rarer(other, value, writer),
     }
@@ -357,9 +347,7 @@ fn write_rarer<T: Serialize + ?Sized>(
         }
         Encoding::CompactMessagePack => {
             let value = ToldValue { value, teller: &Described::MESSAGE_PACK };
-            let mut writer = rmp_serde::Serializer::new(writer).with_struct_map();
-            // Old nodes read an integer of 128 bits as 16 bytes, and refuse the extension.
-            value.serialize(&mut writer).map_err(|error| error.to_string())
+            value.serialize(PackedWriter::compact(writer)).map_err(|error| error.to_string())
         }
         Encoding::PlainBincode | Encoding::Bincode | Encoding::MessagePack => write_bincode(value, writer),
     }
@@ -369,97 +357,6 @@ fn write_rarer<T: Serialize + ?Sized>(
 fn write_bincode<T: Serialize + ?Sized>(value: &T, writer: &mut Writer) -> Result<(), String> {
     bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
         .map_err(explain::unwritten_bincode)
-}
-
-/// A payload that is being written. Codecs write byte after byte, so bytes are gathered in an array before they go into the shared
-/// buffer. A small payload needs no buffer.
-struct Writer {
-    gathered: [u8; SMALL_VALUE_LEN_MAX],
-    len: usize,
-    /// The shared buffer with the first bytes of the payload; none for a small payload.
-    buffer: Option<BytesMut>,
-}
-
-impl Default for Writer {
-    fn default() -> Self {
-        Self { gathered: [0; SMALL_VALUE_LEN_MAX], len: 0, buffer: None }
-    }
-}
-
-impl Writer {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        if let Some(room) = self.gathered[self.len..].get_mut(..bytes.len()) {
-            room.copy_from_slice(bytes);
-            self.len += bytes.len();
-        } else {
-            self.spill(bytes);
-        }
-    }
-
-    #[inline(never)]
-    fn spill(&mut self, bytes: &[u8]) {
-        let buffer = self.buffer.get_or_insert_with(|| {
-            // Taken, not borrowed: a `Serialize` that itself encodes a payload finds an empty buffer instead of a panic. While
-            // the thread ends, the shared buffer may be gone: a payload that is written then has a buffer of its own.
-            let mut buffer = SCRATCH.try_with(Cell::take).unwrap_or_default();
-            buffer.reserve(SCRATCH_LEN / 8);
-            if buffer.capacity() < SCRATCH_LEN / 4 {
-                buffer.reserve(SCRATCH_LEN);
-            }
-            buffer
-        });
-        buffer.extend_from_slice(&self.gathered[..self.len]);
-        append(buffer, bytes);
-        self.len = 0;
-    }
-
-    /// The payload, if it is small.
-    #[inline]
-    fn small(&self) -> Option<&[u8]> {
-        if self.buffer.is_none() { Some(&self.gathered[..self.len]) } else { None }
-    }
-
-    #[inline]
-    fn finish(mut self) -> Bytes {
-        let gathered = &self.gathered[..self.len];
-        let Some(mut buffer) = self.buffer.take() else {
-            return Bytes::copy_from_slice(gathered);
-        };
-        buffer.extend_from_slice(gathered);
-        let bytes = buffer.split().freeze();
-        // A buffer that grew is not shared on: the next payload would keep the whole long allocation.
-        if bytes.len() <= SCRATCH_LEN {
-            _ = SCRATCH.try_with(|scratch| scratch.set(buffer));
-        }
-        bytes
-    }
-}
-
-impl bincode::enc::write::Writer for &mut Writer {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.put(bytes);
-        Ok(())
-    }
-}
-
-impl io::Write for Writer {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.put(bytes);
-        Ok(bytes.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.put(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[inline]
@@ -476,11 +373,9 @@ fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Re
             if bounds.teller().bytes() == *sum { Ok(value) } else { Err(explain::OTHER_SUM.to_owned()) }
         }
         Encoding::MessagePack => {
-            let first = bounds(bytes);
-            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
-            reader.set_max_depth(DEPTH_MAX);
-            read_packed_from(reader.with_human_readable(), &first, How::default())
-                .or_else(|error| read_packed_again(encoding, form, bytes, first.met_bytes(), error))
+            let mut packed = PackedBytes::new(bytes);
+            read_packed(&mut packed)
+                .or_else(|error| read_packed_again(encoding, form, bytes, packed.met_bytes(), error))
         }
         other => read_rarer(other, form, bytes),
     }
@@ -498,9 +393,9 @@ fn read_rarer<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8])
     match encoding {
         Encoding::Json => read_json(bytes, bounded::BoundedSeed::new(&bounds(bytes))),
         Encoding::CompactMessagePack => {
-            let first = bounds(bytes);
-            read_packed(encoding, bytes, &first, How::default())
-                .or_else(|error| read_packed_again(encoding, form, bytes, first.met_bytes(), error))
+            let mut packed = PackedBytes::compact(bytes);
+            read_packed(&mut packed)
+                .or_else(|error| read_packed_again(encoding, form, bytes, packed.met_bytes(), error))
         }
         Encoding::PlainBincode | Encoding::Bincode | Encoding::MessagePack => {
             read_bincode(bytes, &bounds(bytes))
@@ -519,45 +414,23 @@ fn read_packed_again<T: DeserializeOwned>(
     met_bytes: bool,
     error: String,
 ) -> Result<T, String> {
-    let read = if met_bytes {
-        read_packed(encoding, bytes, &bounds(bytes).with_bytes_as_lists(), How::default())
-    } else {
-        read_packed(encoding, bytes, &bounds(bytes), How::with_texts())
+    let packed = match encoding {
+        Encoding::CompactMessagePack => PackedBytes::compact(bytes),
+        _ => PackedBytes::new(bytes),
     };
-    read.ok()
+    let mut packed = if met_bytes { packed.with_bytes_as_lists() } else { packed.with_texts() };
+    read_packed(&mut packed)
+        .ok()
         // To all types, `undefined` of Node.js is nil.
         .or_else(|| self::read(encoding, form, &packed::without_undefined(bytes)?).ok())
         .ok_or(error)
 }
 
-#[inline(never)]
-fn read_packed<T: DeserializeOwned>(
-    encoding: Encoding,
-    bytes: &[u8],
-    bounds: &bounded::Bounds,
-    how: How,
-) -> Result<T, String> {
-    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
-    reader.set_max_depth(DEPTH_MAX);
-    if encoding == Encoding::CompactMessagePack {
-        return read_packed_from(reader, bounds, how);
-    }
-    read_packed_from(reader.with_human_readable(), bounds, how)
-}
-
 #[inline]
-fn read_packed_from<'de, T: DeserializeOwned, C: rmp_serde::config::SerializerConfig>(
-    mut reader: rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, C>,
-    bounds: &bounded::Bounds,
-    how: How,
-) -> Result<T, String> {
-    let seed = bounded::BoundedSeed::new(bounds);
-    let value = seed.deserialize(PackedReader::new(&mut reader, how)).map_err(|error| error.to_string())?;
-    // The codec does not tell where the value ended. One more read tells: only without a byte left can it not read a marker.
-    match bool::deserialize(&mut reader) {
-        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
-        _ => Err("bytes are left over".to_owned()),
-    }
+fn read_packed<T: DeserializeOwned>(packed: &mut PackedBytes<'_>) -> Result<T, String> {
+    let value = packed.read().map_err(|error| error.to_string())?;
+    check_all_read(packed.left())?;
+    Ok(value)
 }
 
 #[inline]
@@ -569,7 +442,7 @@ fn read_bincode<T: DeserializeOwned, S: Teller>(
     let seed = bounded::BoundedSeed::new(bounds);
     match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
         Ok((value, read)) => {
-            check_all_read(read, bytes.len())?;
+            check_all_read(bytes.len() - read)?;
             Ok(value)
         }
         Err(error) => Err(explain::unread_bincode(error)),
@@ -609,8 +482,8 @@ fn try_written_sample<T: Serialize + DeserializeOwned>(sample: &T) -> Result<(),
 }
 
 #[inline]
-fn check_all_read(read: usize, len: usize) -> Result<(), String> {
-    if read == len { Ok(()) } else { Err(format!("{} bytes are left over", len - read)) }
+fn check_all_read(left: usize) -> Result<(), String> {
+    if left == 0 { Ok(()) } else { Err(format!("{left} bytes are left over")) }
 }
 
 /// Writes the head of a frame.

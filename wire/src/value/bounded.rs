@@ -19,9 +19,6 @@ pub(crate) struct Bounds<T = Described> {
     depth_left: Cell<usize>,
     elements_max: usize,
     elements_left: Cell<usize>,
-    /// Whether a byte string is delivered as a list of numbers, and whether there was one.
-    bytes_as_lists: bool,
-    met_bytes: Cell<bool>,
     /// What is done with what the type asks for.
     teller: T,
 }
@@ -57,8 +54,6 @@ impl<T> Bounds<T> {
             depth_left: Cell::new(depth_max),
             elements_max,
             elements_left: Cell::new(elements_max),
-            bytes_as_lists: false,
-            met_bytes: Cell::new(false),
             teller,
         }
     }
@@ -67,16 +62,6 @@ impl<T> Bounds<T> {
     #[inline]
     pub(crate) fn teller(&self) -> &T {
         &self.teller
-    }
-
-    /// Delivers byte strings as lists of numbers, to types that know no bytes.
-    pub(crate) fn with_bytes_as_lists(self) -> Self {
-        Self { bytes_as_lists: true, ..self }
-    }
-
-    /// Whether the bytes held a byte string.
-    pub(crate) fn met_bytes(&self) -> bool {
-        self.met_bytes.get()
     }
 
     /// Runs `visit` one level deeper.
@@ -265,14 +250,6 @@ impl<'b, V, T: Teller> BoundedVisitor<'b, V, T> {
         self.bounds.teller.tell(|| event);
     }
 
-    /// Whether a byte string is delivered as a list of numbers: if the type asks for a list, or the bounds say so. Notes that a byte
-    /// string was met.
-    #[inline]
-    fn takes_lists(&self) -> bool {
-        self.bounds.met_bytes.set(true);
-        self.bounds.bytes_as_lists || matches!(self.length, Length::List)
-    }
-
     #[cold]
     fn visit_list<'de, E: Error>(self, bytes: &[u8]) -> Result<V::Value, E>
     where
@@ -328,7 +305,7 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
         self.tell(event::BYTES);
         match self.length {
-            _ if self.takes_lists() => self.visit_list(bytes),
+            Length::List => self.visit_list(bytes),
             Length::Owned => self.inner.visit_byte_buf(copy_of(bytes)),
             _ => self.inner.visit_bytes(bytes),
         }
@@ -338,7 +315,7 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
     fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<V::Value, E> {
         self.tell(event::BYTES);
         match self.length {
-            _ if self.takes_lists() => self.visit_list(bytes),
+            Length::List => self.visit_list(bytes),
             Length::Owned => self.inner.visit_byte_buf(copy_of(bytes)),
             _ => self.inner.visit_borrowed_bytes(bytes),
         }
@@ -347,7 +324,11 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
     #[inline]
     fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<V::Value, E> {
         self.tell(event::BYTES);
-        if self.takes_lists() { self.visit_list(&bytes) } else { self.inner.visit_byte_buf(bytes) }
+        if let Length::List = self.length {
+            self.visit_list(&bytes)
+        } else {
+            self.inner.visit_byte_buf(bytes)
+        }
     }
 
     #[inline]

@@ -8,6 +8,7 @@ use super::json_writer::JsonWriter;
 use super::packed_writer::PackedWriter;
 use super::sum::SUM_LEN;
 use super::told::{Described, ToldValue};
+use super::writer::Writer;
 use crate::encoding::Encoding;
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX};
 use crate::payload::{Callbacks, PayloadRef};
@@ -42,11 +43,11 @@ pub(super) fn write<T: Serialize + ?Sized>(encoding: Encoding, value: &T, reason
                 .map(|error| error.to_string())
         }
         Encoding::MessagePack | Encoding::CompactMessagePack => {
-            let mut writer =
-                rmp_serde::Serializer::new(std::io::sink()).with_struct_map().with_human_readable();
-            told.serialize(path::Serializer::new(PackedWriter::new(&mut writer), &mut track))
-                .err()
-                .map(|error| error.to_string())
+            let mut writer = Writer::default();
+            let written = told.serialize(path::Serializer::new(PackedWriter::new(&mut writer), &mut track));
+            // Gives the shared buffer back.
+            writer.finish();
+            written.err().map(|error| error.to_string())
         }
         Encoding::Bincode | Encoding::PlainBincode => None,
     };

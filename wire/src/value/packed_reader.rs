@@ -1,4 +1,6 @@
-//! What rmp-serde reads differently: values that another type, another language or JSON wrote.
+//! MessagePack, read: structs and variants by their names or by their places, and values that another type, another language or JSON wrote.
+//! Read here and not by a library for the reason of `packed_writer.rs`. What is read is what rmp-serde reads, which the tests hold it
+//! against, but for:
 //!
 //! - An integer of 128 bits is read from any integer that it holds, with its sign: see `packed_writer.rs` for its form. Versions before
 //!   wrote 16 bytes, which are read too.
@@ -8,84 +10,482 @@
 //! - What came from JSON has texts in place of floats that are no numbers, and of keys that are no texts: such texts are read where a
 //!   number or a key is expected, but only when the bytes are no value of the type otherwise. So they cost other values nothing.
 
+use crate::copy::copy_of;
+use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX};
 use crate::value::any::Value;
 use crate::value::extension::{EXTENSION, INTEGER, Integer, TIMESTAMP, VALUE, date, visit_integer};
 use crate::value::json_reader::{Key, RawValue};
 use crate::value::json_writer::{JsonError, JsonWriter, RAW};
-use crate::value::number::{Float, float_of, float_of_integer, no_float_of_integer, text_of};
+use crate::value::number::text_of;
+use crate::value::packed_visitors::{FloatVisitor, KeyVisitor, LongVisitor, Wide, WideVisitor};
+use crate::value::packed_writer::PackedError;
 use serde::de::value::SeqDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
-    Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess,
+    SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 use serde::{Deserialize, Serialize, forward_to_deserialize_any};
-use serde_bytes::ByteBuf;
-use std::fmt;
 use std::marker::PhantomData;
 
-/// How values are read.
-#[derive(Clone, Copy, Default)]
-pub(super) struct How {
-    /// Texts stand for floats and keys, as JSON has them.
+/// The bytes of MessagePack that are still to be read, and the bounds of the value. The bounds are those of [`super::bounded`]: no type
+/// recurses deeper, none is given more elements, and none makes more room, than the bytes are good for.
+pub(super) struct PackedBytes<'de> {
+    rest: &'de [u8],
+    /// How many lists, maps, newtypes, enums, `Some`s and extensions may still begin within each other.
+    depth_left: usize,
+    /// How many elements and entries lists and maps may still claim.
+    elements_left: usize,
+    elements_max: usize,
+    /// Whether types that know two forms are read from the one for people.
+    is_readable: bool,
+    /// Whether texts stand for floats and keys, as JSON has them.
     texts: bool,
-    /// This is the key of a map.
-    is_key: bool,
-    /// Extensions are kept as they are.
-    keeps_extensions: bool,
+    /// Whether a byte string is handed over as a list of numbers, and whether there was one.
+    bytes_as_lists: bool,
+    met_bytes: bool,
 }
 
-impl How {
-    /// Texts stand for floats and keys, as JSON has them.
-    pub(super) fn with_texts() -> Self {
-        Self { texts: true, ..Self::default() }
-    }
-
-    /// How a value within is read.
-    fn within(self) -> Self {
-        Self { texts: self.texts, ..Self::default() }
-    }
-
-    fn has_text_keys(self) -> bool {
-        self.texts && self.is_key
-    }
-}
-
-/// A deserializer of rmp-serde, with what is read differently.
-pub(super) struct PackedReader<D> {
-    inner: D,
-    how: How,
-}
-
-impl<D> PackedReader<D> {
-    pub(super) fn new(inner: D, how: How) -> Self {
-        Self { inner, how }
-    }
-}
-
-/// The seed `inner`, through a [`PackedReader`].
-struct Seed<S> {
-    inner: S,
-    how: How,
-}
-
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<S> {
-    type Value = S::Value;
-
+impl<'de> PackedBytes<'de> {
     #[inline]
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
-        self.inner.deserialize(PackedReader { inner: deserializer, how: self.how })
+    pub(super) fn new(bytes: &'de [u8]) -> Self {
+        // An element takes a byte at least, so an honest value has fewer than these.
+        let elements_max = bytes.len() + EMPTY_ELEMENTS_MAX;
+        Self {
+            rest: bytes,
+            depth_left: DEPTH_MAX,
+            elements_left: elements_max,
+            elements_max,
+            is_readable: true,
+            texts: false,
+            bytes_as_lists: false,
+            met_bytes: false,
+        }
+    }
+
+    /// Bytes that a version before wrote.
+    pub(super) fn compact(bytes: &'de [u8]) -> Self {
+        Self { is_readable: false, ..Self::new(bytes) }
+    }
+
+    /// Texts stand for floats and keys, as JSON has them.
+    pub(super) fn with_texts(self) -> Self {
+        Self { texts: true, ..self }
+    }
+
+    /// Byte strings are handed over as lists of numbers, to types that know no bytes.
+    pub(super) fn with_bytes_as_lists(self) -> Self {
+        Self { bytes_as_lists: true, ..self }
+    }
+
+    /// Whether a byte string was handed over.
+    pub(super) fn met_bytes(&self) -> bool {
+        self.met_bytes
+    }
+
+    /// How many bytes have not been read.
+    #[inline]
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Reads a value.
+    #[inline]
+    pub(super) fn read<T: DeserializeOwned>(&mut self) -> Result<T, PackedError> {
+        T::deserialize(PackedReader { input: self, how: How::Usual })
+    }
+
+    /// The marker of the next value, which is not taken.
+    #[inline(always)]
+    fn marker(&self) -> Result<u8, PackedError> {
+        self.rest.first().copied().ok_or_else(cut)
+    }
+
+    /// Takes bytes whose number the marker tells.
+    #[inline(always)]
+    fn take<const LEN: usize>(&mut self) -> Result<[u8; LEN], PackedError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or_else(cut)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    #[inline(always)]
+    fn byte(&mut self) -> Result<u8, PackedError> {
+        let [byte] = self.take()?;
+        Ok(byte)
+    }
+
+    #[inline(always)]
+    fn slice(&mut self, len: usize) -> Result<&'de [u8], PackedError> {
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or_else(cut)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// Takes a length of one, two or four bytes: `width` is 0, 1 or 2.
+    fn len(&mut self, width: u8) -> Result<usize, PackedError> {
+        Ok(match width {
+            0 => usize::from(self.byte()?),
+            1 => usize::from(u16::from_be_bytes(self.take()?)),
+            _ => u32::from_be_bytes(self.take()?) as usize,
+        })
+    }
+
+    /// Runs `read` one level deeper.
+    #[inline(always)]
+    fn inside<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, PackedError>,
+    ) -> Result<T, PackedError> {
+        let Some(left) = self.depth_left.checked_sub(1) else { return Err(too_deep()) };
+        self.depth_left = left;
+        let value = read(self);
+        self.depth_left = left + 1;
+        value
+    }
+
+    /// Takes so many elements from those that are left: a false claim fails before a type makes room for its elements.
+    #[inline]
+    fn pay(&mut self, elements: usize) -> Result<(), PackedError> {
+        let Some(left) = self.elements_left.checked_sub(elements) else { return Err(self.too_many()) };
+        self.elements_left = left;
+        Ok(())
+    }
+
+    #[cold]
+    fn too_many(&self) -> PackedError {
+        Error::custom(format_args!("more than {} elements", self.elements_max))
+    }
+
+    /// Takes a number, a bool or nil.
+    #[inline(always)]
+    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, PackedError> {
+        match self.byte()? {
+            marker @ 0..0x80 => visitor.visit_u8(marker),
+            marker => self.other_number(marker, visitor),
+        }
+    }
+
+    #[inline(never)]
+    fn other_number<V: Visitor<'de>>(&mut self, marker: u8, visitor: V) -> Result<V::Value, PackedError> {
+        match marker {
+            0..0x80 => visitor.visit_u8(marker),
+            0xE0.. => visitor.visit_i8(marker as i8),
+            0xC0 => visitor.visit_unit(),
+            0xC2 | 0xC3 => visitor.visit_bool(marker == 0xC3),
+            0xCA => visitor.visit_f32(f32::from_be_bytes(self.take()?)),
+            0xCB => visitor.visit_f64(f64::from_be_bytes(self.take()?)),
+            0xCC => visitor.visit_u8(self.byte()?),
+            0xCD => visitor.visit_u16(u16::from_be_bytes(self.take()?)),
+            0xCE => visitor.visit_u32(u32::from_be_bytes(self.take()?)),
+            0xCF => visitor.visit_u64(u64::from_be_bytes(self.take()?)),
+            0xD0 => visitor.visit_i8(i8::from_be_bytes(self.take()?)),
+            0xD1 => visitor.visit_i16(i16::from_be_bytes(self.take()?)),
+            0xD2 => visitor.visit_i32(i32::from_be_bytes(self.take()?)),
+            0xD3 => visitor.visit_i64(i64::from_be_bytes(self.take()?)),
+            0x80..0xC0 | 0xC1 | 0xC4..0xCA | 0xD4..0xE0 => Err(unexpected(marker, &visitor)),
+        }
+    }
+
+    /// Takes a text. A text that is not UTF-8 is read by types that take bytes.
+    #[inline]
+    fn text<V: Visitor<'de>>(
+        &mut self,
+        len: usize,
+        asked: Asked,
+        visitor: V,
+    ) -> Result<V::Value, PackedError> {
+        let bytes = self.slice(len)?;
+        match std::str::from_utf8(bytes) {
+            Ok(text) => visitor.visit_borrowed_str(text),
+            Err(_) => self.no_text(bytes, asked, visitor),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn no_text<V: Visitor<'de>>(
+        &mut self,
+        bytes: &'de [u8],
+        asked: Asked,
+        visitor: V,
+    ) -> Result<V::Value, PackedError> {
+        let asked = if asked == Asked::Tuple { Asked::Any } else { asked };
+        self.bytes(bytes, asked, visitor).map_err(|_| Error::custom("a text is not UTF-8"))
+    }
+
+    /// Hands over a byte string.
+    #[inline(never)]
+    fn bytes<V: Visitor<'de>>(
+        &mut self,
+        bytes: &'de [u8],
+        asked: Asked,
+        visitor: V,
+    ) -> Result<V::Value, PackedError> {
+        let as_list = match asked {
+            Asked::List | Asked::Tuple => true,
+            Asked::Any | Asked::OwnedBytes => {
+                self.met_bytes = true;
+                self.bytes_as_lists
+            }
+        };
+        if as_list {
+            self.pay(bytes.len())?;
+            return numbers(bytes, self.depth_left, visitor);
+        }
+        match asked {
+            Asked::OwnedBytes => visitor.visit_byte_buf(copy_of(bytes)),
+            Asked::Any | Asked::List | Asked::Tuple => visitor.visit_borrowed_bytes(bytes),
+        }
+    }
+
+    /// The length of the extension of this marker, which has been taken; none if the marker is no extension's.
+    fn extension_len(&mut self, marker: u8) -> Result<Option<usize>, PackedError> {
+        match marker {
+            0xC7..=0xC9 => self.len(marker - 0xC7).map(Some),
+            0xD4..=0xD8 => Ok(Some(1 << (marker - 0xD4))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Hands over the elements of a list whose head has been taken.
+    #[inline]
+    fn elements<V: Visitor<'de>>(
+        &mut self,
+        len: usize,
+        asked: Asked,
+        visitor: V,
+    ) -> Result<V::Value, PackedError> {
+        if asked != Asked::Tuple {
+            self.pay(len)?;
+        }
+        self.inside(|input| {
+            let mut parts = Parts { input, left: len };
+            let value = visitor.visit_seq(&mut parts)?;
+            if parts.left > 0 { Err(too_long(parts.left)) } else { Ok(value) }
+        })
+    }
+
+    /// Hands over the entries of a map whose head has been taken.
+    #[inline]
+    fn entries<V: Visitor<'de>>(
+        &mut self,
+        len: usize,
+        asked: Asked,
+        visitor: V,
+    ) -> Result<V::Value, PackedError> {
+        if asked != Asked::Tuple {
+            self.pay(len)?;
+        }
+        self.inside(|input| {
+            let mut parts = Parts { input, left: len };
+            let value = visitor.visit_map(&mut parts)?;
+            if parts.left > 0 { Err(too_many(parts.left)) } else { Ok(value) }
+        })
+    }
+
+    fn extension(&mut self, len: usize) -> Result<Extension<'de>, PackedError> {
+        Ok(Extension { kind: i8::from_be_bytes(self.take()?), bytes: self.slice(len)? })
     }
 }
 
-/// Methods that ask for a number or a bool, whose visitors see nothing else: these are handed over as they are, unless it is a key.
+#[cold]
+fn cut() -> PackedError {
+    Error::custom("the bytes end before the value does")
+}
+
+#[cold]
+fn too_deep() -> PackedError {
+    Error::custom(format_args!("nested deeper than {DEPTH_MAX} levels"))
+}
+
+#[cold]
+fn unexpected<'de, V: Visitor<'de>>(marker: u8, visitor: &V) -> PackedError {
+    let found = match marker {
+        0x80..=0x8F | 0xDE | 0xDF => "a map",
+        0x90..=0x9F | 0xDC | 0xDD => "a list",
+        0xA0..=0xBF | 0xD9..=0xDB => "a text",
+        0xC4..=0xC6 => "bytes",
+        0xC7..=0xC9 | 0xD4..=0xD8 => "an extension",
+        0xC1 => "the byte 0xc1, with which no value begins",
+        0xC0 => "nil",
+        0xC2 | 0xC3 => "a bool",
+        0xCA | 0xCB => "a float",
+        0x00..=0x7F | 0xCC..=0xD3 | 0xE0..=0xFF => "an integer",
+    };
+    Error::invalid_type(Unexpected::Other(found), visitor)
+}
+
+/// A deserializer that reads the next value.
+pub(super) struct PackedReader<'i, 'de> {
+    input: &'i mut PackedBytes<'de>,
+    how: How,
+}
+
+/// How a value is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Usual,
+    /// It is the key of a map.
+    Key,
+    /// Extensions are kept as they are.
+    Extensions,
+}
+
+/// What a type asks for, as far as this tells byte strings from lists, and who says how many elements there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Any,
+    OwnedBytes,
+    /// A list, which a byte string may be. The bytes say how long it is, and each element counts against the bounds, as it does in what is
+    /// asked for as [`Asked::Any`].
+    List,
+    /// A tuple or a struct: the type says how many elements it has.
+    Tuple,
+}
+
+impl<'i, 'de> PackedReader<'i, 'de> {
+    /// Hands over the next value, whatever it is.
+    #[inline]
+    fn any<V: Visitor<'de>>(self, asked: Asked, visitor: V) -> Result<V::Value, PackedError> {
+        let Self { input, how } = self;
+        match input.byte()? {
+            marker @ 0x90..=0x9F => input.elements(usize::from(marker & 0x0F), asked, visitor),
+            marker @ 0x80..=0x8F => input.entries(usize::from(marker & 0x0F), asked, visitor),
+            marker @ 0xA0..=0xBF => input.text(usize::from(marker & 0x1F), asked, visitor),
+            marker => Self { input, how }.rarer(marker, asked, visitor),
+        }
+    }
+
+    /// Hands over a value that is no short list, map or text, and whose marker has been taken.
+    #[inline(never)]
+    fn rarer<V: Visitor<'de>>(self, marker: u8, asked: Asked, visitor: V) -> Result<V::Value, PackedError> {
+        let Self { input, how } = self;
+        match marker {
+            0xD9..=0xDB => {
+                let len = input.len(marker - 0xD9)?;
+                input.text(len, asked, visitor)
+            }
+            0xDC | 0xDD => {
+                let len = input.len(marker - 0xDB)?;
+                input.elements(len, asked, visitor)
+            }
+            0xDE | 0xDF => {
+                let len = input.len(marker - 0xDD)?;
+                input.entries(len, asked, visitor)
+            }
+            0xC4..=0xC6 => {
+                let len = input.len(marker - 0xC4)?;
+                let bytes = input.slice(len)?;
+                input.bytes(bytes, asked, visitor)
+            }
+            0xCA => float32(f32::from_be_bytes(input.take()?), visitor),
+            0xCB => float64(f64::from_be_bytes(input.take()?), visitor),
+            _ => match input.extension_len(marker)? {
+                Some(len) => Self { input, how }.converted(len, visitor),
+                None => input.other_number(marker, visitor),
+            },
+        }
+    }
+
+    /// Hands over the next value; an extension as it is.
+    #[inline]
+    fn any_raw<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        Self { how: How::Extensions, ..self }.any(Asked::Any, visitor)
+    }
+
+    /// Whether this is a key, and is read from a text.
+    #[inline(always)]
+    fn is_text_key(&self) -> bool {
+        self.how == How::Key && self.input.texts
+    }
+
+    /// An extension as what it stands for: a date as its text, an integer as an integer.
+    #[cold]
+    #[inline(never)]
+    fn converted<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, PackedError> {
+        let extension = self.input.extension(len)?;
+        if self.how == How::Extensions {
+            return visitor.visit_newtype_struct(extension);
+        }
+        match (extension.kind, Integer::of_bytes(extension.bytes)) {
+            (TIMESTAMP, _) => match date(extension.bytes) {
+                Some(text) => visitor.visit_string(text),
+                // An invalid date, which Node.js writes in JSON as null.
+                None => visitor.visit_unit(),
+            },
+            (INTEGER, Some(integer)) => visit_integer(integer, visitor),
+            (INTEGER, None) => Err(Error::custom("no integer type holds an integer of more than 128 bits")),
+            _ => visitor.visit_newtype_struct(extension),
+        }
+    }
+
+    /// Reads a key that is what its text says.
+    #[cold]
+    fn key<V: Visitor<'de>>(
+        self,
+        visitor: V,
+        read: impl FnOnce(Key<'_>, V) -> Result<V::Value, JsonError>,
+    ) -> Result<V::Value, PackedError> {
+        self.any_raw(KeyVisitor { inner: visitor, read })
+    }
+}
+
+/// Whether a type is the value of serde_json, which makes null of a float that JSON lacks, without a word.
+fn is_json<T>() -> bool {
+    std::any::type_name::<T>() == std::any::type_name::<serde_json::Value>()
+}
+
+fn float32<'de, V: Visitor<'de>>(value: f32, visitor: V) -> Result<V::Value, PackedError> {
+    match text_of(f64::from(value)) {
+        Some(text) if is_json::<V::Value>() => visitor.visit_str(text),
+        _ => visitor.visit_f32(value),
+    }
+}
+
+fn float64<'de, V: Visitor<'de>>(value: f64, visitor: V) -> Result<V::Value, PackedError> {
+    match text_of(value) {
+        Some(text) if is_json::<V::Value>() => visitor.visit_str(text),
+        _ => visitor.visit_f64(value),
+    }
+}
+
+/// A byte string, to a type that asks for a list.
+#[cold]
+#[inline(never)]
+fn numbers<'de, V: Visitor<'de>>(
+    bytes: &[u8],
+    depth_left: usize,
+    visitor: V,
+) -> Result<V::Value, PackedError> {
+    let mut numbers = SeqDeserializer::new(bytes.iter().map(|byte| ByteOfList { byte: *byte, depth_left }));
+    let value = visitor.visit_seq(&mut numbers)?;
+    match SeqAccess::size_hint(&numbers) {
+        None | Some(0) => Ok(value),
+        Some(more) => Err(too_long(more)),
+    }
+}
+
+/// The error of a list with so many elements more than the type takes.
+#[cold]
+fn too_long(more: usize) -> PackedError {
+    Error::custom(format_args!("the list has {more} elements more than the type takes"))
+}
+
+/// The error of a map with so many entries more than the type takes.
+#[cold]
+fn too_many(more: usize) -> PackedError {
+    Error::custom(format_args!("the map has {more} entries more than the type takes"))
+}
+
+/// Methods that ask for a number or a bool, whose visitors see nothing else.
 macro_rules! deserialize_plain {
     ($($method:ident)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-            if self.how.has_text_keys() {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+            if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method(visitor));
             }
-            self.inner.$method(visitor)
+            self.input.number(visitor)
         }
     )*};
 }
@@ -93,11 +493,11 @@ macro_rules! deserialize_plain {
 macro_rules! deserialize_long {
     ($($method:ident)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-            if self.how.has_text_keys() {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+            if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method(visitor));
             }
-            self.inner.$method(LongVisitor(visitor))
+            self.input.number(LongVisitor(visitor))
         }
     )*};
 }
@@ -105,69 +505,56 @@ macro_rules! deserialize_long {
 macro_rules! deserialize_float {
     ($($method:ident: $float:ty;)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-            if self.how.has_text_keys() {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+            if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method(visitor));
             }
             let visitor = FloatVisitor { inner: visitor, float: PhantomData::<$float> };
-            if self.how.texts {
-                return self.inner.deserialize_any(visitor);
+            if self.input.texts {
+                return self.any_raw(visitor);
             }
-            self.inner.$method(visitor)
+            self.input.number(visitor)
         }
     )*};
 }
 
 macro_rules! deserialize_wide {
     ($($method:ident $kind:ident;)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-            if self.how.has_text_keys() {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+            if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method(visitor));
             }
-            self.inner.deserialize_any(WideVisitor { inner: visitor, kind: Wide::$kind })
+            self.any_raw(WideVisitor { inner: visitor, kind: Wide::$kind })
         }
     )*};
 }
 
-/// Methods whose visitors may be given elements, values or extensions to visit, so the visitors are wrapped.
-macro_rules! deserialize_nested {
-    ($($method:ident($($arg:ident: $type:ty),*);)*) => {$(
+/// Methods that ask for any value, or for a text.
+macro_rules! deserialize_text {
+    ($($method:ident)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, D::Error> {
-            let visitor = PackedVisitor { inner: visitor, how: self.how };
-            self.inner.$method($($arg,)* visitor)
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+            self.any(Asked::Any, visitor)
         }
     )*};
 }
 
-/// Methods that ask for several values, which a key may be too.
+/// Methods that ask for bytes, or for several values, which a key may be too.
 macro_rules! deserialize_compound {
-    ($($method:ident($($arg:ident: $type:ty),*);)*) => {$(
+    ($($method:ident($($arg:ident: $type:ty),*) => |$reader:ident, $visitor:ident| $read:expr;)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, D::Error> {
-            if self.how.has_text_keys() {
+        fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, PackedError> {
+            if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method($($arg,)* visitor));
             }
-            let visitor = PackedVisitor { inner: visitor, how: self.how };
-            self.inner.$method($($arg,)* visitor)
+            let ($reader, $visitor) = (self, visitor);
+            $read
         }
     )*};
 }
 
-impl<'de, D: Deserializer<'de>> PackedReader<D> {
-    /// Reads a key that is what its text says.
-    #[cold]
-    fn key<V: Visitor<'de>>(
-        self,
-        visitor: V,
-        read: impl FnOnce(Key<'_>, V) -> Result<V::Value, JsonError>,
-    ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_any(KeyVisitor { inner: visitor, read })
-    }
-}
-
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
-    type Error = D::Error;
+impl<'de> Deserializer<'de> for PackedReader<'_, 'de> {
+    type Error = PackedError;
 
     deserialize_plain! {
         deserialize_bool
@@ -190,39 +577,58 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
         deserialize_u128 Unsigned;
     }
 
-    deserialize_nested! {
-        deserialize_any();
-        deserialize_char();
-        deserialize_str();
-        deserialize_string();
-        deserialize_ignored_any();
+    deserialize_text! {
+        deserialize_any
+        deserialize_char
+        deserialize_str
+        deserialize_string
+        deserialize_ignored_any
     }
 
     deserialize_compound! {
-        deserialize_unit();
-        deserialize_unit_struct(name: &'static str);
-        deserialize_bytes();
-        deserialize_byte_buf();
-        deserialize_seq();
-        deserialize_tuple(len: usize);
-        deserialize_tuple_struct(name: &'static str, len: usize);
-        deserialize_map();
-        deserialize_struct(name: &'static str, fields: &'static [&'static str]);
+        deserialize_unit() => |reader, visitor| reader.any(Asked::Any, visitor);
+        deserialize_bytes() => |reader, visitor| reader.any(Asked::Any, visitor);
+        deserialize_byte_buf() => |reader, visitor| reader.any(Asked::OwnedBytes, visitor);
+        deserialize_seq() => |reader, visitor| reader.any(Asked::List, visitor);
+        deserialize_tuple(len: usize) => |reader, visitor| reader.any(Asked::Tuple, visitor);
+        deserialize_tuple_struct(name: &'static str, len: usize) => |reader, visitor| reader.any(Asked::Tuple, visitor);
+        deserialize_map() => |reader, visitor| reader.any(Asked::Any, visitor);
+        deserialize_struct(name: &'static str, fields: &'static [&'static str]) => |reader, visitor| {
+            reader.any(Asked::Tuple, visitor)
+        };
+        // Written as an empty list, so that it is no `None`.
+        deserialize_unit_struct(name: &'static str) => |reader, visitor| match reader.input.rest {
+            [0xC0 | 0x90, rest @ ..] => {
+                reader.input.rest = rest;
+                visitor.visit_unit()
+            }
+            _ => reader.any(Asked::Any, visitor),
+        };
     }
 
     /// The name of a field or a variant is never an extension.
     #[inline]
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_identifier(visitor)
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        match self.input.rest {
+            [marker @ 0xA0..=0xBF, rest @ ..] => {
+                self.input.rest = rest;
+                self.input.text(usize::from(marker & 0x1F), Asked::Any, visitor)
+            }
+            _ => self.any_raw(visitor),
+        }
     }
 
     #[inline]
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        if self.how.has_text_keys() {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        if self.is_text_key() {
             return self.key(visitor, |key, visitor| key.deserialize_option(visitor));
         }
-        let visitor = PackedVisitor { inner: visitor, how: self.how };
-        self.inner.deserialize_option(visitor)
+        if self.input.marker()? == 0xC0 {
+            self.input.byte()?;
+            return visitor.visit_none();
+        }
+        let Self { input, how } = self;
+        input.inside(|input| visitor.visit_some(PackedReader { input, how }))
     }
 
     #[inline]
@@ -230,256 +636,201 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for PackedReader<D> {
         self,
         name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, D::Error> {
+    ) -> Result<V::Value, PackedError> {
         match name {
             // A type that knows extensions.
-            EXTENSION => self.inner.deserialize_newtype_struct(name, visitor),
-            VALUE => {
-                let how = How { keeps_extensions: true, ..self.how };
-                visitor.visit_newtype_struct(PackedReader { inner: self.inner, how })
+            EXTENSION => {
+                let marker = self.input.byte()?;
+                match self.input.extension_len(marker)? {
+                    Some(len) => visitor.visit_newtype_struct(self.input.extension(len)?),
+                    None => Err(unexpected(marker, &visitor)),
+                }
             }
+            // The name by which a `Value` is asked for is no level of its own.
+            VALUE => visitor.visit_newtype_struct(Self { how: How::Extensions, ..self }),
             RAW => {
-                // The codec bounds how deep the value is.
                 let value = Value::deserialize(self)?;
                 let mut json = Vec::new();
-                value.serialize(&mut JsonWriter::new(&mut json)).map_err(D::Error::custom)?;
-                visitor.visit_map(RawValue::new(&String::from_utf8(json).map_err(D::Error::custom)?))
+                value.serialize(&mut JsonWriter::new(&mut json)).map_err(PackedError::custom)?;
+                visitor.visit_map(RawValue::new(&String::from_utf8(json).map_err(PackedError::custom)?))
             }
-            _ => visitor.visit_newtype_struct(self),
+            _ => {
+                let Self { input, how } = self;
+                input.inside(|input| visitor.visit_newtype_struct(PackedReader { input, how }))
+            }
         }
     }
 
+    /// An enum is the name of a variant, or a map of one entry: the name, and the content of the variant.
     #[inline]
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        if self.how.has_text_keys() {
+    ) -> Result<V::Value, PackedError> {
+        if self.is_text_key() {
             return self.key(visitor, |key, visitor| key.deserialize_enum(name, variants, visitor));
         }
-        let visitor = PackedVisitor { inner: visitor, how: self.how };
-        self.inner.deserialize_enum(name, variants, visitor)
+        let Self { input, how: _ } = self;
+        let len = match input.marker()? {
+            marker @ 0x80..=0x8F => {
+                input.byte()?;
+                Some(usize::from(marker & 0x0F))
+            }
+            marker @ (0xDE | 0xDF) => {
+                input.byte()?;
+                Some(input.len(marker - 0xDD)?)
+            }
+            _ => None,
+        };
+        match len {
+            None | Some(1) => visitor.visit_enum(Variant { input, has_content: len.is_some() }),
+            Some(len) => Err(no_variant(len)),
+        }
     }
 
     #[inline]
     fn is_human_readable(&self) -> bool {
-        self.inner.is_human_readable()
+        self.input.is_readable
     }
 }
 
-/// Whether a type is the value of serde_json, which makes null of a float that JSON lacks, without a word.
-fn is_json<T>() -> bool {
-    std::any::type_name::<T>() == std::any::type_name::<serde_json::Value>()
+#[cold]
+fn no_variant(len: usize) -> PackedError {
+    Error::custom(format_args!("found a map of {len} entries, expected an enum, which is a map of one entry"))
 }
 
-struct PackedVisitor<V> {
-    inner: V,
-    how: How,
+/// The elements of a list, or the entries of a map.
+struct Parts<'i, 'de> {
+    input: &'i mut PackedBytes<'de>,
+    /// How many have not been read.
+    left: usize,
 }
 
-macro_rules! visit_same {
-    ($($method:ident: $value:ty),* $(,)?) => {$(
-        #[inline]
-        fn $method<E: Error>(self, value: $value) -> Result<V::Value, E> {
-            self.inner.$method(value)
-        }
-    )*};
-}
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for PackedVisitor<V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.inner.expecting(f)
-    }
-
-    visit_same! {
-        visit_bool: bool,
-        visit_i8: i8,
-        visit_i16: i16,
-        visit_i32: i32,
-        visit_i64: i64,
-        visit_i128: i128,
-        visit_u8: u8,
-        visit_u16: u16,
-        visit_u32: u32,
-        visit_u64: u64,
-        visit_u128: u128,
-        visit_char: char,
-        visit_str: &str,
-        visit_borrowed_str: &'de str,
-        visit_string: String,
-        visit_bytes: &[u8],
-        visit_borrowed_bytes: &'de [u8],
-        visit_byte_buf: Vec<u8>,
-    }
+impl<'de> SeqAccess<'de> for Parts<'_, 'de> {
+    type Error = PackedError;
 
     #[inline]
-    fn visit_f32<E: Error>(self, value: f32) -> Result<V::Value, E> {
-        match text_of(f64::from(value)) {
-            Some(text) if is_json::<V::Value>() => self.inner.visit_str(text),
-            _ => self.inner.visit_f32(value),
-        }
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, PackedError> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(PackedReader { input: self.input, how: How::Usual }).map(Some)
     }
 
-    #[inline]
-    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
-        match text_of(value) {
-            Some(text) if is_json::<V::Value>() => self.inner.visit_str(text),
-            _ => self.inner.visit_f64(value),
-        }
-    }
-
-    #[inline]
-    fn visit_none<E: Error>(self) -> Result<V::Value, E> {
-        self.inner.visit_none()
-    }
-
-    #[inline]
-    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
-        self.inner.visit_unit()
-    }
-
-    #[inline]
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        self.inner.visit_some(PackedReader { inner: deserializer, how: self.how })
-    }
-
-    /// An extension: rmp-serde hands over no other newtype that nobody asked for.
-    #[cold]
-    #[inline(never)]
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        if self.how.keeps_extensions {
-            return self.inner.visit_newtype_struct(deserializer);
-        }
-        let (kind, bytes) = <(i8, ByteBuf)>::deserialize(deserializer)?;
-        match (kind, Integer::of_bytes(&bytes)) {
-            (TIMESTAMP, _) => match date(&bytes) {
-                Some(text) => self.inner.visit_string(text),
-                // An invalid date, which Node.js writes in JSON as null.
-                None => self.inner.visit_unit(),
-            },
-            (INTEGER, Some(integer)) => visit_integer(integer, self.inner),
-            (INTEGER, None) => Err(Error::custom("no integer type holds an integer of more than 128 bits")),
-            _ => self.inner.visit_newtype_struct(Extension { kind, bytes, error: PhantomData }),
-        }
-    }
-
-    #[inline]
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<V::Value, A::Error> {
-        let value = self.inner.visit_seq(Parts { inner: &mut seq, how: self.how.within() })?;
-        // A tuple takes only as many as it has: rmp-serde looks for more in a list, and not in a byte string that it delivers as a list.
-        match seq.size_hint() {
-            None | Some(0) => Ok(value),
-            Some(more) => Err(too_long(more)),
-        }
-    }
-
-    #[inline]
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        self.inner.visit_map(Parts { inner: map, how: self.how.within() })
-    }
-
-    #[inline]
-    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
-        self.inner.visit_enum(Parts { inner: access, how: self.how.within() })
-    }
-}
-
-/// The elements of a list, the entries of a map, or the body of a variant.
-struct Parts<A> {
-    inner: A,
-    how: How,
-}
-
-impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Parts<A> {
-    type Error = A::Error;
-
-    #[inline]
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
-        self.inner.next_element_seed(Seed { inner: seed, how: self.how })
-    }
-
+    /// Every element takes a byte at least.
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        self.inner.size_hint()
+        Some(self.left.min(self.input.left()))
     }
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Parts<A> {
-    type Error = A::Error;
+impl<'de> MapAccess<'de> for Parts<'_, 'de> {
+    type Error = PackedError;
 
     #[inline]
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
-        self.inner.next_key_seed(Seed { inner: seed, how: How { is_key: true, ..self.how } })
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, PackedError> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(PackedReader { input: self.input, how: How::Key }).map(Some)
     }
 
     #[inline]
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
-        self.inner.next_value_seed(Seed { inner: seed, how: self.how })
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, PackedError> {
+        seed.deserialize(PackedReader { input: self.input, how: How::Usual })
     }
 
+    /// Every element takes a byte at least.
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        self.inner.size_hint()
+        Some(self.left.min(self.input.left()))
     }
 }
 
-impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for Parts<A> {
-    type Error = A::Error;
-    type Variant = Parts<A::Variant>;
+/// The name of a variant, with its content or without.
+struct Variant<'i, 'de> {
+    input: &'i mut PackedBytes<'de>,
+    has_content: bool,
+}
 
+impl<'i, 'de> Variant<'i, 'de> {
     #[inline]
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
-        let Self { inner, how } = self;
-        let (name, variant) = inner.variant_seed(Seed { inner: seed, how })?;
-        Ok((name, Parts { inner: variant, how }))
+    fn content(self) -> PackedReader<'i, 'de> {
+        PackedReader { input: self.input, how: How::Usual }
     }
 }
 
-impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Parts<A> {
-    type Error = A::Error;
+impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
+    type Error = PackedError;
+    type Variant = Self;
 
     #[inline]
-    fn unit_variant(self) -> Result<(), A::Error> {
-        self.inner.unit_variant()
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), PackedError> {
+        let name = self.input.inside(|input| seed.deserialize(PackedReader { input, how: How::Usual }))?;
+        Ok((name, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
+    type Error = PackedError;
+
+    #[inline]
+    fn unit_variant(self) -> Result<(), PackedError> {
+        if !self.has_content {
+            return Ok(());
+        }
+        match self.input.byte()? {
+            0xC0 => Ok(()),
+            _ => Err(Error::custom("a variant without content has some")),
+        }
     }
 
     #[inline]
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
-        self.inner.newtype_variant_seed(Seed { inner: seed, how: self.how })
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, PackedError> {
+        if !self.has_content {
+            return Err(Error::invalid_type(Unexpected::UnitVariant, &"newtype variant"));
+        }
+        self.input.inside(|input| seed.deserialize(PackedReader { input, how: How::Usual }))
     }
 
     #[inline]
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.inner.tuple_variant(len, PackedVisitor { inner: visitor, how: self.how })
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, PackedError> {
+        if !self.has_content {
+            return Err(Error::invalid_type(Unexpected::UnitVariant, &"tuple variant"));
+        }
+        self.content().any(Asked::Tuple, visitor)
     }
 
     #[inline]
     fn struct_variant<V: Visitor<'de>>(
         self,
-        fields: &'static [&'static str],
+        _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, A::Error> {
-        self.inner.struct_variant(fields, PackedVisitor { inner: visitor, how: self.how })
+    ) -> Result<V::Value, PackedError> {
+        if !self.has_content {
+            return Err(Error::invalid_type(Unexpected::UnitVariant, &"struct variant"));
+        }
+        self.content().any(Asked::Tuple, visitor)
     }
 }
 
-/// An extension that has been read already.
-struct Extension<E> {
+/// An extension: a pair of its kind and its bytes.
+struct Extension<'de> {
     kind: i8,
-    bytes: ByteBuf,
-    error: PhantomData<E>,
+    bytes: &'de [u8],
 }
 
-impl<'de, E: Error> Deserializer<'de> for Extension<E> {
-    type Error = E;
+impl<'de> Deserializer<'de> for Extension<'de> {
+    type Error = PackedError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        let parts = [Part::Kind(self.kind), Part::Bytes(self.bytes.into_vec())];
-        visitor.visit_seq(SeqDeserializer::new(parts.into_iter()))
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        let mut parts = SeqDeserializer::new([Part::Kind(self.kind), Part::Bytes(self.bytes)].into_iter());
+        let value = visitor.visit_seq(&mut parts)?;
+        parts.end()?;
+        Ok(value)
     }
 
     forward_to_deserialize_any! {
@@ -488,29 +839,26 @@ impl<'de, E: Error> Deserializer<'de> for Extension<E> {
     }
 }
 
-enum Part {
+enum Part<'de> {
     Kind(i8),
-    Bytes(Vec<u8>),
+    Bytes(&'de [u8]),
 }
 
-/// A [`Part`], for an error of the type `E`.
-struct ReadPart<E>(Part, PhantomData<E>);
+impl<'de> IntoDeserializer<'de, PackedError> for Part<'de> {
+    type Deserializer = Self;
 
-impl<'de, E: Error> IntoDeserializer<'de, E> for Part {
-    type Deserializer = ReadPart<E>;
-
-    fn into_deserializer(self) -> ReadPart<E> {
-        ReadPart(self, PhantomData)
+    fn into_deserializer(self) -> Self {
+        self
     }
 }
 
-impl<'de, E: Error> Deserializer<'de> for ReadPart<E> {
-    type Error = E;
+impl<'de> Deserializer<'de> for Part<'de> {
+    type Error = PackedError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        match self.0 {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        match self {
             Part::Kind(kind) => visitor.visit_i8(kind),
-            Part::Bytes(bytes) => visitor.visit_byte_buf(bytes),
+            Part::Bytes(bytes) => visitor.visit_borrowed_bytes(bytes),
         }
     }
 
@@ -520,247 +868,39 @@ impl<'de, E: Error> Deserializer<'de> for ReadPart<E> {
     }
 }
 
-/// The visitor of a float of the type `F`.
-struct FloatVisitor<V, F> {
-    inner: V,
-    float: PhantomData<F>,
+/// A byte of a byte string that is read as a list of numbers.
+struct ByteOfList {
+    byte: u8,
+    /// How many newtypes may begin within each other.
+    depth_left: usize,
 }
 
-impl<V, F: Float> FloatVisitor<V, F> {
-    #[cold]
-    fn integer<'de, E: Error>(self, digits: &str) -> Result<V::Value, E>
-    where
-        V: Visitor<'de>,
-    {
-        match float_of_integer::<F>(digits) {
-            Some(float) => self.inner.visit_f64(float.widened()),
-            None => Err(Error::custom(no_float_of_integer(digits))),
-        }
+impl<'de> IntoDeserializer<'de, PackedError> for ByteOfList {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
     }
 }
 
-impl<'de, V: Visitor<'de>, F: Float> Visitor<'de> for FloatVisitor<V, F> {
-    type Value = V::Value;
+impl<'de> Deserializer<'de> for ByteOfList {
+    type Error = PackedError;
 
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.inner.expecting(f)
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        visitor.visit_u8(self.byte)
     }
 
-    #[inline]
-    fn visit_f32<E: Error>(self, value: f32) -> Result<V::Value, E> {
-        self.inner.visit_f32(value)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, PackedError> {
+        let depth_left = self.depth_left.checked_sub(1).ok_or_else(too_deep)?;
+        visitor.visit_newtype_struct(Self { depth_left, ..self })
     }
 
-    #[inline]
-    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
-        if size_of::<F>() == size_of::<f32>() && value.is_finite() && (value as f32).is_infinite() {
-            return Err(Error::custom(format_args!("{value:e} is beyond the range of a float of 32 bits")));
-        }
-        self.inner.visit_f64(value)
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
-
-    /// An integer of 16 bits is held by every float.
-    #[inline]
-    fn visit_u64<E: Error>(self, value: u64) -> Result<V::Value, E> {
-        if value <= u64::from(u16::MAX) {
-            return self.inner.visit_u64(value);
-        }
-        self.integer(&value.to_string())
-    }
-
-    #[inline]
-    fn visit_i64<E: Error>(self, value: i64) -> Result<V::Value, E> {
-        if value.unsigned_abs() <= u64::from(u16::MAX) {
-            return self.inner.visit_i64(value);
-        }
-        self.integer(&value.to_string())
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<V::Value, E> {
-        self.inner.visit_bool(value)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
-        self.inner.visit_unit()
-    }
-
-    fn visit_bytes<E: Error>(self, value: &[u8]) -> Result<V::Value, E> {
-        self.inner.visit_bytes(value)
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
-        match float_of(value) {
-            Some(float) => self.inner.visit_f64(float),
-            None => self.inner.visit_str(value),
-        }
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        match read_integer(deserializer)? {
-            Integer::Unsigned(value) => self.integer(&value.to_string()),
-            Integer::Negative(value) => self.integer(&value.to_string()),
-        }
-    }
-}
-
-/// The integer that an extension holds.
-fn read_integer<'de, D: Deserializer<'de>>(extension: D) -> Result<Integer, D::Error> {
-    let (kind, bytes) = <(i8, ByteBuf)>::deserialize(extension)?;
-    if kind != INTEGER {
-        return Err(Error::custom(format_args!("found an extension of kind {kind}, expected a number")));
-    }
-    Integer::of_bytes(&bytes)
-        .ok_or_else(|| Error::custom("no integer type holds an integer of more than 128 bits"))
-}
-
-/// The integer that a float is, if the float is whole and has more than 32 bits: programs of Node.js have no other form for such an integer.
-fn long_of(float: f64) -> Option<Integer> {
-    const TWO_TO_127: f64 = (1_u128 << 127) as f64;
-    let is_long = float > f64::from(u32::MAX) || float < f64::from(i32::MIN);
-    // The casts are exact: a float that is whole and in the range is one of the integers.
-    match float {
-        _ if !is_long || float.fract() != 0.0 => None,
-        _ if float > 0.0 && float < 2.0 * TWO_TO_127 => Some(Integer::Unsigned(float as u128)),
-        _ if (-TWO_TO_127..0.0).contains(&float) => Some(Integer::Negative(float as i128)),
-        _ => None,
-    }
-}
-
-/// The visitor of an integer of 64 bits. A float with a fraction, or out of the range of the type, is an error of the type.
-struct LongVisitor<V>(V);
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for LongVisitor<V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.0.expecting(f)
-    }
-
-    #[inline]
-    fn visit_u64<E: Error>(self, value: u64) -> Result<V::Value, E> {
-        self.0.visit_u64(value)
-    }
-
-    #[inline]
-    fn visit_i64<E: Error>(self, value: i64) -> Result<V::Value, E> {
-        self.0.visit_i64(value)
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
-        match long_of(value) {
-            Some(integer) => visit_integer(integer, self.0),
-            None => self.0.visit_f64(value),
-        }
-    }
-
-    fn visit_f32<E: Error>(self, value: f32) -> Result<V::Value, E> {
-        self.0.visit_f32(value)
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<V::Value, E> {
-        self.0.visit_bool(value)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
-        self.0.visit_unit()
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
-        self.0.visit_str(value)
-    }
-
-    fn visit_bytes<E: Error>(self, value: &[u8]) -> Result<V::Value, E> {
-        self.0.visit_bytes(value)
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        self.0.visit_newtype_struct(deserializer)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
-        self.0.visit_seq(seq)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        self.0.visit_map(map)
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Wide {
-    Signed,
-    Unsigned,
-}
-
-/// The visitor of an integer of 128 bits.
-struct WideVisitor<V> {
-    inner: V,
-    kind: Wide,
-}
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for WideVisitor<V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.inner.expecting(f)
-    }
-
-    visit_same! {
-        visit_bool: bool,
-        visit_i64: i64,
-        visit_u64: u64,
-        visit_f32: f32,
-        visit_str: &str,
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
-        match long_of(value) {
-            Some(integer) => visit_integer(integer, self.inner),
-            None => self.inner.visit_f64(value),
-        }
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
-        self.inner.visit_unit()
-    }
-
-    /// As rmp-serde writes an integer of 128 bits.
-    fn visit_bytes<E: Error>(self, value: &[u8]) -> Result<V::Value, E> {
-        match (value.try_into(), self.kind) {
-            (Ok(bytes), Wide::Signed) => self.inner.visit_i128(i128::from_be_bytes(bytes)),
-            (Ok(bytes), Wide::Unsigned) => self.inner.visit_u128(u128::from_be_bytes(bytes)),
-            (Err(_), _) => self.inner.visit_bytes(value),
-        }
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        visit_integer(read_integer(deserializer)?, self.inner)
-    }
-}
-
-/// The visitor of a key that is a text, which `read` reads. Another key is an error: a number beside its own text would be the same key.
-struct KeyVisitor<V, F> {
-    inner: V,
-    read: F,
-}
-
-impl<'de, V, F> Visitor<'de> for KeyVisitor<V, F>
-where
-    V: Visitor<'de>,
-    F: FnOnce(Key<'_>, V) -> Result<V::Value, JsonError>,
-{
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.inner.expecting(f)
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
-        (self.read)(Key(value), self.inner).map_err(E::custom)
-    }
-}
-/// The error of a list with so many elements more than the type takes.
-#[cold]
-fn too_long<E: Error>(more: usize) -> E {
-    E::custom(format_args!("the list has {more} elements more than the type takes"))
 }
