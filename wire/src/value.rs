@@ -2,6 +2,8 @@
 //! differently from them. The heads of frames are bincode too and are read and written here.
 
 mod any;
+mod bincode_reader;
+mod bincode_writer;
 mod bounded;
 mod distinct;
 mod explain;
@@ -33,6 +35,8 @@ use crate::encoding::Encoding;
 use crate::error::{Code, Fate, cut_at};
 use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX, REASON_LEN_MAX};
 use crate::payload::{CallError, Callbacks, Payload, PayloadRef};
+use crate::value::bincode_reader::BincodeBytes;
+use crate::value::bincode_writer::BincodeWriter;
 use crate::value::json_reader::{read_json, without_byte_order_mark};
 use crate::value::json_writer::JsonWriter;
 use crate::value::packed_reader::PackedBytes;
@@ -355,8 +359,7 @@ fn write_rarer<T: Serialize + ?Sized>(
 
 #[inline]
 fn write_bincode<T: Serialize + ?Sized>(value: &T, writer: &mut Writer) -> Result<(), String> {
-    bincode::serde::encode_into_writer(value, writer, bincode::config::standard())
-        .map_err(explain::unwritten_bincode)
+    value.serialize(BincodeWriter(writer)).map_err(|error| error.to_string())
 }
 
 #[inline]
@@ -367,10 +370,9 @@ fn read<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8]) -> Re
                 return Err("the check is missing".to_owned());
             };
             // A value whose check was begun with another signature would be read as it is not, so its reading is worth nothing.
-            let told = Sum::of(form.seed());
-            let bounds = bounded::Bounds::telling(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX, told);
-            let value = read_bincode(value, &bounds)?;
-            if bounds.teller().bytes() == *sum { Ok(value) } else { Err(explain::OTHER_SUM.to_owned()) }
+            let mut bincode = BincodeBytes::new(value, Sum::of(form.seed()));
+            let value = read_bincode(&mut bincode)?;
+            if bincode.teller().bytes() == *sum { Ok(value) } else { Err(explain::OTHER_SUM.to_owned()) }
         }
         Encoding::MessagePack => {
             let mut packed = PackedBytes::new(bytes);
@@ -398,7 +400,7 @@ fn read_rarer<T: DeserializeOwned>(encoding: Encoding, form: Form, bytes: &[u8])
                 .or_else(|error| read_packed_again(encoding, form, bytes, packed.met_bytes(), error))
         }
         Encoding::PlainBincode | Encoding::Bincode | Encoding::MessagePack => {
-            read_bincode(bytes, &bounds(bytes))
+            read_bincode(&mut BincodeBytes::new(bytes, Described::MESSAGE_PACK))
         }
     }
 }
@@ -434,19 +436,10 @@ fn read_packed<T: DeserializeOwned>(packed: &mut PackedBytes<'_>) -> Result<T, S
 }
 
 #[inline]
-fn read_bincode<T: DeserializeOwned, S: Teller>(
-    bytes: &[u8],
-    bounds: &bounded::Bounds<S>,
-) -> Result<T, String> {
-    let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
-    let seed = bounded::BoundedSeed::new(bounds);
-    match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
-        Ok((value, read)) => {
-            check_all_read(bytes.len() - read)?;
-            Ok(value)
-        }
-        Err(error) => Err(explain::unread_bincode(error)),
-    }
+fn read_bincode<T: DeserializeOwned, S: Teller>(bincode: &mut BincodeBytes<'_, S>) -> Result<T, String> {
+    let value = T::deserialize(bincode.reader()).map_err(|error| error.to_string())?;
+    check_all_read(bincode.left())?;
+    Ok(value)
 }
 
 /// Whether a sample of a type is read from bincode as it was written there: as many values of the same kinds, in fields of the same names,
@@ -470,9 +463,9 @@ fn try_written_sample<T: Serialize + DeserializeOwned>(sample: &T) -> Result<(),
         written.and(callbacks).map(|callbacks| (bytes, callbacks, told))
     };
     let (bytes, callbacks, told) = write(sample)?;
-    let bounds = bounded::Bounds::telling(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX, Named::default());
-    let read = callbacks.hand_out(|| read_bincode::<T, _>(&bytes, &bounds))?;
-    told.agree(bounds.teller())?;
+    let mut bincode = BincodeBytes::new(&bytes, Named::default());
+    let read = callbacks.hand_out(|| read_bincode::<T, _>(&mut bincode))?;
+    told.agree(bincode.teller())?;
     // Sets and maps have no order, so the bytes may come in another one.
     if write(&read)?.0.len() == bytes.len() {
         Ok(())

@@ -3,8 +3,6 @@
 //! [`Bounded`] stands between codec and type, at every depth, and stops all three early. The length of the bytes is bounded by the
 //! caller.
 
-use super::sum::event::{self, Kind};
-use super::told::{Described, Teller};
 use crate::copy::copy_of;
 use crate::value::extension::VALUE;
 use serde::de::{
@@ -14,54 +12,37 @@ use serde::de::{
 use std::{cell::Cell, fmt, marker::PhantomData};
 
 /// The bounds of one value that is being read, and what is left of them. Each value needs bounds of its own.
-pub(crate) struct Bounds<T = Described> {
+pub(crate) struct Bounds {
     depth_max: usize,
     depth_left: Cell<usize>,
     elements_max: usize,
     elements_left: Cell<usize>,
-    /// What is done with what the type asks for.
-    teller: T,
 }
 
 /// The seed `inner`, through a [`Bounded`] deserializer.
-pub(crate) struct BoundedSeed<'b, S, T> {
+pub(crate) struct BoundedSeed<'b, S> {
     inner: S,
-    bounds: &'b Bounds<T>,
+    bounds: &'b Bounds,
 }
 
 /// A deserializer that gives every visitor which may recurse or loop a deserializer of this type, with these bounds.
-pub(crate) struct Bounded<'b, D, T> {
+pub(crate) struct Bounded<'b, D> {
     inner: D,
-    bounds: &'b Bounds<T>,
+    bounds: &'b Bounds,
 }
 
 impl Bounds {
-    /// [`Bounds::telling`], for an encoding that describes itself.
-    #[inline]
-    pub(crate) fn new(depth_max: usize, elements_max: usize) -> Self {
-        Self::telling(depth_max, elements_max, Described::MESSAGE_PACK)
-    }
-}
-
-impl<T> Bounds<T> {
     /// Allows `depth_max` sequences, tuples, maps, structs, newtypes, enums and `Some`s within each other, and `elements_max`
     /// elements and map entries in all sequences and maps together. The elements of tuples and structs are not counted: how
     /// many there are is up to the type. An honest value whose elements take a byte or more has no more of them than bytes.
     #[inline]
-    pub(crate) fn telling(depth_max: usize, elements_max: usize, teller: T) -> Self {
+    pub(crate) fn new(depth_max: usize, elements_max: usize) -> Self {
         Self {
             depth_max,
             depth_left: Cell::new(depth_max),
             elements_max,
             elements_left: Cell::new(elements_max),
-            teller,
         }
-    }
-
-    /// What was told.
-    #[inline]
-    pub(crate) fn teller(&self) -> &T {
-        &self.teller
     }
 
     /// Runs `visit` one level deeper.
@@ -93,23 +74,23 @@ impl<T> Bounds<T> {
     }
 }
 
-impl<'b, V, T: Teller> BoundedSeed<'b, PhantomData<V>, T> {
+impl<'b, V> BoundedSeed<'b, PhantomData<V>> {
     /// Reads a `V`.
     #[inline]
-    pub(crate) fn new(bounds: &'b Bounds<T>) -> Self {
+    pub(crate) fn new(bounds: &'b Bounds) -> Self {
         Self::within(bounds, PhantomData)
     }
 }
 
-impl<'b, S, T: Teller> BoundedSeed<'b, S, T> {
+impl<'b, S> BoundedSeed<'b, S> {
     /// Reads the value of `inner`.
     #[inline]
-    fn within(bounds: &'b Bounds<T>, inner: S) -> Self {
+    fn within(bounds: &'b Bounds, inner: S) -> Self {
         Self { inner, bounds }
     }
 }
 
-impl<'de, S: DeserializeSeed<'de>, T: Teller> DeserializeSeed<'de> for BoundedSeed<'_, S, T> {
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for BoundedSeed<'_, S> {
     type Value = S::Value;
 
     #[inline]
@@ -128,7 +109,7 @@ macro_rules! deserialize_bounded {
     )*};
 }
 
-impl<'de, D: Deserializer<'de>, T: Teller> Deserializer<'de> for Bounded<'_, D, T> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
     type Error = D::Error;
 
     // A self-describing codec may deliver a byte string as a sequence.
@@ -168,7 +149,6 @@ impl<'de, D: Deserializer<'de>, T: Teller> Deserializer<'de> for Bounded<'_, D, 
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.bounds.teller.fields(fields);
         let visitor = BoundedVisitor::of(visitor, Length::OfType, self.bounds);
         self.inner.deserialize_struct(name, fields, visitor)
     }
@@ -191,8 +171,7 @@ impl<'de, D: Deserializer<'de>, T: Teller> Deserializer<'de> for Bounded<'_, D, 
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        let visitor =
-            BoundedVisitor { variants, ..BoundedVisitor::of(visitor, Length::InBytes, self.bounds) };
+        let visitor = BoundedVisitor::of(visitor, Length::InBytes, self.bounds);
         self.inner.deserialize_enum(name, variants, visitor)
     }
 
@@ -231,23 +210,16 @@ enum Length {
     Named,
 }
 
-struct BoundedVisitor<'b, V, T> {
+struct BoundedVisitor<'b, V> {
     inner: V,
     length: Length,
-    /// The names of the variants of an enum.
-    variants: &'static [&'static str],
-    bounds: &'b Bounds<T>,
+    bounds: &'b Bounds,
 }
 
-impl<'b, V, T: Teller> BoundedVisitor<'b, V, T> {
+impl<'b, V> BoundedVisitor<'b, V> {
     #[inline]
-    fn of(inner: V, length: Length, bounds: &'b Bounds<T>) -> Self {
-        Self { inner, length, variants: &[], bounds }
-    }
-
-    #[inline(always)]
-    fn tell(&self, event: u64) {
-        self.bounds.teller.tell(|| event);
+    fn of(inner: V, length: Length, bounds: &'b Bounds) -> Self {
+        Self { inner, length, bounds }
     }
 
     #[cold]
@@ -265,16 +237,15 @@ impl<'b, V, T: Teller> BoundedVisitor<'b, V, T> {
 }
 
 macro_rules! visit_flat {
-    ($($method:ident: $value:ty => $event:ident),* $(,)?) => {$(
+    ($($method:ident: $value:ty),* $(,)?) => {$(
         #[inline]
         fn $method<E: Error>(self, value: $value) -> Result<V::Value, E> {
-            self.tell(event::$event);
             self.inner.$method(value)
         }
     )*};
 }
 
-impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for BoundedVisitor<'_, V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,28 +253,27 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
     }
 
     visit_flat! {
-        visit_bool: bool => BOOL,
-        visit_i8: i8 => I8,
-        visit_i16: i16 => INT,
-        visit_i32: i32 => INT,
-        visit_i64: i64 => INT,
-        visit_i128: i128 => INT,
-        visit_u8: u8 => U8,
-        visit_u16: u16 => UINT,
-        visit_u32: u32 => UINT,
-        visit_u64: u64 => UINT,
-        visit_u128: u128 => UINT,
-        visit_f32: f32 => F32,
-        visit_f64: f64 => F64,
-        visit_char: char => CHAR,
-        visit_str: &str => BYTES,
-        visit_borrowed_str: &'de str => BYTES,
-        visit_string: String => BYTES,
+        visit_bool: bool,
+        visit_i8: i8,
+        visit_i16: i16,
+        visit_i32: i32,
+        visit_i64: i64,
+        visit_i128: i128,
+        visit_u8: u8,
+        visit_u16: u16,
+        visit_u32: u32,
+        visit_u64: u64,
+        visit_u128: u128,
+        visit_f32: f32,
+        visit_f64: f64,
+        visit_char: char,
+        visit_str: &str,
+        visit_borrowed_str: &'de str,
+        visit_string: String,
     }
 
     #[inline]
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
-        self.tell(event::BYTES);
         match self.length {
             Length::List => self.visit_list(bytes),
             Length::Owned => self.inner.visit_byte_buf(copy_of(bytes)),
@@ -313,7 +283,6 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
 
     #[inline]
     fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<V::Value, E> {
-        self.tell(event::BYTES);
         match self.length {
             Length::List => self.visit_list(bytes),
             Length::Owned => self.inner.visit_byte_buf(copy_of(bytes)),
@@ -323,7 +292,6 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
 
     #[inline]
     fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<V::Value, E> {
-        self.tell(event::BYTES);
         if let Length::List = self.length {
             self.visit_list(&bytes)
         } else {
@@ -333,7 +301,6 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
 
     #[inline]
     fn visit_none<E: Error>(self) -> Result<V::Value, E> {
-        self.tell(event::NONE);
         self.inner.visit_none()
     }
 
@@ -344,7 +311,6 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
 
     #[inline]
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        self.tell(event::SOME);
         let Self { inner, bounds, .. } = self;
         bounds.inside(|| inner.visit_some(Bounded { inner: deserializer, bounds }))
     }
@@ -362,29 +328,21 @@ impl<'de, V: Visitor<'de>, T: Teller> Visitor<'de> for BoundedVisitor<'_, V, T> 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
         let Self { inner, length, bounds, .. } = self;
         let paid = length.pay(seq.size_hint(), bounds)?;
-        let count = Cell::new(0);
-        let elements = BoundedElements { inner: seq, paid, count: &count, bounds };
-        let visited = bounds.inside(|| inner.visit_seq(elements))?;
-        bounds.teller.tell(|| length.end(count.get()));
-        Ok(visited)
+        bounds.inside(|| inner.visit_seq(BoundedElements { inner: seq, paid, bounds }))
     }
 
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
         let Self { inner, length, bounds, .. } = self;
         let paid = length.pay(map.size_hint(), bounds)?;
-        let count = Cell::new(0);
-        let elements = BoundedElements { inner: map, paid, count: &count, bounds };
-        let visited = bounds.inside(|| inner.visit_map(elements))?;
-        bounds.teller.tell(|| event::map(count.get()));
-        Ok(visited)
+        bounds.inside(|| inner.visit_map(BoundedElements { inner: map, paid, bounds }))
     }
 
     #[inline]
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
         // The body of an enum counts as its level: an enum whose body is a tuple is one level, not two.
-        let Self { inner, variants, bounds, .. } = self;
-        inner.visit_enum(BoundedEnum { inner: access, variants, bounds })
+        let Self { inner, bounds, .. } = self;
+        inner.visit_enum(BoundedEnum { inner: access, bounds })
     }
 }
 
@@ -392,7 +350,7 @@ impl Length {
     /// Takes the claimed number of elements from the bounds, and returns how many were paid for. A false claim fails before a
     /// visitor makes room for its elements, and the room for all nested claims together is bounded too.
     #[inline]
-    fn pay<T, E: Error>(self, claimed: Option<usize>, bounds: &Bounds<T>) -> Result<usize, E> {
+    fn pay<E: Error>(self, claimed: Option<usize>, bounds: &Bounds) -> Result<usize, E> {
         match self {
             Length::InBytes | Length::List | Length::Owned | Length::Named => {
                 let claimed = claimed.unwrap_or(0);
@@ -402,31 +360,19 @@ impl Length {
             Length::OfType => Ok(usize::MAX),
         }
     }
-
-    /// The end of a sequence that had so many elements.
-    #[inline]
-    fn end(self, count: usize) -> u64 {
-        match self {
-            Length::OfType => event::record(count),
-            Length::InBytes | Length::List | Length::Owned | Length::Named => event::list(count),
-        }
-    }
 }
 
 /// The elements of a sequence, or the entries of a map.
-struct BoundedElements<'b, A, T> {
+struct BoundedElements<'b, A> {
     inner: A,
     /// How many more elements are paid for. Elements beyond the claim are paid for as they come.
     paid: usize,
-    /// How many elements the visitor took.
-    count: &'b Cell<usize>,
-    bounds: &'b Bounds<T>,
+    bounds: &'b Bounds,
 }
 
-impl<A, T> BoundedElements<'_, A, T> {
+impl<A> BoundedElements<'_, A> {
     #[inline]
     fn pay_one<E: Error>(&mut self) -> Result<(), E> {
-        self.count.set(self.count.get() + 1);
         match self.paid.checked_sub(1) {
             Some(paid) => self.paid = paid,
             None => self.bounds.pay(1)?,
@@ -440,7 +386,7 @@ impl<A, T> BoundedElements<'_, A, T> {
     }
 }
 
-impl<'de, A: SeqAccess<'de>, T: Teller> SeqAccess<'de> for BoundedElements<'_, A, T> {
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for BoundedElements<'_, A> {
     type Error = A::Error;
 
     #[inline]
@@ -458,7 +404,7 @@ impl<'de, A: SeqAccess<'de>, T: Teller> SeqAccess<'de> for BoundedElements<'_, A
     }
 }
 
-impl<'de, A: MapAccess<'de>, T: Teller> MapAccess<'de> for BoundedElements<'_, A, T> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for BoundedElements<'_, A> {
     type Error = A::Error;
 
     #[inline]
@@ -495,114 +441,45 @@ impl<'de, A: MapAccess<'de>, T: Teller> MapAccess<'de> for BoundedElements<'_, A
     }
 }
 
-struct BoundedEnum<'b, A, T> {
+struct BoundedEnum<'b, A> {
     inner: A,
-    variants: &'static [&'static str],
-    bounds: &'b Bounds<T>,
+    bounds: &'b Bounds,
 }
 
-impl<'b, 'de, A: EnumAccess<'de>, T: Teller> EnumAccess<'de> for BoundedEnum<'b, A, T> {
+impl<'b, 'de, A: EnumAccess<'de>> EnumAccess<'de> for BoundedEnum<'b, A> {
     type Error = A::Error;
-    type Variant = BoundedVariant<'b, A::Variant, T>;
+    type Variant = BoundedVariant<'b, A::Variant>;
 
     #[inline]
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
-        let Self { inner, variants, bounds } = self;
-        if !T::SUMS_UP {
-            let (name, variant) = bounds.inside(|| inner.variant_seed(BoundedSeed::within(bounds, seed)))?;
-            return Ok((name, BoundedVariant { inner: variant, name: "", bounds }));
-        }
-        // Bincode gives the place of the variant in its enum, a number that has no events of its own.
-        let place = Cell::new(usize::MAX);
-        let (value, variant) = bounds.inside(|| inner.variant_seed(Placed { inner: seed, place: &place }))?;
-        let name = variants.get(place.get()).copied().unwrap_or_default();
-        Ok((value, BoundedVariant { inner: variant, name, bounds }))
+        let Self { inner, bounds } = self;
+        let (name, variant) = bounds.inside(|| inner.variant_seed(BoundedSeed::within(bounds, seed)))?;
+        Ok((name, BoundedVariant { inner: variant, bounds }))
     }
 }
 
-/// The seed, the deserializer or the visitor of the place of a variant, which is noted.
-struct Placed<'a, S> {
-    inner: S,
-    place: &'a Cell<usize>,
-}
-
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Placed<'_, S> {
-    type Value = S::Value;
-
-    #[inline]
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
-        self.inner.deserialize(Placed { inner: deserializer, place: self.place })
-    }
-}
-
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Placed<'_, D> {
-    type Error = D::Error;
-
-    #[inline]
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_identifier(Placed { inner: visitor, place: self.place })
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
-    }
-
-    #[inline]
-    fn is_human_readable(&self) -> bool {
-        self.inner.is_human_readable()
-    }
-}
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for Placed<'_, V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.expecting(f)
-    }
-
-    #[inline]
-    fn visit_u32<E: Error>(self, place: u32) -> Result<V::Value, E> {
-        self.place.set(place as usize);
-        self.inner.visit_u32(place)
-    }
-}
-
-struct BoundedVariant<'b, A, T> {
+struct BoundedVariant<'b, A> {
     inner: A,
-    /// The name of the variant; empty where nothing is summed up.
-    name: &'static str,
-    bounds: &'b Bounds<T>,
+    bounds: &'b Bounds,
 }
 
-impl<A, T: Teller> BoundedVariant<'_, A, T> {
-    #[inline(always)]
-    fn tell(&self, kind: Kind) {
-        self.bounds.teller.tell(|| event::variant(self.name, kind));
-    }
-}
-
-impl<'de, A: VariantAccess<'de>, T: Teller> VariantAccess<'de> for BoundedVariant<'_, A, T> {
+impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for BoundedVariant<'_, A> {
     type Error = A::Error;
 
     #[inline]
     fn unit_variant(self) -> Result<(), A::Error> {
-        self.tell(Kind::Unit);
         self.inner.unit_variant()
     }
 
     #[inline]
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
-        self.tell(Kind::Newtype);
-        let Self { inner, bounds, .. } = self;
+        let Self { inner, bounds } = self;
         bounds.inside(|| inner.newtype_variant_seed(BoundedSeed::within(bounds, seed)))
     }
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.tell(Kind::Tuple);
-        let visitor = BoundedVisitor::of(visitor, Length::OfType, self.bounds);
-        self.inner.tuple_variant(len, visitor)
+        self.inner.tuple_variant(len, BoundedVisitor::of(visitor, Length::OfType, self.bounds))
     }
 
     #[inline]
@@ -611,10 +488,7 @@ impl<'de, A: VariantAccess<'de>, T: Teller> VariantAccess<'de> for BoundedVarian
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.tell(Kind::Struct);
-        self.bounds.teller.fields(fields);
-        let visitor = BoundedVisitor::of(visitor, Length::OfType, self.bounds);
-        self.inner.struct_variant(fields, visitor)
+        self.inner.struct_variant(fields, BoundedVisitor::of(visitor, Length::OfType, self.bounds))
     }
 }
 
@@ -644,18 +518,18 @@ mod tests {
     #[test]
     fn elements_that_nobody_announced_are_paid_for_as_they_come() {
         let bounds = Bounds::new(1, 10);
-        let seed = BoundedSeed::<PhantomData<Vec<u32>>, _>::new(&bounds);
+        let seed = BoundedSeed::<PhantomData<Vec<u32>>>::new(&bounds);
         assert_eq!(refusal(seed.deserialize(unannounced(11))), "more than 10 elements");
 
         let bounds = Bounds::new(1, 10);
-        let seed = BoundedSeed::<PhantomData<Vec<u32>>, _>::new(&bounds);
+        let seed = BoundedSeed::<PhantomData<Vec<u32>>>::new(&bounds);
         assert_eq!(seed.deserialize(unannounced(10)), Ok((0..10).collect()));
     }
 
     #[test]
     fn elements_of_one_value_share_one_bound() {
         let bounds = Bounds::new(1, 10);
-        let read = |len| BoundedSeed::<PhantomData<Vec<u32>>, _>::new(&bounds).deserialize(unannounced(len));
+        let read = |len| BoundedSeed::<PhantomData<Vec<u32>>>::new(&bounds).deserialize(unannounced(len));
         assert!(read(6).is_ok());
         assert_eq!(refusal(read(6)), "more than 10 elements");
     }
@@ -665,7 +539,7 @@ mod tests {
         let read = |len: u32| {
             let bounds = Bounds::new(1, 10);
             let map = MapDeserializer::<_, Refusal>::new((0..len).map(|key| (key, key)));
-            BoundedSeed::<PhantomData<BTreeMap<u32, u32>>, _>::new(&bounds).deserialize(map)
+            BoundedSeed::<PhantomData<BTreeMap<u32, u32>>>::new(&bounds).deserialize(map)
         };
         assert_eq!(read(10).map(|map| map.len()), Ok(10));
         assert_eq!(refusal(read(11)), "more than 10 elements");
@@ -674,14 +548,14 @@ mod tests {
     #[test]
     fn elements_of_a_tuple_are_not_counted() {
         let bounds = Bounds::new(1, 0);
-        let seed = BoundedSeed::<PhantomData<(u32, u32, u32)>, _>::new(&bounds);
+        let seed = BoundedSeed::<PhantomData<(u32, u32, u32)>>::new(&bounds);
         assert_eq!(seed.deserialize(unannounced(3)), Ok((0, 1, 2)));
     }
 
     #[test]
     fn values_that_nobody_wants_are_counted_too() {
         let bounds = Bounds::new(1, 10);
-        let seed = BoundedSeed::<PhantomData<IgnoredAny>, _>::new(&bounds);
+        let seed = BoundedSeed::<PhantomData<IgnoredAny>>::new(&bounds);
         assert_eq!(refusal(seed.deserialize(unannounced(11))), "more than 10 elements");
     }
 
@@ -705,7 +579,7 @@ mod tests {
         }
         let bounds = Bounds::new(1, 10);
         let claimed = SeqDeserializer::<_, Refusal>::new(0..11_u32);
-        let read = BoundedSeed::<PhantomData<Never>, _>::new(&bounds).deserialize(claimed);
+        let read = BoundedSeed::<PhantomData<Never>>::new(&bounds).deserialize(claimed);
         assert_eq!(refusal(read), "more than 10 elements");
     }
 
@@ -726,12 +600,7 @@ mod tests {
         }
         let bounds = Bounds::new(1, 10);
         assert_eq!(
-            SeqAccess::size_hint(&BoundedElements {
-                inner: Boast,
-                paid: 3,
-                count: &Cell::new(0),
-                bounds: &bounds
-            }),
+            SeqAccess::size_hint(&BoundedElements { inner: Boast, paid: 3, bounds: &bounds }),
             Some(13)
         );
     }

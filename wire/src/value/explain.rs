@@ -2,6 +2,7 @@
 //! more with an eye on the path.
 
 use super::any::Value;
+use super::bincode_reader::BincodeBytes;
 use super::bounded::{BoundedSeed, Bounds};
 use super::json_reader::read_json;
 use super::json_writer::JsonWriter;
@@ -10,9 +11,8 @@ use super::sum::SUM_LEN;
 use super::told::{Described, ToldValue};
 use super::writer::Writer;
 use crate::encoding::Encoding;
-use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX, FRAME_LEN_MAX};
+use crate::limits::{DEPTH_MAX, EMPTY_ELEMENTS_MAX};
 use crate::payload::{Callbacks, PayloadRef};
-use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer};
 use serde_path_to_error as path;
@@ -73,7 +73,7 @@ pub(super) fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8], reason
         Encoding::Json => {
             // A text that is no JSON is none of any type: where the fault stands in the text is all there is to say.
             let bounds = Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-            let any = BoundedSeed::<std::marker::PhantomData<Value>, _>::new(&bounds);
+            let any = BoundedSeed::<std::marker::PhantomData<Value>>::new(&bounds);
             if let Err(reason) = read_json(bytes, any) {
                 return Explained { of, reason };
             }
@@ -137,7 +137,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Tracked<'_, S> {
 fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Option<(String, String)> {
     let mut track = path::Track::new();
     let bounds = Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    let inner = BoundedSeed::<std::marker::PhantomData<T>, _>::new(&bounds);
+    let inner = BoundedSeed::<std::marker::PhantomData<T>>::new(&bounds);
     let reason = read_json(bytes, Tracked { inner, track: &mut track }).err()?;
     // The line and the column are of a text that nobody sees.
     let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
@@ -147,32 +147,9 @@ fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Option<(String, String)> {
 /// Reads bincode once more; gives the place of the error and its reason.
 fn explain_bincode<T: DeserializeOwned>(bytes: &[u8]) -> Option<(String, String)> {
     let mut track = path::Track::new();
-    let bounds = Bounds::new(DEPTH_MAX, bytes.len() + EMPTY_ELEMENTS_MAX);
-    let inner = BoundedSeed::<std::marker::PhantomData<T>, _>::new(&bounds);
-    let config = bincode::config::standard().with_limit::<FRAME_LEN_MAX>();
-    let error =
-        bincode::serde::seed_decode_from_slice(Tracked { inner, track: &mut track }, bytes, config).err()?;
-    Some((track.path().to_string(), unread_bincode(error)))
-}
-
-/// The reason for bytes that are not the bincode of a type.
-#[cold]
-pub(super) fn unread_bincode(error: DecodeError) -> String {
-    match error {
-        // The type's own words.
-        DecodeError::OtherString(reason) => reason,
-        DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".to_owned(),
-        error => error.to_string(),
-    }
-}
-
-/// The reason for a value that bincode does not write.
-#[cold]
-pub(super) fn unwritten_bincode(error: EncodeError) -> String {
-    match error {
-        EncodeError::OtherString(reason) => reason,
-        error => error.to_string(),
-    }
+    let mut bincode = BincodeBytes::new(bytes, Described::MESSAGE_PACK);
+    let error = T::deserialize(path::Deserializer::new(bincode.reader(), &mut track)).err()?;
+    Some((track.path().to_string(), error.to_string()))
 }
 
 fn sentence(place: Option<String>, reason: &str, way_out: &str) -> String {

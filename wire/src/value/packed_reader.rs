@@ -18,7 +18,7 @@ use crate::value::json_reader::{Key, RawValue};
 use crate::value::json_writer::{JsonError, JsonWriter, RAW};
 use crate::value::number::text_of;
 use crate::value::packed_visitors::{FloatVisitor, KeyVisitor, LongVisitor, Wide, WideVisitor};
-use crate::value::packed_writer::PackedError;
+use crate::value::writer::{CodecError, too_deep, too_many_elements};
 use serde::de::value::SeqDeserializer;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess,
@@ -90,39 +90,39 @@ impl<'de> PackedBytes<'de> {
 
     /// Reads a value.
     #[inline]
-    pub(super) fn read<T: DeserializeOwned>(&mut self) -> Result<T, PackedError> {
+    pub(super) fn read<T: DeserializeOwned>(&mut self) -> Result<T, CodecError> {
         T::deserialize(PackedReader { input: self, how: How::Usual })
     }
 
     /// The marker of the next value, which is not taken.
     #[inline(always)]
-    fn marker(&self) -> Result<u8, PackedError> {
+    fn marker(&self) -> Result<u8, CodecError> {
         self.rest.first().copied().ok_or_else(cut)
     }
 
     /// Takes bytes whose number the marker tells.
     #[inline(always)]
-    fn take<const LEN: usize>(&mut self) -> Result<[u8; LEN], PackedError> {
+    fn take<const LEN: usize>(&mut self) -> Result<[u8; LEN], CodecError> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or_else(cut)?;
         self.rest = rest;
         Ok(*taken)
     }
 
     #[inline(always)]
-    fn byte(&mut self) -> Result<u8, PackedError> {
+    fn byte(&mut self) -> Result<u8, CodecError> {
         let [byte] = self.take()?;
         Ok(byte)
     }
 
     #[inline(always)]
-    fn slice(&mut self, len: usize) -> Result<&'de [u8], PackedError> {
+    fn slice(&mut self, len: usize) -> Result<&'de [u8], CodecError> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or_else(cut)?;
         self.rest = rest;
         Ok(taken)
     }
 
     /// Takes a length of one, two or four bytes: `width` is 0, 1 or 2.
-    fn len(&mut self, width: u8) -> Result<usize, PackedError> {
+    fn len(&mut self, width: u8) -> Result<usize, CodecError> {
         Ok(match width {
             0 => usize::from(self.byte()?),
             1 => usize::from(u16::from_be_bytes(self.take()?)),
@@ -132,10 +132,7 @@ impl<'de> PackedBytes<'de> {
 
     /// Runs `read` one level deeper.
     #[inline(always)]
-    fn inside<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, PackedError>,
-    ) -> Result<T, PackedError> {
+    fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, CodecError>) -> Result<T, CodecError> {
         let Some(left) = self.depth_left.checked_sub(1) else { return Err(too_deep()) };
         self.depth_left = left;
         let value = read(self);
@@ -145,20 +142,17 @@ impl<'de> PackedBytes<'de> {
 
     /// Takes so many elements from those that are left: a false claim fails before a type makes room for its elements.
     #[inline]
-    fn pay(&mut self, elements: usize) -> Result<(), PackedError> {
-        let Some(left) = self.elements_left.checked_sub(elements) else { return Err(self.too_many()) };
+    fn pay(&mut self, elements: usize) -> Result<(), CodecError> {
+        let Some(left) = self.elements_left.checked_sub(elements) else {
+            return Err(too_many_elements(self.elements_max));
+        };
         self.elements_left = left;
         Ok(())
     }
 
-    #[cold]
-    fn too_many(&self) -> PackedError {
-        Error::custom(format_args!("more than {} elements", self.elements_max))
-    }
-
     /// Takes a number, a bool or nil.
     #[inline(always)]
-    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, PackedError> {
+    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, CodecError> {
         match self.byte()? {
             marker @ 0..0x80 => visitor.visit_u8(marker),
             marker => self.other_number(marker, visitor),
@@ -166,7 +160,7 @@ impl<'de> PackedBytes<'de> {
     }
 
     #[inline(never)]
-    fn other_number<V: Visitor<'de>>(&mut self, marker: u8, visitor: V) -> Result<V::Value, PackedError> {
+    fn other_number<V: Visitor<'de>>(&mut self, marker: u8, visitor: V) -> Result<V::Value, CodecError> {
         match marker {
             0..0x80 => visitor.visit_u8(marker),
             0xE0.. => visitor.visit_i8(marker as i8),
@@ -193,7 +187,7 @@ impl<'de> PackedBytes<'de> {
         len: usize,
         asked: Asked,
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         let bytes = self.slice(len)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => visitor.visit_borrowed_str(text),
@@ -208,7 +202,7 @@ impl<'de> PackedBytes<'de> {
         bytes: &'de [u8],
         asked: Asked,
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         let asked = if asked == Asked::Tuple { Asked::Any } else { asked };
         self.bytes(bytes, asked, visitor).map_err(|_| Error::custom("a text is not UTF-8"))
     }
@@ -220,7 +214,7 @@ impl<'de> PackedBytes<'de> {
         bytes: &'de [u8],
         asked: Asked,
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         let as_list = match asked {
             Asked::List | Asked::Tuple => true,
             Asked::Any | Asked::OwnedBytes => {
@@ -239,7 +233,7 @@ impl<'de> PackedBytes<'de> {
     }
 
     /// The length of the extension of this marker, which has been taken; none if the marker is no extension's.
-    fn extension_len(&mut self, marker: u8) -> Result<Option<usize>, PackedError> {
+    fn extension_len(&mut self, marker: u8) -> Result<Option<usize>, CodecError> {
         match marker {
             0xC7..=0xC9 => self.len(marker - 0xC7).map(Some),
             0xD4..=0xD8 => Ok(Some(1 << (marker - 0xD4))),
@@ -254,7 +248,7 @@ impl<'de> PackedBytes<'de> {
         len: usize,
         asked: Asked,
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         if asked != Asked::Tuple {
             self.pay(len)?;
         }
@@ -272,7 +266,7 @@ impl<'de> PackedBytes<'de> {
         len: usize,
         asked: Asked,
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         if asked != Asked::Tuple {
             self.pay(len)?;
         }
@@ -283,23 +277,18 @@ impl<'de> PackedBytes<'de> {
         })
     }
 
-    fn extension(&mut self, len: usize) -> Result<Extension<'de>, PackedError> {
+    fn extension(&mut self, len: usize) -> Result<Extension<'de>, CodecError> {
         Ok(Extension { kind: i8::from_be_bytes(self.take()?), bytes: self.slice(len)? })
     }
 }
 
 #[cold]
-fn cut() -> PackedError {
+fn cut() -> CodecError {
     Error::custom("the bytes end before the value does")
 }
 
 #[cold]
-fn too_deep() -> PackedError {
-    Error::custom(format_args!("nested deeper than {DEPTH_MAX} levels"))
-}
-
-#[cold]
-fn unexpected<'de, V: Visitor<'de>>(marker: u8, visitor: &V) -> PackedError {
+fn unexpected<'de, V: Visitor<'de>>(marker: u8, visitor: &V) -> CodecError {
     let found = match marker {
         0x80..=0x8F | 0xDE | 0xDF => "a map",
         0x90..=0x9F | 0xDC | 0xDD => "a list",
@@ -346,7 +335,7 @@ enum Asked {
 impl<'i, 'de> PackedReader<'i, 'de> {
     /// Hands over the next value, whatever it is.
     #[inline]
-    fn any<V: Visitor<'de>>(self, asked: Asked, visitor: V) -> Result<V::Value, PackedError> {
+    fn any<V: Visitor<'de>>(self, asked: Asked, visitor: V) -> Result<V::Value, CodecError> {
         let Self { input, how } = self;
         match input.byte()? {
             marker @ 0x90..=0x9F => input.elements(usize::from(marker & 0x0F), asked, visitor),
@@ -358,7 +347,7 @@ impl<'i, 'de> PackedReader<'i, 'de> {
 
     /// Hands over a value that is no short list, map or text, and whose marker has been taken.
     #[inline(never)]
-    fn rarer<V: Visitor<'de>>(self, marker: u8, asked: Asked, visitor: V) -> Result<V::Value, PackedError> {
+    fn rarer<V: Visitor<'de>>(self, marker: u8, asked: Asked, visitor: V) -> Result<V::Value, CodecError> {
         let Self { input, how } = self;
         match marker {
             0xD9..=0xDB => {
@@ -389,7 +378,7 @@ impl<'i, 'de> PackedReader<'i, 'de> {
 
     /// Hands over the next value; an extension as it is.
     #[inline]
-    fn any_raw<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+    fn any_raw<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
         Self { how: How::Extensions, ..self }.any(Asked::Any, visitor)
     }
 
@@ -402,7 +391,7 @@ impl<'i, 'de> PackedReader<'i, 'de> {
     /// An extension as what it stands for: a date as its text, an integer as an integer.
     #[cold]
     #[inline(never)]
-    fn converted<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, PackedError> {
+    fn converted<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, CodecError> {
         let extension = self.input.extension(len)?;
         if self.how == How::Extensions {
             return visitor.visit_newtype_struct(extension);
@@ -425,7 +414,7 @@ impl<'i, 'de> PackedReader<'i, 'de> {
         self,
         visitor: V,
         read: impl FnOnce(Key<'_>, V) -> Result<V::Value, JsonError>,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         self.any_raw(KeyVisitor { inner: visitor, read })
     }
 }
@@ -435,14 +424,14 @@ fn is_json<T>() -> bool {
     std::any::type_name::<T>() == std::any::type_name::<serde_json::Value>()
 }
 
-fn float32<'de, V: Visitor<'de>>(value: f32, visitor: V) -> Result<V::Value, PackedError> {
+fn float32<'de, V: Visitor<'de>>(value: f32, visitor: V) -> Result<V::Value, CodecError> {
     match text_of(f64::from(value)) {
         Some(text) if is_json::<V::Value>() => visitor.visit_str(text),
         _ => visitor.visit_f32(value),
     }
 }
 
-fn float64<'de, V: Visitor<'de>>(value: f64, visitor: V) -> Result<V::Value, PackedError> {
+fn float64<'de, V: Visitor<'de>>(value: f64, visitor: V) -> Result<V::Value, CodecError> {
     match text_of(value) {
         Some(text) if is_json::<V::Value>() => visitor.visit_str(text),
         _ => visitor.visit_f64(value),
@@ -456,7 +445,7 @@ fn numbers<'de, V: Visitor<'de>>(
     bytes: &[u8],
     depth_left: usize,
     visitor: V,
-) -> Result<V::Value, PackedError> {
+) -> Result<V::Value, CodecError> {
     let mut numbers = SeqDeserializer::new(bytes.iter().map(|byte| ByteOfList { byte: *byte, depth_left }));
     let value = visitor.visit_seq(&mut numbers)?;
     match SeqAccess::size_hint(&numbers) {
@@ -467,13 +456,13 @@ fn numbers<'de, V: Visitor<'de>>(
 
 /// The error of a list with so many elements more than the type takes.
 #[cold]
-fn too_long(more: usize) -> PackedError {
+fn too_long(more: usize) -> CodecError {
     Error::custom(format_args!("the list has {more} elements more than the type takes"))
 }
 
 /// The error of a map with so many entries more than the type takes.
 #[cold]
-fn too_many(more: usize) -> PackedError {
+fn too_many(more: usize) -> CodecError {
     Error::custom(format_args!("the map has {more} entries more than the type takes"))
 }
 
@@ -481,7 +470,7 @@ fn too_many(more: usize) -> PackedError {
 macro_rules! deserialize_plain {
     ($($method:ident)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
             if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method(visitor));
             }
@@ -493,7 +482,7 @@ macro_rules! deserialize_plain {
 macro_rules! deserialize_long {
     ($($method:ident)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
             if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method(visitor));
             }
@@ -505,7 +494,7 @@ macro_rules! deserialize_long {
 macro_rules! deserialize_float {
     ($($method:ident: $float:ty;)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
             if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method(visitor));
             }
@@ -520,7 +509,7 @@ macro_rules! deserialize_float {
 
 macro_rules! deserialize_wide {
     ($($method:ident $kind:ident;)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
             if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method(visitor));
             }
@@ -533,7 +522,7 @@ macro_rules! deserialize_wide {
 macro_rules! deserialize_text {
     ($($method:ident)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
             self.any(Asked::Any, visitor)
         }
     )*};
@@ -543,7 +532,7 @@ macro_rules! deserialize_text {
 macro_rules! deserialize_compound {
     ($($method:ident($($arg:ident: $type:ty),*) => |$reader:ident, $visitor:ident| $read:expr;)*) => {$(
         #[inline]
-        fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, PackedError> {
+        fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, CodecError> {
             if self.is_text_key() {
                 return self.key(visitor, |key, visitor| key.$method($($arg,)* visitor));
             }
@@ -554,7 +543,7 @@ macro_rules! deserialize_compound {
 }
 
 impl<'de> Deserializer<'de> for PackedReader<'_, 'de> {
-    type Error = PackedError;
+    type Error = CodecError;
 
     deserialize_plain! {
         deserialize_bool
@@ -608,7 +597,7 @@ impl<'de> Deserializer<'de> for PackedReader<'_, 'de> {
 
     /// The name of a field or a variant is never an extension.
     #[inline]
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
         match self.input.rest {
             [marker @ 0xA0..=0xBF, rest @ ..] => {
                 self.input.rest = rest;
@@ -619,7 +608,7 @@ impl<'de> Deserializer<'de> for PackedReader<'_, 'de> {
     }
 
     #[inline]
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
         if self.is_text_key() {
             return self.key(visitor, |key, visitor| key.deserialize_option(visitor));
         }
@@ -636,7 +625,7 @@ impl<'de> Deserializer<'de> for PackedReader<'_, 'de> {
         self,
         name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         match name {
             // A type that knows extensions.
             EXTENSION => {
@@ -651,8 +640,8 @@ impl<'de> Deserializer<'de> for PackedReader<'_, 'de> {
             RAW => {
                 let value = Value::deserialize(self)?;
                 let mut json = Vec::new();
-                value.serialize(&mut JsonWriter::new(&mut json)).map_err(PackedError::custom)?;
-                visitor.visit_map(RawValue::new(&String::from_utf8(json).map_err(PackedError::custom)?))
+                value.serialize(&mut JsonWriter::new(&mut json)).map_err(CodecError::custom)?;
+                visitor.visit_map(RawValue::new(&String::from_utf8(json).map_err(CodecError::custom)?))
             }
             _ => {
                 let Self { input, how } = self;
@@ -668,7 +657,7 @@ impl<'de> Deserializer<'de> for PackedReader<'_, 'de> {
         name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         if self.is_text_key() {
             return self.key(visitor, |key, visitor| key.deserialize_enum(name, variants, visitor));
         }
@@ -697,7 +686,7 @@ impl<'de> Deserializer<'de> for PackedReader<'_, 'de> {
 }
 
 #[cold]
-fn no_variant(len: usize) -> PackedError {
+fn no_variant(len: usize) -> CodecError {
     Error::custom(format_args!("found a map of {len} entries, expected an enum, which is a map of one entry"))
 }
 
@@ -709,13 +698,13 @@ struct Parts<'i, 'de> {
 }
 
 impl<'de> SeqAccess<'de> for Parts<'_, 'de> {
-    type Error = PackedError;
+    type Error = CodecError;
 
     #[inline]
     fn next_element_seed<S: DeserializeSeed<'de>>(
         &mut self,
         seed: S,
-    ) -> Result<Option<S::Value>, PackedError> {
+    ) -> Result<Option<S::Value>, CodecError> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         seed.deserialize(PackedReader { input: self.input, how: How::Usual }).map(Some)
@@ -729,17 +718,17 @@ impl<'de> SeqAccess<'de> for Parts<'_, 'de> {
 }
 
 impl<'de> MapAccess<'de> for Parts<'_, 'de> {
-    type Error = PackedError;
+    type Error = CodecError;
 
     #[inline]
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, PackedError> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, CodecError> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         seed.deserialize(PackedReader { input: self.input, how: How::Key }).map(Some)
     }
 
     #[inline]
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, PackedError> {
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, CodecError> {
         seed.deserialize(PackedReader { input: self.input, how: How::Usual })
     }
 
@@ -764,21 +753,21 @@ impl<'i, 'de> Variant<'i, 'de> {
 }
 
 impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
-    type Error = PackedError;
+    type Error = CodecError;
     type Variant = Self;
 
     #[inline]
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), PackedError> {
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), CodecError> {
         let name = self.input.inside(|input| seed.deserialize(PackedReader { input, how: How::Usual }))?;
         Ok((name, self))
     }
 }
 
 impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
-    type Error = PackedError;
+    type Error = CodecError;
 
     #[inline]
-    fn unit_variant(self) -> Result<(), PackedError> {
+    fn unit_variant(self) -> Result<(), CodecError> {
         if !self.has_content {
             return Ok(());
         }
@@ -789,7 +778,7 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
     }
 
     #[inline]
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, PackedError> {
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, CodecError> {
         if !self.has_content {
             return Err(Error::invalid_type(Unexpected::UnitVariant, &"newtype variant"));
         }
@@ -797,7 +786,7 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
     }
 
     #[inline]
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, PackedError> {
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, CodecError> {
         if !self.has_content {
             return Err(Error::invalid_type(Unexpected::UnitVariant, &"tuple variant"));
         }
@@ -809,7 +798,7 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
         self,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         if !self.has_content {
             return Err(Error::invalid_type(Unexpected::UnitVariant, &"struct variant"));
         }
@@ -824,9 +813,9 @@ struct Extension<'de> {
 }
 
 impl<'de> Deserializer<'de> for Extension<'de> {
-    type Error = PackedError;
+    type Error = CodecError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
         let mut parts = SeqDeserializer::new([Part::Kind(self.kind), Part::Bytes(self.bytes)].into_iter());
         let value = visitor.visit_seq(&mut parts)?;
         parts.end()?;
@@ -844,7 +833,7 @@ enum Part<'de> {
     Bytes(&'de [u8]),
 }
 
-impl<'de> IntoDeserializer<'de, PackedError> for Part<'de> {
+impl<'de> IntoDeserializer<'de, CodecError> for Part<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -853,9 +842,9 @@ impl<'de> IntoDeserializer<'de, PackedError> for Part<'de> {
 }
 
 impl<'de> Deserializer<'de> for Part<'de> {
-    type Error = PackedError;
+    type Error = CodecError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
         match self {
             Part::Kind(kind) => visitor.visit_i8(kind),
             Part::Bytes(bytes) => visitor.visit_borrowed_bytes(bytes),
@@ -875,7 +864,7 @@ struct ByteOfList {
     depth_left: usize,
 }
 
-impl<'de> IntoDeserializer<'de, PackedError> for ByteOfList {
+impl<'de> IntoDeserializer<'de, CodecError> for ByteOfList {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -884,9 +873,9 @@ impl<'de> IntoDeserializer<'de, PackedError> for ByteOfList {
 }
 
 impl<'de> Deserializer<'de> for ByteOfList {
-    type Error = PackedError;
+    type Error = CodecError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PackedError> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
         visitor.visit_u8(self.byte)
     }
 
@@ -894,7 +883,7 @@ impl<'de> Deserializer<'de> for ByteOfList {
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, PackedError> {
+    ) -> Result<V::Value, CodecError> {
         let depth_left = self.depth_left.checked_sub(1).ok_or_else(too_deep)?;
         visitor.visit_newtype_struct(Self { depth_left, ..self })
     }

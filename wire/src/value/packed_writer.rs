@@ -12,12 +12,11 @@ use crate::value::any::Value;
 use crate::value::extension::{EXTENSION, INTEGER, Integer, READABLE_EXTENSION};
 use crate::value::json_reader::read_json;
 use crate::value::json_writer::{NUMBER, RAW};
-use crate::value::writer::Writer;
+use crate::value::writer::{CodecError, Writer};
 use serde::ser::{
     self, Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
-use std::fmt::{self, Display};
 use std::marker::PhantomData;
 
 /// A serializer that writes MessagePack.
@@ -35,36 +34,7 @@ enum Form {
     Compact,
 }
 
-/// Why a value is not written, or not read. One pointer wide, so that what may fail is handed on in registers.
-#[derive(Debug)]
-pub(super) struct PackedError(Box<Reason>);
-
-#[derive(Debug)]
-struct Reason(String);
-
-impl Display for PackedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.0)
-    }
-}
-
-impl std::error::Error for PackedError {}
-
-impl ser::Error for PackedError {
-    #[cold]
-    fn custom<T: Display>(reason: T) -> Self {
-        Self(Box::new(Reason(reason.to_string())))
-    }
-}
-
-impl serde::de::Error for PackedError {
-    #[cold]
-    fn custom<T: Display>(reason: T) -> Self {
-        Self(Box::new(Reason(reason.to_string())))
-    }
-}
-
-type Written = Result<(), PackedError>;
+type Written = Result<(), CodecError>;
 
 impl<'w> PackedWriter<'w> {
     #[inline]
@@ -123,7 +93,7 @@ impl<'w> PackedWriter<'w> {
 
     /// A list or a map of so many elements; without a number, they are counted as they come.
     #[inline]
-    fn elements(self, kind: &Kind, len: Option<usize>) -> Result<Elements<'w>, PackedError> {
+    fn elements(self, kind: &Kind, len: Option<usize>) -> Result<Elements<'w>, CodecError> {
         let Self { writer, form } = self;
         let before = match len {
             Some(len) => {
@@ -136,7 +106,7 @@ impl<'w> PackedWriter<'w> {
     }
 
     #[inline]
-    fn fields(self, kind: &Kind, len: usize) -> Result<Fields<'w>, PackedError> {
+    fn fields(self, kind: &Kind, len: usize) -> Result<Fields<'w>, CodecError> {
         put_len(self.writer, kind, len)?;
         Ok(Fields(self))
     }
@@ -264,7 +234,7 @@ macro_rules! serialize_integers {
 
 impl<'w> Serializer for PackedWriter<'w> {
     type Ok = ();
-    type Error = PackedError;
+    type Error = CodecError;
     type SerializeSeq = Elements<'w>;
     type SerializeTuple = Fields<'w>;
     type SerializeTupleStruct = Fields<'w>;
@@ -388,17 +358,17 @@ impl<'w> Serializer for PackedWriter<'w> {
     }
 
     #[inline]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'w>, PackedError> {
+    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'w>, CodecError> {
         self.elements(&LIST, len)
     }
 
     #[inline]
-    fn serialize_tuple(self, len: usize) -> Result<Fields<'w>, PackedError> {
+    fn serialize_tuple(self, len: usize) -> Result<Fields<'w>, CodecError> {
         self.fields(&LIST, len)
     }
 
     #[inline]
-    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Fields<'w>, PackedError> {
+    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Fields<'w>, CodecError> {
         self.fields(&LIST, len)
     }
 
@@ -409,18 +379,18 @@ impl<'w> Serializer for PackedWriter<'w> {
         _: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Fields<'w>, PackedError> {
+    ) -> Result<Fields<'w>, CodecError> {
         self.variant(variant)?;
         self.fields(&LIST, len)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'w>, PackedError> {
+    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'w>, CodecError> {
         self.elements(&MAP, len)
     }
 
     #[inline(always)]
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Record<'w>, PackedError> {
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Record<'w>, CodecError> {
         if self.form == Form::Readable && [RAW, NUMBER].contains(&name) {
             return Ok(Record::Json { part: self, is_written: false });
         }
@@ -434,7 +404,7 @@ impl<'w> Serializer for PackedWriter<'w> {
         _: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Fields<'w>, PackedError> {
+    ) -> Result<Fields<'w>, CodecError> {
         self.variant(variant)?;
         self.fields(&MAP, len)
     }
@@ -452,7 +422,7 @@ macro_rules! serialize_elements {
     ($($trait:ident $method:ident;)*) => {$(
         impl $trait for Fields<'_> {
             type Ok = ();
-            type Error = PackedError;
+            type Error = CodecError;
 
             #[inline(always)]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
@@ -483,7 +453,7 @@ impl Fields<'_> {
 
 impl SerializeStructVariant for Fields<'_> {
     type Ok = ();
-    type Error = PackedError;
+    type Error = CodecError;
 
     #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
@@ -535,7 +505,7 @@ impl Elements<'_> {
 
 impl SerializeSeq for Elements<'_> {
     type Ok = ();
-    type Error = PackedError;
+    type Error = CodecError;
 
     #[inline(always)]
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
@@ -550,7 +520,7 @@ impl SerializeSeq for Elements<'_> {
 
 impl SerializeMap for Elements<'_> {
     type Ok = ();
-    type Error = PackedError;
+    type Error = CodecError;
 
     #[inline(always)]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Written {
@@ -576,7 +546,7 @@ pub(super) enum Record<'w> {
 
 impl SerializeStruct for Record<'_> {
     type Ok = ();
-    type Error = PackedError;
+    type Error = CodecError;
 
     #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
@@ -637,23 +607,23 @@ struct ExtensionWriter<'w> {
 }
 
 #[cold]
-fn no_extension() -> PackedError {
+fn no_extension() -> CodecError {
     ser::Error::custom("an extension of MessagePack is a pair of its kind, an i8, and its bytes")
 }
 
 macro_rules! no_extension {
     ($($method:ident($($argument:ty),*) -> $result:ty;)*) => {$(
-        fn $method(self, $(_: $argument),*) -> Result<$result, PackedError> {
+        fn $method(self, $(_: $argument),*) -> Result<$result, CodecError> {
             Err(no_extension())
         }
     )*};
 }
 
-type Never = Impossible<(), PackedError>;
+type Never = Impossible<(), CodecError>;
 
 impl Serializer for &mut ExtensionWriter<'_> {
     type Ok = ();
-    type Error = PackedError;
+    type Error = CodecError;
     type SerializeSeq = Never;
     type SerializeTuple = Self;
     type SerializeTupleStruct = Never;
@@ -662,7 +632,7 @@ impl Serializer for &mut ExtensionWriter<'_> {
     type SerializeStruct = Never;
     type SerializeStructVariant = Never;
 
-    fn serialize_tuple(self, _: usize) -> Result<Self, PackedError> {
+    fn serialize_tuple(self, _: usize) -> Result<Self, CodecError> {
         Ok(self)
     }
 
@@ -730,7 +700,7 @@ impl Serializer for &mut ExtensionWriter<'_> {
 
 impl SerializeTuple for &mut ExtensionWriter<'_> {
     type Ok = ();
-    type Error = PackedError;
+    type Error = CodecError;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
         value.serialize(&mut **self)

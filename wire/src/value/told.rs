@@ -12,9 +12,6 @@ use std::fmt::Display;
 
 /// What is done with the events of a value.
 pub(crate) trait Teller {
-    /// Whether anything is done with the events.
-    const SUMS_UP: bool;
-
     /// What a struct is known by while its fields are written.
     type Struct: Copy;
 
@@ -47,8 +44,6 @@ pub(crate) trait Teller {
 
 /// Bincode: all events are summed up.
 impl Teller for Sum {
-    const SUMS_UP: bool = true;
-
     type Struct = ();
 
     #[inline(always)]
@@ -90,8 +85,6 @@ impl Described {
 }
 
 impl Teller for Described {
-    const SUMS_UP: bool = false;
-
     type Struct = ();
 
     #[inline(always)]
@@ -156,8 +149,6 @@ impl Named {
 }
 
 impl Teller for Named {
-    const SUMS_UP: bool = true;
-
     type Struct = usize;
 
     fn begin(&self) -> usize {

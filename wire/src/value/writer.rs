@@ -1,7 +1,11 @@
-//! [`Writer`]: where the codecs write a payload. A small payload is gathered on the stack, larger ones share a buffer.
+//! [`Writer`]: where the codecs write a payload. A small payload is gathered on the stack, larger ones share a buffer. And [`CodecError`], why it
+//! is not written, or not read.
 
 use crate::copy::append;
+use crate::limits::DEPTH_MAX;
 use bytes::{Bytes, BytesMut};
+use serde::{de, ser};
+use std::fmt::{self, Display};
 use std::{cell::Cell, io};
 
 thread_local! {
@@ -118,14 +122,6 @@ impl Writer {
     }
 }
 
-impl bincode::enc::write::Writer for &mut Writer {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.put(bytes);
-        Ok(())
-    }
-}
-
 impl io::Write for Writer {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -142,4 +138,43 @@ impl io::Write for Writer {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Why a value is not written, or not read. One pointer wide, so that what may fail is handed on in registers.
+#[derive(Debug)]
+pub(super) struct CodecError(Box<Reason>);
+
+#[derive(Debug)]
+struct Reason(String);
+
+impl Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.0)
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+impl ser::Error for CodecError {
+    #[cold]
+    fn custom<T: Display>(reason: T) -> Self {
+        Self(Box::new(Reason(reason.to_string())))
+    }
+}
+
+impl de::Error for CodecError {
+    #[cold]
+    fn custom<T: Display>(reason: T) -> Self {
+        Self(Box::new(Reason(reason.to_string())))
+    }
+}
+
+#[cold]
+pub(super) fn too_deep() -> CodecError {
+    de::Error::custom(format_args!("nested deeper than {DEPTH_MAX} levels"))
+}
+
+#[cold]
+pub(super) fn too_many_elements(max: usize) -> CodecError {
+    de::Error::custom(format_args!("more than {max} elements"))
 }

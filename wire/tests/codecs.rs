@@ -1,4 +1,4 @@
-//! MessagePack as it is written and read here, held against rmp-serde: the codec that wrote and read it before.
+//! MessagePack and bincode as they are written and read here, held against rmp-serde and bincode, the codecs that wrote and read them before.
 
 use meshwork_wire::{Encoding, Payload};
 use proptest::collection::vec;
@@ -218,7 +218,7 @@ fn holds_wide(told: &Told) -> bool {
 }
 
 fn written(encoding: Encoding, value: &(impl Serialize + ?Sized)) -> Vec<u8> {
-    Payload::encode(encoding, value).expect("MessagePack has a form for it").bytes.to_vec()
+    Payload::encode(encoding, value).expect("the encoding has a form for it").bytes.to_vec()
 }
 
 /// As rmp-serde writes it, with names.
@@ -339,7 +339,85 @@ fn reads_alike_as_any_type(bytes: &[u8]) -> Result<(), TestCaseError> {
     reads_alike::<Order>(bytes)
 }
 
+/// As the library reads it, to its end. The limit is one on false claims, which cost the library memory.
+fn read_by_bincode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let config = bincode::config::standard().with_limit::<1_000_000>();
+    let (value, len) = bincode::serde::decode_from_slice(bytes, config).ok()?;
+    (len == bytes.len()).then_some(value)
+}
+
+fn reads_bincode_alike<T: DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let read = Payload::new(Encoding::PlainBincode, bytes.to_vec()).decode::<T>();
+    prop_assert_eq!(read.ok(), read_by_bincode::<T>(bytes), "{:x?}", bytes);
+    Ok(())
+}
+
+/// The parts of an order by their places, and integers of all widths.
+type InBincode =
+    (Only, Option<String>, State, Vec<Line>, BTreeMap<String, i16>, More, Wide, serde_bytes::ByteBuf);
+
+type Wide = (i8, u8, i16, u16, i64, u64, i128, u128, [u32; 2]);
+
+fn in_bincode(order: Order, integers: &[i128; 8]) -> InBincode {
+    let Order { note, state, lines, by_name, raw, more, id } = order;
+    let [a, b, c, d, e, f, g, h] = *integers;
+    let wide = (a as i8, b as u8, c as i16, d as u16, e as i64, f as u64, g, h as u128, [a as u32, id]);
+    (Only(b as i32), note, state, lines, by_name, more, wide, serde_bytes::ByteBuf::from(raw))
+}
+
+fn reads_bincode_alike_as_any_type(bytes: &[u8]) -> Result<(), TestCaseError> {
+    reads_bincode_alike::<InBincode>(bytes)?;
+    reads_bincode_alike::<Wide>(bytes)?;
+    reads_bincode_alike::<(bool, char)>(bytes)?;
+    reads_bincode_alike::<char>(bytes)?;
+    reads_bincode_alike::<u16>(bytes)?;
+    reads_bincode_alike::<i32>(bytes)?;
+    reads_bincode_alike::<u64>(bytes)?;
+    reads_bincode_alike::<i128>(bytes)?;
+    reads_bincode_alike::<String>(bytes)?;
+    reads_bincode_alike::<Option<Option<u8>>>(bytes)?;
+    reads_bincode_alike::<Vec<Vec<u16>>>(bytes)?;
+    reads_bincode_alike::<BTreeMap<u8, char>>(bytes)?;
+    reads_bincode_alike::<State>(bytes)?;
+    reads_bincode_alike::<Vec<State>>(bytes)
+}
+
 proptest! {
+    #[test]
+    fn bincode_is_written_as_by_the_library(told in told()) {
+        let by_library = bincode::serde::encode_to_vec(&told, bincode::config::standard()).ok();
+        let written = Payload::encode(Encoding::PlainBincode, &told).ok().map(|payload| payload.bytes.to_vec());
+        prop_assert_eq!(&written, &by_library);
+        // With a check of four bytes behind it.
+        let checked = Payload::encode(Encoding::Bincode, &told).ok();
+        prop_assert_eq!(checked.map(|payload| payload.bytes[..payload.len() - 4].to_vec()), by_library);
+    }
+
+    #[test]
+    fn bincode_is_read_as_by_the_library(
+        order in order(),
+        integers in proptest::array::uniform8(integer()),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        len in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let value = in_bincode(order, &integers);
+        let whole = written(Encoding::PlainBincode, &value);
+        prop_assert_eq!(Payload::new(Encoding::PlainBincode, whole.clone()).decode(), Ok(value.clone()));
+        for mut bytes in [whole, written(Encoding::PlainBincode, &value.6), written(Encoding::PlainBincode, &value.2)] {
+            for (at, byte) in &changes {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            bytes.truncate(len.map_or(bytes.len(), |len| len.index(bytes.len() + 1)));
+            reads_bincode_alike_as_any_type(&bytes)?;
+        }
+    }
+
+    #[test]
+    fn any_few_bytes_are_read_as_by_the_library(bytes in vec(prop_oneof![any::<u8>(), 250..=255_u8, 0..4_u8], 0..20)) {
+        reads_bincode_alike_as_any_type(&bytes)?;
+    }
+
     #[test]
     fn a_value_is_written_as_rmp_serde_writes_it(told in told()) {
         let mut compact = Vec::new();
