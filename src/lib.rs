@@ -49,6 +49,7 @@
 //! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
 //! | pass a function, see progress, stream a result | [`Callback`] |
 //! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
+//! | handle events with async code, some at once, in a queue | [`Subscribing`], [`WhenFull`] |
 //! | wait until an action has a provider | [`Node::wait_for`] |
 //! | see the actions, the nodes, the work of one node | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
 //! | stop a node without losing requests | [`Node::drain`] |
@@ -60,9 +61,12 @@ mod action_error;
 mod branch;
 mod call;
 mod callback;
+mod event;
+mod event_queue;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod handle;
+mod handler;
 mod host;
 mod master;
 mod node;
@@ -83,7 +87,10 @@ pub use action_error::{ActionError, OrActionError};
 pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
+pub use event::{Delivered, Event, EventError};
+pub use event_queue::WhenFull;
 pub use handle::Node;
+pub use handler::{Handled, HandlerReturn, Immediate, InTurn};
 pub use master::{Master, RunMaster, SpreadMaster};
 pub use meshwork_actors::answers::{ActorSnapshot, ActorState, CallContext, RestartPolicy};
 pub use meshwork_actors::branch::{BindError, BranchActor};
@@ -112,7 +119,7 @@ pub use meshwork_wire::{
 pub use respond::{IntoResponder, Respond, Responders};
 pub use restart::{Restarting, RestartingRecipient};
 pub use serde_bytes::{ByteBuf, Bytes};
-pub use subscribe::{Broadcast, Event, EventError, IntoSubscriber, Publish, Subscribe, Subscription};
+pub use subscribe::{Broadcast, HasQueue, IntoSubscriber, Publish, Subscribe, Subscribing, Subscription};
 
 /// The names that most programs need: `use meshwork::prelude::*`.
 pub mod prelude {
@@ -120,7 +127,7 @@ pub mod prelude {
         ActionError, ApplicationCode, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext,
         CallError, Callback, Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master,
         MasterActor, Node, OrActionError, Publish, Respond, Responders, RestartPolicy, Restarting, RunMaster,
-        SpreadMaster, Subscribe, Subscription,
+        SpreadMaster, Subscribe, Subscription, WhenFull,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

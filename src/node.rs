@@ -4,15 +4,13 @@
 use crate::call::Calling;
 use crate::handle::Node;
 use crate::respond::Responders;
-use crate::subscribe::{IntoSubscriber, Subscription};
+use crate::subscribe::{IntoSubscriber, MakeHandler, Subscribing, topics};
 use meshwork_actors::node::{Change, Drained, ManyCalls, Snapshot, Status, SubscribeTo};
 use meshwork_wire::limits::CALL_WITHIN;
 use meshwork_wire::{
     ActionDescription, ByteString, CallError, Code, Encoding, Fate, NodeNews, Pattern, Payload,
-    SubscriptionKey,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -146,31 +144,44 @@ impl Node {
         self.attach().await?.broadcast(topic.into(), event).await
     }
 
-    /// Hands the events of matching topics to a recipient or a closure, until the [`Subscription`] is dropped. Ready when the
+    /// Hands the events of matching topics to a closure or a recipient, until the [`Subscription`](crate::Subscription) is dropped. Ready when the
     /// master knows the subscription: events that any node publishes from then on reach the handler. While the link is down it is
     /// ready at once, and the next bind tells the master. After a lost link the subscription goes on by itself.
     ///
-    /// A recipient with 16,384 events that it has not handled gets no more: further events are dropped and counted.
+    /// A closure handles each event at once, and must be quick. One that is async handles one event after the other, and the others wait: see
+    /// [`Subscribing`](crate::Subscribing) for how many run at once, and how many wait. A recipient has its mailbox. Where 16,384 events or 64 MiB
+    /// of them wait for a handler, further ones are dropped and counted.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn store(order: u64) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// let seen = branch.subscribe("orders/**", |event: Event<u64>| println!("{}", event.value)).await?;
+    /// let stored = branch.subscribe("orders/new", |event: Event<u64>| async move { store(event.value).await }).await?;
+    /// # (seen.keep(), stored.keep());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// An event whose value is not of the type that the handler takes is not handed over: it counts in
     /// [`Snapshot::events_undecodable`], and a warning with topic, publisher and reason goes to the log, for each handler at most
     /// one each 10 s. A closure or an actor that takes `Event<Result<T, EventError>>`, and a closure that takes
     /// `Result<Event<T>, EventError>`, get such an event with an [`EventError`](crate::EventError) instead.
     ///
-    /// One event matches at most 128 subscriptions of a node, counted by the lengths of their patterns, by where the stars stand, and by the
-    /// groups on one pattern; and what a node subscribes to takes at most [`Limits::subscribed_len_max`](crate::Limits::subscribed_len_max) at
+    /// One event matches at most 128 subscriptions of a node
+    /// ([`Limits::subscriptions_per_topic_max`](crate::Limits::subscriptions_per_topic_max)), counted by the lengths of their patterns, by where
+    /// the stars stand, and by the groups on one pattern; and what a node subscribes to takes at most [`Limits::subscribed_len_max`](crate::Limits::subscribed_len_max) at
     /// its master. A subscription above that is refused with [`Code::OVERLOADED`].
     ///
     /// # Errors
     ///
     /// When the pattern is invalid, or the master refuses the subscription or does not answer.
-    pub async fn subscribe<Form>(
+    pub fn subscribe<Form>(
         &self,
         pattern: impl AsRef<str>,
         handler: impl IntoSubscriber<Form>,
-    ) -> Result<Subscription, CallError> {
-        let pattern = read_pattern(pattern.as_ref())?;
-        self.subscribe_to(SubscribeTo::Topics(SubscriptionKey { pattern, group: None }), handler).await
+    ) -> Subscribing<Form> {
+        Subscribing::new(self.clone(), topics(pattern.as_ref(), None), MakeHandler::of(handler))
     }
 
     /// As [`Node::subscribe`], but each event goes to one member of the group only, at whichever nodes its members are. A group is named as a
@@ -179,45 +190,28 @@ impl Node {
     /// # Errors
     ///
     /// As [`Node::subscribe`].
-    pub async fn subscribe_group<Form>(
+    pub fn subscribe_group<Form>(
         &self,
         group: impl Into<ByteString>,
         pattern: impl AsRef<str>,
         handler: impl IntoSubscriber<Form>,
-    ) -> Result<Subscription, CallError> {
-        let pattern = read_pattern(pattern.as_ref())?;
-        let group = group.into();
-        meshwork_wire::check_group(&group)?;
-        self.subscribe_to(SubscribeTo::Topics(SubscriptionKey { pattern, group: Some(group) }), handler).await
+    ) -> Subscribing<Form> {
+        let to = topics(pattern.as_ref(), Some(group.into()));
+        Subscribing::new(self.clone(), to, MakeHandler::of(handler))
     }
 
-    /// Hands the broadcasts of other nodes to a recipient or a closure, until the [`Subscription`] is dropped.
+    /// Hands the broadcasts of other nodes to a recipient or a closure, until the [`Subscription`](crate::Subscription) is dropped.
     ///
     /// # Errors
     ///
     /// When the pattern is invalid, or the node has ended.
-    pub async fn on_broadcast<Form>(
+    pub fn on_broadcast<Form>(
         &self,
         pattern: impl AsRef<str>,
         handler: impl IntoSubscriber<Form>,
-    ) -> Result<Subscription, CallError> {
-        let pattern = read_pattern(pattern.as_ref())?;
-        self.subscribe_to(SubscribeTo::Broadcasts(pattern), handler).await
-    }
-
-    async fn subscribe_to<Form>(
-        &self,
-        to: SubscribeTo,
-        handler: impl IntoSubscriber<Form>,
-    ) -> Result<Subscription, CallError> {
-        let node = self.attach().await?;
-        if let Some(restarted) = handler.restarted() {
-            node.show_restarted(&restarted);
-        }
-        // A caller that drops this future while it waits for the master drops the subscription too.
-        let subscription = Subscription::new(Arc::clone(&node), node.draw_subscriber());
-        node.subscribe(subscription.id(), to, handler.into_subscriber()).await?;
-        Ok(subscription)
+    ) -> Subscribing<Form> {
+        let to = read_pattern(pattern.as_ref()).map(SubscribeTo::Broadcasts);
+        Subscribing::new(self.clone(), to, MakeHandler::of(handler))
     }
 
     /// Answers more actions from now on: all actions of the set or none. Ready when every node of the mesh can call them;

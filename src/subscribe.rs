@@ -4,178 +4,50 @@
 //! `call` or `publish`? A call has one answer, and its caller learns the outcome. An event goes to all subscribers, to each at
 //! most once, and its publisher learns only that its node took the event.
 
-use crate::action_error::ActionError;
+use crate::event::{Delivered, Event, Pending, PendingEvent, left_out};
+use crate::event_queue::WhenFull;
 use crate::handle::Node;
+use crate::handler::{HandlerOptions, HandlerReturn, InTurn};
 use crate::restart::RestartingRecipient;
 use actix::{Handler, Message, Recipient, ResponseFuture};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use meshwork_actors::answers::Restarted;
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::events::{Deliver, Dropped, EventRef, SubscriberId};
-use meshwork_actors::log_line;
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::node::Node as ActorNode;
+use meshwork_actors::node::{Node as ActorNode, SubscribeTo};
 use meshwork_actors::repeated::Repeated;
-use meshwork_wire::limits::{EVENTS_PENDING_LEN_MAX, EVENTS_PENDING_MAX};
-use meshwork_wire::{ByteString, CallError, DecodeError, Encoding, Payload};
-use serde::{Serialize, de::DeserializeOwned};
+use meshwork_wire::{
+    ByteString, CallError, Code, Encoding, Fate, Pattern, Payload, SubscriptionKey, check_group,
+};
+use serde::Serialize;
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::time::Instant;
+use std::task::{Context as TaskContext, Poll};
 
-/// An event, as a handler gets it. An actor can subscribe when it handles `Event<T>`.
-#[derive(Debug)]
-pub struct Event<T> {
-    /// The topic that the event was published to.
-    pub topic: ByteString,
-    /// The name of the node that published it.
-    pub publisher: ByteString,
-    /// The value that was published.
-    pub value: T,
-    /// Counts the event as pending until the handler drops it. None for a closure, which handles its events at once.
-    _pending: Option<PendingEvent>,
-}
-
-impl<T> Message for Event<T> {
-    type Result = ();
-}
-
-#[cfg(feature = "testing")]
-impl<T> Event<T> {
-    /// An event that came over no link.
-    pub(crate) fn by_hand(topic: ByteString, publisher: ByteString, value: T) -> Self {
-        Self { topic, publisher, value, _pending: None }
-    }
-}
-
-/// Counts one event that stands in the mailbox of a recipient or is being handled, until it is dropped.
-#[derive(Debug)]
-pub struct PendingEvent {
-    pending: Arc<Pending>,
-    len: usize,
-}
-
-/// The events that stand in the mailbox of a recipient or are being handled: how many, and how many bytes they had on the wire.
-#[derive(Default, Debug)]
-struct Pending {
-    count: AtomicUsize,
-    len: AtomicUsize,
-}
-
-impl PendingEvent {
-    /// None when [`EVENTS_PENDING_MAX`] events are pending, or others and this one have more than [`EVENTS_PENDING_LEN_MAX`] bytes.
-    fn count(pending: &Arc<Pending>, len: usize) -> Option<Self> {
-        let before = pending.len.fetch_add(len, Ordering::AcqRel);
-        // Dropping it takes both back.
-        let counted = Self { pending: Arc::clone(pending), len };
-        let count = pending.count.fetch_add(1, Ordering::AcqRel);
-        (count < EVENTS_PENDING_MAX && (before == 0 || before + len <= EVENTS_PENDING_LEN_MAX))
-            .then_some(counted)
-    }
-}
-
-impl Drop for PendingEvent {
-    fn drop(&mut self) {
-        self.pending.count.fetch_sub(1, Ordering::AcqRel);
-        self.pending.len.fetch_sub(self.len, Ordering::AcqRel);
-    }
-}
-
-/// An event that its handler cannot decode: the publisher sent another type than the handler takes.
+/// A handler of events: a closure, or an actor that handles `Event<T>` (its `Recipient<Event<T>>`, or that of a
+/// [`Restarting`](crate::Restarting)). `Form` is inferred.
 ///
-/// A handler that takes `Event<T>` does not get such an event: a warning goes to the log, and the event counts in
-/// [`Snapshot::events_undecodable`](crate::Snapshot::events_undecodable). A closure or an actor that takes
-/// `Event<Result<T, EventError>>` gets the error as the value of the event, and a closure that takes `Result<Event<T>, EventError>`
-/// gets it instead of the event; then it does not count.
+/// | handler | handles |
+/// | --- | --- |
+/// | `\|event: Event<T>\| { .. }` | each event at once, on the node's arbiter: it must be quick |
+/// | `\|event: Event<T>\| async move { .. }` | one event after the other, or as many at once as [`Subscribing::at_once`] says; the others wait |
+/// | a recipient | the events in its mailbox |
 ///
-/// ```
-/// # use meshwork::prelude::*;
-/// # #[actix::main]
-/// # async fn main() -> Result<(), CallError> {
-/// # let node = Master::from(MasterActor::new("master").start());
-/// let orders = node.subscribe("orders/*", |event: Result<Event<u64>, EventError>| match event {
-///     Ok(event) => println!("order {}", event.value),
-///     Err(error) => eprintln!("{error}"), // an event of orders/new that shop published cannot be decoded: ..
-/// });
-/// # orders.await?.keep();
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct EventError {
-    /// The topic that the event was published to.
-    pub topic: ByteString,
-    /// The name of the node that published it.
-    pub publisher: ByteString,
-    /// Why the value is none of the type that the handler takes.
-    pub reason: DecodeError,
-}
-
-impl fmt::Display for EventError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { topic, publisher, reason } = self;
-        write!(f, "an event of {topic} that {publisher} published cannot be decoded: {reason}")
-    }
-}
-
-impl From<EventError> for ActionError {
-    fn from(error: EventError) -> Self {
-        ActionError::from_error(error)
-    }
-}
-
-impl std::error::Error for EventError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.reason)
-    }
-}
-
-/// The forms in which handlers take events: `Event<T>`, `Event<Result<T, EventError>>`, `Result<Event<T>, EventError>`.
-///
-/// `Kind` tells the forms apart, since a `Result` may also be the value of an event.
-pub trait Delivered<Kind>: Sized {
-    /// Decodes an event; an error if a handler of this form does not take an event that cannot be decoded.
-    fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError>;
-}
-
-impl<T: DeserializeOwned> Delivered<()> for Event<T> {
-    fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
-        let EventRef { topic, publisher, payload } = event;
-        // A panic of a user's type must not end the node.
-        let decoded = catch_unwind(AssertUnwindSafe(|| payload.decode_arguments())).unwrap_or_else(|_| {
-            let (expected, reason) = (std::any::type_name::<T>(), "decoding it panicked".to_owned());
-            Err(DecodeError { encoding: payload.encoding, expected, reason })
-        });
-        let (topic, publisher) = (topic.clone(), publisher.clone());
-        match decoded {
-            Ok(value) => Ok(Event { topic, publisher, value, _pending: pending }),
-            Err(reason) => Err(EventError { topic, publisher, reason }),
-        }
-    }
-}
-
-impl<T: DeserializeOwned> Delivered<EventError> for Event<Result<T, EventError>> {
-    fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
-        let (topic, publisher) = (event.topic.clone(), event.publisher.clone());
-        let value = Event::<T>::read(event, None).map(|event| event.value);
-        Ok(Event { topic, publisher, value, _pending: pending })
-    }
-}
-
-impl<T: DeserializeOwned> Delivered<()> for Result<Event<T>, EventError> {
-    fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
-        Ok(Event::<T>::read(event, pending))
-    }
-}
-
-/// A handler of events: a `Recipient<Event<T>>`, or a closure `|event: Event<T>|`, which runs on the node's arbiter and must be
-/// quick. Handlers that take `Event<Result<T, EventError>>` get the events that cannot be decoded, too, and so does a closure
-/// `|event: Result<Event<T>, EventError>|`. `Form` is inferred.
-pub trait IntoSubscriber<Form> {
+/// A closure may return a `Result<(), E>`, or a future of one: see [`HandlerReturn`]. Handlers that take `Event<Result<T, EventError>>` get the
+/// events that cannot be decoded, too, and so does a closure that takes `Result<Event<T>, EventError>`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler of events",
+    label = "this handler",
+    note = "a handler is a closure `|event: Event<T>| ..`, async or not, or the recipient of an actor that handles `Event<T>`; T is read from the event, so it is `DeserializeOwned`"
+)]
+pub trait IntoSubscriber<Form>: Send + 'static {
     /// The handler that the actors call.
-    fn into_subscriber(self) -> Arc<dyn Deliver>;
+    #[doc(hidden)]
+    fn into_subscriber(self, options: HandlerOptions) -> Arc<dyn Deliver>;
 
     /// The actor that handles the events, if it is started again when it panics.
     #[doc(hidden)]
@@ -190,22 +62,31 @@ where
     Kind: 'static,
     Event<V>: Delivered<Kind>,
 {
-    fn into_subscriber(self) -> Arc<dyn Deliver> {
+    fn into_subscriber(self, _: HandlerOptions) -> Arc<dyn Deliver> {
         Arc::new(ToActor::new(self))
     }
 }
 
-impl<F, D, Kind> IntoSubscriber<fn(D) -> Kind> for F
+impl<F, D, Kind, R, When> IntoSubscriber<fn(D, Kind, When) -> R> for F
 where
-    F: Fn(D) + Send + Sync + 'static,
+    F: Fn(D) -> R + Send + Sync + 'static,
     D: Delivered<Kind> + 'static,
     Kind: 'static,
+    R: HandlerReturn<When>,
 {
-    fn into_subscriber(self) -> Arc<dyn Deliver> {
-        let (undecodable, panicked) = (Repeated::new(), Repeated::new());
-        Arc::new(ToClosure { closure: self, undecodable, panicked, form: PhantomData })
+    fn into_subscriber(self, options: HandlerOptions) -> Arc<dyn Deliver> {
+        R::handler(self, options)
     }
 }
+
+/// The forms of handlers whose events wait in a queue: closures that are async.
+#[diagnostic::on_unimplemented(
+    message = "this handler has no queue that could be set",
+    note = "only a closure that is async has a queue: one that is not handles each event at once, and an actor has its mailbox"
+)]
+pub trait HasQueue {}
+
+impl<D, Kind, R> HasQueue for fn(D, Kind, InTurn) -> R {}
 
 /// The mailbox of an actor that handles events.
 trait EventMailbox<V>: Send + Sync {
@@ -279,45 +160,13 @@ where
     Kind: 'static,
     Event<V>: Delivered<Kind>,
 {
-    fn into_subscriber(self) -> Arc<dyn Deliver> {
+    fn into_subscriber(self, _: HandlerOptions) -> Arc<dyn Deliver> {
         Arc::new(ToActor::new(self))
     }
 
     fn restarted(&self) -> Option<Arc<Restarted>> {
         Some(Arc::clone(RestartingRecipient::restarted(self)))
     }
-}
-
-struct ToClosure<F, D, Kind> {
-    closure: F,
-    undecodable: Repeated,
-    panicked: Repeated,
-    form: PhantomData<fn(D) -> Kind>,
-}
-
-impl<F, D, Kind> Deliver for ToClosure<F, D, Kind>
-where
-    F: Fn(D) + Send + Sync + 'static,
-    D: Delivered<Kind> + 'static,
-    Kind: 'static,
-{
-    fn deliver(&self, event: EventRef<'_>) -> Result<(), Dropped> {
-        let decoded = D::read(event, None).map_err(|error| left_out(error, &self.undecodable))?;
-        // A panic in a handler must not end the node.
-        if catch_unwind(AssertUnwindSafe(|| (self.closure)(decoded))).is_err() {
-            let line = self.panicked.error(Instant::now().into_std());
-            log_line!(line, "the handler of {} panicked", event.topic);
-        }
-        Ok(())
-    }
-}
-
-/// Tells the log of an event that a handler cannot decode, and why the handler does not take it.
-#[cold]
-fn left_out(error: EventError, undecodable: &Repeated) -> Dropped {
-    let line = undecodable.warn(Instant::now().into_std());
-    log_line!(line, "{error}");
-    Dropped::CannotDecode(error.reason)
 }
 
 /// Keeps a subscription alive: dropping this ends the subscription, at the master too.
@@ -328,14 +177,6 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(node: Arc<ActorNode>, id: SubscriberId) -> Self {
-        Self { node, id }
-    }
-
-    pub(crate) fn id(&self) -> SubscriberId {
-        self.id
-    }
-
     /// Keeps the subscription until the node ends.
     pub fn keep(self) {
         std::mem::forget(self);
@@ -351,6 +192,132 @@ impl Drop for Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription").field("node", self.node.name()).field("id", &self.id).finish()
+    }
+}
+
+/// A subscription that is being made: settings of its handler, and the future of its [`Subscription`]. It is made when it is first polled.
+#[must_use = "a subscription is made when it is awaited"]
+pub struct Subscribing<Form> {
+    state: Progress,
+    form: PhantomData<fn() -> Form>,
+}
+
+enum Progress {
+    Unasked(Box<Unasked>),
+    Asked(BoxFuture<'static, Result<Subscription, CallError>>),
+    Done,
+}
+
+struct Unasked {
+    node: Node,
+    /// The events that the handler gets; or why there are no such events.
+    to: Result<SubscribeTo, CallError>,
+    handler: MakeHandler,
+    options: HandlerOptions,
+}
+
+/// A handler that is made when its settings are known.
+pub(crate) struct MakeHandler {
+    make: Box<dyn FnOnce(HandlerOptions) -> Arc<dyn Deliver> + Send>,
+    restarted: Option<Arc<Restarted>>,
+}
+
+impl MakeHandler {
+    pub(crate) fn of<Form>(handler: impl IntoSubscriber<Form>) -> Self {
+        let restarted = handler.restarted();
+        Self { make: Box::new(move |options| handler.into_subscriber(options)), restarted }
+    }
+}
+
+impl Unasked {
+    async fn subscribe(self) -> Result<Subscription, CallError> {
+        let Self { node, to, handler: MakeHandler { make, restarted }, options } = self;
+        let (node, to) = (node.attach().await?, to?);
+        if let Some(restarted) = restarted {
+            node.show_restarted(&restarted);
+        }
+        // A caller that drops this future while it waits for the master drops the subscription too.
+        let subscription = Subscription { node: Arc::clone(&node), id: node.draw_subscriber() };
+        node.subscribe(subscription.id, to, make(options)).await?;
+        Ok(subscription)
+    }
+}
+
+impl<Form> Subscribing<Form> {
+    pub(crate) fn new(node: Node, to: Result<SubscribeTo, CallError>, handler: MakeHandler) -> Self {
+        let options = HandlerOptions::default();
+        Self { state: Progress::Unasked(Box::new(Unasked { node, to, handler, options })), form: PhantomData }
+    }
+
+    /// How many events an async closure handles at once. Default: 1, which keeps the order of each publisher; 0 counts as 1. Further events wait
+    /// in the [queue](Self::queue) of the handler. Each event that is being handled costs a task's memory and that of its value.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn store(order: u64) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// let orders = branch.subscribe("orders/**", |event: Event<u64>| async move { store(event.value).await }).at_once(8).await?;
+    /// # orders.keep();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn at_once(self, events: usize) -> Self
+    where
+        Form: HasQueue,
+    {
+        self.with(|options| options.at_once = events)
+    }
+
+    /// How many events may wait for an async closure, and which of them goes when one comes and they are there. Default: 16,384 events,
+    /// [`WhenFull::DropNewest`]; 0 events count as 1. Events that go are counted in [`Snapshot::events_dropped`](crate::Snapshot), or in
+    /// `events_superseded` if a later event of their topic took their place, and the log says so, each handler at most one line in 10 s.
+    pub fn queue(self, events_max: usize, when_full: WhenFull) -> Self
+    where
+        Form: HasQueue,
+    {
+        self.with(|options| (options.queue.count_max, options.queue.when_full) = (events_max, when_full))
+    }
+
+    /// How many bytes the events that wait for an async closure may have, as they came over the link; one event waits in any case. Default:
+    /// 64 MiB.
+    pub fn queue_len_max(self, len: usize) -> Self
+    where
+        Form: HasQueue,
+    {
+        self.with(|options| options.queue.len_max = len)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut HandlerOptions)) -> Self {
+        if let Progress::Unasked(unasked) = &mut self.state {
+            change(&mut unasked.options);
+        }
+        self
+    }
+}
+
+impl<Form> Future for Subscribing<Form> {
+    type Output = Result<Subscription, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut asked = match std::mem::replace(&mut self.state, Progress::Done) {
+            Progress::Unasked(unasked) => unasked.subscribe().boxed(),
+            Progress::Asked(asked) => asked,
+            Progress::Done => {
+                let again = "a subscription was awaited again after it was made";
+                return Poll::Ready(Err(CallError::new(Code::CANCELLED, Fate::Unknown, again)));
+            }
+        };
+        let polled = asked.as_mut().poll(context);
+        if polled.is_pending() {
+            self.state = Progress::Asked(asked);
+        }
+        polled
+    }
+}
+
+impl<Form> fmt::Debug for Subscribing<Form> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribing").finish_non_exhaustive()
     }
 }
 
@@ -395,40 +362,56 @@ impl Broadcast {
     }
 }
 
-/// Subscribes a handler: [`Node::subscribe`] as a message.
+/// Subscribes a handler: [`Node::subscribe`] as a message. The settings are those of a [`Subscribing`], for an async closure; other handlers have
+/// no queue.
 pub struct Subscribe {
     pattern: String,
-    handler: Raw,
+    handler: MakeHandler,
+    options: HandlerOptions,
 }
 
 impl Subscribe {
     /// A subscription to the topics that match the pattern.
     pub fn new<Form>(pattern: impl Into<String>, handler: impl IntoSubscriber<Form>) -> Self {
-        let restarted = handler.restarted();
-        let handler = Raw { handler: handler.into_subscriber(), restarted };
-        Self { pattern: pattern.into(), handler }
+        let (pattern, handler) = (pattern.into(), MakeHandler::of(handler));
+        Self { pattern, handler, options: HandlerOptions::default() }
+    }
+
+    /// How many events an async closure handles at once: see [`Subscribing::at_once`].
+    #[must_use]
+    pub fn at_once(mut self, events: usize) -> Self {
+        self.options.at_once = events;
+        self
+    }
+
+    /// How many events may wait for an async closure: see [`Subscribing::queue`].
+    #[must_use]
+    pub fn queue(mut self, events_max: usize, when_full: WhenFull) -> Self {
+        (self.options.queue.count_max, self.options.queue.when_full) = (events_max, when_full);
+        self
+    }
+
+    /// How many bytes the events that wait for an async closure may have: see [`Subscribing::queue_len_max`].
+    #[must_use]
+    pub fn queue_len_max(mut self, len: usize) -> Self {
+        self.options.queue.len_max = len;
+        self
     }
 
     fn subscribe(self, node: &Arc<ActorNode>) -> ResponseFuture<Result<Subscription, CallError>> {
-        let node = Node::of_branch(Arc::clone(node));
-        Box::pin(async move { node.subscribe(self.pattern, self.handler).await })
+        let Self { pattern, handler, options } = self;
+        let (node, to) = (Node::of_branch(Arc::clone(node)), topics(&pattern, None));
+        Box::pin(Unasked { node, to, handler, options }.subscribe())
     }
 }
 
-/// A handler that is made already.
-struct Raw {
-    handler: Arc<dyn Deliver>,
-    restarted: Option<Arc<Restarted>>,
-}
-
-impl IntoSubscriber<()> for Raw {
-    fn into_subscriber(self) -> Arc<dyn Deliver> {
-        self.handler
+/// The events of the topics that match a pattern, for a handler in this group.
+pub(crate) fn topics(pattern: &str, group: Option<ByteString>) -> Result<SubscribeTo, CallError> {
+    let pattern = Pattern::new(pattern)?;
+    if let Some(group) = &group {
+        check_group(group)?;
     }
-
-    fn restarted(&self) -> Option<Arc<Restarted>> {
-        self.restarted.clone()
-    }
+    Ok(SubscribeTo::Topics(SubscriptionKey { pattern, group }))
 }
 
 impl Message for Publish {
@@ -467,28 +450,4 @@ both_actors_take! {
     Publish by send gives Result<(), CallError>;
     Broadcast by send gives Result<(), CallError>;
     Subscribe by subscribe gives Result<Subscription, CallError>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_before_an_actor_are_bounded_in_number_and_in_bytes_and_one_always_fits() {
-        let pending = Arc::new(Pending::default());
-        let count = |len| PendingEvent::count(&pending, len);
-        let longest = count(EVENTS_PENDING_LEN_MAX + 1).expect("it is the only one");
-        assert!(count(1).is_none());
-        drop(longest);
-        let mut held: Vec<_> = (0..4).map_while(|_| count(EVENTS_PENDING_LEN_MAX / 4)).collect();
-        assert_eq!(held.len(), 4);
-        assert!(count(1).is_none());
-        held.truncate(1);
-        assert!(count(1).is_some());
-        held.extend((1..EVENTS_PENDING_MAX).map_while(|_| count(0)));
-        assert_eq!(held.len(), EVENTS_PENDING_MAX);
-        assert!(count(0).is_none());
-        drop(held);
-        assert_eq!((pending.count.load(Ordering::Relaxed), pending.len.load(Ordering::Relaxed)), (0, 0));
-    }
 }

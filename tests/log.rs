@@ -156,8 +156,14 @@ async fn a_handler_that_panics_at_each_event_is_told_of_once_and_so_is_a_second_
     let master = Master::from(MasterActor::new("master").start());
     let (heard, mut events) = mpsc::unbounded_channel();
     let _kept = (
-        master.subscribe("panics/one", |_: Event<u32>| panic!("boom")).await.unwrap(),
-        master.subscribe("panics/two", |_: Event<u32>| panic!("boom")).await.unwrap(),
+        master
+            .subscribe("panics/one", |event: Event<u32>| assert_eq!(event.value, u32::MAX, "boom"))
+            .await
+            .unwrap(),
+        master
+            .subscribe("panics/two", |event: Event<u32>| assert_eq!(event.value, u32::MAX, "boom"))
+            .await
+            .unwrap(),
         master
             .subscribe("panics/*", move |event: Event<u32>| {
                 let _ = heard.send(event.value);

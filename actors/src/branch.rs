@@ -1168,8 +1168,7 @@ impl Handler<TakeSnapshot> for BranchActor {
             }
             None => (0, 0, 0, 0),
         };
-        let untaken = [self.subscribers.untaken(), self.broadcasts.untaken()];
-        let dropped_here: u64 = untaken.iter().map(|untaken| untaken.dropped()).sum();
+        let events = self.subscribers.counts() + self.broadcasts.counts();
         MessageResult(Snapshot {
             name: self.name.clone(),
             calls_in_flight: self.calls.len(),
@@ -1178,8 +1177,10 @@ impl Handler<TakeSnapshot> for BranchActor {
             own_actions: self.options.actions.len(),
             actions: self.options.node.with_known(|known| known.action_count()),
             subscriptions: self.subscribers.len() + self.broadcasts.len(),
-            events_dropped: self.events_dropped + dropped + dropped_here,
-            events_undecodable: untaken.iter().map(|untaken| untaken.undecodable()).sum(),
+            events_dropped: self.events_dropped + dropped + events.dropped,
+            events_superseded: events.superseded,
+            events_undecodable: events.undecodable,
+            events_failed: events.failed,
             actors_lost: self.actors_lost,
             restarting: self.options.node.restarting(),
             denied: Denied::default(),
@@ -1277,7 +1278,14 @@ impl BranchActor {
             // The counts of unanswered requests and unsettled calls show whether all settled in time.
             let _ = tokio::time::timeout(within, settled).await;
         };
-        let draining = waiting.into_actor(self).then(move |(), this, _| {
+        let begun = Instant::now();
+        let handled = waiting.into_actor(self).then(move |(), this, _| {
+            // The handlers that are at work, or have events before them, finish within the same time.
+            let idle = futures::future::join(this.subscribers.idle(), this.broadcasts.idle());
+            let left = within.saturating_sub(begun.elapsed());
+            async move { drop(tokio::time::timeout(left, idle).await) }.into_actor(this)
+        });
+        let draining = handled.then(move |(), this, _| {
             let finished = this.answered() - finished_before;
             let (unanswered, failed) = match &this.wires {
                 Some(wires) => (wires.answering.len() as u64, 0),

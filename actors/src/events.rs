@@ -4,4 +4,4 @@ pub(crate) mod event;
 pub(crate) mod subscribers;
 pub(crate) mod trie;
 
-pub use event::{Deliver, Dropped, Event, EventRef, SubscriberId};
+pub use event::{Deliver, Dropped, Event, EventRef, HandlerCounts, SubscriberId};

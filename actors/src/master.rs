@@ -379,7 +379,7 @@ impl Actor for MasterActor {
         self.options.set_layers();
         let address = context.address();
         let registry = RegistryActor::new(self.name.clone(), self.options.limits.offered_len_max).start();
-        let router = RouterActor::new(self.options.limits.subscribed_len_max).start();
+        let router = RouterActor::new(&self.options.limits).start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         registry.do_send(registry::OfferOwn(self.options.actions.clone()));
         let node = Arc::clone(&self.options.node);
@@ -677,8 +677,10 @@ impl Handler<TakeSnapshot> for MasterActor {
                 calls_waiting: 0,
                 answering: running.calls.answering(),
                 subscriptions: counted.subscriptions,
-                events_dropped: counted.dropped,
-                events_undecodable: counted.undecodable,
+                events_dropped: counted.events.dropped,
+                events_superseded: counted.events.superseded,
+                events_undecodable: counted.events.undecodable,
+                events_failed: counted.events.failed,
                 callbacks_lent: sessions.iter().map(|session| session.callbacks_lent).sum(),
                 callbacks_borrowed: sessions.iter().map(|session| session.callbacks_borrowed).sum(),
                 actions,
@@ -758,6 +760,7 @@ impl MasterActor {
         }
         let own = this.calls.in_flight() as u64;
         let shared = Arc::clone(&this.shared);
+        let begun = Instant::now();
         // From now on no session starts without being told.
         let sessions = shared.drain();
         let draining = async move {
@@ -767,6 +770,9 @@ impl MasterActor {
             // The calls of the master and the calls of its branches are waited for together.
             let own_calls = tokio::time::timeout(within, node.idle());
             let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
+            // Handlers of the master that are at work, or have events before them, finish within the same time.
+            let left = within.saturating_sub(begun.elapsed());
+            let _ = tokio::time::timeout(left, shared.router.send(router::Idle)).await;
             for of_session in of_sessions.into_iter().flatten() {
                 drained.finished += of_session.finished;
                 drained.abandoned += of_session.abandoned;

@@ -1,6 +1,6 @@
 //! What handlers and responders are handed, made by hand.
 
-use crate::subscribe::Event;
+use crate::event::Event;
 use meshwork_actors::answers::CallContext;
 use meshwork_wire::ByteString;
 use std::time::Duration;

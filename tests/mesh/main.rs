@@ -14,6 +14,7 @@ mod durations;
 mod ends;
 mod events;
 mod failing;
+mod handlers;
 mod hops;
 mod in_flight;
 mod leaving;

@@ -188,6 +188,23 @@ async fn one_topic_matches_no_more_subscriptions_of_a_node_than_it_may() {
     );
 }
 
+#[actix::test]
+async fn the_subscriptions_that_one_topic_matches_are_those_that_the_limits_say() {
+    let mut limits = Limits::default();
+    limits.subscriptions_per_topic_max = 2;
+    let mesh = Mesh::of(MasterActor::new("master").limits(limits)).await;
+    let branch = mesh.branch("branch").await;
+    let _kept = (
+        branch.subscribe("a/*", |_: Event<i32>| {}).await.expect("one"),
+        branch.subscribe("*/b", |_: Event<i32>| {}).await.expect("two"),
+    );
+    let refused = branch.subscribe("*/*", |_: Event<i32>| {}).await.expect_err("three");
+    assert_eq!(refused.code(), Code::OVERLOADED);
+    assert!(refused.message().contains("at most 2 subscriptions"), "{refused}");
+    let _kept =
+        branch.subscribe("a/c", |_: Event<i32>| {}).await.expect_err("a/c matches a/* too, in another form");
+}
+
 /// 1,024 questions for all of 10,000 actions took 1.7 GB.
 #[actix::test]
 async fn a_branch_that_asks_for_descriptions_and_reads_none_costs_little() {

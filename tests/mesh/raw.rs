@@ -31,6 +31,16 @@ impl RawBranch {
         branch
     }
 
+    /// A branch that is bound, and subscribed to a pattern.
+    pub(crate) async fn subscribed(mesh: &Mesh, name: &'static str, pattern: &str) -> Self {
+        let mut branch = Self::bound(mesh, name, &[]).await;
+        let key = SubscriptionKey { pattern: Pattern::new(pattern).expect("a pattern"), group: None };
+        let subscribe = meshwork_wire::Subscribe { callback_id: CallbackId(1), key };
+        branch.say(&Frame::Subscribe(subscribe)).await;
+        while !matches!(branch.hear_answer().await, Some(Frame::Response(_))) {}
+        branch
+    }
+
     pub(crate) async fn say(&mut self, frame: &Frame) {
         let mut bytes = BytesMut::new();
         frame.encode(&mut bytes);

@@ -421,6 +421,35 @@ async fn the_bytes_of_all_outboxes_are_those_that_the_limits_say() {
     }
 }
 
+/// Each subscriber that did not read took 16 MiB, however many there were.
+#[actix::test]
+async fn events_for_those_that_do_not_read_share_the_bytes_of_all_outboxes_and_those_that_read_lose_none() {
+    let mut limits = Limits::default();
+    limits.outboxes_len_max = 8 * MIB;
+    let mesh = Mesh::of(MasterActor::new("master").limits(limits)).await;
+    let reading = mesh.branch("reading").await;
+    let (heard, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |event: Event<(u32, ByteBuf)>| {
+        let _ = heard.send(event.value.0);
+    };
+    let _kept = reading.subscribe("t", handler).await.unwrap();
+    let mut deaf = Vec::new();
+    for name in ["one", "two", "three", "four", "five", "six", "seven", "eight"] {
+        deaf.push(RawBranch::subscribed(&mesh, name, "t").await);
+    }
+    let event = ByteBuf::from(vec![7; 128 * 1024]);
+    for number in 0..200 {
+        mesh.master.publish("t", &(number, &event)).await.unwrap();
+        assert_eq!(soon(events.recv()).await, Some(number));
+    }
+    let sessions = mesh.master.snapshot().await.unwrap().sessions;
+    let (read, unread): (Vec<_>, Vec<_>) = sessions.iter().partition(|it| it.name == "reading");
+    assert_eq!(read[0].events_dropped, 0);
+    let held: usize = unread.iter().map(|it| it.outbox_len).sum();
+    assert!(held <= 8 * MIB + 8 * MIB / 2, "{held}");
+    assert!(unread.iter().all(|it| it.events_dropped > 0 && it.outbox_len < 3 * MIB), "{unread:?}");
+}
+
 #[actix::test]
 async fn the_requests_that_are_kept_for_another_provider_are_those_that_the_limits_say() {
     let mut limits = Limits::default();

@@ -164,9 +164,14 @@ pub const OUTBOX_REQUEST_LEN_MAX: usize = 128 * 1024 * 1024;
 /// that a peer which sends requests and never reads can take.
 pub const OUTBOX_REPLY_LEN_MAX: usize = 256 * 1024 * 1024;
 
-/// How many bytes may stand in all outboxes of one master together, besides [`FRAME_LEN_MAX`] in each: one connection takes at most as much
-/// as it leaves, so many connections that do not read share what one may take alone.
+/// How many bytes may stand in all outboxes of one master together, besides [`FRAME_LEN_MAX`] of replies in each, or
+/// [`OUTBOX_EVENTS_LEN_MIN`] of events: one connection takes at most as much as it leaves, so many connections that do not read share what one
+/// may take alone.
 pub const OUTBOXES_LEN_MAX: usize = 1024 * 1024 * 1024;
+
+/// How many bytes may stand in an outbox before events are dropped, however much others of its master hold: a subscriber that reads loses nothing
+/// to those that do not. So many bytes are also the steps in which outboxes tell their master what stands in them.
+pub const OUTBOX_EVENTS_LEN_MIN: usize = 64 * 1024;
 
 /// How many bytes an error that replaces a reply takes at most. A link is given up when more of them stand in its outbox than there may be
 /// requests in flight: they pile up when a peer goes on sending requests and never reads.
@@ -206,6 +211,10 @@ pub const EVENTS_PENDING_MAX: usize = 16_384;
 /// How many bytes of events may be handed to one subscriber and not be handled yet, as they came over the link. An event above the bound is
 /// dropped and counted, unless it is the only one.
 pub const EVENTS_PENDING_LEN_MAX: usize = 64 * 1024 * 1024;
+
+/// How many events in a row an async handler is given before the other tasks of the arbiter have their turns: a handler that never waits would
+/// keep them from it while a full queue lasts.
+pub const EVENTS_IN_A_ROW_MAX: usize = 64;
 
 /// How many response actors a node keeps for the next calls. A burst that needs more makes more actors, and drops them afterwards.
 pub const RESPONSE_POOL_MAX: usize = 4_096;
@@ -482,6 +491,7 @@ const _: () = assert!(HEAD_RESERVE_LEN + PAYLOAD_SHARED_LEN_MIN < FRAME_LEN_MAX)
 const _: () =
     assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
 const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
+const _: () = assert!(OUTBOX_EVENTS_LEN_MIN < OUTBOX_LEN_MAX);
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
 const _: () =
     assert!(DESCRIBED_PART_ELEMENTS_MAX <= HEAD_ELEMENTS_MAX && DESCRIBED_PART_LEN_MAX <= DESCRIBED_LEN_MAX);

@@ -1,5 +1,6 @@
 //! An event, and the handler that takes it at the node where it arrives.
 
+use futures::future::LocalBoxFuture;
 use meshwork_wire::{ByteString, Payload, PayloadRef};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +21,32 @@ pub trait Deliver: Send + Sync + 'static {
     /// Whether the actor that handles the events is running; none if no actor does. A handler whose actor has stopped is unsubscribed.
     fn is_running(&self) -> Option<bool> {
         None
+    }
+
+    /// What became of the events that the handler took.
+    fn counts(&self) -> HandlerCounts {
+        HandlerCounts::default()
+    }
+
+    /// Waits until the handler has handled all events that it took; none if it has, or cannot tell.
+    fn idle(&self) -> Option<LocalBoxFuture<'static, ()>> {
+        None
+    }
+}
+
+/// How many events a handler took and did not handle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HandlerCounts {
+    /// Events that it handled with an error, or a panic.
+    pub failed: u64,
+    /// Events that had waited and could not be decoded.
+    pub undecodable: u64,
+}
+
+impl std::ops::AddAssign for HandlerCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.failed += other.failed;
+        self.undecodable += other.undecodable;
     }
 }
 
@@ -51,7 +78,7 @@ impl<'a> From<&'a Event> for EventRef<'a> {
     }
 }
 
-/// Why a handler did not take an event.
+/// Why a handler did not take an event, or dropped others for it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Dropped {
     /// Too many events wait for the handler.
@@ -60,6 +87,14 @@ pub enum Dropped {
     /// The handler is gone.
     #[error("the handler is gone")]
     Gone,
+    /// The event waits, and others went for it.
+    #[error("{superseded} earlier events of its topic, and {dropped} that had waited longest, went for it")]
+    Earlier {
+        /// Events of its topic in whose place it waits.
+        superseded: usize,
+        /// Events that had waited longest.
+        dropped: usize,
+    },
     /// The handler expects another type.
     #[error(transparent)]
     CannotDecode(#[from] meshwork_wire::DecodeError),
@@ -69,6 +104,7 @@ pub enum Dropped {
 #[derive(Default)]
 pub(crate) struct Untaken {
     dropped: AtomicU64,
+    superseded: AtomicU64,
     undecodable: AtomicU64,
 }
 
@@ -76,6 +112,11 @@ impl Untaken {
     /// How many events found too many events before them, or a handler that was gone.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many events went since a later one of their topic took their place.
+    pub(crate) fn superseded(&self) -> u64 {
+        self.superseded.load(Ordering::Relaxed)
     }
 
     /// How many events their handlers could not decode.
@@ -88,6 +129,10 @@ impl Untaken {
         match reason {
             Dropped::CannotDecode(_) => {
                 self.undecodable.fetch_add(1, Ordering::Relaxed);
+            }
+            Dropped::Earlier { superseded, dropped } => {
+                self.superseded.fetch_add(*superseded as u64, Ordering::Relaxed);
+                self.dropped.fetch_add(*dropped as u64, Ordering::Relaxed);
             }
             Dropped::Full | Dropped::Gone => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! The handlers of one node, by pattern: which of them get an event that reached the node.
 
-use super::event::{Deliver, Event, EventRef, SubscriberId, Untaken, hand_over};
+use super::event::{Deliver, Event, EventRef, HandlerCounts, SubscriberId, Untaken, hand_over};
 use super::trie::Trie;
 use crate::hashed::HashMap;
+use futures::future::join_all;
 use meshwork_wire::{ByteString, Pattern, SubscriptionKey};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -23,6 +24,17 @@ pub(crate) struct Subscribers {
     /// Whether an event met a handler whose actor has stopped.
     met_stopped: Cell<bool>,
     untaken: Untaken,
+    /// The counts of former handlers.
+    of_former: HandlerCounts,
+}
+
+/// The events that the handlers of a node did not take or not handle, so far.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct EventCounts {
+    pub(crate) dropped: u64,
+    pub(crate) superseded: u64,
+    pub(crate) undecodable: u64,
+    pub(crate) failed: u64,
 }
 
 /// One handler under one pattern.
@@ -44,6 +56,7 @@ impl Subscribers {
             next_in_group: Cell::new(0),
             met_stopped: Cell::new(false),
             untaken: Untaken::default(),
+            of_former: HandlerCounts::default(),
         }
     }
 
@@ -66,7 +79,8 @@ impl Subscribers {
     /// Takes a handler out; gives its key if it was the last handler of the key.
     pub(crate) fn remove(&mut self, id: SubscriberId) -> Option<SubscriptionKey> {
         self.end_run();
-        let (key, _) = self.handlers.remove(&id)?;
+        let (key, handler) = self.handlers.remove(&id)?;
+        self.of_former += handler.counts();
         self.trie.remove(&key.pattern, &Subscription { id, group: key.group.clone() });
         let count = self.keys.get_mut(&key)?;
         *count -= 1;
@@ -180,9 +194,37 @@ impl Subscribers {
         self.handlers.len()
     }
 
-    /// How many events handlers did not take.
-    pub(crate) fn untaken(&self) -> &Untaken {
-        &self.untaken
+    /// How many events handlers did not take or not handle.
+    pub(crate) fn counts(&self) -> EventCounts {
+        let mut of_handlers = self.of_former;
+        self.handlers.values().for_each(|(_, handler)| of_handlers += handler.counts());
+        EventCounts {
+            dropped: self.untaken.dropped(),
+            superseded: self.untaken.superseded(),
+            undecodable: self.untaken.undecodable() + of_handlers.undecodable,
+            failed: of_handlers.failed,
+        }
+    }
+
+    /// Waits until the handlers have handled the events that they took, as far as they can tell.
+    pub(crate) fn idle(&self) -> impl Future<Output = ()> + use<> {
+        let busy: Vec<_> = self.handlers.values().filter_map(|(_, handler)| handler.idle()).collect();
+        async move {
+            join_all(busy).await;
+        }
+    }
+}
+
+impl std::ops::Add for EventCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            dropped: self.dropped + other.dropped,
+            superseded: self.superseded + other.superseded,
+            undecodable: self.undecodable + other.undecodable,
+            failed: self.failed + other.failed,
+        }
     }
 }
 

@@ -12,9 +12,9 @@ use super::refusal::{Receiver, Refusal};
 use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
-    FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_IN_ORDER_LEN_MAX,
-    OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, PAYLOAD_SHARED_LEN_MIN,
-    READ_BUFFER_LEN_MAX,
+    FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_EVENTS_LEN_MIN,
+    OUTBOX_IN_ORDER_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    PAYLOAD_SHARED_LEN_MIN, READ_BUFFER_LEN_MAX,
 };
 use meshwork_wire::{
     CallError, CallbackId, Callbacks, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response,
@@ -38,7 +38,7 @@ pub(crate) struct Outbox(Arc<Shared>);
 pub(crate) enum Kind {
     /// A request, or another frame whose sender can be told that it was refused: [`OutboxBounds::requests_len_max`].
     Request,
-    /// An event: `OUTBOX_LEN_MAX`. A refused event is counted.
+    /// An event: `OUTBOX_LEN_MAX`, and what the other outboxes of the pool leave. A refused event is counted.
     Event,
     /// An event of this node itself: its publisher has waited for room, so it is refused only by a link that closes.
     OwnEvent,
@@ -85,17 +85,26 @@ pub(crate) struct Pool {
 }
 
 /// In steps of so many bytes outboxes tell the pool what stands in them: most never tell it anything.
-const POOL_STEP: usize = 1024 * 1024;
+const POOL_STEP: usize = OUTBOX_EVENTS_LEN_MIN;
+
+/// The pool is not asked for room for requests before so many bytes stand in their outbox.
+const REQUESTS_POOLED_LEN_MIN: usize = 1024 * 1024;
 
 impl Pool {
     pub(crate) fn new(held_max: usize) -> Arc<Self> {
         Arc::new(Self { held: AtomicUsize::new(0), held_max })
     }
 
-    /// How many bytes may stand in one outbox: as much as is left for others, and the longest frame in any case.
-    fn share(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes may stand in one outbox before a frame of this kind is refused: as much as is left for others, and in any case the longest
+    /// frame, or a few events.
+    fn share(&self, kind: Kind) -> usize {
         let free = self.held_max.saturating_sub(self.held.load(Ordering::Relaxed));
-        free.max(FRAME_LEN_MAX + LENGTH_PREFIX_LEN)
+        free.max(if kind == Kind::Event { OUTBOX_EVENTS_LEN_MIN } else { FRAME_LEN_MAX + LENGTH_PREFIX_LEN })
     }
 }
 
@@ -397,7 +406,9 @@ impl Outbox {
 
     /// Whether a frame of this kind would find room.
     pub(crate) fn has_room(&self, kind: Kind) -> bool {
-        self.standing() < self.0.bounds.len_max(kind)
+        let standing = self.standing();
+        standing < self.0.bounds.len_max(kind)
+            && (kind != Kind::Event || self.0.has_room_for_events(standing))
             && (kind != Kind::Request
                 || self.0.in_lanes.load(Ordering::Acquire) < self.0.bounds.requests_len_max)
     }
@@ -413,7 +424,7 @@ impl Outbox {
         self.standing() != NOT_OPEN
     }
 
-    /// Waits until half of the room for events is free, or the outbox is closed.
+    /// Waits until half of [`OUTBOX_LEN_MAX`] is free, or the outbox is closed.
     pub(crate) async fn room(&self) {
         self.room_for(0).await;
     }
@@ -421,11 +432,21 @@ impl Outbox {
     /// [`Outbox::room`], and room for an event of this length.
     pub(crate) async fn room_for(&self, len: usize) {
         let most = OUTBOX_LEN_MAX.saturating_sub(len).min(OUTBOX_LEN_MAX / 2);
+        self.room_above(|| most).await;
+    }
+
+    /// Waits until half of the room that the pool leaves for events is free, or the outbox is closed.
+    pub(crate) async fn room_for_events(&self) {
+        self.room_above(|| self.0.len_max(Kind::Event) / 2).await;
+    }
+
+    /// Waits until no more bytes stand in the outbox than this, or the outbox is closed.
+    async fn room_above(&self, most: impl Fn() -> usize) {
         loop {
             let notified = self.0.room.notified();
             {
                 let mut queue = self.lock();
-                if queue.state != State::Open || queue.len <= most {
+                if queue.state != State::Open || queue.len <= most() {
                     return;
                 }
                 queue.room_wanted = true;
@@ -436,12 +457,17 @@ impl Outbox {
 
     /// Whether less than half of the room for events is free, and a publisher may wait for it: see [`Outbox::room_within`].
     pub(crate) fn is_worth_waiting_for(&self) -> bool {
-        self.is_open() && self.standing() > OUTBOX_LEN_MAX / 2 && !self.0.slow.load(Ordering::Relaxed)
+        let standing = self.standing();
+        standing > OUTBOX_EVENTS_LEN_MIN / 2
+            && standing != NOT_OPEN
+            && standing > self.0.len_max(Kind::Event) / 2
+            && !self.0.slow.load(Ordering::Relaxed)
     }
 
-    /// [`Outbox::room`], for so long. An outbox in which no room was made in this time is not waited for again before half of its room is free.
+    /// [`Outbox::room_for_events`], for so long. An outbox in which no room was made in this time is not waited for again before half of its room
+    /// is free.
     pub(crate) async fn room_within(&self, within: Duration) {
-        if tokio::time::timeout(within, self.room()).await.is_err() {
+        if tokio::time::timeout(within, self.room_for_events()).await.is_err() {
             self.0.slow.store(true, Ordering::Relaxed);
         }
     }
@@ -574,8 +600,10 @@ impl Outbox {
         self.note(&mut queue);
         let is_half_free = queue.len <= OUTBOX_LEN_MAX / 2;
         let there_is_room = is_half_free && std::mem::take(&mut queue.room_wanted);
+        let is_slow = self.0.slow.load(Ordering::Relaxed);
+        let catches_up = is_slow && queue.len <= self.0.len_max(Kind::Event) / 2;
         drop(queue);
-        if is_half_free && self.0.slow.load(Ordering::Relaxed) {
+        if catches_up {
             self.0.slow.store(false, Ordering::Relaxed);
         }
         if there_is_room {
@@ -632,8 +660,12 @@ impl OutboxGuard<'_> {
     /// Appends frames that are encoded already: all of them, or none.
     pub(crate) fn push_encoded(&mut self, frames: Encoded<'_>, kind: Kind) -> Result<(), Refusal> {
         let Encoded { bytes, count, longest } = frames;
-        let admitted =
-            self.queue.admit(kind, &self.outbox.0.bounds).and_then(|()| self.outbox.check_len(longest));
+        let admitted = self.queue.admit(kind, &self.outbox.0.bounds).and_then(|()| {
+            if kind == Kind::Event && !self.outbox.0.has_room_for_events(self.queue.len) {
+                return Err(Refusal::Full);
+            }
+            self.outbox.check_len(longest)
+        });
         if let Err(refused) = admitted {
             if kind == Kind::Event {
                 self.count_drops(count);
@@ -690,9 +722,12 @@ impl OutboxGuard<'_> {
         // What all outboxes of a master hold together is bounded too; few requests stand in an outbox that is read.
         if kind == Kind::Request
             && turn.is_none()
-            && self.queue.len > POOL_STEP
+            && self.queue.len > REQUESTS_POOLED_LEN_MIN
             && self.queue.len >= self.outbox.0.len_max(kind)
         {
+            return Err(Refusal::Full);
+        }
+        if kind == Kind::Event && !self.outbox.0.has_room_for_events(self.queue.len) {
             return Err(Refusal::Full);
         }
         if kind == Kind::Request
@@ -791,10 +826,16 @@ impl Outbox {
 }
 
 impl Shared {
+    /// Whether the other outboxes of the pool leave room for one more event behind so many bytes.
+    #[inline]
+    fn has_room_for_events(&self, standing: usize) -> bool {
+        standing < OUTBOX_EVENTS_LEN_MIN || standing < self.len_max(Kind::Event)
+    }
+
     /// How many bytes may stand in the outbox before a frame of this kind is refused, with what the others of its pool hold.
     #[cold]
     fn len_max(&self, kind: Kind) -> usize {
-        let share = self.pool.as_ref().map_or(usize::MAX, |pool| pool.share());
+        let share = self.pool.as_ref().map_or(usize::MAX, |pool| pool.share(kind));
         self.bounds.len_max(kind).min(share)
     }
 

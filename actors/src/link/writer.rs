@@ -189,7 +189,9 @@ fn noted(waited: &mut bool, pulse: &Pulse, written: Poll<io::Result<usize>>) -> 
 mod tests {
     use super::*;
     use crate::link::outbox::{Kind, OutboxBounds, Pool, Turn};
-    use meshwork_wire::limits::{FRAME_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX};
+    use meshwork_wire::limits::{
+        FRAME_LEN_MAX, OUTBOX_EVENTS_LEN_MIN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    };
     use meshwork_wire::{
         Callable, CallbackId, Callbacks, Code, Encoding, Function, Invocation, Invoked, Passed, Payload,
         Request,
@@ -307,6 +309,32 @@ mod tests {
         let again = Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(pool));
         (0..100).for_each(|id| again.say(&reply(id, 4 * 1024 * 1024)));
         assert!((120..=128).contains(&(again.len() >> 20)), "what is closed, or dropped, has left the pool");
+    }
+
+    /// Each outbox took 16 MiB of events, however many there were.
+    #[actix_rt::test]
+    async fn events_share_what_one_may_hold_alone_and_those_that_read_lose_none() {
+        let pool = Pool::new(32 * 1024 * 1024);
+        let pooled = || Outbox::with_pool(FRAME_LEN_MAX, OutboxBounds::default(), Some(Arc::clone(&pool)));
+        let event = reply(1, 10 * 1024);
+        let outboxes: Vec<_> = (0..200).map(|_| pooled()).collect();
+        for _ in 0..200 {
+            // In turn, as one publisher fills them.
+            outboxes.iter().for_each(|outbox| _ = outbox.push(&event, Kind::Event));
+        }
+        let held: Vec<_> = outboxes.iter().map(Outbox::len).collect();
+        let least = OUTBOX_EVENTS_LEN_MIN;
+        assert!(held.iter().all(|held| (least..=4 * least).contains(held)), "all the same: {held:?}");
+        assert!(held.iter().sum::<usize>() <= (32 << 20) + 200 * 2 * least, "{held:?}");
+        assert!(outboxes.iter().all(|outbox| outbox.dropped() > 0 && !outbox.has_room(Kind::Event)));
+        let reads = pooled();
+        for _ in 0..50 {
+            reads.push(&event, Kind::Event).expect("there is room for a few events in any case");
+            reads.written(reads.len());
+        }
+        assert_eq!(reads.dropped(), 0);
+        outboxes.iter().for_each(|outbox| outbox.written(outbox.len()));
+        assert_eq!(pool.held(), 0);
     }
 
     struct Nothing;

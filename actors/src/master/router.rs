@@ -6,20 +6,22 @@
 use super::handle::SessionHandle;
 use super::permissions::Verb;
 use super::standing::Standing;
-use super::subscribed::Subscribed;
+use super::subscribed::{Subscribed, SubscribedBounds};
 use crate::events::event::{Deliver, Event, SubscriberId};
-use crate::events::subscribers::Subscribers;
+use crate::events::subscribers::{EventCounts, Subscribers};
 use crate::events::trie::Trie;
 use crate::hashed::{Entry, HashMap, Hashing};
 use crate::link::outbox::{Encoded, Kind, Outbox};
 use crate::log_line;
 #[cfg(feature = "testing")]
 use crate::node::census::{Census, TakeCensus};
+use crate::node::limits::Limits;
 use crate::node::mailboxes::SubscribeTo;
 use crate::repeated::Repeated;
 use crate::turns::credit::Charge;
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use bytes::BytesMut;
+use futures::FutureExt as _;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
 };
@@ -34,8 +36,7 @@ use tokio::time::Instant;
 
 /// The router of one master, which sends events to the subscribed nodes.
 pub struct RouterActor {
-    /// How many bytes the subscriptions of one branch may take.
-    subscribed_len_max: usize,
+    subscribed_bounds: SubscribedBounds,
     trie: Trie<Subscription>,
     /// The groups that have members.
     groups: HashMap<ByteString, Group>,
@@ -191,6 +192,11 @@ pub(crate) struct GiveBack {
     pub(crate) charge: Option<Charge>,
 }
 
+/// Waits until the handlers of the master have handled the events that they took. Sent by the master, when it drains.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Idle;
+
 /// Counts subscriptions and events. Sent by the master, for a snapshot.
 #[derive(Message)]
 #[rtype(result = "Counts")]
@@ -200,18 +206,19 @@ pub(crate) struct Count;
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) subscriptions: usize,
-    /// How many events handlers of the master, and outboxes of present and former sessions, had no room for.
-    pub(crate) dropped: u64,
-    /// How many events handlers of the master could not decode.
-    pub(crate) undecodable: u64,
+    /// The events of the master's handlers; those that outboxes of present and former sessions had no room for were dropped, too.
+    pub(crate) events: EventCounts,
     /// How many actors that handled events of the master had stopped.
     pub(crate) actors_lost: u64,
 }
 
 impl RouterActor {
-    pub(crate) fn new(subscribed_len_max: usize) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            subscribed_len_max,
+            subscribed_bounds: SubscribedBounds {
+                len_max: limits.subscribed_len_max,
+                per_topic_max: limits.subscriptions_per_topic_max,
+            },
             trie: Trie::new(),
             groups: HashMap::default(),
             sessions: HashMap::default(),
@@ -449,7 +456,7 @@ impl Handler<Subscribe> for RouterActor {
             || Subscriber { session, keys: Subscribed::default(), given: Given::default(), drains: false };
         let there = &mut self.sessions.entry(id).or_insert_with(new).keys;
         for key in keys {
-            let inserted = there.insert(key.clone(), self.subscribed_len_max);
+            let inserted = there.insert(key.clone(), self.subscribed_bounds);
             if inserted.map_err(|much| CallError::new(Code::OVERLOADED, Fate::Failed, much.to_string()))? {
                 insert(&mut self.trie, &mut self.groups, SubscribedNode::Branch(id), &key);
             }
@@ -636,6 +643,15 @@ impl Handler<Broadcast> for RouterActor {
     }
 }
 
+impl Handler<Idle> for RouterActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Idle, _: &mut Context<Self>) -> Self::Result {
+        let idle = futures::future::join(self.own.idle(), self.own_broadcasts.idle());
+        Box::pin(idle.map(drop))
+    }
+}
+
 #[cfg(feature = "testing")]
 impl Handler<TakeCensus> for RouterActor {
     type Result = MessageResult<TakeCensus>;
@@ -664,11 +680,11 @@ impl Handler<Count> for RouterActor {
     fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
         let of_branches: usize = self.sessions.values().map(|there| there.keys.len()).sum();
         let dropped: u64 = self.sessions.values().map(|there| there.session.outbox().dropped()).sum();
-        let (events, broadcasts) = (self.own.untaken(), self.own_broadcasts.untaken());
+        let mut events = self.own.counts() + self.own_broadcasts.counts();
+        events.dropped += self.dropped + self.untaken + dropped;
         MessageResult(Counts {
             subscriptions: of_branches + self.own.len() + self.own_broadcasts.len(),
-            dropped: self.dropped + self.untaken + dropped + events.dropped() + broadcasts.dropped(),
-            undecodable: events.undecodable() + broadcasts.undecodable(),
+            events,
             actors_lost: self.actors_lost,
         })
     }

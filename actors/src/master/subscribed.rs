@@ -2,10 +2,19 @@
 //! decides whether the branch may have one more; `router.rs` keeps the tree in which events find the subscriptions. Pure.
 
 use crate::hashed::HashMap;
-use meshwork_wire::limits::{PATTERNS_PER_NODE_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX};
+use meshwork_wire::limits::PATTERNS_PER_NODE_MAX;
 use meshwork_wire::{Pattern, SubscriptionKey};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+
+/// What the subscriptions of one branch may come to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SubscribedBounds {
+    /// How many bytes they may take.
+    pub(crate) len_max: usize,
+    /// How many of them one event may match.
+    pub(crate) per_topic_max: usize,
+}
 
 /// The subscriptions of one branch.
 #[derive(Default)]
@@ -49,10 +58,10 @@ pub(crate) enum TooMuch {
     )]
     Bytes(usize),
     #[error(
-        "an event matches at most {SUBSCRIPTIONS_PER_TOPIC_MAX} subscriptions of a node: subscribe to fewer patterns that differ in where \
-         their stars stand, or to one pattern in fewer groups"
+        "an event matches at most {0} subscriptions of a node: subscribe to fewer patterns that differ in where their stars stand, or to one \
+         pattern in fewer groups"
     )]
-    PerTopic,
+    PerTopic(usize),
 }
 
 /// How many bytes a subscription takes beside its text: its key, its entry in the tree and that of its group.
@@ -67,7 +76,7 @@ impl Subscribed {
     /// # Errors
     ///
     /// When the branch would have more than it may.
-    pub(crate) fn insert(&mut self, key: SubscriptionKey, len_max: usize) -> Result<bool, TooMuch> {
+    pub(crate) fn insert(&mut self, key: SubscriptionKey, bounds: SubscribedBounds) -> Result<bool, TooMuch> {
         let key = Key(key);
         let beside = self.beside(&key);
         if beside.contains(&Some(&key)) {
@@ -77,16 +86,16 @@ impl Subscribed {
             return Err(TooMuch::Subscriptions);
         }
         let len = len_of(&key, beside);
-        if self.len + len > len_max {
-            return Err(TooMuch::Bytes(len_max));
+        if self.len + len > bounds.len_max {
+            return Err(TooMuch::Bytes(bounds.len_max));
         }
         let form = Form::of(&key.0.pattern);
         let is_shared = beside.iter().flatten().any(|other| other.0.pattern == key.0.pattern);
         let width = if is_shared { 1 + self.of_pattern(&key.0.pattern) } else { 1 };
         let widest = self.forms.get(&form).map_or(0, |of_form| of_form.widest);
         let per_topic = self.per_topic - widest + width.max(widest);
-        if per_topic > SUBSCRIPTIONS_PER_TOPIC_MAX {
-            return Err(TooMuch::PerTopic);
+        if per_topic > bounds.per_topic_max {
+            return Err(TooMuch::PerTopic(bounds.per_topic_max));
         }
         let of_form = self.forms.entry(form).or_default();
         of_form.subscriptions += 1;
@@ -134,7 +143,7 @@ impl Subscribed {
         [self.keys.range(..key).next_back(), self.keys.range(key..).next()]
     }
 
-    /// How many subscriptions there are to a pattern, each in another group: at most [`SUBSCRIPTIONS_PER_TOPIC_MAX`].
+    /// How many subscriptions there are to a pattern, each in another group: at most [`SubscribedBounds::per_topic_max`].
     fn of_pattern(&self, pattern: &Pattern) -> usize {
         let first = Key(SubscriptionKey { pattern: pattern.clone(), group: None });
         self.keys.range(first..).take_while(|key| key.0.pattern == *pattern).count()
@@ -195,15 +204,18 @@ mod tests {
     use super::*;
     use crate::events::trie::Trie;
     use meshwork_wire::ByteString;
-    use meshwork_wire::limits::SUBSCRIBED_LEN_MAX;
+    use meshwork_wire::limits::{SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX};
     use proptest::prelude::*;
 
     fn key(pattern: &str, group: Option<&str>) -> SubscriptionKey {
         SubscriptionKey { pattern: Pattern::new(pattern).unwrap(), group: group.map(ByteString::from) }
     }
 
+    const BOUNDS: SubscribedBounds =
+        SubscribedBounds { len_max: SUBSCRIBED_LEN_MAX, per_topic_max: SUBSCRIPTIONS_PER_TOPIC_MAX };
+
     fn insert(subscribed: &mut Subscribed, pattern: &str) -> Result<bool, TooMuch> {
-        subscribed.insert(key(pattern, None), SUBSCRIBED_LEN_MAX)
+        subscribed.insert(key(pattern, None), BOUNDS)
     }
 
     /// 65,536 patterns of `a` and `*`, all of which one topic matched, and 112 KB of events stalled a mesh for 26 s.
@@ -219,7 +231,7 @@ mod tests {
             match insert(&mut subscribed, &pattern) {
                 Ok(_) => trie.insert(&Pattern::new(pattern).unwrap(), ()),
                 Err(error) => {
-                    assert_eq!(error, TooMuch::PerTopic);
+                    assert_eq!(error, TooMuch::PerTopic(SUBSCRIPTIONS_PER_TOPIC_MAX));
                     refused += 1;
                 }
             }
@@ -234,14 +246,14 @@ mod tests {
         let mut subscribed = Subscribed::default();
         for number in 0..2 * SUBSCRIPTIONS_PER_TOPIC_MAX {
             let group = number.to_string();
-            let expected =
-                if number < SUBSCRIPTIONS_PER_TOPIC_MAX { Ok(true) } else { Err(TooMuch::PerTopic) };
-            assert_eq!(subscribed.insert(key("t", Some(&group)), SUBSCRIBED_LEN_MAX), expected);
+            let too_much = Err(TooMuch::PerTopic(SUBSCRIPTIONS_PER_TOPIC_MAX));
+            let expected = if number < SUBSCRIPTIONS_PER_TOPIC_MAX { Ok(true) } else { too_much };
+            assert_eq!(subscribed.insert(key("t", Some(&group)), BOUNDS), expected);
         }
         let mut subscribed = Subscribed::default();
         for number in 0..10_000 {
             let key = key(&format!("jobs/{number}"), Some(&number.to_string()));
-            assert_eq!(subscribed.insert(key, SUBSCRIBED_LEN_MAX), Ok(true));
+            assert_eq!(subscribed.insert(key, BOUNDS), Ok(true));
         }
     }
 
@@ -296,7 +308,7 @@ mod tests {
         ) {
             let (mut subscribed, mut trie) = (Subscribed::default(), Trie::new());
             for (key, stays) in &keys {
-                if subscribed.insert(key.clone(), SUBSCRIBED_LEN_MAX) == Ok(true) {
+                if subscribed.insert(key.clone(), BOUNDS) == Ok(true) {
                     trie.insert(&key.pattern, key.group.clone());
                     if !stays {
                         prop_assert!(subscribed.remove(key) && !subscribed.remove(key));

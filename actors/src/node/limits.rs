@@ -7,7 +7,7 @@ use meshwork_wire::limits::{
     FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_ADDRESS_MAX, HELD_LEN_MAX, IN_FLIGHT_MAX,
     KEPT_LEN_MAX, LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
     OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX, SUBSCRIBED_LEN_MAX,
-    UNBOUND_SESSIONS_MAX,
+    SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -40,8 +40,9 @@ pub struct Limits {
     /// How many bytes of replies may wait at a branch to be written to its master; a caller has eight ninths of them at most, and gets
     /// `OVERLOADED` for what is above. Default: [`PROVIDER_REPLIES_LEN_MAX`].
     pub own_replies_len_max: usize,
-    /// How many bytes may stand in all outboxes of a master together, besides 16 MiB in each: one connection may hold as much of them as it
-    /// leaves. Used by a master. Default: [`OUTBOXES_LEN_MAX`].
+    /// How many bytes may stand in all outboxes of a master together, besides 16 MiB of replies, or 64 KiB of events, in each: one connection
+    /// may hold as much of them as it leaves. Above that its events are dropped and counted. Used by a master. Default:
+    /// [`OUTBOXES_LEN_MAX`].
     pub outboxes_len_max: usize,
     /// How many bytes of arguments the requests of one connection may have that are being answered, or wait for a permit. A request above
     /// the bound is refused with `OVERLOADED`, not sent. Default: [`ANSWERING_LEN_MAX`].
@@ -65,6 +66,9 @@ pub struct Limits {
     /// How many bytes the patterns and groups that one branch subscribes to may take at its master. A subscription above the bound is
     /// refused. Default: [`SUBSCRIBED_LEN_MAX`].
     pub subscribed_len_max: usize,
+    /// How many subscriptions of one branch one event may match, counted as the most that any topic could match: each costs a step with every such
+    /// event. A subscription above the bound is refused. Used by a master. Default: [`SUBSCRIPTIONS_PER_TOPIC_MAX`].
+    pub subscriptions_per_topic_max: usize,
     /// How many connections a master may have, bound or not. A further one is turned away with `OVERLOADED`. Default: [`CONNECTIONS_MAX`].
     pub connections_max: usize,
     /// How many connections a master may have from one address, or from one network of 64 bits with IPv6. A further one is turned away with
@@ -94,6 +98,7 @@ impl Default for Limits {
             unbound_sessions_max: UNBOUND_SESSIONS_MAX,
             offered_len_max: OFFERED_LEN_MAX,
             subscribed_len_max: SUBSCRIBED_LEN_MAX,
+            subscriptions_per_topic_max: SUBSCRIPTIONS_PER_TOPIC_MAX,
             connections_max: CONNECTIONS_MAX,
             connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
             gateway_connections_max: GATEWAY_CONNECTIONS_MAX,

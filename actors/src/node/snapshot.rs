@@ -22,10 +22,13 @@ pub struct Snapshot {
     pub actions: usize,
     /// How many subscriptions the node serves: its own, and at a master also the subscriptions of its branches.
     pub subscriptions: usize,
-    /// How many events were dropped since the node started: they found no room in an outbox, or 16,384 events before them at their handler, or
-    /// their handler was gone, or the link was lost before they left. The events of lost links, of former sessions and of former handlers
-    /// count, too.
+    /// How many events were dropped since the node started: they found no room in an outbox or before their handler, or their handler was
+    /// gone, or the link was lost before they left. The events of lost links, of former sessions and of former handlers count, too.
     pub events_dropped: u64,
+    /// How many events went since a later one of their topic took their place in the queue of a handler that keeps the last of each topic.
+    pub events_superseded: u64,
+    /// How many events handlers of the node handled with an error or a panic since the node started.
+    pub events_failed: u64,
     /// How many events handlers of the node could not decode since the node started, and so did not take; each handler counts its own.
     pub events_undecodable: u64,
     /// How many actors that answered an action or handled events had stopped, and were withdrawn.
