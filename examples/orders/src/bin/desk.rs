@@ -75,11 +75,14 @@ impl Desk {
         self.0.node.get().ok_or_else(|| CallError::new(Code::LINK_LOST, Fate::NotSent, "the desk is opening"))
     }
 
-    /// Notes a step, and tells all who hear the topics of the order. An event is news, and the books are the truth: a step that nobody can be
-    /// told of was taken all the same.
-    async fn take(&self, id: u64, step: Step) -> Result<(), CallError> {
+    /// Notes a step, and tells all who hear the topics of the order. The books are the truth, and an event is news: a step that nobody can be told
+    /// of was taken all the same.
+    async fn take(&self, id: u64, step: Step) {
         self.books().took(id, step.clone());
-        self.node()?.publish(step.topic(id), &step).await
+        let told = async { self.node()?.publish(step.topic(id), &step).await };
+        if let Err(error) = told.await {
+            log::warn!("nobody hears of a step of order {id}: {error}");
+        }
     }
 
     /// Has a worker make an order, and another one if the first is gone before it answers.
@@ -90,7 +93,10 @@ impl Desk {
             let desk = self.clone();
             let progress = Callback::new_async(move |step: Step| {
                 let desk = desk.clone();
-                async move { Ok(desk.take(id, step).await?) }
+                async move {
+                    desk.take(id, step).await;
+                    Ok(())
+                }
             });
             match workshop.make(order.clone(), progress).within(MAKING_TIME_MAX).await {
                 Ok(made) => break Step::Made { worker: made.worker },
@@ -100,14 +106,15 @@ impl Desk {
                     // A worker had begun, and is gone. What it made is lost with it, so the order is made again.
                     Fate::Unknown => {
                         let (code, fate) = (error.code().to_string(), error.fate());
-                        self.take(id, Step::Interrupted { code, fate }).await?;
+                        self.take(id, Step::Interrupted { code, fate }).await;
                     }
                     // No worker is there, or all are busy.
                     Fate::NotSent => tokio::time::sleep(PAUSE).await,
                 },
             }
         };
-        self.take(id, last).await
+        self.take(id, last).await;
+        Ok(())
     }
 }
 
@@ -115,7 +122,7 @@ impl Orders for Desk {
     async fn place(&self, order: NewOrder) -> Result<Order, OrderError> {
         let (order, is_new) = self.books().note(order)?;
         if is_new {
-            self.take(order.id, Step::Placed).await?;
+            self.take(order.id, Step::Placed).await;
             let (desk, making) = (self.clone(), order.clone());
             // Apart from the request: the order is made whether or not its customer waits.
             tokio::spawn(async move {

@@ -15,7 +15,7 @@ use std::error::Error;
 use std::fmt;
 use tokio::sync::mpsc;
 
-/// How many steps may wait for a browser. One that is slower is cut off: it comes again, and sees the order as it stands.
+/// How many steps may wait for a browser. One that is slower misses steps, and never the last one.
 const STEPS_WAITING_MAX: usize = 64;
 
 #[post("/orders")]
@@ -34,29 +34,27 @@ async fn steps(
     orders: Data<OrdersRequester>,
     id: Path<u64>,
 ) -> Result<HttpResponse, Failure> {
-    let (heard, hearing) = mpsc::channel(STEPS_WAITING_MAX);
-    let hears = std::sync::Mutex::new(Some(heard));
+    let (sender, steps) = mpsc::channel(1);
     let subscription = branch
         .subscribe(format!("orders/{id}/*"), move |event: Event<Step>| {
-            let mut hears = hears.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            // A gap would show an order that never was, so the stream ends at the first step that finds no room, and after the last step.
-            let fits = hears.as_ref().is_some_and(|hears| hears.try_send(event.value.clone()).is_ok());
-            if !fits || event.value.is_last() {
-                *hears = None;
-            }
+            let sender = sender.clone();
+            // Waits until the browser has read the step before. The next steps wait in the queue of this handler.
+            async move { _ = sender.send(event.value).await }
         })
+        .queue(STEPS_WAITING_MAX, WhenFull::DropOldest)
         .await?;
     // Asked after the subscription, so that no step falls between the two.
     let now = orders.find(*id).await?.step;
-    let hearing = (!now.is_last()).then_some((hearing, subscription));
-    let lines = stream::unfold((Some(now), hearing), async |(now, mut hearing)| {
-        let step = match (now, &mut hearing) {
-            (Some(now), _) => now,
-            (None, Some((hearing, _))) => hearing.recv().await?,
-            (None, None) => return None,
+    let lines = stream::unfold(Some((Some(now), steps, subscription)), async |state| {
+        let (now, mut steps, subscription) = state?;
+        let step = match now {
+            Some(now) => now,
+            None => steps.recv().await?,
         };
         let line = serde_json::to_string(&step).map(|step| Bytes::from(format!("data: {step}\n\n")));
-        Some((line, (None, hearing)))
+        // A browser that goes drops all this, and the subscription with it.
+        let next = (!step.is_last()).then_some((None, steps, subscription));
+        Some((line, next))
     });
     Ok(HttpResponse::Ok().content_type("text/event-stream").streaming(Box::pin(lines)))
 }
