@@ -5,6 +5,7 @@
 //! [errors]: crate::guide::calls_that_fail
 //! [functions]: crate::guide::functions
 //! [events]: crate::guide::events
+//! [layers]: crate::guide::layers
 //! [versions]: crate::guide::versions
 //! [testing]: crate::guide::testing
 //! [supervision]: crate::guide::supervision
@@ -26,6 +27,7 @@ macro_rules! page {
             "[errors]: crate::guide::calls_that_fail\n",
             "[functions]: crate::guide::functions\n",
             "[events]: crate::guide::events\n",
+            "[layers]: crate::guide::layers\n",
             "[versions]: crate::guide::versions\n",
             "[testing]: crate::guide::testing\n",
             "[supervision]: crate::guide::supervision\n",
@@ -58,6 +60,8 @@ pub mod calls_that_fail {}
 pub mod functions {}
 #[doc = page!("events.md")]
 pub mod events {}
+#[doc = page!("layers.md")]
+pub mod layers {}
 #[doc = page!("versions.md")]
 pub mod versions {}
 #[doc = page!("testing.md")]
