@@ -28,6 +28,7 @@ const PURE_HALVES: [&str; 25] = [
     "actors/src/answers/restarts.rs",
     "actors/src/master/registry/catalogue.rs",
     "actors/src/master/registry/described.rs",
+    "actors/src/master/in_all.rs",
     "actors/src/master/subscribed.rs",
     "actors/src/master/registry/table.rs",
     "actors/src/master/registry/news.rs",

@@ -12,6 +12,7 @@ mod file_error;
 mod forwarded;
 pub(crate) mod handle;
 mod identities;
+mod in_all;
 mod listen;
 mod passing;
 mod permissions;
@@ -62,6 +63,7 @@ use calls::MasterCalls;
 use forwarded::MASTER;
 use futures::future::LocalBoxFuture;
 use handle::Replies;
+use in_all::InAll;
 use log::Level;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX,
@@ -378,8 +380,10 @@ impl Actor for MasterActor {
         }
         self.options.set_layers();
         let address = context.address();
-        let registry = RegistryActor::new(self.name.clone(), self.options.limits.offered_len_max).start();
-        let router = RouterActor::new(&self.options.limits).start();
+        let limits = &self.options.limits;
+        let offered = InAll::new(limits.offered_len_max, limits.offered_in_all_len_max);
+        let registry = RegistryActor::new(self.name.clone(), offered).start();
+        let router = RouterActor::new(limits).start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         registry.do_send(registry::OfferOwn(self.options.actions.clone()));
         let node = Arc::clone(&self.options.node);

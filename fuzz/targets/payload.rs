@@ -78,8 +78,10 @@ fn any(payload: &Payload) {
     let written = Payload::encode(payload.encoding, &value).expect("what was read can be written");
     for encoding in [Encoding::Json, Encoding::MessagePack] {
         let Ok(other) = written.transcode(encoding) else { continue };
-        let again = other.decode::<Value>().expect("what was written can be read");
-        let again = Payload::encode(encoding, &again).expect("what was read can be written");
-        assert_eq!(again.bytes, other.bytes, "written and read again");
+        let first = other.decode::<Value>().expect("what was written can be read");
+        let again = Payload::encode(encoding, &first).expect("what was read can be written");
+        let again = again.decode::<Value>().expect("what was written can be read");
+        // Not the bytes: in JSON the digits of a number are the same whatever its width, but not from where on it has an exponent.
+        assert_eq!(format!("{again:?}"), format!("{first:?}"), "written and read again");
     }
 }

@@ -163,6 +163,49 @@ async fn what_a_branch_has_at_its_master_is_bounded_in_bytes() {
         other.subscribe("t", |_: Event<i32>| {}).await.expect("another branch has a count of its own");
 }
 
+/// The bounds of one branch do not bound a thousand branches.
+#[actix::test]
+async fn what_all_branches_have_at_their_master_is_bounded_in_bytes() {
+    let mut limits = Limits::default();
+    (limits.offered_in_all_len_max, limits.subscribed_in_all_len_max) = (900_000, 900_000);
+    let mesh = Mesh::of(MasterActor::new("master").limits(limits)).await;
+    let mut branches = Vec::new();
+    let mut offered = Vec::new();
+    for number in 0..4 {
+        let branch = mesh.bind(BranchActor::new(format!("branch{number}"))).await;
+        let mut len = 0;
+        let error = loop {
+            let shape = Shape { arguments: "x".repeat(10_000).into(), reply: "{}".into() };
+            let action = format!("{number}/{len}");
+            let set = Responders::new().respond(action.clone(), |(): ()| async { Ok(()) });
+            match branch.respond(set.shape(&action, Some(shape))).await {
+                Ok(()) => len += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(error.message().contains("bytes at its master now"), "{error}");
+        offered.push(len);
+        let mut kept = Vec::new();
+        let error = loop {
+            match branch.subscribe(format!("t/{}/*", kept.len()), |_: Event<i32>| {}).await {
+                Ok(subscription) => kept.push(subscription),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.message().contains("bytes at its master now"), "{error}");
+        branches.push((branch, kept));
+    }
+    assert!(offered.is_sorted_by(|one, other| one >= other), "each has a ninth of what is left: {offered:?}");
+    assert!((7..=9).contains(&offered[0]) && offered[3] >= 5, "{offered:?}");
+    branches.truncate(1);
+    let late = mesh.branch("late").await;
+    let shape = Shape { arguments: "x".repeat(60_000).into(), reply: "{}".into() };
+    let one =
+        || Responders::new().respond("late", |(): ()| async { Ok(()) }).shape("late", Some(shape.clone()));
+    // What the others had is free when they have left.
+    soon(async { while late.respond(one()).await.is_err() {} }).await;
+}
+
 /// 65,536 patterns of `a` and `*`, all of which one topic matched, and 112 KB of events stalled a mesh for 26 s.
 #[actix::test]
 async fn one_topic_matches_no_more_subscriptions_of_a_node_than_it_may() {

@@ -100,6 +100,13 @@ pub const SUBSCRIBED_LEN_MAX: usize = 128 * 1024 * 1024;
 /// of usual length, or thousands with a shape of some KiB each.
 pub const OFFERED_LEN_MAX: usize = 128 * 1024 * 1024;
 
+/// The bytes that the offers of all branches take at their master, and as many again for their subscriptions: more than the largest meshes have,
+/// and less than a machine. One branch may have a ninth of what the others leave.
+pub const REGISTERED_IN_ALL_LEN_MAX: usize = 2 * 1024 * 1024 * 1024;
+
+/// The bytes of offers, and of subscriptions, that a branch may have however much the others have: those of two dozen actions.
+pub const IN_ALL_OWN_LEN_MIN: usize = 16 * 1024;
+
 /// The longest shape of an action, in bytes, both schemas together: those of types with hundreds of fields fit. It is kept at the master, and
 /// told to every node that asks.
 pub const SHAPE_LEN_MAX: usize = 64 * 1024;
@@ -229,6 +236,10 @@ pub const KEPT_LEN_MAX: usize = 16 * 1024 * 1024;
 /// How many bytes of requests of one connection the layers of a master may hold: two of the longest frames. A request above the bound is refused
 /// with [`Code::OVERLOADED`](crate::Code::OVERLOADED), not sent.
 pub const HELD_LEN_MAX: usize = 2 * FRAME_LEN_MAX;
+
+/// The bytes of requests that all sessions of a master keep together, in case that other providers have to run them, and that its layers hold: a
+/// session keeps no more than the others leave. What is not kept is not lost: it fails as not sent if its provider does not run it.
+pub const KEPT_IN_ALL_LEN_MAX: usize = 256 * 1024 * 1024;
 
 /// How many bytes of arguments a call of a method keeps at its caller until the reply comes, so that it can be made again by name if its provider turns
 /// out to have other types. Longer arguments are not kept: then the call fails, not sent.

@@ -78,14 +78,14 @@ impl Default for OutboxBounds {
     }
 }
 
-/// The bytes that stand in all outboxes of a master, counted in steps of [`POOL_STEP`].
+/// The bytes that stand in all outboxes of a master, or that all its sessions keep, counted in steps of [`POOL_STEP`].
 pub(crate) struct Pool {
     held: AtomicUsize,
     held_max: usize,
 }
 
 /// In steps of so many bytes outboxes tell the pool what stands in them: most never tell it anything.
-const POOL_STEP: usize = OUTBOX_EVENTS_LEN_MIN;
+pub(crate) const POOL_STEP: usize = OUTBOX_EVENTS_LEN_MIN;
 
 /// The pool is not asked for room for requests before so many bytes stand in their outbox.
 const REQUESTS_POOLED_LEN_MIN: usize = 1024 * 1024;
@@ -103,8 +103,22 @@ impl Pool {
     /// How many bytes may stand in one outbox before a frame of this kind is refused: as much as is left for others, and in any case the longest
     /// frame, or a few events.
     fn share(&self, kind: Kind) -> usize {
-        let free = self.held_max.saturating_sub(self.held.load(Ordering::Relaxed));
-        free.max(if kind == Kind::Event { OUTBOX_EVENTS_LEN_MIN } else { FRAME_LEN_MAX + LENGTH_PREFIX_LEN })
+        self.left().max(if kind == Kind::Event {
+            OUTBOX_EVENTS_LEN_MIN
+        } else {
+            FRAME_LEN_MAX + LENGTH_PREFIX_LEN
+        })
+    }
+
+    /// How many bytes are left.
+    pub(crate) fn left(&self) -> usize {
+        self.held_max.saturating_sub(self.held.load(Ordering::Relaxed))
+    }
+
+    /// Notes that one of those that share the pool holds `now` steps, and no longer `before`.
+    pub(crate) fn note(&self, before: usize, now: usize) {
+        self.held.fetch_add(now * POOL_STEP, Ordering::Relaxed);
+        self.held.fetch_sub(before * POOL_STEP, Ordering::Relaxed);
     }
 }
 
@@ -842,8 +856,7 @@ impl Shared {
     #[cold]
     fn tell_pool(&self, queue: &mut Queue, steps: usize) {
         if let Some(pool) = &self.pool {
-            pool.held.fetch_add(steps * POOL_STEP, Ordering::Relaxed);
-            pool.held.fetch_sub(queue.pooled * POOL_STEP, Ordering::Relaxed);
+            pool.note(queue.pooled, steps);
         }
         queue.pooled = steps;
     }
@@ -853,7 +866,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(pool) = &self.pool {
             let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
-            pool.held.fetch_sub(queue.pooled * POOL_STEP, Ordering::Relaxed);
+            pool.note(queue.pooled, 0);
         }
     }
 }

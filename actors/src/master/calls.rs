@@ -60,7 +60,7 @@ impl MasterCalls {
             dispatch: Dispatch::new(shared.name.clone(), shared.config.balance),
             waiting: HashMap::default(),
             kept: HashMap::default(),
-            kept_len: KeptLen::new(shared.limits.kept_len_max),
+            kept_len: KeptLen::new(shared.limits.kept_len_max, Arc::clone(&shared.kept_pool)),
             answering: Answering::new(shared.node.number(), AnsweringBounds::OWN),
             outgoing: Outgoing::default(),
             releases: Vec::new(),

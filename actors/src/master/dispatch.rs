@@ -5,6 +5,7 @@
 use super::registry::route::{Balance, Found, NoProvider, Provider, Providers, Route};
 use crate::answers::Action;
 use crate::hashed::HashMap;
+use crate::link::outbox::{POOL_STEP, Pool};
 use meshwork_wire::limits::ROUTE_CACHE_MAX;
 use meshwork_wire::{ByteString, Code, Fate, Outcome, Payload, Request, SessionId};
 use std::sync::Arc;
@@ -50,18 +51,27 @@ pub(crate) struct Kept {
     tried: Vec<SessionId>,
 }
 
-/// The bytes of requests that are kept: at most so many.
+/// The bytes of requests that are kept: at most so many, and no more than the other sessions leave of their pool.
 pub(crate) struct KeptLen {
     /// How many bytes more may be kept.
     left: u32,
+    len_max: u32,
+    /// How many steps of the pool are taken.
+    pooled: u32,
+    pool: Arc<Pool>,
 }
+
+/// The step in which the pool counts.
+#[expect(clippy::cast_possible_truncation, reason = "it is a mebibyte")]
+const STEP: u32 = POOL_STEP as u32;
 
 /// How many bytes a request that is kept takes besides its payload.
 const KEPT_LEN: usize = 256;
 
 impl KeptLen {
-    pub(crate) fn new(len_max: usize) -> Self {
-        Self { left: u32::try_from(len_max).unwrap_or(u32::MAX) }
+    pub(crate) fn new(len_max: usize, pool: Arc<Pool>) -> Self {
+        let len_max = u32::try_from(len_max).unwrap_or(u32::MAX);
+        Self { left: len_max, len_max, pooled: 0, pool }
     }
 
     /// How many bytes are kept of the most that may be.
@@ -78,7 +88,8 @@ impl KeptLen {
         tried: Vec<SessionId>,
     ) -> Option<Kept> {
         let Payload { encoding, bytes, callbacks } = &request.payload;
-        self.left = self.left.checked_sub(u32::try_from(KEPT_LEN + bytes.len()).ok()?)?;
+        let left = self.left.checked_sub(u32::try_from(KEPT_LEN + bytes.len()).ok()?)?;
+        self.set_left(left)?;
         let bytes = bytes::Bytes::copy_from_slice(bytes);
         let request = Request {
             callback_id: request.callback_id,
@@ -110,12 +121,43 @@ impl KeptLen {
     /// Drops a request whose outcome has come, or whose caller waits no longer.
     pub(crate) fn forget(&mut self, kept: &Kept) {
         // It was added when the request was kept, so it fits.
-        self.left += u32::try_from(KEPT_LEN + kept.request.payload.len()).unwrap_or_default();
+        let left = self.left + u32::try_from(KEPT_LEN + kept.request.payload.len()).unwrap_or_default();
+        // To keep less is always possible.
+        let _ = self.set_left(left);
+    }
+
+    /// Keeps all but so many bytes, if the pool has room for that.
+    #[inline]
+    fn set_left(&mut self, left: u32) -> Option<()> {
+        // A session that keeps little tells the pool nothing.
+        let steps = (self.len_max - left) / STEP;
+        if steps != self.pooled {
+            self.tell_pool(steps)?;
+        }
+        self.left = left;
+        Some(())
+    }
+
+    #[cold]
+    fn tell_pool(&mut self, steps: u32) -> Option<()> {
+        let more = steps.saturating_sub(self.pooled) as usize * POOL_STEP;
+        if more > 0 && more + self.pooled as usize * POOL_STEP > self.pool.left() {
+            return None;
+        }
+        self.pool.note(self.pooled as usize, steps as usize);
+        self.pooled = steps;
+        Some(())
     }
 
     #[cfg(any(test, fuzzing))]
     pub(crate) fn is_empty(&self, len_max: usize) -> bool {
         self.left as usize == len_max
+    }
+}
+
+impl Drop for KeptLen {
+    fn drop(&mut self) {
+        self.pool.note(self.pooled as usize, 0);
     }
 }
 
@@ -297,5 +339,48 @@ fn choose<'a, P: Provider>(
     match providers.pick(balance, node, tried) {
         Ok(provider) => Routed::Provider(provider, providers.has_others(provider, tried)),
         Err(reason) => Routed::Nowhere(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshwork_wire::{CallbackId, Encoding};
+
+    fn request(len: usize) -> Request {
+        Request {
+            callback_id: CallbackId(1),
+            action: "a".into(),
+            node: ByteString::new(),
+            caller: ByteString::new(),
+            time_left: None,
+            hops: 0,
+            payload: Payload::new(Encoding::Json, vec![b'1'; len]),
+        }
+    }
+
+    /// Each session once had a bound of its own, and all of them together none.
+    #[test]
+    fn sessions_keep_no_more_together_than_their_pool_has() {
+        let pool = Pool::new(8 * POOL_STEP);
+        let mut sessions: Vec<_> = (0..8).map(|_| KeptLen::new(16 * POOL_STEP, Arc::clone(&pool))).collect();
+        let request = request(POOL_STEP / 2);
+        let mut kept: Vec<Vec<Kept>> = Vec::new();
+        for session in &mut sessions {
+            kept.push(std::iter::from_fn(|| session.keep(&request, None, Vec::new())).collect());
+        }
+        let counts: Vec<_> = kept.iter().map(Vec::len).collect();
+        assert!(counts[0] >= 7 && counts.iter().all(|count| *count > 0), "each keeps a little: {counts:?}");
+        assert!(
+            counts.iter().sum::<usize>() <= 2 * 8 + 8,
+            "less than a step each besides the pool: {counts:?}"
+        );
+        for (session, kept) in sessions.iter_mut().zip(&kept) {
+            kept.iter().for_each(|kept| session.forget(kept));
+        }
+        assert_eq!(pool.left(), 8 * POOL_STEP);
+        let _kept: Vec<_> = std::iter::from_fn(|| sessions[0].keep(&request, None, Vec::new())).collect();
+        sessions.clear();
+        assert_eq!(pool.left(), 8 * POOL_STEP, "a session that ends leaves the pool");
     }
 }

@@ -13,6 +13,7 @@ pub(crate) use described::Answer;
 
 use super::forwarded::MASTER;
 use super::handle::{Close, Evict, SessionHandle};
+use super::in_all::InAll;
 use super::permissions::Verb;
 use super::standing::Standing;
 use crate::answers::Actions;
@@ -150,10 +151,10 @@ pub(crate) struct Listing {
 }
 
 impl RegistryActor {
-    pub(crate) fn new(master: ByteString, offered_len_max: usize) -> Self {
+    pub(crate) fn new(master: ByteString, offered: InAll) -> Self {
         Self {
             master,
-            table: Table::new(offered_len_max),
+            table: Table::new(offered),
             at_once: Default::default(),
             described: Described::default(),
             floods_every: Duration::ZERO,

@@ -4,6 +4,7 @@
 //! counts the event, so a slow subscriber slows no other node.
 
 use super::handle::SessionHandle;
+use super::in_all::InAll;
 use super::permissions::Verb;
 use super::standing::Standing;
 use super::subscribed::{Subscribed, SubscribedBounds};
@@ -216,7 +217,7 @@ impl RouterActor {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             subscribed_bounds: SubscribedBounds {
-                len_max: limits.subscribed_len_max,
+                in_all: InAll::new(limits.subscribed_len_max, limits.subscribed_in_all_len_max),
                 per_topic_max: limits.subscriptions_per_topic_max,
             },
             trie: Trie::new(),
@@ -456,7 +457,7 @@ impl Handler<Subscribe> for RouterActor {
             || Subscriber { session, keys: Subscribed::default(), given: Given::default(), drains: false };
         let there = &mut self.sessions.entry(id).or_insert_with(new).keys;
         for key in keys {
-            let inserted = there.insert(key.clone(), self.subscribed_bounds);
+            let inserted = there.insert(key.clone(), &mut self.subscribed_bounds);
             if inserted.map_err(|much| CallError::new(Code::OVERLOADED, Fate::Failed, much.to_string()))? {
                 insert(&mut self.trie, &mut self.groups, SubscribedNode::Branch(id), &key);
             }
@@ -487,7 +488,7 @@ impl Handler<Unsubscribe> for RouterActor {
         let Some(there) = self.sessions.get_mut(&session) else {
             return;
         };
-        if there.keys.remove(&key) {
+        if there.keys.remove(&key, &mut self.subscribed_bounds) {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
     }
@@ -584,7 +585,7 @@ impl Handler<StopSending> for RouterActor {
             return;
         };
         there.drains = true;
-        for key in there.keys.take() {
+        for key in there.keys.take(&mut self.subscribed_bounds) {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
     }
@@ -598,7 +599,7 @@ impl Handler<Leave> for RouterActor {
             return;
         };
         self.dropped += handle.outbox().dropped();
-        for key in keys.take() {
+        for key in keys.take(&mut self.subscribed_bounds) {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
     }

@@ -14,6 +14,7 @@ mod pending;
 mod relay;
 mod state;
 
+use super::dispatch::KeptLen;
 use super::forwarded::{Caller, Forwarded, Replied, Target};
 use super::handle::{
     Cancel, Close, Drain, Evict, Forward, Reconsider, Release, Replies, ReplyMailbox, SessionHandle,
@@ -182,8 +183,8 @@ impl SessionActor {
             master.name.clone(),
             config.balance,
             limits.in_flight_max,
-            limits.kept_len_max,
-            limits.held_len_max,
+            KeptLen::new(limits.kept_len_max, Arc::clone(&master.kept_pool)),
+            KeptLen::new(limits.held_len_max, Arc::clone(&master.kept_pool)),
         );
         let in_layers = master.layers.as_ref().map(|_| Box::default());
         let answering = Answering::new(master.node.number(), limits.answering_bounds());

@@ -1,17 +1,18 @@
 //! The subscriptions of one branch: their keys, how much memory they take at the master, and how many of them one event may match. It
 //! decides whether the branch may have one more; `router.rs` keeps the tree in which events find the subscriptions. Pure.
 
+use super::in_all::{InAll, NoRoom};
 use crate::hashed::HashMap;
 use meshwork_wire::limits::PATTERNS_PER_NODE_MAX;
 use meshwork_wire::{Pattern, SubscriptionKey};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-/// What the subscriptions of one branch may come to.
-#[derive(Clone, Copy, Debug)]
+/// What the subscriptions of branches may come to.
+#[derive(Debug)]
 pub(crate) struct SubscribedBounds {
-    /// How many bytes they may take.
-    pub(crate) len_max: usize,
+    /// How many bytes they may take, of one branch and of all.
+    pub(crate) in_all: InAll,
     /// How many of them one event may match.
     pub(crate) per_topic_max: usize,
 }
@@ -53,10 +54,8 @@ struct OfForm {
 pub(crate) enum TooMuch {
     #[error("a node has at most {PATTERNS_PER_NODE_MAX} subscriptions")]
     Subscriptions,
-    #[error(
-        "the patterns and groups of a node take at most {0} bytes at its master: subscribe to shorter or fewer patterns"
-    )]
-    Bytes(usize),
+    #[error("the patterns and groups of a node {0}: subscribe to shorter or fewer patterns")]
+    Bytes(#[from] NoRoom),
     #[error(
         "an event matches at most {0} subscriptions of a node: subscribe to fewer patterns that differ in where their stars stand, or to one \
          pattern in fewer groups"
@@ -76,7 +75,11 @@ impl Subscribed {
     /// # Errors
     ///
     /// When the branch would have more than it may.
-    pub(crate) fn insert(&mut self, key: SubscriptionKey, bounds: SubscribedBounds) -> Result<bool, TooMuch> {
+    pub(crate) fn insert(
+        &mut self,
+        key: SubscriptionKey,
+        bounds: &mut SubscribedBounds,
+    ) -> Result<bool, TooMuch> {
         let key = Key(key);
         let beside = self.beside(&key);
         if beside.contains(&Some(&key)) {
@@ -86,9 +89,7 @@ impl Subscribed {
             return Err(TooMuch::Subscriptions);
         }
         let len = len_of(&key, beside);
-        if self.len + len > bounds.len_max {
-            return Err(TooMuch::Bytes(bounds.len_max));
-        }
+        bounds.in_all.check(self.len, self.len + len)?;
         let form = Form::of(&key.0.pattern);
         let is_shared = beside.iter().flatten().any(|other| other.0.pattern == key.0.pattern);
         let width = if is_shared { 1 + self.of_pattern(&key.0.pattern) } else { 1 };
@@ -100,18 +101,21 @@ impl Subscribed {
         let of_form = self.forms.entry(form).or_default();
         of_form.subscriptions += 1;
         of_form.widest = width.max(widest);
+        bounds.in_all.note(self.len, self.len + len);
         (self.per_topic, self.len) = (per_topic, self.len + len);
         self.keys.insert(key);
         Ok(true)
     }
 
     /// Takes a subscription out; `false` if it is not there.
-    pub(crate) fn remove(&mut self, key: &SubscriptionKey) -> bool {
+    pub(crate) fn remove(&mut self, key: &SubscriptionKey, bounds: &mut SubscribedBounds) -> bool {
         let key = Key(key.clone());
         if !self.keys.remove(&key) {
             return false;
         }
-        self.len -= len_of(&key, self.beside(&key));
+        let len = len_of(&key, self.beside(&key));
+        bounds.in_all.note(len, 0);
+        self.len -= len;
         let form = Form::of(&key.0.pattern);
         if let Some(of_form) = self.forms.get_mut(&form) {
             of_form.subscriptions -= 1;
@@ -134,7 +138,11 @@ impl Subscribed {
     }
 
     /// Takes all subscriptions out.
-    pub(crate) fn take(&mut self) -> impl Iterator<Item = SubscriptionKey> + use<> {
+    pub(crate) fn take(
+        &mut self,
+        bounds: &mut SubscribedBounds,
+    ) -> impl Iterator<Item = SubscriptionKey> + use<> {
+        bounds.in_all.note(self.len, 0);
         std::mem::take(self).keys.into_iter().map(|key| key.0)
     }
 
@@ -207,21 +215,39 @@ mod tests {
     use meshwork_wire::limits::{SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX};
     use proptest::prelude::*;
 
+    /// The subscriptions of the only branch.
+    struct Alone(Subscribed, SubscribedBounds);
+
+    impl Alone {
+        fn new() -> Self {
+            let in_all = InAll::of_each(SUBSCRIBED_LEN_MAX);
+            Self(
+                Subscribed::default(),
+                SubscribedBounds { in_all, per_topic_max: SUBSCRIPTIONS_PER_TOPIC_MAX },
+            )
+        }
+
+        fn insert(&mut self, key: SubscriptionKey) -> Result<bool, TooMuch> {
+            self.0.insert(key, &mut self.1)
+        }
+
+        fn remove(&mut self, key: &SubscriptionKey) -> bool {
+            self.0.remove(key, &mut self.1)
+        }
+    }
+
     fn key(pattern: &str, group: Option<&str>) -> SubscriptionKey {
         SubscriptionKey { pattern: Pattern::new(pattern).unwrap(), group: group.map(ByteString::from) }
     }
 
-    const BOUNDS: SubscribedBounds =
-        SubscribedBounds { len_max: SUBSCRIBED_LEN_MAX, per_topic_max: SUBSCRIPTIONS_PER_TOPIC_MAX };
-
-    fn insert(subscribed: &mut Subscribed, pattern: &str) -> Result<bool, TooMuch> {
-        subscribed.insert(key(pattern, None), BOUNDS)
+    fn insert(subscribed: &mut Alone, pattern: &str) -> Result<bool, TooMuch> {
+        subscribed.insert(key(pattern, None))
     }
 
     /// 65,536 patterns of `a` and `*`, all of which one topic matched, and 112 KB of events stalled a mesh for 26 s.
     #[test]
     fn patterns_that_one_topic_matches_are_bounded_however_they_are_written() {
-        let mut subscribed = Subscribed::default();
+        let mut subscribed = Alone::new();
         let patterns = (0..1_u32 << 16).map(|bits| {
             let words: Vec<_> = (0..16).map(|at| if bits >> at & 1 == 1 { "*" } else { "a" }).collect();
             words.join("/")
@@ -236,30 +262,30 @@ mod tests {
                 }
             }
         }
-        assert_eq!(subscribed.len(), SUBSCRIPTIONS_PER_TOPIC_MAX);
+        assert_eq!(subscribed.0.len(), SUBSCRIPTIONS_PER_TOPIC_MAX);
         assert_eq!(refused, (1 << 16) - SUBSCRIPTIONS_PER_TOPIC_MAX);
         assert!(trie.steps(&["a"; 16].join("/")) <= 17 * SUBSCRIPTIONS_PER_TOPIC_MAX);
     }
 
     #[test]
     fn groups_on_one_pattern_are_bounded_and_groups_on_different_topics_are_not() {
-        let mut subscribed = Subscribed::default();
+        let mut subscribed = Alone::new();
         for number in 0..2 * SUBSCRIPTIONS_PER_TOPIC_MAX {
             let group = number.to_string();
             let too_much = Err(TooMuch::PerTopic(SUBSCRIPTIONS_PER_TOPIC_MAX));
             let expected = if number < SUBSCRIPTIONS_PER_TOPIC_MAX { Ok(true) } else { too_much };
-            assert_eq!(subscribed.insert(key("t", Some(&group)), BOUNDS), expected);
+            assert_eq!(subscribed.insert(key("t", Some(&group))), expected);
         }
-        let mut subscribed = Subscribed::default();
+        let mut subscribed = Alone::new();
         for number in 0..10_000 {
             let key = key(&format!("jobs/{number}"), Some(&number.to_string()));
-            assert_eq!(subscribed.insert(key, BOUNDS), Ok(true));
+            assert_eq!(subscribed.insert(key), Ok(true));
         }
     }
 
     #[test]
     fn as_many_usual_patterns_as_a_node_may_have_fit() {
-        let mut subscribed = Subscribed::default();
+        let mut subscribed = Alone::new();
         for number in 0..PATTERNS_PER_NODE_MAX {
             assert_eq!(insert(&mut subscribed, &format!("users/{number}/*")), Ok(true));
         }
@@ -270,11 +296,11 @@ mod tests {
     /// A path of 32 segments of one letter takes 63 bytes in a frame, and kilobytes in the tree.
     #[test]
     fn a_pattern_costs_the_levels_that_it_does_not_share() {
-        let mut subscribed = Subscribed::default();
+        let mut subscribed = Alone::new();
         let deep = |first: usize| format!("{first}/{}", ["x"; 31].join("/"));
         let refused = (0..).find(|first| insert(&mut subscribed, &deep(*first)).is_err()).unwrap();
         assert!(refused < SUBSCRIBED_LEN_MAX / (32 * LEVEL_LEN), "{refused}");
-        let mut subscribed = Subscribed::default();
+        let mut subscribed = Alone::new();
         let shared = ["x"; 31].join("/");
         for last in 0..2_000 {
             assert_eq!(insert(&mut subscribed, &format!("{shared}/{last}")), Ok(true));
@@ -306,9 +332,9 @@ mod tests {
             keys in prop::collection::vec((pattern(), any::<bool>()), 0..40),
             topics in prop::collection::vec("[ab]{1,2}(/[ab]{1,2}){0,4}", 1..10),
         ) {
-            let (mut subscribed, mut trie) = (Subscribed::default(), Trie::new());
+            let (mut subscribed, mut trie) = (Alone::new(), Trie::new());
             for (key, stays) in &keys {
-                if subscribed.insert(key.clone(), BOUNDS) == Ok(true) {
+                if subscribed.insert(key.clone()) == Ok(true) {
                     trie.insert(&key.pattern, key.group.clone());
                     if !stays {
                         prop_assert!(subscribed.remove(key) && !subscribed.remove(key));
@@ -316,23 +342,24 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(subscribed.len(), trie.len());
+            prop_assert_eq!(subscribed.0.len(), trie.len());
             for topic in topics {
                 let mut matches = 0;
                 trie.for_each_match(&topic, &mut |_| matches += 1);
-                prop_assert!(matches <= subscribed.per_topic);
+                prop_assert!(matches <= subscribed.0.per_topic);
             }
-            let levels: std::collections::HashSet<Vec<String>> = subscribed.keys.iter().flat_map(|key| {
+            let levels: std::collections::HashSet<Vec<String>> = subscribed.0.keys.iter().flat_map(|key| {
                 let segments: Vec<String> = key.0.pattern.segments().map(str::to_owned).collect();
                 (1..=segments.len()).map(move |len| segments[..len].to_vec())
             }).collect();
-            let texts: usize = subscribed.keys.iter().map(|key| {
+            let texts: usize = subscribed.0.keys.iter().map(|key| {
                 key.0.pattern.as_str().len() + key.0.group.as_ref().map_or(0, |group| group.len())
             }).sum();
-            prop_assert_eq!(subscribed.len, SUBSCRIPTION_LEN * subscribed.len() + LEVEL_LEN * levels.len() + 2 * texts);
-            let keys: Vec<_> = subscribed.keys.iter().map(|key| key.0.clone()).collect();
+            prop_assert_eq!(subscribed.0.len, SUBSCRIPTION_LEN * subscribed.0.len() + LEVEL_LEN * levels.len() + 2 * texts);
+            let keys: Vec<_> = subscribed.0.keys.iter().map(|key| key.0.clone()).collect();
             keys.iter().for_each(|key| _ = subscribed.remove(key));
-            prop_assert_eq!((subscribed.len, subscribed.per_topic, subscribed.forms.len()), (0, 0, 0));
+            prop_assert_eq!(subscribed.1.in_all.len(), 0);
+            prop_assert_eq!((subscribed.0.len, subscribed.0.per_topic, subscribed.0.forms.len()), (0, 0, 0));
         }
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct MasterShared {
     pub(crate) door: Arc<Door>,
     /// The bytes in the outboxes of all sessions.
     pub(crate) pool: Arc<Pool>,
+    /// The bytes of the requests that all sessions keep.
+    pub(crate) kept_pool: Arc<Pool>,
     pub(crate) warnings: SessionWarnings,
     pub(crate) denials: Denials,
     /// The layers around the requests that pass; none at most masters.
@@ -119,6 +121,7 @@ impl MasterShared {
             layers,
             identities: ArcSwapOption::from(config.identities.clone()),
             pool: Pool::new(limits.outboxes_len_max),
+            kept_pool: Pool::new(limits.kept_in_all_len_max),
             config,
             limits,
             busy_poll,

@@ -5,9 +5,9 @@ use crate::link::outbox::OutboxBounds;
 use meshwork_wire::limits::{
     ANSWERING_LEN_MAX, BIND_WITHIN, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CREDIT_LEN_MAX,
     FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_ADDRESS_MAX, HELD_LEN_MAX, IN_FLIGHT_MAX,
-    KEPT_LEN_MAX, LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX,
-    OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX, SUBSCRIBED_LEN_MAX,
-    SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
+    KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX, LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX,
+    OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX,
+    REGISTERED_IN_ALL_LEN_MAX, SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -53,6 +53,9 @@ pub struct Limits {
     /// How many bytes of the requests of one connection are kept in case that another provider has to run them. Used by a master.
     /// Default: [`KEPT_LEN_MAX`].
     pub kept_len_max: usize,
+    /// How many bytes of requests all connections of a master keep together: one keeps no more than the others leave. Used by a master.
+    /// Default: [`KEPT_IN_ALL_LEN_MAX`].
+    pub kept_in_all_len_max: usize,
     /// How many bytes of requests of one connection the layers of the master may hold: those that have not passed yet. A request above the bound
     /// is refused with `OVERLOADED`, not sent. Used by a master with layers. Default: [`HELD_LEN_MAX`].
     pub held_len_max: usize,
@@ -63,9 +66,15 @@ pub struct Limits {
     /// How many bytes the actions and shapes that one branch offers may take at its master. A branch that would offer more is refused.
     /// Default: [`OFFERED_LEN_MAX`].
     pub offered_len_max: usize,
+    /// How many bytes the actions and shapes of all branches may take at their master. One branch may have a ninth of what the others leave.
+    /// Default: [`REGISTERED_IN_ALL_LEN_MAX`].
+    pub offered_in_all_len_max: usize,
     /// How many bytes the patterns and groups that one branch subscribes to may take at its master. A subscription above the bound is
     /// refused. Default: [`SUBSCRIBED_LEN_MAX`].
     pub subscribed_len_max: usize,
+    /// How many bytes the patterns and groups of all branches may take at their master. One branch may have a ninth of what the others leave.
+    /// Default: [`REGISTERED_IN_ALL_LEN_MAX`].
+    pub subscribed_in_all_len_max: usize,
     /// How many subscriptions of one branch one event may match, counted as the most that any topic could match: each costs a step with every such
     /// event. A subscription above the bound is refused. Used by a master. Default: [`SUBSCRIPTIONS_PER_TOPIC_MAX`].
     pub subscriptions_per_topic_max: usize,
@@ -94,10 +103,13 @@ impl Default for Limits {
             answering_len_max: ANSWERING_LEN_MAX,
             credit_len_max: CREDIT_LEN_MAX,
             kept_len_max: KEPT_LEN_MAX,
+            kept_in_all_len_max: KEPT_IN_ALL_LEN_MAX,
             held_len_max: HELD_LEN_MAX,
             unbound_sessions_max: UNBOUND_SESSIONS_MAX,
             offered_len_max: OFFERED_LEN_MAX,
+            offered_in_all_len_max: REGISTERED_IN_ALL_LEN_MAX,
             subscribed_len_max: SUBSCRIBED_LEN_MAX,
+            subscribed_in_all_len_max: REGISTERED_IN_ALL_LEN_MAX,
             subscriptions_per_topic_max: SUBSCRIPTIONS_PER_TOPIC_MAX,
             connections_max: CONNECTIONS_MAX,
             connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,

@@ -72,6 +72,7 @@ mod tests {
     use super::super::route::tests::Fake;
     use super::super::table::OnNameTaken;
     use super::*;
+    use crate::master::in_all::InAll;
     use meshwork_wire::limits::{DESCRIBED_PART_MAX, OFFERED_LEN_MAX, SHAPE_LEN_MAX};
     use meshwork_wire::{Accepts, Offer, SessionId, Shape};
 
@@ -80,7 +81,7 @@ mod tests {
     }
 
     fn table(actions: usize) -> Table<Fake> {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         table
             .bind(
                 SessionId(1),

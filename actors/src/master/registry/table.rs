@@ -4,6 +4,7 @@
 use super::catalogue::{Catalogue, Listed, Part};
 use super::route::{Provider, Route};
 use crate::hashed::{HashMap, HashSet};
+use crate::master::in_all::{InAll, NoRoom};
 use meshwork_wire::limits::ACTIONS_PER_NODE_MAX;
 use meshwork_wire::{Accepts, ByteString, Offer, Pattern, SessionId, Shape};
 use std::sync::Arc;
@@ -25,8 +26,8 @@ pub(crate) struct Table<S> {
     nodes: HashMap<SessionId, Member<S>>,
     names: HashMap<ByteString, Vec<SessionId>>,
     catalogue: Catalogue<S>,
-    /// How many bytes the offers of one branch may take.
-    offered_len_max: usize,
+    /// The bytes that the offers of all branches take.
+    offered: InAll,
 }
 
 /// A branch that is bound.
@@ -77,16 +78,14 @@ pub(crate) enum Denied {
     #[error("a node offers at most {ACTIONS_PER_NODE_MAX} actions")]
     TooMany,
     /// The actions and shapes of the node would take more bytes than this.
-    #[error(
-        "the actions and shapes of a node take at most {0} bytes at its master: offer shorter shapes or fewer actions"
-    )]
-    TooLong(usize),
+    #[error("the actions and shapes of a node {0}: offer shorter shapes or fewer actions")]
+    TooLong(#[from] NoRoom),
 }
 
 impl<S: Provider> Table<S> {
-    pub(crate) fn new(offered_len_max: usize) -> Self {
+    pub(crate) fn new(offered: InAll) -> Self {
         let catalogue = Catalogue::new();
-        Self { nodes: HashMap::default(), names: HashMap::default(), catalogue, offered_len_max }
+        Self { nodes: HashMap::default(), names: HashMap::default(), catalogue, offered }
     }
 
     /// How many nodes, names, actions and providers of actions there are.
@@ -146,9 +145,8 @@ impl<S: Provider> Table<S> {
         let offered_anew = offers.iter().filter(|offer| seen.insert(&offer.action));
         let less: usize = offered_anew.map(|offer| len_before(&offer.action)).sum();
         drop(seen);
-        if (member.offered_len + more.sum::<usize>()).saturating_sub(less) > self.offered_len_max {
-            return Err(Denied::TooLong(self.offered_len_max));
-        }
+        let len_before = member.offered_len;
+        self.offered.check(len_before, (len_before + more.sum::<usize>()).saturating_sub(less))?;
         let (mut new, mut reshaped) = (Vec::with_capacity(offers.len()), Vec::new());
         for Offer { action, accepts, shape } in offers {
             let listed = self.catalogue.list(&action, accepts);
@@ -166,6 +164,7 @@ impl<S: Provider> Table<S> {
                 new.push((action, accepts));
             }
         }
+        self.offered.note(len_before, member.offered_len);
         for action in reshaped {
             let nodes = &self.nodes;
             self.catalogue.unlist(&action, |listed| listed.forget_shape(nodes, &action));
@@ -179,9 +178,11 @@ impl<S: Provider> Table<S> {
             return Vec::new();
         };
         let gone: Vec<_> = actions.iter().filter_map(|action| member.actions.remove_entry(action)).collect();
+        let len_before = member.offered_len;
         for (action, offered) in &gone {
             member.offered_len -= offered.len(action);
         }
+        self.offered.note(len_before, member.offered_len);
         let accepted = |(action, offered): (ByteString, Offered)| {
             self.unlist(&action, id, offered.shape);
             (action, offered.accepts)
@@ -192,6 +193,7 @@ impl<S: Provider> Table<S> {
     /// Takes a session out, with all its actions.
     pub(crate) fn leave(&mut self, id: SessionId) -> Option<Removed<S>> {
         let member = self.nodes.remove(&id)?;
+        self.offered.note(member.offered_len, 0);
         for (action, offered) in member.actions {
             self.unlist(&action, id, offered.shape);
         }
@@ -370,7 +372,7 @@ mod tests {
     #[test]
     fn no_bind_takes_the_name_of_a_branch_of_another_identity() {
         for on_taken in [OnNameTaken::Replace, OnNameTaken::Refuse, OnNameTaken::Share] {
-            let mut table = Table::new(OFFERED_LEN_MAX);
+            let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
             let mut bind = |id, identity: &'static str, incarnation| {
                 let (name, identity) = (ByteString::from("a"), ByteString::from(identity));
                 let bound =
@@ -388,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_branch_that_binds_again_replaces_its_earlier_session_and_no_other() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         let mut bind = |id, on_taken, incarnation| {
             let replaced = table.bind(
                 SessionId(id),
@@ -413,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_name_bound_twice_replaces_refuses_or_shares() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         assert_eq!(bind(&mut table, 1, "a", OnNameTaken::Replace), Ok(vec![]));
         table.offer(SessionId(1), vec![offer("add")]).unwrap();
         assert_eq!(bind(&mut table, 2, "a", OnNameTaken::Refuse), Err(Denied::NameTaken("a".into())));
@@ -427,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_session_that_leaves_is_out_of_every_route_at_once() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         bind(&mut table, 1, "a", OnNameTaken::Replace).unwrap();
         bind(&mut table, 2, "b", OnNameTaken::Replace).unwrap();
         table.offer(SessionId(1), vec![offer("add"), offer("sub")]).unwrap();
@@ -447,7 +449,7 @@ mod tests {
 
     #[test]
     fn an_action_offered_twice_by_one_session_is_news_once() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         bind(&mut table, 1, "a", OnNameTaken::Replace).unwrap();
         assert_eq!(table.offer(SessionId(1), vec![offer("add"), offer("add")]).unwrap().len(), 1);
         assert_eq!(table.offer(SessionId(1), vec![offer("add")]).unwrap().len(), 0);
@@ -458,7 +460,7 @@ mod tests {
 
     #[test]
     fn describe_lists_by_name_who_offers_what() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         bind(&mut table, 1, "b", OnNameTaken::Share).unwrap();
         bind(&mut table, 2, "a", OnNameTaken::Share).unwrap();
         bind(&mut table, 3, "a", OnNameTaken::Share).unwrap();
@@ -478,7 +480,7 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_long_list_are_the_whole_list() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         let name = |number: usize| ByteString::from(format!("many/{number:06}"));
         let count = 2 * DESCRIBED_PART_MAX + 1;
@@ -504,7 +506,7 @@ mod tests {
     /// A question that matched nothing cost a step for each action of the mesh, in one go.
     #[test]
     fn a_part_looks_at_no_more_names_than_it_may() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         let count = 3 * DESCRIBED_STEPS_MAX;
         let offers = (0..count)
@@ -527,7 +529,7 @@ mod tests {
     /// The answer did not fit into a frame, so that there was none.
     #[test]
     fn long_shapes_make_short_parts() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         let shape = |len| Some(Shape { arguments: "x".repeat(len).into(), reply: ByteString::new() });
         for (action, len) in [
@@ -544,7 +546,7 @@ mod tests {
     /// 64 frames of a shape of 15 MB each took 1 GB.
     #[test]
     fn the_offers_of_a_branch_are_counted_in_bytes() {
-        let mut table = Table::new(1_000_000);
+        let mut table = Table::new(InAll::of_each(1_000_000));
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         bind(&mut table, 2, "b", OnNameTaken::Share).unwrap();
         let long = |number: usize| Offer {
@@ -558,7 +560,11 @@ mod tests {
             table.offer(SessionId(1), vec![long(number)]).unwrap();
         }
         let refused = table.offer(SessionId(1), vec![long(fitting)]);
-        assert_eq!(refused, Err(Denied::TooLong(1_000_000)), "an offer that is repeated counts once");
+        assert_eq!(
+            refused,
+            Err(Denied::TooLong(NoRoom::Own(1_000_000))),
+            "an offer that is repeated counts once"
+        );
         table.offer(SessionId(2), vec![long(fitting)]).expect("another branch has a count of its own");
         table.withdraw(SessionId(1), &["long/0".into()]);
         table.offer(SessionId(1), vec![long(fitting)]).expect("there is room again");
@@ -569,19 +575,22 @@ mod tests {
 
     #[test]
     fn an_action_that_comes_twice_in_a_frame_makes_room_once() {
-        let mut table = Table::new(2 * SHAPE_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(2 * SHAPE_LEN_MAX));
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         let shape = || Some(Shape { arguments: "x".repeat(SHAPE_LEN_MAX - 1).into(), reply: "y".into() });
         let long = |action: &'static str| Offer { shape: shape(), ..offer(action) };
         table.offer(SessionId(1), vec![long("x")]).unwrap();
         let offers = [offer("x"), offer("x"), offer("x"), long("y"), long("z")];
-        assert_eq!(table.offer(SessionId(1), offers.to_vec()), Err(Denied::TooLong(2 * SHAPE_LEN_MAX)));
+        assert_eq!(
+            table.offer(SessionId(1), offers.to_vec()),
+            Err(Denied::TooLong(NoRoom::Own(2 * SHAPE_LEN_MAX)))
+        );
     }
 
     /// The shape of a provider that had left was kept, and counted to nobody.
     #[test]
     fn a_shape_is_told_as_long_as_a_provider_has_it() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         let shaped = |text: &'static str| Offer {
             shape: Some(Shape { arguments: text.into(), reply: ByteString::new() }),
             ..offer("add")
@@ -609,7 +618,7 @@ mod tests {
 
     #[test]
     fn a_wide_action_answers_those_below_it_that_nobody_offers_by_name() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         assert!(table.wide_route("a/b").is_none());
         bind(&mut table, 1, "one", OnNameTaken::Share).unwrap();
         bind(&mut table, 2, "two", OnNameTaken::Share).unwrap();
@@ -633,7 +642,7 @@ mod tests {
 
     #[test]
     fn an_action_of_the_master_outlives_its_branches() {
-        let mut table = Table::new(OFFERED_LEN_MAX);
+        let mut table = Table::new(InAll::of_each(OFFERED_LEN_MAX));
         table.offer_own(&"m".into(), &offer("add"));
         bind(&mut table, 1, "a", OnNameTaken::Share).unwrap();
         table.offer(SessionId(1), vec![offer("add")]).unwrap();

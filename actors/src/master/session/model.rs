@@ -11,9 +11,11 @@ use super::state::Phase;
 use crate::answers::action::Action;
 use crate::answers::responder::{Answer, CallContext, Replier, Responder};
 use crate::hashed::{HashMap, HashSet};
+use crate::link::outbox::Pool;
+use crate::master::dispatch::KeptLen;
 use crate::master::forwarded::{Caller, Forwarded, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, Route};
-use meshwork_wire::limits::{HELD_LEN_MAX, KEPT_LEN_MAX};
+use meshwork_wire::limits::{HELD_LEN_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX};
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Encoding, Fate, Offer, Outcome, Payload, PayloadRef, Request,
     SessionId, Wants,
@@ -265,8 +267,8 @@ impl Session {
                 "master".into(),
                 Balance::RoundRobin,
                 IN_FLIGHT_MAX,
-                KEPT_LEN_MAX,
-                HELD_LEN_MAX,
+                KeptLen::new(KEPT_LEN_MAX, Pool::new(KEPT_IN_ALL_LEN_MAX)),
+                KeptLen::new(HELD_LEN_MAX, Pool::new(KEPT_IN_ALL_LEN_MAX)),
             ),
             caller: Arc::new(Caller { id, name: name.into(), mailbox: id }),
             bind: 0,

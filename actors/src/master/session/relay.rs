@@ -167,8 +167,8 @@ impl<P: Provider, M> Relay<P, M> {
         master: ByteString,
         balance: Balance,
         in_flight_max: usize,
-        kept_len_max: usize,
-        held_len_max: usize,
+        kept_len: KeptLen,
+        held_len: KeptLen,
     ) -> Self {
         Self {
             phase: Phase::Unbound,
@@ -177,8 +177,8 @@ impl<P: Provider, M> Relay<P, M> {
             in_flight_max: u32::try_from(in_flight_max).unwrap_or(u32::MAX),
             dispatch: Dispatch::new(master, balance),
             requested: Slots::new(),
-            kept_len: KeptLen::new(kept_len_max),
-            held_len: KeptLen::new(held_len_max),
+            kept_len,
+            held_len,
             serving: Slots::new(),
             callers: None,
             early: None,
