@@ -16,7 +16,8 @@ use meshwork_actors::node::{
 };
 use meshwork_wire::limits::{ARGUMENTS_KEPT_LEN_MAX, CALL_WITHIN};
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Outcome, Payload, PayloadRef,
+    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, HeaderError, Headers,
+    Outcome, Payload, PayloadRef,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
@@ -80,14 +81,17 @@ struct Layered {
     deadline: Option<Instant>,
 }
 
+/// The state that a master shares with its handles, and the call that asked for it.
+type Attached = (Arc<ActorNode>, Box<ActorCall>);
+
 enum Preparing {
     /// The arguments cannot be written.
     Failed(Option<CallError>),
     /// Not polled yet, and the handle of the master is not attached. `call` has a record of arguments, `as_list` has them as a list: only an
     /// attached handle knows what the provider takes.
-    Unattached { node: Node, call: ActorCall, as_list: Option<Payload> },
+    Unattached { node: Node, call: Box<ActorCall>, as_list: Option<Payload> },
     /// The master is asked for the state that it shares with its handles.
-    Attaching(BoxFuture<'static, Result<(Arc<ActorNode>, ActorCall), CallError>>),
+    Attaching(BoxFuture<'static, Result<Attached, CallError>>),
 }
 
 impl<R> Calling<R> {
@@ -148,6 +152,32 @@ impl<R, E> Calling<R, E> {
     pub fn on(self, node: impl Into<ByteString>) -> Self {
         let named = node.into();
         self.with(|node, head| node.other_head(head, None, Some(&named)), |call| call.node.clone_from(&named))
+    }
+
+    /// Sets a header, which travels beside the arguments to the responder: see [`Headers`] for names and values. The responder reads it from its
+    /// [`CallContext`](crate::CallContext). A provider of a version without headers answers without them.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// let sum: i64 = branch.call("add", (22, 22)).header("tenant", "a").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A name or a value that cannot be one of a header, and more headers than there may be, fail the call: not sent.
+    pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.with_headers(|headers| headers.insert(name.as_ref(), value.as_ref()))
+    }
+
+    /// Changes the headers. The actor writes a call that has some.
+    fn with_headers(self, change: impl FnOnce(&mut Headers) -> Result<(), HeaderError>) -> Self {
+        let mut changed = Ok(());
+        let mut this = self.with(|_, _| None, |call| changed = change(&mut call.headers));
+        if let Err(error) = changed {
+            this.stage = Stage::failed(error.into());
+        }
+        this
     }
 
     /// Fails at once when the link to the master is down. By default the call waits for the link, within its deadline.
@@ -238,7 +268,7 @@ impl<R, E> Calling<R, E> {
         };
         Poll::Ready(attached.map(|(node, call)| {
             self.node = Some(node);
-            self.stage = Stage::Unwritten(Box::new(call));
+            self.stage = Stage::Unwritten(call);
         }))
     }
 }
@@ -250,7 +280,7 @@ impl Stage {
             let arguments = Payload::encode(attached.wanted(&action, None).form, arguments)?;
             return Ok(Stage::of_call(action, arguments));
         }
-        let call = ActorCall::new(action, Payload::encode(Encoding::MessagePack, arguments)?);
+        let call = Box::new(ActorCall::new(action, Payload::encode(Encoding::MessagePack, arguments)?));
         Ok(Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list: None })))
     }
 
@@ -263,7 +293,7 @@ impl Stage {
         }
         // Whether a provider takes lists is known when the handle is attached.
         let as_list = Payload::encode(Encoding::MessagePack, &AsList(arguments)).ok();
-        let call = ActorCall::new(action, Payload::encode(Encoding::MessagePack, arguments)?);
+        let call = Box::new(ActorCall::new(action, Payload::encode(Encoding::MessagePack, arguments)?));
         Ok(Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list })))
     }
 
@@ -279,9 +309,9 @@ impl Stage {
 impl Calling<Payload> {
     /// A call whose arguments are written already, and whose reply is not read: for tools that know no types.
     pub(crate) fn raw(node: &Node, action: ByteString, arguments: Payload) -> Self {
-        let call = ActorCall::new(action, arguments);
+        let call = Box::new(ActorCall::new(action, arguments));
         let stage = match node.attached() {
-            Some(_) => Stage::Unwritten(Box::new(call)),
+            Some(_) => Stage::Unwritten(call),
             None => {
                 Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list: None }))
             }
@@ -522,6 +552,7 @@ pub struct Call<R> {
     arguments: Result<Arguments, CallError>,
     within: Option<Duration>,
     node: ByteString,
+    headers: Result<Headers, HeaderError>,
     when_down: WhenDown,
     reply: PhantomData<fn() -> R>,
 }
@@ -534,6 +565,7 @@ impl<R> Call<R> {
             arguments: Arguments::encode(Encoding::MessagePack, &arguments).map_err(CallError::from),
             within: Some(CALL_WITHIN),
             node: ByteString::new(),
+            headers: Ok(Headers::none()),
             when_down: WhenDown::Wait,
             reply: PhantomData,
         }
@@ -553,6 +585,16 @@ impl<R> Call<R> {
         self
     }
 
+    /// See [`Calling::header`].
+    #[must_use]
+    pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.headers = self.headers.and_then(|mut headers| {
+            headers.insert(name.as_ref(), value.as_ref())?;
+            Ok(headers)
+        });
+        self
+    }
+
     /// See [`Calling::fail_when_down`].
     #[must_use]
     pub fn fail_when_down(mut self) -> Self {
@@ -565,13 +607,14 @@ impl<R> Call<R> {
     where
         R: DeserializeOwned + 'static,
     {
-        let Self { action, arguments, within, node: named, when_down, .. } = self;
-        let arguments = match arguments {
+        let Self { action, arguments, within, node: named, headers, when_down, .. } = self;
+        let written = headers.map_err(CallError::from).and_then(|headers| Ok((arguments?, headers)));
+        let (arguments, headers) = match written {
             Ok(written) => written,
             Err(error) => return on_outcome(Err(error)),
         };
         let on_outcome = move |reply: Reply| on_outcome(reply.decode());
-        let usual = named.is_empty() && when_down == WhenDown::Wait;
+        let usual = named.is_empty() && when_down == WhenDown::Wait && headers.is_empty();
         let found = node
             .head(&action, None)
             .filter(|(_, wanted)| usual && wanted.form.encoding() == arguments.encoding());
@@ -584,8 +627,8 @@ impl<R> Call<R> {
                 node.call_with(head, &arguments, on_outcome);
             }
             _ => {
-                let arguments = arguments.into_payload();
-                let call = ActorCall { action, node: named, arguments, within, when_down };
+                let call = ActorCall::new(action, arguments.into_payload());
+                let call = ActorCall { node: named, within, headers, when_down, ..call };
                 if node.has_layers() {
                     // On the arbiter of the node, whose actor handles the message.
                     actix::spawn(node.layered(call).map(|outcome| on_outcome(outcome.into())));

@@ -6,7 +6,7 @@ use meshwork_actors::events::{Dropped, EventRef};
 use meshwork_actors::log_line;
 use meshwork_actors::repeated::Repeated;
 use meshwork_wire::limits::{EVENTS_PENDING_LEN_MAX, EVENTS_PENDING_MAX};
-use meshwork_wire::{ByteString, DecodeError};
+use meshwork_wire::{ByteString, DecodeError, Headers};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +21,8 @@ pub struct Event<T> {
     pub topic: ByteString,
     /// The name of the node that published it.
     pub publisher: ByteString,
+    /// What travels beside the value: the headers that the publisher set.
+    pub headers: Headers,
     /// The value that was published.
     pub value: T,
     /// Counts the event as pending until the handler drops it. None for a closure, which handles its events at once.
@@ -31,11 +33,30 @@ impl<T> Message for Event<T> {
     type Result = ();
 }
 
+impl<T> Event<T> {
+    /// The value of a header of the event, if the publisher set it. Upper and lower case of the name are one.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
+}
+
 #[cfg(feature = "testing")]
 impl<T> Event<T> {
     /// An event that came over no link.
     pub(crate) fn by_hand(topic: ByteString, publisher: ByteString, value: T) -> Self {
-        Self { topic, publisher, value, _pending: None }
+        Self { topic, publisher, headers: Headers::none(), value, _pending: None }
+    }
+
+    /// The event with this header, for a test that makes an event by hand.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be a header: a mistake in the test.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name, value).unwrap_or_else(|error| panic!("{error}"));
+        self
     }
 }
 
@@ -131,7 +152,7 @@ pub trait Delivered<Kind>: Sized {
 
 impl<T: DeserializeOwned> Delivered<()> for Event<T> {
     fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
-        let EventRef { topic, publisher, payload } = event;
+        let EventRef { topic, publisher, headers, payload } = event;
         // A panic of a user's type must not end the node.
         let decoded = catch_unwind(AssertUnwindSafe(|| payload.decode_arguments())).unwrap_or_else(|_| {
             let (expected, reason) = (std::any::type_name::<T>(), "decoding it panicked".to_owned());
@@ -139,7 +160,7 @@ impl<T: DeserializeOwned> Delivered<()> for Event<T> {
         });
         let (topic, publisher) = (topic.clone(), publisher.clone());
         match decoded {
-            Ok(value) => Ok(Event { topic, publisher, value, _pending: pending }),
+            Ok(value) => Ok(Event { topic, publisher, headers: headers.clone(), value, _pending: pending }),
             Err(reason) => Err(EventError { topic, publisher, reason }),
         }
     }
@@ -147,9 +168,10 @@ impl<T: DeserializeOwned> Delivered<()> for Event<T> {
 
 impl<T: DeserializeOwned> Delivered<EventError> for Event<Result<T, EventError>> {
     fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
-        let (topic, publisher) = (event.topic.clone(), event.publisher.clone());
+        let EventRef { topic, publisher, headers, .. } = event;
+        let (topic, publisher, headers) = (topic.clone(), publisher.clone(), headers.clone());
         let value = Event::<T>::read(event, None).map(|event| event.value);
-        Ok(Event { topic, publisher, value, _pending: pending })
+        Ok(Event { topic, publisher, headers, value, _pending: pending })
     }
 }
 

@@ -245,9 +245,11 @@ where
         let kept = || Event {
             topic: event.topic.clone(),
             publisher: event.publisher.clone(),
+            headers: event.headers.clone(),
             payload: Payload::new(event.payload.encoding, event.payload.bytes.to_vec()),
         };
-        let pushed = state.queue.push(event.topic, event.payload.bytes.len(), kept);
+        let len = event.headers.len() + event.payload.bytes.len();
+        let pushed = state.queue.push(event.topic, len, kept);
         drop(state);
         match pushed {
             Pushed::Waits { superseded: 0, dropped: 0 } => Ok(()),

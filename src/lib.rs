@@ -70,6 +70,7 @@ mod handler;
 mod host;
 mod master;
 mod node;
+mod publishing;
 mod record;
 mod respond;
 mod restart;
@@ -112,10 +113,11 @@ pub use meshwork_actors::{log_line, repeated};
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
     ActionDescription, Allowed, ApplicationCode, ByteString, CallError, Code, DecodeError, EncodeError,
-    Encoding, Fate, NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId,
-    Shape, TokenError, Value, check_action, check_group, check_node, check_token, check_topic, escape_unseen,
-    limits,
+    Encoding, Fate, HeaderError, Headers, NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef,
+    ResultStyle, SessionId, Shape, TokenError, Value, check_action, check_group, check_node, check_token,
+    check_topic, escape_unseen, limits,
 };
+pub use publishing::Publishing;
 pub use respond::{IntoResponder, Respond, Responders};
 pub use restart::{Restarting, RestartingRecipient};
 pub use serde_bytes::{ByteBuf, Bytes};

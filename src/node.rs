@@ -3,9 +3,10 @@
 
 use crate::call::Calling;
 use crate::handle::Node;
+use crate::publishing::{Publishing, To};
 use crate::respond::Responders;
 use crate::subscribe::{IntoSubscriber, MakeHandler, Subscribing, topics};
-use meshwork_actors::node::{Change, Drained, ManyCalls, Snapshot, Status, SubscribeTo};
+use meshwork_actors::node::{Change, Drained, ManyCalls, NewEvent, Snapshot, Status, SubscribeTo};
 use meshwork_wire::limits::CALL_WITHIN;
 use meshwork_wire::{
     ActionDescription, ByteString, CallError, Code, Encoding, Fate, NodeNews, Pattern, Payload,
@@ -96,20 +97,16 @@ impl Node {
     }
 
     /// Publishes an event to the subscribers of its topic: at most once to each, in the order of this publisher. The event travels
-    /// as MessagePack. Ready when the event is in the queue of this node: it leaves, unless the link is lost before.
+    /// as MessagePack. It is encoded now, and sent when the future is first polled. Ready when the event is in the queue of this node: it leaves,
+    /// unless the link is lost before.
     /// Waits only while that queue and the outbox of this node's own link hold 16 MiB of events, or 16,384 events wait.
     ///
     /// # Errors
     ///
     /// Not sent: when the topic is invalid, the node may not publish to it, the event is too large or holds callbacks, or the link is down,
     /// closes, or stays full for 10 s.
-    pub async fn publish<T: Serialize + ?Sized>(
-        &self,
-        topic: impl Into<ByteString>,
-        event: &T,
-    ) -> Result<(), CallError> {
-        let payload = Payload::encode(Encoding::MessagePack, event)?;
-        self.publish_raw(topic, payload).await
+    pub fn publish<T: Serialize + ?Sized>(&self, topic: impl Into<ByteString>, event: &T) -> Publishing {
+        Publishing::new(self, written(topic, event), To::Subscribers)
     }
 
     /// Publishes an event that is encoded already.
@@ -117,8 +114,8 @@ impl Node {
     /// # Errors
     ///
     /// As [`Node::publish`].
-    pub async fn publish_raw(&self, topic: impl Into<ByteString>, event: Payload) -> Result<(), CallError> {
-        self.attach().await?.publish(topic.into(), event).await
+    pub fn publish_raw(&self, topic: impl Into<ByteString>, event: Payload) -> Publishing {
+        Publishing::new(self, Ok(NewEvent::new(topic, event)), To::Subscribers)
     }
 
     /// Sends an event to every other node: to the handlers that [`Node::on_broadcast`] registered there.
@@ -126,13 +123,8 @@ impl Node {
     /// # Errors
     ///
     /// As [`Node::publish`].
-    pub async fn broadcast<T: Serialize + ?Sized>(
-        &self,
-        topic: impl Into<ByteString>,
-        event: &T,
-    ) -> Result<(), CallError> {
-        let payload = Payload::encode(Encoding::MessagePack, event)?;
-        self.broadcast_raw(topic, payload).await
+    pub fn broadcast<T: Serialize + ?Sized>(&self, topic: impl Into<ByteString>, event: &T) -> Publishing {
+        Publishing::new(self, written(topic, event), To::EveryNode)
     }
 
     /// Broadcasts an event that is encoded already.
@@ -140,8 +132,8 @@ impl Node {
     /// # Errors
     ///
     /// As [`Node::publish`].
-    pub async fn broadcast_raw(&self, topic: impl Into<ByteString>, event: Payload) -> Result<(), CallError> {
-        self.attach().await?.broadcast(topic.into(), event).await
+    pub fn broadcast_raw(&self, topic: impl Into<ByteString>, event: Payload) -> Publishing {
+        Publishing::new(self, Ok(NewEvent::new(topic, event)), To::EveryNode)
     }
 
     /// Hands the events of matching topics to a closure or a recipient, until the [`Subscription`](crate::Subscription) is dropped. Ready when the
@@ -334,6 +326,11 @@ impl Node {
     pub async fn drain(&self, within: Duration) -> Result<Drained, CallError> {
         self.attach().await?.drain(within).await
     }
+}
+
+/// An event in MessagePack.
+fn written<T: Serialize + ?Sized>(topic: impl Into<ByteString>, event: &T) -> Result<NewEvent, CallError> {
+    Ok(NewEvent::new(topic, Payload::encode(Encoding::MessagePack, event)?))
 }
 
 fn read_pattern(pattern: &str) -> Result<Pattern, CallError> {

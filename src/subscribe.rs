@@ -16,7 +16,7 @@ use meshwork_actors::answers::Restarted;
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::events::{Deliver, Dropped, EventRef, SubscriberId};
 use meshwork_actors::master::MasterActor;
-use meshwork_actors::node::{Node as ActorNode, SubscribeTo};
+use meshwork_actors::node::{NewEvent, Node as ActorNode, SubscribeTo};
 use meshwork_actors::repeated::Repeated;
 use meshwork_wire::{
     ByteString, CallError, Code, Encoding, Fate, Pattern, Payload, SubscriptionKey, check_group,
@@ -144,7 +144,8 @@ where
         if !self.mailbox.is_open() {
             return Err(Dropped::Gone);
         }
-        let pending = PendingEvent::count(&self.pending, event.payload.bytes.len()).ok_or(Dropped::Full)?;
+        let len = event.headers.len() + event.payload.bytes.len();
+        let pending = PendingEvent::count(&self.pending, len).ok_or(Dropped::Full)?;
         let event = Event::read(event, Some(pending)).map_err(|error| left_out(error, &self.undecodable))?;
         self.mailbox.hand_over(event).then_some(()).ok_or(Dropped::Full)
     }
@@ -327,14 +328,19 @@ pub struct Publish(EncodedEvent);
 /// Sends an event to every other node: [`Node::broadcast`] as a message.
 pub struct Broadcast(EncodedEvent);
 
-struct EncodedEvent {
-    topic: ByteString,
-    payload: Result<Payload, CallError>,
-}
+struct EncodedEvent(Result<NewEvent, CallError>);
 
 impl EncodedEvent {
     fn new<T: Serialize + ?Sized>(topic: ByteString, event: &T) -> Self {
-        Self { topic, payload: Payload::encode(Encoding::MessagePack, event).map_err(CallError::from) }
+        let payload = Payload::encode(Encoding::MessagePack, event);
+        Self(payload.map(|payload| NewEvent::new(topic, payload)).map_err(CallError::from))
+    }
+
+    fn header(self, name: &str, value: &str) -> Self {
+        Self(self.0.and_then(|mut event| {
+            event.headers.insert(name, value)?;
+            Ok(event)
+        }))
     }
 }
 
@@ -344,9 +350,15 @@ impl Publish {
         Self(EncodedEvent::new(topic.into(), event))
     }
 
+    /// See [`Publishing::header`](crate::Publishing::header).
+    #[must_use]
+    pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        Self(self.0.header(name.as_ref(), value.as_ref()))
+    }
+
     fn send(self, node: &Arc<ActorNode>) -> ResponseFuture<Result<(), CallError>> {
-        let (EncodedEvent { topic, payload }, node) = (self.0, Arc::clone(node));
-        Box::pin(async move { node.publish(topic, payload?).await })
+        let (EncodedEvent(event), node) = (self.0, Arc::clone(node));
+        Box::pin(async move { node.publish(event?).await })
     }
 }
 
@@ -356,9 +368,15 @@ impl Broadcast {
         Self(EncodedEvent::new(topic.into(), event))
     }
 
+    /// See [`Publishing::header`](crate::Publishing::header).
+    #[must_use]
+    pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        Self(self.0.header(name.as_ref(), value.as_ref()))
+    }
+
     fn send(self, node: &Arc<ActorNode>) -> ResponseFuture<Result<(), CallError>> {
-        let (EncodedEvent { topic, payload }, node) = (self.0, Arc::clone(node));
-        Box::pin(async move { node.broadcast(topic, payload?).await })
+        let (EncodedEvent(event), node) = (self.0, Arc::clone(node));
+        Box::pin(async move { node.broadcast(event?).await })
     }
 }
 

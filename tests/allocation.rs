@@ -11,7 +11,7 @@ use meshwork::link::{Accept, Accepted};
 use meshwork::prelude::*;
 use meshwork::{Address, Encoding, Payload};
 use meshwork_wire::limits::{LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
-use meshwork_wire::{Bind, CallbackId, Frame, Offer, Request, Response};
+use meshwork_wire::{Bind, CallbackId, Frame, Headers, Offer, Request, Response};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
@@ -129,6 +129,7 @@ impl Burst {
                 caller: "".into(),
                 time_left: Some(Duration::from_secs(10)),
                 hops: 0,
+                headers: Headers::none(),
                 payload: payload.clone(),
             })
         };

@@ -16,7 +16,7 @@ use crate::answers::invoked::invoked;
 use crate::answers::reply_to::BlockReplies;
 use crate::calls::in_flight::Waiter;
 use crate::calls::reply::Reply;
-use crate::events::event::{Event, EventRef, SubscriberId};
+use crate::events::event::{Event, EventRef, NO_HEADERS, SubscriberId};
 use crate::events::subscribers::Subscribers;
 use crate::gateway::Dialect;
 use crate::gateway::dialled::DialectDial;
@@ -40,7 +40,7 @@ use crate::node::mailboxes::{
 use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
 use crate::node::snapshot::{Denied, Snapshot};
-use crate::node::submission::Submission;
+use crate::node::submission::{NewEvent, Submission};
 use crate::repeated::{Line, Repeated};
 use crate::turns::alarm::Alarm;
 use crate::turns::on_wake::{OnWake, run_interval};
@@ -61,8 +61,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code,
-    ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Next, Payload, Publish,
-    Refused, Request, Response, SubscriptionKey, Unregister,
+    ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Next, Publish, Refused,
+    Request, Response, SubscriptionKey, Unregister,
 };
 use settings::EndsNode;
 use std::hash::BuildHasher as _;
@@ -530,8 +530,8 @@ impl BranchActor {
                 wires.answering.cancel(callback_id);
             }
             Frame::Publish(publish) => self.event(publish, None, context),
-            Frame::Broadcast(Broadcast { topic, publisher, payload }) => {
-                self.broadcasts.deliver(&Event { topic, publisher, payload });
+            Frame::Broadcast(Broadcast { topic, publisher, headers, payload }) => {
+                self.broadcasts.deliver(&Event { topic, publisher, headers, payload });
             }
             Frame::Online(news) => self.news(Change::Online(news)),
             Frame::Offline(news) => self.news(Change::Offline(news)),
@@ -569,8 +569,8 @@ impl BranchActor {
 
     /// Hands an event to its handlers, and then the events of its run that follow in the block.
     fn event(&mut self, publish: Publish, frames: Option<&mut Frames>, context: &mut Context<Self>) {
-        let Publish { topic, publisher, for_all, groups, payload } = publish;
-        let event = Event { topic, publisher, payload };
+        let Publish { topic, publisher, for_all, groups, headers, payload } = publish;
+        let event = Event { topic, publisher, headers, payload };
         if for_all {
             self.subscribers.deliver_next((&event).into());
         }
@@ -585,7 +585,7 @@ impl BranchActor {
         {
             while let Some(payload) = frames.next_event_of_run() {
                 let (topic, publisher, payload) = (&event.topic, &event.publisher, payload.by_ref());
-                self.subscribers.deliver_in_run(EventRef { topic, publisher, payload });
+                self.subscribers.deliver_in_run(EventRef { topic, publisher, headers: &NO_HEADERS, payload });
             }
         }
     }
@@ -597,9 +597,9 @@ impl BranchActor {
         let knows_it = |wires: &&Wires| wires.features.contains(Features::GIVE_BACK);
         match self.wires.as_ref().filter(knows_it) {
             Some(wires) => {
-                let Event { topic, publisher, payload } = event.clone();
+                let Event { topic, publisher, headers, payload } = event.clone();
                 let groups = vec![group.clone()];
-                let publish = Publish { topic, publisher, for_all: false, groups, payload };
+                let publish = Publish { topic, publisher, for_all: false, groups, headers, payload };
                 let _ = wires.outbox.push(&Frame::GiveBack(publish), Kind::Event);
             }
             None => self.events_dropped += 1,
@@ -622,7 +622,7 @@ impl BranchActor {
         let Some(wires) = &self.wires else {
             return;
         };
-        let Request { callback_id, action, caller, time_left, hops, mut payload, .. } = request;
+        let Request { callback_id, action, caller, time_left, hops, headers, mut payload, .. } = request;
         // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         if let Err(error) = borrow(&mut payload, &wires.outbox, || self.lender()) {
             return wires.outbox.respond(callback_id, Err(error));
@@ -648,7 +648,7 @@ impl BranchActor {
             self.last_lane = self.lanes.hash_one(&*caller);
         }
         let action = own.called(&action);
-        let call = CallContext::new(action, self.last_caller.clone(), deadline, hops);
+        let call = CallContext::new(action, self.last_caller.clone(), deadline, hops, headers);
         let replies = BlockReplies::new(&wires.outbox, &wires.gathered).in_lane(self.last_lane);
         wires.answering.start(own, (&payload).into(), &call, callback_id, &replies);
         let Some(frames) = frames else {
@@ -723,12 +723,12 @@ impl BranchActor {
         });
     }
 
-    fn publish(&mut self, topic: ByteString, payload: Payload) {
-        let event = Event { topic, publisher: self.name.clone(), payload };
+    fn publish(&mut self, NewEvent { topic, headers, payload }: NewEvent) {
+        let event = Event { topic, publisher: self.name.clone(), headers, payload };
         self.subscribers.deliver(&event);
-        let Event { topic, payload, .. } = event;
+        let Event { topic, headers, payload, .. } = event;
         let (publisher, groups) = (ByteString::new(), Vec::new());
-        self.push_event(&Publish { topic, publisher, for_all: true, groups, payload });
+        self.push_event(&Publish { topic, publisher, for_all: true, groups, headers, payload });
     }
 
     fn push_event<'a>(&mut self, frame: impl Into<FrameRef<'a>>) {
@@ -792,10 +792,10 @@ impl BranchActor {
                         outbox.say(&Frame::Release(function));
                     }
                 }
-                Submission::Publish { topic, payload } => self.publish(topic, payload),
-                Submission::Broadcast { topic, payload } => {
+                Submission::Publish(event) => self.publish(event),
+                Submission::Broadcast(NewEvent { topic, headers, payload }) => {
                     let publisher = ByteString::new();
-                    self.push_event(&Frame::Broadcast(Broadcast { topic, publisher, payload }));
+                    self.push_event(&Frame::Broadcast(Broadcast { topic, publisher, headers, payload }));
                 }
                 Submission::Frames(_) | Submission::Ask(_) => {}
             }

@@ -50,7 +50,7 @@ use crate::node::mailboxes::{
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
-use crate::node::submission::Submission;
+use crate::node::submission::{NewEvent, Submission};
 use crate::node::{Change, Snapshot, Status};
 use crate::repeated::{Line, Repeated};
 use crate::turns::alarm::Alarm;
@@ -531,12 +531,12 @@ impl MasterActor {
                     calls.invoke(*invoking);
                 }
                 Submission::Release { link, function } => calls.release(link, function),
-                Submission::Publish { topic, payload } => {
-                    let event = Event { topic, publisher: publisher.clone(), payload };
+                Submission::Publish(NewEvent { topic, headers, payload }) => {
+                    let event = Event { topic, publisher: publisher.clone(), headers, payload };
                     events.push_back(OwnEvent { event, is_broadcast: false, len });
                 }
-                Submission::Broadcast { topic, payload } => {
-                    let event = Event { topic, publisher: publisher.clone(), payload };
+                Submission::Broadcast(NewEvent { topic, headers, payload }) => {
+                    let event = Event { topic, publisher: publisher.clone(), headers, payload };
                     events.push_back(OwnEvent { event, is_broadcast: true, len });
                 }
             }

@@ -31,4 +31,4 @@ pub use many::ManyCalls;
 pub use options::{ConfigureNode, NodeOptions};
 pub use shared::{Head, Node};
 pub use snapshot::{Denied, SessionSnapshot, Snapshot};
-pub use submission::{Arguments, Call, WhenDown};
+pub use submission::{Arguments, Call, NewEvent, WhenDown};

@@ -2,7 +2,7 @@
 
 use crate::event::Event;
 use meshwork_actors::answers::CallContext;
-use meshwork_wire::ByteString;
+use meshwork_wire::{ByteString, Headers};
 use std::time::Duration;
 
 /// An event, for a test that calls its handler itself: published by a node named `publisher`.
@@ -37,7 +37,7 @@ pub fn event_from<T>(publisher: impl Into<ByteString>, topic: impl Into<ByteStri
 /// assert_eq!(greet(&testing::context("greet")), "hello, caller");
 /// ```
 pub fn context(action: impl Into<ByteString>) -> CallContext {
-    CallContext::by_hand(action.into(), "caller".into(), None)
+    CallContext::by_hand(action.into(), "caller".into(), None, Headers::none())
 }
 
 /// The context of a call that this node made, and whose deadline is so far away.
@@ -46,5 +46,5 @@ pub fn context_from(
     action: impl Into<ByteString>,
     within: Duration,
 ) -> CallContext {
-    CallContext::by_hand(action.into(), caller.into(), Some(within))
+    CallContext::by_hand(action.into(), caller.into(), Some(within), Headers::none())
 }

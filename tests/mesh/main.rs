@@ -15,6 +15,7 @@ mod ends;
 mod events;
 mod failing;
 mod handlers;
+mod headers;
 mod hops;
 mod in_flight;
 mod leaving;

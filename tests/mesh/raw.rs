@@ -7,8 +7,8 @@ use meshwork::limits::{BIND_FRAME_LEN_MAX, OUTBOX_LEN_MAX, PROTOCOL_VERSION};
 use meshwork::prelude::*;
 use meshwork::{ByteBuf, Encoding, Limits, Pattern, Payload};
 use meshwork_wire::{
-    Accepts, Bind, Bound, CallbackId, ExtendedBind, Features, Frame, NodeNews, Offer, Refused, Request,
-    Response, SessionId, SubscriptionKey,
+    Accepts, Bind, Bound, CallbackId, ExtendedBind, Features, Frame, Headers, NodeNews, Offer, Refused,
+    Request, Response, SessionId, SubscriptionKey,
 };
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,6 +120,7 @@ pub(crate) fn request_with<T: Serialize>(id: u64, action: &'static str, argument
         caller: "boss".into(),
         time_left: None,
         hops: 0,
+        headers: Headers::none(),
         payload: Payload::encode(Encoding::PlainBincode, arguments).expect("the test has it so"),
     })
 }
@@ -130,6 +131,7 @@ fn publish(topic: &'static str) -> Frame {
         publisher: "boss".into(),
         for_all: true,
         groups: Vec::new(),
+        headers: Headers::none(),
         payload: Payload::encode(Encoding::CompactMessagePack, &1).expect("a number"),
     })
 }
@@ -717,7 +719,14 @@ pub(crate) async fn gives_back_what_it_did_not_get(mesh: &Mesh, topic: &'static 
     let payload = Payload::encode(Encoding::CompactMessagePack, &1_u32).expect("a number");
     let (topic, publisher, groups) = (topic.into(), "master".into(), vec![group.into()]);
     branch
-        .say(&Frame::GiveBack(meshwork_wire::Publish { topic, publisher, for_all: false, groups, payload }))
+        .say(&Frame::GiveBack(meshwork_wire::Publish {
+            topic,
+            publisher,
+            for_all: false,
+            groups,
+            headers: Headers::none(),
+            payload,
+        }))
         .await;
     branch.say(&Frame::Ping).await;
     while soon(branch.hear()).await.expect("it is bound") != Frame::Pong {}

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use meshwork::limits::FRAME_LEN_MAX;
 use meshwork::prelude::*;
 use meshwork::{ByteBuf, Limits};
-use meshwork_wire::{CallbackId, Encoding, Frame, Payload, Publish, Request, Response};
+use meshwork_wire::{CallbackId, Encoding, Frame, Headers, Payload, Publish, Request, Response};
 use std::io::Write as _;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -305,6 +305,7 @@ async fn an_event_that_becomes_too_long_on_its_way_is_dropped_and_cuts_no_link()
         publisher: "".into(),
         for_all: true,
         groups: Vec::new(),
+        headers: Headers::none(),
         payload,
     };
     for broadcast in [false, true] {
@@ -312,7 +313,12 @@ async fn an_event_that_becomes_too_long_on_its_way_is_dropped_and_cuts_no_link()
         let frame = |len| {
             let Publish { topic, publisher, payload, .. } = event(payload(len));
             match broadcast {
-                true => Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }),
+                true => Frame::Broadcast(meshwork_wire::Broadcast {
+                    topic,
+                    publisher,
+                    headers: Headers::none(),
+                    payload,
+                }),
                 false => Frame::Publish(event(payload)),
             }
         };
@@ -359,7 +365,14 @@ async fn read_of_a_publisher_while_the_master_is_busy(limits: &Limits) -> usize 
         let payload =
             Payload::encode(Encoding::MessagePack, &ByteBuf::from(vec![1; 100_000])).expect("bytes");
         let (topic, publishes, groups) = ("t".into(), "".into(), Vec::new());
-        let event = Frame::Publish(Publish { topic, publisher: publishes, for_all: true, groups, payload });
+        let event = Frame::Publish(Publish {
+            topic,
+            publisher: publishes,
+            for_all: true,
+            groups,
+            headers: Headers::none(),
+            payload,
+        });
         let (event, count) = (frames([event]), 1_000);
         let mut link = publisher.0.into_std().expect("it is open");
         link.set_nonblocking(false).expect("it may block");

@@ -330,7 +330,7 @@ impl Iterator for Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ByteString, CallError, Code, Encoding, Fate, Payload, Publish, Request, Response};
+    use crate::{ByteString, CallError, Code, Encoding, Fate, Headers, Payload, Publish, Request, Response};
 
     /// A hundred connections of a thread once read 25 MiB in turn, and none of it stayed in the cache.
     #[test]
@@ -393,13 +393,29 @@ mod tests {
             ..Payload::new(Encoding::Bincode, vec![id as u8])
         };
         let (callback_id, action) = (CallbackId(id), ByteString::from_static(action));
-        Frame::Request(Request { callback_id, action, node, caller, time_left: None, hops: 0, payload })
+        Frame::Request(Request {
+            callback_id,
+            action,
+            node,
+            caller,
+            time_left: None,
+            hops: 0,
+            headers: Headers::none(),
+            payload,
+        })
     }
 
     fn event(topic: &'static str, groups: &[&'static str]) -> Frame {
         let groups = groups.iter().copied().map(ByteString::from_static).collect();
         let (topic, publisher) = (ByteString::from_static(topic), ByteString::new());
-        Frame::Publish(Publish { topic, publisher, for_all: true, groups, payload: Payload::default() })
+        Frame::Publish(Publish {
+            topic,
+            publisher,
+            for_all: true,
+            groups,
+            headers: Headers::none(),
+            payload: Payload::default(),
+        })
     }
 
     fn reply(id: u64) -> Frame {

@@ -14,6 +14,7 @@ mod encoding;
 mod error;
 mod frame;
 mod function;
+mod headers;
 mod id;
 pub mod limits;
 mod name;
@@ -40,6 +41,7 @@ pub use frame::{
     Next, NodeNews, Offer, Outcome, Publish, Refused, Register, Request, RequestRun, Response,
     SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
 };
+pub use headers::{HeaderError, Headers};
 pub use id::{CallbackId, SessionId};
 pub use name::{
     NameError, check_action, check_group, check_node, check_topic, escape_unseen, everything_above,

@@ -59,6 +59,19 @@ pub const BLOCK_FRAMES_MAX: usize = 512;
 /// The longest name of an action, a topic, a pattern, a group or a node, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
 
+/// How many headers a call or an event may have: each costs a step when one is looked for.
+pub const HEADERS_MAX: usize = 32;
+
+/// The longest name of a header, in bytes.
+pub const HEADER_NAME_LEN_MAX: usize = 64;
+
+/// The longest value of a header, in bytes: a signed token of the usual kinds fits.
+pub const HEADER_VALUE_LEN_MAX: usize = 4 * 1024;
+
+/// How many bytes the headers of a call or an event may have together, two for each header besides its name and value: as many as most HTTP
+/// servers take. They stand in the head of a frame, and each relay walks over them once.
+pub const HEADERS_LEN_MAX: usize = 8 * 1024;
+
 /// The longest message of an error that crosses the wire, in bytes: that of a program which puts the answer of another service into its
 /// message. A longer message is cut: an error must always fit into a frame.
 pub const ERROR_MESSAGE_LEN_MAX: usize = 32 * 1024;
@@ -503,6 +516,11 @@ const _: () =
     assert!(OUTBOX_LEN_MAX >= FRAME_LEN_MAX, "a frame that is allowed must fit into an empty outbox");
 const _: () = assert!(OUTBOX_REQUEST_LEN_MAX >= OUTBOX_LEN_MAX);
 const _: () = assert!(OUTBOX_EVENTS_LEN_MIN < OUTBOX_LEN_MAX);
+const _: () = assert!(HEADER_NAME_LEN_MAX + HEADER_VALUE_LEN_MAX + 2 <= HEADERS_LEN_MAX);
+const _: () = assert!(
+    HEADERS_LEN_MAX + 4 * NAME_LEN_MAX + 9 * CALLBACKS_PER_REQUEST_MAX + 128 < HEAD_RESERVE_LEN,
+    "the head of a request has room for the longest headers"
+);
 const _: () = assert!(OUTBOX_REPLY_LEN_MAX >= OUTBOX_REQUEST_LEN_MAX);
 const _: () =
     assert!(DESCRIBED_PART_ELEMENTS_MAX <= HEAD_ELEMENTS_MAX && DESCRIBED_PART_LEN_MAX <= DESCRIBED_LEN_MAX);

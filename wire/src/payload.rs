@@ -7,6 +7,7 @@
 
 use crate::encoding::Encoding;
 use crate::error::{ApplicationCode, Code, FIRST_OF_APPLICATIONS, Fate, cut_at};
+use crate::headers::HeaderError;
 use crate::id::CallbackId;
 use crate::limits::{ERROR_MESSAGE_LEN_MAX, ERROR_NAME_LEN_MAX};
 use crate::name::NameError;
@@ -430,6 +431,16 @@ fn cut(text: ByteString, len_max: usize) -> ByteString {
     match cut_at(&text, len_max) {
         len if len < text.len() => ByteString::from(&text[..len]),
         _ => text,
+    }
+}
+
+impl From<HeaderError> for CallError {
+    fn from(error: HeaderError) -> Self {
+        let code = match error {
+            HeaderError::Name(_) | HeaderError::NameTooLong(_) | HeaderError::Reserved(_) => Code::BAD_NAME,
+            _ => Code::CANNOT_ENCODE,
+        };
+        CallError::new(code, Fate::NotSent, error.to_string())
     }
 }
 

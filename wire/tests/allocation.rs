@@ -7,7 +7,7 @@ use meshwork_wire::limits::{
     BIND_FRAME_LEN_MAX, BLOCK_FRAMES_MAX, FRAME_LEN_MAX, HEAD_ELEMENTS_MAX, READ_BUFFER_LEN_MAX,
 };
 use meshwork_wire::{
-    CallbackId, Encoding, Frame, FrameCodec, FrameError, Payload, Publish, Request, Response,
+    CallbackId, Encoding, Frame, FrameCodec, FrameError, Headers, Payload, Publish, Request, Response,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, hint::black_box, time::Duration};
@@ -39,6 +39,7 @@ fn request(callback_id: u64) -> Frame {
         caller: "alice".into(),
         time_left: Some(Duration::from_secs(10)),
         hops: 0,
+        headers: Headers::none(),
         payload: Payload::new(Encoding::PlainBincode, &[2, 3][..]),
     })
 }
@@ -194,6 +195,7 @@ fn a_block_of_replies_or_of_events_costs_as_many_allocations_as_one() {
         publisher: "alice".into(),
         for_all: true,
         groups: Vec::new(),
+        headers: Headers::none(),
         payload,
     });
     for frame in [reply, event] {

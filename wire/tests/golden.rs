@@ -3,7 +3,7 @@
 mod samples;
 
 use bytes::{Bytes, BytesMut};
-use meshwork_wire::{Frame, FrameCodec, FrameRef, Invoke, Request, Wants};
+use meshwork_wire::{Broadcast, Frame, FrameCodec, FrameRef, Invoke, Publish, Request, Wants};
 use samples::every_golden;
 use tokio_util::codec::Decoder;
 
@@ -23,6 +23,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::Offline(_) => 6,
         Frame::Describe(_) => 7,
         Frame::Described(_) => 8,
+        Frame::Request(Request { headers, .. }) if !headers.is_empty() => 28,
         Frame::Request(Request { hops: 1.., .. }) => 27,
         Frame::Request(_) => 9,
         Frame::Response(_) => 10,
@@ -32,7 +33,9 @@ fn number(frame: &Frame) -> u8 {
         Frame::Release(_) => 13,
         Frame::Subscribe(_) => 14,
         Frame::Unsubscribe(_) => 15,
+        Frame::Publish(Publish { headers, .. }) if !headers.is_empty() => 29,
         Frame::Publish(_) => 16,
+        Frame::Broadcast(Broadcast { headers, .. }) if !headers.is_empty() => 30,
         Frame::Broadcast(_) => 17,
         Frame::Ping => 18,
         Frame::Pong => 19,
@@ -40,6 +43,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::ExtendedBind(_) => 22,
         Frame::ExtendedBound(_) => 23,
         Frame::Drained => 24,
+        Frame::GiveBack(Publish { headers, .. }) if !headers.is_empty() => 31,
         Frame::GiveBack(_) => 25,
         Frame::DescribeAfter(_) => 26,
     }

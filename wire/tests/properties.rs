@@ -5,8 +5,8 @@ use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
     Accepts, ActionDescription, ApplicationCode, Bind, Bound, Broadcast, ByteString, CallError, CallbackId,
     Code, Describe, DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame,
-    FrameCodec, FrameRef, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request,
-    Response, SessionId, Shape, Signature, Subscribe, SubscriptionKey, Unregister, Wants,
+    FrameCodec, FrameRef, Headers, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register,
+    Request, Response, SessionId, Shape, Signature, Subscribe, SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -191,13 +191,26 @@ fn offering() -> impl Strategy<Value = Frame> {
     ]
 }
 
+/// The hops and the headers of a frame: most have none.
+fn any_headers() -> impl Strategy<Value = (u8, Headers)> {
+    let pairs = prop_oneof![
+        4 => vec(("[a-z]{1,5}", "[ -~]{0,9}"), 0..1),
+        2 => vec(("[A-Za-z!-]{1,5}", "[ -~\t\\PC]{0,9}"), 1..5),
+    ];
+    (prop_oneof![4 => Just(0), 1 => any::<u8>()], pairs).prop_map(|(hops, pairs)| {
+        let pairs = pairs.iter().map(|(name, value)| (&**name, &**value));
+        // Two of the names may be one.
+        (hops, Headers::of(pairs).unwrap_or_default())
+    })
+}
+
 fn calling() -> impl Strategy<Value = Frame> {
-    let request = (callback_id(), text(), text(), text(), time_left(), payload());
+    let request = (callback_id(), text(), text(), text(), time_left(), any_headers(), payload());
     let outcome = prop_oneof![payload().prop_map(Ok), error().prop_map(Err)];
     let invoke = (callback_id(), proptest::option::of(callback_id()), time_left(), payload());
     prop_oneof![
-        request.prop_map(|(callback_id, action, node, caller, time_left, payload)| {
-            Frame::Request(Request { callback_id, action, node, caller, time_left, hops: 0, payload })
+        request.prop_map(|(callback_id, action, node, caller, time_left, (hops, headers), payload)| {
+            Frame::Request(Request { callback_id, action, node, caller, time_left, hops, headers, payload })
         }),
         (callback_id(), outcome)
             .prop_map(|(callback_id, outcome)| Frame::Response(Response { callback_id, outcome })),
@@ -215,22 +228,20 @@ fn calling() -> impl Strategy<Value = Frame> {
 }
 
 fn telling() -> impl Strategy<Value = Frame> {
-    let publish = (text(), text(), any::<bool>(), vec(text(), 0..4), payload());
+    let publish = || (text(), text(), any::<bool>(), vec(text(), 0..4), any_headers(), payload());
     prop_oneof![
         (callback_id(), key())
             .prop_map(|(callback_id, key)| Frame::Subscribe(Subscribe { callback_id, key })),
         key().prop_map(Frame::Unsubscribe),
-        (text(), text(), vec(text(), 0..4), payload()).prop_map(|(topic, publisher, groups, payload)| {
-            Frame::GiveBack(Publish { topic, publisher, for_all: false, groups, payload })
+        publish().prop_map(|(topic, publisher, for_all, groups, (_, headers), payload)| {
+            Frame::GiveBack(Publish { topic, publisher, for_all, groups, headers, payload })
         }),
-        publish.prop_map(|(topic, publisher, for_all, groups, payload)| {
-            Frame::Publish(Publish { topic, publisher, for_all, groups, payload })
+        publish().prop_map(|(topic, publisher, for_all, groups, (_, headers), payload)| {
+            Frame::Publish(Publish { topic, publisher, for_all, groups, headers, payload })
         }),
-        (text(), text(), payload()).prop_map(|(topic, publisher, payload)| Frame::Broadcast(Broadcast {
-            topic,
-            publisher,
-            payload
-        })),
+        (text(), text(), any_headers(), payload()).prop_map(|(topic, publisher, (_, headers), payload)| {
+            Frame::Broadcast(Broadcast { topic, publisher, headers, payload })
+        }),
     ]
 }
 

@@ -99,7 +99,8 @@ impl Answering {
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
     ) {
-        if let Err(error) = self.admit(context.caller_name(), arguments.bytes.len()) {
+        let len = arguments.bytes.len() + context.headers().len();
+        if let Err(error) = self.admit(context.caller_name(), len) {
             return reply_to.reply(callback_id, Err(error));
         }
         let permit = match action.permit(context.caller()) {
@@ -113,7 +114,7 @@ impl Answering {
         let reply = Replier::new(callback_id, &said, reply_to.gathered());
         let answered = self.answered(context);
         let respond = || answered.during(|| action.responder.respond(arguments, context, reply));
-        let weight = (context.caller_name(), arguments.bytes.len());
+        let weight = (context.caller_name(), len);
         self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit, Some(answered), weight);
     }
 
@@ -175,13 +176,13 @@ impl Answering {
         let PayloadRef { encoding, bytes, callbacks } = arguments;
         let arguments = Payload { callbacks: callbacks.clone(), ..Payload::new(encoding, bytes.to_vec()) };
         let answered = self.answered(context);
-        let (context_of, arguments_len) = (context, bytes.len());
+        let (context_of, len) = (context, bytes.len() + context.headers().len());
         let (responder, context) = (Arc::clone(&action.responder), context.clone());
         let answer = async move {
             let _permit = waits.permit().await;
             ask(&*responder, &arguments, &context).await
         };
-        let held = self.hold((context_of.caller_name(), arguments_len));
+        let held = self.hold((context_of.caller_name(), len));
         self.spawn(
             Box::pin(answer),
             callback_id,
@@ -377,7 +378,7 @@ mod tests {
     use super::*;
     use crate::answers::responder::Responder;
     use crate::link::gathered::GatheredReplies;
-    use meshwork_wire::{ByteString, Encoding, Offer};
+    use meshwork_wire::{ByteString, Encoding, Headers, Offer};
 
     /// Says a reply, and answers in this way after it; or claims to have said one.
     struct Twice(fn() -> Answer, bool);
@@ -425,7 +426,7 @@ mod tests {
             let offer =
                 Offer { action: "a".into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
             let action = Action::new(offer, Arc::new(Twice(way, says)));
-            let context = CallContext::new("a".into(), ByteString::new(), None, 0);
+            let context = CallContext::new("a".into(), ByteString::new(), None, 0, Headers::none());
             let answering = Answering::new(0, AnsweringBounds::OWN);
             answering.start(&action, (&Payload::default()).into(), &context, CallbackId(1), &heard);
             answering.idle().await;

@@ -5,7 +5,8 @@ use super::restarts::Restarted;
 use crate::link::gathered::GatheredReplies;
 use futures::future::LocalBoxFuture;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Outcome, Payload, PayloadRef,
+    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Headers, Outcome, Payload,
+    PayloadRef,
 };
 use serde::Serialize;
 use std::cell::Cell;
@@ -135,9 +136,10 @@ pub struct CallContext {
     deadline: Option<Instant>,
     /// As [`Request::hops`](meshwork_wire::Request::hops).
     hops: u8,
+    headers: Headers,
 }
 
-/// The context of the requests of a run, which came over no hops. Apart, since a session keeps one, and an idle session is to be small.
+/// The context of the requests of a run, which came over no hops and without headers. Apart, since a session keeps one, and an idle session is to be small.
 pub(crate) struct RunContext {
     action: ByteString,
     caller: ByteString,
@@ -152,21 +154,32 @@ impl From<CallContext> for RunContext {
 
 impl From<RunContext> for CallContext {
     fn from(RunContext { action, caller, deadline }: RunContext) -> Self {
-        Self { action, caller, deadline, hops: 0 }
+        Self { action, caller, deadline, hops: 0, headers: Headers::none() }
     }
 }
 
 impl CallContext {
-    pub(crate) fn new(action: ByteString, caller: ByteString, deadline: Option<Instant>, hops: u8) -> Self {
-        Self { action, caller, deadline, hops }
+    pub(crate) fn new(
+        action: ByteString,
+        caller: ByteString,
+        deadline: Option<Instant>,
+        hops: u8,
+        headers: Headers,
+    ) -> Self {
+        Self { action, caller, deadline, hops, headers }
     }
 
     /// The context of a call that came over no link: the caller waits so long, or for ever.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     #[must_use]
-    pub fn by_hand(action: ByteString, caller: ByteString, within: Option<Duration>) -> Self {
-        Self::new(action, caller, within.and_then(|within| Instant::now().checked_add(within)), 0)
+    pub fn by_hand(
+        action: ByteString,
+        caller: ByteString,
+        within: Option<Duration>,
+        headers: Headers,
+    ) -> Self {
+        Self::new(action, caller, within.and_then(|within| Instant::now().checked_add(within)), 0, headers)
     }
 
     pub(crate) fn caller_name(&self) -> &ByteString {
@@ -187,6 +200,18 @@ impl CallContext {
     #[must_use]
     pub fn caller(&self) -> &str {
         &self.caller
+    }
+
+    /// The headers of the request.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The value of a header of the request, if the caller set it. Upper and lower case of the name are one.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
     }
 
     /// The moment when the caller stops waiting; `None` if it never does.

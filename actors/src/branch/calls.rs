@@ -186,9 +186,10 @@ impl BranchCalls {
 
     /// Answers a call with an action of this branch.
     fn answer(&mut self, own: &Action, ask: Ask) {
-        let Ask { request: Request { callback_id, action, hops, payload, .. }, deadline, .. } = ask;
+        let Ask { request: Request { callback_id, action, hops, headers, payload, .. }, deadline, .. } = ask;
         self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
-        let context = CallContext::new(action, self.name.clone(), deadline.map(Instant::from_std), hops);
+        let deadline = deadline.map(Instant::from_std);
+        let context = CallContext::new(action, self.name.clone(), deadline, hops, headers);
         self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
     }
 

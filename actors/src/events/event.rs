@@ -1,7 +1,7 @@
 //! An event, and the handler that takes it at the node where it arrives.
 
 use futures::future::LocalBoxFuture;
-use meshwork_wire::{ByteString, Payload, PayloadRef};
+use meshwork_wire::{ByteString, Headers, Payload, PayloadRef};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The number of a handler at its node.
@@ -57,6 +57,8 @@ pub struct Event {
     pub topic: ByteString,
     /// The name of the node that published the event.
     pub publisher: ByteString,
+    /// What travels beside the value.
+    pub headers: Headers,
     /// The value of the event.
     pub payload: Payload,
 }
@@ -68,15 +70,20 @@ pub struct EventRef<'a> {
     pub topic: &'a ByteString,
     /// The name of the node that published the event.
     pub publisher: &'a ByteString,
+    /// What travels beside the value.
+    pub headers: &'a Headers,
     /// The value of the event.
     pub payload: PayloadRef<'a>,
 }
 
 impl<'a> From<&'a Event> for EventRef<'a> {
-    fn from(Event { topic, publisher, payload }: &'a Event) -> Self {
-        Self { topic, publisher, payload: payload.into() }
+    fn from(Event { topic, publisher, headers, payload }: &'a Event) -> Self {
+        Self { topic, publisher, headers, payload: payload.into() }
     }
 }
+
+/// The headers of an event that has none.
+pub(crate) static NO_HEADERS: Headers = Headers::none();
 
 /// Why a handler did not take an event, or dropped others for it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -119,7 +119,7 @@ impl Subscribers {
     #[inline]
     pub(crate) fn deliver_in_run(&self, event: EventRef<'_>) {
         let topic = self.run_topic.as_ref().unwrap_or(event.topic);
-        let event = EventRef { topic, publisher: &self.run_publisher, payload: event.payload };
+        let event = EventRef { topic, publisher: &self.run_publisher, ..event };
         for handler in &self.run_handlers {
             if !hand_over(&**handler, event, &self.untaken) {
                 self.met_stopped.set(true);
@@ -161,7 +161,7 @@ impl Subscribers {
         let first = self.next_in_group.get().wrapping_add(1);
         self.next_in_group.set(first);
         let (topic, publisher) = (ByteString::from(&*event.topic), ByteString::from(&*event.publisher));
-        let event = EventRef { topic: &topic, publisher: &publisher, payload: (&event.payload).into() };
+        let event = EventRef { topic: &topic, publisher: &publisher, ..event.into() };
         let members = (0..members.len()).map(|step| members[first.wrapping_add(step) % members.len()]);
         for (_, handler) in members.filter_map(|id| self.handlers.get(&id)) {
             // One that has stopped is passed over.
@@ -232,7 +232,7 @@ impl std::ops::Add for EventCounts {
 mod tests {
     use super::*;
     use crate::events::event::Dropped;
-    use meshwork_wire::{Pattern, Payload};
+    use meshwork_wire::{Headers, Pattern, Payload};
     use std::sync::Mutex;
 
     #[derive(Default)]
@@ -250,7 +250,8 @@ mod tests {
     }
 
     fn event(topic: &str) -> Event {
-        Event { topic: topic.into(), publisher: "p".into(), payload: Payload::default() }
+        let (publisher, headers, payload) = ("p".into(), Headers::none(), Payload::default());
+        Event { topic: topic.into(), publisher, headers, payload }
     }
 
     #[test]

@@ -193,8 +193,8 @@ mod tests {
         FRAME_LEN_MAX, OUTBOX_EVENTS_LEN_MIN, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
     };
     use meshwork_wire::{
-        Callable, CallbackId, Callbacks, Code, Encoding, Function, Invocation, Invoked, Passed, Payload,
-        Request,
+        Callable, CallbackId, Callbacks, Code, Encoding, Function, Headers, Invocation, Invoked, Passed,
+        Payload, Request,
     };
     use std::sync::Arc;
     use tokio_util::codec::FramedRead;
@@ -354,6 +354,7 @@ mod tests {
             caller: "".into(),
             time_left: None,
             hops: 0,
+            headers: Headers::none(),
             payload: Payload { callbacks, ..Payload::new(Encoding::Json, vec![b'x'; payload_len]) },
         }
     }

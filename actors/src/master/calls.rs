@@ -18,7 +18,7 @@ use crate::link::refusal::gone;
 #[cfg(feature = "testing")]
 use crate::node::census::Census;
 use crate::node::submission::{Ask, Invoking};
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, SessionId};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Headers, Invocation, Request, SessionId};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -137,8 +137,9 @@ impl MasterCalls {
             }
         };
         let target = Target::Function(function, wants);
+        let (headers, payload) = (Headers::none(), arguments);
         let forwarded =
-            Forwarded { id_at_caller, id_at_provider, target, deadline, hops: 0, payload: arguments };
+            Forwarded { id_at_caller, id_at_provider, target, deadline, hops: 0, headers, payload };
         let is = |other: &SessionHandle| other.id() == to.id();
         push_to(&mut self.outgoing.forwards, is, || Rc::new(to.clone()), forwarded, 0);
     }
@@ -316,8 +317,9 @@ impl Sending<'_> {
             Routed::Own(own) => {
                 self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
                 let deadline = deadline.map(tokio::time::Instant::from_std);
-                let context = CallContext::new(request.action, self.me.clone(), deadline, request.hops);
-                self.answering.start(own, (&request.payload).into(), &context, callback_id, self.requests);
+                let Request { action, hops, headers, payload, .. } = request;
+                let context = CallContext::new(action, self.me.clone(), deadline, hops, headers);
+                self.answering.start(own, (&payload).into(), &context, callback_id, self.requests);
             }
             Routed::Provider(session, has_others) => {
                 if has_others && let Some(kept) = self.kept_len.keep(&request, deadline, tried) {
@@ -329,8 +331,10 @@ impl Sending<'_> {
                     .borrow_mut()
                     .set_destination(callback_id, Destination::Session(session.clone(), id_at_provider));
                 let target = Target::Action(request.action);
-                let (id_at_caller, hops, payload) = (callback_id, request.hops, request.payload);
-                let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, hops, payload };
+                let Request { hops, headers, payload, .. } = request;
+                let id_at_caller = callback_id;
+                let forwarded =
+                    Forwarded { id_at_caller, id_at_provider, target, deadline, hops, headers, payload };
                 let is = |to: &SessionHandle| to.id() == session.id();
                 push_to(&mut self.outgoing.forwards, is, || Rc::new(session.clone()), forwarded, 0);
             }

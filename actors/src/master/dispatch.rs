@@ -62,10 +62,10 @@ pub(crate) struct KeptLen {
 }
 
 /// The step in which the pool counts.
-#[expect(clippy::cast_possible_truncation, reason = "it is a mebibyte")]
+#[expect(clippy::cast_possible_truncation, reason = "it is far below that")]
 const STEP: u32 = POOL_STEP as u32;
 
-/// How many bytes a request that is kept takes besides its payload.
+/// How many bytes a request that is kept takes besides its headers and its payload.
 const KEPT_LEN: usize = 256;
 
 impl KeptLen {
@@ -88,7 +88,7 @@ impl KeptLen {
         tried: Vec<SessionId>,
     ) -> Option<Kept> {
         let Payload { encoding, bytes, callbacks } = &request.payload;
-        let left = self.left.checked_sub(u32::try_from(KEPT_LEN + bytes.len()).ok()?)?;
+        let left = self.left.checked_sub(kept_len(request)?)?;
         self.set_left(left)?;
         let bytes = bytes::Bytes::copy_from_slice(bytes);
         let request = Request {
@@ -98,6 +98,7 @@ impl KeptLen {
             caller: ByteString::new(),
             time_left: None,
             hops: request.hops,
+            headers: request.headers.clone(),
             payload: Payload { encoding: *encoding, bytes, callbacks: callbacks.clone() },
         };
         Some(Kept { request, deadline, tried })
@@ -121,7 +122,7 @@ impl KeptLen {
     /// Drops a request whose outcome has come, or whose caller waits no longer.
     pub(crate) fn forget(&mut self, kept: &Kept) {
         // It was added when the request was kept, so it fits.
-        let left = self.left + u32::try_from(KEPT_LEN + kept.request.payload.len()).unwrap_or_default();
+        let left = self.left + kept_len(&kept.request).unwrap_or_default();
         // To keep less is always possible.
         let _ = self.set_left(left);
     }
@@ -159,6 +160,11 @@ impl Drop for KeptLen {
     fn drop(&mut self) {
         self.pool.note(self.pooled as usize, 0);
     }
+}
+
+/// How many bytes a request takes while it is kept.
+fn kept_len(request: &Request) -> Option<u32> {
+    u32::try_from(KEPT_LEN + request.headers.len() + request.payload.len()).ok()
 }
 
 /// Whether another provider may run a request that had this outcome: its provider did not run it, for a reason of its own.
@@ -345,7 +351,7 @@ fn choose<'a, P: Provider>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meshwork_wire::{CallbackId, Encoding};
+    use meshwork_wire::{CallbackId, Encoding, Headers};
 
     fn request(len: usize) -> Request {
         Request {
@@ -355,6 +361,7 @@ mod tests {
             caller: ByteString::new(),
             time_left: None,
             hops: 0,
+            headers: Headers::none(),
             payload: Payload::new(Encoding::Json, vec![b'1'; len]),
         }
     }

@@ -3,7 +3,9 @@
 
 use super::bundles::Bundles;
 use crate::link::refusal::gone;
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Outcome, Payload, SessionId, Wants};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, Fate, Headers, Outcome, Payload, SessionId, Wants,
+};
 use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub(crate) struct Forwarded {
     pub(crate) deadline: Option<Instant>,
     /// As [`Request::hops`](meshwork_wire::Request::hops).
     pub(crate) hops: u8,
+    pub(crate) headers: Headers,
     pub(crate) payload: Payload,
 }
 

@@ -2,7 +2,7 @@
 //! every layer has let it pass. What the layers do is the program's business; the session of the caller holds the request meanwhile.
 
 use futures::future::BoxFuture;
-use meshwork_wire::{ByteString, CallError, Code, Fate};
+use meshwork_wire::{ByteString, CallError, Code, Fate, Headers};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,7 @@ pub struct PassingRequest {
     pub(crate) caller: ByteString,
     pub(crate) identity: Option<ByteString>,
     pub(crate) deadline: Option<Instant>,
+    pub(crate) headers: Headers,
     pub(crate) payload_len: usize,
     pub(crate) gate: Gate,
 }
@@ -59,6 +60,18 @@ impl PassingRequest {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// The headers that the caller set.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The value of a header, if the caller set it. Upper and lower case of the name are one.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
     }
 
     /// How many bytes the payload has.

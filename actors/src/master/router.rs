@@ -27,7 +27,7 @@ use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
 };
 use meshwork_wire::{
-    ByteString, CallError, Code, Encoding, Fate, Frame, FrameRef, HeadTemplate, Payload, SessionId,
+    ByteString, CallError, Code, Encoding, Fate, Features, Frame, FrameRef, HeadTemplate, Payload, SessionId,
     SubscriptionKey,
 };
 use std::collections::VecDeque;
@@ -324,7 +324,8 @@ impl RouterActor {
                     if let Some(there) = self.sessions.get_mut(&id).filter(fits) {
                         let frame = published(event, false, vec![group.clone()]);
                         if there.session.outbox().push(&frame, Kind::Event).is_ok() {
-                            there.given.remember(number_of(&self.hasher, group, event));
+                            let knows_headers = knows_headers(&there.session);
+                            there.given.remember(number_of(&self.hasher, group, event, knows_headers));
                         }
                         return note_filled(&mut self.filled, from, &there.session);
                     }
@@ -369,10 +370,18 @@ impl Given {
     }
 }
 
-/// The number of an event of a group.
-fn number_of(hasher: &Hashing, group: &ByteString, event: &Event) -> u64 {
-    let Event { topic, publisher, payload } = event;
-    hasher.hash_one((&**group, &**topic, &**publisher, payload.encoding as u8, &*payload.bytes))
+/// The number of an event of a group, as a member gives it back that knows headers or not.
+fn number_of(hasher: &Hashing, group: &ByteString, event: &Event, knows_headers: bool) -> u64 {
+    let Event { topic, publisher, headers, payload } = event;
+    let event = (&**group, &**topic, &**publisher, payload.encoding as u8, &*payload.bytes);
+    match headers.text() {
+        text if knows_headers && !text.is_empty() => hasher.hash_one((event, text)),
+        _ => hasher.hash_one(event),
+    }
+}
+
+fn knows_headers(session: &SessionHandle) -> bool {
+    session.outbox().features().contains(Features::HEADERS)
 }
 
 /// Adds a subscription of a node.
@@ -410,19 +419,22 @@ fn remove(
 /// Encodes a run of events; gives the length of the longest frame, its prefix not counted.
 fn encode_run(events: &[Event], encoded: &mut BytesMut) -> usize {
     // Reserves about as many bytes as the frames take, so that the buffer grows once.
-    let frame_len = |event: &Event| 32 + event.topic.len() + event.publisher.len() + event.payload.len();
+    let frame_len = |event: &Event| {
+        32 + event.topic.len() + event.publisher.len() + event.headers.len() + event.payload.len()
+    };
     encoded.reserve(events.iter().map(frame_len).sum());
     let mut common: Option<(Encoding, HeadTemplate)> = None;
     let mut longest = 0;
     for event in events {
         let start = encoded.len();
         let Payload { encoding, bytes, callbacks } = &event.payload;
-        if !common.as_ref().is_some_and(|(written, _)| written == encoding) {
+        let is_usual = callbacks.is_empty() && event.headers.is_empty();
+        if is_usual && !common.as_ref().is_some_and(|(written, _)| written == encoding) {
             let head = HeadTemplate::of_event(&published(event, true, Vec::new()));
             common = head.map(|head| (*encoding, head));
         }
         match &common {
-            Some((_, head)) if callbacks.is_empty() => head.write_event(bytes, encoded),
+            Some((_, head)) if is_usual => head.write_event(bytes, encoded),
             _ => FrameRef::from(&published(event, true, Vec::new())).encode(encoded),
         }
         longest = longest.max(encoded.len() - start - LENGTH_PREFIX_LEN);
@@ -431,8 +443,8 @@ fn encode_run(events: &[Event], encoded: &mut BytesMut) -> usize {
 }
 
 fn published(event: &Event, for_all: bool, groups: Vec<ByteString>) -> meshwork_wire::Publish {
-    let Event { topic, publisher, payload } = event.clone();
-    meshwork_wire::Publish { topic, publisher, for_all, groups, payload }
+    let Event { topic, publisher, headers, payload } = event.clone();
+    meshwork_wire::Publish { topic, publisher, for_all, groups, headers, payload }
 }
 
 impl Actor for RouterActor {
@@ -516,8 +528,11 @@ impl Handler<GiveBack> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, GiveBack { from, group, event, .. }: GiveBack, _: &mut Context<Self>) {
-        let number = number_of(&self.hasher, &group, &event);
-        if !self.sessions.get_mut(&from).is_some_and(|there| there.given.forget(number)) {
+        let hasher = &self.hasher;
+        let was_given = self.sessions.get_mut(&from).is_some_and(|there| {
+            there.given.forget(number_of(hasher, &group, &event, knows_headers(&there.session)))
+        });
+        if !was_given {
             log::debug!("{from} gives back an event of {} that it did not get, or long ago", event.topic);
             self.untaken += 1;
             return;
@@ -625,10 +640,11 @@ impl Handler<Broadcast> for RouterActor {
         if from.is_some() {
             self.own_broadcasts.deliver(&event);
         }
-        let Event { topic, publisher, payload } = event;
+        let Event { topic, publisher, headers, payload } = event;
         let heard = topic.clone();
         let mut buffer = BytesMut::new();
-        Frame::Broadcast(meshwork_wire::Broadcast { topic, publisher, payload }).encode(&mut buffer);
+        let broadcast = meshwork_wire::Broadcast { topic, publisher, headers, payload };
+        Frame::Broadcast(broadcast).encode(&mut buffer);
         let encoded = buffer.freeze();
         for (id, Subscriber { session, drains, .. }) in &self.sessions {
             if Some(*id) != from

@@ -61,8 +61,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
-    FrameError, Frames, Function, Invocation, Invoke, NameError, Next, Outcome, Pattern, Payload, Refused,
-    Request, Response, SessionId, Wants, check_topic,
+    FrameError, Frames, Function, Headers, Invocation, Invoke, NameError, Next, Outcome, Pattern, Payload,
+    Refused, Request, Response, SessionId, Wants, check_topic,
 };
 use pending::Pending;
 use relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
@@ -315,7 +315,7 @@ impl SessionActor {
             }
             Frame::Request(request) => {
                 self.request(request, now, context);
-                // With functions, or with hops, it begins no run.
+                // With functions, hops or headers it begins no run.
                 self.block.run = None;
             }
             Frame::Response(Response { callback_id, outcome }) => {
@@ -730,25 +730,29 @@ impl SessionActor {
         if self.may(Verb::Publish, &publish.topic).is_err() {
             return;
         }
-        let (topic, payload) = (publish.topic, without_callbacks(publish.payload));
+        let (topic, headers, payload) = (publish.topic, publish.headers, without_callbacks(publish.payload));
         if self.block.events.is_empty() {
             self.block.events.reserve(1 + usize::from(self.relay.may_follow));
         }
         let publisher = &self.relay.name;
-        let event = |payload| Event { topic: topic.clone(), publisher: publisher.clone(), payload };
-        self.block.events.push(event(payload));
+        let event = |headers, payload| {
+            let (topic, publisher) = (topic.clone(), publisher.clone());
+            Event { topic, publisher, headers, payload }
+        };
+        self.block.events.push(event(headers, payload));
         if let Some(frames) = frames {
-            self.block.events.extend(std::iter::from_fn(|| Some(event(frames.next_event_of_run()?.share()))));
+            let of_run = || Some(event(Headers::none(), frames.next_event_of_run()?.share()));
+            self.block.events.extend(std::iter::from_fn(of_run));
         }
     }
 
     /// Hands the router an event that the branch gives back. The router knows whether the branch got it.
     fn give_back(&mut self, publish: meshwork_wire::Publish) {
-        let meshwork_wire::Publish { topic, publisher, groups, payload, .. } = publish;
+        let meshwork_wire::Publish { topic, publisher, groups, headers, payload, .. } = publish;
         let Some(group) = groups.into_iter().next() else {
             return;
         };
-        let event = Event { topic, publisher, payload: without_callbacks(payload) };
+        let event = Event { topic, publisher, headers, payload: without_callbacks(payload) };
         let charge = Some(self.charge());
         #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
         self.master.router.do_send(router::GiveBack { from: self.me().id(), group, event, charge });
@@ -763,8 +767,8 @@ impl SessionActor {
         if self.may(Verb::Publish, &broadcast.topic).is_err() {
             return;
         }
-        let meshwork_wire::Broadcast { topic, payload, .. } = broadcast;
-        let event = Event { topic, publisher: self.relay.name.clone(), payload };
+        let meshwork_wire::Broadcast { topic, headers, payload, .. } = broadcast;
+        let event = Event { topic, publisher: self.relay.name.clone(), headers, payload };
         let charge = Some(self.charge());
         #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
         self.master.router.do_send(router::Broadcast { from: Some(self.me().id()), event, charge });
@@ -1130,6 +1134,7 @@ impl<'a> ToBranch<'a> {
             caller,
             time_left: None,
             hops: 0,
+            headers: Headers::none(),
             payload: Payload::default(),
         };
         Self { guard: outbox.hold(), name, lane: 0, request }
@@ -1138,7 +1143,7 @@ impl<'a> ToBranch<'a> {
     /// Appends a request, or a call of a function, with the time that its caller still waits.
     #[inline(always)]
     fn write(&mut self, forwarded: Forwarded, time_left: Option<Duration>) -> Result<(), CallError> {
-        let Forwarded { id_at_provider, target, hops, payload, .. } = forwarded;
+        let Forwarded { id_at_provider, target, hops, headers, payload, .. } = forwarded;
         let action = match target {
             Target::Action(action) => action,
             Target::Function(function, wants) => {
@@ -1148,7 +1153,8 @@ impl<'a> ToBranch<'a> {
         };
         let request = &mut self.request;
         (request.callback_id, request.action) = (id_at_provider, action);
-        (request.time_left, request.hops, request.payload) = (time_left, hops, payload);
+        (request.time_left, request.hops) = (time_left, hops);
+        (request.headers, request.payload) = (headers, payload);
         let turn = Turn { caller: self.lane, id: Some(id_at_provider) };
         let pushed = self.guard.push_in_turn(turn, &*request, Kind::Request);
         pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
@@ -1367,9 +1373,10 @@ fn answer(
     caller: &ByteString,
     replies: &impl ReplyTo,
 ) -> CallContext {
-    let OwnRequest { callback_id, action, deadline, hops, payload } = request;
+    let OwnRequest { callback_id, action, deadline, hops, headers, payload } = request;
     let action = own.called(&action);
-    let context = CallContext::new(action, caller.clone(), deadline.map(Instant::from_std), hops);
+    let deadline = deadline.map(Instant::from_std);
+    let context = CallContext::new(action, caller.clone(), deadline, hops, headers);
     answering.start(own, (&payload).into(), &context, callback_id, replies);
     context
 }

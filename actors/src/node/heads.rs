@@ -5,8 +5,8 @@ use super::known::Wanted;
 use crate::hashed::HashMap;
 use bytes::BytesMut;
 use meshwork_wire::{
-    ByteString, CallbackId, Encoding, HeadTemplate, NameError, Payload, Request, Signature, check_action,
-    check_node,
+    ByteString, CallbackId, Encoding, HeadTemplate, Headers, NameError, Payload, Request, Signature,
+    check_action, check_node,
 };
 use std::cell::RefCell;
 use std::time::Duration;
@@ -58,6 +58,7 @@ impl Heads {
             caller: ByteString::new(),
             time_left: spec.within,
             hops: 0,
+            headers: Headers::none(),
             payload: Payload::new(spec.encoding, Vec::new()),
         })?;
         let index = HeadIndex(u32::try_from(self.heads.len()).ok()?);

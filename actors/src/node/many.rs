@@ -3,7 +3,7 @@
 
 use super::known::Wanted;
 use super::shared::{Head, Node};
-use super::submission::{Call, WhenDown, is_copied};
+use super::submission::{Call, is_copied};
 use crate::calls::in_flight::{BatchId, Waiter, Wake};
 use crate::calls::reply::Reply;
 use bytes::BytesMut;
@@ -144,9 +144,7 @@ impl ManyCalls {
                             Unsent::Payload(payload) => payload,
                             Unsent::Reply(_) => continue,
                         };
-                        let (action, node) = (action.clone(), ByteString::new());
-                        let (within, when_down) = (Some(CALL_WITHIN), WhenDown::Wait);
-                        let mut call = Call { action, node, arguments, within, when_down };
+                        let mut call = Call::new(action.clone(), arguments);
                         let opened = queue.ask(&mut call, deadline, waiter);
                         if opened.is_err() {
                             refused.push(call);

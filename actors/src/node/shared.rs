@@ -14,7 +14,7 @@ use super::mailboxes::{
     Unsubscribe, Watch, Withdraw,
 };
 use super::snapshot::Snapshot;
-use super::submission::{Arguments, Ask, Call, Frames, Invoking, Submission, WhenDown};
+use super::submission::{Arguments, Ask, Call, Frames, Invoking, NewEvent, Submission};
 use crate::answers::hops;
 use crate::answers::{Actions, ActorSnapshot, Restarted};
 use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
@@ -32,7 +32,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Accepts, ActionDescription, ByteString, CallError, CallbackId, Code, Fate, Invocation, NodeNews, Pattern,
-    Payload, Request, Signature, check_action, check_topic, everything_above,
+    Request, Signature, check_action, check_topic, everything_above,
 };
 use std::fmt;
 use std::ops::Range;
@@ -298,8 +298,7 @@ impl Node {
         let locked = self.lock();
         let Spec { action, node, within, .. } = locked.heads.spec(head)?.clone();
         drop(locked);
-        let arguments = arguments.into_payload();
-        Some(Call { action, node, arguments, within, when_down: WhenDown::Wait })
+        Some(Call { node, within, ..Call::new(action, arguments.into_payload()) })
     }
 
     /// Submits a call; `told` is called once, in any case, with its reply: on the arbiter of the node, or here and at once if the call cannot
@@ -367,8 +366,9 @@ impl Node {
     /// As [`Node::open`].
     pub(crate) fn open_ask(&self, call: Call, waiter: Waiter) -> Result<CallbackId, Refused> {
         let now = Instant::now();
-        let Call { action, node, arguments: payload, within: time_left, when_down } = call;
+        let Call { action, node, arguments: payload, within: time_left, until, headers, when_down } = call;
         let deadline = deadline_of(now, time_left);
+        let deadline = until.map_or(deadline, |until| Some(deadline.map_or(until, |at| at.min(until))));
         let hops = hops::of_call(self.number);
         let checked = check_called(&action, &node).map_err(CallError::from);
         if let Err(error) = checked.and_then(|()| hops::check(hops, &action)) {
@@ -376,7 +376,7 @@ impl Node {
         }
         self.open_with(deadline, waiter, |callback_id| {
             let caller = ByteString::new();
-            let request = Request { callback_id, action, node, caller, time_left, hops, payload };
+            let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
             Submission::Ask(Box::new(Ask { request, deadline, when_down }))
         })
     }
@@ -595,8 +595,26 @@ impl Node {
     /// # Errors
     ///
     /// Not sent: when the link is down or closing, or the outbox stays full.
-    pub async fn publish(&self, topic: ByteString, payload: Payload) -> Result<(), CallError> {
-        self.submit_event(Submission::Publish { topic, payload }).await
+    pub async fn publish(&self, event: NewEvent) -> Result<(), CallError> {
+        self.submit_event(Submission::Publish(event)).await
+    }
+
+    /// Publishes an event at once; gives it back if there is no room for it yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::publish`].
+    pub fn publish_now(&self, event: NewEvent) -> Result<Option<NewEvent>, CallError> {
+        self.submit_event_now(Submission::Publish(event))
+    }
+
+    /// Sends an event to every other node at once; gives it back if there is no room for it yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::publish`].
+    pub fn broadcast_now(&self, event: NewEvent) -> Result<Option<NewEvent>, CallError> {
+        self.submit_event_now(Submission::Broadcast(event))
     }
 
     /// Sends an event to every other node.
@@ -604,8 +622,8 @@ impl Node {
     /// # Errors
     ///
     /// As [`Node::publish`].
-    pub async fn broadcast(&self, topic: ByteString, payload: Payload) -> Result<(), CallError> {
-        self.submit_event(Submission::Broadcast { topic, payload }).await
+    pub async fn broadcast(&self, event: NewEvent) -> Result<(), CallError> {
+        self.submit_event(Submission::Broadcast(event)).await
     }
 
     /// How the arguments of a call are written by a caller with this signature, or none: so that all providers read them, as far as this node
@@ -1069,6 +1087,16 @@ impl Node {
         })
     }
 
+    /// Submits an event if there is room for it, else gives it back.
+    fn submit_event_now(&self, event: Submission) -> Result<Option<NewEvent>, CallError> {
+        let mut event = Some(event);
+        self.try_submit_event(&mut event)?;
+        Ok(match event {
+            Some(Submission::Publish(event) | Submission::Broadcast(event)) => Some(event),
+            _ => None,
+        })
+    }
+
     async fn submit_when_there_is_room(&self, event: Submission) -> Result<(), CallError> {
         let mut event = Some(event);
         loop {
@@ -1090,10 +1118,10 @@ impl Node {
         if let Some(error) = &locked.closed {
             return Err(error.clone());
         }
-        if let (Submission::Publish { topic, payload } | Submission::Broadcast { topic, payload }, verb) =
+        if let (Submission::Publish(event) | Submission::Broadcast(event), verb) =
             (&*submission, submission.verb())
         {
-            locked.event_path.check(verb, topic, payload)?;
+            locked.event_path.check(verb, event)?;
         }
         if !locked.has_room(submission) {
             return Ok(Some(match &locked.event_path {
@@ -1146,7 +1174,7 @@ enum NoRoom {
 
 impl EventPath {
     /// Checks whether an event may leave on this path, apart from the room that it needs.
-    fn check(&self, verb: &str, topic: &str, payload: &Payload) -> Result<(), CallError> {
+    fn check(&self, verb: &str, NewEvent { topic, headers, payload }: &NewEvent) -> Result<(), CallError> {
         check_topic(topic)?;
         if !payload.callbacks.is_empty() {
             let what = "an event goes to its subscribers, who cannot be known, so it carries no callbacks";
@@ -1169,7 +1197,7 @@ impl EventPath {
             EventPath::Link { outbox, .. } => outbox.frame_len_max(),
             EventPath::Router => FRAME_LEN_MAX,
         };
-        if payload.len() + EVENT_HEAD_LEN_MAX <= frame_len_max {
+        if payload.len() + headers.len() + EVENT_HEAD_LEN_MAX <= frame_len_max {
             return Ok(());
         }
         let what = format!("the event takes {} bytes, and a frame may have {frame_len_max}", payload.len());
@@ -1254,10 +1282,10 @@ impl Queue<'_> {
         hops::check(self.hops, &call.action)?;
         let callback_id = self.locked.in_flight.open(deadline, waiter).map_err(full)?;
         let (action, node, hops) = (call.action.clone(), call.node.clone(), self.hops);
-        let (payload, time_left, when_down) =
-            (std::mem::take(&mut call.arguments), call.within, call.when_down);
+        let (headers, payload) = (std::mem::take(&mut call.headers), std::mem::take(&mut call.arguments));
+        let (time_left, when_down) = (call.within, call.when_down);
         let caller = ByteString::new();
-        let request = Request { callback_id, action, node, caller, time_left, hops, payload };
+        let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
         self.locked.submissions.push(Submission::Ask(Box::new(Ask { request, deadline, when_down })));
         Ok(callback_id)
     }
@@ -1324,6 +1352,7 @@ fn deadline_of(now: Instant, within: Option<Duration>) -> Option<std::time::Inst
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meshwork_wire::Payload;
 
     /// The event waited for ten seconds and failed: only a queue with events in it notified publishers of room.
     #[tokio::test(start_paused = true)]
@@ -1333,7 +1362,7 @@ mod tests {
         for _ in 0..EVENTS_PENDING_MAX {
             node.ask_with(Call::new("x", Payload::default()), drop);
         }
-        let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
+        let mut publishing = std::pin::pin!(node.publish(NewEvent::new("topic", Payload::default())));
         assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
         let mut taken = Vec::new();
         assert_eq!(
@@ -1351,7 +1380,7 @@ mod tests {
         for _ in 0..EVENTS_PENDING_MAX {
             node.ask_with(Call::new("x", Payload::default()), drop);
         }
-        let mut publishing = std::pin::pin!(node.publish("topic".into(), Payload::default()));
+        let mut publishing = std::pin::pin!(node.publish(NewEvent::new("topic", Payload::default())));
         assert_eq!(futures::poll!(publishing.as_mut()), Poll::Pending);
         let mut before = Vec::new();
         let hook = || Waiter::Hook(Box::new(drop));

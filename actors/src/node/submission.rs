@@ -5,8 +5,8 @@ use crate::hashed::HashSet;
 use bytes::BytesMut;
 use meshwork_wire::limits::{CALL_WITHIN, LENGTH_PREFIX_LEN, PAYLOAD_SHARED_LEN_MIN};
 use meshwork_wire::{
-    Block, ByteString, CallbackId, EncodeError, Encoding, Form, Frame, FrameCodec, Invocation, Payload,
-    Request,
+    Block, ByteString, CallbackId, EncodeError, Encoding, Form, Frame, FrameCodec, Headers, Invocation,
+    Payload, Request,
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -30,14 +30,27 @@ pub(crate) enum Submission {
         link: u64,
         function: CallbackId,
     },
-    Publish {
-        topic: ByteString,
-        payload: Payload,
-    },
-    Broadcast {
-        topic: ByteString,
-        payload: Payload,
-    },
+    Publish(NewEvent),
+    Broadcast(NewEvent),
+}
+
+/// An event of this node, to be published or broadcast.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The topic of the event.
+    pub topic: ByteString,
+    /// What travels beside the value.
+    pub headers: Headers,
+    /// The value of the event.
+    pub payload: Payload,
+}
+
+impl NewEvent {
+    /// An event without headers.
+    #[must_use]
+    pub fn new(topic: impl Into<ByteString>, payload: Payload) -> Self {
+        Self { topic: topic.into(), headers: Headers::none(), payload }
+    }
 }
 
 /// The frames of calls, in the order of their ids.
@@ -69,7 +82,7 @@ pub(crate) struct Invoking {
     pub(crate) invocation: Invocation,
 }
 
-/// A call of an action, with its arguments, deadline and node.
+/// A call of an action, with its arguments, deadline, node and headers.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The action.
@@ -80,6 +93,10 @@ pub struct Call {
     pub arguments: Payload,
     /// How long the caller waits; `None` for ever.
     pub within: Option<Duration>,
+    /// The moment when the call ends at the latest, however long its caller waits; `None`: none.
+    pub until: Option<Instant>,
+    /// What travels beside the arguments.
+    pub headers: Headers,
     /// The behaviour of the call while the link is down.
     pub when_down: WhenDown,
 }
@@ -103,6 +120,8 @@ impl Call {
             node: ByteString::new(),
             arguments,
             within: Some(CALL_WITHIN),
+            until: None,
+            headers: Headers::none(),
             when_down: WhenDown::Wait,
         }
     }
@@ -200,8 +219,8 @@ impl Submission {
     /// flight.
     pub(crate) fn event_len(&self) -> usize {
         match self {
-            Submission::Publish { topic, payload } | Submission::Broadcast { topic, payload } => {
-                EVENT_LEN_MIN + topic.len() + payload.len()
+            Submission::Publish(event) | Submission::Broadcast(event) => {
+                EVENT_LEN_MIN + event.topic.len() + event.headers.len() + event.payload.len()
             }
             Submission::Invoke(invoking) if invoking.callback_id.is_none() => {
                 EVENT_LEN_MIN + invoking.invocation.arguments.len()
@@ -212,7 +231,7 @@ impl Submission {
 
     /// The verb of the permission that an event needs.
     pub(crate) fn verb(&self) -> &'static str {
-        if let Submission::Broadcast { .. } = self { "broadcast" } else { "publish to" }
+        if let Submission::Broadcast(_) = self { "broadcast" } else { "publish to" }
     }
 
     /// Whether the submission asks for a reply.
@@ -222,8 +241,8 @@ impl Submission {
             Submission::Invoke(invoking) => invoking.callback_id.is_some(),
             Submission::Cancel(_)
             | Submission::Release { .. }
-            | Submission::Publish { .. }
-            | Submission::Broadcast { .. } => false,
+            | Submission::Publish(_)
+            | Submission::Broadcast(_) => false,
         }
     }
 }

@@ -13,7 +13,7 @@ use anyhow::bail;
 use bytes::{Bytes, BytesMut};
 use meshwork::prelude::*;
 use meshwork_wire::limits::{HEARTBEAT_EVERY, LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
-use meshwork_wire::{Bind, Encoding, Frame, NodeNews, Pattern, Payload, SessionId, SubscriptionKey};
+use meshwork_wire::{Bind, Encoding, Frame, Headers, NodeNews, Pattern, Payload, SessionId, SubscriptionKey};
 use serde_bytes::ByteBuf;
 use std::io;
 use std::net::SocketAddr;
@@ -172,6 +172,7 @@ fn event_frame(publisher: &'static str) -> anyhow::Result<BytesMut> {
         publisher: publisher.into(),
         for_all: true,
         groups: Vec::new(),
+        headers: Headers::none(),
         payload,
     };
     Frame::Publish(publish).encode(&mut bytes);

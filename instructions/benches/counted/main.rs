@@ -13,7 +13,7 @@ use gungraun::prelude::*;
 use meshwork::prelude::*;
 use meshwork::{Encoding, Payload};
 use meshwork_wire::limits::{BLOCK_FRAMES_MAX, LENGTH_PREFIX_LEN};
-use meshwork_wire::{CallbackId, Frame, FrameCodec, Frames, HeadTemplate, Next, Request, Response};
+use meshwork_wire::{CallbackId, Frame, FrameCodec, Frames, HeadTemplate, Headers, Next, Request, Response};
 use raw::{Memory, RawEnd, kind_of, written};
 use std::hint::black_box;
 use std::ops::Range;
@@ -36,6 +36,7 @@ fn request(id: u64) -> Frame {
         caller: "".into(),
         time_left: Some(Duration::from_secs(10)),
         hops: 0,
+        headers: Headers::none(),
         payload: Payload::encode(Encoding::MessagePack, &(22, 33)).expect("two numbers"),
     })
 }
@@ -372,6 +373,7 @@ impl Events {
             publisher: "".into(),
             for_all: true,
             groups: Vec::new(),
+            headers: Headers::none(),
             payload: Payload::encode(Encoding::MessagePack, &21.5).expect("a number"),
         });
         let events = written(std::iter::repeat_n(event, BURST));

@@ -3,6 +3,7 @@
 
 use crate::error::{Code, Fate};
 use crate::frame::{Bind, Frame, NodeNews, Offer, Register, Request, SubscriptionKey};
+use crate::headers::Headers;
 use crate::id::{CallbackId, SessionId};
 use crate::limits::{ACTIONS_PER_FRAME_MAX, FOREIGN_CALL_WITHIN, NAME_LEN_MAX, PROTOCOL_VERSION};
 use crate::name::is_everything_below;
@@ -143,6 +144,7 @@ impl<T> Calls<T> {
             caller: ByteString::new(),
             time_left: Some(self.within),
             hops,
+            headers: Headers::none(),
             payload,
         })
     }

@@ -3,6 +3,7 @@
 use super::kinds::{Bind, Features, Frame, FrameRef, NodeNews, Offer, Register};
 use crate::accepts::Accepts;
 use crate::encoding::Encoding;
+use crate::headers::Headers;
 use crate::payload::Payload;
 use crate::value::SUM_LEN;
 
@@ -20,6 +21,12 @@ impl Frame {
         {
             // A request that goes round over such ends is ended by its deadline, as before.
             request.hops = 0;
+        }
+        if !features.contains(Features::HEADERS)
+            && let Some(headers) = self.headers_mut()
+        {
+            // The action and the handlers run without them, as they would have before.
+            *headers = Headers::none();
         }
         if features.contains(Features::VALUES) {
             return self;

@@ -11,6 +11,7 @@ use super::swift::{self, RequestRun};
 use crate::copy::append;
 use crate::encoding::Encoding;
 use crate::error::{ApplicationCode, Code, Fate};
+use crate::headers::Headers;
 use crate::id::CallbackId;
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{CallError, Payload, Wants};
@@ -73,6 +74,18 @@ enum Head<'a> {
     /// A request that was relayed from one mesh to another, with how often it was.
     #[serde(borrow)]
     RequestWithHops(RequestWithHopsHead<'a>),
+    /// A request with headers.
+    #[serde(borrow)]
+    RequestWithHeaders(RequestWithHeadersHead<'a>),
+    /// An event with headers.
+    #[serde(borrow)]
+    PublishWithHeaders(WithHeaders<'a, PublishHead<'a>>),
+    /// A broadcast with headers.
+    #[serde(borrow)]
+    BroadcastWithHeaders(WithHeaders<'a, BroadcastHead<'a>>),
+    /// An event with headers that comes back.
+    #[serde(borrow)]
+    GiveBackWithHeaders(WithHeaders<'a, PublishHead<'a>>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,6 +110,21 @@ struct RequestWithHopsHead<'a> {
     #[serde(borrow)]
     request: RequestHead<'a>,
     hops: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestWithHeadersHead<'a> {
+    #[serde(borrow)]
+    request: RequestHead<'a>,
+    hops: u8,
+    headers: &'a str,
+}
+
+/// A head, and [`Headers`] as a list.
+#[derive(Serialize, Deserialize)]
+struct WithHeaders<'a, H> {
+    head: H,
+    headers: &'a str,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,12 +215,14 @@ impl Frame {
         let bytes = &block.slice(part);
         let (head, head_len) = read_head::<Head<'_>>(bytes).map_err(FrameError::Malformed)?;
         let rest = || bytes.slice(head_len..);
-        let text = |text: &str| shared_text(bytes, text);
         let frame = match head {
-            Head::Request(head) => Frame::Request(head.with(bytes, 0, rest())?),
+            Head::Request(head) => Frame::Request(head.with(bytes, 0, Headers::none(), rest())?),
             // A request with this head has at least one hop, so that it has one form only.
             Head::RequestWithHops(RequestWithHopsHead { request, hops }) => {
-                Frame::Request(request.with(bytes, hops.max(1), rest())?)
+                Frame::Request(request.with(bytes, hops.max(1), Headers::none(), rest())?)
+            }
+            Head::RequestWithHeaders(RequestWithHeadersHead { request, hops, headers }) => {
+                Frame::Request(request.with(bytes, hops, read_headers(headers)?, rest())?)
             }
             Head::Response(ResponseHead { callback_id, outcome }) => {
                 let outcome = match outcome {
@@ -228,13 +258,18 @@ impl Frame {
                 Frame::Invoke(head.with(wants, rest())?)
             }
             Head::InvokeForEnd(head) => Frame::Invoke(head.with(Wants::End, rest())?),
-            Head::Publish(head) => Frame::Publish(head.with(bytes, rest())?),
-            Head::GiveBack(head) => Frame::GiveBack(head.with(bytes, rest())?),
-            Head::Broadcast(head) => Frame::Broadcast(Broadcast {
-                topic: text(head.topic)?,
-                publisher: text(head.publisher)?,
-                payload: head.payload.with(rest())?,
-            }),
+            Head::Publish(head) => Frame::Publish(head.with(bytes, Headers::none(), rest())?),
+            Head::PublishWithHeaders(WithHeaders { head, headers }) => {
+                Frame::Publish(head.with(bytes, read_headers(headers)?, rest())?)
+            }
+            Head::GiveBack(head) => Frame::GiveBack(head.with(bytes, Headers::none(), rest())?),
+            Head::GiveBackWithHeaders(WithHeaders { head, headers }) => {
+                Frame::GiveBack(head.with(bytes, read_headers(headers)?, rest())?)
+            }
+            Head::Broadcast(head) => Frame::Broadcast(head.with(bytes, Headers::none(), rest())?),
+            Head::BroadcastWithHeaders(WithHeaders { head, headers }) => {
+                Frame::Broadcast(head.with(bytes, read_headers(headers)?, rest())?)
+            }
             head => {
                 no_rest(bytes, head_len)?;
                 head.into_frame_without_payload()
@@ -324,18 +359,24 @@ impl<'a> Head<'a> {
             Frame::Subscribe(subscribe) => Head::Subscribe(Cow::Borrowed(subscribe)),
             Frame::Unsubscribe(key) => Head::Unsubscribe(Cow::Borrowed(key)),
             Frame::Publish(publish) => Self::of_publish(publish),
-            Frame::Broadcast(broadcast) => Head::Broadcast(BroadcastHead {
-                topic: &broadcast.topic,
-                publisher: &broadcast.publisher,
-                payload: PayloadHead::of(&broadcast.payload),
-            }),
+            Frame::Broadcast(broadcast) => {
+                let head = BroadcastHead {
+                    topic: &broadcast.topic,
+                    publisher: &broadcast.publisher,
+                    payload: PayloadHead::of(&broadcast.payload),
+                };
+                with_headers(head, &broadcast.headers, Head::Broadcast, Head::BroadcastWithHeaders)
+            }
             Frame::Ping => Head::Ping,
             Frame::Pong => Head::Pong,
             Frame::Drain => Head::Drain,
             Frame::ExtendedBind(bind) => Head::ExtendedBind(Cow::Borrowed(bind)),
             Frame::ExtendedBound(bound) => Head::ExtendedBound(Cow::Borrowed(bound)),
             Frame::Drained => Head::Drained,
-            Frame::GiveBack(publish) => Head::GiveBack(PublishHead::of(publish)),
+            Frame::GiveBack(publish) => {
+                let head = PublishHead::of(publish);
+                with_headers(head, &publish.headers, Head::GiveBack, Head::GiveBackWithHeaders)
+            }
             Frame::DescribeAfter(describe) => Head::DescribeAfter(Cow::Borrowed(describe)),
         }
     }
@@ -349,14 +390,20 @@ impl<'a> Head<'a> {
             time_left_us: request.time_left.map(as_micros),
             payload: PayloadHead::of(&request.payload),
         };
-        match request.hops {
-            0 => Head::Request(head),
-            hops => Head::RequestWithHops(RequestWithHopsHead { request: head, hops }),
+        match (request.hops, &request.headers) {
+            (0, headers) if headers.is_empty() => Head::Request(head),
+            (hops, headers) if headers.is_empty() => {
+                Head::RequestWithHops(RequestWithHopsHead { request: head, hops })
+            }
+            (hops, headers) => {
+                let headers = headers.text();
+                Head::RequestWithHeaders(RequestWithHeadersHead { request: head, hops, headers })
+            }
         }
     }
 
     fn of_publish(publish: &'a Publish) -> Self {
-        Head::Publish(PublishHead::of(publish))
+        with_headers(PublishHead::of(publish), &publish.headers, Head::Publish, Head::PublishWithHeaders)
     }
 
     fn of_response(response: &'a Response) -> Self {
@@ -393,12 +440,16 @@ impl<'a> Head<'a> {
             Head::DescribeAfter(describe) => Frame::DescribeAfter(describe.into_owned()),
             Head::Request(_)
             | Head::RequestWithHops(_)
+            | Head::RequestWithHeaders(_)
             | Head::Response(_)
             | Head::Invoke(_)
             | Head::InvokeForEnd(_)
             | Head::Publish(_)
+            | Head::PublishWithHeaders(_)
             | Head::Broadcast(_)
-            | Head::GiveBack(_) => {
+            | Head::BroadcastWithHeaders(_)
+            | Head::GiveBack(_)
+            | Head::GiveBackWithHeaders(_) => {
                 unreachable!("`Frame::decode` has read the heads that a payload follows")
             }
         }
@@ -446,7 +497,7 @@ impl From<CodeHead<'_>> for ApplicationCode {
 
 impl RequestHead<'_> {
     /// The request of this head in the bytes of its frame, with the rest of them as its arguments.
-    fn with(self, bytes: &Bytes, hops: u8, rest: Bytes) -> Result<Request, FrameError> {
+    fn with(self, bytes: &Bytes, hops: u8, headers: Headers, rest: Bytes) -> Result<Request, FrameError> {
         Ok(Request {
             callback_id: self.callback_id,
             action: shared_text(bytes, self.action)?,
@@ -454,6 +505,7 @@ impl RequestHead<'_> {
             caller: shared_text(bytes, self.caller)?,
             time_left: self.time_left_us.map(Duration::from_micros),
             hops,
+            headers,
             payload: self.payload.with(rest)?,
         })
     }
@@ -483,12 +535,25 @@ impl<'a> PublishHead<'a> {
     }
 
     /// The event of this head in the bytes of its frame, with the rest of them as its value.
-    fn with(self, bytes: &Bytes, rest: Bytes) -> Result<Publish, FrameError> {
+    fn with(self, bytes: &Bytes, headers: Headers, rest: Bytes) -> Result<Publish, FrameError> {
         Ok(Publish {
             topic: shared_text(bytes, self.topic)?,
             publisher: shared_text(bytes, self.publisher)?,
             for_all: self.for_all,
             groups: self.groups.into_owned(),
+            headers,
+            payload: self.payload.with(rest)?,
+        })
+    }
+}
+
+impl BroadcastHead<'_> {
+    /// The event of this head in the bytes of its frame, with the rest of them as its value.
+    fn with(self, bytes: &Bytes, headers: Headers, rest: Bytes) -> Result<Broadcast, FrameError> {
+        Ok(Broadcast {
+            topic: shared_text(bytes, self.topic)?,
+            publisher: shared_text(bytes, self.publisher)?,
+            headers,
             payload: self.payload.with(rest)?,
         })
     }
@@ -507,6 +572,20 @@ impl PayloadHead<'_> {
         let callbacks = self.callbacks.iter().copied().collect();
         Ok(Payload { encoding: self.encoding, bytes, callbacks })
     }
+}
+
+/// The head of a frame that may have headers, in one of its two forms.
+fn with_headers<'a, H>(
+    head: H,
+    headers: &'a Headers,
+    plain: fn(H) -> Head<'a>,
+    with: fn(WithHeaders<'a, H>) -> Head<'a>,
+) -> Head<'a> {
+    if headers.is_empty() { plain(head) } else { with(WithHeaders { head, headers: headers.text() }) }
+}
+
+fn read_headers(text: &str) -> Result<Headers, FrameError> {
+    Headers::read(text).map_err(|error| FrameError::Malformed(error.to_string()))
 }
 
 fn shared_text(bytes: &Bytes, text: &str) -> Result<ByteString, FrameError> {

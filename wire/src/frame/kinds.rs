@@ -4,6 +4,7 @@
 
 use crate::accepts::Accepts;
 use crate::error::Code;
+use crate::headers::Headers;
 use crate::id::{CallbackId, SessionId};
 use crate::limits::{FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
 use crate::pattern::Pattern;
@@ -119,8 +120,11 @@ impl Features {
     pub const APPLICATION_CODES: Features = Features(16);
     /// A request says over how many hops it came, if it came over any.
     pub const HOPS: Features = Features(32);
+    /// A request, an event and a broadcast may carry [`Headers`].
+    pub const HEADERS: Features = Features(64);
     /// The features that change the form of frames: what says the same in an older form where the other end does not know them.
-    pub const FORMS: Features = Features(Self::VALUES.0 | Self::APPLICATION_CODES.0 | Self::HOPS.0);
+    pub const FORMS: Features =
+        Features(Self::VALUES.0 | Self::APPLICATION_CODES.0 | Self::HOPS.0 | Self::HEADERS.0);
     /// All features that this version knows.
     pub const ALL: Features =
         Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::FORMS.0);
@@ -283,6 +287,8 @@ pub struct Request {
     /// How often the request was relayed from one mesh to another: at most [`HOPS_MAX`](crate::limits::HOPS_MAX). It travels only over links
     /// whose two ends know [`Features::HOPS`].
     pub hops: u8,
+    /// What travels beside the arguments. Like the hops, over links whose two ends know [`Features::HEADERS`].
+    pub headers: Headers,
     /// The arguments.
     pub payload: Payload,
 }
@@ -343,6 +349,8 @@ pub struct Publish {
     pub for_all: bool,
     /// The groups that get the event.
     pub groups: Vec<ByteString>,
+    /// What travels beside the value, over links whose two ends know [`Features::HEADERS`].
+    pub headers: Headers,
     /// The value of the event.
     pub payload: Payload,
 }
@@ -354,6 +362,8 @@ pub struct Broadcast {
     pub topic: ByteString,
     /// The publishing node. A branch leaves this empty, and the master writes the name that the branch is bound under.
     pub publisher: ByteString,
+    /// What travels beside the value, over links whose two ends know [`Features::HEADERS`].
+    pub headers: Headers,
     /// The value of the event.
     pub payload: Payload,
 }
@@ -407,6 +417,17 @@ impl Frame {
     pub(crate) fn error_mut(&mut self) -> Option<&mut CallError> {
         match self {
             Frame::Response(Response { outcome: Err(error), .. }) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The headers, to be changed, of the frames that may have some.
+    pub(crate) fn headers_mut(&mut self) -> Option<&mut Headers> {
+        match self {
+            Frame::Request(Request { headers, .. })
+            | Frame::Publish(Publish { headers, .. })
+            | Frame::Broadcast(Broadcast { headers, .. })
+            | Frame::GiveBack(Publish { headers, .. }) => Some(headers),
             _ => None,
         }
     }

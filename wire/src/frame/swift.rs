@@ -19,8 +19,8 @@ mod tests {
     use super::*;
     use crate::limits::LENGTH_PREFIX_LEN;
     use crate::{
-        BlockPayload, ByteString, CallbackId, Encoding, Frame, FrameRef, Next, Payload, Publish, Request,
-        Response,
+        BlockPayload, ByteString, CallbackId, Encoding, Frame, FrameRef, Headers, Next, Payload, Publish,
+        Request, Response,
     };
     use bytes::{Bytes, BytesMut};
     use proptest::collection::vec;
@@ -54,7 +54,16 @@ mod tests {
         (number(), text(), text(), text(), time_left, payload()).prop_map(
             |(callback_id, action, node, caller, time_left, payload)| {
                 let callback_id = CallbackId(callback_id);
-                Request { callback_id, action, node, caller, time_left, hops: 0, payload }
+                Request {
+                    callback_id,
+                    action,
+                    node,
+                    caller,
+                    time_left,
+                    hops: 0,
+                    headers: Headers::none(),
+                    payload,
+                }
             },
         )
     }
@@ -67,6 +76,7 @@ mod tests {
                 publisher,
                 for_all,
                 groups,
+                headers: Headers::none(),
                 payload,
             },
         )
@@ -97,6 +107,7 @@ mod tests {
                     caller,
                     time_left,
                     hops: 0,
+                    headers: Headers::none(),
                     payload,
                 }
             },
@@ -112,7 +123,7 @@ mod tests {
                 let payload =
                     Payload::new(if for_all { Encoding::Json } else { Encoding::MessagePack }, bytes);
                 let (topic, publisher) = (topic.into(), publisher.into());
-                Publish { topic, publisher, for_all, groups: Vec::new(), payload }
+                Publish { topic, publisher, for_all, groups: Vec::new(), headers: Headers::none(), payload }
             },
         );
         vec(event, 1..9)

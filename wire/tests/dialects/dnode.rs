@@ -5,7 +5,8 @@ use bytes::BytesMut;
 use meshwork_wire::limits::FOREIGN_FUNCTIONS_MAX;
 use meshwork_wire::{
     Accepts, Allowed, ByteString, CallError, CallbackId, Callbacks, Code, Dialect, DialectError, Dnode,
-    Encoding, Fate, Frame, Invoke, NodeNews, Payload, Request, Response, ResultStyle, Said, SessionId, Wants,
+    Encoding, Fate, Frame, Headers, Invoke, NodeNews, Payload, Request, Response, ResultStyle, Said,
+    SessionId, Wants,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -170,6 +171,7 @@ fn a_recorded_server_is_called_by_its_numbers() {
             caller: "".into(),
             time_left: None,
             hops: 0,
+            headers: Headers::none(),
             payload,
         })
     };
@@ -375,6 +377,7 @@ fn a_function_that_an_old_server_offers_is_never_culled() {
         caller: "".into(),
         time_left: None,
         hops: 0,
+        headers: Headers::none(),
         payload: Payload::new(Encoding::Json, "[]"),
     };
     let (_, said) = end.say(Frame::Request(call));

@@ -3,7 +3,7 @@
 use super::{bound, request};
 use bytes::BytesMut;
 use meshwork_wire::{
-    Accepts, Allowed, ByteString, CallError, CallbackId, Code, Dialect, Encoding, Fate, Frame,
+    Accepts, Allowed, ByteString, CallError, CallbackId, Code, Dialect, Encoding, Fate, Frame, Headers,
     LightRpcClient, LightRpcServer, NodeNews, Pattern, Payload, Request, Response, Said, SessionId,
 };
 use serde_json::{Value, json};
@@ -156,6 +156,7 @@ fn a_recorded_server_is_called_as_the_recorded_client_called_it() {
                 caller: ByteString::new(),
                 time_left: Some(Duration::from_secs(1)),
                 hops: 0,
+                headers: Headers::none(),
                 payload: Payload::encode(Encoding::MessagePack, &asked["data"]["args"]).unwrap(),
             };
             client.say(Frame::Request(request), now, &mut said).unwrap();
@@ -386,6 +387,7 @@ fn asked(action: &'static str, payload: Payload) -> Frame {
         caller: ByteString::new(),
         time_left: None,
         hops: 0,
+        headers: Headers::none(),
         payload,
     })
 }

@@ -12,8 +12,8 @@ mod samples;
 
 use dialects::{Connection, ENDS, asked};
 use meshwork_wire::{
-    Bound, CallError, CallbackId, Callbacks, Code, DialectError, Encoding, Fate, Frame, Payload, Refused,
-    Request, Response, SessionId,
+    Bound, CallError, CallbackId, Callbacks, Code, DialectError, Encoding, Fate, Frame, Headers, Payload,
+    Refused, Request, Response, SessionId,
 };
 use proptest::prelude::*;
 use recorded::{broken_for, heard_by};
@@ -179,6 +179,7 @@ fn functions_are_passed_or_refused_and_never_lost() {
             caller: "c".into(),
             time_left: None,
             hops: 0,
+            headers: Headers::none(),
             payload,
         };
         connection.say(Frame::Request(request)).unwrap();

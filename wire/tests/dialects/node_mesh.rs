@@ -4,8 +4,8 @@ use super::{bound, request};
 use bytes::BytesMut;
 use meshwork_wire::{
     Accepts, Allowed, Bind, Broadcast, CallError, CallbackId, Code, Describe, Dialect, DialectError,
-    Encoding, Fate, Frame, NodeMeshClient, NodeMeshServer, Offer, Pattern, Payload, Publish, Refused,
-    Register, Request, Response, Said, Subscribe, SubscriptionKey,
+    Encoding, Fate, Frame, Headers, NodeMeshClient, NodeMeshServer, Offer, Pattern, Payload, Publish,
+    Refused, Register, Request, Response, Said, Subscribe, SubscriptionKey,
 };
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -273,6 +273,7 @@ fn a_recorded_branch_is_understood_and_gets_what_the_recorded_master_said() {
         publisher: "master".into(),
         for_all: true,
         groups: vec![],
+        headers: Headers::none(),
         payload: packed(&json!(["hey", 1.5, [1, 2]])),
     };
     let said = server.say(Frame::Publish(event)).1;
@@ -432,6 +433,7 @@ fn a_branch_of_ours_says_to_a_recorded_master_what_the_recorded_branch_said() {
         caller: "".into(),
         time_left: None,
         hops: 0,
+        headers: Headers::none(),
         payload: packed(arguments),
     };
     let (_, said) = client.say(Frame::Request(call(1, "add2", &json!([1, 2]))));
@@ -463,8 +465,12 @@ fn a_branch_of_ours_says_to_a_recorded_master_what_the_recorded_branch_said() {
     assert_eq!((&*event.topic, value(&event.payload)), ("t/x", json!(["hey", 1.5, [1, 2]])));
     let event =
         Publish { topic: "sub/test".into(), payload: packed(&json!(["sub", { "a": 1 }])), ..event.clone() };
-    let news =
-        Broadcast { topic: "note".into(), publisher: "".into(), payload: packed(&json!([{ "x": 1 }])) };
+    let news = Broadcast {
+        topic: "note".into(),
+        publisher: "".into(),
+        headers: Headers::none(),
+        payload: packed(&json!([{ "x": 1 }])),
+    };
     for (frame, recorded) in [Frame::Publish(event), Frame::Broadcast(news)].into_iter().zip(&line(10).1) {
         assert_eq!(all_but_its_id(&client.say(frame).1[0]), all_but_its_id(recorded));
     }
@@ -505,6 +511,7 @@ fn what_node_mesh_cannot_do_is_said_at_once() {
         caller: "".into(),
         time_left: None,
         hops: 0,
+        headers: Headers::none(),
         payload: Payload::default(),
     };
     let bincode = Request {
@@ -557,6 +564,7 @@ fn a_bridge_asks_an_old_master_for_everything_under_its_prefix() {
         caller: "b".into(),
         time_left: None,
         hops: 0,
+        headers: Headers::none(),
         payload: packed(&json!([1, 2])),
     };
     let (_, said) = client.say(Frame::Request(call));
@@ -938,6 +946,7 @@ fn an_event_with_one_argument_is_that_argument() {
             publisher: "".into(),
             for_all: true,
             groups: vec![],
+            headers: Headers::none(),
             payload: packed(&ours),
         };
         assert_eq!(server.say(Frame::Publish(event)).1[0]["content"]["params"], params);

@@ -3,9 +3,9 @@
 
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
-    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Invoke, NodeNews,
-    Offer, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape, Subscribe,
-    SubscriptionKey, Unregister, Wants,
+    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Headers, Invoke,
+    NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape,
+    Subscribe, SubscriptionKey, Unregister, Wants,
 };
 use std::time::Duration;
 
@@ -43,6 +43,10 @@ fn shape() -> Shape {
 
 fn payload(encoding: Encoding, bytes: &'static [u8]) -> Payload {
     Payload::new(encoding, bytes)
+}
+
+fn headers() -> Headers {
+    Headers::of([("tenant", "a"), ("user", "7")]).expect("they are headers")
 }
 
 fn refused(error: CallError) -> Frame {
@@ -185,6 +189,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 caller: "alice".into(),
                 time_left: Some(Duration::from_secs(10)),
                 hops: 0,
+                headers: Headers::none(),
                 payload: bincode.clone(),
             }),
             "1c000000 09 09086d6174682f6164640005616c69636501fc8096980000000203",
@@ -198,6 +203,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 caller: ByteString::new(),
                 time_left: None,
                 hops: 0,
+                headers: Headers::none(),
                 payload: json.clone(),
             }),
             "20000000 09 fdffffffffffffffff086d6174682f61646403626f62000002005b322c335d",
@@ -211,6 +217,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 caller: ByteString::new(),
                 time_left: Some(Duration::ZERO),
                 hops: 0,
+                headers: Headers::none(),
                 payload: with_callbacks.clone(),
             }),
             "1d000000 09 00046561636800000100010301fb2c01fdffffffffffffffff920203",
@@ -224,6 +231,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 caller: ByteString::new(),
                 time_left: None,
                 hops: 0,
+                headers: Headers::none(),
                 payload: Payload::default(),
             }),
             "0b000000 09 01036e6f770000000000",
@@ -349,7 +357,8 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 publisher: "alice".into(),
                 for_all: true,
                 groups: Vec::new(),
-                payload: message_pack,
+                headers: Headers::none(),
+                payload: message_pack.clone(),
             }),
             "17000000 10 087375622f7465737405616c69636501000100920203",
         ),
@@ -360,6 +369,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 publisher: ByteString::new(),
                 for_all: false,
                 groups: vec!["workers".into(), "auditors".into()],
+                headers: Headers::none(),
                 payload: with_callbacks,
             }),
             "30000000 10 086a6f62732f6e657700000207776f726b6572730861756469746f7273010301fb2c01fdffffff \
@@ -367,7 +377,12 @@ pub(crate) fn every_golden() -> Vec<Golden> {
         ),
         golden(
             "broadcast",
-            Frame::Broadcast(Broadcast { topic: "config".into(), publisher: "alice".into(), payload: json }),
+            Frame::Broadcast(Broadcast {
+                topic: "config".into(),
+                publisher: "alice".into(),
+                headers: Headers::none(),
+                payload: json.clone(),
+            }),
             "15000000 11 06636f6e66696705616c69636502005b322c335d",
         ),
         golden("ping", Frame::Ping, "01000000 12"),
@@ -412,6 +427,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 publisher: "alice".into(),
                 for_all: false,
                 groups: vec!["workers".into()],
+                headers: Headers::none(),
                 payload: payload(Encoding::CompactMessagePack, &[0x92, 2, 3]),
             }),
             "1f000000 19 086a6f62732f6e657705616c696365000107776f726b6572730100920203",
@@ -434,9 +450,62 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 caller: "alice".into(),
                 time_left: Some(Duration::from_secs(10)),
                 hops: 3,
+                headers: Headers::none(),
                 payload: payload(Encoding::PlainBincode, &[2, 3]),
             }),
             "1d000000 1b 09086d6174682f6164640005616c69636501fc809698000000030203",
+        ),
+        golden(
+            "request_with_headers",
+            Frame::Request(Request {
+                callback_id: CallbackId(9),
+                action: "math/add".into(),
+                node: ByteString::new(),
+                caller: "alice".into(),
+                time_left: Some(Duration::from_secs(10)),
+                hops: 3,
+                headers: headers(),
+                payload: payload(Encoding::PlainBincode, &[2, 3]),
+            }),
+            "2e000000 1c 09086d6174682f6164640005616c69636501fc80969800000003\
+                1074656e616e743a610a757365723a370a0203",
+        ),
+        golden(
+            "publish_with_headers",
+            Frame::Publish(Publish {
+                topic: "sub/test".into(),
+                publisher: "alice".into(),
+                for_all: true,
+                groups: Vec::new(),
+                headers: headers(),
+                payload: message_pack,
+            }),
+            "28000000 1d 087375622f7465737405616c6963650100010010\
+                74656e616e743a610a757365723a370a920203",
+        ),
+        golden(
+            "broadcast_with_headers",
+            Frame::Broadcast(Broadcast {
+                topic: "config".into(),
+                publisher: "alice".into(),
+                headers: headers(),
+                payload: json,
+            }),
+            "26000000 1e 06636f6e66696705616c696365020010\
+                74656e616e743a610a757365723a370a5b322c335d",
+        ),
+        golden(
+            "give_back_with_headers",
+            Frame::GiveBack(Publish {
+                topic: "jobs/new".into(),
+                publisher: "alice".into(),
+                for_all: false,
+                groups: vec!["workers".into()],
+                headers: headers(),
+                payload: payload(Encoding::CompactMessagePack, &[0x92, 2, 3]),
+            }),
+            "30000000 1f 086a6f62732f6e657705616c696365000107776f726b657273010010\
+                74656e616e743a610a757365723a370a920203",
         ),
     ]
 }

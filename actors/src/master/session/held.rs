@@ -98,6 +98,7 @@ impl InLayers {
             caller,
             identity,
             deadline,
+            headers: request.headers.clone(),
             payload_len: request.payload.len(),
             gate,
         };

@@ -17,8 +17,8 @@ use crate::master::forwarded::{Caller, Forwarded, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, Route};
 use meshwork_wire::limits::{HELD_LEN_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX};
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Encoding, Fate, Offer, Outcome, Payload, PayloadRef, Request,
-    SessionId, Wants,
+    ByteString, CallError, CallbackId, Code, Encoding, Fate, Headers, Offer, Outcome, Payload, PayloadRef,
+    Request, SessionId, Wants,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -418,6 +418,7 @@ impl World {
             caller: ByteString::new(),
             time_left: None,
             hops: 0,
+            headers: Headers::none(),
             payload: payload_of(call),
         };
         let session = &mut self.sessions[index];

@@ -5,6 +5,11 @@
 //! Each request is answered once, and truly: one that was never written to its provider is *not sent*, one that was written and not
 //! answered is *unknown*. An entry ends with the answer, the cancel, the deadline or the link.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "a decision about a request is carried out where it is made, and moved once"
+)]
+
 use super::state::{Legality, Phase};
 use crate::answers::Action;
 use crate::calls::slots::Slots;
@@ -16,8 +21,8 @@ use crate::master::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt,
 use crate::master::forwarded::{Caller, CallerHere, Forwarded, Outgoing, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, no_provider};
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Frame, Outcome, Payload, Request, SessionId, Wants,
-    check_action,
+    ByteString, CallError, CallbackId, Code, Fate, Frame, Headers, Outcome, Payload, Request, SessionId,
+    Wants, check_action,
 };
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -141,6 +146,7 @@ pub(crate) struct OwnRequest {
     pub(crate) action: ByteString,
     pub(crate) deadline: Option<Instant>,
     pub(crate) hops: u8,
+    pub(crate) headers: Headers,
     pub(crate) payload: Payload,
 }
 
@@ -382,6 +388,7 @@ impl<P: Provider, M> Relay<P, M> {
             target: Target::Function(function, wants),
             deadline,
             hops: 0,
+            headers: Headers::none(),
             payload,
         };
         let is = |other: &P| other.id() == to.id();
@@ -808,20 +815,21 @@ impl<P: Provider, M> Sent<'_, P, M> {
             Routed::Provider(provider, false) => (provider, None),
             Routed::Provider(provider, true) => (provider, self.kept_len.keep(&request, deadline, tried)),
             Routed::Own(_) => {
-                let Request { callback_id, action, hops, payload, .. } = request;
-                return Decision::Answer(OwnRequest { callback_id, action, deadline, hops, payload });
+                let Request { callback_id, action, hops, headers, payload, .. } = request;
+                let own = OwnRequest { callback_id, action, deadline, hops, headers, payload };
+                return Decision::Answer(own);
             }
             Routed::Nowhere(reason) => {
                 let error = no_provider(reason, &request.action, &request.node);
                 return Decision::Refuse(Some(request.callback_id), error);
             }
         };
-        let Request { callback_id, action, hops, payload, .. } = request;
+        let Request { callback_id, action, hops, headers, payload, .. } = request;
         provider.begin_request();
         let id_at_provider = provider.next_id();
         let target = Target::Action(action);
-        let forwarded =
-            Forwarded { id_at_caller: callback_id, id_at_provider, target, deadline, hops, payload };
+        let id_at_caller = callback_id;
+        let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, hops, headers, payload };
         let is = |to: &P| to.id() == provider.id();
         let share = || Rc::new(provider.clone());
         let to = push_to(&mut self.outgoing.forwards, is, share, forwarded, self.may_follow);

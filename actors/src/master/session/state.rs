@@ -64,7 +64,7 @@ impl Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meshwork_wire::{Bind, ByteString, CallbackId, NodeNews, Payload, Request, SessionId};
+    use meshwork_wire::{Bind, ByteString, CallbackId, Headers, NodeNews, Payload, Request, SessionId};
 
     fn bind() -> Frame {
         Frame::Bind(Bind {
@@ -84,6 +84,7 @@ mod tests {
             caller: ByteString::new(),
             time_left: None,
             hops: 0,
+            headers: Headers::none(),
             payload: Payload::default(),
         })
     }

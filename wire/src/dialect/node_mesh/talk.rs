@@ -11,6 +11,7 @@ use crate::dialect::said::Said;
 use crate::encoding::Encoding;
 use crate::error::{ApplicationCode, Code, Fate};
 use crate::frame::{Broadcast, Frame, Publish, Request, Response};
+use crate::headers::Headers;
 use crate::id::CallbackId;
 use crate::name::{check_topic, literal_action, meant_action};
 use crate::payload::{CallError, Payload};
@@ -537,9 +538,10 @@ impl Talk {
                         publisher,
                         for_all: true,
                         groups: Vec::new(),
+                        headers: Headers::none(),
                         payload,
                     }),
-                    _ => Frame::Broadcast(Broadcast { topic, publisher, payload }),
+                    _ => Frame::Broadcast(Broadcast { topic, publisher, headers: Headers::none(), payload }),
                 });
             }
         }

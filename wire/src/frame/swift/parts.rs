@@ -2,6 +2,7 @@
 
 use crate::encoding::Encoding;
 use crate::frame::kinds::{Publish, Request};
+use crate::headers::Headers;
 use crate::id::CallbackId;
 use crate::payload::Payload;
 use bytestring::ByteString;
@@ -22,7 +23,7 @@ pub(super) const EIGHT_BYTES: u8 = 253;
 /// The most bytes of a number.
 pub(super) const NUMBER_LEN_MAX: usize = 9;
 
-/// The head of a request, but for its id: equal in all requests of a run. A request with hops is in no run.
+/// The head of a request, but for its id: equal in all requests of a run. A request with hops or headers is in no run.
 #[derive(Debug)]
 pub(super) struct RequestParts {
     action: ByteString,
@@ -32,7 +33,7 @@ pub(super) struct RequestParts {
     pub(super) encoding: Encoding,
 }
 
-/// The head of an event that is for no groups: equal in all events of a run.
+/// The head of an event that is for no groups and has no headers: equal in all events of a run.
 #[derive(Debug)]
 pub(super) struct EventParts {
     topic: ByteString,
@@ -53,13 +54,23 @@ impl RequestParts {
             && self.time_left == request.time_left
             && self.encoding == request.payload.encoding
             && request.hops == 0
+            && request.headers.is_empty()
             && is_equal(&self.node, &request.node)
             && is_equal(&self.caller, &request.caller)
     }
 
     pub(super) fn with(&self, callback_id: CallbackId, payload: Payload) -> Request {
         let (action, node, caller) = (self.action.clone(), self.node.clone(), self.caller.clone());
-        Request { callback_id, action, node, caller, time_left: self.time_left, hops: 0, payload }
+        Request {
+            callback_id,
+            action,
+            node,
+            caller,
+            time_left: self.time_left,
+            hops: 0,
+            headers: Headers::none(),
+            payload,
+        }
     }
 }
 
@@ -71,7 +82,8 @@ impl EventParts {
 
     pub(super) fn with(&self, payload: Payload) -> Publish {
         let (topic, publisher) = (self.topic.clone(), self.publisher.clone());
-        Publish { topic, publisher, for_all: self.for_all, groups: Vec::new(), payload }
+        let (for_all, headers) = (self.for_all, Headers::none());
+        Publish { topic, publisher, for_all, groups: Vec::new(), headers, payload }
     }
 }
 

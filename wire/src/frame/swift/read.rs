@@ -6,6 +6,7 @@ use super::parts::{
 use crate::encoding::Encoding;
 use crate::frame::kinds::{Frame, Publish, Request, Response};
 use crate::frame::next::{BlockPayload, Next};
+use crate::headers::Headers;
 use crate::id::CallbackId;
 use crate::payload::Payload;
 use bytes::Bytes;
@@ -161,7 +162,8 @@ impl<'a> Reader<'a> {
             1 => Some(Duration::from_micros(self.number()?)),
             _ => return None,
         };
-        Some(Request { callback_id, action, node, caller, time_left, hops: 0, payload: self.payload()? })
+        let (headers, payload) = (Headers::none(), self.payload()?);
+        Some(Request { callback_id, action, node, caller, time_left, hops: 0, headers, payload })
     }
 
     /// A reply, from its id on.
@@ -187,7 +189,8 @@ impl<'a> Reader<'a> {
         if self.byte()? != 0 {
             return None;
         }
-        Some(Publish { topic, publisher, for_all, groups: Vec::new(), payload: self.payload()? })
+        let (headers, payload) = (Headers::none(), self.payload()?);
+        Some(Publish { topic, publisher, for_all, groups: Vec::new(), headers, payload })
     }
 
     /// The last part of the head, and the bytes behind it.

@@ -63,11 +63,15 @@ struct Writer {
 /// and writes nothing then.
 pub(in crate::frame) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut BytesMut) -> bool {
     let (payload, texts_len) = match frame {
-        Borrowed::Request(Request { action, node, caller, hops: 0, payload, .. }) => {
+        Borrowed::Request(Request { action, node, caller, hops: 0, headers, payload, .. })
+            if headers.is_empty() =>
+        {
             (payload, action.len() + node.len() + caller.len())
         }
         Borrowed::Response(Response { outcome: Ok(payload), .. }) => (payload, 0),
-        Borrowed::Publish(Publish { topic, publisher, groups, payload, .. }) if groups.is_empty() => {
+        Borrowed::Publish(Publish { topic, publisher, groups, headers, payload, .. })
+            if groups.is_empty() && headers.is_empty() =>
+        {
             (payload, topic.len() + publisher.len())
         }
         _ => return false,
@@ -129,11 +133,12 @@ pub fn write_small_reply(callback_id: CallbackId, encoding: Encoding, payload: &
 }
 
 impl HeadTemplate {
-    /// The head of this request. None if its names are too long to be worth it, or if it passes functions or came over hops.
+    /// The head of this request. None if its names are too long to be worth it, or if it passes functions, came over hops or has headers.
     #[must_use]
     pub fn of_request(request: &Request) -> Option<Self> {
-        let Request { action, node, caller, hops, payload, .. } = request;
+        let Request { action, node, caller, hops, headers, payload, .. } = request;
         if *hops > 0
+            || !headers.is_empty()
             || action.len() + node.len() + caller.len() > TEXTS_LEN_MAX
             || !payload.callbacks.is_empty()
         {
@@ -145,11 +150,12 @@ impl HeadTemplate {
         Some(Self::new(REQUEST, &head))
     }
 
-    /// The head of this event. None if its names are too long to be worth it, if it is for groups, or if it passes functions.
+    /// The head of this event. None if its names are too long to be worth it, or if it is for groups, has headers or passes
+    /// functions.
     #[must_use]
     pub fn of_event(event: &Publish) -> Option<Self> {
-        let Publish { topic, publisher, groups, payload, .. } = event;
-        let is_usual = groups.is_empty() && payload.callbacks.is_empty();
+        let Publish { topic, publisher, groups, headers, payload, .. } = event;
+        let is_usual = groups.is_empty() && headers.is_empty() && payload.callbacks.is_empty();
         if topic.len() + publisher.len() > TEXTS_LEN_MAX || !is_usual {
             return None;
         }
