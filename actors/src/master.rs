@@ -17,11 +17,13 @@ mod listen;
 mod passing;
 mod permissions;
 pub(crate) mod registry;
+pub(crate) mod rest;
 mod router;
 mod session;
 mod standing;
 mod subscribed;
 mod surroundings;
+pub(crate) mod wishes;
 
 pub use file_error::FileError;
 pub use identities::{Identities, token_digest};
@@ -194,7 +196,7 @@ impl MasterActor {
         self
     }
 
-    /// Which of several providers of an action gets a request. Default: [`Balance::RoundRobin`].
+    /// Which of several providers of an action gets a request. Default: [`Balance::LeastOfTwo`].
     #[must_use]
     pub fn balance(mut self, balance: Balance) -> Self {
         self.config.balance = balance;

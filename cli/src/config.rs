@@ -153,7 +153,14 @@ pub(super) enum Taken {
 #[derive(Clone, Copy, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Choice {
+    /// Each provider after the other.
     RoundRobin,
+    /// The next provider in turn, or another one by chance if that has fewer requests in flight.
+    LeastOfTwo,
+    /// The provider with the fewest requests in flight.
     LeastInFlight,
+    /// As least-of-two, by latency and requests in flight.
+    LeastLatency,
+    /// A provider by chance.
     Random,
 }

@@ -62,7 +62,7 @@ pub(super) struct Options {
     /// What happens when a branch binds under a name that another branch has. Default: refuse.
     #[arg(long, value_enum)]
     on_name_taken: Option<Taken>,
-    /// How a request is given to one of several providers of its action. Default: round-robin.
+    /// How a request is given to one of several providers of its action. Default: least-of-two.
     #[arg(long, value_enum)]
     balance: Option<Choice>,
     /// The number of arbiters, each with a thread, that the sessions of the master are spread over. Default: 1.
@@ -100,8 +100,10 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
             Taken::Refuse => OnNameTaken::Refuse,
             Taken::Share => OnNameTaken::Share,
         })
-        .balance(match options.balance.or(config.balance).unwrap_or(Choice::RoundRobin) {
+        .balance(match options.balance.or(config.balance).unwrap_or(Choice::LeastOfTwo) {
             Choice::RoundRobin => Balance::RoundRobin,
+            Choice::LeastOfTwo => Balance::LeastOfTwo,
+            Choice::LeastLatency => Balance::LeastLatency,
             Choice::LeastInFlight => Balance::LeastInFlight,
             Choice::Random => Balance::Random,
         });

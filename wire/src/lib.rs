@@ -16,6 +16,7 @@ mod frame;
 mod function;
 mod headers;
 mod id;
+mod label;
 pub mod limits;
 mod name;
 mod pattern;
@@ -43,6 +44,7 @@ pub use frame::{
 };
 pub use headers::{HeaderError, Headers};
 pub use id::{CallbackId, SessionId};
+pub use label::{Label, LabelError, Labels};
 pub use name::{
     NameError, check_action, check_group, check_node, check_topic, escape_unseen, everything_above,
     everything_below, is_everything_below, is_unseen, literal_action, meant_action,

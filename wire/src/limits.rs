@@ -262,6 +262,45 @@ pub const ARGUMENTS_KEPT_LEN_MAX: usize = 64 * 1024;
 /// say so too, and hostile ones could take a request through all of them.
 pub const PROVIDERS_TRIED_MAX: usize = 32;
 
+/// How many requests in a row a provider fails before it has a rest, by default: fewer happen by chance, since one caller may ask for what
+/// cannot be done. Zero: no provider has a rest.
+pub const FAILED_IN_ROW_MAX: usize = 8;
+
+/// How long a row of failures lasts at least before a provider has a rest: one caller that asks many times at once what fails is not to
+/// send a provider away from which others get replies.
+pub const FAILING_FOR_MIN: Duration = Duration::from_millis(100);
+
+/// The first rest of a provider that failed in a row, by default. Each further one, without a reply in between, is twice as long.
+pub const REST_MIN: Duration = Duration::from_secs(1);
+
+/// The longest rest of a provider, by default: one that works again gets requests so soon.
+pub const REST_MAX: Duration = Duration::from_secs(30);
+
+/// How long before its deadline a request that is cancelled counts as one whose deadline has passed: the cancel of a caller travels as long
+/// as its request did, give or take so much.
+pub const CANCELLED_AS_LATE: Duration = Duration::from_millis(10);
+
+/// Over which time the latency of a provider is measured: an older request counts less, by the factor e for each such time.
+pub const LATENCY_OVER: Duration = Duration::from_secs(2);
+
+/// The weight of a provider that was given none: a part of it is given without fractions.
+pub const WEIGHT_DEFAULT: u32 = 100;
+
+/// The greatest weight of a provider: a hundred times the usual one, and the weights of all providers of an action add up without overflow.
+pub const WEIGHT_MAX: u32 = 10_000;
+
+/// How many labels a node may have, and how many a call may ask for: each costs a step for each provider when one is picked.
+pub const LABELS_MAX: usize = 8;
+
+/// The longest name of a label, and the longest value, in bytes: those of a version, a region or a tenant fit, as in Kubernetes.
+pub const LABEL_LEN_MAX: usize = 63;
+
+/// The longest key of a call, in bytes, by which calls of one key get one provider: it is hashed for each request.
+pub const KEY_LEN_MAX: usize = 255;
+
+/// How many providers one call of all may ask: each costs a call in flight, and its reply waits for the caller.
+pub const ASKED_IN_ALL_MAX: usize = 4_096;
+
 /// How many connections may be accepted and not bound yet, from the moment that they are accepted until their descriptors are closed: some 40 MiB
 /// at most, by [`FIRST_FRAME_LEN_MAX`] and what a buffer of that length grows to. As many again have room whose token was right. When the places
 /// are taken, a connection that has said

@@ -6,7 +6,8 @@ use crate::hashed::{HashMap, Hashing};
 use crate::link::lanes::{ITEM_LEN, Lanes, TURN_LEN};
 use meshwork_wire::limits::{ACTIONS_PER_NODE_MAX, SHAPE_LEN_MAX};
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, NameError, Offer, Shape, check_action, everything_above,
+    ByteString, CallError, CallbackId, Code, Fate, Labels, NameError, Offer, Shape, check_action,
+    everything_above,
 };
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,8 @@ pub struct Action {
     /// The responder that answers the requests.
     pub responder: Arc<dyn Responder>,
     permits: Option<Arc<Permits>>,
+    /// The labels of the node, if it is a master that was given some: those of a branch are kept by its session.
+    labels: Option<Arc<Labels>>,
     /// Whether an actor answers.
     has_actor: bool,
 }
@@ -119,7 +122,11 @@ impl Action {
     /// An action without a bound of its own: the connection bounds how many requests for it are answered at once.
     pub fn new(offer: Offer, responder: Arc<dyn Responder>) -> Self {
         let has_actor = responder.is_running().is_some();
-        Self { offer, responder, permits: None, has_actor }
+        Self { offer, responder, permits: None, labels: None, has_actor }
+    }
+
+    pub(crate) fn labels(&self) -> Option<&Labels> {
+        self.labels.as_deref()
     }
 
     /// Answers at most `max` requests at once. Up to `waiting_max` further requests wait for a permit, of one caller eight ninths of them; one

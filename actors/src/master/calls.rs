@@ -2,7 +2,7 @@
 //! value with methods; `master.rs` hands it the submissions of the handles and the replies of the sessions.
 
 use super::bundles::push_to;
-use super::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt, may_go_elsewhere};
+use super::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt};
 use super::forwarded::{Forwarded, MASTER, Outgoing, Replied, Target};
 use super::handle::{ForwardingCaller, Release, ReplyMailbox, SessionHandle};
 use super::registry::Found;
@@ -84,7 +84,7 @@ impl MasterCalls {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
             return self.refuse(callback_id, error);
         }
-        self.send_or_wait(Waiting { request, deadline, tried: Vec::new() }, None);
+        self.send_or_wait(Waiting { request, deadline, wishes: None, tried: Vec::new() }, None);
     }
 
     /// Answers or forwards a call, or lets it wait for the registry; refuses it if no provider is left, with the error of the last provider that
@@ -92,7 +92,7 @@ impl MasterCalls {
     fn send_or_wait(&mut self, waiting: Waiting, error: Option<CallError>) {
         let Self { dispatch, outgoing, kept, kept_len, .. } = self;
         let (callback_id, request) = (waiting.request.callback_id, &waiting.request);
-        match (dispatch.route(&request.action, &request.node, &waiting.tried), error) {
+        match (dispatch.route(&request.action, waiting.asked()), error) {
             (Some(Routed::Nowhere(_)), Some(error)) => self.refuse(callback_id, error),
             (Some(routed), _) => {
                 let sending = Sending {
@@ -166,7 +166,7 @@ impl MasterCalls {
             let mut found = self.dispatch.looked_up(action, found);
             for waited in std::mem::take(&mut found.requests).into_iter().flatten() {
                 self.waiting.remove(&waited.request.callback_id);
-                let routed = self.dispatch.route_found(&found, &waited.request.node, &waited.tried);
+                let routed = self.dispatch.route_found(&found, waited.asked());
                 let Self { requests, answering, outgoing, kept, kept_len, .. } = self;
                 let me = &self.shared.name;
                 let sending = Sending { requests, answering, outgoing, kept, kept_len, me };
@@ -182,7 +182,7 @@ impl MasterCalls {
         for Replied { id_at_caller, outcome, .. } in replies {
             let kept = if self.kept.is_empty() { None } else { self.kept.remove(&id_at_caller) };
             match (kept, outcome) {
-                (Some(kept), outcome) if !self.draining && may_go_elsewhere(&outcome) => {
+                (Some(kept), outcome) if !self.draining && kept.may_go_elsewhere(&outcome) => {
                     let waiting = self.kept_len.release(kept, from);
                     elsewhere.extend(outcome.err().map(|error| (waiting, error)));
                 }
@@ -311,8 +311,12 @@ struct Sending<'a> {
 impl Sending<'_> {
     /// Answers, forwards or refuses a call that was routed.
     fn send(self, routed: Routed<'_, SessionHandle>, waiting: Waiting) {
-        let Waiting { request, deadline, tried } = waiting;
-        let callback_id = request.callback_id;
+        let callback_id = waiting.request.callback_id;
+        if let Routed::Nowhere(reason) = routed {
+            let error = no_provider(reason, &waiting.request.action, waiting.asked());
+            return self.requests.borrow_mut().resolve(callback_id, Err(error));
+        }
+        let Waiting { request, deadline, wishes, tried } = waiting;
         match routed {
             Routed::Own(own) => {
                 self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
@@ -322,7 +326,7 @@ impl Sending<'_> {
                 self.answering.start(own, (&payload).into(), &context, callback_id, self.requests);
             }
             Routed::Provider(session, has_others) => {
-                if has_others && let Some(kept) = self.kept_len.keep(&request, deadline, tried) {
+                if has_others && let Some(kept) = self.kept_len.keep(&request, deadline, (wishes, tried)) {
                     self.kept.insert(callback_id, kept);
                 }
                 session.begin_request();
@@ -338,10 +342,7 @@ impl Sending<'_> {
                 let is = |to: &SessionHandle| to.id() == session.id();
                 push_to(&mut self.outgoing.forwards, is, || Rc::new(session.clone()), forwarded, 0);
             }
-            Routed::Nowhere(reason) => {
-                let error = no_provider(reason, &request.action, &request.node);
-                self.requests.borrow_mut().resolve(callback_id, Err(error));
-            }
+            Routed::Nowhere(_) => {}
         }
     }
 }

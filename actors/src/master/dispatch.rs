@@ -3,11 +3,12 @@
 //! here until the registry has been asked, once for all actions of a block. It decides; the actor that owns it asks the registry.
 
 use super::registry::route::{Balance, Found, NoProvider, Provider, Providers, Route};
+use super::wishes::{Sought, Wishes};
 use crate::answers::Action;
 use crate::hashed::HashMap;
 use crate::link::outbox::{POOL_STEP, Pool};
 use meshwork_wire::limits::ROUTE_CACHE_MAX;
-use meshwork_wire::{ByteString, Code, Fate, Outcome, Payload, Request, SessionId};
+use meshwork_wire::{ByteString, CallError, Code, Fate, Outcome, Payload, Request, SessionId};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,16 +40,36 @@ struct Asked {
 pub(crate) struct Waiting {
     pub(crate) request: Request,
     pub(crate) deadline: Option<Instant>,
+    /// What the request asks of its provider.
+    pub(crate) wishes: Option<Box<Wishes>>,
     /// The sessions of the providers that did not run the request.
     pub(crate) tried: Vec<SessionId>,
+}
+
+impl Waiting {
+    /// Which provider the request may get.
+    pub(crate) fn asked(&self) -> Sought<'_> {
+        Sought { node: &self.request.node, wishes: self.wishes.as_deref(), tried: &self.tried }
+    }
 }
 
 /// A request that was forwarded while there were other providers, kept until its outcome comes: if its provider did not run it, another one may.
 pub(crate) struct Kept {
     request: Request,
     deadline: Option<Instant>,
+    wishes: Option<Box<Wishes>>,
     /// The sessions of the providers that did not run the request.
     tried: Vec<SessionId>,
+}
+
+impl Kept {
+    /// Whether another provider may run the request after this outcome: see [`may_go_elsewhere`]. A provider without room keeps its keys.
+    pub(crate) fn may_go_elsewhere(&self, outcome: &Outcome) -> bool {
+        let stays = |error: &CallError| error.code() == Code::OVERLOADED;
+        may_go_elsewhere(outcome)
+            && !(self.wishes.as_ref().is_some_and(|wishes| wishes.key.is_some())
+                && outcome.as_ref().is_err_and(stays))
+    }
 }
 
 /// The bytes of requests that are kept: at most so many, and no more than the other sessions leave of their pool.
@@ -85,7 +106,7 @@ impl KeptLen {
         &mut self,
         request: &Request,
         deadline: Option<Instant>,
-        tried: Vec<SessionId>,
+        (wishes, tried): (Option<Box<Wishes>>, Vec<SessionId>),
     ) -> Option<Kept> {
         let Payload { encoding, bytes, callbacks } = &request.payload;
         let left = self.left.checked_sub(kept_len(request)?)?;
@@ -101,22 +122,22 @@ impl KeptLen {
             headers: request.headers.clone(),
             payload: Payload { encoding: *encoding, bytes, callbacks: callbacks.clone() },
         };
-        Some(Kept { request, deadline, tried })
+        Some(Kept { request, deadline, wishes, tried })
     }
 
     /// Lets a request go; gives it as it is to be sent to another provider than that of the session `from`.
     pub(crate) fn release(&mut self, kept: Kept, from: SessionId) -> Waiting {
         self.forget(&kept);
-        let Kept { request, deadline, mut tried } = kept;
+        let Kept { request, deadline, wishes, mut tried } = kept;
         tried.push(from);
-        Waiting { request, deadline, tried }
+        Waiting { request, deadline, wishes, tried }
     }
 
     /// Takes a request back that was kept.
     pub(crate) fn take(&mut self, kept: Kept) -> Waiting {
         self.forget(&kept);
-        let Kept { request, deadline, tried } = kept;
-        Waiting { request, deadline, tried }
+        let Kept { request, deadline, wishes, tried } = kept;
+        Waiting { request, deadline, wishes, tried }
     }
 
     /// Drops a request whose outcome has come, or whose caller waits no longer.
@@ -168,7 +189,7 @@ fn kept_len(request: &Request) -> Option<u32> {
 }
 
 /// Whether another provider may run a request that had this outcome: its provider did not run it, for a reason of its own.
-pub(crate) fn may_go_elsewhere(outcome: &Outcome) -> bool {
+fn may_go_elsewhere(outcome: &Outcome) -> bool {
     const OF_THE_PROVIDER: [Code; 6] = [
         Code::DRAINING,
         Code::OVERLOADED,
@@ -213,12 +234,7 @@ impl<P: Provider> Dispatch<P> {
 
     /// Chooses the receiver of a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].
     #[inline]
-    pub(crate) fn route(
-        &mut self,
-        action: &ByteString,
-        node: &str,
-        tried: &[SessionId],
-    ) -> Option<Routed<'_, P>> {
+    pub(crate) fn route(&mut self, action: &ByteString, asked: Sought<'_>) -> Option<Routed<'_, P>> {
         if self.last.as_ref().is_none_or(|(last, _)| last != action) {
             // A request does not overtake earlier requests for its action.
             if self.asked.as_ref().is_some_and(|asked| asked.waiting.contains_key(action)) {
@@ -228,7 +244,7 @@ impl<P: Provider> Dispatch<P> {
             self.last = Some((action.clone(), route.now()));
         }
         let (_, providers) = self.last.as_ref()?;
-        (!providers.is_empty()).then(|| choose(providers, &self.master, self.balance, node, tried))
+        (!providers.is_empty()).then(|| choose(providers, &self.master, self.balance, asked))
     }
 
     /// The action of the master that answers the request that was routed last.
@@ -296,14 +312,9 @@ impl<P: Provider> Dispatch<P> {
     }
 
     /// Chooses the receiver of a request whose action was looked up.
-    pub(crate) fn route_found<'a>(
-        &self,
-        found: &'a LookedUp<P>,
-        node: &str,
-        tried: &[SessionId],
-    ) -> Routed<'a, P> {
+    pub(crate) fn route_found<'a>(&self, found: &'a LookedUp<P>, asked: Sought<'_>) -> Routed<'a, P> {
         match &found.providers {
-            Some(providers) => choose(providers, &self.master, self.balance, node, tried),
+            Some(providers) => choose(providers, &self.master, self.balance, asked),
             None => Routed::Nowhere(NoProvider::None),
         }
     }
@@ -331,19 +342,19 @@ fn choose<'a, P: Provider>(
     providers: &'a Providers<P>,
     master: &str,
     balance: Balance,
-    node: &str,
-    tried: &[SessionId],
+    asked: Sought<'_>,
 ) -> Routed<'a, P> {
-    if (node.is_empty() || node == master)
+    if (asked.node.is_empty() || asked.node == master)
         && let Some(own) = providers.own()
         && !own.has_stopped()
-        // While all permits of the master are taken, a branch answers, if there is one.
-        && (own.has_room() || providers.branches().is_empty())
+        && asked.wishes.is_none_or(|wishes| wishes.fit_own(own.labels()))
+        // While all permits of the master are taken, a branch answers, if there is one that may.
+        && (own.has_room() || providers.branches().is_empty() || asked.is_bound())
     {
         return Routed::Own(own);
     }
-    match providers.pick(balance, node, tried) {
-        Ok(provider) => Routed::Provider(provider, providers.has_others(provider, tried)),
+    match providers.pick(balance, asked) {
+        Ok(provider) => Routed::Provider(provider, providers.has_others(provider, asked.tried)),
         Err(reason) => Routed::Nowhere(reason),
     }
 }
@@ -374,7 +385,7 @@ mod tests {
         let request = request(POOL_STEP / 2);
         let mut kept: Vec<Vec<Kept>> = Vec::new();
         for session in &mut sessions {
-            kept.push(std::iter::from_fn(|| session.keep(&request, None, Vec::new())).collect());
+            kept.push(std::iter::from_fn(|| session.keep(&request, None, (None, Vec::new()))).collect());
         }
         let counts: Vec<_> = kept.iter().map(Vec::len).collect();
         assert!(counts[0] >= 7 && counts.iter().all(|count| *count > 0), "each keeps a little: {counts:?}");
@@ -386,7 +397,8 @@ mod tests {
             kept.iter().for_each(|kept| session.forget(kept));
         }
         assert_eq!(pool.left(), 8 * POOL_STEP);
-        let _kept: Vec<_> = std::iter::from_fn(|| sessions[0].keep(&request, None, Vec::new())).collect();
+        let _kept: Vec<_> =
+            std::iter::from_fn(|| sessions[0].keep(&request, None, (None, Vec::new()))).collect();
         sessions.clear();
         assert_eq!(pool.left(), 8 * POOL_STEP, "a session that ends leaves the pool");
     }

@@ -3,7 +3,10 @@
 
 use super::forwarded::{Caller, Forwarded, Outgoing, Replied};
 use super::permissions::Permissions;
-use super::registry::route::{Balance, Provider};
+use super::registry::latency::Latency;
+use super::registry::rendezvous::hash_of;
+use super::registry::route::{Balance, Provider, Rest};
+use super::rest::{RestBounds, Row};
 use super::standing::Standing;
 use crate::link::outbox::{Kind, Outbox};
 #[cfg(feature = "testing")]
@@ -13,10 +16,12 @@ use crate::node::mailboxes::Drained;
 use crate::turns::credit::{Charge, Credit};
 use actix::{Actor, Addr, Handler, Message, Recipient};
 use arc_swap::ArcSwapOption;
-use meshwork_wire::{ByteString, CallbackId, SessionId};
+use meshwork_wire::limits::REST_MIN;
+use meshwork_wire::{ByteString, CallbackId, Labels, SessionId};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A handle on a session, for the other actors. Clones share the state.
 #[derive(Clone)]
@@ -27,6 +32,8 @@ struct Shared {
     id: SessionId,
     /// The session as the caller of forwarded requests. Set when the bind is checked.
     caller: OnceLock<Arc<ForwardingCaller>>,
+    /// The number of the name of the branch, for the ranks of keys.
+    name_number: AtomicU64,
     /// The identity of the branch; none where the master tells branches apart by nothing, or before the bind is checked.
     standing: ArcSwapOption<Standing>,
     peer: String,
@@ -39,14 +46,50 @@ struct Shared {
     /// How many requests to the branch are in flight.
     in_flight: AtomicUsize,
     in_flight_max: usize,
-    /// How many requests are on their way here; none where they are not counted.
-    coming: Option<AtomicUsize>,
+    /// How many requests are on their way here.
+    coming: AtomicUsize,
+    /// The labels and the weight of the branch; none if it has told none.
+    labels: OnceLock<Box<Labels>>,
+    health: Health,
+    /// How long the branch takes for a request; none where nobody asks for it.
+    latency: Option<Box<Measured>>,
     /// How many notifications are on their way here: calls of functions of the branch whose callers wait for no outcome.
     notifications: AtomicUsize,
     /// Whether the branch takes requests.
     taking: AtomicBool,
     /// Whether the session has ended.
     gone: AtomicBool,
+}
+
+/// Whether the branch of a session fails, and has a rest. Its session notes the outcomes, and those that pick a provider ask.
+struct Health {
+    row: Mutex<Row>,
+    /// Whether the branch has failed since its last reply.
+    ails: AtomicBool,
+    /// When the session began, from which `until` is counted.
+    begun: Instant,
+    /// The moment when the rest is over, in microseconds; 0 if there is none.
+    until: AtomicU64,
+}
+
+/// The latency of a branch.
+struct Measured {
+    latency: Mutex<Latency>,
+    /// How many requests were answered since the last look.
+    answered: AtomicUsize,
+    /// The latency in microseconds, by the last look; [`UNMEASURED`] before there is one.
+    micros: AtomicU64,
+}
+
+const UNMEASURED: u64 = u64::MAX;
+
+/// How the health of a branch has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turned {
+    /// It has a rest of so long.
+    Rests(Duration),
+    /// It works again.
+    Works,
 }
 
 /// The session, or the master, that forwards requests and takes their outcomes.
@@ -204,6 +247,7 @@ impl SessionHandle {
         Self(Arc::new(Shared {
             id,
             caller: OnceLock::new(),
+            name_number: AtomicU64::new(0),
             standing: ArcSwapOption::const_empty(),
             peer,
             mailboxes: Arc::new(mailboxes),
@@ -212,7 +256,15 @@ impl SessionHandle {
             next_id: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max,
-            coming: (balance == Balance::LeastInFlight).then(AtomicUsize::default),
+            coming: AtomicUsize::new(0),
+            labels: OnceLock::new(),
+            health: Health {
+                row: Mutex::default(),
+                ails: AtomicBool::new(false),
+                begun: Instant::now(),
+                until: AtomicU64::new(0),
+            },
+            latency: (balance == Balance::LeastLatency).then(|| Box::new(Measured::new())),
             notifications: AtomicUsize::new(0),
             taking: AtomicBool::new(true),
             gone: AtomicBool::new(false),
@@ -246,6 +298,7 @@ impl SessionHandle {
 
     /// Sets the name of the branch, once: when its bind is checked.
     pub(crate) fn set_name(&self, name: ByteString) {
+        self.0.name_number.store(hash_of(name.as_bytes()), Ordering::Relaxed);
         let mailbox = Arc::clone(&self.0.mailboxes) as ReplyMailbox;
         let _ = self.0.caller.set(Arc::new(Caller { id: self.0.id, name, mailbox }));
     }
@@ -268,6 +321,47 @@ impl SessionHandle {
     /// Sets how many requests to the branch are in flight.
     pub(crate) fn set_in_flight(&self, in_flight: usize) {
         self.0.in_flight.store(in_flight, Ordering::Relaxed);
+        if let Some(measured) = &self.0.latency {
+            measured.look(in_flight);
+        }
+    }
+
+    /// Notes that the branch has answered a request.
+    #[inline]
+    pub(crate) fn answered(&self) {
+        if let Some(measured) = &self.0.latency {
+            measured.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the branch has failed since its last reply.
+    #[inline]
+    pub(crate) fn ails(&self) -> bool {
+        self.0.health.ails.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the branch has failed to answer a request, or has answered one.
+    pub(crate) fn note(&self, works: bool, bounds: RestBounds) -> Option<Turned> {
+        let health = &self.0.health;
+        let mut row = health.row.lock().unwrap_or_else(PoisonError::into_inner);
+        let turned = if works {
+            let had_rests = row.replied();
+            health.until.store(0, Ordering::Relaxed);
+            had_rests.then_some(Turned::Works)
+        } else {
+            let rest = row.failed(bounds, Instant::now().into_std());
+            if let Some(rest) = rest {
+                health.until.store(health.micros_until(rest), Ordering::Relaxed);
+            }
+            rest.map(Turned::Rests)
+        };
+        health.ails.store(!row.is_empty(), Ordering::Relaxed);
+        turned
+    }
+
+    /// Whether the branch has a rest now.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.0.health.until.load(Ordering::Relaxed) > self.0.health.micros_until(Duration::ZERO)
     }
 
     /// Notes that the branch takes no more requests.
@@ -296,6 +390,19 @@ impl Provider for SessionHandle {
         self.0.caller.get().map_or("", |caller| &caller.name)
     }
 
+    fn name_number(&self) -> u64 {
+        self.0.name_number.load(Ordering::Relaxed)
+    }
+
+    fn labels(&self) -> Option<&Labels> {
+        self.0.labels.get().map(|labels| &**labels)
+    }
+
+    fn latency(&self) -> Option<Duration> {
+        let micros = self.0.latency.as_ref()?.micros.load(Ordering::Relaxed);
+        (micros != UNMEASURED).then(|| Duration::from_micros(micros))
+    }
+
     fn next_id(&self) -> CallbackId {
         CallbackId(self.0.next_id.fetch_add(1, Ordering::Relaxed))
     }
@@ -313,20 +420,15 @@ impl Provider for SessionHandle {
     }
 
     fn begin_request(&self) {
-        if let Some(coming) = &self.0.coming {
-            coming.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.coming.fetch_add(1, Ordering::Relaxed);
     }
 
     fn end_requests(&self, count: usize) {
-        if let Some(coming) = &self.0.coming {
-            coming.fetch_sub(count, Ordering::Relaxed);
-        }
+        self.0.coming.fetch_sub(count, Ordering::Relaxed);
     }
 
     fn in_flight(&self) -> usize {
-        let coming = self.0.coming.as_ref().map_or(0, |coming| coming.load(Ordering::Relaxed));
-        self.0.in_flight.load(Ordering::Relaxed) + coming
+        self.0.in_flight.load(Ordering::Relaxed) + self.0.coming.load(Ordering::Relaxed)
     }
 
     fn is_taking(&self) -> bool {
@@ -339,6 +441,54 @@ impl Provider for SessionHandle {
 
     fn is_leaving(&self) -> bool {
         !self.0.outbox.is_open()
+    }
+
+    #[inline]
+    fn rest(&self) -> Rest {
+        match self.0.health.until.load(Ordering::Relaxed) {
+            0 => Rest::No,
+            until => self.0.health.rest(until),
+        }
+    }
+}
+
+impl Health {
+    #[cold]
+    fn rest(&self, until: u64) -> Rest {
+        if self.micros_until(Duration::ZERO) < until {
+            return Rest::Rests;
+        }
+        // One request at a time tries the branch: the next one after another short rest, if no outcome came.
+        let further = self.micros_until(REST_MIN);
+        match self.until.compare_exchange(until, further, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Rest::IsOver,
+            Err(_) => Rest::Rests,
+        }
+    }
+
+    /// The moment after a time from now on, in microseconds since the session began: more than 0.
+    fn micros_until(&self, time: Duration) -> u64 {
+        let micros = self.begun.elapsed().saturating_add(time).as_micros();
+        u64::try_from(micros).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+impl Measured {
+    fn new() -> Self {
+        Self {
+            latency: Mutex::new(Latency::new(Instant::now().into_std())),
+            answered: AtomicUsize::new(0),
+            micros: AtomicU64::new(UNMEASURED),
+        }
+    }
+
+    fn look(&self, in_flight: usize) {
+        let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = self.answered.swap(0, Ordering::Relaxed);
+        if let Some(latency) = latency.look(Instant::now().into_std(), answered, in_flight) {
+            let micros = u64::try_from(latency.as_micros()).unwrap_or(UNMEASURED - 1);
+            self.micros.store(micros, Ordering::Relaxed);
+        }
     }
 }
 

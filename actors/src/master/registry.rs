@@ -5,7 +5,9 @@
 
 mod catalogue;
 mod described;
+pub(crate) mod latency;
 pub(crate) mod news;
+pub(crate) mod rendezvous;
 pub(crate) mod route;
 pub(crate) mod table;
 
@@ -485,6 +487,9 @@ impl Handler<List> for RegistryActor {
                 callbacks_lent: session.outbox().lent().len(),
                 callbacks_borrowed: session.outbox().lent().borrowed(),
                 draining: !session.is_taking(),
+                resting: session.is_resting(),
+                labels: session.labels().iter().flat_map(|it| &it.labels).map(ToString::to_string).collect(),
+                weight: session.weight(),
             })
             .collect();
         MessageResult(Listing { snapshots, actions: self.table.action_count() })

@@ -17,12 +17,13 @@ mod state;
 use super::dispatch::KeptLen;
 use super::forwarded::{Caller, Forwarded, Replied, Target};
 use super::handle::{
-    Cancel, Close, Drain, Evict, Forward, Reconsider, Release, Replies, ReplyMailbox, SessionHandle,
+    Cancel, Close, Drain, Evict, Forward, Reconsider, Release, Replies, ReplyMailbox, SessionHandle, Turned,
 };
 use super::passing::Passed;
 use super::permissions::{LetsIn, Permissions, Verb};
 use super::registry::route::Provider as _;
 use super::registry::{self, Found};
+use super::rest::{RestBounds, Verdict};
 use super::router;
 use super::standing::{Standing, Unsettled, reconsider};
 use super::surroundings::MasterShared;
@@ -65,7 +66,7 @@ use meshwork_wire::{
     Refused, Request, Response, SessionId, Wants, check_topic,
 };
 use pending::Pending;
-use relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
+use relay::{Cancelled, Decision, Heard, InUse, Invoking, OwnRequest, Relay};
 use state::{Legality, Phase};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -672,9 +673,51 @@ impl SessionActor {
         }));
     }
 
+    #[inline]
     fn response(&mut self, callback_id: CallbackId, outcome: Outcome) {
+        let failed = outcome.as_ref().err().map(CallError::code);
         if !self.relay.response(callback_id, outcome) {
             log::debug!("{}: a reply to {callback_id} came too late", self.relay.name);
+        } else if failed.is_some() || self.me().ails() {
+            self.answered(failed);
+        } else {
+            self.me().answered();
+        }
+    }
+
+    /// Notes what an outcome says about the branch, if it is an error or the branch has failed before.
+    #[cold]
+    fn answered(&self, failed: Option<Code>) {
+        match failed.map_or(Verdict::Works, |code| Verdict::of(code, self.relay.to_branch() > 0)) {
+            Verdict::Works => {
+                self.me().answered();
+                self.note(true);
+            }
+            Verdict::Failed => self.note(false),
+            Verdict::Nothing => {}
+        }
+    }
+
+    /// Notes that the branch works, or that it has failed to answer a request.
+    #[cold]
+    fn note(&self, works: bool) {
+        let limits = &self.master.limits;
+        let bounds = RestBounds {
+            failed_in_row_max: limits.failed_in_row_max,
+            min: limits.rest_min,
+            max: limits.rest_max,
+        };
+        let warnings = &self.master.warnings;
+        match self.me().note(works, bounds) {
+            Some(Turned::Rests(rest)) => {
+                let line = warnings.rests.warn(Instant::now().into_std());
+                log_line!(line, "{} fails in a row: it has a rest for {rest:?}", self.title());
+            }
+            Some(Turned::Works) => {
+                let line = warnings.works_again.info(Instant::now().into_std());
+                log_line!(line, "{} works again", self.title());
+            }
+            None => {}
         }
     }
 
@@ -1063,6 +1106,7 @@ impl Actor for SessionActor {
             let outbox = this.outbox().clone();
             for callback_id in this.relay.expire(Instant::now().into_std(), |id| outbox.withdraw(id)) {
                 this.outbox().say(&Frame::Cancel(callback_id));
+                this.note(false);
             }
             this.send();
         });
@@ -1220,9 +1264,14 @@ impl Handler<Cancel> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, Cancel(cancelled): Cancel, _: &mut Context<Self>) {
+        let now = Instant::now().into_std();
         for callback_id in cancelled {
-            if self.relay.cancelled(callback_id) && !self.outbox().withdraw(callback_id) {
+            let cancelled = self.relay.cancelled(callback_id, now);
+            if cancelled != Cancelled::Unknown && !self.outbox().withdraw(callback_id) {
                 self.outbox().say(&Frame::Cancel(callback_id));
+                if cancelled == Cancelled::Late {
+                    self.note(false);
+                }
             }
         }
         self.send();

@@ -89,6 +89,10 @@ pub(crate) struct SessionWarnings {
     pub(crate) silent: Repeated,
     /// A branch sends requests and does not read the replies.
     pub(crate) unread: Repeated,
+    /// A branch fails in a row, and has a rest.
+    pub(crate) rests: Repeated,
+    /// A branch that had a rest works again.
+    pub(crate) works_again: Repeated,
 }
 
 /// Starts sessions on the arbiters that they are to live on. Threads are the business of the program that starts the master, so that program

@@ -4,10 +4,11 @@ use crate::answers::answering::AnsweringBounds;
 use crate::link::outbox::OutboxBounds;
 use meshwork_wire::limits::{
     ANSWERING_LEN_MAX, BIND_WITHIN, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CREDIT_LEN_MAX,
-    FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_ADDRESS_MAX, HELD_LEN_MAX, IN_FLIGHT_MAX,
-    KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX, LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX,
-    OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX,
-    REGISTERED_IN_ALL_LEN_MAX, SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
+    FAILED_IN_ROW_MAX, FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_ADDRESS_MAX,
+    HELD_LEN_MAX, IN_FLIGHT_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX, LENGTH_PREFIX_LEN, OFFERED_LEN_MAX,
+    OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX,
+    PROVIDER_REPLIES_LEN_MAX, REGISTERED_IN_ALL_LEN_MAX, REST_MAX, REST_MIN, SUBSCRIBED_LEN_MAX,
+    SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -59,6 +60,18 @@ pub struct Limits {
     /// How many bytes of requests of one connection the layers of the master may hold: those that have not passed yet. A request above the bound
     /// is refused with `OVERLOADED`, not sent. Used by a master with layers. Default: [`HELD_LEN_MAX`].
     pub held_len_max: usize,
+    /// After how many requests in a row that a provider fails it has a rest: it gets no requests for a while, as long as another provider of
+    /// the action takes them, and then one at a time tries whether it works again. A panic counts, a deadline that passed while the provider had
+    /// the request, an actor that has stopped, and `OVERLOADED` of a provider that has nothing else to do; not an error of the application. Zero:
+    /// no provider has a rest. Used by a master. Default: [`FAILED_IN_ROW_MAX`].
+    pub failed_in_row_max: usize,
+    /// The first rest of a provider that failed in a row. Each further one, without a reply in between, is twice as long. Used by a master.
+    /// Default: [`REST_MIN`].
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub rest_min: Duration,
+    /// The longest rest of a provider. Used by a master. Default: [`REST_MAX`].
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub rest_max: Duration,
     /// How many connections of a master may be accepted and not bound yet, and as many again whose token was right. When they are there, one
     /// that has said nothing makes room for the next: the oldest of the address that has the most. Each takes up to 20 KiB.
     /// Default: [`UNBOUND_SESSIONS_MAX`]; at least 1.
@@ -105,6 +118,9 @@ impl Default for Limits {
             kept_len_max: KEPT_LEN_MAX,
             kept_in_all_len_max: KEPT_IN_ALL_LEN_MAX,
             held_len_max: HELD_LEN_MAX,
+            failed_in_row_max: FAILED_IN_ROW_MAX,
+            rest_min: REST_MIN,
+            rest_max: REST_MAX,
             unbound_sessions_max: UNBOUND_SESSIONS_MAX,
             offered_len_max: OFFERED_LEN_MAX,
             offered_in_all_len_max: REGISTERED_IN_ALL_LEN_MAX,

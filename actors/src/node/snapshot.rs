@@ -88,4 +88,10 @@ pub struct SessionSnapshot {
     pub callbacks_borrowed: usize,
     /// Whether the branch or the master drains.
     pub draining: bool,
+    /// Whether the branch has a rest, since it failed in a row: see [`Limits::failed_in_row_max`](crate::node::Limits::failed_in_row_max).
+    pub resting: bool,
+    /// The labels of the branch, as `name=value`.
+    pub labels: Vec<String>,
+    /// The weight of the branch among the providers of an action.
+    pub weight: u32,
 }

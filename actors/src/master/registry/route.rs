@@ -2,21 +2,34 @@
 //! that keeps it sees the change with its next request. So no request for a known action needs a message to the registry, and no
 //! provider that has left is chosen again.
 
+use super::rendezvous::Rank;
 use crate::answers::Action;
+use crate::master::wishes::Sought;
 use arc_swap::ArcSwap;
-use meshwork_wire::limits::PROVIDERS_TRIED_MAX;
-use meshwork_wire::{CallError, CallbackId, Code, Fate, SessionId};
+use meshwork_wire::limits::{PROVIDERS_TRIED_MAX, WEIGHT_DEFAULT};
+use meshwork_wire::{CallError, CallbackId, Code, Fate, Labels, SessionId};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-/// Which of several providers of an action gets a request.
+/// Which of several providers of an action gets a request that asks for none of them. Where the providers have different
+/// [weights](crate::node::ConfigureNode::weight), their weights come first, and this decides among those of one weight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Balance {
     /// Each provider after the other.
-    #[default]
     RoundRobin,
-    /// The provider with the fewest requests in flight.
+    /// The next provider in turn, or another one by chance if that has fewer requests in flight: providers that are equal share as by round
+    /// robin, and one that is slower, stalls or has fewer permits gets fewer requests. Costs the same however many providers there are.
+    #[default]
+    LeastOfTwo,
+    /// The provider with the fewest requests in flight. Costs a step for each provider.
     LeastInFlight,
+    /// As [`Balance::LeastOfTwo`], but by the time that a request would take: the latency of the provider over the last seconds, times its
+    /// requests in flight. For providers whose machines or networks differ, and whose requests are of about one size. The latency is that of all
+    /// actions of the provider; failures do not make it look fast.
+    LeastLatency,
     /// A provider by chance.
     Random,
 }
@@ -25,6 +38,10 @@ pub enum Balance {
 pub(crate) trait Provider: Clone {
     fn id(&self) -> SessionId;
     fn name(&self) -> &str;
+    /// The number of the name, for the ranks of keys.
+    fn name_number(&self) -> u64;
+    /// The labels and the weight of the branch; none if it was given none.
+    fn labels(&self) -> Option<&Labels>;
     /// Draws an id for a request to the branch, never twice.
     fn next_id(&self) -> CallbackId;
     /// Counts a notification: a call of a function of the branch whose caller waits for no outcome. `false` if too many are on their way to the
@@ -32,19 +49,37 @@ pub(crate) trait Provider: Clone {
     fn begin_notification(&self) -> bool;
     /// Uncounts a notification that has reached the session, or was dropped before.
     fn end_notification(&self);
-    /// Counts a request on its way to the session, where requests are given to the provider with the fewest: the session itself counts its requests
-    /// once for each message.
+    /// Counts a request on its way to the session: the session itself counts its requests once for each message.
     fn begin_request(&self);
     /// Uncounts requests that have reached the session, or were dropped before.
     fn end_requests(&self, count: usize);
     /// How many requests to the branch are in flight, and on their way to the session.
     fn in_flight(&self) -> usize;
+    /// How long the branch takes for a request; none if that is not measured.
+    fn latency(&self) -> Option<Duration>;
     /// Whether the branch takes requests at all: a draining branch does not.
     fn is_taking(&self) -> bool;
     /// Whether there is room for one more request.
     fn has_room(&self) -> bool;
     /// Whether the link of the branch is closing: then there is no room, and the session is about to leave the registry.
     fn is_leaving(&self) -> bool;
+    /// Whether the branch has a rest, since it failed in a row. When the rest is over, one request is told to try the branch.
+    fn rest(&self) -> Rest;
+
+    fn weight(&self) -> u32 {
+        self.labels().map_or(WEIGHT_DEFAULT, |labels| labels.weight)
+    }
+}
+
+/// Whether a provider has a rest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// It has none.
+    No,
+    /// It has one.
+    Rests,
+    /// Its rest is over, and the request of the asker is to try it. It counts as resting for others meanwhile.
+    IsOver,
 }
 
 /// The answer of the registry to a lookup of an action.
@@ -66,9 +101,26 @@ pub(crate) struct Route<S>(ArcSwap<Providers<S>>);
 pub(crate) struct Providers<S> {
     /// The action of the master, if it answers the action itself.
     own: Option<Action>,
+    /// Sorted by weight, where the weights differ.
     branches: Vec<S>,
-    /// Counts up: chooses the branch that round robin gives the next request.
+    /// The weights of the branches, where they differ.
+    weights: Option<Weights>,
+    /// Counts up: chooses the branch whose turn it is.
     next: AtomicUsize,
+}
+
+/// The branches of each weight. Weights are drawn, since a share is to hold for few requests as for many.
+struct Weights {
+    /// The weights of all branches, added up.
+    total: u64,
+    classes: Vec<Class>,
+}
+
+/// The branches of one weight.
+struct Class {
+    branches: Range<usize>,
+    /// Their weights, added up.
+    total: u64,
 }
 
 /// Why no provider was chosen. Nothing was sent.
@@ -93,7 +145,8 @@ impl<S> Found<S> {
 
 impl<S: Provider> Route<S> {
     pub(crate) fn new() -> Self {
-        Self(ArcSwap::from_pointee(Providers { own: None, branches: Vec::new(), next: AtomicUsize::new(0) }))
+        let next = AtomicUsize::new(0);
+        Self(ArcSwap::from_pointee(Providers { own: None, branches: Vec::new(), weights: None, next }))
     }
 
     /// The providers at this moment.
@@ -121,8 +174,10 @@ impl<S: Provider> Route<S> {
     fn change(&self, change: impl FnOnce(&mut Providers<S>)) {
         let now = self.now();
         let next = AtomicUsize::new(now.next.load(Ordering::Relaxed));
-        let mut providers = Providers { own: now.own.clone(), branches: now.branches.clone(), next };
+        let (own, branches) = (now.own.clone(), now.branches.clone());
+        let mut providers = Providers { own, branches, weights: None, next };
         change(&mut providers);
+        providers.weights = Weights::of(&mut providers.branches);
         self.0.store(Arc::new(providers));
     }
 }
@@ -152,44 +207,227 @@ impl<S: Provider> Providers<S> {
         self.own.is_none() && self.branches.is_empty()
     }
 
-    /// Chooses a provider: of this node, if `node` is not empty, and none of those that were `tried`. Costs a step for each provider.
-    pub(crate) fn pick(&self, balance: Balance, node: &str, tried: &[SessionId]) -> Result<&S, NoProvider> {
-        let branches = &self.branches;
-        if let ([only], true, []) = (&branches[..], node.is_empty(), tried) {
-            return fit(only);
-        }
-        let count = branches.len();
-        let start = match balance {
-            _ if count == 0 => return Err(NoProvider::None),
-            Balance::RoundRobin => self.next.fetch_add(1, Ordering::Relaxed) % count,
-            Balance::LeastInFlight | Balance::Random => fastrand::usize(..count),
-        };
-        let mut reason = NoProvider::None;
-        let mut best: Option<&S> = None;
-        for session in branches[start..].iter().chain(&branches[..start]) {
-            if (!node.is_empty() && session.name() != node) || tried.contains(&session.id()) {
-                continue;
+    /// Chooses a provider. Costs the same however many providers there are, or a step for each if the request asks for some of them, if those
+    /// that were looked at take no requests, or for [`Balance::LeastInFlight`].
+    #[inline]
+    pub(crate) fn pick(&self, balance: Balance, asked: Sought<'_>) -> Result<&S, NoProvider> {
+        if asked.is_any() {
+            match &self.branches[..] {
+                [] => return Err(NoProvider::None),
+                [only] => return fit(only),
+                _ => {}
             }
-            match fit(session) {
-                Err(no) => {
-                    // Overloaded tells the caller more than draining: a later call may find room.
-                    if reason != NoProvider::Overloaded {
-                        reason = no;
-                    }
-                }
-                Ok(session) if balance == Balance::LeastInFlight => {
-                    if best.is_none_or(|best| session.in_flight() < best.in_flight()) {
+            if let Some(session) = self.pick_next(balance) {
+                return Ok(session);
+            }
+        }
+        self.pick_among(balance, asked)
+    }
+
+    /// Chooses one of two providers at most; none if these take no requests now.
+    fn pick_next(&self, balance: Balance) -> Option<&S> {
+        let branches = match &self.weights {
+            None => &self.branches[..],
+            Some(weights) => &self.branches[weights.draw()],
+        };
+        let count = branches.len();
+        let at = match balance {
+            Balance::LeastInFlight => return None,
+            Balance::Random => fastrand::usize(..count),
+            Balance::RoundRobin | Balance::LeastOfTwo | Balance::LeastLatency => self.turn() % count,
+        };
+        let first = Ready::of(&branches[at]);
+        if count == 1 || !matches!(balance, Balance::LeastOfTwo | Balance::LeastLatency) {
+            return first.session();
+        }
+        let Ready::Yes(first) = first else {
+            return first.session().or_else(|| Ready::of(other(branches, at)).session());
+        };
+        match Ready::of(other(branches, at)) {
+            Ready::Yes(second) if !is_idler(balance, second, first) => Some(first),
+            Ready::No => Some(first),
+            second => second.session(),
+        }
+    }
+
+    fn turn(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Chooses among the providers that the request asks for. Providers that have a rest get it only if no other one takes it.
+    #[inline(never)]
+    fn pick_among(&self, balance: Balance, asked: Sought<'_>) -> Result<&S, NoProvider> {
+        if self.branches.is_empty() {
+            return Err(NoProvider::None);
+        }
+        if let Some(key) = asked.key() {
+            return self.pick_by_key(key, asked);
+        }
+        let start = match balance {
+            // The turn was taken before.
+            Balance::RoundRobin | Balance::LeastOfTwo | Balance::LeastLatency if asked.is_any() => {
+                self.next.load(Ordering::Relaxed)
+            }
+            Balance::RoundRobin | Balance::LeastOfTwo | Balance::LeastLatency => self.turn(),
+            Balance::LeastInFlight | Balance::Random => fastrand::usize(..),
+        };
+        let mut met_rest = false;
+        let picked = self.scan(balance, asked, start, |session| {
+            let rest = session.rest();
+            met_rest |= rest == Rest::Rests;
+            rest
+        });
+        if picked.is_err() && met_rest {
+            return self.scan(balance, asked, start, |_| Rest::No);
+        }
+        picked
+    }
+
+    /// Looks at all providers that the request asks for. `rest` says which of them have a rest.
+    fn scan(
+        &self,
+        balance: Balance,
+        asked: Sought<'_>,
+        start: usize,
+        mut rest: impl FnMut(&S) -> Rest,
+    ) -> Result<&S, NoProvider> {
+        let (before, behind) = self.branches.split_at(start % self.branches.len());
+        let (mut reason, mut best, mut total) = (NoProvider::None, None, 0_u64);
+        for session in behind.iter().chain(before).filter(|session| is_asked(*session, asked)) {
+            match fit(session).map(|session| (session, rest(session))) {
+                // Overloaded tells the caller more than draining: a later call may find room.
+                Err(NoProvider::Overloaded) => reason = NoProvider::Overloaded,
+                Err(no) if reason == NoProvider::None => reason = no,
+                Err(_) | Ok((_, Rest::Rests)) => {}
+                Ok((session, Rest::IsOver)) => return Ok(session),
+                Ok((session, Rest::No)) if self.weights.is_some() => {
+                    // Each in proportion to its weight among all that were seen so far.
+                    let weight = u64::from(session.weight());
+                    total += weight;
+                    if best.is_none() || (weight > 0 && fastrand::u64(..total) < weight) {
                         best = Some(session);
                     }
                 }
-                Ok(session) => return Ok(session),
+                Ok((session, Rest::No)) => match (balance, best) {
+                    (Balance::RoundRobin | Balance::Random, _) => return Ok(session),
+                    (_, Some(best)) if !is_idler(balance, session, best) => {}
+                    _ => best = Some(session),
+                },
             }
         }
         best.ok_or(reason)
     }
+
+    /// The provider of the highest rank for a key. A provider without room keeps its keys: others do not know what it knows of them.
+    fn pick_by_key(&self, key: u64, asked: Sought<'_>) -> Result<&S, NoProvider> {
+        let rank = |session: &&S| {
+            let rank = Rank::new(key, session.name_number(), session.id().0);
+            if self.weights.is_some() { rank.weighted(session.weight()) } else { rank }
+        };
+        let asked_for = || self.branches.iter().filter(|session| is_asked(*session, asked));
+        let there = asked_for().filter(|session| session.is_taking() && !session.is_leaving());
+        match there.max_by_key(rank) {
+            Some(session) => fit(session),
+            None if asked_for().next().is_some() => Err(NoProvider::Draining),
+            None => Err(NoProvider::None),
+        }
+    }
+}
+
+/// A provider other than that at an index, by chance. There are two at least.
+fn other<S>(branches: &[S], at: usize) -> &S {
+    let other = at + 1 + fastrand::usize(..branches.len() - 1);
+    &branches[if other < branches.len() { other } else { other - branches.len() }]
+}
+
+/// Whether a request is better given to one provider than to another one.
+fn is_idler<S: Provider>(balance: Balance, one: &S, other: &S) -> bool {
+    let (of_one, of_other) = (one.in_flight(), other.in_flight());
+    match (one.latency(), other.latency()) {
+        (Some(one), Some(other)) if balance == Balance::LeastLatency => {
+            // The request itself counts. One that takes no time at all takes some.
+            let time = |latency: Duration, count: usize| {
+                latency.as_micros().max(1).saturating_mul(count as u128 + 1)
+            };
+            time(one, of_one) < time(other, of_other)
+        }
+        _ => of_one < of_other,
+    }
+}
+
+/// Whether a provider is among those that a request asks for.
+fn is_asked<S: Provider>(session: &S, asked: Sought<'_>) -> bool {
+    (asked.node.is_empty() || session.name() == asked.node)
+        && !asked.tried.contains(&session.id())
+        && asked.session().is_none_or(|id| id == session.id())
+        && (asked.labels().is_empty() || session.labels().is_some_and(|it| it.has_all(asked.labels())))
+}
+
+/// Whether a provider gets the next request.
+enum Ready<'a, S> {
+    /// It takes none now.
+    No,
+    Yes(&'a S),
+    /// It does in any case: the request tries whether it works again.
+    InAnyCase(&'a S),
+}
+
+impl<'a, S: Provider> Ready<'a, S> {
+    #[inline]
+    fn of(session: &'a S) -> Self {
+        if fit(session).is_err() {
+            return Ready::No;
+        }
+        match session.rest() {
+            Rest::No => Ready::Yes(session),
+            Rest::IsOver => Ready::InAnyCase(session),
+            Rest::Rests => Ready::No,
+        }
+    }
+
+    fn session(self) -> Option<&'a S> {
+        match self {
+            Ready::No => None,
+            Ready::Yes(session) | Ready::InAnyCase(session) => Some(session),
+        }
+    }
+}
+
+impl Weights {
+    /// The weights of branches, which are sorted by them; none if all are equal.
+    fn of<S: Provider>(branches: &mut [S]) -> Option<Self> {
+        let first = branches.first()?.weight();
+        if branches.iter().all(|session| session.weight() == first) {
+            return None;
+        }
+        branches.sort_by_key(Provider::weight);
+        let (mut classes, mut start) = (Vec::new(), 0);
+        for class in branches.chunk_by(|one, other| one.weight() == other.weight()) {
+            let range = start..start + class.len();
+            start = range.end;
+            let total = class.iter().map(|session| u64::from(session.weight())).sum();
+            classes.push(Class { branches: range, total });
+        }
+        Some(Self { total: classes.iter().map(|class| class.total).sum(), classes })
+    }
+
+    /// Draws the branches of one weight, each in proportion to what they have together. Costs a step for each weight.
+    fn draw(&self) -> Range<usize> {
+        // Weights that differ are not all zero.
+        let mut drawn = fastrand::u64(..self.total);
+        for class in &self.classes {
+            match drawn.checked_sub(class.total) {
+                Some(left) => drawn = left,
+                None => return class.branches.clone(),
+            }
+        }
+        // Not reached: what was drawn is less than all together.
+        self.classes.last().map_or(0..1, |class| class.branches.clone())
+    }
 }
 
 /// Gives a provider that can take a request, or the reason why it cannot.
+#[inline]
 fn fit<S: Provider>(session: &S) -> Result<&S, NoProvider> {
     if !session.is_taking() {
         Err(NoProvider::Draining)
@@ -201,8 +439,8 @@ fn fit<S: Provider>(session: &S) -> Result<&S, NoProvider> {
 }
 
 /// The error of a request that no provider gets.
-pub(crate) fn no_provider(reason: NoProvider, action: &str, node: &str) -> CallError {
-    let whose = if node.is_empty() { String::new() } else { format!(" at {node:?}") };
+pub(crate) fn no_provider(reason: NoProvider, action: &str, asked: Sought<'_>) -> CallError {
+    let whose = asked.place();
     match reason {
         NoProvider::None => {
             CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, format!("nobody offers {action:?}{whose}"))
@@ -212,6 +450,12 @@ pub(crate) fn no_provider(reason: NoProvider, action: &str, node: &str) -> CallE
             Fate::NotSent,
             format!("every provider of {action:?}{whose} is draining"),
         ),
+        NoProvider::Overloaded if asked.key().is_some() => {
+            let what = format!(
+                "the provider of {action:?}{whose} that has the key of the call has no room for another request"
+            );
+            CallError::new(Code::OVERLOADED, Fate::NotSent, what)
+        }
         NoProvider::Overloaded => {
             let what = format!("no provider of {action:?}{whose} has room for another request");
             CallError::new(Code::OVERLOADED, Fate::NotSent, what)
@@ -221,7 +465,9 @@ pub(crate) fn no_provider(reason: NoProvider, action: &str, node: &str) -> CallE
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::rendezvous::hash_of;
     use super::*;
+    use crate::master::wishes::Wishes;
     use std::collections::HashMap;
 
     #[derive(Clone, Debug, PartialEq)]
@@ -231,11 +477,24 @@ pub(super) mod tests {
         in_flight: usize,
         taking: bool,
         room: bool,
+        rest: Option<Rest>,
+        latency: Option<Duration>,
+        labels: Option<Labels>,
     }
 
     impl Fake {
         pub(in super::super) fn new(id: u64, name: &'static str) -> Self {
-            Self { id, name, in_flight: 0, taking: true, room: true }
+            let (rest, latency, labels) = (None, None, None);
+            Self { id, name, in_flight: 0, taking: true, room: true, rest, latency, labels }
+        }
+
+        fn weighing(id: u64, weight: u32) -> Self {
+            Self { labels: Some(Labels { labels: Vec::new(), weight }), ..Self::new(id, "a") }
+        }
+
+        fn labelled(id: u64, label: &str) -> Self {
+            let labels = vec![meshwork_wire::Label::read(label).expect("it is one")];
+            Self { labels: Some(Labels { labels, weight: WEIGHT_DEFAULT }), ..Self::new(id, "a") }
         }
     }
 
@@ -245,6 +504,18 @@ pub(super) mod tests {
         }
         fn name(&self) -> &str {
             self.name
+        }
+        fn name_number(&self) -> u64 {
+            hash_of(self.name.as_bytes())
+        }
+        fn labels(&self) -> Option<&Labels> {
+            self.labels.as_ref()
+        }
+        fn latency(&self) -> Option<Duration> {
+            self.latency
+        }
+        fn rest(&self) -> Rest {
+            self.rest.unwrap_or(Rest::No)
         }
         fn next_id(&self) -> CallbackId {
             CallbackId(0)
@@ -284,7 +555,9 @@ pub(super) mod tests {
         let route = route(vec![Fake::new(1, "a"), second, Fake::new(3, "c")]);
         let mut counts = HashMap::new();
         for _ in 0..300 {
-            *counts.entry(route.now().pick(Balance::RoundRobin, "", &[]).unwrap().id).or_insert(0) += 1;
+            *counts
+                .entry(route.now().pick(Balance::RoundRobin, Sought::of("", &[])).unwrap().id)
+                .or_insert(0) += 1;
         }
         assert_eq!(counts.get(&2), None);
         assert!(counts[&1] >= 100 && counts[&3] >= 100);
@@ -296,7 +569,7 @@ pub(super) mod tests {
         busy.in_flight = 5;
         let route = route(vec![busy, Fake::new(2, "b")]);
         for _ in 0..20 {
-            assert_eq!(route.now().pick(Balance::LeastInFlight, "", &[]).unwrap().id, 2);
+            assert_eq!(route.now().pick(Balance::LeastInFlight, Sought::of("", &[])).unwrap().id, 2);
         }
     }
 
@@ -304,7 +577,7 @@ pub(super) mod tests {
     fn random_reaches_every_provider() {
         let route = route(vec![Fake::new(1, "a"), Fake::new(2, "b")]);
         let seen: std::collections::HashSet<_> =
-            (0..200).map(|_| route.now().pick(Balance::Random, "", &[]).unwrap().id).collect();
+            (0..200).map(|_| route.now().pick(Balance::Random, Sought::of("", &[])).unwrap().id).collect();
         assert_eq!(seen.len(), 2);
     }
 
@@ -312,9 +585,9 @@ pub(super) mod tests {
     fn a_named_node_is_the_only_choice() {
         let route = route(vec![Fake::new(1, "a"), Fake::new(2, "b")]);
         for _ in 0..5 {
-            assert_eq!(route.now().pick(Balance::RoundRobin, "b", &[]).unwrap().id, 2);
+            assert_eq!(route.now().pick(Balance::RoundRobin, Sought::of("b", &[])).unwrap().id, 2);
         }
-        assert_eq!(route.now().pick(Balance::RoundRobin, "c", &[]), Err(NoProvider::None));
+        assert_eq!(route.now().pick(Balance::RoundRobin, Sought::of("c", &[])), Err(NoProvider::None));
     }
 
     /// Those that were tried were counted, and not looked for: one that had gone meanwhile hid one that was left.
@@ -323,13 +596,13 @@ pub(super) mod tests {
         let route = route(vec![Fake::new(2, "b"), Fake::new(3, "c")]);
         let tried = [SessionId(1)];
         let providers = route.now();
-        let chosen = providers.pick(Balance::RoundRobin, "", &tried).unwrap();
+        let chosen = providers.pick(Balance::RoundRobin, Sought::of("", &tried)).unwrap();
         assert!(providers.has_others(chosen, &tried));
         let tried = [SessionId(1), chosen.id()];
-        let last = providers.pick(Balance::RoundRobin, "", &tried).unwrap();
+        let last = providers.pick(Balance::RoundRobin, Sought::of("", &tried)).unwrap();
         assert!(last.id != chosen.id && !providers.has_others(last, &tried));
         let tried = [tried[0], tried[1], last.id()];
-        assert_eq!(providers.pick(Balance::LeastInFlight, "", &tried), Err(NoProvider::None));
+        assert_eq!(providers.pick(Balance::LeastInFlight, Sought::of("", &tried)), Err(NoProvider::None));
     }
 
     /// Providers that refuse whatever they get took a request through all of them, each time with a search among those before.
@@ -339,7 +612,7 @@ pub(super) mod tests {
         let mut tried = Vec::new();
         loop {
             let providers = route.now();
-            let chosen = providers.pick(Balance::RoundRobin, "", &tried).unwrap();
+            let chosen = providers.pick(Balance::RoundRobin, Sought::of("", &tried)).unwrap();
             let goes_on = providers.has_others(chosen, &tried);
             tried.push(chosen.id());
             if !goes_on {
@@ -355,18 +628,175 @@ pub(super) mod tests {
         draining.taking = false;
         let mut full = Fake::new(2, "b");
         full.room = false;
-        assert_eq!(route(vec![]).now().pick(Balance::Random, "", &[]), Err(NoProvider::None));
+        assert_eq!(route(vec![]).now().pick(Balance::Random, Sought::of("", &[])), Err(NoProvider::None));
         assert_eq!(
-            route(vec![draining.clone()]).now().pick(Balance::Random, "", &[]),
+            route(vec![draining.clone()]).now().pick(Balance::Random, Sought::of("", &[])),
             Err(NoProvider::Draining)
         );
         assert_eq!(
-            route(vec![full.clone()]).now().pick(Balance::RoundRobin, "b", &[]),
+            route(vec![full.clone()]).now().pick(Balance::RoundRobin, Sought::of("b", &[])),
             Err(NoProvider::Overloaded)
         );
         assert_eq!(
-            route(vec![draining, full]).now().pick(Balance::LeastInFlight, "", &[]),
+            route(vec![draining, full]).now().pick(Balance::LeastInFlight, Sought::of("", &[])),
             Err(NoProvider::Overloaded)
         );
+    }
+
+    /// How often each provider is picked in so many picks of a request that asks for any.
+    fn shares(route: &Route<Fake>, balance: Balance, count: usize) -> HashMap<u64, usize> {
+        let mut shares = HashMap::new();
+        for _ in 0..count {
+            let picked = route.now().pick(balance, Sought::default()).expect("one takes it").id;
+            *shares.entry(picked).or_default() += 1;
+        }
+        shares
+    }
+
+    const ALL: [Balance; 5] = [
+        Balance::RoundRobin,
+        Balance::LeastOfTwo,
+        Balance::LeastInFlight,
+        Balance::LeastLatency,
+        Balance::Random,
+    ];
+
+    #[test]
+    fn providers_that_are_equal_have_their_turns_with_least_of_two() {
+        let route = route((0..5).map(|id| Fake::new(id, "a")).collect());
+        assert_eq!(shares(&route, Balance::LeastOfTwo, 500), (0..5).map(|id| (id, 100)).collect());
+    }
+
+    #[test]
+    fn the_busiest_of_all_gets_nothing_with_least_of_two() {
+        let mut busy = Fake::new(1, "a");
+        busy.in_flight = 9;
+        let route = route(vec![busy, Fake::new(2, "a"), Fake::new(3, "a")]);
+        for balance in [Balance::LeastOfTwo, Balance::LeastLatency] {
+            assert_eq!(shares(&route, balance, 300).get(&1), None);
+        }
+    }
+
+    #[test]
+    fn a_slow_provider_gets_a_request_when_it_would_be_done_sooner() {
+        let fake = |id, latency, in_flight| Fake {
+            latency: Some(Duration::from_millis(latency)),
+            in_flight,
+            ..Fake::new(id, "a")
+        };
+        let near = |in_flight| route(vec![fake(1, 10, in_flight), fake(2, 100, 0)]);
+        assert_eq!(shares(&near(8), Balance::LeastLatency, 100), HashMap::from([(1, 100)]));
+        assert_eq!(shares(&near(10), Balance::LeastLatency, 100), HashMap::from([(2, 100)]));
+        let unmeasured = route(vec![fake(1, 10, 1), Fake::new(2, "a")]);
+        assert_eq!(shares(&unmeasured, Balance::LeastLatency, 100), HashMap::from([(2, 100)]));
+    }
+
+    #[test]
+    fn requests_are_shared_by_weight_however_they_are_balanced() {
+        let weighing =
+            [Fake::weighing(1, 100), Fake::weighing(2, 10), Fake::new(3, "a"), Fake::weighing(4, 0)];
+        for balance in ALL {
+            let mut busy = weighing.clone();
+            // The weights hold whatever the load: these two are of one weight.
+            (busy[0].in_flight, busy[2].in_flight) = (30, 30);
+            let shares = shares(&route(busy.to_vec()), balance, 21_000);
+            assert_eq!(shares.get(&4), None, "{balance:?}");
+            for (id, fair) in [(1, 10_000), (2, 1_000), (3, 10_000_usize)] {
+                assert!(shares[&id].abs_diff(fair) < fair / 5, "{balance:?}: {shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_provider_without_weight_gets_what_nobody_else_takes() {
+        let mut full = Fake::new(1, "a");
+        full.room = false;
+        let route = route(vec![Fake::weighing(2, 0), full, Fake::weighing(3, 0)]);
+        for balance in ALL {
+            assert!(!shares(&route, balance, 100).contains_key(&1));
+        }
+    }
+
+    #[test]
+    fn only_providers_with_the_labels_are_picked() {
+        let route =
+            route(vec![Fake::new(1, "a"), Fake::labelled(2, "version=2"), Fake::labelled(3, "version=3")]);
+        let mut wishes =
+            Wishes { labels: meshwork_wire::Label::read_list("version=2").unwrap(), ..Wishes::default() };
+        for balance in ALL {
+            let asked = Sought { wishes: Some(&wishes), ..Sought::default() };
+            assert!((0..20).all(|_| route.now().pick(balance, asked).unwrap().id == 2));
+        }
+        wishes.labels = meshwork_wire::Label::read_list("version=2,region=eu").unwrap();
+        let asked = Sought { wishes: Some(&wishes), ..Sought::default() };
+        let now = route.now();
+        let reason = now.pick(Balance::LeastOfTwo, asked).unwrap_err();
+        let error = no_provider(reason, "pay", asked);
+        assert_eq!(error.message(), "nobody offers \"pay\" with the label version=2 and region=eu");
+    }
+
+    #[test]
+    fn one_session_among_those_of_a_name_is_picked() {
+        let route = route((1..5).map(|id| Fake::new(id, "a")).collect());
+        let wishes = Wishes { session: Some(SessionId(3)), ..Wishes::default() };
+        let asked = Sought { node: "a", wishes: Some(&wishes), ..Sought::default() };
+        assert!(ALL.iter().all(|balance| route.now().pick(*balance, asked).unwrap().id == 3));
+        let other = Sought { node: "b", ..asked };
+        assert_eq!(route.now().pick(Balance::Random, other), Err(NoProvider::None));
+    }
+
+    #[test]
+    fn a_key_stays_with_its_provider_until_that_goes() {
+        let names = ["a", "b", "c", "d"];
+        let fakes: Vec<_> = (1..5).map(|id| Fake::new(id, names[id as usize - 1])).collect();
+        let route = route(fakes.clone());
+        let owner = |route: &Route<Fake>, key| {
+            let wishes = Wishes { key: Some(key), ..Wishes::default() };
+            let asked = Sought { wishes: Some(&wishes), ..Sought::default() };
+            route.now().pick(Balance::LeastOfTwo, asked).map(|fake| fake.id)
+        };
+        for key in (0..100).map(|key: u64| hash_of(&key.to_le_bytes())) {
+            let first = owner(&route, key).unwrap();
+            let change = |change: &dyn Fn(&mut Fake)| {
+                let mut changed = fakes.clone();
+                changed.iter_mut().filter(|fake| fake.id == first).for_each(change);
+                self::route(changed)
+            };
+            assert!((0..5).all(|_| owner(&route, key) == Ok(first)));
+            // It has a rest, and no other one has the key.
+            assert_eq!(owner(&change(&|it| it.rest = Some(Rest::Rests)), key), Ok(first));
+            assert_eq!(owner(&change(&|it| it.in_flight = 1_000), key), Ok(first));
+            assert_eq!(owner(&change(&|it| it.room = false), key), Err(NoProvider::Overloaded));
+            let next = owner(&change(&|it| it.taking = false), key).unwrap();
+            route.remove(SessionId(first));
+            assert_eq!(owner(&route, key), Ok(next), "draining or gone, the next is the same");
+            // It comes back in another place, as another session.
+            route.add(Fake { id: first + 10, ..fakes[first as usize - 1].clone() });
+            assert_eq!(owner(&route, key), Ok(first + 10));
+            route.remove(SessionId(first + 10));
+            route.add(fakes[first as usize - 1].clone());
+        }
+    }
+
+    #[test]
+    fn a_provider_that_rests_gets_nothing_until_all_rest() {
+        let resting = |id| Fake { rest: Some(Rest::Rests), ..Fake::new(id, "a") };
+        for balance in ALL {
+            let some = route(vec![resting(1), Fake::new(2, "a"), resting(3), Fake::new(4, "a")]);
+            let shares = shares(&some, balance, 400);
+            assert!(shares.len() == 2 && shares.contains_key(&2), "{balance:?}: {shares:?}");
+            let all = route(vec![resting(1), resting(2)]);
+            assert_eq!(self::shares(&all, balance, 200).len(), 2, "{balance:?}");
+            let named = all.now().pick(balance, Sought::of("a", &[SessionId(1)])).map(|fake| fake.id);
+            assert_eq!(named, Ok(2));
+        }
+        assert_eq!(route(vec![resting(1)]).now().pick(Balance::default(), Sought::default()).unwrap().id, 1);
+    }
+
+    #[test]
+    fn the_provider_whose_rest_is_over_is_tried_at_once() {
+        let over = Fake { rest: Some(Rest::IsOver), in_flight: 50, ..Fake::new(1, "a") };
+        let route = route(vec![Fake::new(2, "a"), over]);
+        assert!((0..10).all(|_| route.now().pick(Balance::LeastOfTwo, Sought::default()).unwrap().id == 1));
     }
 }

@@ -330,6 +330,7 @@ fn len_of(action: &str, shape: Option<&Shape>) -> usize {
 mod tests {
     use super::super::route::{Balance, NoProvider, tests::Fake};
     use super::*;
+    use crate::master::wishes::Sought;
     use meshwork_wire::ActionDescription;
     use meshwork_wire::limits::{
         DESCRIBED_PART_LEN_MAX, DESCRIBED_PART_MAX, DESCRIBED_STEPS_MAX, OFFERED_LEN_MAX, SHAPE_LEN_MAX,
@@ -439,10 +440,10 @@ mod tests {
         assert_eq!(removed.name, "a");
         assert!(table.route("sub").is_none());
         for _ in 0..4 {
-            assert_eq!(kept.now().pick(Balance::RoundRobin, "", &[]).unwrap().id(), SessionId(2));
+            assert_eq!(kept.now().pick(Balance::RoundRobin, Sought::of("", &[])).unwrap().id(), SessionId(2));
         }
         table.leave(SessionId(2)).unwrap();
-        assert!(matches!(kept.now().pick(Balance::RoundRobin, "", &[]), Err(NoProvider::None)));
+        assert!(matches!(kept.now().pick(Balance::RoundRobin, Sought::of("", &[])), Err(NoProvider::None)));
         assert!(table.leave(SessionId(2)).is_none());
         assert_eq!(table.action_count(), 0);
     }
@@ -627,7 +628,7 @@ mod tests {
         table.offer_own(&"m".into(), &offer("own/**"));
         let who = |table: &Table<Fake>, action: &str| {
             let route = table.wide_route(action)?;
-            route.now().pick(Balance::RoundRobin, "", &[]).ok().map(|provider| provider.id().0)
+            route.now().pick(Balance::RoundRobin, Sought::of("", &[])).ok().map(|provider| provider.id().0)
         };
         assert_eq!(who(&table, "a/x"), Some(1));
         assert_eq!(who(&table, "a/b/c/d"), Some(2), "the nearest");

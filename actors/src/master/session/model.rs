@@ -6,7 +6,7 @@
 //!
 //! Property tests and a fuzz target feed it.
 
-use super::relay::{Decision, Heard, InUse, Invoking, OwnRequest, Relay};
+use super::relay::{Cancelled, Decision, Heard, InUse, Invoking, OwnRequest, Relay};
 use super::state::Phase;
 use crate::answers::action::Action;
 use crate::answers::responder::{Answer, CallContext, Replier, Responder};
@@ -14,11 +14,11 @@ use crate::hashed::{HashMap, HashSet};
 use crate::link::outbox::Pool;
 use crate::master::dispatch::KeptLen;
 use crate::master::forwarded::{Caller, Forwarded, Replied, Target};
-use crate::master::registry::route::{Balance, Found, Provider, Route};
+use crate::master::registry::route::{Balance, Found, Provider, Rest, Route};
 use meshwork_wire::limits::{HELD_LEN_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX};
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Encoding, Fate, Headers, Offer, Outcome, Payload, PayloadRef,
-    Request, SessionId, Wants,
+    ByteString, CallError, CallbackId, Code, Encoding, Fate, Headers, Labels, Offer, Outcome, Payload,
+    PayloadRef, Request, SessionId, Wants,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -195,6 +195,18 @@ impl Provider for Fake {
     fn name(&self) -> &str {
         &self.0.name
     }
+    fn name_number(&self) -> u64 {
+        0
+    }
+    fn labels(&self) -> Option<&Labels> {
+        None
+    }
+    fn latency(&self) -> Option<Duration> {
+        None
+    }
+    fn rest(&self) -> Rest {
+        Rest::No
+    }
     fn next_id(&self) -> CallbackId {
         CallbackId(self.0.next_id.fetch_add(1, Ordering::Relaxed))
     }
@@ -265,7 +277,7 @@ impl Session {
             fake: Fake(Arc::new(shared)),
             relay: Relay::new(
                 "master".into(),
-                Balance::RoundRobin,
+                Balance::default(),
                 IN_FLIGHT_MAX,
                 KeptLen::new(KEPT_LEN_MAX, Pool::new(KEPT_IN_ALL_LEN_MAX)),
                 KeptLen::new(HELD_LEN_MAX, Pool::new(KEPT_IN_ALL_LEN_MAX)),
@@ -733,7 +745,7 @@ impl World {
             (Some(index), Mail::Cancel(cancelled)) => {
                 for id in cancelled {
                     let session = &mut self.sessions[index];
-                    if session.relay.cancelled(id) {
+                    if session.relay.cancelled(id, self.now) != Cancelled::Unknown {
                         let call = session.serves.remove(&id).expect("it was written");
                         self.calls[call].over = true;
                     }

@@ -17,9 +17,11 @@ use crate::hashed::{HashMap, HashSet};
 use crate::link::lanes::fits_share;
 use crate::link::refusal::gone;
 use crate::master::bundles::push_to;
-use crate::master::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt, may_go_elsewhere};
+use crate::master::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt};
 use crate::master::forwarded::{Caller, CallerHere, Forwarded, Outgoing, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, no_provider};
+use crate::master::wishes::{Sought, Wishes};
+use meshwork_wire::limits::CANCELLED_AS_LATE;
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Fate, Frame, Headers, Outcome, Payload, Request, SessionId,
     Wants, check_action,
@@ -124,6 +126,17 @@ struct Serving<M> {
     place: Place<M>,
     id_at_caller: CallbackId,
     deadline: Option<Instant>,
+}
+
+/// A request to this branch that was cancelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cancelled {
+    /// It was not written to the branch, or has been answered: the branch need not be told.
+    Unknown,
+    /// Its caller has dropped the call.
+    InTime,
+    /// Its deadline has passed.
+    Late,
 }
 
 /// How a session goes on with a request of its branch.
@@ -270,7 +283,7 @@ impl<P: Provider, M> Relay<P, M> {
         if let Err(error) = check_action(&request.action) {
             return refuse(error.into());
         }
-        let Some(held) = self.held_len.keep(request, deadline, Vec::new()) else {
+        let Some(held) = self.held_len.keep(request, deadline, (None, Vec::new())) else {
             let what = "the layers of the master hold as many bytes of this branch as they may";
             return refuse(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
         };
@@ -316,16 +329,18 @@ impl<P: Provider, M> Relay<P, M> {
     /// Forwards a request, or lets it wait for the registry, or the master answers it.
     #[inline(always)]
     fn send_on(&mut self, request: Request, deadline: Option<Instant>) -> Decision {
-        let Some(routed) = self.dispatch.route(&request.action, &request.node, &[]) else {
+        let wishes = None::<Box<Wishes>>;
+        let asked = Sought { node: &request.node, wishes: wishes.as_deref(), tried: &[] };
+        let Some(routed) = self.dispatch.route(&request.action, asked) else {
             // An action that is known has a name, so only others are looked at.
             if let Err(error) = check_action(&request.action) {
                 return Decision::Refuse(Some(request.callback_id), error.into());
             }
-            return self.wait(Waiting { request, deadline, tried: Vec::new() });
+            return self.wait(Waiting { request, deadline, wishes, tried: Vec::new() });
         };
         let Self { requested, outgoing, may_follow, kept_len, .. } = self;
         let sent = Sent { requested, outgoing, kept_len, may_follow: usize::from(*may_follow) };
-        sent.forward(routed, request, deadline, Vec::new())
+        sent.forward(routed, request, deadline, (wishes, Vec::new()))
     }
 
     /// Lets a request wait for the registry.
@@ -338,9 +353,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     /// Sends a request that its provider did not run, with this error, to another provider; if there is none, the branch is told the error.
     pub(crate) fn send_elsewhere(&mut self, waiting: Waiting, error: CallError) -> Decision {
-        let Some(routed) =
-            self.dispatch.route(&waiting.request.action, &waiting.request.node, &waiting.tried)
-        else {
+        let Some(routed) = self.dispatch.route(&waiting.request.action, waiting.asked()) else {
             return self.wait(waiting);
         };
         if let Routed::Nowhere(_) = routed {
@@ -348,8 +361,8 @@ impl<P: Provider, M> Relay<P, M> {
         }
         let Self { requested, outgoing, kept_len, .. } = self;
         let sent = Sent { requested, outgoing, kept_len, may_follow: 0 };
-        let Waiting { request, deadline, tried } = waiting;
-        sent.forward(routed, request, deadline, tried)
+        let Waiting { request, deadline, wishes, tried } = waiting;
+        sent.forward(routed, request, deadline, (wishes, tried))
     }
 
     /// Whether the master may answer a further request of a run, or a call of its function. The permission was checked with the first request of
@@ -418,12 +431,12 @@ impl<P: Provider, M> Relay<P, M> {
         for waiting in std::mem::take(&mut found.requests).into_iter().flatten() {
             let callback_id = waiting.request.callback_id;
             self.requested.remove(callback_id);
-            let Waiting { request, deadline, tried } = *waiting;
-            let routed = self.dispatch.route_found(&found, &request.node, &tried);
+            let routed = self.dispatch.route_found(&found, waiting.asked());
             let own = if let Routed::Own(own) = &routed { Some(*own) } else { None };
             let Self { requested, outgoing, kept_len, .. } = self;
             let sent = Sent { requested, outgoing, kept_len, may_follow: 0 };
-            carry_out(sent.forward(routed, request, deadline, tried), own);
+            let Waiting { request, deadline, wishes, tried } = *waiting;
+            carry_out(sent.forward(routed, request, deadline, (wishes, tried)), own);
         }
     }
 
@@ -468,7 +481,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     fn replied_to_kept(&mut self, from: SessionId, kept: Kept, outcome: &Outcome) -> Heard {
         let relays = matches!(self.phase, Phase::Bound | Phase::BranchDrains);
-        if relays && may_go_elsewhere(outcome) {
+        if relays && kept.may_go_elsewhere(outcome) {
             return Heard::Elsewhere(Box::new(self.kept_len.release(kept, from)));
         }
         self.kept_len.forget(&kept);
@@ -620,11 +633,15 @@ impl<P: Provider, M> Relay<P, M> {
         true
     }
 
-    /// Takes the cancel of a request to the branch. `true` if the branch is to be told.
-    pub(crate) fn cancelled(&mut self, callback_id: CallbackId) -> bool {
-        self.serving.remove(callback_id).is_some() || {
+    /// Takes the cancel of a request to the branch.
+    pub(crate) fn cancelled(&mut self, callback_id: CallbackId, now: Instant) -> Cancelled {
+        let Some(Serving { deadline, .. }) = self.serving.remove(callback_id) else {
             self.early.as_mut().and_then(|early| early.remove(&callback_id));
-            false
+            return Cancelled::Unknown;
+        };
+        match deadline {
+            Some(deadline) if deadline <= now + CANCELLED_AS_LATE => Cancelled::Late,
+            _ => Cancelled::InTime,
         }
     }
 
@@ -809,21 +826,22 @@ impl<P: Provider, M> Sent<'_, P, M> {
         routed: Routed<'_, P>,
         request: Request,
         deadline: Option<Instant>,
-        tried: Vec<SessionId>,
+        (wishes, tried): (Option<Box<Wishes>>, Vec<SessionId>),
     ) -> Decision {
-        let (provider, kept) = match routed {
-            Routed::Provider(provider, false) => (provider, None),
-            Routed::Provider(provider, true) => (provider, self.kept_len.keep(&request, deadline, tried)),
+        let (provider, has_others) = match routed {
+            Routed::Provider(provider, has_others) => (provider, has_others),
             Routed::Own(_) => {
                 let Request { callback_id, action, hops, headers, payload, .. } = request;
                 let own = OwnRequest { callback_id, action, deadline, hops, headers, payload };
                 return Decision::Answer(own);
             }
             Routed::Nowhere(reason) => {
-                let error = no_provider(reason, &request.action, &request.node);
+                let asked = Sought { node: &request.node, wishes: wishes.as_deref(), tried: &tried };
+                let error = no_provider(reason, &request.action, asked);
                 return Decision::Refuse(Some(request.callback_id), error);
             }
         };
+        let kept = if has_others { self.kept_len.keep(&request, deadline, (wishes, tried)) } else { None };
         let Request { callback_id, action, hops, headers, payload, .. } = request;
         provider.begin_request();
         let id_at_provider = provider.next_id();
