@@ -2,7 +2,7 @@
 
 pub use crate::call::call_typed;
 pub use crate::record::{Method, Record};
-pub use crate::respond::respond_typed;
+pub use crate::respond::{respond_typed, respond_typed_blocking};
 pub use crate::shape::{Probe, WithSchema, WithoutSchema, record_of, shape_of};
 pub use meshwork_wire::{DecodeError, PayloadRef, is_absent};
 pub use serde;

@@ -47,6 +47,7 @@
 //! | call an action | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
 //! | know why a call failed, and whether its action may have run | [`CallError`], [`Fate`], [`Code`] |
 //! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
+//! | compute for long, or block the thread, in a responder | [`Respond::respond_blocking`] |
 //! | pass a function, see progress, stream a result | [`Callback`] |
 //! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
 //! | handle events with async code, some at once, in a queue | [`Subscribing`], [`WhenFull`] |
@@ -94,15 +95,15 @@ pub use handle::Node;
 pub use handler::{Handled, HandlerReturn, Immediate, InTurn};
 pub use master::{Master, RunMaster, SpreadMaster};
 pub use meshwork_actors::answers::{ActorSnapshot, ActorState, CallContext, RestartPolicy};
-pub use meshwork_actors::branch::{BindError, BranchActor};
+pub use meshwork_actors::branch::{BindError, BranchActor, BranchSettings};
 pub use meshwork_actors::gateway::Dialect;
 pub use meshwork_actors::gateway::bridge::{Bridge, BridgeError};
 pub use meshwork_actors::link::{self, Address, AddressError, TlsFault};
 #[cfg(feature = "tls")]
 pub use meshwork_actors::link::{DialTls, ListenTls, Pem, TlsError};
 pub use meshwork_actors::master::{
-    Authenticate, Balance, FileError, Identities, Identity, Listen, ListenError, MasterActor, OnNameTaken,
-    Permissions, SetIdentities, Verb, token_digest,
+    Authenticate, Balance, FileError, Identities, Identity, Listen, ListenError, MasterActor, MasterSettings,
+    OnNameTaken, Permissions, SessionSpawner, SetIdentities, Verb, token_digest,
 };
 pub use meshwork_actors::node::{
     Change, ConfigureNode, Denied, Describe, Drain, Drained, Limits, SessionSnapshot, Snapshot, Status,
@@ -112,13 +113,13 @@ pub use meshwork_actors::{log_line, repeated};
 /// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
-    ActionDescription, Allowed, ApplicationCode, ByteString, CallError, Code, DecodeError, EncodeError,
-    Encoding, Fate, HeaderError, Headers, NameError, NodeNews, Pattern, PatternError, Payload, PayloadRef,
-    ResultStyle, SessionId, Shape, TokenError, Value, check_action, check_group, check_node, check_token,
-    check_topic, escape_unseen, limits,
+    Accepts, ActionDescription, Allowed, ApplicationCode, ByteString, CallError, Callbacks, Code,
+    DecodeError, EncodeError, Encoding, Fate, Form, HeaderError, Headers, NameError, NodeNews, Pattern,
+    PatternError, Payload, PayloadRef, ResultStyle, SessionId, Shape, Signature, TokenError, Value,
+    check_action, check_group, check_node, check_token, check_topic, escape_unseen, limits,
 };
 pub use publishing::Publishing;
-pub use respond::{IntoResponder, Respond, Responders};
+pub use respond::{IntoBlockingResponder, IntoResponder, Respond, Responders};
 pub use restart::{Restarting, RestartingRecipient};
 pub use serde_bytes::{ByteBuf, Bytes};
 pub use subscribe::{Broadcast, HasQueue, IntoSubscriber, Publish, Subscribe, Subscribing, Subscription};

@@ -1,8 +1,9 @@
 //! Answering actions: with a closure, with an actor, or with a set of responders at once.
 //!
-//! Which one? A closure when the action needs no state or only shared state; [`Respond::respond_with`] when an actor should
+//! Which one? A closure when the action needs no state or only shared state; [`Respond::respond_blocking`] when it computes for more than a
+//! millisecond, or calls what blocks its thread; [`Respond::respond_with`] when an actor should
 //! handle its requests one after the other, with its own state; `#[meshwork::actions]` when callers and responders share a
-//! trait. One node may use all three.
+//! trait. One node may use all of them.
 
 use crate::action_error::ActionError;
 use crate::record::{Record, read_record};
@@ -19,7 +20,9 @@ use meshwork_actors::master::MasterActor;
 use meshwork_actors::node::ConfigureNode;
 use meshwork_actors::repeated::Line;
 use meshwork_wire::limits::SHAPE_LEN_MAX;
-use meshwork_wire::{Accepts, ByteString, CallError, Code, Encoding, Fate, Form, Offer, PayloadRef, Shape};
+use meshwork_wire::{
+    Accepts, ByteString, CallError, Code, Encoding, Fate, Form, Offer, Payload, PayloadRef, Shape,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::marker::PhantomData;
@@ -31,8 +34,17 @@ use std::sync::Arc;
 /// The arguments are one serde value: a tuple or a struct reads a caller's tuple, struct or list. The closure may be called from
 /// several threads; its future stays on the thread that made it, so it need not be `Send`. The future is dropped at an `await`
 /// when the caller cancels; a panic in it fails that call only. `Form` is inferred.
+#[diagnostic::on_unimplemented(
+    message = "this cannot answer an action",
+    label = "not `|arguments| async move {{ Ok(reply) }}`, nor `|arguments, context: CallContext| async move {{ Ok(reply) }}`",
+    note = "the arguments are one value, a tuple if there are several: `|(a, b): (i64, i64)| async move {{ .. }}`",
+    note = "the future ends with a `Result<_, ActionError>`: write `Ok(..)` around the reply; `?` makes an `ActionError` of another error",
+    note = "the type of the arguments has `Deserialize`, that of the reply `Serialize`, and neither borrows",
+    note = "the closure is `Fn + Send + Sync + 'static`: it moves clones of what it uses into each future"
+)]
 pub trait IntoResponder<Form>: Send + Sync + 'static {
     /// The responder that the actors call.
+    #[doc(hidden)]
     fn into_responder(self) -> Arc<dyn Responder>;
 }
 
@@ -58,6 +70,104 @@ where
     fn into_responder(self) -> Arc<dyn Responder> {
         Arc::new(Closure::new(move |arguments, context: &CallContext| self(arguments, context.clone())))
     }
+}
+
+/// A closure that answers an action where it may block its thread, or takes long to compute: `|arguments| Ok(reply)`, or
+/// `|arguments, context| Ok(reply)` with a [`CallContext`].
+///
+/// It is a plain closure, without a future: see [`Respond::respond_blocking`]. `Form` is inferred.
+#[diagnostic::on_unimplemented(
+    message = "this cannot answer an action where it may block",
+    label = "not `|arguments| Ok(reply)`, nor `|arguments, context: CallContext| Ok(reply)`",
+    note = "a blocking responder is no future: without `async`, it gives a `Result<_, ActionError>`; `?` makes an `ActionError` of another error",
+    note = "the arguments are one value, a tuple if there are several: `|(a, b): (i64, i64)| ..`",
+    note = "the type of the arguments has `Deserialize`, that of the reply `Serialize`, and neither borrows",
+    note = "the closure is `Fn + Send + Sync + 'static`"
+)]
+pub trait IntoBlockingResponder<Form>: Send + Sync + 'static {
+    /// The responder that the actors call.
+    #[doc(hidden)]
+    fn into_blocking_responder(self) -> Arc<dyn Responder>;
+}
+
+impl<F, A, R> IntoBlockingResponder<fn(A) -> R> for F
+where
+    F: Fn(A) -> Result<R, ActionError> + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    fn into_blocking_responder(self) -> Arc<dyn Responder> {
+        Arc::new(BlockingClosure::new(move |arguments, _: &CallContext| self(arguments)))
+    }
+}
+
+impl<F, A, R> IntoBlockingResponder<fn(A, CallContext) -> R> for F
+where
+    F: Fn(A, CallContext) -> Result<R, ActionError> + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    fn into_blocking_responder(self) -> Arc<dyn Responder> {
+        Arc::new(BlockingClosure::new(move |arguments, context: &CallContext| {
+            self(arguments, context.clone())
+        }))
+    }
+}
+
+/// A closure that answers an action on a thread of its own. It reads the arguments and writes the reply there, so neither need be `Send`.
+struct BlockingClosure<F, A> {
+    answer: Arc<F>,
+    takes: PhantomData<fn(A)>,
+}
+
+impl<F, A> BlockingClosure<F, A> {
+    fn new(answer: F) -> Self {
+        Self { answer: Arc::new(answer), takes: PhantomData }
+    }
+}
+
+impl<F, A, R> Responder for BlockingClosure<F, A>
+where
+    F: Fn(A, &CallContext) -> Result<R, ActionError> + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
+        let (answer, arguments, context) = (Arc::clone(&self.answer), owned(arguments), context.clone());
+        Answer::Blocking(Box::new(move || {
+            let encoding = arguments.encoding;
+            let read = by_name((&arguments).into())?;
+            // Long arguments are not held while the closure works on what was read from them.
+            drop(arguments);
+            answers::reply(encoding, &answer(read, &context)?)
+        }))
+    }
+}
+
+/// A closure that answers a method of a trait on a thread of its own.
+struct TypedBlockingClosure<F, A> {
+    answer: Arc<F>,
+    takes: PhantomData<fn(A)>,
+}
+
+impl<F, A> Responder for TypedBlockingClosure<F, A>
+where
+    F: Fn(A, &CallContext) -> Result<A::Reply, ActionError> + Send + Sync + 'static,
+    A: Record<Reply: Serialize>,
+{
+    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
+        let (answer, arguments, context) = (Arc::clone(&self.answer), owned(arguments), context.clone());
+        Answer::Blocking(Box::new(move || {
+            let (read, form) = read_typed::<A>((&arguments).into());
+            drop(arguments);
+            answers::reply(form, &answer(read?, &context)?)
+        }))
+    }
+}
+
+/// The arguments as a value of their own.
+fn owned(PayloadRef { encoding, bytes, callbacks }: PayloadRef<'_>) -> Payload {
+    Payload { callbacks: callbacks.clone(), ..Payload::new(encoding, bytes.to_vec()) }
 }
 
 /// A closure that answers an action, and the type of its arguments.
@@ -123,16 +233,7 @@ where
     Fut: Future<Output = Result<A::Reply, ActionError>> + 'static,
 {
     fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer {
-        let (read, form) = match (arguments.encoding, A::method().signature()) {
-            (Encoding::Bincode, Some(signature)) => {
-                let read = arguments.decode_with(Form::arguments(signature));
-                // The check says that this caller has other types: nothing was run.
-                let read = read.map_err(|error| CallError::from(error).with_fate(Fate::NotSent));
-                (read, Form::reply(signature))
-            }
-            (Encoding::Bincode, None) => (Err(other_signature()), Encoding::MessagePack.into()),
-            (encoding, _) => (read_record(arguments).map_err(CallError::from), encoding.into()),
-        };
+        let (read, form) = read_typed(arguments);
         let answer = match read {
             Ok(arguments) => (self.answer)(arguments, context),
             Err(error) => return Answer::Now(Err(error)),
@@ -142,6 +243,21 @@ where
             Ok(Err(error)) => Answer::Now(Err(error.into())),
             Err(later) => Answer::Later(later),
         }
+    }
+}
+
+/// Reads the arguments of a method of a trait; gives also how its reply is written.
+#[inline(always)]
+fn read_typed<A: Record>(arguments: PayloadRef<'_>) -> (Result<A, CallError>, Form) {
+    match (arguments.encoding, A::method().signature()) {
+        (Encoding::Bincode, Some(signature)) => {
+            let read = arguments.decode_with(Form::arguments(signature));
+            // The check says that this caller has other types: nothing was run.
+            let read = read.map_err(|error| CallError::from(error).with_fate(Fate::NotSent));
+            (read, Form::reply(signature))
+        }
+        (Encoding::Bincode, None) => (Err(other_signature()), Encoding::MessagePack.into()),
+        (encoding, _) => (read_record(arguments).map_err(CallError::from), encoding.into()),
     }
 }
 
@@ -260,6 +376,20 @@ impl Responders {
     #[must_use]
     pub fn respond<Form>(self, action: impl Into<ByteString>, responder: impl IntoResponder<Form>) -> Self {
         self.add(action.into(), Accepts::MessagePack, responder.into_responder())
+    }
+
+    /// Adds an action that a closure answers where it may block its thread, or takes long to compute: see [`Respond::respond_blocking`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`].
+    #[must_use]
+    pub fn respond_blocking<Form>(
+        self,
+        action: impl Into<ByteString>,
+        responder: impl IntoBlockingResponder<Form>,
+    ) -> Self {
+        self.add(action.into(), Accepts::MessagePack, responder.into_blocking_responder())
     }
 
     /// Adds an action that an actor answers, by a message whose result is a `Result<_, ActionError>`, or one with an error that an
@@ -437,6 +567,19 @@ impl Responders {
         self.add(action, accepts, Arc::new(TypedClosure { answer, takes: PhantomData }))
     }
 
+    /// Adds a method of a trait that may block its thread.
+    pub(crate) fn respond_typed_blocking<A, F>(self, answer: F) -> Self
+    where
+        F: Fn(A, &CallContext) -> Result<A::Reply, ActionError> + Send + Sync + 'static,
+        A: Record<Reply: Serialize>,
+    {
+        let method = A::method();
+        let accepts = method.signature().map_or(Accepts::MessagePack, Accepts::Typed);
+        let action = ByteString::from_static(method.action());
+        let answer = TypedBlockingClosure { answer: Arc::new(answer), takes: PhantomData };
+        self.add(action, accepts, Arc::new(answer))
+    }
+
     fn add(self, action: ByteString, accepts: Accepts, responder: Arc<dyn Responder>) -> Self {
         self.put(Action::new(Offer { action, accepts, shape: None }, responder))
     }
@@ -469,6 +612,15 @@ where
     responders.respond_typed(answer)
 }
 
+/// Adds a method of a trait that may block its thread to a set.
+pub fn respond_typed_blocking<A, F>(responders: Responders, answer: F) -> Responders
+where
+    F: Fn(A, &CallContext) -> Result<A::Reply, ActionError> + Send + Sync + 'static,
+    A: Record,
+{
+    responders.respond_typed_blocking(answer)
+}
+
 /// Gives a master or a branch its actions before it starts. For a node that runs, see [`Node::respond`](crate::Node::respond).
 pub trait Respond: Sized {
     /// Answers all actions of a set.
@@ -487,6 +639,37 @@ pub trait Respond: Sized {
     #[must_use]
     fn respond<Form>(self, action: impl Into<ByteString>, responder: impl IntoResponder<Form>) -> Self {
         self.respond_all(Responders::new().respond(action, responder))
+    }
+
+    /// Answers an action with a closure that blocks its thread or takes long to compute: see [`IntoBlockingResponder`]. It runs on a thread
+    /// apart, so that the node goes on with heartbeats, replies and all other requests.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// let branch = BranchActor::new("files").respond_blocking("files/size", |name: String| Ok(std::fs::metadata(name)?.len()));
+    /// ```
+    ///
+    /// The node does so many pieces of such work at once as there are processors, and eight if there are less
+    /// ([`Limits::blocking_max`](crate::Limits::blocking_max)); 4,096 more requests wait
+    /// ([`Limits::blocking_waiting_max`](crate::Limits::blocking_waiting_max)), whose callers take turns. One above that goes to another provider,
+    /// or fails with `OVERLOADED`, not sent. [`Responders::permits`] bounds one action more closely.
+    ///
+    /// A request whose caller has gone, or whose deadline has passed, before its turn never runs. Work that has begun cannot be stopped: its caller
+    /// may go, but the work keeps its place, and a drain waits for it; long work looks at [`CallContext::time_left`] now and then. A panic fails
+    /// that call only. Each request costs some ten microseconds more than one that an async closure answers, for its way to another thread and back.
+    ///
+    /// A method of a trait is `#[action(blocking)] fn` in place of `async fn`: see [`macro@crate::actions`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`], and when the action is answered already.
+    #[must_use]
+    fn respond_blocking<Form>(
+        self,
+        action: impl Into<ByteString>,
+        responder: impl IntoBlockingResponder<Form>,
+    ) -> Self {
+        self.respond_all(Responders::new().respond_blocking(action, responder))
     }
 
     /// Answers an action with an actor: see [`Responders::respond_with`].

@@ -2,6 +2,7 @@
 
 pub(crate) mod action;
 pub(crate) mod answering;
+pub(crate) mod blocking;
 #[cfg_attr(not(test), expect(dead_code, reason = "requests carry no key yet"))]
 mod doubles;
 pub(crate) mod hops;
@@ -12,6 +13,9 @@ pub(crate) mod responder;
 pub(crate) mod restarts;
 
 pub use action::{Action, ActionRefused, Actions};
+pub use blocking::ask;
+#[cfg(feature = "testing")]
+pub use blocking::simulated::work_in_place;
 pub use poll_once::poll_once;
-pub use responder::{Answer, CallContext, Replier, Responder, ask, reply};
+pub use responder::{Answer, CallContext, Replier, Responder, Work, reply};
 pub use restarts::{ActorSnapshot, ActorState, AfterPanic, RestartPolicy, Restarted, Restarts};

@@ -12,6 +12,7 @@ pub use settings::BranchSettings;
 
 use crate::answers::CallContext;
 use crate::answers::answering::Answering;
+use crate::answers::blocking::Blocking;
 use crate::answers::invoked::invoked;
 use crate::answers::reply_to::BlockReplies;
 use crate::calls::in_flight::Waiter;
@@ -103,6 +104,8 @@ pub struct BranchActor {
     /// The counts for the answer to a drain during which the link was lost.
     drain_tally: DrainTally,
     calls: BranchCalls,
+    /// The blocking work of the responders.
+    blocking: Arc<Blocking>,
     subscribers: Subscribers,
     broadcasts: Subscribers,
     watchers: Vec<Watcher>,
@@ -251,6 +254,7 @@ impl BranchActor {
     }
 
     /// The node of this branch, which its handles share.
+    #[doc(hidden)]
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.options.node
@@ -353,7 +357,7 @@ impl BranchActor {
         }
         self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
         let bounds = self.options.limits.answering_bounds();
-        let answering = Answering::new(self.options.node.number(), bounds);
+        let answering = Answering::new(self.options.node.number(), bounds, Arc::clone(&self.blocking));
         let gathered = GatheredReplies::default();
         let drained = watch::Sender::new(false);
         self.wires = Some(Wires {
@@ -867,8 +871,10 @@ impl BranchActor {
 
 impl From<BranchSettings> for BranchActor {
     fn from(settings: BranchSettings) -> Self {
+        let blocking = settings.options.limits.blocking();
         Self {
-            calls: BranchCalls::new(&settings.options.node),
+            calls: BranchCalls::new(&settings.options.node, &blocking),
+            blocking,
             _ended: settings.ends_node,
             options: settings.options,
             name: settings.name,
@@ -1263,7 +1269,7 @@ impl BranchActor {
             wires.outbox.say(&Frame::Drain);
             (wires.drained.subscribe(), wires.answering.idle())
         });
-        let node = Arc::clone(&self.options.node);
+        let (node, blocking) = (Arc::clone(&self.options.node), Arc::clone(&self.blocking));
         let settled = async move {
             if let Some((mut drained, requested)) = requested {
                 if is_answered {
@@ -1273,6 +1279,8 @@ impl BranchActor {
                 requested.await;
             }
             node.idle().await;
+            // Also work whose caller has gone.
+            blocking.idle().await;
         };
         let waiting = async move {
             // The counts of unanswered requests and unsettled calls show whether all settled in time.

@@ -233,6 +233,7 @@ impl MasterActor {
     }
 
     /// The node of this master, which its handles share.
+    #[doc(hidden)]
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.options.node
@@ -775,10 +776,14 @@ impl MasterActor {
             let mut drained = Drained::default();
             // The calls of the master and the calls of its branches are waited for together.
             let own_calls = tokio::time::timeout(within, node.idle());
+            let begun = Instant::now();
             let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
             // Handlers of the master that are at work, or have events before them, finish within the same time.
             let left = within.saturating_sub(begun.elapsed());
             let _ = tokio::time::timeout(left, shared.router.send(router::Idle)).await;
+            // So does blocking work, also that whose caller has gone.
+            let left = within.saturating_sub(begun.elapsed());
+            let _ = tokio::time::timeout(left, shared.blocking.idle()).await;
             for of_session in of_sessions.into_iter().flatten() {
                 drained.finished += of_session.finished;
                 drained.abandoned += of_session.abandoned;

@@ -7,7 +7,7 @@
 
 use crate::parse::{Action, Actions, Parameter, ParameterKind, Refused};
 use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::{Attribute, Ident, Meta, Type, Visibility, parse_quote};
 
@@ -197,8 +197,15 @@ fn contract(actions: &Actions) -> TokenStream {
 
 /// The method of the trait, written as a function that returns a future: `async fn` in a public trait is a warning.
 fn declaration(action: &Action) -> TokenStream {
-    let Action { attributes, fn_token, ident, parameters, output, body, .. } = action;
+    let Action { attributes, fn_token, ident, parameters, output, is_blocking, body, .. } = action;
     let parameters = parameters.iter().map(|Parameter { ident, ty, .. }| quote! { #ident: #ty });
+    if *is_blocking {
+        let body = body.as_ref().map_or_else(|| quote! { ; }, ToTokens::to_token_stream);
+        return quote! {
+            #(#attributes)*
+            #fn_token #ident(&self, #(#parameters),*) -> #output #body
+        };
+    }
     let future = quote! { impl ::core::future::Future<Output = #output> };
     let body = match body {
         Some(body) => {
@@ -215,7 +222,7 @@ fn declaration(action: &Action) -> TokenStream {
 
 /// The statement of `into_responders` that adds one action.
 fn offer(contract: &Ident, action: &Action) -> TokenStream {
-    let Action { attributes, ident, name, parameters, reply, own_error, .. } = action;
+    let Action { attributes, ident, name, parameters, reply, own_error, is_blocking, .. } = action;
     let cfgs = copied(attributes, &["cfg"]);
     let types = argument_types(parameters);
     let record = record_of(contract, ident);
@@ -236,16 +243,25 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
         quote! { .map_err(::core::convert::Into::<::meshwork::ActionError>::into) }
     });
     // The whole path, since a user's type may have another method of this name, and `Arc` has `clone`.
+    let called = quote_spanned! {method.span()=> <Self as #contract>::#method(&#this, #(#passed),*) };
+    let (respond, answer) = if *is_blocking {
+        (quote! { respond_typed_blocking }, quote! { #context_taken #called #as_action_error })
+    } else {
+        let answer = quote_spanned! {method.span()=>
+            let #this = ::std::sync::Arc::clone(&#this);
+            #context_taken
+            async move { #called.await #as_action_error }
+        };
+        (quote! { respond_typed }, answer)
+    };
     quote_spanned! {method.span()=>
         #(#cfgs)*
         let #responders = {
             let #this = ::std::sync::Arc::clone(&#this);
-            ::meshwork::__private::respond_typed(
+            ::meshwork::__private::#respond(
                 #responders,
                 move |#record { #(#fields),* }: #record, #context: &::meshwork::CallContext| {
-                    let #this = ::std::sync::Arc::clone(&#this);
-                    #context_taken
-                    async move { <Self as #contract>::#method(&#this, #(#passed),*).await #as_action_error }
+                    #answer
                 },
             )
             .shape(#name, ::meshwork::__private::shape!([#(#shown),*], #types, #reply))
@@ -344,12 +360,12 @@ fn is_sentence(attribute: &Attribute) -> bool {
 }
 
 /// A variable of the expansion, which cannot collide with a variable of the user.
-fn local(name: &str) -> Ident {
+pub(crate) fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
 
 /// The name as part of generated code, located where the user wrote it.
-fn located(ident: &Ident) -> Ident {
+pub(crate) fn located(ident: &Ident) -> Ident {
     let mut located = ident.clone();
     located.set_span(Span::mixed_site().located_at(ident.span()));
     located

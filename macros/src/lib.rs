@@ -88,10 +88,10 @@ use proc_macro::TokenStream;
 ///
 /// # What a method must be
 ///
-/// Asynchronous, with `&self`, without generics, with owned arguments that each have a plain name, and with
+/// Asynchronous, or a plain `fn` with `#[action(blocking)]`, which may block its thread and runs on a thread apart; with `&self`, without generics, with owned arguments that each have a plain name, and with
 /// `Result<T, ActionError>` as its return type, or `Result<T, E>` with an error of your own, which an `ActionError` is made from
-/// (`From<E> for ActionError`) and which is made from the error of a call (`From<CallError> for E`): the requester's method fails
-/// with it. Everything else is a compile error at its place, and all errors come at once.
+/// (`From<E> for ActionError`) and which is made from the error of a call (`From<CallError> for E`): the
+/// requester's method fails with it. Everything else is a compile error at its place, and all errors come at once.
 /// Attributes stay on the method of the trait; documentation, `cfg`, `allow` and `deprecated` are copied to the method of the
 /// requester.
 #[proc_macro_attribute]

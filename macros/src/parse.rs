@@ -43,6 +43,8 @@ pub(crate) struct Action {
     pub(crate) reply: Type,
     /// The error in `output`, if it is not `ActionError`.
     pub(crate) own_error: Option<Type>,
+    /// Whether it is a plain `fn`, which runs where it may block its thread.
+    pub(crate) is_blocking: bool,
     pub(crate) body: Option<Block>,
 }
 
@@ -120,14 +122,14 @@ fn without_action_attributes(mut item: ItemTrait) -> ItemTrait {
 
 /// The errors, in the order of the source.
 #[derive(Default)]
-struct Errors(Vec<syn::Error>);
+pub(crate) struct Errors(Vec<syn::Error>);
 
 impl Errors {
-    fn push(&mut self, error: syn::Error) {
+    pub(crate) fn push(&mut self, error: syn::Error) {
         self.0.push(error);
     }
 
-    fn at(&mut self, tokens: impl ToTokens, message: impl Display) {
+    pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.push(syn::Error::new_spanned(tokens, message));
     }
 
@@ -135,7 +137,11 @@ impl Errors {
         self.push(syn::Error::new(span, message));
     }
 
-    fn combined(self) -> Option<syn::Error> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn combined(self) -> Option<syn::Error> {
         self.0.into_iter().reduce(|mut all, error| {
             all.combine(error);
             all
@@ -277,9 +283,7 @@ fn read_method(
     if let Some(token) = modifiers.defaultness {
         errors.at(token, "an action cannot be `default`");
     }
-    check_signature(&sig, errors);
-
-    let mut name = None;
+    let (mut name, mut is_blocking) = (None, false);
     let mut attributes = Vec::with_capacity(attrs.len());
     for mut attribute in attrs {
         if !is_action_attribute(&attribute) {
@@ -288,13 +292,33 @@ fn read_method(
             attributes.push(attribute);
             continue;
         }
-        match attribute.parse_args_with(|input: ParseStream<'_>| read_keys(input, "name")) {
-            Ok(Some(_)) if name.is_some() => errors.at(attribute, "the action is named twice"),
-            Ok(Some(literal)) => name = Some(literal),
-            Ok(None) => errors.at(attribute, "`#[action]` says nothing: write `#[action(name = \"..\")]`"),
-            Err(error) => errors.push(error),
+        let mut says_nothing = true;
+        let read = attribute.parse_nested_meta(|meta| {
+            says_nothing = false;
+            if meta.path.is_ident("blocking") {
+                is_blocking = true;
+                return Ok(());
+            }
+            if !meta.path.is_ident("name") {
+                return Err(meta.error("unknown key: write `name = \"..\"` or `blocking`"));
+            }
+            let literal: LitStr = meta.value()?.parse()?;
+            if name.is_some() {
+                return Err(meta.error("the action is named twice"));
+            }
+            name = Some(literal);
+            Ok(())
+        });
+        match read {
+            Ok(()) if says_nothing => {
+                let message =
+                    "`#[action]` says nothing: write `#[action(name = \"..\")]` or `#[action(blocking)]`";
+                errors.at(attribute, message);
+            }
+            read => read.unwrap_or_else(|error| errors.push(error)),
         }
     }
+    check_signature(&sig, is_blocking, errors);
     // All parts are read before a fault ends the reading, so that one fault hides no other.
     let (own, named_at) = match name {
         Some(literal) => (checked_name(&literal, "name", errors), literal.to_token_stream()),
@@ -313,13 +337,14 @@ fn read_method(
         output,
         reply,
         own_error,
+        is_blocking,
         body: default,
     };
     Some((action, named_at))
 }
 
 /// Checks a signature without its parameters and its return type.
-fn check_signature(sig: &Signature, errors: &mut Errors) {
+fn check_signature(sig: &Signature, is_blocking: bool, errors: &mut Errors) {
     if sig.ident == "into_responders" {
         errors.at(
             &sig.ident,
@@ -344,8 +369,19 @@ fn check_signature(sig: &Signature, errors: &mut Errors) {
     if let Some(abi) = &sig.abi {
         errors.at(abi, "an action has no ABI of its own");
     }
-    if sig.asyncness.is_none() {
-        errors.at(sig.fn_token, format!("an action is asynchronous: write `async fn {}`", sig.ident));
+    match &sig.asyncness {
+        None if !is_blocking => {
+            let message = format!(
+                "an action is asynchronous: write `async fn {0}`, or `#[action(blocking)] fn {0}` if it blocks its thread or takes long to compute",
+                sig.ident
+            );
+            errors.at(sig.fn_token, message);
+        }
+        Some(token) if is_blocking => {
+            errors
+                .at(token, "a blocking action is a plain `fn`: it may block its thread, and awaits nothing");
+        }
+        _ => {}
     }
     refuse_generics(&sig.generics, "an action", errors);
     if let Some(variadic) = &sig.variadic {
@@ -374,7 +410,7 @@ fn check_receiver(receiver: &Receiver, errors: &mut Errors) {
     }
 }
 
-fn refuse_generics(generics: &Generics, what: &str, errors: &mut Errors) {
+pub(crate) fn refuse_generics(generics: &Generics, what: &str, errors: &mut Errors) {
     if !generics.params.is_empty() {
         let message = format!("{what} has no generics: a name on the wire stands for one list of types");
         errors.at(&generics.params, message);
@@ -479,7 +515,7 @@ fn as_type(argument: &GenericArgument) -> Option<&Type> {
     }
 }
 
-fn is_named(ty: &Type, name: &str) -> bool {
+pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
     named_path(ty).and_then(|path| path.segments.last()).is_some_and(|segment| segment.ident == name)
 }
 
@@ -494,9 +530,9 @@ fn named_path(ty: &Type) -> Option<&Path> {
 }
 
 /// Finds the parts of a type, at any depth, that cannot travel between processes, or would mean different types at the two ends.
-struct Travels<'errors> {
-    what: &'static str,
-    errors: &'errors mut Errors,
+pub(crate) struct Travels<'errors> {
+    pub(crate) what: &'static str,
+    pub(crate) errors: &'errors mut Errors,
 }
 
 impl Visit<'_> for Travels<'_> {

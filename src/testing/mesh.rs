@@ -4,6 +4,7 @@ use super::network::{Direction, MemoryDial, Network};
 use crate::branch::{BindBranch, Branch};
 use crate::master::Master;
 use actix::Actor;
+use meshwork_actors::answers::work_in_place;
 use meshwork_actors::branch::{BindError, BranchActor};
 use meshwork_actors::link::Address;
 use meshwork_actors::master::{Listen, MasterActor};
@@ -66,6 +67,7 @@ impl Setup {
     /// When the test does, or when it is called from async code.
     pub fn run<T>(self, test: impl AsyncFnOnce(Mesh) -> T) -> T {
         fastrand::seed(self.seed);
+        work_in_place(Some(|| Duration::ZERO));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -80,11 +82,13 @@ impl Setup {
                 begun: Cell::new(None),
             }),
         };
-        LocalSet::new().block_on(&runtime, async move {
+        let outcome = LocalSet::new().block_on(&runtime, async move {
             mesh.inner.begun.set(Some(Instant::now()));
             mesh.restart_master().await;
             test(mesh).await
-        })
+        });
+        work_in_place(None);
+        outcome
     }
 }
 
@@ -105,6 +109,9 @@ impl fmt::Debug for Setup {
 ///
 /// Time is paused. It moves on by itself when all nodes and the test wait for it, to the next deadline, heartbeat or arrival, so a test that
 /// waits for a minute takes a moment. `tokio::time` and [`Mesh::pass`] tell and wait in this time; the clocks of `std::time` do not.
+///
+/// Blocking work (`respond_blocking`) runs on the thread of the test and takes none of this time, so that a test goes the same way each time; work
+/// that waits for the test itself would wait for ever.
 ///
 /// The links suffer what the test asks for. As over TCP, nothing that was written is lost by a cut: it arrives after the mend, unless an end
 /// has given the silent link up, after three heartbeats.

@@ -3,6 +3,7 @@
 
 mod actors;
 mod binding;
+mod blocking;
 mod callbacks;
 mod calls;
 mod cut;

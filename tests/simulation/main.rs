@@ -7,6 +7,7 @@
 //! that is cut and mended, one test for each.
 
 mod agreement;
+mod blocking;
 mod faults;
 mod journal;
 mod layers;

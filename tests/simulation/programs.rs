@@ -3,6 +3,7 @@
 //! is, and `agreement.rs` looks at it.
 
 use crate::agreement;
+use crate::blocking;
 use crate::journal::{self, FUNCTION, Finish, Life, is_healthy};
 use crate::layers;
 use crate::links::{PORT, SimulatedAccept, SimulatedDial};
@@ -48,6 +49,17 @@ pub(crate) struct Task {
     /// Makes some frames long: as many letters as `filled` says.
     filling: String,
     filled: usize,
+}
+
+impl Task {
+    pub(crate) fn call(&self) -> u64 {
+        self.call
+    }
+
+    /// Whether its responder is to fail.
+    pub(crate) fn fails(&self) -> bool {
+        matches!(self.does, Does::Fail | Does::FailAfter(_))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -247,14 +259,16 @@ fn responders(host: &'static str, life: Life) -> Responders {
         .respond(format!("work-{host}"), move |task: Task, context: CallContext| respond(life, task, context))
         .respond(format!("back-{host}"), move |(task, function): (Task, Callback<u64, u64>)| {
             call_back(life, task, function)
-        });
+        })
+        .respond_blocking(format!("block-{host}"), blocking::work(life));
     // The master would answer these alone, since its own actions come first.
     if host != HUB {
         responders = responders
             .respond("work", move |task: Task, context: CallContext| respond(life, task, context))
             .respond("back", move |(task, function): (Task, Callback<u64, u64>)| {
                 call_back(life, task, function)
-            });
+            })
+            .respond_blocking("block", blocking::work(life));
     }
     if host == "bee" || host == "cat" {
         responders = responders.permits_with_queue("work", 2, 1);
@@ -416,7 +430,7 @@ impl Living {
     /// Makes a call, and drops it perhaps before it has ended.
     fn call(&self, chance: &mut fastrand::Rng) {
         let host = *chance.choice(&ALL).unwrap_or(&HUB);
-        let action = match chance.u32(0..20) {
+        let action = match chance.u32(0..23) {
             0..=7 => "work".to_owned(),
             8..=12 => format!("work-{host}"),
             13 => format!("work-{}", self.host),
@@ -424,6 +438,8 @@ impl Living {
             16 => "moody".to_owned(),
             17 => format!("extra-{host}-{}", chance.u32(0..3)),
             18 => "typed/typed".to_owned(),
+            19..=20 => "block".to_owned(),
+            21 => format!("block-{host}"),
             _ => "nobody".to_owned(),
         };
         let ms = chance.u64(0..300);
@@ -650,6 +666,7 @@ pub(crate) async fn run_master(seed: u64, start: u32) -> Simulated {
             .heartbeat(HEARTBEAT)
             .balance(*chance.choice(&balances).unwrap_or(&Balance::RoundRobin))
             .on_name_taken(*chance.choice(&taken).unwrap_or(&OnNameTaken::Refuse))
+            .limits(blocking::limits(2))
             .in_flight_max(if chance.u32(0..4) == 0 { FEW_IN_FLIGHT } else { IN_FLIGHT_MAX })
             .bind_within(Duration::from_millis(400))
             .respond_all(responders(HUB, life));
@@ -673,6 +690,7 @@ pub(crate) async fn run_branch(host: &'static str, seed: u64, start: u32) -> Sim
         let life = journal::live(host);
         let mut branch = BranchActor::new(host)
             .dial(SimulatedDial)
+            .limits(blocking::limits(1))
             .bind_within(Duration::from_millis(400))
             .backoff(Duration::from_millis(20), Duration::from_millis(200))
             .wait_for_master(Duration::MAX)

@@ -2,6 +2,7 @@
 //! seeded, and is the same each time.
 
 use crate::agreement;
+use crate::blocking;
 use crate::faults::{Faults, LATENCY_MAX};
 use crate::journal;
 use crate::programs::{self, BRANCHES, HUB, PLANNED};
@@ -75,6 +76,7 @@ fn run(seed: u64, is_told: bool) -> Run {
         IS_RUN.set(true);
         // All that the actors draw by chance comes from here, the order of their maps too.
         fastrand::seed(seed);
+        meshwork::testing::work_in_place(Some(blocking::takes));
         let mut chance = fastrand::Rng::with_seed(seed ^ 0x5eed);
         journal::begin(is_told);
         let branches = chance.usize(2..=BRANCHES.len());

@@ -529,6 +529,14 @@ pub const CIRCUIT_CALLS_MAX: usize = 65_536;
 /// request above the bound goes to another provider, or fails with [`Code::OVERLOADED`](crate::Code::OVERLOADED).
 pub const JOBS_WAITING_MAX: usize = 4_096;
 
+/// How many pieces of blocking work a node does at once at least, by default, however few processors there are: work that waits for a disk or
+/// another program takes no processor, and that of a computation shares the processors fairly with the arbiters.
+pub const BLOCKING_MAX_MIN: usize = 8;
+
+/// How many requests may wait at a node for blocking work of others to end, by default, not decoded: some seconds of quick work. Their bytes are
+/// bounded by [`ANSWERING_LEN_MAX`].
+pub const BLOCKING_WAITING_MAX: usize = 4_096;
+
 /// How many bytes of lines of the command line may wait for a reader of stderr that is slow or has stopped: some thousand lines, which tell what
 /// happened before. Further lines are counted.
 pub const STDERR_WAITING_LEN_MAX: usize = 1024 * 1024;

@@ -28,7 +28,7 @@ pub struct Action {
 }
 
 /// The permits of an action: each request holds one while it is answered.
-struct Permits {
+pub(super) struct Permits {
     turns: Mutex<Turns>,
     max: usize,
     waiting_max: usize,
@@ -57,6 +57,28 @@ impl Drop for Permit {
 }
 
 impl Permits {
+    pub(super) fn new(max: usize, waiting_max: usize) -> Arc<Self> {
+        let turns = Turns { free: max, waiting: Lanes::new(), waiting_count: 0, next: 0 };
+        Arc::new(Self { turns: Mutex::new(turns), max, waiting_max, callers: Hashing::default() })
+    }
+
+    /// Takes a permit for one request of this caller.
+    pub(super) fn take(self: &Arc<Self>, caller: &str) -> Result<Permit, NoPermit> {
+        let mut turns = self.lock();
+        if turns.free > 0 {
+            turns.free -= 1;
+            return Ok(Permit(Some(Arc::clone(self))));
+        }
+        let (number, (tell, turn)) = (CallbackId(turns.next), oneshot::channel());
+        let (caller, turn_max) = (self.callers.hash_one(caller), self.waiting_max.saturating_mul(TURN_LEN));
+        // Each takes a whole turn, so that callers get one permit after the other.
+        if turns.waiting.push(caller, Some(number), TURN_LEN - ITEM_LEN, turn_max, tell).is_ok() {
+            (turns.next, turns.waiting_count) = (turns.next + 1, turns.waiting_count + 1);
+            return Err(NoPermit::Waits(WaitsForPermit { permits: Some(Arc::clone(self)), number, turn }));
+        }
+        Err(NoPermit::Refused)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Turns> {
         // Nothing in here leaves the turns half-changed when it panics.
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
@@ -80,8 +102,8 @@ impl Permits {
 
 /// Why a request has no permit.
 pub(super) enum NoPermit {
-    /// It is refused.
-    Refused(CallError),
+    /// All are taken, and as many requests wait as may.
+    Refused,
     /// It waits for one.
     Waits(WaitsForPermit),
 }
@@ -133,9 +155,7 @@ impl Action {
     /// above that is refused with [`Code::OVERLOADED`].
     #[must_use]
     pub fn with_permits(mut self, max: usize, waiting_max: usize) -> Self {
-        let turns = Turns { free: max, waiting: Lanes::new(), waiting_count: 0, next: 0 };
-        let callers = Hashing::default();
-        self.permits = Some(Arc::new(Permits { turns: Mutex::new(turns), max, waiting_max, callers }));
+        self.permits = Some(Permits::new(max, waiting_max));
         self
     }
 
@@ -160,25 +180,14 @@ impl Action {
 
     /// Takes a permit for one request.
     pub(super) fn permit(&self, caller: &str) -> Result<Permit, NoPermit> {
-        let Some(permits) = &self.permits else {
-            return Ok(Permit(None));
-        };
-        let mut turns = permits.lock();
-        if turns.free > 0 {
-            turns.free -= 1;
-            return Ok(Permit(Some(Arc::clone(permits))));
-        }
-        let (number, (tell, turn)) = (CallbackId(turns.next), oneshot::channel());
-        let (caller, turn_max) =
-            (permits.callers.hash_one(caller), permits.waiting_max.saturating_mul(TURN_LEN));
-        // Each takes a whole turn, so that callers get one permit after the other.
-        if turns.waiting.push(caller, Some(number), TURN_LEN - ITEM_LEN, turn_max, tell).is_ok() {
-            (turns.next, turns.waiting_count) = (turns.next + 1, turns.waiting_count + 1);
-            return Err(NoPermit::Waits(WaitsForPermit { permits: Some(Arc::clone(permits)), number, turn }));
-        }
-        drop(turns);
-        let what = format!("{} has {} permits, and all are taken", self.offer.action, permits.max);
-        Err(NoPermit::Refused(CallError::new(Code::OVERLOADED, Fate::NotSent, what)))
+        self.permits.as_ref().map_or(Ok(Permit::unbounded()), |permits| permits.take(caller))
+    }
+
+    /// The error of a request without a permit.
+    pub(super) fn no_permit(&self) -> CallError {
+        let max = self.permits.as_ref().map_or(0, |permits| permits.max);
+        let what = format!("{} has {max} permits, and all are taken", self.offer.action);
+        CallError::new(Code::OVERLOADED, Fate::NotSent, what)
     }
 }
 
@@ -379,7 +388,7 @@ mod tests {
         assert_eq!(held.len(), 3);
         let mut waiting: Vec<_> = (0..8).map_while(|_| waits(&action, "a")).collect();
         assert_eq!(waiting.len(), 8);
-        assert!(!action.has_room() && matches!(action.permit("a"), Err(NoPermit::Refused(_))));
+        assert!(!action.has_room() && matches!(action.permit("a"), Err(NoPermit::Refused)));
         waiting.truncate(5);
         drop(held);
         drop(waiting);

@@ -1,9 +1,10 @@
 //! The requests that a node is answering.
 
 use super::action::{Action, NoPermit, Permit, WaitsForPermit};
+use super::blocking::Blocking;
 use super::hops::{self, Answered};
 use super::reply_to::{Nobody, ReplyTo};
-use super::responder::{Answer, CallContext, Replier, ask, claimed};
+use super::responder::{Answer, CallContext, Replier, Work, claimed};
 use crate::hashed::{Entry, HashMap};
 use crate::link::lanes::fits_share;
 use crate::log_line;
@@ -43,6 +44,8 @@ struct Tasks {
     /// The number of the node.
     node: u64,
     bounds: AnsweringBounds,
+    /// The blocking work of the node.
+    blocking: Arc<Blocking>,
     /// How many bytes the arguments of the requests have that are being answered, as far as they count: see [`COUNTED_LEN_MIN`].
     len: Cell<usize>,
     /// The same for each caller that has some.
@@ -77,10 +80,12 @@ impl Drop for Held {
 }
 
 impl Answering {
-    pub(crate) fn new(node: u64, bounds: AnsweringBounds) -> Self {
+    pub(crate) fn new(node: u64, bounds: AnsweringBounds, blocking: Arc<Blocking>) -> Self {
+        blocking.is_of(node);
         Self(Rc::new(Tasks {
             node,
             bounds,
+            blocking,
             len: Cell::new(0),
             len_by_caller: RefCell::default(),
             by_id: RefCell::default(),
@@ -105,7 +110,7 @@ impl Answering {
         }
         let permit = match action.permit(context.caller()) {
             Ok(permit) => permit,
-            Err(NoPermit::Refused(error)) => return reply_to.reply(callback_id, Err(error)),
+            Err(NoPermit::Refused) => return reply_to.reply(callback_id, Err(action.no_permit())),
             Err(NoPermit::Waits(waits)) => {
                 return self.start_later(waits, action, arguments, context, callback_id, reply_to);
             }
@@ -115,7 +120,8 @@ impl Answering {
         let answered = self.answered(context);
         let respond = || answered.during(|| action.responder.respond(arguments, context, reply));
         let weight = (context.caller_name(), len);
-        self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit, Some(answered), weight);
+        let of = Some((context, answered));
+        self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit, of, weight);
     }
 
     /// Whether a request may be answered: whether there is room for it, and its caller has not its share already.
@@ -178,9 +184,17 @@ impl Answering {
         let answered = self.answered(context);
         let (context_of, len) = (context, bytes.len() + context.headers().len());
         let (responder, context) = (Arc::clone(&action.responder), context.clone());
+        let blocking = Arc::clone(&self.0.blocking);
         let answer = async move {
-            let _permit = waits.permit().await;
-            ask(&*responder, &arguments, &context).await
+            let permit = waits.permit().await;
+            let said = Cell::new(false);
+            match responder.respond((&arguments).into(), &context, Replier::new(callback_id, &said, None)) {
+                Answer::Now(outcome) => outcome,
+                Answer::Later(answer) => answer.await,
+                Answer::Blocking(work) => blocking.outcome(work, context, Some(answered), permit).await,
+                // Nothing is gathered here, so no reply can be said.
+                Answer::Said => Err(claimed()),
+            }
         };
         let held = self.hold((context_of.caller_name(), len));
         self.spawn(
@@ -235,7 +249,7 @@ impl Answering {
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
         permit: Permit,
-        answered: Option<Answered>,
+        request: Option<(&CallContext, Answered)>,
         weight: (&ByteString, usize),
     ) {
         match catch_unwind(AssertUnwindSafe(respond)) {
@@ -250,10 +264,31 @@ impl Answering {
             }
             Ok(Answer::Now(outcome)) => reply_to.reply(callback_id, outcome),
             Ok(Answer::Later(answer)) => {
+                let answered = request.map(|(_, answered)| answered);
                 self.spawn(answer, callback_id, reply_to.later(), permit, answered, self.hold(weight));
             }
+            Ok(Answer::Blocking(work)) => match request {
+                Some(request) => self.block(work, request, callback_id, reply_to, permit, self.hold(weight)),
+                // Only the responders of requests answer so.
+                None => reply_to.reply(callback_id, Err(claimed())),
+            },
             Err(panic) => reply_to.reply(callback_id, Err(panicked(what, &*panic))),
         }
+    }
+
+    /// Answers a request by work on a thread of its own.
+    #[cold]
+    fn block(
+        &self,
+        work: Work,
+        (context, answered): (&CallContext, Answered),
+        callback_id: CallbackId,
+        reply_to: &impl ReplyTo,
+        permit: Permit,
+        held: Held,
+    ) {
+        let outcome = Arc::clone(&self.0.blocking).outcome(work, context.clone(), Some(answered), permit);
+        self.spawn(Box::pin(outcome), callback_id, reply_to.later(), Permit::unbounded(), None, held);
     }
 
     fn spawn(
@@ -427,7 +462,7 @@ mod tests {
                 Offer { action: "a".into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
             let action = Action::new(offer, Arc::new(Twice(way, says)));
             let context = CallContext::new("a".into(), ByteString::new(), None, 0, Headers::none());
-            let answering = Answering::new(0, AnsweringBounds::OWN);
+            let answering = Answering::new(0, AnsweringBounds::OWN, Blocking::new(1, 0));
             answering.start(&action, (&Payload::default()).into(), &context, CallbackId(1), &heard);
             answering.idle().await;
             tokio::task::yield_now().await;

@@ -44,6 +44,11 @@ impl Answered {
     }
 }
 
+/// The request whose responder runs on this thread now.
+pub(super) fn now() -> Option<Answered> {
+    ANSWERED.try_with(Cell::get).ok().flatten()
+}
+
 /// The hops of a call that is made now, through the node of this number.
 #[inline]
 pub(crate) fn of_call(node: u64) -> u8 {

@@ -40,23 +40,12 @@ pub enum Answer {
     Now(Outcome),
     /// The outcome of this future, when it is ready.
     Later(LocalBoxFuture<'static, Outcome>),
+    /// The outcome of this work, which may block its thread.
+    Blocking(Work),
 }
 
-/// Asks a responder whose reply is not gathered with others.
-pub fn ask(
-    responder: &dyn Responder,
-    arguments: &Payload,
-    context: &CallContext,
-) -> LocalBoxFuture<'static, Outcome> {
-    let said = Cell::new(false);
-    // Nothing is gathered here, so the number is not used, and no reply can be said.
-    let reply = Replier::new(CallbackId(0), &said, None);
-    match responder.respond(arguments.into(), context, reply) {
-        Answer::Now(outcome) => Box::pin(std::future::ready(outcome)),
-        Answer::Later(answer) => answer,
-        Answer::Said => Box::pin(std::future::ready(Err(claimed()))),
-    }
-}
+/// Work that may block its thread, or takes long to compute: it runs on a thread of its own, when it is its turn.
+pub type Work = Box<dyn FnOnce() -> Outcome + Send>;
 
 /// The error of a responder that claims an answer that it did not give.
 pub(crate) fn claimed() -> CallError {

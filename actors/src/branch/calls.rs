@@ -2,6 +2,7 @@
 
 use super::link::{draining, ended};
 use crate::answers::answering::{Answering, AnsweringBounds};
+use crate::answers::blocking::Blocking;
 use crate::answers::{Action, Actions, CallContext};
 use crate::calls::in_flight::Departure;
 use crate::calls::requests::Requests;
@@ -63,13 +64,13 @@ impl<'a> Path<'a> {
 }
 
 impl BranchCalls {
-    pub(super) fn new(node: &Arc<Node>) -> Self {
+    pub(super) fn new(node: &Arc<Node>, blocking: &Arc<Blocking>) -> Self {
         let requests = Requests::new(Arc::clone(node) as Arc<dyn crate::calls::response::Calls>);
         Self {
             name: node.name().clone(),
             node: Arc::clone(node),
             requests: Rc::new(RefCell::new(requests)),
-            own_answering: Answering::new(node.number(), AnsweringBounds::OWN),
+            own_answering: Answering::new(node.number(), AnsweringBounds::OWN, Arc::clone(blocking)),
             waiting: VecDeque::new(),
         }
     }

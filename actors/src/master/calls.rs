@@ -61,7 +61,11 @@ impl MasterCalls {
             waiting: HashMap::default(),
             kept: HashMap::default(),
             kept_len: KeptLen::new(shared.limits.kept_len_max, Arc::clone(&shared.kept_pool)),
-            answering: Answering::new(shared.node.number(), AnsweringBounds::OWN),
+            answering: Answering::new(
+                shared.node.number(),
+                AnsweringBounds::OWN,
+                Arc::clone(&shared.blocking),
+            ),
             outgoing: Outgoing::default(),
             releases: Vec::new(),
             draining: false,

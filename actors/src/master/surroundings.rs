@@ -10,6 +10,7 @@ use super::registry::RegistryActor;
 use super::registry::route::Balance;
 use super::registry::table::OnNameTaken;
 use super::router::RouterActor;
+use crate::answers::blocking::Blocking;
 use crate::hashed::HashMap;
 use crate::link::door::Door;
 use crate::link::outbox::Pool;
@@ -57,6 +58,8 @@ pub(crate) struct MasterShared {
     pub(crate) pool: Arc<Pool>,
     /// The bytes of the requests that all sessions keep.
     pub(crate) kept_pool: Arc<Pool>,
+    /// The blocking work of the master's own responders.
+    pub(crate) blocking: Arc<Blocking>,
     pub(crate) warnings: SessionWarnings,
     pub(crate) denials: Denials,
     /// The layers around the requests that pass; none at most masters.
@@ -126,6 +129,7 @@ impl MasterShared {
             identities: ArcSwapOption::from(config.identities.clone()),
             pool: Pool::new(limits.outboxes_len_max),
             kept_pool: Pool::new(limits.kept_in_all_len_max),
+            blocking: limits.blocking(),
             config,
             limits,
             busy_poll,

@@ -1,16 +1,19 @@
 //! The bounds of a node that a program or an operator may set.
 
 use crate::answers::answering::AnsweringBounds;
+use crate::answers::blocking::Blocking;
 use crate::link::outbox::OutboxBounds;
 use meshwork_wire::limits::{
-    ANSWERING_LEN_MAX, BIND_WITHIN, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CREDIT_LEN_MAX,
-    FAILED_IN_ROW_MAX, FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_ADDRESS_MAX,
-    HELD_LEN_MAX, IN_FLIGHT_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX, LENGTH_PREFIX_LEN, OFFERED_LEN_MAX,
-    OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX,
-    PROVIDER_REPLIES_LEN_MAX, REGISTERED_IN_ALL_LEN_MAX, REST_MAX, REST_MIN, SUBSCRIBED_LEN_MAX,
-    SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
+    ANSWERING_LEN_MAX, BIND_WITHIN, BLOCKING_MAX_MIN, BLOCKING_WAITING_MAX, CONNECTIONS_MAX,
+    CONNECTIONS_PER_ADDRESS_MAX, CREDIT_LEN_MAX, FAILED_IN_ROW_MAX, FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX,
+    GATEWAY_CONNECTIONS_PER_ADDRESS_MAX, HELD_LEN_MAX, IN_FLIGHT_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX,
+    LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX, REGISTERED_IN_ALL_LEN_MAX, REST_MAX, REST_MIN,
+    SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 /// The bounds of a node that a program or an operator may set, with defaults from [`limits`](meshwork_wire::limits), where the reason for each
@@ -48,6 +51,12 @@ pub struct Limits {
     /// How many bytes of arguments the requests of one connection may have that are being answered, or wait for a permit. A request above
     /// the bound is refused with `OVERLOADED`, not sent. Default: [`ANSWERING_LEN_MAX`].
     pub answering_len_max: usize,
+    /// How many pieces of blocking work the node does at once, for `respond_blocking`, each on a thread of its own; at least 1. Default: one for
+    /// each processor, and [`BLOCKING_MAX_MIN`] if there are less.
+    pub blocking_max: usize,
+    /// How many requests may wait at the node for blocking work of others to end; a caller has eight ninths of these places at most. A request
+    /// above the bound goes to another provider, or fails with `OVERLOADED`, not sent. Default: [`BLOCKING_WAITING_MAX`].
+    pub blocking_waiting_max: usize,
     /// How many bytes of what one connection has sent may be held by registry, router and other sessions before it is read no further. Used
     /// by a master. Default: [`CREDIT_LEN_MAX`].
     pub credit_len_max: usize,
@@ -114,6 +123,8 @@ impl Default for Limits {
             own_replies_len_max: PROVIDER_REPLIES_LEN_MAX,
             outboxes_len_max: OUTBOXES_LEN_MAX,
             answering_len_max: ANSWERING_LEN_MAX,
+            blocking_max: *BLOCKING_MAX,
+            blocking_waiting_max: BLOCKING_WAITING_MAX,
             credit_len_max: CREDIT_LEN_MAX,
             kept_len_max: KEPT_LEN_MAX,
             kept_in_all_len_max: KEPT_IN_ALL_LEN_MAX,
@@ -135,7 +146,17 @@ impl Default for Limits {
     }
 }
 
+/// The default of [`Limits::blocking_max`]: asking for it reads files, and a program may have ten thousand nodes.
+static BLOCKING_MAX: LazyLock<usize> = LazyLock::new(|| {
+    available_parallelism().map_or(BLOCKING_MAX_MIN, |count| count.get().max(BLOCKING_MAX_MIN))
+});
+
 impl Limits {
+    /// The blocking work of a node.
+    pub(crate) fn blocking(&self) -> Arc<Blocking> {
+        Blocking::new(self.blocking_max, self.blocking_waiting_max)
+    }
+
     /// The bounds of the requests of one connection that are being answered.
     pub(crate) fn answering_bounds(&self) -> AnsweringBounds {
         AnsweringBounds { count_max: self.in_flight_max, len_max: self.answering_len_max }
