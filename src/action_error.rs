@@ -50,7 +50,8 @@ use tokio::time::Instant;
 ///
 /// # An error type of your own
 ///
-/// Say with `From` what becomes of it, and with another `From` what a caller makes of the error of a call; then `?` works at both ends.
+/// An enum becomes one by `#[derive(MeshError)]`: see [`macro@crate::MeshError`]. By hand: say with `From` what becomes of it, and with another
+/// `From` what a caller makes of the error of a call; then `?` works at both ends.
 ///
 /// ```
 /// use meshwork::prelude::*;

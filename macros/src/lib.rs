@@ -1,4 +1,4 @@
-//! `#[meshwork::actions]`: one trait, both ends. From a trait of `async fn`s the macro makes the responders of each type that
+//! `#[meshwork::actions]` and `#[derive(MeshError)]`. One trait, both ends: From a trait of `async fn`s the macro makes the responders of each type that
 //! implements the trait, and a requester with the methods of the trait for callers.
 //!
 //! `parse` reads the trait into a model and finds all errors in it; `expand` turns the model into code and cannot fail. Calls are
@@ -6,6 +6,7 @@
 //! crate of the project. Users find the macro as `meshwork::actions`.
 
 mod expand;
+mod mesh_error;
 mod parse;
 
 use proc_macro::TokenStream;
@@ -90,7 +91,7 @@ use proc_macro::TokenStream;
 ///
 /// Asynchronous, or a plain `fn` with `#[action(blocking)]`, which may block its thread and runs on a thread apart; with `&self`, without generics, with owned arguments that each have a plain name, and with
 /// `Result<T, ActionError>` as its return type, or `Result<T, E>` with an error of your own, which an `ActionError` is made from
-/// (`From<E> for ActionError`) and which is made from the error of a call (`From<CallError> for E`): the
+/// (`From<E> for ActionError`) and which is made from the error of a call (`From<CallError> for E`), as `#[derive(MeshError)]` does: the
 /// requester's method fails with it. Everything else is a compile error at its place, and all errors come at once.
 /// Attributes stay on the method of the trait; documentation, `cfg`, `allow` and `deprecated` are copied to the method of the
 /// requester.
@@ -100,4 +101,63 @@ pub fn actions(attribute: TokenStream, item: TokenStream) -> TokenStream {
         Ok(actions) => expand::expand(&actions).into(),
         Err(refused) => expand::expand_refused(refused).into(),
     }
+}
+
+/// Makes an enum the error of actions. A responder fails with the enum, and its callers get the enum back.
+///
+/// ```ignore (meshwork depends on this crate, so it cannot be used here: tests/macros of meshwork has what compiles)
+/// use meshwork::prelude::*;
+///
+/// #[derive(Debug, thiserror::Error, MeshError)]
+/// pub enum StockError {
+///     /// The code is `OutOfStock`, the data are `{ "sku": .., "left": .. }`.
+///     #[error("{left} of {sku} are left")]
+///     OutOfStock { sku: String, left: u32 },
+///     #[error("the shop is closed")]
+///     #[mesh(code = "E_CLOSED")]
+///     Closed,
+///     /// Its fields stay at the provider: callers get code and message, as a `Call`.
+///     #[error("the database: {0}")]
+///     #[mesh(opaque)]
+///     Database(#[from] std::io::Error),
+///     /// All other ways in which a call fails.
+///     #[error(transparent)]
+///     Call(CallError),
+/// }
+///
+/// #[meshwork::actions(prefix = "stock")]
+/// pub trait Stock {
+///     async fn take(&self, sku: String, count: u32) -> Result<u32, StockError>;
+/// }
+///
+/// // At the caller:
+/// match StockRequester::new(&branch).take("a7".to_owned(), 5).await {
+///     Err(StockError::OutOfStock { left, .. }) => println!("only {left} are left"),
+///     Err(StockError::Call(error)) if error.fate() == Fate::NotSent => println!("nothing was taken: {error}"),
+///     taken => println!("{taken:?}"),
+/// }
+/// // Without the trait:
+/// let taken = branch.call::<u32>("stock/take", ("a7", 5)).failing_as::<StockError>().await;
+/// ```
+///
+/// It writes `From<StockError> for ActionError` and `From<CallError> for StockError`, so `?` works at both ends. The enum needs `Display`,
+/// which says the message; thiserror writes it.
+///
+/// # On the wire
+///
+/// The name of the error is that of the enum, or the one of `#[mesh(name = "..")]` on it. Each variant has a code: its name, or the text or
+/// number of `#[mesh(code = ..)]`. Its fields are the data, and are read and written as serde reads and writes those of a struct: a field may have
+/// attributes of serde, such as `#[serde(default)]`. A program of another language finds them beside name, message and code of the error that it
+/// catches, and one that throws such an error gives a caller in Rust the variant.
+///
+/// # One variant for all other errors
+///
+/// One variant has a `CallError` as its only field: the link was lost, the deadline passed, the action failed in another way. So does
+/// an error whose code this version of the enum does not know, or whose data are no longer those of the variant: never is it a wrong variant. A
+/// responder that fails with this variant passes the error of a call on as it was.
+///
+/// A new variant, or a field more with a default, is compatible; a code that changes is not. Errors without fields cost what their texts do.
+#[proc_macro_derive(MeshError, attributes(mesh, serde))]
+pub fn mesh_error(item: TokenStream) -> TokenStream {
+    mesh_error::derive(item.into()).into()
 }

@@ -25,6 +25,7 @@ mod links;
 mod liveness;
 mod names;
 mod node_mesh;
+mod own_errors;
 #[cfg(feature = "tower")]
 mod passing;
 mod permissions;

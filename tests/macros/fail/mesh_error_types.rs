@@ -1,0 +1,9 @@
+use meshwork::{CallError, MeshError};
+
+#[derive(Debug, MeshError)]
+enum NoDisplay {
+    OutOfStock,
+    Call(CallError),
+}
+
+fn main() {}
