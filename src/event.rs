@@ -147,6 +147,7 @@ impl std::error::Error for EventError {
 /// `Kind` tells the forms apart, since a `Result` may also be the value of an event.
 pub trait Delivered<Kind>: Sized {
     /// Decodes an event; an error if a handler of this form does not take an event that cannot be decoded.
+    #[doc(hidden)]
     fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError>;
 }
 

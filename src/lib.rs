@@ -47,6 +47,7 @@
 //! | call an action | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
 //! | know why a call failed, and whether its action may have run | [`CallError`], [`Fate`], [`Code`] |
 //! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
+//! | let an action fail with an enum of your own, which callers get back | [`MeshError`](macro@MeshError) |
 //! | compute for long, or block the thread, in a responder | [`Respond::respond_blocking`] |
 //! | pass a function, see progress, stream a result | [`Callback`] |
 //! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
@@ -57,6 +58,7 @@
 //! | put layers of tower around calls, responders and what passes a master: retries, circuit breakers, limits | `tower`, behind the feature `tower` |
 //! | test a service, without sockets and without waiting | `testing`, behind the feature `testing` |
 #![deny(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod action_error;
 mod branch;
@@ -71,6 +73,7 @@ mod handler;
 mod host;
 mod master;
 mod node;
+mod own_error;
 mod publishing;
 mod record;
 mod respond;
@@ -110,6 +113,8 @@ pub use meshwork_actors::node::{
     TakeSnapshot,
 };
 pub use meshwork_actors::{log_line, repeated};
+/// Makes an enum the error of actions, which callers get back as the enum.
+pub use meshwork_macros::MeshError;
 /// Both ends of a set of actions from one trait: its responders and its requester.
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
@@ -129,8 +134,8 @@ pub mod prelude {
     pub use crate::{
         ActionError, ApplicationCode, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext,
         CallError, Callback, Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master,
-        MasterActor, Node, OrActionError, Publish, Respond, Responders, RestartPolicy, Restarting, RunMaster,
-        SpreadMaster, Subscribe, Subscription, WhenFull,
+        MasterActor, MeshError, Node, OrActionError, Publish, Respond, Responders, RestartPolicy, Restarting,
+        RunMaster, SpreadMaster, Subscribe, Subscription, WhenFull,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

@@ -41,6 +41,7 @@
 //! answers all requests that were forwarded to it: *not sent* those that had not been written, *unknown* the others. If the caller drops the call, or its deadline passes, a cancel goes the way
 //! of the request.
 #![deny(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod answers;
 pub mod branch;

@@ -776,7 +776,6 @@ impl MasterActor {
             let mut drained = Drained::default();
             // The calls of the master and the calls of its branches are waited for together.
             let own_calls = tokio::time::timeout(within, node.idle());
-            let begun = Instant::now();
             let (of_sessions, _) = futures::join!(futures::future::join_all(draining), own_calls);
             // Handlers of the master that are at work, or have events before them, finish within the same time.
             let left = within.saturating_sub(begun.elapsed());

@@ -159,12 +159,14 @@ impl Callbacks {
     }
 
     /// The functions of a payload, in the order of their indexes.
+    #[doc(hidden)]
     pub fn new(passed: impl IntoIterator<Item = Passed>) -> Self {
         let passed: Arc<[_]> = passed.into_iter().collect();
         Self((!passed.is_empty()).then_some(passed))
     }
 
     /// The functions, in the order of their indexes.
+    #[doc(hidden)]
     pub fn iter(&self) -> std::slice::Iter<'_, Passed> {
         self.0.as_deref().unwrap_or_default().iter()
     }
@@ -184,6 +186,7 @@ impl Callbacks {
 
     /// The numbers under which the functions are lent, as a frame carries them. A function that is not lent has a number that is
     /// never drawn, so that a call of it fails.
+    #[doc(hidden)]
     #[must_use]
     pub fn ids(&self) -> Vec<CallbackId> {
         let id = |passed: &Passed| match passed {

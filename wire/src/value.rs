@@ -103,6 +103,7 @@ impl Payload {
     /// # Errors
     ///
     /// As [`Payload::encode`].
+    #[doc(hidden)]
     #[inline]
     pub fn encode_unless_small<T: Serialize + ?Sized>(
         form: impl Into<Form>,
@@ -127,6 +128,7 @@ impl Payload {
     /// # Errors
     ///
     /// As [`Payload::encode`].
+    #[doc(hidden)]
     #[inline]
     pub fn encode_unless_small_in_room<T: Serialize + ?Sized>(
         form: impl Into<Form>,

@@ -4,6 +4,7 @@
 //! for as long as you like; [`simulate`] looks for a run of a
 //! whole mesh that breaks a promise. Every task is a list of [`step`]s, and a step is a command line that you could type yourself.
 
+mod api;
 mod bench;
 mod debian;
 mod fuzz;
@@ -23,7 +24,7 @@ use clap::Parser;
 enum Task {
     /// Check everything: format, lints, builds, docs, examples, licences, advisories and all tests.
     ///
-    /// Installs cargo-deny if it is missing. The output ends with the test runner's own summary.
+    /// Installs cargo-deny and cargo-hack if they are missing. The output ends with the test runner's own summary.
     Test,
     /// Measure meshwork beside its peers and print the table and the budgets. Installs missing programs first.
     #[command(disable_help_flag = true)]
@@ -35,6 +36,12 @@ enum Task {
     /// Count the instructions of the hot paths under callgrind and compare the counts with their limits.
     Instructions {
         /// Record the counts as the new limits.
+        #[arg(long)]
+        record: bool,
+    },
+    /// Print the public API of the library, as it is in the sources.
+    Api {
+        /// Write it down in docs/public-api.txt, with which the tests compare it.
         #[arg(long)]
         record: bool,
     },
@@ -81,6 +88,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test => test::run(),
         Task::Bench { options } => bench::run(&options),
         Task::Instructions { record } => instructions::run(record),
+        Task::Api { record } => api::run(record),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Simulate { seed: Some(seed), release, .. } => simulate::run(seed, 1, release),
         Task::Simulate { seed: None, seeds, from, release } => simulate::run(from, seeds, release),

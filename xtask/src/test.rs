@@ -28,6 +28,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     examples()?;
     Step::cargo("doc --workspace --all-features --no-deps").env("RUSTDOCFLAGS", "-D warnings").run()?;
     dependencies()?;
+    features()?;
+    // Each crate is built as its users get it, from the files that are published.
+    Step::cargo(format!("package --workspace {UNPUBLISHED} --all-features --allow-dirty")).run()?;
     crate::instructions::run(false)?;
     crate::debian::need(&crate::node::PROGRAMS)?;
     // An end of TLS that is not ours, and the maker of the certificates in docs/tls.md.
@@ -42,8 +45,6 @@ fn checks() -> Vec<Step> {
         Step::cargo("fmt --all --check"),
         // The bench and its peers are linted, but built only by `cargo xtask bench`.
         Step::cargo("clippy --workspace --all-targets --all-features -- -D warnings"),
-        // A user of the library without its features builds exactly this.
-        Step::cargo("build --package meshwork --lib --no-default-features"),
         Step::cargo("test --doc --workspace --all-features"),
     ]
 }
@@ -70,6 +71,21 @@ fn example_names(folder: &Path) -> io::Result<Vec<String>> {
     }
     names.sort_unstable(); // A folder has no order of its own, and all runs should print alike.
     Ok(names)
+}
+
+/// The crates that are not published.
+const UNPUBLISHED: &str = "--exclude xtask --exclude meshwork-benches --exclude meshwork-instructions --exclude meshwork-example-orders";
+
+/// Builds the library without features, with each alone, and with all: a feature adds, and needs no other one.
+fn features() -> anyhow::Result<()> {
+    if !cargo_has("hack") {
+        eprintln!("\ncargo-hack is missing. Building it takes a minute, once.");
+        Step::cargo("install cargo-hack --locked --version 0.6.46").run()?;
+    }
+    Step::cargo(
+        "hack clippy --package meshwork --package meshwork-actors --lib --each-feature -- -D warnings",
+    )
+    .run()
 }
 
 /// What cargo-deny looks at: every crate but the bench. Nobody builds the bench but to measure, and the dependencies of its peers are theirs.

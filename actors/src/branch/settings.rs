@@ -49,6 +49,7 @@ impl BranchSettings {
     }
 
     /// The node of the branch, which its handles share.
+    #[doc(hidden)]
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.options.node

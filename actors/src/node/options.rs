@@ -94,6 +94,7 @@ pub trait ConfigureNode: Sized {
     /// # Panics
     ///
     /// When the name of the action is not valid, or the node answers it already: that is a mistake in the program.
+    #[doc(hidden)]
     #[must_use]
     fn action(mut self, action: Action) -> Self {
         if let Err(refused) = self.options().actions.insert(action) {

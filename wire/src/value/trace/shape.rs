@@ -35,6 +35,7 @@ impl TypeShape {
 
 impl Signature {
     /// The signature of these shapes, in this order.
+    #[doc(hidden)]
     #[must_use]
     pub fn of(shapes: &[&TypeShape]) -> Self {
         let mut hash = Hash(0);
