@@ -540,7 +540,7 @@ impl SessionActor {
                 let mailboxes = (address.clone().recipient(), address.recipient());
                 in_layers.enter(layers, request, (caller, identity), deadline, mailboxes);
             }
-            Err(decision) => self.carry_out(decision, context),
+            Err(unfit) => self.carry_out(unfit.decide(request.callback_id), context),
         }
     }
 

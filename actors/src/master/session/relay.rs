@@ -152,6 +152,23 @@ pub(crate) enum Decision {
     Close(&'static str),
 }
 
+/// Why a request of the branch is not taken.
+pub(crate) enum Unfit {
+    /// Its callback id is that of another request in flight.
+    UsedTwice,
+    /// The branch is told this error.
+    Refused(CallError),
+}
+
+impl Unfit {
+    pub(crate) fn decide(self, callback_id: CallbackId) -> Decision {
+        match self {
+            Unfit::UsedTwice => USED_TWICE,
+            Unfit::Refused(error) => Decision::Refuse(Some(callback_id), error),
+        }
+    }
+}
+
 /// A request that the master itself answers.
 #[derive(Debug)]
 pub(crate) struct OwnRequest {
@@ -265,7 +282,7 @@ impl<P: Provider, M> Relay<P, M> {
     ) -> Decision {
         match self.check(request.callback_id, allowed, in_use) {
             Ok(()) => self.send_on(request, deadline),
-            Err(decision) => decision,
+            Err(unfit) => unfit.decide(request.callback_id),
         }
     }
 
@@ -276,18 +293,14 @@ impl<P: Provider, M> Relay<P, M> {
         deadline: Option<Instant>,
         allowed: Result<(), CallError>,
         in_use: &impl InUse,
-    ) -> Result<(), Decision> {
-        let callback_id = request.callback_id;
-        self.check(callback_id, allowed, in_use)?;
-        let refuse = |error| Err(Decision::Refuse(Some(callback_id), error));
-        if let Err(error) = check_action(&request.action) {
-            return refuse(error.into());
-        }
+    ) -> Result<(), Unfit> {
+        self.check(request.callback_id, allowed, in_use)?;
+        check_action(&request.action).map_err(|error| Unfit::Refused(error.into()))?;
         let Some(held) = self.held_len.keep(request, deadline, (None, Vec::new())) else {
             let what = "the layers of the master hold as many bytes of this branch as they may";
-            return refuse(CallError::new(Code::OVERLOADED, Fate::NotSent, what));
+            return Err(Unfit::Refused(CallError::new(Code::OVERLOADED, Fate::NotSent, what)));
         };
-        self.requested.insert(callback_id, Requested::Held(Box::new(held)));
+        self.requested.insert(request.callback_id, Requested::Held(Box::new(held)));
         Ok(())
     }
 
@@ -312,18 +325,16 @@ impl<P: Provider, M> Relay<P, M> {
         callback_id: CallbackId,
         allowed: Result<(), CallError>,
         in_use: &impl InUse,
-    ) -> Result<(), Decision> {
+    ) -> Result<(), Unfit> {
         if self.is_used(callback_id, in_use) {
-            return Err(USED_TWICE);
+            return Err(Unfit::UsedTwice);
         }
-        let refuse = |error| Err(Decision::Refuse(Some(callback_id), error));
-        if let Err(error) = allowed {
-            return refuse(error);
-        }
+        allowed.map_err(Unfit::Refused)?;
         if self.phase != Phase::Bound && self.phase != Phase::BranchDrains {
-            return refuse(CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining"));
+            let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
+            return Err(Unfit::Refused(error));
         }
-        self.check_room(in_use).or_else(refuse)
+        self.check_room(in_use).map_err(Unfit::Refused)
     }
 
     /// Forwards a request, or lets it wait for the registry, or the master answers it.
