@@ -201,12 +201,12 @@ pub(crate) mod simulated {
 mod tests {
     use super::*;
     use futures::FutureExt;
-    use meshwork_wire::ByteString;
+    use meshwork_wire::{ByteString, Headers};
     use std::sync::mpsc;
     use std::time::Duration;
 
     fn from(caller: &'static str) -> CallContext {
-        CallContext::new("a".into(), ByteString::from_static(caller), None, 0)
+        CallContext::new("a".into(), ByteString::from_static(caller), None, 0, Headers::none())
     }
 
     fn nothing() -> Work {
@@ -293,7 +293,7 @@ mod tests {
     async fn work_whose_deadline_has_passed_is_not_sent() {
         let blocking = Blocking::new(1, 8);
         let deadline = Some(Instant::now() - Duration::from_millis(1));
-        let late = CallContext::new("a".into(), ByteString::new(), deadline, 0);
+        let late = CallContext::new("a".into(), ByteString::new(), deadline, 0, Headers::none());
         let error = start(&blocking, nothing(), late).await.expect("no panic").expect_err("it is late");
         assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::NotSent));
     }
