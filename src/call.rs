@@ -49,28 +49,32 @@ pub struct Calling<R, E = CallError> {
 type ByName = fn(Wanted, Payload) -> Option<Payload>;
 
 enum Stage {
-    /// Not polled yet. The task that polls the call writes its frame.
+    /// The task that polls the call writes its frame. A call in bincode keeps its arguments when it is submitted: a provider that came with
+    /// other types may refuse them. They stay where they are, since each move of them costs as much as writing two integers.
     Written {
-        head: Head,
+        sent: Sent,
         arguments: Arguments,
     },
     /// Not polled yet. The actor of the node writes the request, or answers it.
     Unwritten(Box<ActorCall>),
     /// The call cannot be submitted yet.
     Preparing(Box<Preparing>),
-    /// Submitted. The arguments, in bincode, are kept: a provider that came with other types may refuse them.
-    Kept {
-        callback_id: CallbackId,
-        head: HeadIndex,
-        arguments: Arguments,
-    },
-    /// As `Kept`, of a call that the actor wrote.
+    /// Submitted, and its arguments are kept, of a call that the actor wrote.
     Asked(CallbackId, Box<ActorCall>),
     /// On its way through the layers of the node.
     Layered(Box<Layered>),
     /// Submitted; the reply resolves this callback id.
     InFlight(CallbackId),
     Done,
+}
+
+/// Whether a call has been submitted.
+#[derive(Clone, Copy)]
+enum Sent {
+    /// Not polled yet.
+    NotYet(Head),
+    /// Submitted; the reply resolves this callback id.
+    As(CallbackId, HeadIndex),
 }
 
 /// A call on its way through the layers of its node.
@@ -106,9 +110,8 @@ impl<R> Calling<R> {
     {
         let attached = node.attached();
         let stage = match attached.and_then(|attached| attached.head(action.as_ref(), None)) {
-            Some((head, wanted)) => {
-                Arguments::encode(wanted.form, arguments).map(|arguments| Stage::Written { head, arguments })
-            }
+            Some((head, wanted)) => Arguments::encode(wanted.form, arguments)
+                .map(|arguments| Stage::Written { sent: Sent::NotYet(head), arguments }),
             None => Stage::unwritten(node, action.into(), arguments),
         };
         let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
@@ -127,7 +130,7 @@ impl<R> Calling<R> {
         let stage = match head {
             Some((head, wanted)) => write_record(wanted, arguments).map(|arguments| {
                 if arguments.encoding() == wanted.form.encoding() {
-                    return Stage::Written { head, arguments };
+                    return Stage::Written { sent: Sent::NotYet(head), arguments };
                 }
                 // Bincode has no form for these arguments, so the head of calls in bincode is not theirs.
                 Stage::of_call(ByteString::from_static(method.action()), arguments.into_payload())
@@ -218,15 +221,17 @@ impl<R, E> Calling<R, E> {
         change: impl FnOnce(&mut ActorCall),
     ) -> Self {
         match (&mut self.stage, &self.node) {
-            (Stage::Written { head, arguments }, Some(node)) => match other_head(node, *head) {
-                Some(other) => *head = other,
-                None => {
-                    if let Some(mut call) = node.call_of(head.index(), arguments.clone()) {
-                        change(&mut call);
-                        self.stage = Stage::Unwritten(Box::new(call));
+            (Stage::Written { sent: Sent::NotYet(head), arguments }, Some(node)) => {
+                match other_head(node, *head) {
+                    Some(other) => *head = other,
+                    None => {
+                        if let Some(mut call) = node.call_of(head.index(), arguments.clone()) {
+                            change(&mut call);
+                            self.stage = Stage::Unwritten(Box::new(call));
+                        }
                     }
                 }
-            },
+            }
             (Stage::Unwritten(call), _) => change(call),
             (Stage::Preparing(preparing), _) => {
                 if let Preparing::Unattached { call, .. } = &mut **preparing {
@@ -235,7 +240,6 @@ impl<R, E> Calling<R, E> {
             }
             (
                 Stage::Written { .. }
-                | Stage::Kept { .. }
                 | Stage::Asked(..)
                 | Stage::Layered(_)
                 | Stage::InFlight(_)
@@ -386,16 +390,17 @@ impl<R, E> Calling<R, E> {
         let Some(node) = &self.node else {
             return self.poll_rarer(context);
         };
-        let callback_id = match &self.stage {
-            Stage::InFlight(callback_id) | Stage::Kept { callback_id, .. } | Stage::Asked(callback_id, _) => {
-                *callback_id
-            }
-            Stage::Written { head, arguments } => {
-                return match node.call(*head, arguments, context.waker()) {
+        let callback_id = match &mut self.stage {
+            Stage::InFlight(callback_id)
+            | Stage::Written { sent: Sent::As(callback_id, _), .. }
+            | Stage::Asked(callback_id, _) => *callback_id,
+            Stage::Written { sent, arguments } => {
+                let Sent::NotYet(head) = *sent else { return self.poll_rarer(context) };
+                return match node.call(head, arguments, context.waker()) {
                     // The node keeps the waker, and wakes this task for the reply.
                     Ok(callback_id) => {
                         if self.by_name.is_some() && arguments.is_bincode_within(ARGUMENTS_KEPT_LEN_MAX) {
-                            self.keep(callback_id);
+                            *sent = Sent::As(callback_id, head.index());
                         } else {
                             self.stage = Stage::InFlight(callback_id);
                         }
@@ -475,14 +480,6 @@ impl<R, E> Calling<R, E> {
         Poll::Ready(Err(awaited_twice()))
     }
 
-    /// Keeps the arguments of a call that has been submitted.
-    #[inline]
-    fn keep(&mut self, callback_id: CallbackId) {
-        if let Stage::Written { head, arguments } = std::mem::replace(&mut self.stage, Stage::Done) {
-            self.stage = Stage::Kept { callback_id, head: head.index(), arguments };
-        }
-    }
-
     /// The same call by name, if its provider refused the bincode and has run nothing: a provider of another version may have come before the news
     /// of it. It has the time that is left.
     #[cold]
@@ -492,7 +489,7 @@ impl<R, E> Calling<R, E> {
         }
         let (node, by_name) = (self.node.as_ref()?, self.by_name.take()?);
         let mut call = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Kept { head, arguments, .. } => Box::new(node.call_of(head, arguments)?),
+            Stage::Written { sent: Sent::As(_, head), arguments } => Box::new(node.call_of(head, arguments)?),
             Stage::Asked(_, call) => call,
             _ => return None,
         };
@@ -532,8 +529,9 @@ fn is_kept(arguments: &Payload) -> bool {
 impl<R, E> Drop for Calling<R, E> {
     #[inline]
     fn drop(&mut self) {
-        let (Stage::InFlight(callback_id) | Stage::Asked(callback_id, _) | Stage::Kept { callback_id, .. }) =
-            &self.stage
+        let (Stage::InFlight(callback_id)
+        | Stage::Asked(callback_id, _)
+        | Stage::Written { sent: Sent::As(callback_id, _), .. }) = &self.stage
         else {
             return;
         };

@@ -122,29 +122,27 @@ impl Payload {
         }
     }
 
-    /// As [`Payload::encode_unless_small`], but `small` gets the whole array that the bytes stand in and their number. A copy of the
-    /// whole array is cheaper than a copy of a variable length.
+    /// As [`Payload::encode_unless_small`], but `small` gets the whole array that the bytes stand in and their number: a copy of the whole
+    /// array is cheaper than a copy of a variable length. `other` gets the payload of a value that is not small.
     ///
     /// # Errors
     ///
     /// As [`Payload::encode`].
     #[doc(hidden)]
     #[inline]
-    pub fn encode_unless_small_in_room<T: Serialize + ?Sized>(
+    pub fn encode_in_room<T: Serialize + ?Sized, R>(
         form: impl Into<Form>,
         value: &T,
-        small: impl FnOnce(&[u8; SMALL_VALUE_LEN_MAX], usize),
-    ) -> Result<Option<Self>, EncodeError> {
+        small: impl FnOnce(&[u8; SMALL_VALUE_LEN_MAX], usize) -> R,
+        other: impl FnOnce(Self) -> R,
+    ) -> Result<R, EncodeError> {
         let form = form.into();
         let mut writer = Writer::default();
         let callbacks = written(form, value, &mut writer)?;
-        match writer.small_in_room() {
-            Some((room, len)) if callbacks.is_empty() => {
-                small(room, len);
-                Ok(None)
-            }
-            _ => Ok(Some(Self { encoding: form.encoding(), bytes: writer.finish(), callbacks })),
-        }
+        Ok(match writer.small_in_room() {
+            Some((room, len)) if callbacks.is_empty() => small(room, len),
+            _ => other(Self { encoding: form.encoding(), bytes: writer.finish(), callbacks }),
+        })
     }
 
     /// Reads the value. Bytes left over are an error. Nesting and claimed lengths are bounded.

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use meshwork_wire::limits::{CALL_WITHIN, LENGTH_PREFIX_LEN, PAYLOAD_SHARED_LEN_MIN};
 use meshwork_wire::{
     Block, ByteString, CallbackId, EncodeError, Encoding, Form, Frame, FrameCodec, Headers, Invocation,
-    Payload, Request,
+    Payload, Request, SMALL_VALUE_LEN_MAX,
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -149,19 +149,15 @@ impl Arguments {
     /// # Errors
     ///
     /// When the encoding has no form for the arguments.
-    #[inline]
+    #[inline(always)]
     pub fn encode<T: Serialize + ?Sized>(form: impl Into<Form>, value: &T) -> Result<Self, EncodeError> {
         let form = form.into();
         let encoding = form.encoding();
-        let mut small = None;
-        let written = Payload::encode_unless_small_in_room(form, value, |room, count| {
-            small =
-                Some(ShortPayload::in_room(encoding, room, count).map_or_else(
-                    || Kind::Payload(Payload::new(encoding, room[..count].to_vec())),
-                    Kind::Short,
-                ));
-        })?;
-        Ok(Self(small.unwrap_or_else(|| Kind::Payload(written.unwrap_or_default()))))
+        let short = |room: &[u8; SMALL_VALUE_LEN_MAX], len: usize| {
+            ShortPayload::in_room(encoding, room, len)
+                .map_or_else(|| Kind::Payload(Payload::new(encoding, room[..len].to_vec())), Kind::Short)
+        };
+        Payload::encode_in_room(form, value, short, Kind::Payload).map(Self)
     }
 
     /// The bytes that are copied behind the head of a request; none for arguments that pass functions or are too long to copy.
