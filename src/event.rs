@@ -25,8 +25,19 @@ pub struct Event<T> {
     pub headers: Headers,
     /// The value that was published.
     pub value: T,
+    /// See [`Event::is_last_value`].
+    is_last_value: bool,
     /// Counts the event as pending until the handler drops it. None for a closure, which handles its events at once.
     _pending: Option<PendingEvent>,
+}
+
+impl<T> Event<T> {
+    /// Whether the event was published before the handler subscribed, with [`Node::publish_last`](crate::Node::publish_last), and is the last
+    /// value of its topic. A handler hears such events once, when it subscribes, and again when its node has bound again.
+    #[must_use]
+    pub fn is_last_value(&self) -> bool {
+        self.is_last_value
+    }
 }
 
 impl<T> Message for Event<T> {
@@ -45,7 +56,7 @@ impl<T> Event<T> {
 impl<T> Event<T> {
     /// An event that came over no link.
     pub(crate) fn by_hand(topic: ByteString, publisher: ByteString, value: T) -> Self {
-        Self { topic, publisher, headers: Headers::none(), value, _pending: None }
+        Self { topic, publisher, headers: Headers::none(), value, is_last_value: false, _pending: None }
     }
 
     /// The event with this header, for a test that makes an event by hand.
@@ -153,7 +164,7 @@ pub trait Delivered<Kind>: Sized {
 
 impl<T: DeserializeOwned> Delivered<()> for Event<T> {
     fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
-        let EventRef { topic, publisher, headers, payload } = event;
+        let EventRef { topic, publisher, headers, payload, is_last_value } = event;
         // A panic of a user's type must not end the node.
         let decoded = catch_unwind(AssertUnwindSafe(|| payload.decode_arguments())).unwrap_or_else(|_| {
             let (expected, reason) = (std::any::type_name::<T>(), "decoding it panicked".to_owned());
@@ -161,7 +172,10 @@ impl<T: DeserializeOwned> Delivered<()> for Event<T> {
         });
         let (topic, publisher) = (topic.clone(), publisher.clone());
         match decoded {
-            Ok(value) => Ok(Event { topic, publisher, headers: headers.clone(), value, _pending: pending }),
+            Ok(value) => {
+                let headers = headers.clone();
+                Ok(Event { topic, publisher, headers, value, is_last_value, _pending: pending })
+            }
             Err(reason) => Err(EventError { topic, publisher, reason }),
         }
     }
@@ -169,10 +183,10 @@ impl<T: DeserializeOwned> Delivered<()> for Event<T> {
 
 impl<T: DeserializeOwned> Delivered<EventError> for Event<Result<T, EventError>> {
     fn read(event: EventRef<'_>, pending: Option<PendingEvent>) -> Result<Self, EventError> {
-        let EventRef { topic, publisher, headers, .. } = event;
+        let EventRef { topic, publisher, headers, is_last_value, .. } = event;
         let (topic, publisher, headers) = (topic.clone(), publisher.clone(), headers.clone());
         let value = Event::<T>::read(event, None).map(|event| event.value);
-        Ok(Event { topic, publisher, headers, value, _pending: pending })
+        Ok(Event { topic, publisher, headers, value, is_last_value, _pending: pending })
     }
 }
 

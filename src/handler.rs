@@ -216,8 +216,14 @@ struct InTurns<F, D, Kind> {
     form: PhantomData<fn(D) -> Kind>,
 }
 
+/// An event that waits for its handler.
+struct Waiting {
+    event: Event,
+    is_last_value: bool,
+}
+
 struct State {
-    queue: EventQueue<Event>,
+    queue: EventQueue<Waiting>,
     /// How many tasks handle events. Each goes on as long as events wait, so none waits while there are fewer than `at_once`.
     running: usize,
 }
@@ -242,11 +248,12 @@ where
             return Ok(());
         }
         // A payload that waits would keep the whole block that brought it, however little of it counts.
-        let kept = || Event {
-            topic: event.topic.clone(),
-            publisher: event.publisher.clone(),
-            headers: event.headers.clone(),
-            payload: Payload::new(event.payload.encoding, event.payload.bytes.to_vec()),
+        let kept = || {
+            let (topic, publisher) = (event.topic.clone(), event.publisher.clone());
+            let headers = event.headers.clone();
+            let payload = Payload::new(event.payload.encoding, event.payload.bytes.to_vec());
+            let is_last_value = event.is_last_value;
+            Waiting { event: Event { topic, publisher, headers, payload }, is_last_value }
         };
         let len = event.headers.len() + event.payload.bytes.len();
         let pushed = state.queue.push(event.topic, len, kept);
@@ -309,7 +316,7 @@ impl<F, D, Kind> InTurns<F, D, Kind> {
     }
 
     /// The event that is handled next; none ends the task.
-    fn next(&self) -> Option<Event> {
+    fn next(&self) -> Option<Waiting> {
         let mut state = self.lock();
         let next = state.queue.pop();
         if next.is_none() {
@@ -334,14 +341,14 @@ where
     async fn handle_all(self: Arc<Self>, topic: ByteString, first: D) {
         self.handle(&topic, first).await;
         let mut in_a_row = 1;
-        while let Some(event) = self.next() {
+        while let Some(Waiting { event, is_last_value }) = self.next() {
             if in_a_row == EVENTS_IN_A_ROW_MAX {
                 in_a_row = 0;
                 // Handlers that are never pending would keep the other tasks of the arbiter from their turns.
                 tokio::task::yield_now().await;
             }
             in_a_row += 1;
-            match D::read((&event).into(), None) {
+            match D::read(EventRef { is_last_value, ..(&event).into() }, None) {
                 Ok(decoded) => self.handle(&event.topic, decoded).await,
                 Err(error) => {
                     left_out(error, &self.failures.undecodable);

@@ -52,6 +52,7 @@
 //! | pass a function, see progress, stream a result | [`Callback`] |
 //! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
 //! | handle events with async code, some at once, in a queue | [`Subscribing`], [`WhenFull`] |
+//! | keep the last value of a topic for those that subscribe later | [`Node::publish_last`] |
 //! | wait until an action has a provider | [`Node::wait_for`] |
 //! | see the actions, the nodes, the work of one node | [`Node::describe`], [`Node::nodes`], [`Node::snapshot`] |
 //! | stop a node without losing requests | [`Node::drain`] |

@@ -118,6 +118,66 @@ impl Node {
         Publishing::new(self, Ok(NewEvent::new(topic, event)), To::Subscribers)
     }
 
+    /// Publishes an event, and lets the master keep its value as the last of its topic: a handler that subscribes later hears it first, and finds
+    /// [`Event::is_last_value`](crate::Event::is_last_value) set. Ready when the master keeps it, which takes a round trip. All nodes, this
+    /// one too, hear the values of a topic in the order in which the master took them; a subscriber whose link has no room for a value hears the last
+    /// one as soon as it has.
+    ///
+    /// The values live as long as the master. To a master that was started again each node says its last values again, unless there is a
+    /// later one. A master keeps 65,536 values and 64 MiB ([`Limits::last_values_max`](crate::Limits::last_values_max),
+    /// [`Limits::last_values_len_max`](crate::Limits::last_values_len_max)), of one publisher eight ninths at most; a node keeps its own too. Members
+    /// of a group hear no last value. Nodes of earlier versions, and programs of other protocols, hear it as an event. The permission is that of
+    /// [`Node::publish`].
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// branch.publish_last("doors/north", "open").await?;
+    /// let doors = branch.subscribe("doors/*", |event: Event<String>| {
+    ///     println!("{} is {}{}", event.topic, event.value, if event.is_last_value() { "" } else { " now" });
+    /// });
+    /// # doors.await?.keep();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Not sent: as [`Node::publish`]; with [`Code::OVERLOADED`] when this node or the master has no room for the value; with
+    /// [`Code::CANNOT_ENCODE`] when the master is of an earlier version or of another protocol. *Unknown* when the link is lost, or no answer comes
+    /// within 10 s.
+    pub async fn publish_last<T: Serialize + ?Sized>(
+        &self,
+        topic: impl Into<ByteString>,
+        value: &T,
+    ) -> Result<(), CallError> {
+        let payload = Payload::encode(Encoding::MessagePack, value)?;
+        self.publish_last_raw(topic, payload).await
+    }
+
+    /// Publishes a last value that is encoded already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::publish_last`].
+    pub async fn publish_last_raw(
+        &self,
+        topic: impl Into<ByteString>,
+        value: Payload,
+    ) -> Result<(), CallError> {
+        self.attach().await?.keep_last(NewEvent::new(topic, value), false).await
+    }
+
+    /// Takes the last value of a topic away, whoever published it: those that subscribe later hear none. Subscribers hear nothing of it. A topic
+    /// without a last value is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::publish_last`].
+    pub async fn forget_last(&self, topic: impl Into<ByteString>) -> Result<(), CallError> {
+        self.attach().await?.keep_last(NewEvent::new(topic, Payload::default()), true).await
+    }
+
     /// Sends an event to every other node: to the handlers that [`Node::on_broadcast`] registered there.
     ///
     /// # Errors
@@ -139,6 +199,9 @@ impl Node {
     /// Hands the events of matching topics to a closure or a recipient, until the [`Subscription`](crate::Subscription) is dropped. Ready when the
     /// master knows the subscription: events that any node publishes from then on reach the handler. While the link is down it is
     /// ready at once, and the next bind tells the master. After a lost link the subscription goes on by itself.
+    ///
+    /// Where last values of topics are kept ([`Node::publish_last`]), the handler hears those of all topics that match, each before the next
+    /// event of its topic.
     ///
     /// A closure handles each event at once, and must be quick. One that is async handles one event after the other, and the others wait: see
     /// [`Subscribing`](crate::Subscribing) for how many run at once, and how many wait. A recipient has its mailbox. Where 16,384 events or 64 MiB
@@ -177,7 +240,7 @@ impl Node {
     }
 
     /// As [`Node::subscribe`], but each event goes to one member of the group only, at whichever nodes its members are. A group is named as a
-    /// topic is.
+    /// topic is. Its members hear no last values: each new member would handle them again.
     ///
     /// # Errors
     ///

@@ -322,8 +322,11 @@ impl<Form> fmt::Debug for Subscribing<Form> {
     }
 }
 
-/// Publishes an event: [`Node::publish`] as a message.
-pub struct Publish(EncodedEvent);
+/// Publishes an event: [`Node::publish`] as a message, or [`Node::publish_last`].
+pub struct Publish {
+    event: EncodedEvent,
+    is_last: bool,
+}
 
 /// Sends an event to every other node: [`Node::broadcast`] as a message.
 pub struct Broadcast(EncodedEvent);
@@ -347,17 +350,25 @@ impl EncodedEvent {
 impl Publish {
     /// An event of a topic. It is written now.
     pub fn new<T: Serialize + ?Sized>(topic: impl Into<ByteString>, event: &T) -> Self {
-        Self(EncodedEvent::new(topic.into(), event))
+        Self { event: EncodedEvent::new(topic.into(), event), is_last: false }
+    }
+
+    /// An event whose value the master keeps as the last of its topic. It is written now.
+    pub fn last<T: Serialize + ?Sized>(topic: impl Into<ByteString>, value: &T) -> Self {
+        Self { event: EncodedEvent::new(topic.into(), value), is_last: true }
     }
 
     /// See [`Publishing::header`](crate::Publishing::header).
     #[must_use]
     pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
-        Self(self.0.header(name.as_ref(), value.as_ref()))
+        Self { event: self.event.header(name.as_ref(), value.as_ref()), ..self }
     }
 
     fn send(self, node: &Arc<ActorNode>) -> ResponseFuture<Result<(), CallError>> {
-        let (EncodedEvent(event), node) = (self.0, Arc::clone(node));
+        let (Self { event: EncodedEvent(event), is_last }, node) = (self, Arc::clone(node));
+        if is_last {
+            return Box::pin(async move { node.keep_last(event?, false).await });
+        }
         Box::pin(async move { node.publish(event?).await })
     }
 }

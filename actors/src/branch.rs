@@ -39,6 +39,7 @@ use crate::node::mailboxes::{
     Unsubscribe, Watch, Withdraw,
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
+use crate::node::said::SayAgain;
 use crate::node::shared::{EventPath, Node};
 use crate::node::snapshot::{Denied, Snapshot};
 use crate::node::submission::{NewEvent, Submission};
@@ -62,8 +63,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code,
-    ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Next, Publish, Refused,
-    Request, Response, SubscriptionKey, Unregister,
+    ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, KeepLast, Kept,
+    LastValue, Next, Publish, Refused, Request, Response, SubscribeToLast, SubscriptionKey, Unregister,
 };
 use settings::EndsNode;
 use std::hash::BuildHasher as _;
@@ -353,7 +354,7 @@ impl BranchActor {
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));
         for frame in unsaid {
-            outbox.say(&frame);
+            outbox.say(&frame.for_features(features));
         }
         self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
         let bounds = self.options.limits.answering_bounds();
@@ -374,6 +375,7 @@ impl BranchActor {
             self.take(frame, now, context);
         }
         self.subscribers.end_run();
+        self.say_last_values_again(context);
         // Among the early frames may be a drain or a refusal of the master: then the waiting calls wait for the next link.
         if self.link.course() == Course::Leaves {
             self.calls.send_waiting(&outbox, now);
@@ -534,6 +536,13 @@ impl BranchActor {
                 wires.answering.cancel(callback_id);
             }
             Frame::Publish(publish) => self.event(publish, None, context),
+            Frame::LastValue(LastValue { handler, event }) => {
+                let Publish { topic, publisher, headers, payload, .. } = event;
+                self.subscribers.deliver_last(handler, &Event { topic, publisher, headers, payload });
+            }
+            Frame::Kept(Kept { callback_id, number }) => {
+                self.calls.requests.borrow_mut().resolve(callback_id, Reply::kept(number));
+            }
             Frame::Broadcast(Broadcast { topic, publisher, headers, payload }) => {
                 self.broadcasts.deliver(&Event { topic, publisher, headers, payload });
             }
@@ -567,6 +576,9 @@ impl BranchActor {
             | Frame::DescribeAfter(_)
             | Frame::Subscribe(_)
             | Frame::GiveBack(_)
+            | Frame::KeepLast(_)
+            | Frame::AskEra(_)
+            | Frame::SubscribeToLast(_)
             | Frame::Unsubscribe(_) => self.lost("the master sent what only a branch may", context),
         }
     }
@@ -588,8 +600,8 @@ impl BranchActor {
             && groups.is_empty()
         {
             while let Some(payload) = frames.next_event_of_run() {
-                let (topic, publisher, payload) = (&event.topic, &event.publisher, payload.by_ref());
-                self.subscribers.deliver_in_run(EventRef { topic, publisher, headers: &NO_HEADERS, payload });
+                let (payload, headers) = (payload.by_ref(), &NO_HEADERS);
+                self.subscribers.deliver_in_run(EventRef { payload, headers, ..(&event).into() });
             }
         }
     }
@@ -735,6 +747,39 @@ impl BranchActor {
         self.push_event(&Publish { topic, publisher, for_all: true, groups, headers, payload });
     }
 
+    /// Says to a master that was started again what the node said to earlier ones. A master that was not has heard all.
+    fn say_last_values_again(&mut self, context: &mut Context<Self>) {
+        let knows_them = self.wires.as_ref().is_some_and(|wires| wires.features.contains(Features::LAST));
+        if !knows_them || self.options.node.with_said(|said| said.is_empty()) {
+            return;
+        }
+        let asking = self.ask_master(Frame::AskEra, Some(CALL_WITHIN), context);
+        let epoch = self.link.epoch();
+        context.spawn(asking.into_actor(self).map(move |era, this, _| {
+            let era = era.and_then(Reply::into_kept).ok().flatten();
+            let (Some(era), Some(wires)) = (era, this.wires.as_ref().filter(|_| this.link.is_link(epoch)))
+            else {
+                // The next bind asks again.
+                return;
+            };
+            let (outbox, node) = (wires.outbox.clone(), Arc::clone(&this.options.node));
+            actix_rt::spawn(async move {
+                for SayAgain { topic, value, headers, number } in node.with_said(|said| said.before(era)) {
+                    outbox.room().await;
+                    let (publisher, groups, forgets) = (ByteString::new(), Vec::new(), value.is_none());
+                    let payload = value.unwrap_or_default();
+                    let event = Publish { topic, publisher, for_all: true, groups, headers, payload };
+                    // The answer is not waited for: a master that has no room for the value keeps others.
+                    let callback_id = node.draw();
+                    let keep = KeepLast { callback_id, number: Some(number), forgets, event };
+                    if outbox.push(&Frame::KeepLast(keep), Kind::Request) == Err(Refusal::Closed) {
+                        return;
+                    }
+                }
+            });
+        }));
+    }
+
     fn push_event<'a>(&mut self, frame: impl Into<FrameRef<'a>>) {
         match &self.wires {
             // A link that closes counts the event.
@@ -797,6 +842,7 @@ impl BranchActor {
                     }
                 }
                 Submission::Publish(event) => self.publish(event),
+                Submission::KeepLast(keeping) => self.calls.keep_last(*keeping, outbox),
                 Submission::Broadcast(NewEvent { topic, headers, payload }) => {
                     let publisher = ByteString::new();
                     self.push_event(&Frame::Broadcast(Broadcast { topic, publisher, headers, payload }));
@@ -1012,7 +1058,12 @@ impl Handler<Subscribe> for BranchActor {
             SubscribeTo::Topics(key) => {
                 // Sent for each handler, not only for the first of its key: the answer says that the master knows of the key.
                 self.subscribers.insert(id, key.clone(), subscriber);
-                let say = |callback_id| Frame::Subscribe(meshwork_wire::Subscribe { callback_id, key });
+                let features = self.wires.as_ref().map_or(Features::ALL, |wires| wires.features);
+                let say = |callback_id| {
+                    let subscribe = meshwork_wire::Subscribe { callback_id, key };
+                    let frame = Frame::SubscribeToLast(SubscribeToLast { subscribe, handler: id.0 });
+                    frame.for_features(features)
+                };
                 Some(self.tell_master(say, context))
             }
         };
@@ -1175,6 +1226,7 @@ impl Handler<TakeSnapshot> for BranchActor {
             None => (0, 0, 0, 0),
         };
         let events = self.subscribers.counts() + self.broadcasts.counts();
+        let (last_values, last_values_len) = self.options.node.with_said(|said| (said.len(), said.bytes()));
         MessageResult(Snapshot {
             name: self.name.clone(),
             calls_in_flight: self.calls.len(),
@@ -1187,6 +1239,8 @@ impl Handler<TakeSnapshot> for BranchActor {
             events_superseded: events.superseded,
             events_undecodable: events.undecodable,
             events_failed: events.failed,
+            last_values,
+            last_values_len,
             actors_lost: self.actors_lost,
             restarting: self.options.node.restarting(),
             denied: Denied::default(),

@@ -8,11 +8,13 @@ mod bundles;
 mod calls;
 mod denials;
 mod dispatch;
+mod feeds;
 mod file_error;
 mod forwarded;
 pub(crate) mod handle;
 mod identities;
 mod in_all;
+mod last_values;
 mod listen;
 mod passing;
 mod permissions;
@@ -52,7 +54,7 @@ use crate::node::mailboxes::{
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
-use crate::node::submission::{NewEvent, Submission};
+use crate::node::submission::{Keeping, NewEvent, Submission};
 use crate::node::{Change, Snapshot, Status};
 use crate::repeated::{Line, Repeated};
 use crate::turns::alarm::Alarm;
@@ -70,13 +72,13 @@ use log::Level;
 use meshwork_wire::limits::{
     ACTORS_CHECKED_EVERY, FRAME_LEN_MAX, HEARTBEAT_EVERY, HEARTBEAT_EVERY_MIN, SUBSCRIBER_WAIT_MAX,
 };
-use meshwork_wire::{ByteString, CallError, Code, Fate, check_node, check_token};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, check_node, check_token};
 #[cfg(feature = "testing")]
 use registry::route::Provider as _;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use surroundings::{Config, MasterShared};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -123,9 +125,21 @@ struct Master {
 /// An event that the master publishes, or broadcasts.
 struct OwnEvent {
     event: Event,
-    is_broadcast: bool,
+    kind: OwnKind,
     /// See [`Submission::event_len`].
     len: usize,
+}
+
+/// What a master does with an event of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OwnKind {
+    Publish,
+    Broadcast,
+    /// The answer goes to the call of this id.
+    KeepLast {
+        callback_id: CallbackId,
+        forgets: bool,
+    },
 }
 
 /// Gives the node of this master, which its handles share. Sent by a handle that was made from its address.
@@ -150,6 +164,7 @@ impl MasterActor {
                 identities: None,
                 authenticate: None,
                 spawner: None,
+                era: None,
             },
             pass_layers: Vec::new(),
             running: None,
@@ -214,6 +229,15 @@ impl MasterActor {
     #[must_use]
     pub fn frame_len_max(mut self, len: usize) -> Self {
         self.config.frame_len_max = len.min(FRAME_LEN_MAX);
+        self
+    }
+
+    /// The number with which the numbers of last values begin: see [`Kept`](meshwork_wire::Kept). A master that was started again must have a later
+    /// one than before. Default: the microseconds of the machine's clock. For simulations, whose time is their own.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn era(mut self, era: u64) -> Self {
+        self.config.era = Some(era);
         self
     }
 
@@ -329,31 +353,42 @@ impl MasterActor {
 }
 
 impl Master {
-    /// Sends the router the next events: all up to the next broadcast, or one broadcast. Gives its answer, which names the outboxes that were
-    /// filled, and how many bytes the events take.
+    /// Sends the router the next events: all up to the next one that is not published alone, or that one. Gives its answer, which names the
+    /// outboxes that were filled, and how many bytes the events take.
     fn next_events(&mut self) -> Option<(LocalBoxFuture<'static, Vec<Outbox>>, usize)> {
         let router = self.shared.router.clone();
-        if let Some(OwnEvent { event, len, .. }) = self.next_event(true) {
-            let asking = router.send(router::Broadcast { from: None, event, charge: None });
-            return Some((Box::pin(async move { asking.await.unwrap_or_default() }), len));
-        }
+        let mut events = Vec::new();
         let mut sum = 0;
-        let events: Vec<_> = std::iter::from_fn(|| {
-            let OwnEvent { event, len, .. } = self.next_event(false)?;
+        while let Some(OwnEvent { event, len, .. }) = self.next_event(OwnKind::Publish) {
             sum += len;
-            Some(event)
-        })
-        .collect();
-        if events.is_empty() {
-            return None;
+            events.push(event);
         }
-        let asking = router.send(router::Publish { from: None, events, charge: None });
-        Some((Box::pin(async move { asking.await.unwrap_or_default() }), sum))
+        if !events.is_empty() {
+            let asking = router.send(router::Publish { from: None, events, charge: None });
+            return Some((Box::pin(async move { asking.await.unwrap_or_default() }), sum));
+        }
+        let OwnEvent { event, kind, len } = self.events.pop_front()?;
+        match kind {
+            OwnKind::Publish | OwnKind::Broadcast => {
+                let asking = router.send(router::Broadcast { from: None, event, charge: None });
+                Some((Box::pin(async move { asking.await.unwrap_or_default() }), len))
+            }
+            OwnKind::KeepLast { callback_id, forgets } => {
+                let kept = router::KeptLast { event, forgets, number: None };
+                let (asking, answer) =
+                    (router.send(router::KeepOwnLast(kept)), self.calls.answer(callback_id));
+                let keeping = async move {
+                    answer(asking.await.unwrap_or_else(|_| Err(ending())));
+                    Vec::new()
+                };
+                Some((Box::pin(keeping), len))
+            }
+        }
     }
 
     /// Takes the next event, if it is of this kind.
-    fn next_event(&mut self, is_broadcast: bool) -> Option<OwnEvent> {
-        self.events.front().is_some_and(|event| event.is_broadcast == is_broadcast).then_some(())?;
+    fn next_event(&mut self, kind: OwnKind) -> Option<OwnEvent> {
+        self.events.front().is_some_and(|event| event.kind == kind).then_some(())?;
         self.events.pop_front()
     }
 }
@@ -386,7 +421,8 @@ impl Actor for MasterActor {
         let limits = &self.options.limits;
         let offered = InAll::new(limits.offered_len_max, limits.offered_in_all_len_max);
         let registry = RegistryActor::new(self.name.clone(), offered).start();
-        let router = RouterActor::new(limits).start();
+        let era = self.config.era.unwrap_or_else(era);
+        let router = RouterActor::new(limits, era).start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
         registry.do_send(registry::OfferOwn(self.options.actions.clone()));
         let node = Arc::clone(&self.options.node);
@@ -395,8 +431,8 @@ impl Actor for MasterActor {
             self.config.clone(),
             self.options.limits.clone(),
             self.options.busy_poll,
-            registry,
-            router,
+            (registry, router),
+            era,
             passing::compose(std::mem::take(&mut self.pass_layers)),
         ));
         self.running = Some(Master {
@@ -536,11 +572,18 @@ impl MasterActor {
                 Submission::Release { link, function } => calls.release(link, function),
                 Submission::Publish(NewEvent { topic, headers, payload }) => {
                     let event = Event { topic, publisher: publisher.clone(), headers, payload };
-                    events.push_back(OwnEvent { event, is_broadcast: false, len });
+                    events.push_back(OwnEvent { event, kind: OwnKind::Publish, len });
                 }
                 Submission::Broadcast(NewEvent { topic, headers, payload }) => {
                     let event = Event { topic, publisher: publisher.clone(), headers, payload };
-                    events.push_back(OwnEvent { event, is_broadcast: true, len });
+                    events.push_back(OwnEvent { event, kind: OwnKind::Broadcast, len });
+                }
+                Submission::KeepLast(keeping) => {
+                    let Keeping { callback_id, event: NewEvent { topic, headers, payload }, forgets } =
+                        *keeping;
+                    let event = Event { topic, publisher: publisher.clone(), headers, payload };
+                    let kind = OwnKind::KeepLast { callback_id, forgets };
+                    events.push_back(OwnEvent { event, kind, len });
                 }
             }
         }
@@ -688,6 +731,8 @@ impl Handler<TakeSnapshot> for MasterActor {
                 events_superseded: counted.events.superseded,
                 events_undecodable: counted.events.undecodable,
                 events_failed: counted.events.failed,
+                last_values: counted.last_values,
+                last_values_len: counted.last_values_len,
                 callbacks_lent: sessions.iter().map(|session| session.callbacks_lent).sum(),
                 callbacks_borrowed: sessions.iter().map(|session| session.callbacks_borrowed).sum(),
                 actions,
@@ -820,6 +865,13 @@ impl MasterActor {
             context.stop();
         }));
     }
+}
+
+/// The number with which the numbers of last values begin: those of a master that was started again are later than those of the one before, as
+/// far as the clock of the machine goes forward. No master keeps a million values in a second.
+fn era() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX / 2)
 }
 
 fn ending() -> CallError {

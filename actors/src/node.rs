@@ -12,6 +12,7 @@ pub(crate) mod mailboxes;
 mod many;
 pub(crate) mod options;
 mod pending;
+pub(crate) mod said;
 pub(crate) mod shared;
 pub(crate) mod snapshot;
 pub(crate) mod submission;

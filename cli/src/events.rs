@@ -23,6 +23,23 @@ pub(super) struct PublishOptions {
     /// The value of the event as JSON: `-` reads stdin, `@file` reads a file. Default: `null`.
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     event: Option<String>,
+    /// Lets the master keep the value as the last of its topic: those that subscribe later hear it first.
+    #[arg(long)]
+    last: bool,
+    /// Takes the last value of the topic away, and publishes nothing.
+    #[arg(long, conflicts_with_all = ["last", "event"])]
+    forget: bool,
+    #[command(flatten)]
+    mesh: Mesh,
+}
+
+#[derive(Args)]
+pub(super) struct BroadcastOptions {
+    /// The topic, as in `orders/created`.
+    topic: String,
+    /// The value of the event as JSON: `-` reads stdin, `@file` reads a file. Default: `null`.
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
+    event: Option<String>,
     #[command(flatten)]
     mesh: Mesh,
 }
@@ -46,15 +63,19 @@ const PRINTED_LEN: usize = 64 * 1024;
 
 pub(super) async fn publish(options: PublishOptions) -> Done {
     check(check_topic(&options.topic))?;
-    let event = read_json(options.event.as_deref())?;
+    let event = if options.forget { None } else { Some(read_json(options.event.as_deref())?) };
     let branch = options.mesh.bind(|branch| branch).await?;
-    branch.publish_raw(options.topic, event).await?;
+    match event {
+        None => branch.forget_last(options.topic).await?,
+        Some(value) if options.last => branch.publish_last_raw(options.topic, value).await?,
+        Some(event) => branch.publish_raw(options.topic, event).await?,
+    }
     // The event has left when the drain is through.
     branch.drain(DRAIN_WITHIN).await?;
     Ok(())
 }
 
-pub(super) async fn broadcast(options: PublishOptions) -> Done {
+pub(super) async fn broadcast(options: BroadcastOptions) -> Done {
     check(check_topic(&options.topic))?;
     let event = read_json(options.event.as_deref())?;
     let branch = options.mesh.bind(|branch| branch).await?;
@@ -77,7 +98,8 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
     let counted = Arc::clone(&dropped);
     let slow = Repeated::new();
     let handler = move |event: Event<Result<Value, EventError>>| {
-        let full = heard.try_send((event.topic, event.publisher, event.value)).is_err();
+        let is_last = event.is_last_value();
+        let full = heard.try_send((event.topic, event.publisher, event.value, is_last)).is_err();
         // The first one is told at once, and their number when stdout has caught up.
         if full && counted.fetch_add(1, Ordering::Relaxed) == 0 {
             log_line!(
@@ -101,8 +123,8 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
         };
         // The events that have come meanwhile are printed in one go.
         let mut text = String::new();
-        while let Some((topic, publisher, value)) = event {
-            match line_of(output, &topic, &publisher, value) {
+        while let Some((topic, publisher, value, is_last)) = event {
+            match line_of(output, &topic, &publisher, value, is_last) {
                 Ok(line) => {
                     text.push_str(&line);
                     text.push('\n');
@@ -137,12 +159,19 @@ fn line_of(
     topic: &str,
     publisher: &str,
     value: Result<Value, EventError>,
+    is_last: bool,
 ) -> Result<String, String> {
     let value = value.map_err(|error| error.reason.to_string())?;
     let line = if output.json {
-        json(&object([("topic", text(topic)), ("publisher", text(publisher)), ("value", value)]))
+        let [topic, publisher] = [("topic", text(topic)), ("publisher", text(publisher))];
+        json(&match is_last {
+            true => object([topic, publisher, ("value", value), ("last", Value::Bool(true))]),
+            false => object([topic, publisher, ("value", value)]),
+        })
     } else {
-        json(&value).map(|value| format!("{topic}: {value}"))
+        // A person that reads along sees what was published before.
+        let mark = if is_last { " (last value)" } else { "" };
+        json(&value).map(|value| format!("{topic}{mark}: {value}"))
     };
     line.map_err(|error| error.to_string())
 }

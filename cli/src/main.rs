@@ -71,7 +71,7 @@ enum Command {
     /// Prints the events of the topics that match. Waits until the master is up.
     Subscribe(events::SubscribeOptions),
     /// Sends an event to every other node of the mesh.
-    Broadcast(events::PublishOptions),
+    Broadcast(events::BroadcastOptions),
     /// Lists the actions of the mesh.
     Actions(listing::ActionsOptions),
     /// Lists the branches that are bound.

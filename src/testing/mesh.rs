@@ -77,6 +77,7 @@ impl Setup {
             inner: Rc::new(Inner {
                 network: Network::default(),
                 make_master: self.master,
+                starts: Cell::new(0),
                 master: RefCell::new(None),
                 hosts: RefCell::default(),
                 begun: Cell::new(None),
@@ -140,6 +141,8 @@ pub struct Mesh {
 struct Inner {
     network: Network,
     make_master: Rc<dyn Fn() -> MasterActor>,
+    /// How often the master was started.
+    starts: Cell<u64>,
     master: RefCell<Option<Master>>,
     /// The nodes by their names; the master has the name that no branch may have.
     hosts: RefCell<BTreeMap<String, Host>>,
@@ -323,8 +326,11 @@ impl Mesh {
         let (tell, told) = oneshot::channel();
         let acceptor = self.inner.network.listen(Address::from(ADDRESS));
         let make_master = Rc::clone(&self.inner.make_master);
+        self.inner.starts.set(self.inner.starts.get() + 1);
+        // Later than all last values of the one before.
+        let era = self.inner.starts.get() << 40;
         self.host(MASTER.to_owned(), async move {
-            let actor = make_master().start();
+            let actor = make_master().era(era).start();
             let listening = actor.send(Listen::on(acceptor)).await;
             let _ = tell.send(listening.map(|listening| listening.map(|_| Master::from(actor))));
         });

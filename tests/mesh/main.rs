@@ -19,6 +19,7 @@ mod handlers;
 mod headers;
 mod hops;
 mod in_flight;
+mod last_values;
 mod leaving;
 mod light_rpc;
 mod links;

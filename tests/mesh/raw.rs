@@ -34,11 +34,16 @@ impl RawBranch {
     /// A branch that is bound, and subscribed to a pattern.
     pub(crate) async fn subscribed(mesh: &Mesh, name: &'static str, pattern: &str) -> Self {
         let mut branch = Self::bound(mesh, name, &[]).await;
-        let key = SubscriptionKey { pattern: Pattern::new(pattern).expect("a pattern"), group: None };
-        let subscribe = meshwork_wire::Subscribe { callback_id: CallbackId(1), key };
-        branch.say(&Frame::Subscribe(subscribe)).await;
+        branch.subscribe(pattern).await;
         while !matches!(branch.hear_answer().await, Some(Frame::Response(_))) {}
         branch
+    }
+
+    /// Asks for a subscription, and reads no answer.
+    pub(crate) async fn subscribe(&mut self, pattern: &str) {
+        let key = SubscriptionKey { pattern: Pattern::new(pattern).expect("a pattern"), group: None };
+        let subscribe = meshwork_wire::Subscribe { callback_id: CallbackId(1), key };
+        self.say(&Frame::Subscribe(subscribe)).await;
     }
 
     pub(crate) async fn say(&mut self, frame: &Frame) {
@@ -473,7 +478,7 @@ async fn a_branch_that_says_nothing_is_given_up_and_one_that_pings_is_answered()
 }
 
 /// The link of a branch to a master that sends the frames that a test gives it.
-async fn bound_branch(listener: &TcpListener) -> RawBranch {
+pub(crate) async fn bound_branch(listener: &TcpListener) -> RawBranch {
     let (stream, _) = soon(listener.accept()).await.expect("a branch comes");
     let mut link = RawBranch(stream);
     assert!(matches!(link.hear().await, Some(Frame::ExtendedBind(_))));

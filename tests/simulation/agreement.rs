@@ -2,6 +2,7 @@
 //! other one with all its actions, hear everybody's news, and keep nothing of what is gone.
 
 use crate::journal::{self, Life};
+use crate::last;
 use crate::programs::{HUB, Living, QUIET_FROM, Role, function, lock, plain_task};
 use meshwork::Snapshot;
 use meshwork::prelude::*;
@@ -35,6 +36,10 @@ struct Told {
     described: BTreeMap<String, BTreeSet<String>>,
     snapshot: Snapshot,
     census: Census,
+    /// The last values that a handler hears that comes now, and those that one has heard that was there before.
+    fresh: last::Values,
+    heard: last::Values,
+    own_last: last::Own,
 }
 
 thread_local! {
@@ -89,6 +94,7 @@ pub(crate) async fn of_node(mut living: Living) -> ! {
     for _ in 0..NEWS_IN_THE_END {
         living.publish_note().await;
     }
+    living.keep_last("last/end", false).await;
     until(TELLS_AT).await;
     match tell(&living).await {
         Ok(told) => {
@@ -112,6 +118,8 @@ async fn tell(living: &Living) -> Result<Told, Box<dyn std::error::Error>> {
         node.describe("**").await?.into_iter().map(|action| {
             (action.action.to_string(), action.nodes.iter().map(ToString::to_string).collect())
         });
+    let fresh = last::fresh(node).await?;
+    let heard = lock(&living.last).clone();
     Ok(Told {
         life: living.life,
         ear: living.ear,
@@ -125,6 +133,9 @@ async fn tell(living: &Living) -> Result<Told, Box<dyn std::error::Error>> {
         nodes: nodes.collect(),
         count,
         described: described.collect(),
+        fresh,
+        heard,
+        own_last: living.own_last,
         snapshot: node.snapshot().await?,
         census: match &living.role {
             Role::Master(master) => master.send(TakeCensus).await?,
@@ -146,6 +157,9 @@ pub(crate) fn judge() -> Vec<String> {
     let Some(hub) = told.get(HUB).filter(|_| wrong.is_empty()) else {
         return wrong;
     };
+    if !hub.fresh.contains_key("last/end") {
+        wrong.push(format!("nobody hears what all have published last: {:?}", hub.fresh));
+    }
     for (host, of_host) in &told {
         let mut differ = |what: &str, one: &dyn std::fmt::Debug, other: &dyn std::fmt::Debug| {
             let (one, other) = (format!("{one:?}"), format!("{other:?}"));
@@ -163,6 +177,12 @@ pub(crate) fn judge() -> Vec<String> {
             let described: BTreeSet<_> =
                 hub.described.iter().filter(|it| it.1.contains(other)).map(|it| it.0.clone()).collect();
             differ(&format!("the actions of {other} that it knows"), actions, &described);
+        }
+        if let Some(disagreed) = last::judge_own(host, of_host.life, of_host.own_last, &hub.fresh) {
+            differ("its own last value", &disagreed, &"");
+        }
+        for disagreed in last::judge(host, &of_host.fresh, &of_host.heard, &hub.fresh) {
+            differ("last values", &disagreed, &"");
         }
         let own = hub.described.values().filter(|nodes| nodes.contains(*host)).count();
         differ("its own actions", &of_host.snapshot.own_actions, &own);

@@ -5,6 +5,7 @@
 use crate::agreement;
 use crate::blocking;
 use crate::journal::{self, FUNCTION, Finish, Life, is_healthy};
+use crate::last;
 use crate::layers;
 use crate::links::{PORT, SimulatedAccept, SimulatedDial};
 use meshwork::limits::IN_FLIGHT_MAX;
@@ -314,6 +315,11 @@ pub(crate) struct Living {
     published: u64,
     noted: u64,
     shouted: u64,
+    /// How many last values it has published or forgotten.
+    pub(crate) kept_last: u64,
+    pub(crate) own_last: last::Own,
+    /// The last values that it has heard.
+    pub(crate) last: Arc<Mutex<last::Values>>,
     /// The handler of all news, which stays.
     pub(crate) ear: u32,
     /// The handler of all notes, and the handler of all broadcasts.
@@ -346,6 +352,9 @@ impl Living {
             published: 0,
             noted: 0,
             shouted: 0,
+            kept_last: 0,
+            own_last: last::Own::default(),
+            last: Arc::default(),
             ear,
             notes: 0,
             shouts: 0,
@@ -366,6 +375,8 @@ impl Living {
         let (notes, handler) = self::ear(None, "note");
         living.notes = notes;
         living.kept.push(living.node.subscribe("notes", handler).await?);
+        let last = last::ear(&living.last);
+        living.kept.push(living.node.subscribe(last::TOPICS, last).await?);
         let (_, handler) = self::ear(Some("readers"), "news");
         living.kept.push(living.node.subscribe_group("readers", "news/*", handler).await?);
         let moody = Moody { life, handler: journal::handler() }.start();
@@ -409,6 +420,11 @@ impl Living {
                     let drained = self.node.drain(within).await;
                     journal::note(format_args!("life {} has drained: {drained:?}", self.life));
                     return Course::Ended;
+                }
+                98 => self.keep_own_last().await,
+                99 => {
+                    let topic = *chance.choice(&["last/a", "last/b", "last/c"]).unwrap_or(&"last/a");
+                    self.keep_last(topic, chance.u32(0..4) == 0).await;
                 }
                 _ => {}
             }
@@ -662,7 +678,9 @@ pub(crate) async fn run_master(seed: u64, start: u32) -> Simulated {
         let life = journal::live(HUB);
         let balances = [Balance::RoundRobin, Balance::Random, Balance::LeastInFlight];
         let taken = [OnNameTaken::Refuse, OnNameTaken::Replace, OnNameTaken::Share];
+        let now = turmoil::sim_elapsed().unwrap_or_default().as_micros() as u64;
         let master = MasterActor::new(HUB)
+            .era(now)
             .heartbeat(HEARTBEAT)
             .balance(*chance.choice(&balances).unwrap_or(&Balance::RoundRobin))
             .on_name_taken(*chance.choice(&taken).unwrap_or(&OnNameTaken::Refuse))

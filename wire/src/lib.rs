@@ -39,8 +39,9 @@ pub use error::{ApplicationCode, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, DescribeAfter, Described,
     DescribedPart, ExtendedBind, ExtendedBound, Features, Frame, FrameError, FrameRef, HeadTemplate, Invoke,
-    Next, NodeNews, Offer, Outcome, Publish, Refused, Register, Request, RequestRun, Response,
-    SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscriptionKey, Unregister, write_small_reply,
+    KeepLast, Kept, LastValue, Next, NodeNews, Offer, Outcome, Publish, Refused, Register, Request,
+    RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscribeToLast, SubscriptionKey,
+    Unregister, write_small_reply,
 };
 pub use headers::{HeaderError, Headers};
 pub use id::{CallbackId, SessionId};

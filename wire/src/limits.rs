@@ -109,6 +109,24 @@ pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 128;
 /// segments. What a level of the tree takes counts, not the bytes in the frame: a path of 32 segments of one letter takes 8 KiB.
 pub const SUBSCRIBED_LEN_MAX: usize = 128 * 1024 * 1024;
 
+/// How many last values a master keeps, by default, and how many a node keeps of those that it published, to say them again to a master that was
+/// started again: each topic costs a step when one subscribes to patterns.
+pub const LAST_VALUES_MAX: usize = 65_536;
+
+/// How many bytes the last values that a master keeps may take, by default, with their topics; and those that a node keeps. One publisher takes
+/// eight ninths of them at most.
+pub const LAST_VALUES_LEN_MAX: usize = 64 * 1024 * 1024;
+
+/// How many topics whose last value was taken away are remembered: so that a node which comes back late does not say a value again that is
+/// forgotten. The oldest goes first.
+pub const FORGOTTEN_MAX: usize = 16_384;
+
+/// How many last values are looked at in one turn, of those that do not match, too, before the router takes other messages.
+pub const LAST_VALUES_IN_A_ROW_MAX: usize = 1_024;
+
+/// How many subscriptions of one node may not have heard all last values yet: as many as it may have, since a bind may bring them together.
+pub const FEEDS_PER_NODE_MAX: usize = PATTERNS_PER_NODE_MAX;
+
 /// How many bytes the offers of one branch may take at its master, by default, shapes counted: [`ACTIONS_PER_NODE_MAX`] actions with names
 /// of usual length, or thousands with a shape of some KiB each.
 pub const OFFERED_LEN_MAX: usize = 128 * 1024 * 1024;

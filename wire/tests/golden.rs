@@ -46,6 +46,11 @@ fn number(frame: &Frame) -> u8 {
         Frame::GiveBack(Publish { headers, .. }) if !headers.is_empty() => 31,
         Frame::GiveBack(_) => 25,
         Frame::DescribeAfter(_) => 26,
+        Frame::KeepLast(_) => 32,
+        Frame::Kept(_) => 33,
+        Frame::AskEra(_) => 34,
+        Frame::SubscribeToLast(_) => 35,
+        Frame::LastValue(_) => 36,
     }
 }
 

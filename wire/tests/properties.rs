@@ -5,8 +5,9 @@ use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
     Accepts, ActionDescription, ApplicationCode, Bind, Bound, Broadcast, ByteString, CallError, CallbackId,
     Code, Describe, DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame,
-    FrameCodec, FrameRef, Headers, Invoke, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register,
-    Request, Response, SessionId, Shape, Signature, Subscribe, SubscriptionKey, Unregister, Wants,
+    FrameCodec, FrameRef, Headers, Invoke, KeepLast, Kept, LastValue, NodeNews, Offer, Pattern, Payload,
+    Publish, Refused, Register, Request, Response, SessionId, Shape, Signature, Subscribe, SubscribeToLast,
+    SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -242,7 +243,30 @@ fn telling() -> impl Strategy<Value = Frame> {
         (text(), text(), any_headers(), payload()).prop_map(|(topic, publisher, (_, headers), payload)| {
             Frame::Broadcast(Broadcast { topic, publisher, headers, payload })
         }),
+        (callback_id(), proptest::option::of(number()), any::<bool>(), last()).prop_map(
+            |(callback_id, number, forgets, event)| {
+                Frame::KeepLast(KeepLast { callback_id, number, forgets, event })
+            }
+        ),
+        (callback_id(), number()).prop_map(|(callback_id, number)| Frame::Kept(Kept { callback_id, number })),
+        callback_id().prop_map(Frame::AskEra),
+        (callback_id(), key(), number()).prop_map(|(callback_id, key, handler)| {
+            Frame::SubscribeToLast(SubscribeToLast { subscribe: Subscribe { callback_id, key }, handler })
+        }),
+        (proptest::option::of(number()), last())
+            .prop_map(|(handler, event)| Frame::LastValue(LastValue { handler, event })),
     ]
+}
+
+fn last() -> impl Strategy<Value = Publish> {
+    (text(), text(), any_headers(), payload()).prop_map(|(topic, publisher, (_, headers), payload)| Publish {
+        topic,
+        publisher,
+        for_all: true,
+        groups: Vec::new(),
+        headers,
+        payload,
+    })
 }
 
 /// A type with every shape that serde has, but no floats: JSON reads some floats as their neighbours.

@@ -9,9 +9,11 @@ use crate::calls::requests::Requests;
 use crate::link::outbox::{Encoded, Kind, Outbox, OutboxGuard};
 use crate::link::refusal::{Receiver, Refusal, gone, link_down};
 use crate::node::shared::Node;
-use crate::node::submission::{Ask, Frames, Invoking, Submission, WhenDown};
+use crate::node::submission::{Ask, Frames, Invoking, Keeping, NewEvent, Submission, WhenDown};
 use meshwork_wire::limits::WAITING_MAX;
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Frame, Invocation, Invoke, Request};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, Fate, Frame, Invocation, Invoke, KeepLast, Publish, Request,
+};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::iter::Peekable;
@@ -269,6 +271,21 @@ impl BranchCalls {
             (Some(error), Some(callback_id)) => self.refuse(callback_id, error),
             (Some(error), None) => log::debug!("a callback was not called: {error}"),
             (None, _) => {}
+        }
+    }
+
+    /// Lets the master keep a value; `outbox` is none without a link.
+    pub(super) fn keep_last(&self, keeping: Keeping, outbox: Option<&Outbox>) {
+        let Keeping { callback_id, event: NewEvent { topic, headers, payload }, forgets } = keeping;
+        let (publisher, groups) = (ByteString::new(), Vec::new());
+        let event = Publish { topic, publisher, for_all: true, groups, headers, payload };
+        let frame = Frame::KeepLast(KeepLast { callback_id, number: None, forgets, event });
+        let refused = match outbox {
+            Some(outbox) => outbox.push(&frame, Kind::Request).err(),
+            None => return self.refuse(callback_id, link_down()),
+        };
+        if let Some(refusal) = refused {
+            self.refuse(callback_id, refusal.into_error(Receiver::Master));
         }
     }
 

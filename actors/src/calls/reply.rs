@@ -15,6 +15,8 @@ enum Kind {
     Failed(CallError),
     /// The answer to a `Describe`.
     Described(Vec<ActionDescription>),
+    /// The answer to a question about last values: a number.
+    Kept(u64),
 }
 
 impl Reply {
@@ -32,6 +34,10 @@ impl Reply {
         Self(Kind::Described(actions))
     }
 
+    pub(crate) fn kept(number: u64) -> Self {
+        Self(Kind::Kept(number))
+    }
+
     /// Reads the value.
     ///
     /// # Errors
@@ -43,7 +49,7 @@ impl Reply {
             Kind::Short(payload) => Ok(payload.by_ref().decode()?),
             Kind::Payload(payload) => Ok(payload.decode()?),
             Kind::Failed(error) => Err(error),
-            Kind::Described(_) => Ok(Payload::default().decode()?),
+            Kind::Described(_) | Kind::Kept(_) => Ok(Payload::default().decode()?),
         }
     }
 
@@ -57,7 +63,7 @@ impl Reply {
         match &self.0 {
             Kind::Short(payload) => Ok(payload.by_ref().decode_with(form)?),
             Kind::Payload(payload) => Ok(PayloadRef::from(payload).decode_with(form)?),
-            Kind::Failed(_) | Kind::Described(_) => self.decode(),
+            Kind::Failed(_) | Kind::Described(_) | Kind::Kept(_) => self.decode(),
         }
     }
 
@@ -71,7 +77,15 @@ impl Reply {
             Kind::Short(payload) => Ok(payload.into()),
             Kind::Payload(payload) => Ok(payload),
             Kind::Failed(error) => Err(error),
-            Kind::Described(_) => Ok(Payload::default()),
+            Kind::Described(_) | Kind::Kept(_) => Ok(Payload::default()),
+        }
+    }
+
+    /// The number of the answer to a question about last values; none from a master of this process.
+    pub(crate) fn into_kept(self) -> Result<Option<u64>, CallError> {
+        match self.0 {
+            Kind::Kept(number) => Ok(Some(number)),
+            other => Self(other).into_outcome().map(|_| None),
         }
     }
 

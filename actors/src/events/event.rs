@@ -74,11 +74,13 @@ pub struct EventRef<'a> {
     pub headers: &'a Headers,
     /// The value of the event.
     pub payload: PayloadRef<'a>,
+    /// Whether it is the last value of its topic, published before the handler subscribed.
+    pub is_last_value: bool,
 }
 
 impl<'a> From<&'a Event> for EventRef<'a> {
     fn from(Event { topic, publisher, headers, payload }: &'a Event) -> Self {
-        Self { topic, publisher, headers, payload: payload.into() }
+        Self { topic, publisher, headers, payload: payload.into(), is_last_value: false }
     }
 }
 

@@ -102,6 +102,22 @@ impl Subscribers {
         self.end_run();
     }
 
+    /// Hands the last value of a topic to the handler of this number, or to every matching handler that is in no group.
+    pub(crate) fn deliver_last(&mut self, handler: Option<u64>, event: &Event) {
+        let Some(id) = handler.map(SubscriberId) else {
+            self.deliver_next(EventRef { is_last_value: true, ..event.into() });
+            return self.end_run();
+        };
+        let (topic, publisher) = (ByteString::from(&*event.topic), ByteString::from(&*event.publisher));
+        let event = EventRef { topic: &topic, publisher: &publisher, is_last_value: true, ..event.into() };
+        // It may have gone meanwhile.
+        if let Some((_, handler)) = self.handlers.get(&id)
+            && !hand_over(&**handler, event, &self.untaken)
+        {
+            self.met_stopped.set(true);
+        }
+    }
+
     /// Hands one of several events to every matching handler that is in no group. The handlers of the topic are kept until
     /// [`Subscribers::end_run`], since the next event has this topic more often than not.
     pub(crate) fn deliver_next(&mut self, event: EventRef<'_>) {

@@ -478,6 +478,12 @@ impl Outbox {
             && !self.0.slow.load(Ordering::Relaxed)
     }
 
+    /// Whether half of the room that the pool leaves for events is free.
+    pub(crate) fn is_half_free_for_events(&self) -> bool {
+        let standing = self.standing();
+        standing <= OUTBOX_EVENTS_LEN_MIN / 2 || standing <= self.0.len_max(Kind::Event) / 2
+    }
+
     /// [`Outbox::room_for_events`], for so long. An outbox in which no room was made in this time is not waited for again before half of its room
     /// is free.
     pub(crate) async fn room_within(&self, within: Duration) {

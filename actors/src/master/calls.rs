@@ -18,7 +18,9 @@ use crate::link::refusal::gone;
 #[cfg(feature = "testing")]
 use crate::node::census::Census;
 use crate::node::submission::{Ask, Invoking};
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Headers, Invocation, Request, SessionId};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, Fate, Headers, Invocation, Payload, Request, SessionId,
+};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -157,6 +159,12 @@ impl MasterCalls {
     pub(super) fn cancel(&mut self, callback_id: CallbackId) {
         let destination = self.requests.borrow_mut().cancel(callback_id);
         self.stop(callback_id, destination);
+    }
+
+    /// Takes the answer to a call that another actor of the master gives.
+    pub(super) fn answer(&self, callback_id: CallbackId) -> impl FnOnce(Result<(), CallError>) + use<> {
+        let requests = Rc::clone(&self.requests);
+        move |answer| requests.borrow_mut().resolve(callback_id, answer.map(|()| Payload::default()))
     }
 
     fn refuse(&self, callback_id: CallbackId, error: CallError) {

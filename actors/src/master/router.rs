@@ -2,9 +2,13 @@
 //! sessions, [`SubscribeOwn`] and [`UnsubscribeOwn`] from the master, and from both [`Broadcast`], and [`Publish`] with all events of one
 //! block. It encodes each event once and writes it straight into the outboxes, past the mailboxes of the sessions. A full outbox drops and
 //! counts the event, so a slow subscriber slows no other node.
+//!
+//! It keeps the last values of topics, which [`KeepLast`] and [`KeepOwnLast`] bring, and feeds them to those that subscribe.
 
+use super::feeds::{Feeds, Hearer, Step, TooManyFeeds};
 use super::handle::SessionHandle;
 use super::in_all::InAll;
+use super::last_values::{LastValues, Said};
 use super::permissions::Verb;
 use super::standing::Standing;
 use super::subscribed::{Subscribed, SubscribedBounds};
@@ -13,22 +17,27 @@ use crate::events::subscribers::{EventCounts, Subscribers};
 use crate::events::trie::Trie;
 use crate::hashed::{Entry, HashMap, Hashing};
 use crate::link::outbox::{Encoded, Kind, Outbox};
+use crate::link::refusal::Refusal;
 use crate::log_line;
 #[cfg(feature = "testing")]
 use crate::node::census::{Census, TakeCensus};
 use crate::node::limits::Limits;
 use crate::node::mailboxes::SubscribeTo;
+use crate::node::said::TooMany;
 use crate::repeated::Repeated;
 use crate::turns::credit::Charge;
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture, WrapFuture,
+};
 use bytes::BytesMut;
 use futures::FutureExt as _;
 use meshwork_wire::limits::{
-    ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LENGTH_PREFIX_LEN,
+    ACTORS_CHECKED_EVERY, GIVEN_BACK_AMISS_MAX, GROUP_EVENTS_REMEMBERED_MAX, LAST_VALUES_IN_A_ROW_MAX,
+    LENGTH_PREFIX_LEN,
 };
 use meshwork_wire::{
-    ByteString, CallError, Code, Encoding, Fate, Features, Frame, FrameRef, HeadTemplate, Payload, SessionId,
-    SubscriptionKey,
+    ByteString, CallError, CallbackId, Code, Encoding, Fate, Features, Frame, FrameRef, HeadTemplate, Kept,
+    LastValue, Payload, SessionId, SubscriptionKey,
 };
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -58,6 +67,13 @@ pub struct RouterActor {
     dropped: u64,
     /// The outboxes that the events of the master have filled so far that it is worth waiting for them.
     filled: Vec<Outbox>,
+    last: LastValues,
+    /// The feeds of the handlers of the master; none if there are none.
+    own_feeds: Option<Box<Feeds>>,
+    /// How many nodes have feeds: most of the time none, and events need not look.
+    feeding: usize,
+    /// Nodes that are to be fed when the message is handled, since they missed a value.
+    to_feed: Vec<SubscribedNode>,
 }
 
 /// A subscribed branch.
@@ -67,6 +83,8 @@ struct Subscriber {
     given: Given,
     /// Whether the branch drains: it is sent nothing more, and may still give back.
     drains: bool,
+    /// The subscriptions that have not heard all last values; none if all have.
+    feeds: Option<Box<Feeds>>,
 }
 
 /// The numbers of the last events that a branch got as a member of groups.
@@ -104,12 +122,48 @@ enum SubscribedNode {
     Branch(SessionId),
 }
 
-/// Sends the matching events to a branch from now on. Sent by its session.
+/// Sends the matching events to a branch from now on, and the last values of the topics first. Sent by its session.
 #[derive(Message)]
 #[rtype(result = "Result<(), CallError>")]
 pub(crate) struct Subscribe {
     pub(crate) session: SessionHandle,
     pub(crate) keys: Vec<SubscriptionKey>,
+    /// Who hears the last values: a handler that is new, or every handler, if the subscription is.
+    pub(crate) hearer: Hearer,
+    /// Whether the branch is bound. Another one is fed when its session sends [`Feed`], so that no value delays the answer to its bind.
+    pub(crate) is_bound: bool,
+}
+
+/// Lets a branch that has been told that it is bound hear the last values. Sent by its session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Feed(pub(crate) SessionId);
+
+/// Publishes an event and keeps its value as the last of its topic, or takes that away. Sent by the session of the publisher, whose outbox gets
+/// the answer behind the event.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct KeepLast {
+    pub(crate) session: SessionHandle,
+    pub(crate) callback_id: CallbackId,
+    pub(crate) kept: KeptLast,
+    /// Charges the branch for what it has sent, until that is handled.
+    #[expect(dead_code, reason = "it is held")]
+    pub(crate) charge: Option<Charge>,
+}
+
+/// As [`KeepLast`]. Sent by the master.
+#[derive(Message)]
+#[rtype(result = "Result<(), CallError>")]
+pub(crate) struct KeepOwnLast(pub(crate) KeptLast);
+
+/// A value that is to be the last of its topic.
+pub(crate) struct KeptLast {
+    pub(crate) event: Event,
+    /// Whether the topic is to have none.
+    pub(crate) forgets: bool,
+    /// The number under which an earlier master kept it, or forgot.
+    pub(crate) number: Option<u64>,
 }
 
 /// Asks for a subscription of a bound branch that its new identity does not permit. Sent by its session when the identity has changed.
@@ -211,11 +265,31 @@ pub(crate) struct Counts {
     pub(crate) events: EventCounts,
     /// How many actors that handled events of the master had stopped.
     pub(crate) actors_lost: u64,
+    /// How many last values are kept.
+    pub(crate) last_values: usize,
+    /// How many bytes they take.
+    pub(crate) last_values_len: usize,
+}
+
+/// The publisher of events, as far as the nodes that hear them are concerned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The master, which waits for those that read.
+    Master,
+    /// A branch, which has served its own handlers.
+    Branch(SessionId),
+    /// Any node, of an event that is kept: all nodes hear it in one order, and those that miss it hear it later.
+    Kept,
 }
 
 impl RouterActor {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    /// A router whose numbers of last values begin with those of this era.
+    pub(crate) fn new(limits: &Limits, era: u64) -> Self {
         Self {
+            last: LastValues::new(limits.last_bounds(), era),
+            own_feeds: None,
+            feeding: 0,
+            to_feed: Vec::new(),
             subscribed_bounds: SubscribedBounds {
                 in_all: InAll::new(limits.subscribed_len_max, limits.subscribed_in_all_len_max),
                 per_topic_max: limits.subscriptions_per_topic_max,
@@ -236,7 +310,7 @@ impl RouterActor {
 
     /// Publishes a run of events, of one topic and publisher, in their order. The subscribed nodes are found once, and each outbox takes all
     /// events at once.
-    fn publish(&mut self, from: Option<SessionId>, events: &[Event], encoded: &mut BytesMut) {
+    fn publish(&mut self, from: Source, events: &[Event], encoded: &mut BytesMut) {
         let Some(first) = events.first() else {
             return;
         };
@@ -250,9 +324,14 @@ impl RouterActor {
         plain.sort_unstable();
         plain.dedup();
         // The publisher has served its own handlers, but not its groups: the member that gets an event is chosen here, for all nodes.
-        plain.retain(|node| from.is_none_or(|from| *node != SubscribedNode::Branch(from)));
+        if let Source::Branch(publisher) = from {
+            plain.retain(|node| *node != SubscribedNode::Branch(publisher));
+        }
         let mut groups: Vec<_> =
             grouped.into_iter().map(|(group, members)| (group.clone(), members)).collect();
+        if self.feeding > 0 {
+            plain.iter().for_each(|node| self.feed_before(*node, &first.topic));
+        }
         if groups.is_empty() {
             return self.publish_to_all(from, &plain, events, encoded);
         }
@@ -275,7 +354,7 @@ impl RouterActor {
     /// Sends a run of events to these nodes, each of which is subscribed by itself.
     fn publish_to_all(
         &mut self,
-        from: Option<SessionId>,
+        from: Source,
         nodes: &[SubscribedNode],
         events: &[Event],
         encoded: &mut BytesMut,
@@ -295,7 +374,10 @@ impl RouterActor {
                     if let Some(Subscriber { session, .. }) = self.sessions.get(id) {
                         let frames = Encoded::shared(bytes, events.len(), *longest);
                         // A full outbox counts the events that it drops.
-                        let _ = session.outbox().push_encoded(frames, Kind::Event);
+                        let pushed = session.outbox().push_encoded(frames, Kind::Event);
+                        if from == Source::Kept && pushed == Err(Refusal::Full) {
+                            self.to_feed.push(*node);
+                        }
                         note_filled(&mut self.filled, from, session);
                     }
                 }
@@ -306,7 +388,7 @@ impl RouterActor {
     /// Sends an event to one member of a group: the member that `choice` counts to, or the next member that has room.
     fn publish_to_group(
         &mut self,
-        from: Option<SessionId>,
+        from: Source,
         choice: usize,
         group: &ByteString,
         members: &[SubscribedNode],
@@ -337,8 +419,8 @@ impl RouterActor {
 }
 
 /// Notes an outbox that the events of the master have filled. Others publish through their links, which do not wait for subscribers.
-fn note_filled(filled: &mut Vec<Outbox>, from: Option<SessionId>, session: &SessionHandle) {
-    if from.is_none() && session.outbox().is_worth_waiting_for() {
+fn note_filled(filled: &mut Vec<Outbox>, from: Source, session: &SessionHandle) {
+    if from == Source::Master && session.outbox().is_worth_waiting_for() {
         filled.push(session.outbox().clone());
     }
 }
@@ -460,21 +542,211 @@ impl Actor for RouterActor {
 impl Handler<Subscribe> for RouterActor {
     type Result = Result<(), CallError>;
 
-    fn handle(&mut self, Subscribe { session, keys }: Subscribe, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        Subscribe { session, keys, hearer, is_bound }: Subscribe,
+        context: &mut Context<Self>,
+    ) -> Self::Result {
         if session.is_gone() {
             return Err(CallError::new(Code::LINK_LOST, Fate::NotSent, "the session is gone"));
         }
         let id = session.id();
-        let new =
-            || Subscriber { session, keys: Subscribed::default(), given: Given::default(), drains: false };
-        let there = &mut self.sessions.entry(id).or_insert_with(new).keys;
+        let (keys_of_none, given) = (Subscribed::default(), Given::default());
+        let new = || Subscriber { session, keys: keys_of_none, given, drains: false, feeds: None };
+        let there = self.sessions.entry(id).or_insert_with(new);
         for key in keys {
-            let inserted = there.insert(key.clone(), &mut self.subscribed_bounds);
-            if inserted.map_err(|much| CallError::new(Code::OVERLOADED, Fate::Failed, much.to_string()))? {
+            let inserted = there.keys.insert(key.clone(), &mut self.subscribed_bounds).map_err(too_much)?;
+            if inserted {
                 insert(&mut self.trie, &mut self.groups, SubscribedNode::Branch(id), &key);
             }
+            // A group shares its events: a value that each new member heard would be handled again and again.
+            if key.group.is_none() && self.last.len() > 0 && (inserted || hearer.is_some()) {
+                let feeds = there.feeds.get_or_insert_with(|| {
+                    self.feeding += 1;
+                    Box::new(Feeds::new())
+                });
+                feeds.join(&key.pattern, hearer, &self.last).map_err(too_much)?;
+            }
+        }
+        if is_bound {
+            self.feed(SubscribedNode::Branch(id), context);
         }
         Ok(())
+    }
+}
+
+fn too_much(much: impl std::fmt::Display) -> CallError {
+    CallError::new(Code::OVERLOADED, Fate::Failed, much.to_string())
+}
+
+impl Handler<Feed> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, Feed(session): Feed, context: &mut Context<Self>) {
+        self.feed(SubscribedNode::Branch(session), context);
+    }
+}
+
+impl Handler<KeepLast> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, KeepLast { session, callback_id, kept, .. }: KeepLast, context: &mut Context<Self>) {
+        match self.keep_last(kept, context) {
+            Ok(number) => session.outbox().say(&Frame::Kept(Kept { callback_id, number })),
+            Err(error) => session.outbox().respond(callback_id, Err(error)),
+        }
+    }
+}
+
+impl Handler<KeepOwnLast> for RouterActor {
+    type Result = Result<(), CallError>;
+
+    fn handle(&mut self, KeepOwnLast(kept): KeepOwnLast, context: &mut Context<Self>) -> Self::Result {
+        self.keep_last(kept, context).map(drop)
+    }
+}
+
+impl RouterActor {
+    /// Keeps a last value, or takes it away, and tells the subscribers; gives its number.
+    fn keep_last(&mut self, kept: KeptLast, context: &mut Context<Self>) -> Result<u64, CallError> {
+        let KeptLast { event, forgets, number } = kept;
+        let said = match (forgets, number) {
+            (false, None) => self.last.keep(&event),
+            (false, Some(number)) => self.last.keep_again(&event, number),
+            (true, None) => Ok(self.last.forget(&event.topic)),
+            (true, Some(number)) => Ok(self.last.forget_again(&event.topic, number)),
+        };
+        let number = match said {
+            Ok(Said::Kept(number)) => number,
+            Ok(Said::Forgotten(number)) => return Ok(number),
+            Ok(Said::Outdated) => return Ok(self.last.era()),
+            Err(many @ (TooMany::Values(_) | TooMany::Bytes(_))) => {
+                return Err(CallError::new(Code::OVERLOADED, Fate::NotSent, many.to_string()));
+            }
+        };
+        self.publish(Source::Kept, std::slice::from_ref(&event), &mut BytesMut::new());
+        for node in std::mem::take(&mut self.to_feed) {
+            if let SubscribedNode::Branch(id) = node
+                && let Some(there) = self.sessions.get_mut(&id)
+            {
+                let feeds = there.feeds.get_or_insert_with(|| {
+                    self.feeding += 1;
+                    Box::new(Feeds::new())
+                });
+                feeds.miss(&event.topic, &self.last);
+                self.feed(node, context);
+            }
+        }
+        Ok(number)
+    }
+
+    /// Lets a node hear the last value of a topic before another event of the topic, if some of its subscriptions have not.
+    fn feed_before(&mut self, node: SubscribedNode, topic: &ByteString) {
+        match node {
+            SubscribedNode::Own => {
+                if let Some(feeds) = &mut self.own_feeds {
+                    let hearers = feeds.before_event(topic, &self.last);
+                    tell_own(&mut self.own, topic, &hearers, &self.last);
+                }
+            }
+            SubscribedNode::Branch(id) => {
+                if let Some(Subscriber { session, feeds: Some(feeds), .. }) = self.sessions.get_mut(&id)
+                    // The event will find no room either.
+                    && session.outbox().has_room(Kind::Event)
+                {
+                    let hearers = feeds.before_event(topic, &self.last);
+                    tell(session.outbox(), topic, &hearers, &self.last);
+                }
+            }
+        }
+    }
+
+    /// Lets a node hear last values, as many as its outbox has room for, and some in a row: then the router takes other messages.
+    fn feed(&mut self, node: SubscribedNode, context: &mut Context<Self>) {
+        let mut steps = 0;
+        let outbox = match node {
+            SubscribedNode::Own => None,
+            SubscribedNode::Branch(id) => match self.sessions.get(&id) {
+                Some(there) if !there.drains => Some(there.session.outbox().clone()),
+                _ => return,
+            },
+        };
+        let feeds = match node {
+            SubscribedNode::Own => &mut self.own_feeds,
+            SubscribedNode::Branch(id) => match self.sessions.get_mut(&id) {
+                Some(there) => &mut there.feeds,
+                None => return,
+            },
+        };
+        let Some(there) = feeds.as_deref_mut().filter(|there| !there.is_fed) else {
+            return;
+        };
+        while steps < LAST_VALUES_IN_A_ROW_MAX && outbox.as_ref().is_none_or(Outbox::is_half_free_for_events)
+        {
+            match there.step(&self.last) {
+                Step::Topic(topic, hearers) => {
+                    steps += 1 + hearers.len();
+                    match &outbox {
+                        None => tell_own(&mut self.own, &topic, &hearers, &self.last),
+                        Some(outbox) => tell(outbox, &topic, &hearers, &self.last),
+                    }
+                }
+                Step::Round => steps += 1,
+                Step::Done => {
+                    *feeds = None;
+                    self.feeding -= 1;
+                    return;
+                }
+            }
+        }
+        there.is_fed = true;
+        let room = async move {
+            if let Some(outbox) = &outbox {
+                outbox.room_for_events().await;
+            }
+            // Other messages have their turns.
+            tokio::task::yield_now().await;
+        };
+        context.spawn(room.into_actor(self).map(move |(), this, context| {
+            let feeds = match node {
+                SubscribedNode::Own => &mut this.own_feeds,
+                SubscribedNode::Branch(id) => match this.sessions.get_mut(&id) {
+                    // A session that has ended is gone, or goes.
+                    Some(there) if there.session.outbox().is_open() => &mut there.feeds,
+                    _ => return,
+                },
+            };
+            if let Some(feeds) = feeds {
+                feeds.is_fed = false;
+                this.feed(node, context);
+            }
+        }));
+    }
+
+    /// Notes that a node hears nothing more.
+    fn stop_feeding(feeding: &mut usize, feeds: &mut Option<Box<Feeds>>) {
+        *feeding -= usize::from(feeds.take().is_some());
+    }
+}
+
+/// Lets handlers of the master hear the last value of a topic.
+fn tell_own(own: &mut Subscribers, topic: &ByteString, hearers: &[Hearer], last: &LastValues) {
+    if let Some(value) = last.get(topic) {
+        hearers.iter().for_each(|hearer| own.deliver_last(*hearer, &value.event));
+    }
+}
+
+/// Lets handlers of a branch hear the last value of a topic.
+fn tell(outbox: &Outbox, topic: &ByteString, hearers: &[Hearer], last: &LastValues) {
+    let Some(value) = last.get(topic) else {
+        return;
+    };
+    let features = outbox.features();
+    for handler in hearers {
+        let event = published(&value.event, true, Vec::new());
+        let frame = Frame::LastValue(LastValue { handler: *handler, event });
+        // A full outbox counts it.
+        let _ = outbox.push(&frame.for_features(features), Kind::Event);
     }
 }
 
@@ -518,6 +790,17 @@ impl Handler<SubscribeOwn> for RouterActor {
                 if self.own.insert(id, key.clone(), subscriber) {
                     insert(&mut self.trie, &mut self.groups, SubscribedNode::Own, &key);
                 }
+                if key.group.is_none() && self.last.len() > 0 {
+                    let feeds = self.own_feeds.get_or_insert_with(|| {
+                        self.feeding += 1;
+                        Box::new(Feeds::new())
+                    });
+                    // Bounded by the handlers of the master's own code.
+                    if let Err(many @ TooManyFeeds) = feeds.join(&key.pattern, Some(id.0), &self.last) {
+                        log::debug!("a handler of the master hears no last values: {many}");
+                    }
+                    self.feed(SubscribedNode::Own, context);
+                }
             }
         }
         self.check_actors_later(context);
@@ -546,7 +829,7 @@ impl Handler<GiveBack> for RouterActor {
         members.sort_unstable();
         members.dedup();
         let choice = self.groups.get(&group).map_or(0, |group| group.next);
-        self.publish_to_group(Some(from), choice, &group, &members, &event);
+        self.publish_to_group(Source::Branch(from), choice, &group, &members, &event);
     }
 }
 
@@ -600,6 +883,7 @@ impl Handler<StopSending> for RouterActor {
             return;
         };
         there.drains = true;
+        Self::stop_feeding(&mut self.feeding, &mut there.feeds);
         for key in there.keys.take(&mut self.subscribed_bounds) {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
         }
@@ -610,9 +894,11 @@ impl Handler<Leave> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, Leave(session): Leave, _: &mut Context<Self>) {
-        let Some(Subscriber { session: handle, mut keys, .. }) = self.sessions.remove(&session) else {
+        let Some(Subscriber { session: handle, mut keys, mut feeds, .. }) = self.sessions.remove(&session)
+        else {
             return;
         };
+        Self::stop_feeding(&mut self.feeding, &mut feeds);
         self.dropped += handle.outbox().dropped();
         for key in keys.take(&mut self.subscribed_bounds) {
             remove(&mut self.trie, &mut self.groups, SubscribedNode::Branch(session), &key);
@@ -627,7 +913,7 @@ impl Handler<Publish> for RouterActor {
         let mut encoded = BytesMut::new();
         for run in events.chunk_by(|one, other| one.topic == other.topic && one.publisher == other.publisher)
         {
-            self.publish(from, run, &mut encoded);
+            self.publish(from.map_or(Source::Master, Source::Branch), run, &mut encoded);
         }
         MessageResult(std::mem::take(&mut self.filled))
     }
@@ -646,6 +932,7 @@ impl Handler<Broadcast> for RouterActor {
         let broadcast = meshwork_wire::Broadcast { topic, publisher, headers, payload };
         Frame::Broadcast(broadcast).encode(&mut buffer);
         let encoded = buffer.freeze();
+        let source = from.map_or(Source::Master, Source::Branch);
         for (id, Subscriber { session, drains, .. }) in &self.sessions {
             if Some(*id) != from
                 && !drains
@@ -653,7 +940,7 @@ impl Handler<Broadcast> for RouterActor {
             {
                 let frame = Encoded::for_crowd(&encoded, 1, encoded.len() - LENGTH_PREFIX_LEN);
                 let _ = session.outbox().push_encoded(frame, Kind::Event);
-                note_filled(&mut self.filled, from, session);
+                note_filled(&mut self.filled, source, session);
             }
         }
         MessageResult(std::mem::take(&mut self.filled))
@@ -676,9 +963,16 @@ impl Handler<TakeCensus> for RouterActor {
     fn handle(&mut self, _: TakeCensus, _: &mut Context<Self>) -> Self::Result {
         let of_branches = self.sessions.values().map(|there| there.keys.len()).sum();
         let draining = self.sessions.values().filter(|there| there.drains).count();
+        let feeds = self.sessions.values().filter_map(|there| there.feeds.as_ref()).chain(&self.own_feeds);
         MessageResult(Census::of(
-            &[("outboxes that were filled", self.filled.len()), ("branches that drain", draining)],
             &[
+                ("outboxes that were filled", self.filled.len()),
+                ("branches that drain", draining),
+                ("nodes that are fed", self.feeding),
+                ("subscriptions that are fed", feeds.map(|feeds| feeds.len()).sum()),
+            ],
+            &[
+                ("last values", self.last.len()),
                 ("branches", self.sessions.len()),
                 ("subscriptions of branches", of_branches),
                 ("subscriptions in all", self.trie.len()),
@@ -703,6 +997,8 @@ impl Handler<Count> for RouterActor {
             subscriptions: of_branches + self.own.len() + self.own_broadcasts.len(),
             events,
             actors_lost: self.actors_lost,
+            last_values: self.last.len(),
+            last_values_len: self.last.bytes(),
         })
     }
 }

@@ -62,8 +62,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
-    FrameError, Frames, Function, Headers, Invocation, Invoke, NameError, Next, Outcome, Pattern, Payload,
-    Refused, Request, Response, SessionId, Wants, check_topic,
+    FrameError, Frames, Function, Headers, Invocation, Invoke, Kept, NameError, Next, Outcome, Pattern,
+    Payload, Refused, Request, Response, SessionId, SubscribeToLast, Wants, check_topic,
 };
 use pending::Pending;
 use relay::{Cancelled, Decision, Heard, InUse, Invoking, OwnRequest, Relay};
@@ -342,14 +342,14 @@ impl SessionActor {
             Frame::Publish(publish) => self.publish(publish, None),
             Frame::GiveBack(publish) => self.give_back(publish),
             Frame::Broadcast(broadcast) => self.broadcast(broadcast),
-            Frame::Subscribe(subscribe) => {
-                let allowed = check_key(&subscribe.key)
-                    .and_then(|()| self.may(Verb::Subscribe, subscribe.key.pattern.as_str()));
-                let router = &self.master.router;
-                let message = router::Subscribe { session: self.me().clone(), keys: vec![subscribe.key] };
-                let asked = allowed.map(|()| router.send(message));
-                self.pending
-                    .answer(self.outbox(), subscribe.callback_id, asked, self.charge(), |answer| answer);
+            Frame::KeepLast(keep) => self.keep_last(keep),
+            Frame::AskEra(callback_id) => {
+                let number = self.master.era;
+                self.outbox().say(&Frame::Kept(Kept { callback_id, number }));
+            }
+            Frame::Subscribe(subscribe) => self.subscribe(subscribe, None),
+            Frame::SubscribeToLast(SubscribeToLast { subscribe, handler }) => {
+                self.subscribe(subscribe, Some(handler));
             }
             Frame::Unsubscribe(key) => {
                 let charge = Some(self.charge());
@@ -391,10 +391,50 @@ impl SessionActor {
             | Frame::Refused(_)
             | Frame::Online(_)
             | Frame::Offline(_)
-            | Frame::Described(_) => {
+            | Frame::Described(_)
+            | Frame::Kept(_)
+            | Frame::LastValue(_) => {
                 unreachable!("the phase has refused it")
             }
         }
+    }
+
+    /// Subscribes the branch, and lets a handler hear the last values first; none: every handler of a subscription that is new.
+    fn subscribe(&mut self, subscribe: meshwork_wire::Subscribe, hearer: Option<u64>) {
+        let meshwork_wire::Subscribe { callback_id, key } = subscribe;
+        let allowed = check_key(&key).and_then(|()| self.may(Verb::Subscribe, key.pattern.as_str()));
+        let session = self.me().clone();
+        let message = router::Subscribe { session, keys: vec![key], hearer, is_bound: true };
+        let asked = allowed.map(|()| self.master.router.send(message));
+        self.pending.answer(self.outbox(), callback_id, asked, self.charge(), |answer| answer);
+    }
+
+    /// Hands the router an event whose value is to be the last of its topic, behind the events of the block that came before it.
+    fn keep_last(&mut self, keep: meshwork_wire::KeepLast) {
+        let meshwork_wire::KeepLast { callback_id, number, forgets, event } = keep;
+        let allowed = check_topic(&event.topic).map_err(CallError::from);
+        if let Err(error) = allowed.and_then(|()| self.may(Verb::Publish, &event.topic)) {
+            return self.reply(callback_id, Err(error.with_fate(Fate::NotSent)));
+        }
+        self.hand_over_events();
+        let meshwork_wire::Publish { topic, headers, payload, .. } = event;
+        let (publisher, payload) = (self.relay.name.clone(), without_callbacks(payload));
+        let event = Event { topic, publisher, headers, payload };
+        let kept = router::KeptLast { event, forgets, number };
+        let (session, charge) = (self.me().clone(), Some(self.charge()));
+        #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
+        self.master.router.do_send(router::KeepLast { session, callback_id, kept, charge });
+    }
+
+    /// Hands the router the events of the block so far.
+    fn hand_over_events(&mut self) {
+        if self.block.events.is_empty() {
+            return;
+        }
+        let (from, events) = (Some(self.me().id()), std::mem::take(&mut self.block.events));
+        let charge = Some(self.charge());
+        #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
+        self.master.router.do_send(router::Publish { from, events, charge });
     }
 
     fn describe(&mut self, callback_id: CallbackId, pattern: Pattern, after: ByteString) {
@@ -432,6 +472,7 @@ impl SessionActor {
         let (master, session) = (Arc::clone(&self.master), self.me().clone());
         let identities = master.identities();
         let features = extension.features;
+        let has_subscriptions = !bind.subscriptions.is_empty();
         // Before the branch is told anything.
         self.outbox().set_features(features.unwrap_or_default());
         let bind = (bind, extension);
@@ -449,7 +490,7 @@ impl SessionActor {
                 if is_checked && let Some(arrival) = &this.arrival {
                     arrival.place.bound();
                 }
-                this.bound(standing, features, context);
+                this.bound(standing, features, has_subscriptions, context);
                 // They may have changed while the bind was checked.
                 if this.master.identities().map(|now| Arc::as_ptr(&now))
                     != identities.map(|then| Arc::as_ptr(&then))
@@ -470,6 +511,7 @@ impl SessionActor {
         &mut self,
         standing: Option<Arc<Standing>>,
         features: Option<Features>,
+        has_subscriptions: bool,
         context: &mut Context<Self>,
     ) {
         if let Some(arrival) = self.arrival.take() {
@@ -482,6 +524,10 @@ impl SessionActor {
         let (outbox, name) = (self.outbox().clone(), self.relay.name.clone());
         let publish = standing.as_ref().and_then(|standing| standing.identity.permissions().publish.clone());
         say_bound(&self.master, self.me(), features.is_some(), publish, &outbox);
+        if has_subscriptions {
+            #[expect(clippy::disallowed_methods, reason = "bounded to one: at the bind")]
+            self.master.router.do_send(router::Feed(self.me().id()));
+        }
         self.standing = standing;
         let now = Instant::now().into_std();
         let mut branch = ToBranch::new(&outbox, &name, ByteString::new());
@@ -847,12 +893,7 @@ impl SessionActor {
         if let Some(functions) = &mut self.block.functions {
             functions.released.clear();
         }
-        if !self.block.events.is_empty() {
-            let (from, events) = (Some(self.me().id()), std::mem::take(&mut self.block.events));
-            let charge = Some(self.charge());
-            #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
-            self.master.router.do_send(router::Publish { from, events, charge });
-        }
+        self.hand_over_events();
     }
 
     /// Sends the messages of the relay, and publishes how many requests are in flight.

@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) identities: Option<Arc<Identities>>,
     pub(crate) authenticate: Option<Recipient<Authenticate>>,
     pub(crate) spawner: Option<Arc<dyn SessionSpawner>>,
+    /// The number with which the numbers of last values begin; none: that of the clock.
+    pub(crate) era: Option<u64>,
 }
 
 /// The state that a master and its sessions share.
@@ -50,6 +52,8 @@ pub(crate) struct MasterShared {
     pub(crate) busy_poll: BusyPoll,
     pub(crate) registry: Addr<RegistryActor>,
     pub(crate) router: Addr<RouterActor>,
+    /// The number with which the router began: see [`meshwork_wire::Kept`].
+    pub(crate) era: u64,
     /// The node of the master. A function that came over a session is called and released through the queue of this node.
     pub(crate) node: Arc<Node>,
     /// The door of the connections, which have a place each.
@@ -111,8 +115,8 @@ impl MasterShared {
         config: Config,
         limits: Limits,
         busy_poll: BusyPoll,
-        registry: Addr<RegistryActor>,
-        router: Addr<RouterActor>,
+        (registry, router): (Addr<RegistryActor>, Addr<RouterActor>),
+        era: u64,
         layers: Option<Arc<dyn PassThrough>>,
     ) -> Self {
         let door = Door::new(Bounds {
@@ -135,6 +139,7 @@ impl MasterShared {
             busy_poll,
             registry,
             router,
+            era,
             node,
             door,
             warnings: SessionWarnings::default(),

@@ -3,13 +3,15 @@
 use crate::answers::answering::AnsweringBounds;
 use crate::answers::blocking::Blocking;
 use crate::link::outbox::OutboxBounds;
+use crate::node::said::LastBounds;
 use meshwork_wire::limits::{
     ANSWERING_LEN_MAX, BIND_WITHIN, BLOCKING_MAX_MIN, BLOCKING_WAITING_MAX, CONNECTIONS_MAX,
     CONNECTIONS_PER_ADDRESS_MAX, CREDIT_LEN_MAX, FAILED_IN_ROW_MAX, FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX,
     GATEWAY_CONNECTIONS_PER_ADDRESS_MAX, HELD_LEN_MAX, IN_FLIGHT_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX,
-    LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
-    OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX, REGISTERED_IN_ALL_LEN_MAX, REST_MAX, REST_MIN,
-    SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
+    LAST_VALUES_LEN_MAX, LAST_VALUES_MAX, LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX,
+    OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX,
+    REGISTERED_IN_ALL_LEN_MAX, REST_MAX, REST_MIN, SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX,
+    UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
 use std::sync::{Arc, LazyLock};
@@ -100,6 +102,11 @@ pub struct Limits {
     /// How many subscriptions of one branch one event may match, counted as the most that any topic could match: each costs a step with every such
     /// event. A subscription above the bound is refused. Used by a master. Default: [`SUBSCRIPTIONS_PER_TOPIC_MAX`].
     pub subscriptions_per_topic_max: usize,
+    /// How many last values a master keeps, and a node of those that it published, to say them again to a master that was started again. One
+    /// publisher has eight ninths of them at most. A further one is refused with `OVERLOADED`, not sent. Default: [`LAST_VALUES_MAX`].
+    pub last_values_max: usize,
+    /// How many bytes these may take, with their topics. Default: [`LAST_VALUES_LEN_MAX`].
+    pub last_values_len_max: usize,
     /// How many connections a master may have, bound or not. A further one is turned away with `OVERLOADED`. Default: [`CONNECTIONS_MAX`].
     pub connections_max: usize,
     /// How many connections a master may have from one address, or from one network of 64 bits with IPv6. A further one is turned away with
@@ -138,6 +145,8 @@ impl Default for Limits {
             subscribed_len_max: SUBSCRIBED_LEN_MAX,
             subscribed_in_all_len_max: REGISTERED_IN_ALL_LEN_MAX,
             subscriptions_per_topic_max: SUBSCRIPTIONS_PER_TOPIC_MAX,
+            last_values_max: LAST_VALUES_MAX,
+            last_values_len_max: LAST_VALUES_LEN_MAX,
             connections_max: CONNECTIONS_MAX,
             connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
             gateway_connections_max: GATEWAY_CONNECTIONS_MAX,
@@ -160,6 +169,11 @@ impl Limits {
     /// The bounds of the requests of one connection that are being answered.
     pub(crate) fn answering_bounds(&self) -> AnsweringBounds {
         AnsweringBounds { count_max: self.in_flight_max, len_max: self.answering_len_max }
+    }
+
+    /// The bounds of the last values that are kept.
+    pub(crate) fn last_bounds(&self) -> LastBounds {
+        LastBounds { count_max: self.last_values_max, len_max: self.last_values_len_max }
     }
 
     /// The bounds of the outbox from a master to one branch.

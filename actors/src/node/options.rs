@@ -55,6 +55,7 @@ pub trait ConfigureNode: Sized {
     fn limits(mut self, limits: Limits) -> Self {
         let options = self.options();
         options.node.set_in_flight_max(limits.in_flight_max);
+        options.node.with_said(|said| said.bounds = limits.last_bounds());
         options.limits = limits;
         self
     }

@@ -9,12 +9,14 @@ use super::change::{Status, Watcher};
 use super::heads::{HeadIndex, Heads, Spec, check_called, remember, remembered};
 use super::known::{ActionCache, Wanted};
 use super::layers::CallThrough;
+use super::limits::Limits;
 use super::mailboxes::{
     DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot,
     Unsubscribe, Watch, Withdraw,
 };
+use super::said::SaidLast;
 use super::snapshot::Snapshot;
-use super::submission::{Arguments, Ask, Call, Frames, Invoking, NewEvent, Submission};
+use super::submission::{Arguments, Ask, Call, Frames, Invoking, Keeping, NewEvent, Submission};
 use crate::answers::hops;
 use crate::answers::{Actions, ActorSnapshot, Restarted};
 use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
@@ -31,8 +33,8 @@ use meshwork_wire::limits::{
     OUTBOX_LEN_MAX, RESTARTING_SHOWN_MAX,
 };
 use meshwork_wire::{
-    Accepts, ActionDescription, ByteString, CallError, CallbackId, Code, Fate, Invocation, NodeNews, Pattern,
-    Request, Signature, check_action, check_topic, everything_above,
+    Accepts, ActionDescription, ByteString, CallError, CallbackId, Code, Fate, Features, Invocation,
+    NodeNews, Pattern, Request, Signature, check_action, check_topic, everything_above,
 };
 use std::fmt;
 use std::ops::Range;
@@ -40,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 /// A node, master or branch: the state that its handles and its actor share.
@@ -56,6 +58,8 @@ pub struct Node {
     me: Weak<Node>,
     deadlines: WatchDeadlines,
     known: RwLock<ActionCache>,
+    /// The last values that the node has published.
+    said: Mutex<SaidLast>,
     /// Notified when the known actions or the node's own may have changed, and when its status has.
     changed: Notify,
     status: watch::Sender<Status>,
@@ -204,6 +208,7 @@ impl Node {
             next_subscriber: AtomicU64::new(0),
             mailboxes: OnceLock::new(),
             known: RwLock::default(),
+            said: Mutex::new(SaidLast::new(Limits::default().last_bounds())),
             changed: Notify::new(),
             status: watch::Sender::new(Status::Rebinding),
             room: Notify::new(),
@@ -615,6 +620,54 @@ impl Node {
     /// As [`Node::publish`].
     pub fn broadcast_now(&self, event: NewEvent) -> Result<Option<NewEvent>, CallError> {
         self.submit_event_now(Submission::Broadcast(event))
+    }
+
+    /// Publishes an event whose value the master keeps as the last of its topic; or takes the last value of the topic away, and publishes nothing.
+    /// Waits for the answer of the master, for at most [`CALL_WITHIN`].
+    ///
+    /// # Errors
+    ///
+    /// Not sent: as [`Node::publish`], and when too many calls are in flight, there is no room for the value at this node or its master, or the
+    /// master keeps no last values. *Unknown*: when the link is lost, or the master does not answer.
+    pub async fn keep_last(&self, event: NewEvent, forgets: bool) -> Result<(), CallError> {
+        {
+            let locked = self.lock();
+            locked.event_path.check("publish to", &event)?;
+            if let EventPath::Link { outbox, .. } = &locked.event_path
+                && !outbox.features().contains(Features::LAST)
+            {
+                let what =
+                    "the master is of an earlier version or of another protocol, and keeps no last values";
+                return Err(CallError::new(Code::CANNOT_ENCODE, Fate::NotSent, what));
+            }
+        }
+        if !forgets {
+            self.with_said(|said| said.check(&event))
+                .map_err(|many| CallError::new(Code::OVERLOADED, Fate::NotSent, many.to_string()))?;
+        }
+        let (tell, told) = oneshot::channel();
+        let (me, kept) = (Weak::clone(&self.me), event.clone());
+        let hook = move |reply: Reply| {
+            let number = reply.into_kept();
+            if let (Some(node), Ok(Some(number))) = (me.upgrade(), &number) {
+                node.with_said(|said| match forgets {
+                    true => said.forgets(&kept.topic, *number),
+                    false => said.keeps(kept, *number),
+                });
+            }
+            // The caller may wait no longer: the value is kept.
+            let _ = tell.send(number.map(drop));
+        };
+        let deadline = deadline_of(Instant::now(), Some(CALL_WITHIN));
+        self.open_with(deadline, Waiter::Hook(Box::new(hook)), |callback_id| {
+            Submission::KeepLast(Box::new(Keeping { callback_id, event, forgets }))
+        })?;
+        told.await.unwrap_or_else(|_| Err(self.ended().with_fate(Fate::Unknown)))
+    }
+
+    /// Reads or changes the last values that the node has published.
+    pub(crate) fn with_said<T>(&self, change: impl FnOnce(&mut SaidLast) -> T) -> T {
+        change(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sends an event to every other node.

@@ -31,6 +31,10 @@ pub struct Snapshot {
     pub events_failed: u64,
     /// How many events handlers of the node could not decode since the node started, and so did not take; each handler counts its own.
     pub events_undecodable: u64,
+    /// How many last values a master keeps, or a branch to say them again to a master that was started again.
+    pub last_values: usize,
+    /// How many bytes these take.
+    pub last_values_len: usize,
     /// How many actors that answered an action or handled events had stopped, and were withdrawn.
     pub actors_lost: u64,
     /// The actors that are started again when they panic, which answered an action or handled events of the node since it started.

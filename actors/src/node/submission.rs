@@ -31,6 +31,8 @@ pub(crate) enum Submission {
         function: CallbackId,
     },
     Publish(NewEvent),
+    /// An event whose value is to be the last of its topic.
+    KeepLast(Box<Keeping>),
     Broadcast(NewEvent),
 }
 
@@ -80,6 +82,14 @@ pub(crate) struct Invoking {
     pub(crate) callback_id: Option<CallbackId>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) invocation: Invocation,
+}
+
+/// A value that is to be the last of its topic.
+pub(crate) struct Keeping {
+    pub(crate) callback_id: CallbackId,
+    pub(crate) event: NewEvent,
+    /// Whether the topic is to have none.
+    pub(crate) forgets: bool,
 }
 
 /// A call of an action, with its arguments, deadline, node and headers.
@@ -233,7 +243,7 @@ impl Submission {
     /// Whether the submission asks for a reply.
     pub(crate) fn asks(&self) -> bool {
         match self {
-            Submission::Frames(_) | Submission::Ask(_) => true,
+            Submission::Frames(_) | Submission::Ask(_) | Submission::KeepLast(_) => true,
             Submission::Invoke(invoking) => invoking.callback_id.is_some(),
             Submission::Cancel(_)
             | Submission::Release { .. }

@@ -1,6 +1,6 @@
 //! Frames for a node of an earlier version, which knows fewer features. What it does not know is said as nearly as it can be said.
 
-use super::kinds::{Bind, Features, Frame, FrameRef, NodeNews, Offer, Register};
+use super::kinds::{Bind, Features, Frame, FrameRef, LastValue, NodeNews, Offer, Register, SubscribeToLast};
 use crate::accepts::Accepts;
 use crate::encoding::Encoding;
 use crate::headers::Headers;
@@ -27,6 +27,14 @@ impl Frame {
         {
             // The action and the handlers run without them, as they would have before.
             *headers = Headers::none();
+        }
+        if !features.contains(Features::LAST) {
+            self = match self {
+                // Its handlers hear it as an event, as often as the branch binds.
+                Frame::LastValue(LastValue { event, .. }) => Frame::Publish(event),
+                Frame::SubscribeToLast(SubscribeToLast { subscribe, .. }) => Frame::Subscribe(subscribe),
+                other => other,
+            };
         }
         if features.contains(Features::VALUES) {
             return self;

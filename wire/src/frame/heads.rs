@@ -4,8 +4,8 @@
 use super::error::FrameError;
 use super::kinds::{
     Bind, Borrowed, Bound, Broadcast, Describe, DescribeAfter, Described, ExtendedBind, ExtendedBound, Frame,
-    FrameRef, Invoke, NodeNews, Publish, Refused, Register, Request, Response, Subscribe, SubscriptionKey,
-    Unregister, as_micros,
+    FrameRef, Invoke, KeepLast, Kept, LastValue, NodeNews, Publish, Refused, Register, Request, Response,
+    Subscribe, SubscribeToLast, SubscriptionKey, Unregister, as_micros,
 };
 use super::swift::{self, RequestRun};
 use crate::copy::append;
@@ -86,6 +86,14 @@ enum Head<'a> {
     /// An event with headers that comes back.
     #[serde(borrow)]
     GiveBackWithHeaders(WithHeaders<'a, PublishHead<'a>>),
+    #[serde(borrow)]
+    KeepLast(KeepLastHead<'a>),
+    Kept(Kept),
+    AskEra(CallbackId),
+    #[serde(deserialize_with = "read_bounded")]
+    SubscribeToLast(Cow<'a, SubscribeToLast>),
+    #[serde(borrow)]
+    LastValue(LastValueHead<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -185,6 +193,26 @@ struct PublishHead<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+struct KeepLastHead<'a> {
+    callback_id: CallbackId,
+    number: Option<u64>,
+    forgets: bool,
+    #[serde(borrow)]
+    event: PublishHead<'a>,
+    /// [`Headers`] as a list; empty if there are none.
+    headers: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LastValueHead<'a> {
+    handler: Option<u64>,
+    #[serde(borrow)]
+    event: PublishHead<'a>,
+    /// [`Headers`] as a list; empty if there are none.
+    headers: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
 struct BroadcastHead<'a> {
     topic: &'a str,
     publisher: &'a str,
@@ -269,6 +297,14 @@ impl Frame {
             Head::Broadcast(head) => Frame::Broadcast(head.with(bytes, Headers::none(), rest())?),
             Head::BroadcastWithHeaders(WithHeaders { head, headers }) => {
                 Frame::Broadcast(head.with(bytes, read_headers(headers)?, rest())?)
+            }
+            Head::KeepLast(KeepLastHead { callback_id, number, forgets, event, headers }) => {
+                let event = event.with(bytes, read_headers_if_any(headers)?, rest())?;
+                Frame::KeepLast(KeepLast { callback_id, number, forgets, event })
+            }
+            Head::LastValue(LastValueHead { handler, event, headers }) => {
+                let event = event.with(bytes, read_headers_if_any(headers)?, rest())?;
+                Frame::LastValue(LastValue { handler, event })
             }
             head => {
                 no_rest(bytes, head_len)?;
@@ -378,6 +414,18 @@ impl<'a> Head<'a> {
                 with_headers(head, &publish.headers, Head::GiveBack, Head::GiveBackWithHeaders)
             }
             Frame::DescribeAfter(describe) => Head::DescribeAfter(Cow::Borrowed(describe)),
+            Frame::KeepLast(KeepLast { callback_id, number, forgets, event }) => {
+                let (callback_id, number, forgets) = (*callback_id, *number, *forgets);
+                let (event, headers) = (PublishHead::of(event), event.headers.text());
+                Head::KeepLast(KeepLastHead { callback_id, number, forgets, event, headers })
+            }
+            Frame::Kept(kept) => Head::Kept(*kept),
+            Frame::AskEra(callback_id) => Head::AskEra(*callback_id),
+            Frame::SubscribeToLast(subscribe) => Head::SubscribeToLast(Cow::Borrowed(subscribe)),
+            Frame::LastValue(LastValue { handler, event }) => {
+                let (event, headers) = (PublishHead::of(event), event.headers.text());
+                Head::LastValue(LastValueHead { handler: *handler, event, headers })
+            }
         }
     }
 
@@ -438,7 +486,12 @@ impl<'a> Head<'a> {
             Head::ExtendedBound(bound) => Frame::ExtendedBound(bound.into_owned()),
             Head::Drained => Frame::Drained,
             Head::DescribeAfter(describe) => Frame::DescribeAfter(describe.into_owned()),
-            Head::Request(_)
+            Head::Kept(kept) => Frame::Kept(kept),
+            Head::AskEra(callback_id) => Frame::AskEra(callback_id),
+            Head::SubscribeToLast(subscribe) => Frame::SubscribeToLast(subscribe.into_owned()),
+            Head::KeepLast(_)
+            | Head::LastValue(_)
+            | Head::Request(_)
             | Head::RequestWithHops(_)
             | Head::RequestWithHeaders(_)
             | Head::Response(_)
@@ -582,6 +635,11 @@ fn with_headers<'a, H>(
     with: fn(WithHeaders<'a, H>) -> Head<'a>,
 ) -> Head<'a> {
     if headers.is_empty() { plain(head) } else { with(WithHeaders { head, headers: headers.text() }) }
+}
+
+/// The headers of a head that has a list in any case, which may be empty.
+fn read_headers_if_any(text: &str) -> Result<Headers, FrameError> {
+    if text.is_empty() { Ok(Headers::none()) } else { read_headers(text) }
 }
 
 fn read_headers(text: &str) -> Result<Headers, FrameError> {

@@ -69,6 +69,17 @@ pub enum Frame {
     GiveBack(Publish),
     /// Branch to master: asks for the actions of the mesh behind those that an earlier answer had. Answered as a describe.
     DescribeAfter(DescribeAfter),
+    /// Branch to master: publishes an event whose value the master keeps as the last of its topic, or takes the last value of a topic away.
+    /// Answered by a [`Kept`], or by the error of a response.
+    KeepLast(KeepLast),
+    /// Master to branch: the answer to a [`KeepLast`] and to an [`AskEra`](Frame::AskEra).
+    Kept(Kept),
+    /// Branch to master: asks for the era of the master, in which it draws the numbers of last values. Answered by a [`Kept`].
+    AskEra(CallbackId),
+    /// Branch to master: a [`Subscribe`](Frame::Subscribe) that hears the last values of the topics that match, first.
+    SubscribeToLast(SubscribeToLast),
+    /// Master to branch: the last value of a topic, for a subscription that has not heard it.
+    LastValue(LastValue),
 }
 
 /// The first frame of a branch.
@@ -122,12 +133,15 @@ impl Features {
     pub const HOPS: Features = Features(32);
     /// A request, an event and a broadcast may carry [`Headers`].
     pub const HEADERS: Features = Features(64);
+    /// A master keeps last values ([`KeepLast`](Frame::KeepLast), [`AskEra`](Frame::AskEra)) and tells them to a branch that subscribes
+    /// ([`SubscribeToLast`](Frame::SubscribeToLast), [`LastValue`](Frame::LastValue)).
+    pub const LAST: Features = Features(256);
     /// The features that change the form of frames: what says the same in an older form where the other end does not know them.
     pub const FORMS: Features =
         Features(Self::VALUES.0 | Self::APPLICATION_CODES.0 | Self::HOPS.0 | Self::HEADERS.0);
     /// All features that this version knows.
     pub const ALL: Features =
-        Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::FORMS.0);
+        Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::LAST.0 | Self::FORMS.0);
 
     /// Whether all features of `other` are in this set.
     #[must_use]
@@ -355,6 +369,48 @@ pub struct Publish {
     pub payload: Payload,
 }
 
+/// An event whose value becomes the last of its topic.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KeepLast {
+    /// Where the answer goes.
+    pub callback_id: CallbackId,
+    /// The number under which an earlier master kept the value, which is said again to a master that has been started since; none for a value
+    /// that is published now.
+    pub number: Option<u64>,
+    /// Whether the topic is to have no last value any more. The event says the topic then, and nobody gets it.
+    pub forgets: bool,
+    /// The event.
+    pub event: Publish,
+}
+
+/// The master keeps a last value, or has forgotten it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// The question that this answers.
+    pub callback_id: CallbackId,
+    /// The number of the value: it rises with each value that a master keeps, and from one start of a master to the next. To an
+    /// [`AskEra`](Frame::AskEra), the number with which this master began.
+    pub number: u64,
+}
+
+/// A new subscription of a handler that hears the last values first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SubscribeToLast {
+    /// The subscription.
+    pub subscribe: Subscribe,
+    /// The number of the handler at its node, which comes back in [`LastValue::handler`].
+    pub handler: u64,
+}
+
+/// The last value of a topic, as it was published before the subscription.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LastValue {
+    /// The handler that hears it; none: every handler of the topic that is in no group, since the branch has bound again.
+    pub handler: Option<u64>,
+    /// The event.
+    pub event: Publish,
+}
+
 /// An event for every node.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Broadcast {
@@ -427,7 +483,9 @@ impl Frame {
             Frame::Request(Request { headers, .. })
             | Frame::Publish(Publish { headers, .. })
             | Frame::Broadcast(Broadcast { headers, .. })
-            | Frame::GiveBack(Publish { headers, .. }) => Some(headers),
+            | Frame::GiveBack(Publish { headers, .. })
+            | Frame::KeepLast(KeepLast { event: Publish { headers, .. }, .. })
+            | Frame::LastValue(LastValue { event: Publish { headers, .. }, .. }) => Some(headers),
             _ => None,
         }
     }
@@ -440,7 +498,9 @@ impl Frame {
             | Frame::Invoke(Invoke { payload, .. })
             | Frame::Publish(Publish { payload, .. })
             | Frame::Broadcast(Broadcast { payload, .. })
-            | Frame::GiveBack(Publish { payload, .. }) => Some(payload),
+            | Frame::GiveBack(Publish { payload, .. })
+            | Frame::KeepLast(KeepLast { event: Publish { payload, .. }, .. })
+            | Frame::LastValue(LastValue { event: Publish { payload, .. }, .. }) => Some(payload),
             _ => None,
         }
     }
@@ -498,7 +558,9 @@ impl<'a> FrameRef<'a> {
             | Borrowed::Other(
                 Frame::Invoke(Invoke { payload, .. })
                 | Frame::Broadcast(Broadcast { payload, .. })
-                | Frame::GiveBack(Publish { payload, .. }),
+                | Frame::GiveBack(Publish { payload, .. })
+                | Frame::KeepLast(KeepLast { event: Publish { payload, .. }, .. })
+                | Frame::LastValue(LastValue { event: Publish { payload, .. }, .. }),
             ) => Some(payload),
             Borrowed::Response(Response { outcome: Err(error), .. }) => error.held(),
             Borrowed::Other(_) => None,

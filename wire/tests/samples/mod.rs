@@ -4,8 +4,8 @@
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
     DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Headers, Invoke,
-    NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape,
-    Subscribe, SubscriptionKey, Unregister, Wants,
+    KeepLast, Kept, LastValue, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request,
+    Response, SessionId, Shape, Subscribe, SubscribeToLast, SubscriptionKey, Unregister, Wants,
 };
 use std::time::Duration;
 
@@ -507,5 +507,51 @@ pub(crate) fn every_golden() -> Vec<Golden> {
             "30000000 1f 086a6f62732f6e657705616c696365000107776f726b657273010010\
                 74656e616e743a610a757365723a370a920203",
         ),
+        golden(
+            "keep_last",
+            Frame::KeepLast(KeepLast {
+                callback_id: CallbackId(9),
+                number: Some(300),
+                forgets: false,
+                event: last("", payload(Encoding::MessagePack, &[5])),
+            }),
+            "16000000 20 0901fb2c01000773746174652f6100010003000005",
+        ),
+        golden("kept", Frame::Kept(Kept { callback_id: CallbackId(9), number: 300 }), "05000000 21 09fb2c01"),
+        golden("ask_era", Frame::AskEra(CallbackId(9)), "02000000 22 09"),
+        golden(
+            "subscribe_to_last",
+            Frame::SubscribeToLast(SubscribeToLast {
+                subscribe: Subscribe {
+                    callback_id: CallbackId(9),
+                    key: SubscriptionKey {
+                        pattern: Pattern::new("state/*").expect("a pattern"),
+                        group: None,
+                    },
+                },
+                handler: 3,
+            }),
+            "0c000000 23 090773746174652f2a0003",
+        ),
+        golden(
+            "last_value",
+            Frame::LastValue(LastValue {
+                handler: Some(3),
+                event: last("alice", payload(Encoding::MessagePack, &[5])),
+            }),
+            "17000000 24 01030773746174652f6105616c696365010003000005",
+        ),
     ]
+}
+
+/// An event that is the last of its topic.
+fn last(publisher: &'static str, payload: Payload) -> Publish {
+    Publish {
+        topic: "state/a".into(),
+        publisher: publisher.into(),
+        for_all: true,
+        groups: Vec::new(),
+        headers: Headers::none(),
+        payload,
+    }
 }

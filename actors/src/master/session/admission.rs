@@ -142,7 +142,8 @@ pub(super) async fn admit(
     // The router takes other messages in between. It knows a branch without subscriptions too, which gets broadcasts.
     let parts = subscriptions.chunks(ACTIONS_PER_FRAME_MAX);
     for keys in parts.chain(subscriptions.is_empty().then_some(&[][..])) {
-        let subscribe = router::Subscribe { session: session.clone(), keys: keys.to_vec() };
+        let (session, keys) = (session.clone(), keys.to_vec());
+        let subscribe = router::Subscribe { session, keys, hearer: None, is_bound: false };
         match master.router.send(subscribe).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(BindRefused::for_good(error.message().to_owned())),

@@ -44,7 +44,9 @@ impl Phase {
                 | Frame::Refused(_)
                 | Frame::Online(_)
                 | Frame::Offline(_)
-                | Frame::Described(_) => Legality::Illegal("a branch sent what only a master may"),
+                | Frame::Described(_)
+                | Frame::Kept(_)
+                | Frame::LastValue(_) => Legality::Illegal("a branch sent what only a master may"),
                 _ => Legality::Legal,
             },
         }
