@@ -173,6 +173,32 @@ impl<R, E> Calling<R, E> {
         self.with_headers(|headers| headers.insert(name.as_ref(), value.as_ref()))
     }
 
+    /// Marks the call as one that may be made again: its requests carry a key, drawn by chance, by which the provider runs it once. A request with
+    /// the key that comes again gets the outcome of the first, or waits for it while the first still runs. So a layer that retries
+    /// (`meshwork::tower::RetryNotSent`, behind the feature `tower`) makes the call again also when it may have run, as when a link was lost.
+    ///
+    /// A provider remembers the outcome for two minutes by default, and shorter when many come ([`Limits::doubles_max`](crate::Limits)). It
+    /// runs the call to its end, though the caller gives up. It knows its own calls only: a retry that another provider gets, or the same one
+    /// after a restart, runs there. Name a node ([`Calling::on`]) where that must not be.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// let receipt: String = branch.call("payments/charge", ("order 17", 4_200)).idempotent().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn idempotent(self) -> Self {
+        let key = ActorCall::draw_key();
+        self.with_headers(|headers| headers.insert_own(Headers::IDEMPOTENCY_KEY, &key))
+    }
+
+    /// As [`Calling::idempotent`], with a key of the application, such as the number of an order: calls of the action with this key, of this node,
+    /// are one call, whatever their arguments, also those that the program makes itself. A key is a header: up to 4 KiB of text.
+    pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
+        self.with_headers(|headers| headers.insert_own(Headers::IDEMPOTENCY_KEY, key.as_ref()))
+    }
+
     /// Changes the headers. The actor writes a call that has some.
     fn with_headers(self, change: impl FnOnce(&mut Headers) -> Result<(), HeaderError>) -> Self {
         let mut changed = Ok(());

@@ -12,7 +12,7 @@
 //!
 //! `Timeout`, `ConcurrencyLimit`, `LoadShed`, `Retry`, `Hedge`, `Buffer`, `Filter` and others of tower fit in all of these places, but `Buffer` around
 //! responders, which need not be `Send`. Those of this module know the [fates](crate::Fate) of calls: [`RetryNotSent`] makes calls again that
-//! were not sent, [`CircuitBreaker`] stops calls of what does not answer. Their errors are [`CallError`](crate::CallError)s again, which
+//! were not sent, or that are [idempotent](crate::Calling::idempotent); [`CircuitBreaker`] stops calls of what does not answer. Their errors are [`CallError`](crate::CallError)s again, which
 //! [`IntoCallError`] makes of any error of layers.
 //!
 //! [tower]: https://docs.rs/tower
@@ -28,7 +28,7 @@ mod responders;
 mod retry;
 mod service;
 
-pub use as_call::{AsCall, OutgoingCall};
+pub use as_call::{ActionArguments, AsCall, Idempotent, OutgoingCall};
 pub use boxed::IntoCallError;
 pub use breaker::{BreakerFuture, Breaking, CircuitBreaker};
 pub use calls::{LayerCalls, NodeCalls};

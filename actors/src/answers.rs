@@ -3,10 +3,10 @@
 pub(crate) mod action;
 pub(crate) mod answering;
 pub(crate) mod blocking;
-#[cfg_attr(not(test), expect(dead_code, reason = "requests carry no key yet"))]
-mod doubles;
+pub(crate) mod doubles;
 pub(crate) mod hops;
 pub(crate) mod invoked;
+pub(crate) mod keyed;
 mod poll_once;
 pub(crate) mod reply_to;
 pub(crate) mod responder;

@@ -1,8 +1,8 @@
 //! What a layer sees of a call: the arguments of one action that is called through a service, or a call of any action on its way out of a node.
 
 use super::boxed::Read;
-use meshwork_actors::node::{Attempts, LayeredCall};
-use meshwork_wire::{CallError, Fate, Payload};
+use meshwork_actors::node::{Attempts, Call, LayeredCall};
+use meshwork_wire::{ByteString, CallError, Fate, HeaderError, Headers, Payload};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,11 @@ pub trait AsCall {
     /// The node that is to answer; empty for any.
     fn node(&self) -> &str {
         ""
+    }
+
+    /// Whether the call may be made again though it may have run: its provider runs it once.
+    fn is_idempotent(&self) -> bool {
+        false
     }
 
     /// When the caller stops waiting; `None` where the layer does not know.
@@ -51,6 +56,27 @@ impl OutgoingCall {
     #[must_use]
     pub fn arguments(&self) -> &Payload {
         &self.0.call.arguments
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.0.call.headers
+    }
+
+    /// The value of a header, if the call has it.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.0.call.headers.get(name)
+    }
+
+    /// Sets a header, in the place of an earlier one of this name.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be a header, or there are too many: see [`Headers::insert`].
+    pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), HeaderError> {
+        self.0.call.headers.insert(name, value)
     }
 
     /// How long the caller still waits; `None` for ever.
@@ -94,7 +120,85 @@ impl AsCall for OutgoingCall {
         self.node()
     }
 
+    fn is_idempotent(&self) -> bool {
+        self.header(Headers::IDEMPOTENCY_KEY).is_some()
+    }
+
     fn deadline(&self) -> Option<Instant> {
         self.0.deadline.map(tokio::time::Instant::into_std)
+    }
+}
+
+/// The arguments of one action that is [idempotent](crate::Calling::idempotent), as a request of its service: attempts at it have one key.
+///
+/// ```
+/// # use meshwork::prelude::*;
+/// use meshwork::tower::{Idempotent, RetryNotSent};
+/// use tower::{Service, ServiceBuilder, ServiceExt};
+///
+/// # async fn example(branch: Branch) -> Result<(), CallError> {
+/// let mut charge = ServiceBuilder::new()
+///     .layer(RetryNotSent::budget(0.2))
+///     .timeout(Duration::from_secs(1))
+///     .service(branch.service("payments/charge"));
+/// let receipt: String = charge.ready().await?.call(Idempotent::new(("order 17", 4_200))).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Idempotent<A> {
+    key: ByteString,
+    arguments: A,
+}
+
+impl<A> Idempotent<A> {
+    /// A call with these arguments, with a key that is drawn by chance.
+    pub fn new(arguments: A) -> Self {
+        Self { key: Call::draw_key().into(), arguments }
+    }
+
+    /// A call with these arguments and a key of the application: see [`Calling::idempotency_key`](crate::Calling::idempotency_key).
+    pub fn with_key(key: impl Into<ByteString>, arguments: A) -> Self {
+        Self { key: key.into(), arguments }
+    }
+}
+
+impl<A> AsCall for Idempotent<A> {
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+}
+
+/// The request of an [`ActionService`](super::ActionService): arguments, or [`Idempotent`] ones.
+pub trait ActionArguments: AsCall {
+    /// The type of the arguments.
+    type Value: Serialize;
+
+    /// The arguments.
+    fn value(&self) -> &Self::Value;
+
+    /// The idempotency key, if the call has one.
+    fn key(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl<A: Serialize> ActionArguments for A {
+    type Value = A;
+
+    fn value(&self) -> &A {
+        self
+    }
+}
+
+impl<A: Serialize> ActionArguments for Idempotent<A> {
+    type Value = A;
+
+    fn value(&self) -> &A {
+        &self.arguments
+    }
+
+    fn key(&self) -> Option<&str> {
+        Some(&self.key)
     }
 }

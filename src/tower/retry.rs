@@ -22,6 +22,8 @@ use tower::{BoxError, Layer, Service};
 /// and not when the wait would pass its deadline, or the budget is spent. Then it ends with its last error, whose fate is *unknown* if any
 /// attempt may have run.
 ///
+/// A call that is [idempotent](crate::Calling::idempotent), which its provider runs once, is made again also when it may have run.
+///
 /// The budget is shared by all calls through this layer, its clones too: each call pays a part of a retry in, each retry takes one out. So
 /// when everything fails, calls grow by that part and not by the number of retries: `budget(0.2)` adds a fifth. 10 retries a second are free, and
 /// a burst has 100.
@@ -212,7 +214,8 @@ where
                 now.checked_add(wait).filter(|next| this.deadline.is_none_or(|deadline| *next < deadline));
             match next {
                 Some(next)
-                    if passes(&error)
+                    if (passes(&error)
+                        || (error.fate() == Fate::Unknown && this.request.is_idempotent()))
                         && *this.retries < this.retry.rules.retries_max
                         && this.retry.lock().retry(now.into_std()) =>
                 {

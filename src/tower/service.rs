@@ -1,10 +1,10 @@
 //! An action as a [`tower::Service`]: a request is the arguments of a call, a response is its reply.
 
-use super::as_call::AsCall;
+use super::as_call::ActionArguments;
 use crate::call::Calling;
 use crate::handle::Node;
 use meshwork_wire::{ByteString, CallError};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use std::fmt;
 use std::marker::PhantomData;
 use std::task::{Context, Poll};
@@ -68,7 +68,7 @@ impl Node {
     #[must_use]
     pub fn service<A, R>(&self, action: impl Into<ByteString>) -> ActionService<A, R>
     where
-        A: Serialize,
+        A: ActionArguments,
         R: DeserializeOwned,
     {
         ActionService {
@@ -82,7 +82,7 @@ impl Node {
     }
 }
 
-impl<A: Serialize + AsCall, R: DeserializeOwned> Service<A> for ActionService<A, R> {
+impl<A: ActionArguments, R: DeserializeOwned> Service<A> for ActionService<A, R> {
     type Response = R;
     type Error = CallError;
     type Future = Calling<R>;
@@ -92,7 +92,10 @@ impl<A: Serialize + AsCall, R: DeserializeOwned> Service<A> for ActionService<A,
     }
 
     fn call(&mut self, arguments: A) -> Calling<R> {
-        let mut calling = Calling::new(&self.node, self.action.clone(), &arguments);
+        let mut calling = Calling::new(&self.node, self.action.clone(), arguments.value());
+        if let Some(key) = arguments.key() {
+            calling = calling.idempotency_key(key);
+        }
         if let Some(within) = self.within {
             calling = calling.within(within);
         }

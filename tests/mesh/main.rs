@@ -10,6 +10,8 @@ mod cut;
 mod dialects;
 mod dnode;
 mod doors;
+#[cfg(feature = "tower")]
+mod doubles;
 mod drains;
 mod durations;
 mod ends;

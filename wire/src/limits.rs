@@ -520,6 +520,18 @@ pub const RESTART_WAITING_MAX: usize = 1_024;
 /// How many actors that are started again a snapshot of a node shows: the first ones. More than any program has by hand.
 pub const RESTARTING_SHOWN_MAX: usize = 1_024;
 
+/// How many calls with an idempotency key a node runs or remembers, by default: those of some seconds of a busy provider. When there are more, the
+/// oldest outcomes are forgotten.
+pub const DOUBLES_MAX: usize = 65_536;
+
+/// How many bytes the outcomes of calls with an idempotency key take that a node remembers, by default: four of the longest replies, or a KiB for
+/// each.
+pub const DOUBLES_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
+
+/// How long the outcome of a call with an idempotency key is remembered, by default, and how long such a call may run: a caller that was cut off
+/// and comes back makes its call again by then.
+pub const DOUBLES_WITHIN: Duration = Duration::from_secs(120);
+
 /// How many times one call is made again at most, by default: a provider that comes back in a second is met, and a call that fails for another
 /// reason costs little.
 pub const RETRIES_MAX: u32 = 5;

@@ -3,7 +3,8 @@
 use super::action::{Action, NoPermit, Permit, WaitsForPermit};
 use super::blocking::Blocking;
 use super::hops::{self, Answered};
-use super::reply_to::{Nobody, ReplyTo};
+use super::keyed::{self, Asked, Keyed};
+use super::reply_to::{Nobody, ReplyTo, panicked};
 use super::responder::{Answer, CallContext, Replier, Work, claimed};
 use crate::hashed::{Entry, HashMap};
 use crate::link::lanes::fits_share;
@@ -14,13 +15,12 @@ use futures::future::LocalBoxFuture;
 use meshwork_wire::{
     ByteString, CallError, CallbackId, Code, Fate, Function, Invocation, Outcome, Payload, PayloadRef,
 };
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -57,6 +57,8 @@ struct Tasks {
     quiet: Cell<u64>,
     /// Notified whenever the last task has ended, for the drain of the node.
     idle: Notify,
+    /// The requests with keys, of all links.
+    keyed: Arc<Keyed>,
 }
 
 /// Shorter arguments do not count: the bound on the requests bounds them too.
@@ -80,7 +82,12 @@ impl Drop for Held {
 }
 
 impl Answering {
-    pub(crate) fn new(node: u64, bounds: AnsweringBounds, blocking: Arc<Blocking>) -> Self {
+    pub(crate) fn new(
+        node: u64,
+        bounds: AnsweringBounds,
+        blocking: Arc<Blocking>,
+        keyed: &Arc<Keyed>,
+    ) -> Self {
         blocking.is_of(node);
         Self(Rc::new(Tasks {
             node,
@@ -92,6 +99,7 @@ impl Answering {
             finished: Cell::new(0),
             quiet: Cell::new(0),
             idle: Notify::new(),
+            keyed: Arc::clone(keyed),
         }))
     }
 
@@ -107,6 +115,9 @@ impl Answering {
         let len = arguments.bytes.len() + context.headers().len();
         if let Err(error) = self.admit(context.caller_name(), len) {
             return reply_to.reply(callback_id, Err(error));
+        }
+        if !context.headers().is_empty() && context.idempotency_key().is_some() {
+            return self.start_keyed(action, arguments, context, callback_id, reply_to);
         }
         let permit = match action.permit(context.caller()) {
             Ok(permit) => permit,
@@ -167,6 +178,62 @@ impl Answering {
 
     fn answered(&self, context: &CallContext) -> Answered {
         Answered { node: self.0.node, hops: context.hops() }
+    }
+
+    /// Answers a request with a key: it runs if it is the first with its key, else it gets the outcome of that.
+    #[cold]
+    fn start_keyed(
+        &self,
+        action: &Action,
+        arguments: PayloadRef<'_>,
+        context: &CallContext,
+        callback_id: CallbackId,
+        reply_to: &impl ReplyTo,
+    ) {
+        let key = context.idempotency_key().unwrap_or_default();
+        let run = match self.0.keyed.ask(context.caller(), context.action(), key) {
+            Asked::Runs(run) => run,
+            Asked::Had(outcome) => return reply_to.reply(callback_id, outcome),
+            Asked::Refused(error) => return reply_to.reply(callback_id, Err(error)),
+            Asked::Waits(told) => return self.wait_keyed(told, callback_id, reply_to),
+        };
+        let permit = match action.permit(context.caller()) {
+            Ok(permit) => Ok(permit),
+            Err(NoPermit::Waits(waits)) => Err(waits),
+            Err(NoPermit::Refused) => {
+                let error = action.no_permit();
+                run.refuse(error.clone());
+                return reply_to.reply(callback_id, Err(error));
+            }
+        };
+        let PayloadRef { encoding, bytes, callbacks } = arguments;
+        let arguments = Payload { callbacks: callbacks.clone(), ..Payload::new(encoding, bytes.to_vec()) };
+        let held = self.hold((context.caller_name(), bytes.len() + context.headers().len()));
+        let (answered, responder, context) =
+            (self.answered(context), Arc::clone(&action.responder), context.clone());
+        let blocking = Arc::clone(&self.0.blocking);
+        let answer = Box::pin(async move {
+            let permit = match permit {
+                Ok(permit) => permit,
+                Err(waits) => waits.permit().await,
+            };
+            let said = Cell::new(false);
+            match responder.respond((&arguments).into(), &context, Replier::new(callback_id, &said, None)) {
+                Answer::Now(outcome) => outcome,
+                Answer::Later(answer) => answer.await,
+                Answer::Blocking(work) => blocking.outcome(work, context, Some(answered), permit).await,
+                // Nothing is gathered here, so no reply can be said.
+                Answer::Said => Err(claimed()),
+            }
+        });
+        let told = run.start(Box::pin(hops::Answer { answered, outcome: answer }), held);
+        self.wait_keyed(told, callback_id, reply_to);
+    }
+
+    /// Answers a request when the run of its key has its outcome. A cancel ends the wait, and not the run.
+    fn wait_keyed(&self, told: oneshot::Receiver<Outcome>, callback_id: CallbackId, reply_to: &impl ReplyTo) {
+        let answer = Box::pin(keyed::outcome(told));
+        self.spawn(answer, callback_id, reply_to.later(), Permit::unbounded(), None, Held(None));
     }
 
     /// Answers a request when it has a permit.
@@ -396,21 +463,10 @@ impl Tasks {
     }
 }
 
-fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {
-    static PANICKED: Repeated = Repeated::new();
-    let reason = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no reason given");
-    let line = PANICKED.error(Instant::now().into_std());
-    log_line!(line, "the responder of {action} panicked: {reason}");
-    CallError::new(Code::PANICKED, Fate::Failed, format!("the responder panicked: {reason}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answers::doubles::DoublesBounds;
     use crate::answers::responder::Responder;
     use crate::link::gathered::GatheredReplies;
     use meshwork_wire::{ByteString, Encoding, Headers, Offer};
@@ -462,7 +518,8 @@ mod tests {
                 Offer { action: "a".into(), accepts: meshwork_wire::Accepts::MessagePack, shape: None };
             let action = Action::new(offer, Arc::new(Twice(way, says)));
             let context = CallContext::new("a".into(), ByteString::new(), None, 0, Headers::none());
-            let answering = Answering::new(0, AnsweringBounds::OWN, Blocking::new(1, 0));
+            let (blocking, keyed) = (Blocking::new(1, 0), Keyed::new(DoublesBounds::DEFAULT));
+            let answering = Answering::new(0, AnsweringBounds::OWN, blocking, &keyed);
             answering.start(&action, (&Payload::default()).into(), &context, CallbackId(1), &heard);
             answering.idle().await;
             tokio::task::yield_now().await;

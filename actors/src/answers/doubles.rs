@@ -5,6 +5,7 @@
 use crate::hashed::HashMap;
 use crate::link::lanes::fits_share;
 use bytes::Bytes;
+use meshwork_wire::limits::{DOUBLES_LEN_MAX, DOUBLES_MAX, DOUBLES_WITHIN};
 use meshwork_wire::{ByteString, CallError, Code, Fate, Outcome, Payload};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,6 +19,11 @@ pub(crate) struct DoublesBounds {
     pub(crate) len_max: usize,
     /// How long an outcome is remembered.
     pub(crate) within: Duration,
+}
+
+impl DoublesBounds {
+    pub(crate) const DEFAULT: Self =
+        Self { count_max: DOUBLES_MAX, len_max: DOUBLES_LEN_MAX, within: DOUBLES_WITHIN };
 }
 
 /// A request that waits for the outcome of the one that runs.
@@ -71,6 +77,12 @@ pub(crate) struct Ticket {
     caller: ByteString,
     name: String,
     number: u64,
+}
+
+impl Ticket {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 /// What becomes of a request with a key.

@@ -4,7 +4,8 @@ use crate::link::gathered::{GATHERED_FRAME_LEN_MAX, GATHERED_LEN_MAX, GatheredRe
 use crate::link::outbox::Outbox;
 use crate::log_line;
 use crate::repeated::Repeated;
-use meshwork_wire::{CallbackId, Outcome, Response};
+use meshwork_wire::{CallError, CallbackId, Code, Fate, Outcome, Response};
+use std::any::Any;
 use tokio::time::Instant;
 
 /// Takes the replies to requests.
@@ -125,6 +126,19 @@ pub(crate) fn waiter_panicked() {
     static PANICKED: Repeated = Repeated::new();
     let line = PANICKED.error(Instant::now().into_std());
     log_line!(line, "a function that is told of the reply to a call panicked");
+}
+
+/// The error of a request whose responder panicked.
+pub(super) fn panicked(action: &str, panic: &(dyn Any + Send)) -> CallError {
+    static PANICKED: Repeated = Repeated::new();
+    let reason = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no reason given");
+    let line = PANICKED.error(Instant::now().into_std());
+    log_line!(line, "the responder of {action} panicked: {reason}");
+    CallError::new(Code::PANICKED, Fate::Failed, format!("the responder panicked: {reason}"))
 }
 
 #[cfg(test)]

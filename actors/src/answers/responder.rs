@@ -203,6 +203,12 @@ impl CallContext {
         self.headers.get(name)
     }
 
+    /// The key of a call that is [idempotent](Headers::IDEMPOTENCY_KEY), which all attempts at it have; `None` if the call is not.
+    #[must_use]
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.headers.get(Headers::IDEMPOTENCY_KEY)
+    }
+
     /// The moment when the caller stops waiting; `None` if it never does.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -72,7 +72,12 @@ impl BranchCalls {
             name: node.name().clone(),
             node: Arc::clone(node),
             requests: Rc::new(RefCell::new(requests)),
-            own_answering: Answering::new(node.number(), AnsweringBounds::OWN, Arc::clone(blocking)),
+            own_answering: Answering::new(
+                node.number(),
+                AnsweringBounds::OWN,
+                Arc::clone(blocking),
+                node.keyed(),
+            ),
             waiting: VecDeque::new(),
         }
     }

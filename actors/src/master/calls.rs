@@ -67,6 +67,7 @@ impl MasterCalls {
                 shared.node.number(),
                 AnsweringBounds::OWN,
                 Arc::clone(&shared.blocking),
+                shared.node.keyed(),
             ),
             outgoing: Outgoing::default(),
             releases: Vec::new(),

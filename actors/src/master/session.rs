@@ -188,8 +188,8 @@ impl SessionActor {
             KeptLen::new(limits.held_len_max, Arc::clone(&master.kept_pool)),
         );
         let in_layers = master.layers.as_ref().map(|_| Box::default());
-        let blocking = Arc::clone(&master.blocking);
-        let answering = Answering::new(master.node.number(), limits.answering_bounds(), blocking);
+        let (blocking, node) = (Arc::clone(&master.blocking), &master.node);
+        let answering = Answering::new(node.number(), limits.answering_bounds(), blocking, node.keyed());
         Self {
             master,
             arrival: Some(Box::new(Arrival {

@@ -63,7 +63,9 @@ impl Attempts {
 
 /// Makes a call through layers, and ends it at its deadline.
 pub(super) fn call_through(through: &dyn CallThrough, call: Call) -> BoxFuture<'static, Outcome> {
-    let deadline = call.within.and_then(|within| Instant::now().checked_add(within));
+    let of_caller = call.within.and_then(|within| Instant::now().checked_add(within));
+    // A call on behalf of another one ends with that.
+    let deadline = [of_caller, call.until.map(Instant::from_std)].into_iter().flatten().min();
     let attempts = Attempts::default();
     let layered = through.call(LayeredCall { call, deadline, attempts: attempts.clone() });
     Box::pin(async move {

@@ -2,16 +2,17 @@
 
 use crate::answers::answering::AnsweringBounds;
 use crate::answers::blocking::Blocking;
+use crate::answers::doubles::DoublesBounds;
 use crate::link::outbox::OutboxBounds;
 use crate::node::said::LastBounds;
 use meshwork_wire::limits::{
     ANSWERING_LEN_MAX, BIND_WITHIN, BLOCKING_MAX_MIN, BLOCKING_WAITING_MAX, CONNECTIONS_MAX,
-    CONNECTIONS_PER_ADDRESS_MAX, CREDIT_LEN_MAX, FAILED_IN_ROW_MAX, FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX,
-    GATEWAY_CONNECTIONS_PER_ADDRESS_MAX, HELD_LEN_MAX, IN_FLIGHT_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX,
-    LAST_VALUES_LEN_MAX, LAST_VALUES_MAX, LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX,
-    OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX, OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX,
-    REGISTERED_IN_ALL_LEN_MAX, REST_MAX, REST_MIN, SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX,
-    UNBOUND_SESSIONS_MAX,
+    CONNECTIONS_PER_ADDRESS_MAX, CREDIT_LEN_MAX, DOUBLES_LEN_MAX, DOUBLES_MAX, DOUBLES_WITHIN,
+    FAILED_IN_ROW_MAX, FRAME_LEN_MAX, GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_ADDRESS_MAX,
+    HELD_LEN_MAX, IN_FLIGHT_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX, LAST_VALUES_LEN_MAX, LAST_VALUES_MAX,
+    LENGTH_PREFIX_LEN, OFFERED_LEN_MAX, OUTBOX_ERROR_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
+    OUTBOXES_LEN_MAX, PROVIDER_REPLIES_LEN_MAX, REGISTERED_IN_ALL_LEN_MAX, REST_MAX, REST_MIN,
+    SUBSCRIBED_LEN_MAX, SUBSCRIPTIONS_PER_TOPIC_MAX, UNBOUND_SESSIONS_MAX,
 };
 use serde::Deserialize;
 use std::sync::{Arc, LazyLock};
@@ -83,6 +84,14 @@ pub struct Limits {
     /// The longest rest of a provider. Used by a master. Default: [`REST_MAX`].
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub rest_max: Duration,
+    /// How many calls with an idempotency key the node runs or remembers. When there are more, the oldest outcomes are forgotten; of a caller that has
+    /// half of them, its own. While as many are running, a further one is refused with `OVERLOADED`, not sent. Default: [`DOUBLES_MAX`].
+    pub doubles_max: usize,
+    /// How many bytes the outcomes take that are remembered. Default: [`DOUBLES_LEN_MAX`].
+    pub doubles_len_max: usize,
+    /// How long an outcome is remembered, and how long a call with a key may run. Default: [`DOUBLES_WITHIN`].
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub doubles_within: Duration,
     /// How many connections of a master may be accepted and not bound yet, and as many again whose token was right. When they are there, one
     /// that has said nothing makes room for the next: the oldest of the address that has the most. Each takes up to 20 KiB.
     /// Default: [`UNBOUND_SESSIONS_MAX`]; at least 1.
@@ -139,6 +148,9 @@ impl Default for Limits {
             failed_in_row_max: FAILED_IN_ROW_MAX,
             rest_min: REST_MIN,
             rest_max: REST_MAX,
+            doubles_max: DOUBLES_MAX,
+            doubles_len_max: DOUBLES_LEN_MAX,
+            doubles_within: DOUBLES_WITHIN,
             unbound_sessions_max: UNBOUND_SESSIONS_MAX,
             offered_len_max: OFFERED_LEN_MAX,
             offered_in_all_len_max: REGISTERED_IN_ALL_LEN_MAX,
@@ -164,6 +176,12 @@ impl Limits {
     /// The blocking work of a node.
     pub(crate) fn blocking(&self) -> Arc<Blocking> {
         Blocking::new(self.blocking_max, self.blocking_waiting_max)
+    }
+
+    /// The bounds of the calls with an idempotency key.
+    pub(crate) fn doubles_bounds(&self) -> DoublesBounds {
+        let Self { doubles_max, doubles_len_max, doubles_within, .. } = *self;
+        DoublesBounds { count_max: doubles_max, len_max: doubles_len_max, within: doubles_within }
     }
 
     /// The bounds of the requests of one connection that are being answered.

@@ -56,6 +56,7 @@ pub trait ConfigureNode: Sized {
         let options = self.options();
         options.node.set_in_flight_max(limits.in_flight_max);
         options.node.with_said(|said| said.bounds = limits.last_bounds());
+        options.node.keyed().set_bounds(limits.doubles_bounds());
         options.limits = limits;
         self
     }

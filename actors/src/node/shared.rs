@@ -17,7 +17,9 @@ use super::mailboxes::{
 use super::said::SaidLast;
 use super::snapshot::Snapshot;
 use super::submission::{Arguments, Ask, Call, Frames, Invoking, Keeping, NewEvent, Submission};
+use crate::answers::doubles::DoublesBounds;
 use crate::answers::hops;
+use crate::answers::keyed::Keyed;
 use crate::answers::{Actions, ActorSnapshot, Restarted};
 use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
 use crate::calls::overdue::{Overdue, Watch as WatchDeadlines};
@@ -71,6 +73,8 @@ pub struct Node {
     restarting: Mutex<Vec<Arc<Restarted>>>,
     /// The layers around the calls of this node; none at most nodes. Set before the first call.
     layers: OnceLock<Arc<dyn CallThrough>>,
+    /// The requests with idempotency keys that this node answers.
+    keyed: Arc<Keyed>,
 }
 
 /// Where the events of this node go.
@@ -215,6 +219,7 @@ impl Node {
             idle: Notify::new(),
             restarting: Mutex::default(),
             layers: OnceLock::new(),
+            keyed: Keyed::new(DoublesBounds::DEFAULT),
         })
     }
 
@@ -264,6 +269,10 @@ impl Node {
     #[must_use]
     pub fn has_layers(&self) -> bool {
         self.layers.get().is_some()
+    }
+
+    pub(crate) fn keyed(&self) -> &Arc<Keyed> {
+        &self.keyed
     }
 
     /// The layers around the calls of this node.
@@ -1073,6 +1082,7 @@ impl Node {
         let ended = "the node ended before the reply came";
         let unknown = CallError::new(Code::LINK_LOST, Fate::Unknown, ended);
         self.close(error);
+        self.keyed.end();
         self.with(&mut |in_flight| in_flight.settle_all(|| Reply::failed(unknown.clone()), &mut wakes));
         wakes.into_iter().for_each(Wake::wake);
     }

@@ -135,6 +135,12 @@ impl Call {
             when_down: WhenDown::Wait,
         }
     }
+
+    /// Draws a key for [`Headers::IDEMPOTENCY_KEY`]: of 128 bits, so that no two calls of a caller have one.
+    #[must_use]
+    pub fn draw_key() -> String {
+        format!("{:032x}", fastrand::u128(..))
+    }
 }
 
 /// Whether arguments are copied behind the head of their request: they pass no functions, and are shorter than [`PAYLOAD_SHARED_LEN_MIN`].
