@@ -243,6 +243,13 @@ fn telling() -> impl Strategy<Value = Frame> {
         (text(), text(), any_headers(), payload()).prop_map(|(topic, publisher, (_, headers), payload)| {
             Frame::Broadcast(Broadcast { topic, publisher, headers, payload })
         }),
+        keeping(),
+    ]
+}
+
+/// In a box, as the strategies of its frames would take too much of the stack beside the others.
+fn keeping() -> BoxedStrategy<Frame> {
+    prop_oneof![
         (callback_id(), proptest::option::of(number()), any::<bool>(), last()).prop_map(
             |(callback_id, number, forgets, event)| {
                 Frame::KeepLast(KeepLast { callback_id, number, forgets, event })
@@ -256,17 +263,20 @@ fn telling() -> impl Strategy<Value = Frame> {
         (proptest::option::of(number()), last())
             .prop_map(|(handler, event)| Frame::LastValue(LastValue { handler, event })),
     ]
+    .boxed()
 }
 
-fn last() -> impl Strategy<Value = Publish> {
-    (text(), text(), any_headers(), payload()).prop_map(|(topic, publisher, (_, headers), payload)| Publish {
-        topic,
-        publisher,
-        for_all: true,
-        groups: Vec::new(),
-        headers,
-        payload,
-    })
+fn last() -> BoxedStrategy<Publish> {
+    (text(), text(), any_headers(), payload())
+        .prop_map(|(topic, publisher, (_, headers), payload)| Publish {
+            topic,
+            publisher,
+            for_all: true,
+            groups: Vec::new(),
+            headers,
+            payload,
+        })
+        .boxed()
 }
 
 /// A type with every shape that serde has, but no floats: JSON reads some floats as their neighbours.

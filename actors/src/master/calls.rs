@@ -59,7 +59,7 @@ impl MasterCalls {
         Self {
             me: Arc::new(me),
             requests: Rc::new(RefCell::new(Requests::new(Arc::clone(&shared.node) as Arc<dyn Calls>))),
-            dispatch: Dispatch::new(shared.name.clone(), shared.config.balance),
+            dispatch: Dispatch::new(&shared.name, shared.config.balance),
             waiting: HashMap::default(),
             kept: HashMap::default(),
             kept_len: KeptLen::new(shared.limits.kept_len_max, Arc::clone(&shared.kept_pool)),

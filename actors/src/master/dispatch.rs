@@ -14,7 +14,8 @@ use std::time::Instant;
 
 /// The routes that a session, or the master, knows, and the requests that wait for one.
 pub(crate) struct Dispatch<P> {
-    master: ByteString,
+    /// The name of the master: no more than its text, since a session is to be small.
+    master: Box<str>,
     balance: Balance,
     /// At most [`ROUTE_CACHE_MAX`].
     routes: HashMap<ByteString, Arc<Route<P>>>,
@@ -228,8 +229,8 @@ pub(crate) struct LookedUp<P> {
 }
 
 impl<P: Provider> Dispatch<P> {
-    pub(crate) fn new(master: ByteString, balance: Balance) -> Self {
-        Self { master, balance, routes: HashMap::default(), last: None, asked: None }
+    pub(crate) fn new(master: &str, balance: Balance) -> Self {
+        Self { master: master.into(), balance, routes: HashMap::default(), last: None, asked: None }
     }
 
     /// Chooses the receiver of a request. None if the registry must be asked first: then the request is to [`Dispatch::wait`].

@@ -181,7 +181,7 @@ impl SessionActor {
         let config = &master.config;
         let limits = &master.limits;
         let relay = Relay::new(
-            master.name.clone(),
+            &master.name,
             config.balance,
             limits.in_flight_max,
             KeptLen::new(limits.kept_len_max, Arc::clone(&master.kept_pool)),

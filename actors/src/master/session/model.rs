@@ -276,7 +276,7 @@ impl Session {
         Self {
             fake: Fake(Arc::new(shared)),
             relay: Relay::new(
-                "master".into(),
+                "master",
                 Balance::default(),
                 IN_FLIGHT_MAX,
                 KeptLen::new(KEPT_LEN_MAX, Pool::new(KEPT_IN_ALL_LEN_MAX)),

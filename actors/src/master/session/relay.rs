@@ -43,10 +43,7 @@ pub(crate) struct Relay<P, M> {
     dispatch: Dispatch<P>,
     /// Requests of this branch that another node answers, by the ids that the branch gave them.
     requested: Slots<Requested<P>>,
-    /// How many bytes of the requests in `requested` are kept.
-    kept_len: KeptLen,
-    /// How many bytes of them are held by the layers of the master.
-    held_len: KeptLen,
+    lens: Box<Lens>,
     /// Requests of other nodes that this branch answers, by the ids that were drawn here.
     serving: Slots<Serving<M>>,
     /// The callers of these requests. None if there are none, as at most sessions.
@@ -60,6 +57,14 @@ pub(crate) struct Relay<P, M> {
     pub(crate) may_follow: u16,
     /// How many bytes that block has; 0 while another message is taken.
     pub(crate) block_len: u32,
+}
+
+/// How many bytes of the requests of the branch are held here. Apart, since a session is to be small.
+struct Lens {
+    /// Those that another provider may have to run.
+    kept: KeptLen,
+    /// Those that the layers of the master have not let pass yet.
+    held: KeptLen,
 }
 
 /// A caller, which the entries of its requests share.
@@ -200,7 +205,7 @@ pub(crate) trait InUse {
 
 impl<P: Provider, M> Relay<P, M> {
     pub(crate) fn new(
-        master: ByteString,
+        master: &str,
         balance: Balance,
         in_flight_max: usize,
         kept_len: KeptLen,
@@ -213,8 +218,7 @@ impl<P: Provider, M> Relay<P, M> {
             in_flight_max: u32::try_from(in_flight_max).unwrap_or(u32::MAX),
             dispatch: Dispatch::new(master, balance),
             requested: Slots::new(),
-            kept_len,
-            held_len,
+            lens: Box::new(Lens { kept: kept_len, held: held_len }),
             serving: Slots::new(),
             callers: None,
             early: None,
@@ -296,7 +300,7 @@ impl<P: Provider, M> Relay<P, M> {
     ) -> Result<(), Unfit> {
         self.check(request.callback_id, allowed, in_use)?;
         check_action(&request.action).map_err(|error| Unfit::Refused(error.into()))?;
-        let Some(held) = self.held_len.keep(request, deadline, (None, Vec::new())) else {
+        let Some(held) = self.lens.held.keep(request, deadline, (None, Vec::new())) else {
             let what = "the layers of the master hold as many bytes of this branch as they may";
             return Err(Unfit::Refused(CallError::new(Code::OVERLOADED, Fate::NotSent, what)));
         };
@@ -310,7 +314,7 @@ impl<P: Provider, M> Relay<P, M> {
         let Some(Requested::Held(held)) = self.requested.remove_if(callback_id, is_held) else {
             return None;
         };
-        let Waiting { request, deadline, .. } = self.held_len.take(*held);
+        let Waiting { request, deadline, .. } = self.lens.held.take(*held);
         Some(self.send_on(request, deadline))
     }
 
@@ -349,7 +353,8 @@ impl<P: Provider, M> Relay<P, M> {
             }
             return self.wait(Waiting { request, deadline, wishes, tried: Vec::new() });
         };
-        let Self { requested, outgoing, may_follow, kept_len, .. } = self;
+        let Self { requested, outgoing, may_follow, lens, .. } = self;
+        let kept_len = &mut lens.kept;
         let sent = Sent { requested, outgoing, kept_len, may_follow: usize::from(*may_follow) };
         sent.forward(routed, request, deadline, (wishes, Vec::new()))
     }
@@ -370,8 +375,8 @@ impl<P: Provider, M> Relay<P, M> {
         if let Routed::Nowhere(_) = routed {
             return Decision::Refuse(Some(waiting.request.callback_id), error);
         }
-        let Self { requested, outgoing, kept_len, .. } = self;
-        let sent = Sent { requested, outgoing, kept_len, may_follow: 0 };
+        let Self { requested, outgoing, lens, .. } = self;
+        let sent = Sent { requested, outgoing, kept_len: &mut lens.kept, may_follow: 0 };
         let Waiting { request, deadline, wishes, tried } = waiting;
         sent.forward(routed, request, deadline, (wishes, tried))
     }
@@ -444,8 +449,8 @@ impl<P: Provider, M> Relay<P, M> {
             self.requested.remove(callback_id);
             let routed = self.dispatch.route_found(&found, waiting.asked());
             let own = if let Routed::Own(own) = &routed { Some(*own) } else { None };
-            let Self { requested, outgoing, kept_len, .. } = self;
-            let sent = Sent { requested, outgoing, kept_len, may_follow: 0 };
+            let Self { requested, outgoing, lens, .. } = self;
+            let sent = Sent { requested, outgoing, kept_len: &mut lens.kept, may_follow: 0 };
             let Waiting { request, deadline, wishes, tried } = *waiting;
             carry_out(sent.forward(routed, request, deadline, (wishes, tried)), own);
         }
@@ -457,11 +462,11 @@ impl<P: Provider, M> Relay<P, M> {
             Some(Requested::Forwarded(forwarded_to)) => cancel_at(&mut self.outgoing, forwarded_to),
             Some(Requested::Kept(kept)) => {
                 let (forwarded_to, kept) = *kept;
-                self.kept_len.forget(&kept);
+                self.lens.kept.forget(&kept);
                 cancel_at(&mut self.outgoing, forwarded_to);
             }
             Some(Requested::Waits(at)) => self.dispatch.cancel(&at),
-            Some(Requested::Held(held)) => self.held_len.forget(&held),
+            Some(Requested::Held(held)) => self.lens.held.forget(&held),
             None => return false,
         }
         true
@@ -493,9 +498,9 @@ impl<P: Provider, M> Relay<P, M> {
     fn replied_to_kept(&mut self, from: SessionId, kept: Kept, outcome: &Outcome) -> Heard {
         let relays = matches!(self.phase, Phase::Bound | Phase::BranchDrains);
         if relays && kept.may_go_elsewhere(outcome) {
-            return Heard::Elsewhere(Box::new(self.kept_len.release(kept, from)));
+            return Heard::Elsewhere(Box::new(self.lens.kept.release(kept, from)));
         }
-        self.kept_len.forget(&kept);
+        self.lens.kept.forget(&kept);
         Heard::Outcome
     }
 
@@ -721,7 +726,7 @@ impl<P: Provider, M> Relay<P, M> {
                     Fate::NotSent
                 }
                 Requested::Held(held) => {
-                    self.held_len.forget(&held);
+                    self.lens.held.forget(&held);
                     Fate::NotSent
                 }
                 Requested::Forwarded(forwarded_to) => {
@@ -730,7 +735,7 @@ impl<P: Provider, M> Relay<P, M> {
                 }
                 Requested::Kept(kept) => {
                     let (forwarded_to, kept) = *kept;
-                    self.kept_len.forget(&kept);
+                    self.lens.kept.forget(&kept);
                     cancel_at(&mut self.outgoing, forwarded_to);
                     Fate::Unknown
                 }
@@ -758,11 +763,11 @@ impl<P: Provider, M> Relay<P, M> {
                 Requested::Forwarded(forwarded_to) => cancel_at(&mut self.outgoing, forwarded_to),
                 Requested::Kept(kept) => {
                     let (forwarded_to, kept) = *kept;
-                    self.kept_len.forget(&kept);
+                    self.lens.kept.forget(&kept);
                     cancel_at(&mut self.outgoing, forwarded_to);
                 }
                 Requested::Waits(_) => {}
-                Requested::Held(held) => self.held_len.forget(&held),
+                Requested::Held(held) => self.lens.held.forget(&held),
             }
         }
         for (_, (caller, forwarded)) in self.take_early() {
@@ -785,8 +790,8 @@ impl<P: Provider, M> Relay<P, M> {
     pub(crate) fn is_empty(&self) -> bool {
         let waits = self.dispatch.waiting() + self.dispatch.cancelled();
         self.in_flight() + waits + self.outgoing.forwards.len() == 0
-            && self.kept_len.is_empty(meshwork_wire::limits::KEPT_LEN_MAX)
-            && self.held_len.is_empty(meshwork_wire::limits::HELD_LEN_MAX)
+            && self.lens.kept.is_empty(meshwork_wire::limits::KEPT_LEN_MAX)
+            && self.lens.held.is_empty(meshwork_wire::limits::HELD_LEN_MAX)
             && self
                 .callers
                 .iter()
@@ -797,7 +802,7 @@ impl<P: Provider, M> Relay<P, M> {
     /// How many bytes of requests are kept.
     #[cfg(feature = "testing")]
     pub(crate) fn kept_len(&self, len_max: usize) -> usize {
-        self.kept_len.len(len_max)
+        self.lens.kept.len(len_max)
     }
 
     /// How many bundles have not left.
