@@ -691,7 +691,7 @@ mod tests {
                 "the prefix starts or ends with a `/`: write `a/b`, slashes only join",
                 "a trait of actions has no generics: a name on the wire stands for one list of types",
                 "a trait of actions has no associated constants: a requester could not know them",
-                "an action is asynchronous: write `async fn add`",
+                "an action is asynchronous: write `async fn add`, or `#[action(blocking)] fn add` if it blocks its thread or takes long to compute",
                 "an action takes `&self`: one value answers all requests",
                 "an argument travels, so it must be owned: write the type without the `&`",
                 "an action returns `Result<T, ActionError>`, with both types written out",

@@ -13,8 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Which of several providers of an action gets a request that asks for none of them. Where the providers have different
-/// [weights](crate::node::ConfigureNode::weight), their weights come first, and this decides among those of one weight.
+/// Which of several providers of an action gets a request that asks for none of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Balance {
