@@ -1,7 +1,7 @@
 //! Which provider gets a call, in meshes in memory and time that is paused: least of two beside round robin, with providers that are equal and
 //! that are not; and the rest of a provider that fails in a row. Calls come by chance and take times by chance, the same ones for each balance.
 //!
-//! `cargo test --features testing --test balance -- --ignored --nocapture` prints the figures of all balances.
+//! `MESHWORK_FIGURES=1 cargo test --features testing --test balance -- --nocapture least_of_two` prints the figures of all balances, of more calls.
 
 use meshwork::prelude::*;
 use meshwork::testing::{self, Mesh, Setup};
@@ -128,9 +128,18 @@ fn cases() -> Vec<(&'static str, Vec<Worker>, f64)> {
 
 #[test]
 fn least_of_two_is_no_worse_than_round_robin() {
+    let of_all = std::env::var_os("MESHWORK_FIGURES").is_some();
+    let count = if of_all { CALLS_FOR_FIGURES } else { CALLS };
     for (title, workers, load) in cases() {
-        let [round_robin, least_of_two] =
-            [Balance::RoundRobin, Balance::LeastOfTwo].map(|balance| run(balance, &workers, load, CALLS));
+        let figures = |balance| {
+            let figures = run(balance, &workers, load, count);
+            println!("{title}: {balance:?}: {figures:.1?}");
+            figures
+        };
+        if of_all {
+            [Balance::Random, Balance::LeastInFlight, Balance::LeastLatency].map(figures);
+        }
+        let [round_robin, least_of_two] = [Balance::RoundRobin, Balance::LeastOfTwo].map(figures);
         // As far as the same chance lets them be compared.
         let is_no_worse = |one: f64, other: f64| one <= other * 1.05;
         assert!(
@@ -139,23 +148,6 @@ fn least_of_two_is_no_worse_than_round_robin() {
                 && is_no_worse(round_robin.throughput, least_of_two.throughput),
             "{title}: {least_of_two:?} is worse than {round_robin:?}"
         );
-    }
-}
-
-#[test]
-#[ignore = "it prints figures, and takes minutes"]
-fn figures_of_all_balances() {
-    for (title, workers, load) in cases() {
-        for balance in [
-            Balance::RoundRobin,
-            Balance::Random,
-            Balance::LeastOfTwo,
-            Balance::LeastInFlight,
-            Balance::LeastLatency,
-        ] {
-            let Figures { median, p99, throughput } = run(balance, &workers, load, CALLS_FOR_FIGURES);
-            println!("{title}: {balance:?}: median {median:.1?}, p99 {p99:.1?}, {throughput:.0} calls/s");
-        }
     }
 }
 
