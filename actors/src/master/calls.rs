@@ -3,7 +3,7 @@
 
 use super::bundles::push_to;
 use super::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt};
-use super::forwarded::{Forwarded, MASTER, Outgoing, Replied, Target};
+use super::forwarded::{Beside, Forwarded, MASTER, Outgoing, Replied, Target};
 use super::handle::{ForwardingCaller, Release, ReplyMailbox, SessionHandle};
 use super::registry::Found;
 use super::registry::route::{Provider as _, no_provider};
@@ -18,9 +18,7 @@ use crate::link::refusal::gone;
 #[cfg(feature = "testing")]
 use crate::node::census::Census;
 use crate::node::submission::{Ask, Invoking};
-use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Headers, Invocation, Payload, Request, SessionId,
-};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, Payload, Request, SessionId};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -144,9 +142,8 @@ impl MasterCalls {
             }
         };
         let target = Target::Function(function, wants);
-        let (headers, payload) = (Headers::none(), arguments);
-        let forwarded =
-            Forwarded { id_at_caller, id_at_provider, target, deadline, hops: 0, headers, payload };
+        let (beside, payload) = (Beside::none(), arguments);
+        let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, beside, payload };
         let is = |other: &SessionHandle| other.id() == to.id();
         push_to(&mut self.outgoing.forwards, is, || Rc::new(to.clone()), forwarded, 0);
     }
@@ -349,9 +346,9 @@ impl Sending<'_> {
                     .set_destination(callback_id, Destination::Session(session.clone(), id_at_provider));
                 let target = Target::Action(request.action);
                 let Request { hops, headers, payload, .. } = request;
+                let beside = Beside::new(hops, headers);
                 let id_at_caller = callback_id;
-                let forwarded =
-                    Forwarded { id_at_caller, id_at_provider, target, deadline, hops, headers, payload };
+                let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, beside, payload };
                 let is = |to: &SessionHandle| to.id() == session.id();
                 push_to(&mut self.outgoing.forwards, is, || Rc::new(session.clone()), forwarded, 0);
             }

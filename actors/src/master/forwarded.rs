@@ -46,10 +46,32 @@ pub(crate) struct Forwarded {
     pub(crate) id_at_provider: CallbackId,
     pub(crate) target: Target,
     pub(crate) deadline: Option<Instant>,
-    /// As [`Request::hops`](meshwork_wire::Request::hops).
-    pub(crate) hops: u8,
-    pub(crate) headers: Headers,
+    pub(crate) beside: Beside,
     pub(crate) payload: Payload,
+}
+
+const _: () = assert!(
+    size_of::<Forwarded>() <= 128,
+    "a longer value is moved by a call of memcpy, and each request is moved some times"
+);
+
+/// The [hops](meshwork_wire::Request::hops) and the headers of a request. Most requests have neither.
+pub(crate) struct Beside(Option<Box<(u8, Headers)>>);
+
+impl Beside {
+    #[inline]
+    pub(crate) fn new(hops: u8, headers: Headers) -> Self {
+        Self((hops > 0 || !headers.is_empty()).then(|| Box::new((hops, headers))))
+    }
+
+    pub(crate) const fn none() -> Self {
+        Self(None)
+    }
+
+    #[inline]
+    pub(crate) fn into_parts(self) -> (u8, Headers) {
+        self.0.map_or((0, Headers::none()), |parts| *parts)
+    }
 }
 
 /// The target of a forwarded request.

@@ -326,12 +326,17 @@ impl SessionHandle {
         }
     }
 
-    /// Notes that the branch has answered a request.
-    #[inline]
+    /// Notes that the branch has answered a request, if its latency is measured.
     pub(crate) fn answered(&self) {
         if let Some(measured) = &self.0.latency {
             measured.answered.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Whether each reply of the branch is to be noted: its latency is measured, or it has failed since its last reply.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.latency.is_some() || self.ails()
     }
 
     /// Whether the branch has failed since its last reply.

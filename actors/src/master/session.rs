@@ -553,7 +553,7 @@ impl SessionActor {
         let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
         let deadline = deadline.map(Instant::into_std);
         if self.in_layers.is_some() {
-            return self.hold(&request, deadline, allowed, context);
+            return self.hold(request, deadline, allowed, context);
         }
         match self.relay.request(request, deadline, allowed, &self.answering) {
             Decision::Relay => {}
@@ -565,7 +565,7 @@ impl SessionActor {
     #[cold]
     fn hold(
         &mut self,
-        request: &Request,
+        request: Request,
         deadline: Option<std::time::Instant>,
         allowed: Result<(), CallError>,
         context: &mut Context<Self>,
@@ -580,13 +580,22 @@ impl SessionActor {
                 || CallError::new(Code::OVERLOADED, Fate::NotSent, "the layers of the master are busy");
             if in_layers.has_room(max) { Ok(()) } else { Err(what()) }
         });
-        match self.relay.hold(request, deadline, allowed, &self.answering) {
+        match self.relay.hold(&request, deadline, allowed, &self.answering) {
             Ok(()) => {
                 let (deadline, address) = (deadline.map(Instant::from_std), context.address());
                 let mailboxes = (address.clone().recipient(), address.recipient());
-                in_layers.enter(layers, request, (caller, identity), deadline, mailboxes);
+                in_layers.enter(layers, &request, (caller, identity), deadline, mailboxes);
             }
             Err(unfit) => self.carry_out(unfit.decide(request.callback_id), context),
+        }
+    }
+
+    /// Tells the layers of a request the outcome that came from the session `from`.
+    #[cold]
+    fn tell_layers(&self, from: SessionId, callback_id: CallbackId, outcome: &Outcome) {
+        let provider = || self.master.session(from).map(|it| ByteString::from(it.name()));
+        if let Some(in_layers) = &self.in_layers {
+            in_layers.tell(callback_id, outcome, || provider().unwrap_or_default());
         }
     }
 
@@ -725,20 +734,20 @@ impl SessionActor {
         let failed = outcome.as_ref().err().map(CallError::code);
         if !self.relay.response(callback_id, outcome) {
             log::debug!("{}: a reply to {callback_id} came too late", self.relay.name);
-        } else if failed.is_some() || self.me().ails() {
+        } else if failed.is_some() || self.me().is_watched() {
             self.answered(failed);
-        } else {
-            self.me().answered();
         }
     }
 
-    /// Notes what an outcome says about the branch, if it is an error or the branch has failed before.
+    /// Notes what an outcome says about the branch, if it is an error or the branch is watched.
     #[cold]
     fn answered(&self, failed: Option<Code>) {
         match failed.map_or(Verdict::Works, |code| Verdict::of(code, self.relay.to_branch() > 0)) {
             Verdict::Works => {
                 self.me().answered();
-                self.note(true);
+                if self.me().ails() {
+                    self.note(true);
+                }
             }
             Verdict::Failed => self.note(false),
             Verdict::Nothing => {}
@@ -1229,7 +1238,7 @@ impl<'a> ToBranch<'a> {
     /// Appends a request, or a call of a function, with the time that its caller still waits.
     #[inline(always)]
     fn write(&mut self, forwarded: Forwarded, time_left: Option<Duration>) -> Result<(), CallError> {
-        let Forwarded { id_at_provider, target, hops, headers, payload, .. } = forwarded;
+        let Forwarded { id_at_provider, target, beside, payload, .. } = forwarded;
         let action = match target {
             Target::Action(action) => action,
             Target::Function(function, wants) => {
@@ -1239,8 +1248,8 @@ impl<'a> ToBranch<'a> {
         };
         let request = &mut self.request;
         (request.callback_id, request.action) = (id_at_provider, action);
-        (request.time_left, request.hops) = (time_left, hops);
-        (request.headers, request.payload) = (headers, payload);
+        (request.time_left, request.payload) = (time_left, payload);
+        (request.hops, request.headers) = beside.into_parts();
         let turn = Turn { caller: self.lane, id: Some(id_at_provider) };
         let pushed = self.guard.push_in_turn(turn, &*request, Kind::Request);
         pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
@@ -1265,9 +1274,8 @@ impl Handler<Replies> for SessionActor {
             match (self.relay.replied(from, id_at_caller, id_at_provider, &outcome), outcome) {
                 (Heard::Elsewhere(waiting), Err(error)) => elsewhere.push((waiting, error)),
                 (Heard::Outcome | Heard::Elsewhere(_), outcome) => {
-                    if let Some(in_layers) = &self.in_layers {
-                        let provider = || self.master.session(from).map(|it| ByteString::from(it.name()));
-                        in_layers.tell(id_at_caller, &outcome, || provider().unwrap_or_default());
+                    if self.in_layers.is_some() {
+                        self.tell_layers(from, id_at_caller, &outcome);
                     }
                     let _ = guard.push(&Response { callback_id: id_at_caller, outcome }, Kind::Protocol);
                 }

@@ -18,7 +18,7 @@ use crate::link::lanes::fits_share;
 use crate::link::refusal::gone;
 use crate::master::bundles::push_to;
 use crate::master::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt};
-use crate::master::forwarded::{Caller, CallerHere, Forwarded, Outgoing, Replied, Target};
+use crate::master::forwarded::{Beside, Caller, CallerHere, Forwarded, Outgoing, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, no_provider};
 use crate::master::wishes::{Sought, Wishes};
 use meshwork_wire::limits::CANCELLED_AS_LATE;
@@ -416,8 +416,7 @@ impl<P: Provider, M> Relay<P, M> {
             id_at_provider,
             target: Target::Function(function, wants),
             deadline,
-            hops: 0,
-            headers: Headers::none(),
+            beside: Beside::none(),
             payload,
         };
         let is = |other: &P| other.id() == to.id();
@@ -863,7 +862,8 @@ impl<P: Provider, M> Sent<'_, P, M> {
         let id_at_provider = provider.next_id();
         let target = Target::Action(action);
         let id_at_caller = callback_id;
-        let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, hops, headers, payload };
+        let beside = Beside::new(hops, headers);
+        let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, beside, payload };
         let is = |to: &P| to.id() == provider.id();
         let share = || Rc::new(provider.clone());
         let to = push_to(&mut self.outgoing.forwards, is, share, forwarded, self.may_follow);

@@ -324,7 +324,7 @@ impl Writer {
         self.at += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     fn slice(&mut self, slice: &[u8]) {
         self.bytes[self.at..][..slice.len()].copy_from_slice(slice);
         self.at += slice.len();
