@@ -4,6 +4,7 @@
 
 use crate::handle::Node;
 use crate::record::{AsList, Method, Record};
+use crate::streaming::{ByName, Opening, decode_item, is_kept};
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Handler, Message};
 use futures::FutureExt;
@@ -44,9 +45,6 @@ pub struct Calling<R, E = CallError> {
     by_name: Option<ByName>,
     fails_as: PhantomData<fn() -> E>,
 }
-
-/// Writes arguments that were written in bincode as providers want them that have not the signature of the caller; none if that cannot be done.
-type ByName = fn(Wanted, Payload) -> Option<Payload>;
 
 enum Stage {
     /// The task that polls the call writes its frame. A call in bincode keeps its arguments when it is submitted: a provider that came with
@@ -380,6 +378,18 @@ pub fn call_typed<A: Record>(node: &Node, arguments: &A) -> Calling<A::Reply> {
     Calling::typed(node, arguments)
 }
 
+/// A stream that a method of a trait answers with.
+pub fn stream_typed<A: Record>(node: &Node, arguments: &A) -> Opening<A::Reply> {
+    let method = A::method();
+    let written = match node.attached() {
+        Some(attached) => write_record(attached.wanted(method.action(), method.signature()), arguments),
+        None => write_by_name(arguments),
+    };
+    let (action, form) = (ByteString::from_static(method.action()), method.signature().map(Form::reply));
+    let written = written.map(Arguments::into_payload).map_err(CallError::from);
+    Opening::new(node, action, written, decode_item).typed(form, by_name::<A>)
+}
+
 /// Reads the reply to a call of a method.
 #[inline]
 fn decode_typed<A: Record<Reply: DeserializeOwned>>(reply: Reply) -> Result<A::Reply, CallError> {
@@ -546,10 +556,6 @@ impl Layered {
 /// Whether a provider refused the arguments since it has other types, and has run nothing.
 fn has_other_types(error: &CallError) -> bool {
     error.code() == Code::CANNOT_DECODE && error.fate() == Fate::NotSent
-}
-
-fn is_kept(arguments: &Payload) -> bool {
-    arguments.encoding == Encoding::Bincode && arguments.len() <= ARGUMENTS_KEPT_LEN_MAX
 }
 
 impl<R, E> Drop for Calling<R, E> {

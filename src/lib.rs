@@ -49,7 +49,8 @@
 //! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
 //! | let an action fail with an enum of your own, which callers get back | [`MeshError`](macro@MeshError) |
 //! | compute for long, or block the thread, in a responder | [`Respond::respond_blocking`] |
-//! | pass a function, see progress, stream a result | [`Callback`] |
+//! | pass a function, see progress | [`Callback`] |
+//! | answer with a stream, read one, pass one as an argument | [`Node::stream`], [`Streaming`], [`Feed`] |
 //! | send events to many nodes | [`Node::publish`], [`Node::subscribe`], [`Node::broadcast`] |
 //! | handle events with async code, some at once, in a queue | [`Subscribing`], [`WhenFull`] |
 //! | keep the last value of a topic for those that subscribe later | [`Node::publish_last`] |
@@ -67,6 +68,7 @@ mod call;
 mod callback;
 mod event;
 mod event_queue;
+mod feed;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod handle;
@@ -80,6 +82,7 @@ mod record;
 mod respond;
 mod restart;
 mod shape;
+mod streaming;
 mod subscribe;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -95,6 +98,7 @@ pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
 pub use event::{Delivered, Event, EventError};
 pub use event_queue::WhenFull;
+pub use feed::Feed;
 pub use handle::Node;
 pub use handler::{Handled, HandlerReturn, Immediate, InTurn};
 pub use master::{Master, RunMaster, SpreadMaster};
@@ -125,18 +129,19 @@ pub use meshwork_wire::{
     check_action, check_group, check_node, check_token, check_topic, escape_unseen, limits,
 };
 pub use publishing::Publishing;
-pub use respond::{IntoBlockingResponder, IntoResponder, Respond, Responders};
+pub use respond::{IntoBlockingResponder, IntoResponder, IntoStreamResponder, Respond, Responders};
 pub use restart::{Restarting, RestartingRecipient};
 pub use serde_bytes::{ByteBuf, Bytes};
+pub use streaming::{ItemSender, NobodyReads, Opening, Streaming};
 pub use subscribe::{Broadcast, HasQueue, IntoSubscriber, Publish, Subscribe, Subscribing, Subscription};
 
 /// The names that most programs need: `use meshwork::prelude::*`.
 pub mod prelude {
     pub use crate::{
         ActionError, ApplicationCode, BindBranch, Branch, BranchActor, Broadcast, Call, CallContext,
-        CallError, Callback, Code, ConfigureNode, Dialect, Event, EventError, Fate, Listen, Master,
+        CallError, Callback, Code, ConfigureNode, Dialect, Event, EventError, Fate, Feed, Listen, Master,
         MasterActor, MeshError, Node, OrActionError, Publish, Respond, Responders, RestartPolicy, Restarting,
-        RunMaster, SpreadMaster, Subscribe, Subscription, WhenFull,
+        RunMaster, SpreadMaster, Streaming, Subscribe, Subscription, WhenFull,
     };
     pub use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient};
     pub use serde::{Deserialize, Serialize};

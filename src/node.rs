@@ -5,6 +5,7 @@ use crate::call::Calling;
 use crate::handle::Node;
 use crate::publishing::{Publishing, To};
 use crate::respond::Responders;
+use crate::streaming::{Opening, decode_item, raw_item};
 use crate::subscribe::{IntoSubscriber, MakeHandler, Subscribing, topics};
 use meshwork_actors::node::{Change, Drained, ManyCalls, NewEvent, Snapshot, Status, SubscribeTo};
 use meshwork_wire::limits::CALL_WITHIN;
@@ -46,6 +47,39 @@ impl Node {
     /// that know no types: the encoding is one that describes itself, since bincode is for methods of traits, and refused elsewhere.
     pub fn call_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> Calling<Payload> {
         Calling::raw(self, action.into(), arguments)
+    }
+
+    /// Asks for the stream that an action answers with: see [`Streaming`](crate::Streaming). Ready when the responder has begun to answer; the
+    /// type of the items is inferred, or written `stream::<Line>(..)`.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// let mut lines = branch.stream::<String>("log/tail", ("app.log",)).await?;
+    /// while let Some(line) = lines.next().await {
+    ///     println!("{}", line?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stream<T: DeserializeOwned>(
+        &self,
+        action: impl Into<ByteString>,
+        arguments: impl Serialize,
+    ) -> Opening<T> {
+        let action = action.into();
+        let form = match self.attached() {
+            Some(attached) => attached.wanted(&action, None).form,
+            None => Encoding::MessagePack.into(),
+        };
+        let arguments = Payload::encode(form, &arguments).map_err(CallError::from);
+        Opening::new(self, action, arguments, decode_item)
+    }
+
+    /// Asks for a stream with arguments that are encoded already. The items are payloads in the encoding of the arguments: see
+    /// [`Node::call_raw`].
+    pub fn stream_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> Opening<Payload> {
+        Opening::new(self, action.into(), Ok(arguments), raw_item)
     }
 
     /// Makes many calls of one action at once and waits for all replies. Each call has its own outcome, in the order of the

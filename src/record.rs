@@ -42,6 +42,12 @@ impl Method {
         Self { action, sign: sign::<A>, signature: OnceLock::new() }
     }
 
+    /// A method that answers with a stream of its replies. Its signature is another one than that of a method that answers with one of them.
+    #[must_use]
+    pub const fn streaming<A: Record>(action: &'static str) -> Self {
+        Self { action, sign: sign_streaming::<A>, signature: OnceLock::new() }
+    }
+
     /// The name of the action.
     #[inline]
     #[must_use]
@@ -61,6 +67,16 @@ impl Method {
 /// The signature of a method with these arguments.
 #[cold]
 fn sign<A: Record>(action: &'static str) -> Option<Signature> {
+    sign_as::<A>(action, false)
+}
+
+/// The signature of a method with these arguments that answers with a stream.
+#[cold]
+fn sign_streaming<A: Record>(action: &'static str) -> Option<Signature> {
+    sign_as::<A>(action, true)
+}
+
+fn sign_as<A: Record>(action: &'static str, is_streaming: bool) -> Option<Signature> {
     let traced = || -> Result<Option<Signature>, Untraceable> {
         let (arguments, reply) = (trace::<A>()?, trace::<A::Reply>()?);
         for (of, shape) in [("arguments", &arguments.shape), ("reply", &reply.shape)] {
@@ -73,7 +89,11 @@ fn sign<A: Record>(action: &'static str) -> Option<Signature> {
                 );
             }
         }
-        let signature = Signature::of(&[&arguments.shape, &reply.shape]);
+        let signature = match is_streaming {
+            false => Signature::of(&[&arguments.shape, &reply.shape]),
+            // No method with one reply has three shapes.
+            true => Signature::of(&[&arguments.shape, &reply.shape, &reply.shape]),
+        };
         let agree = try_samples(action, &arguments.samples) & try_samples(action, &reply.samples);
         Ok(agree.then_some(signature))
     };

@@ -8,11 +8,13 @@
 use crate::action_error::ActionError;
 use crate::record::{Record, read_record};
 use crate::restart::RestartingRecipient;
+use crate::streaming::{Streaming, form_by_name, produce};
 use actix::{Message, Recipient};
 use futures::TryFutureExt;
+use futures::stream::Stream;
 use log::Level;
 use meshwork_actors::answers::{
-    self, Action, Actions, Answer, CallContext, Replier, Responder, Restarted, poll_once,
+    self, Action, Actions, Answer, CallContext, Outlet, Replier, Responder, Restarted, poll_once,
 };
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::log_line;
@@ -203,6 +205,104 @@ where
     }
 }
 
+/// A closure that answers an action with a stream: `|arguments| async { Ok(stream) }`, or `|arguments, context| async { Ok(stream) }`. The stream is a
+/// [`Streaming`](crate::Streaming), or any stream of results whose error an [`ActionError`] is made from. What is said at [`IntoResponder`] holds
+/// here too; the stream stays on the thread of the closure, and need not be `Send` if it is no `Streaming`.
+#[diagnostic::on_unimplemented(
+    message = "this cannot answer an action with a stream",
+    label = "not `|arguments| async move {{ Ok(stream) }}`, nor `|arguments, context: CallContext| async move {{ Ok(stream) }}`",
+    note = "the future ends with a `Result<_, ActionError>`: write `Ok(Streaming::new(..))`; `?` makes an `ActionError` of another error",
+    note = "the arguments are one value, a tuple if there are several: `|(a, b): (i64, i64)| async move {{ .. }}`",
+    note = "the type of the arguments has `Deserialize`, that of the items `Serialize`, and neither borrows",
+    note = "the closure is `Fn + Send + Sync + 'static`: it moves clones of what it uses into each future"
+)]
+pub trait IntoStreamResponder<Form>: Send + Sync + 'static {
+    /// The responder that the actors call.
+    #[doc(hidden)]
+    fn into_responder(self) -> Arc<dyn Responder>;
+}
+
+impl<F, A, Fut, S, T, E> IntoStreamResponder<fn(A) -> S> for F
+where
+    F: Fn(A) -> Fut + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    Fut: Future<Output = Result<S, ActionError>> + 'static,
+    S: Stream<Item = Result<T, E>> + 'static,
+    T: Serialize + 'static,
+    E: Into<ActionError> + 'static,
+{
+    fn into_responder(self) -> Arc<dyn Responder> {
+        Arc::new(StreamClosure {
+            answer: move |arguments, _: &CallContext| self(arguments),
+            takes: PhantomData,
+        })
+    }
+}
+
+impl<F, A, Fut, S, T, E> IntoStreamResponder<fn(A, CallContext) -> S> for F
+where
+    F: Fn(A, CallContext) -> Fut + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    Fut: Future<Output = Result<S, ActionError>> + 'static,
+    S: Stream<Item = Result<T, E>> + 'static,
+    T: Serialize + 'static,
+    E: Into<ActionError> + 'static,
+{
+    fn into_responder(self) -> Arc<dyn Responder> {
+        let answer = move |arguments, context: &CallContext| self(arguments, context.clone());
+        Arc::new(StreamClosure { answer, takes: PhantomData })
+    }
+}
+
+/// A closure that answers an action with a stream.
+struct StreamClosure<F, A> {
+    answer: F,
+    takes: PhantomData<fn(A)>,
+}
+
+impl<F, A, Fut, S, T, E> Responder for StreamClosure<F, A>
+where
+    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    A: DeserializeOwned + 'static,
+    Fut: Future<Output = Result<S, ActionError>> + 'static,
+    S: Stream<Item = Result<T, E>> + 'static,
+    T: Serialize + 'static,
+    E: Into<ActionError> + 'static,
+{
+    fn respond(&self, _: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
+        Answer::Now(Err(is_a_stream(context)))
+    }
+
+    fn stream(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Outlet) -> Answer {
+        let form = form_by_name(arguments.encoding);
+        match by_name(arguments) {
+            Ok(arguments) => answer_with_stream((self.answer)(arguments, context), form, outlet),
+            Err(error) => Answer::Now(Err(error)),
+        }
+    }
+}
+
+/// Answers with the stream that comes of this future.
+fn answer_with_stream<S, T, E>(
+    answer: impl Future<Output = Result<S, ActionError>> + 'static,
+    form: Form,
+    outlet: Outlet,
+) -> Answer
+where
+    S: Stream<Item = Result<T, E>> + 'static,
+    T: Serialize + 'static,
+    E: Into<ActionError> + 'static,
+{
+    Answer::Later(Box::pin(async move { produce(answer.await?, form, outlet).await }))
+}
+
+/// The error of a call of an action that answers with a stream. Nothing was run.
+#[cold]
+fn is_a_stream(context: &CallContext) -> CallError {
+    let what = format!("{:?} answers with a stream: read it with `stream`", context.action());
+    CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what)
+}
+
 /// Reads the arguments of an action without a signature.
 #[inline]
 fn by_name<A: DeserializeOwned>(arguments: PayloadRef<'_>) -> Result<A, CallError> {
@@ -258,6 +358,31 @@ fn read_typed<A: Record>(arguments: PayloadRef<'_>) -> (Result<A, CallError>, Fo
         }
         (Encoding::Bincode, None) => (Err(other_signature()), Encoding::MessagePack.into()),
         (encoding, _) => (read_record(arguments).map_err(CallError::from), encoding.into()),
+    }
+}
+
+/// A closure that answers a method of a trait with a stream.
+struct TypedStreamClosure<F, A> {
+    answer: F,
+    takes: PhantomData<fn(A)>,
+}
+
+impl<F, A, Fut> Responder for TypedStreamClosure<F, A>
+where
+    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    A: Record<Reply: Serialize>,
+    Fut: Future<Output = Result<Streaming<A::Reply>, ActionError>> + 'static,
+{
+    fn respond(&self, _: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
+        Answer::Now(Err(is_a_stream(context)))
+    }
+
+    fn stream(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Outlet) -> Answer {
+        let (read, form) = read_typed::<A>(arguments);
+        match read {
+            Ok(arguments) => answer_with_stream((self.answer)(arguments, context), form, outlet),
+            Err(error) => Answer::Now(Err(error)),
+        }
     }
 }
 
@@ -390,6 +515,21 @@ impl Responders {
         responder: impl IntoBlockingResponder<Form>,
     ) -> Self {
         self.add(action.into(), Accepts::MessagePack, responder.into_blocking_responder())
+    }
+
+    /// Adds an action that a closure answers with a stream: see [`IntoStreamResponder`]. Callers read it with [`Node::stream`](crate::Node::stream);
+    /// a plain call of it is refused.
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`].
+    #[must_use]
+    pub fn respond_stream<Form>(
+        self,
+        action: impl Into<ByteString>,
+        responder: impl IntoStreamResponder<Form>,
+    ) -> Self {
+        self.add(action.into(), Accepts::MessagePack, responder.into_responder())
     }
 
     /// Adds an action that an actor answers, by a message whose result is a `Result<_, ActionError>`, or one with an error that an
@@ -580,6 +720,19 @@ impl Responders {
         self.add(action, accepts, Arc::new(answer))
     }
 
+    /// Adds a method of a trait that answers with a stream.
+    pub(crate) fn respond_stream_typed<A, F, Fut>(self, answer: F) -> Self
+    where
+        F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+        A: Record<Reply: Serialize>,
+        Fut: Future<Output = Result<Streaming<A::Reply>, ActionError>> + 'static,
+    {
+        let method = A::method();
+        let accepts = method.signature().map_or(Accepts::MessagePack, Accepts::Typed);
+        let action = ByteString::from_static(method.action());
+        self.add(action, accepts, Arc::new(TypedStreamClosure { answer, takes: PhantomData }))
+    }
+
     fn add(self, action: ByteString, accepts: Accepts, responder: Arc<dyn Responder>) -> Self {
         self.put(Action::new(Offer { action, accepts, shape: None }, responder))
     }
@@ -619,6 +772,16 @@ where
     A: Record,
 {
     responders.respond_typed_blocking(answer)
+}
+
+/// Adds a method of a trait that answers with a stream to a set.
+pub fn respond_stream_typed<A, F, Fut>(responders: Responders, answer: F) -> Responders
+where
+    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    A: Record,
+    Fut: Future<Output = Result<Streaming<A::Reply>, ActionError>> + 'static,
+{
+    responders.respond_stream_typed(answer)
 }
 
 /// Gives a master or a branch its actions before it starts. For a node that runs, see [`Node::respond`](crate::Node::respond).
@@ -670,6 +833,20 @@ pub trait Respond: Sized {
         responder: impl IntoBlockingResponder<Form>,
     ) -> Self {
         self.respond_all(Responders::new().respond_blocking(action, responder))
+    }
+
+    /// Answers an action with a stream: see [`Responders::respond_stream`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Responders::respond`], and when the action is answered already.
+    #[must_use]
+    fn respond_stream<Form>(
+        self,
+        action: impl Into<ByteString>,
+        responder: impl IntoStreamResponder<Form>,
+    ) -> Self {
+        self.respond_all(Responders::new().respond_stream(action, responder))
     }
 
     /// Answers an action with an actor: see [`Responders::respond_with`].

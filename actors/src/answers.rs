@@ -7,15 +7,17 @@ pub(crate) mod doubles;
 pub(crate) mod hops;
 pub(crate) mod invoked;
 pub(crate) mod keyed;
+pub(crate) mod outlet;
 mod poll_once;
 pub(crate) mod reply_to;
 pub(crate) mod responder;
 pub(crate) mod restarts;
 
 pub use action::{Action, ActionRefused, Actions};
-pub use blocking::ask;
 #[cfg(feature = "testing")]
 pub use blocking::simulated::work_in_place;
+pub use blocking::{ask, ask_for_stream};
+pub use outlet::{Outlet, Source};
 pub use poll_once::poll_once;
 pub use responder::{Answer, CallContext, Replier, Responder, Work, reply};
 pub use restarts::{ActorSnapshot, ActorState, AfterPanic, RestartPolicy, Restarted, Restarts};

@@ -39,6 +39,7 @@ use crate::node::mailboxes::{
     Unsubscribe, Watch, Withdraw,
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
+use crate::node::reading::source_of;
 use crate::node::said::SayAgain;
 use crate::node::shared::{EventPath, Node};
 use crate::node::snapshot::{Denied, Snapshot};
@@ -63,8 +64,9 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code,
-    ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, KeepLast, Kept,
-    LastValue, Next, Publish, Refused, Request, Response, SubscribeToLast, SubscriptionKey, Unregister,
+    ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Grant, Granted, Item,
+    KeepLast, Kept, LastValue, Next, OpenStream, Publish, Refused, Request, Response, SubscribeToLast,
+    SubscriptionKey, Unregister,
 };
 use settings::EndsNode;
 use std::hash::BuildHasher as _;
@@ -524,7 +526,21 @@ impl BranchActor {
             return;
         };
         match frame {
-            Frame::Request(request) => self.request(request, now, None, context),
+            Frame::Request(request) => self.request(request, None, now, None, context),
+            Frame::OpenStream(OpenStream { grant, request }) => {
+                self.request(request, Some(grant), now, None, context);
+            }
+            Frame::Started(callback_id) => self.calls.requests.borrow().started(callback_id),
+            Frame::Item(Item { callback_id, mut payload }) => {
+                let inbox = self.calls.requests.borrow().inbox(callback_id);
+                match (borrow(&mut payload, &wires.outbox, || self.lender()), inbox) {
+                    (Ok(()), Some(inbox)) => inbox.push((&payload).into(), || payload.clone()),
+                    (Err(error), Some(inbox)) => inbox.end(Err(error.with_fate(Fate::Failed))),
+                    // Its consumer has gone. The functions that came with the item are released.
+                    (_, None) => {}
+                }
+            }
+            Frame::Granted(Granted { callback_id, grant }) => wires.answering.grant(callback_id, grant),
             Frame::Response(Response { callback_id, outcome }) => {
                 let outcome = borrow_outcome(outcome, &wires.outbox, || self.lender());
                 self.calls.requests.borrow_mut().resolve(callback_id, outcome);
@@ -554,7 +570,8 @@ impl BranchActor {
             Frame::Release(function) => wires.outbox.lent().release(function),
             Frame::Invoke(invoke) => {
                 let lender = || self.lender();
-                invoked(invoke, &wires.outbox, lender, &wires.answering, self.options.limits.in_flight_max);
+                let in_flight_max = self.options.limits.in_flight_max;
+                invoked(invoke, &wires.outbox, lender, &wires.answering, (in_flight_max, source_of));
             }
             Frame::Drain => self.master_drains(),
             Frame::Drained => {
@@ -628,10 +645,12 @@ impl BranchActor {
         self.tell_watchers(&change);
     }
 
-    /// Answers a request of the master, and then the requests of its run that follow in the block.
+    /// Answers a request of the master, and then the requests of its run that follow in the block. A request for a stream comes with what its consumer
+    /// grants at first.
     fn request(
         &mut self,
         request: Request,
+        grant: Option<Grant>,
         now: Instant,
         frames: Option<&mut Frames>,
         context: &mut Context<Self>,
@@ -667,6 +686,9 @@ impl BranchActor {
         let action = own.called(&action);
         let call = CallContext::new(action, self.last_caller.clone(), deadline, hops, headers);
         let replies = BlockReplies::new(&wires.outbox, &wires.gathered).in_lane(self.last_lane);
+        if let Some(grant) = grant {
+            return wires.answering.stream(own, (&payload).into(), &call, (callback_id, grant), &replies);
+        }
         wires.answering.start(own, (&payload).into(), &call, callback_id, &replies);
         let Some(frames) = frames else {
             return;
@@ -833,6 +855,7 @@ impl BranchActor {
             };
             match submission {
                 Submission::Cancel(callback_id) => self.calls.cancel(callback_id, outbox),
+                Submission::Grant(granted) => self.calls.grant(granted, outbox),
                 Submission::Invoke(invoking) => {
                     let outbox = outbox.filter(|_| self.link.is_link(invoking.link));
                     self.calls.invoke(*invoking, outbox);
@@ -1007,14 +1030,25 @@ impl BranchActor {
             self.options.busy_poll.heard();
         }
         let mut frames = block.frames();
+        // Items that come together are of one stream more often than not.
+        let mut inlet = None;
         while self.link.is_bound() {
             match frames.read_next() {
                 Some(Next::Reply { callback_id, payload }) => {
                     let reply = Reply::read(payload.by_ref(), || payload.share());
                     self.calls.requests.borrow_mut().resolve_in_row(callback_id, reply);
                 }
-                Some(Next::Request(request)) => self.request(request, now, Some(&mut frames), context),
+                Some(Next::Request(request)) => self.request(request, None, now, Some(&mut frames), context),
                 Some(Next::Event(event)) => self.event(event, Some(&mut frames), context),
+                Some(Next::Item { callback_id, payload }) => {
+                    if inlet.as_ref().is_none_or(|(id, _)| *id != callback_id) {
+                        let inbox = self.calls.requests.borrow().inbox(callback_id);
+                        inlet = inbox.map(|inbox| (callback_id, inbox));
+                    }
+                    if let Some((_, inbox)) = &inlet {
+                        inbox.push(payload.by_ref(), || payload.share());
+                    }
+                }
                 Some(Next::Other(frame)) => self.take(frame, now, context),
                 Some(Next::Broken(error)) => self.lost(&error.to_string(), context),
                 None => break,
@@ -1260,6 +1294,8 @@ impl Handler<TakeCensus> for BranchActor {
         let mut census = Census::of(
             &[
                 ("calls of its handles", self.options.node.in_flight()),
+                ("streams that are read", self.options.node.streams()),
+                ("streams that it produces for itself", self.calls.own_answering.streams()),
                 ("calls that have left", self.calls.len()),
                 ("calls that wait for a link", self.calls.waiting()),
                 ("calls with a destination", self.calls.requests.borrow().with_destination()),
@@ -1281,6 +1317,7 @@ impl Handler<TakeCensus> for BranchActor {
             let link = Census::of(
                 &[
                     ("requests that are being answered", wires.answering.len()),
+                    ("streams that are produced", wires.answering.streams()),
                     ("functions lent", lent.len()),
                     ("functions borrowed", lent.borrowed()),
                     ("bytes in the outbox", wires.outbox.len()),

@@ -53,6 +53,7 @@ pub mod link;
 pub mod master;
 pub mod node;
 pub mod repeated;
+pub mod streams;
 mod turns;
 
 pub use meshwork_wire as wire;

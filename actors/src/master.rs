@@ -565,6 +565,7 @@ impl MasterActor {
                 // A master has no link of its own, so callers write no frames.
                 Submission::Frames(_) => {}
                 Submission::Cancel(callback_id) => calls.cancel(callback_id),
+                Submission::Grant(granted) => calls.grant(granted),
                 Submission::Invoke(invoking) => {
                     left += len;
                     calls.invoke(*invoking);
@@ -604,6 +605,14 @@ impl Handler<Replies> for MasterActor {
         if self.running().calls.replied(from, replies) {
             self.end_message(context);
         }
+    }
+}
+
+impl Handler<handle::Flow> for MasterActor {
+    type Result = ();
+
+    fn handle(&mut self, handle::Flow { parts, .. }: handle::Flow, _: &mut Context<Self>) {
+        self.running().calls.flow(parts);
     }
 }
 
@@ -763,12 +772,14 @@ impl Handler<TakeCensus> for MasterActor {
         };
         Box::pin(asking.into_actor(self).map(|(parts, sessions, unbound), this, _| {
             let calls = this.options.node.in_flight();
+            let streams = this.options.node.streams();
             let (actions, known) =
                 (this.options.actions.len(), this.options.node.with_known(|known| known.action_count()));
             let running = this.running();
             let mut census = Census::of(
                 &[
                     ("calls of its handles", calls),
+                    ("streams that are read", streams),
                     ("events for the router", running.events.len()),
                     ("submissions", running.submissions.len()),
                     ("drains", running.drains.len()),

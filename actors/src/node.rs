@@ -12,6 +12,7 @@ pub(crate) mod mailboxes;
 mod many;
 pub(crate) mod options;
 mod pending;
+pub(crate) mod reading;
 pub(crate) mod said;
 pub(crate) mod shared;
 pub(crate) mod snapshot;
@@ -30,6 +31,7 @@ pub use mailboxes::{
 };
 pub use many::ManyCalls;
 pub use options::{ConfigureNode, NodeOptions};
+pub use reading::Reading;
 pub use shared::{Head, Node};
 pub use snapshot::{Denied, SessionSnapshot, Snapshot};
 pub use submission::{Arguments, Call, NewEvent, WhenDown};

@@ -5,7 +5,7 @@
 //! at the method that it is made from, so that a type that cannot travel is reported there, and lints of the user's crate know
 //! that the code is generated.
 
-use crate::parse::{Action, Actions, Parameter, ParameterKind, Refused};
+use crate::parse::{Action, Actions, Parameter, ParameterKind, Refused, streamed};
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
@@ -63,6 +63,10 @@ fn record(contract: &Ident, action: &Action) -> TokenStream {
     let unused = fields.is_empty().then(|| quote! { let _ = #absent; });
     let payload_unused = (count > 1).then(|| quote! { let _ = #payload; });
     let shown = record.to_string();
+    let (reply, made) = match streamed(reply) {
+        Some(item) => (item, quote! { streaming }),
+        None => (reply, quote! { new }),
+    };
     quote_spanned! {method.span()=>
         #(#cfgs)*
         #[doc(hidden)]
@@ -108,7 +112,7 @@ fn record(contract: &Ident, action: &Action) -> TokenStream {
 
             #[inline]
             fn method() -> &'static #private::Method {
-                static #method_of: #private::Method = #private::Method::new::<#record>(#name);
+                static #method_of: #private::Method = #private::Method::#made::<#record>(#name);
                 &#method_of
             }
 
@@ -242,6 +246,10 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
     let as_action_error = own_error.as_ref().map(|_| {
         quote! { .map_err(::core::convert::Into::<::meshwork::ActionError>::into) }
     });
+    let (reply, respond) = match streamed(reply) {
+        Some(item) => (item, quote! { respond_stream_typed }),
+        None => (reply, quote! { respond_typed }),
+    };
     // The whole path, since a user's type may have another method of this name, and `Arc` has `clone`.
     let called = quote_spanned! {method.span()=> <Self as #contract>::#method(&#this, #(#passed),*) };
     let (respond, answer) = if *is_blocking {
@@ -252,7 +260,7 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
             #context_taken
             async move { #called.await #as_action_error }
         };
-        (quote! { respond_typed }, answer)
+        (respond, answer)
     };
     quote_spanned! {method.span()=>
         #(#cfgs)*
@@ -330,12 +338,16 @@ fn call(visibility: &Visibility, contract: &Ident, action: &Action) -> TokenStre
     let method = located(ident);
     let failing_as = own_error.as_ref().map(|_| quote! { .failing_as() });
     let own_error = own_error.as_ref().map(|own_error| quote! { , #own_error });
+    let (reply, future, made) = match streamed(reply) {
+        Some(item) => (item, quote! { Opening }, quote! { stream_typed }),
+        None => (reply, quote! { Calling }, quote! { call_typed }),
+    };
     quote_spanned! {method.span()=>
         #about
         #(#kept)*
         #[inline]
-        #visibility fn #method(&self, #(#taken),*) -> ::meshwork::Calling<#reply #own_error> {
-            ::meshwork::__private::call_typed(&self.node, &#record { #(#names),* }) #failing_as
+        #visibility fn #method(&self, #(#taken),*) -> ::meshwork::#future<#reply #own_error> {
+            ::meshwork::__private::#made(&self.node, &#record { #(#names),* }) #failing_as
         }
     }
 }
@@ -533,6 +545,25 @@ mod tests {
         let expanded = expanded(quote! {}, item);
         let called = quote!(::meshwork::__private::call_typed(&self.node, &__Math_version {}));
         assert!(expanded.contains(&text(&called)), "{expanded}");
+    }
+
+    #[test]
+    fn a_method_that_answers_with_a_stream_is_one_at_both_ends() {
+        let item = quote! {
+            trait Log {
+                async fn tail(&self, path: String) -> Result<meshwork::Streaming<Line>, ActionError>;
+            }
+        };
+        let expanded = expanded(quote! {}, item);
+        for part in [
+            quote! { ::meshwork::Opening<Line> },
+            quote! { ::meshwork::__private::stream_typed(&self.node, &__Log_tail { path }) },
+            quote! { ::meshwork::__private::respond_stream_typed },
+            quote! { Method::streaming::<__Log_tail> },
+            quote! { type Reply = Line; },
+        ] {
+            assert!(expanded.contains(&text(&part)), "{part}: {expanded}");
+        }
     }
 
     #[test]

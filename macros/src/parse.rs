@@ -326,6 +326,12 @@ fn read_method(
     };
     let parameters = read_parameters(&sig, errors);
     let (output, reply, own_error) = read_output(&sig, errors)?;
+    if is_blocking && streamed(&reply).is_some() {
+        errors.at(
+            &reply,
+            format!("a stream is made as it is read, and blocks no thread: write `async fn {}`", sig.ident),
+        );
+    }
     let own = own?;
     let name = prefix.map_or_else(|| own.clone(), |prefix| format!("{prefix}/{own}"));
     let action = Action {
@@ -508,6 +514,16 @@ fn read_output(sig: &Signature, errors: &mut Errors) -> Option<(Type, Type, Opti
     Some((Type::clone(output), Type::clone(reply), own_error))
 }
 
+/// The type of the items of a `Streaming`, as far as its path says that it is one.
+pub(crate) fn streamed(reply: &Type) -> Option<&Type> {
+    let last = named_path(reply)?.segments.last().filter(|last| last.ident == "Streaming")?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    match arguments.args.first() {
+        Some(GenericArgument::Type(item)) if arguments.args.len() == 1 => Some(item),
+        _ => None,
+    }
+}
+
 fn as_type(argument: &GenericArgument) -> Option<&Type> {
     match argument {
         GenericArgument::Type(ty) => Some(ty),
@@ -616,6 +632,18 @@ mod tests {
         );
         let kinds: Vec<_> = actions.methods[0].parameters.iter().map(|parameter| parameter.kind).collect();
         assert!(kinds == [ParameterKind::Argument, ParameterKind::Context, ParameterKind::Argument]);
+    }
+
+    #[test]
+    fn a_stream_is_no_reply_of_a_blocking_action() {
+        let item = quote! {
+            trait Log {
+                #[action(blocking)]
+                fn tail(&self) -> Result<meshwork::Streaming<u8>, ActionError>;
+            }
+        };
+        let errors = errors(quote! {}, item);
+        assert!(matches!(&*errors, [error] if error.contains("write `async fn tail`")), "{errors:?}");
     }
 
     #[test]

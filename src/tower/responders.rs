@@ -3,8 +3,10 @@
 use super::boxed::{self, Read};
 use crate::respond::Responders;
 use futures::future::LocalBoxFuture;
-use meshwork_actors::answers::{Answer, CallContext, Replier, Responder, Restarted, ask, poll_once};
-use meshwork_wire::{ByteString, CallError, Fate, Outcome, Payload, PayloadRef};
+use meshwork_actors::answers::{
+    Answer, CallContext, Outlet, Replier, Responder, Restarted, ask, ask_for_stream, poll_once,
+};
+use meshwork_wire::{ByteString, CallError, Code, Fate, Outcome, Payload, PayloadRef};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +20,8 @@ pub struct IncomingRequest {
     arguments: Payload,
     context: CallContext,
     has_run: Arc<AtomicBool>,
+    /// Where the items of a stream go, which is answered once. None if one value is asked for.
+    outlet: Option<Arc<Mutex<Option<Outlet>>>>,
 }
 
 impl IncomingRequest {
@@ -42,6 +46,8 @@ impl Responders {
     /// each action, so each has a service of its own: what all actions are to share is a layer such as tower's `GlobalConcurrencyLimitLayer`. Each
     /// request takes a clone of the service. Responders need not be `Send`, so a layer that moves them to other threads, as `Buffer` does, does
     /// not fit here.
+    ///
+    /// The answer of a stream is ready when the stream has ended: a timeout bounds all of it.
     ///
     /// Layers stand inside the bounds of [`Responders::permits`]. A layer that refuses says so with an [`ActionError`](crate::ActionError), or with
     /// a [`CallError`] whose fate it knows: one with [`Code::OVERLOADED`](crate::Code::OVERLOADED) and [`Fate::NotSent`] lets the master ask another
@@ -119,7 +125,15 @@ impl Service<IncomingRequest> for ResponderService {
 
     fn call(&mut self, request: IncomingRequest) -> LocalBoxFuture<'static, Outcome> {
         request.has_run.store(true, Ordering::Relaxed);
-        ask(&*self.0, &request.arguments, &request.context)
+        let IncomingRequest { arguments, context, outlet, .. } = &request;
+        match outlet.as_ref().map(|outlet| outlet.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+            None => ask(&*self.0, arguments, context),
+            Some(Some(outlet)) => ask_for_stream(&*self.0, arguments, context, outlet),
+            Some(None) => {
+                let what = "a layer asked twice for the stream of one request";
+                Box::pin(std::future::ready(Err(CallError::new(Code::UNKNOWN, Fate::Failed, what))))
+            }
+        }
     }
 }
 
@@ -143,13 +157,38 @@ where
     S::Future: 'static,
 {
     fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
+        self.answer(arguments, context, None)
+    }
+
+    fn stream(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Outlet) -> Answer {
+        self.answer(arguments, context, Some(outlet))
+    }
+
+    fn is_running(&self) -> Option<bool> {
+        self.responder.is_running()
+    }
+
+    fn restarted(&self) -> Option<&Arc<Restarted>> {
+        self.responder.restarted()
+    }
+}
+
+impl<S> Layered<S>
+where
+    S: Service<IncomingRequest, Response = Payload> + Clone + Send + 'static,
+    S::Error: Into<BoxError> + 'static,
+    S::Future: 'static,
+{
+    fn answer(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Option<Outlet>) -> Answer {
         // A clone that panicked has changed nothing.
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let has_run = Arc::new(AtomicBool::new(false));
         let PayloadRef { encoding, bytes, callbacks } = arguments;
         // Copied, since a request that waits in a layer would keep the block that it came in.
         let arguments = Payload { callbacks: callbacks.clone(), ..Payload::new(encoding, bytes.to_vec()) };
-        let request = IncomingRequest { arguments, context: context.clone(), has_run: Arc::clone(&has_run) };
+        let outlet = outlet.map(|outlet| Arc::new(Mutex::new(Some(outlet))));
+        let (context, has_run_there) = (context.clone(), Arc::clone(&has_run));
+        let request = IncomingRequest { arguments, context, has_run: has_run_there, outlet };
         let answer = async move {
             let ready = poll_fn(|context| service.poll_ready(context)).await;
             let outcome = match ready {
@@ -166,13 +205,5 @@ where
             Ok(outcome) => Answer::Now(outcome),
             Err(later) => Answer::Later(later),
         }
-    }
-
-    fn is_running(&self) -> Option<bool> {
-        self.responder.is_running()
-    }
-
-    fn restarted(&self) -> Option<&Arc<Restarted>> {
-        self.responder.restarted()
     }
 }

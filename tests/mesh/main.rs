@@ -39,6 +39,7 @@ mod restarting;
 mod shares;
 mod spread;
 mod storm;
+mod streams;
 mod tls;
 #[cfg(feature = "tower")]
 mod tower;

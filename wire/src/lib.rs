@@ -38,10 +38,10 @@ pub use encoding::Encoding;
 pub use error::{ApplicationCode, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, DescribeAfter, Described,
-    DescribedPart, ExtendedBind, ExtendedBound, Features, Frame, FrameError, FrameRef, HeadTemplate, Invoke,
-    KeepLast, Kept, LastValue, Next, NodeNews, Offer, Outcome, Publish, Refused, Register, Request,
-    RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscribeToLast, SubscriptionKey,
-    Unregister, write_small_reply,
+    DescribedPart, ExtendedBind, ExtendedBound, Features, Frame, FrameError, FrameRef, Granted, HeadTemplate,
+    Invoke, Item, KeepLast, Kept, LastValue, Next, NodeNews, Offer, OpenStream, Outcome, Publish, Refused,
+    Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscribeToLast,
+    SubscriptionKey, Unregister, write_item, write_small_reply,
 };
 pub use headers::{HeaderError, Headers};
 pub use id::{CallbackId, SessionId};
@@ -52,7 +52,7 @@ pub use name::{
 };
 pub use pattern::{Pattern, PatternError};
 pub use payload::{
-    CallError, Callable, Callbacks, Function, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
+    CallError, Callable, Callbacks, Function, Grant, Invocation, Invoked, Passed, Payload, PayloadRef, Wants,
 };
 pub use spoken::{is_native, is_tls, spoken};
 pub use token::{TokenError, check_token};

@@ -631,3 +631,46 @@ pub const TLS_REFUSED_LEN_MAX: usize = 128 * 1024;
 
 /// How many names of a certificate count: a certificate of a service has a few.
 pub const CERTIFICATE_NAMES_MAX: usize = 64;
+
+/// How many items of a stream its consumer lets come at first: enough to keep a quick producer busy until more are granted, and few enough that
+/// ten thousand streams that nobody reads take little.
+pub const STREAM_WINDOW_ITEMS_START: u32 = 128;
+
+/// How many bytes of a stream its consumer lets come at first. An item may be longer.
+pub const STREAM_WINDOW_LEN_START: u32 = 32 * 1024;
+
+/// How many items of a stream may be on their way to its consumer, or wait there. A stream that flows grows to it; each item takes some bytes
+/// besides its payload.
+pub const STREAM_WINDOW_ITEMS_MAX: u32 = 16_384;
+
+/// How many bytes of a stream may be on their way to its consumer, or wait there, by default, and one item more. A stream that flows grows to
+/// it: as much as a path of 1 Gbit/s holds that takes 30 ms there and back.
+pub const STREAM_WINDOW_LEN_MAX: u32 = 4 * 1024 * 1024;
+
+/// How many items a consumer may have granted that have not come. Whoever grants more is refused: nobody needs it, and the numbers stay in range.
+pub const STREAM_GRANTED_ITEMS_MAX: u32 = 1024 * 1024;
+
+/// How many bytes a consumer may have granted that have not come: 64 of the longest frames.
+pub const STREAM_GRANTED_LEN_MAX: u32 = 1024 * 1024 * 1024;
+
+/// How many bytes may stand in the outbox of a node before the producers of its streams wait: enough to keep a link busy until its writer has its
+/// next turn, and little, since replies to others wait behind them.
+pub const STREAM_OUTBOX_LEN_MAX: usize = 1024 * 1024;
+
+/// How many bytes of short items a producer gathers before they go into the outbox, and how many bytes it makes before the other tasks of its thread
+/// have their turns.
+pub const STREAM_GATHERED_LEN_MAX: usize = 64 * 1024;
+
+/// How many items a producer makes before the other tasks of its thread have their turns.
+pub const STREAM_GATHERED_ITEMS_MAX: usize = 512;
+
+/// How many streams of one link are told of room at once: as many as fill the room again, so that ten thousand do not wake for it.
+pub const STREAMS_WOKEN_AT_ONCE: usize = STREAM_OUTBOX_LEN_MAX / STREAM_GATHERED_LEN_MAX;
+
+const _: () = assert!(STREAM_WINDOW_LEN_START <= STREAM_WINDOW_LEN_MAX);
+const _: () = assert!(STREAM_WINDOW_LEN_MAX <= STREAM_GRANTED_LEN_MAX / 2);
+const _: () = assert!(STREAM_WINDOW_ITEMS_START <= STREAM_WINDOW_ITEMS_MAX);
+const _: () = assert!(STREAM_WINDOW_ITEMS_MAX <= STREAM_GRANTED_ITEMS_MAX / 2);
+const _: () =
+    assert!(STREAM_OUTBOX_LEN_MAX < OUTBOX_IN_ORDER_LEN_MAX, "items of a node itself stand in no lane");
+const _: () = assert!(STREAMS_WOKEN_AT_ONCE > 0);

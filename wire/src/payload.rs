@@ -14,6 +14,7 @@ use crate::name::NameError;
 use crate::pattern::PatternError;
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
@@ -97,6 +98,18 @@ pub enum Wants {
     End,
     /// Nothing: not even whether the function was called.
     Nothing,
+    /// The items of a stream, of which so many may come at first, and its end.
+    Stream(Grant),
+}
+
+/// How many items of a stream its consumer takes more, and how many bytes of items. An item may leave while something of both is left,
+/// however long it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Grant {
+    /// How many items.
+    pub items: u32,
+    /// How many bytes of their payloads.
+    pub bytes: u32,
 }
 
 /// The outcome of a call of a function, to be awaited.

@@ -29,6 +29,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::Response(_) => 10,
         Frame::Cancel(_) => 11,
         Frame::Invoke(Invoke { wants: Wants::End, .. }) => 21,
+        Frame::Invoke(Invoke { wants: Wants::Stream(_), .. }) => 41,
         Frame::Invoke(_) => 12,
         Frame::Release(_) => 13,
         Frame::Subscribe(_) => 14,
@@ -51,6 +52,10 @@ fn number(frame: &Frame) -> u8 {
         Frame::AskEra(_) => 34,
         Frame::SubscribeToLast(_) => 35,
         Frame::LastValue(_) => 36,
+        Frame::OpenStream(_) => 37,
+        Frame::Started(_) => 38,
+        Frame::Item(_) => 39,
+        Frame::Granted(_) => 40,
     }
 }
 

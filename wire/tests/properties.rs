@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
     Accepts, ActionDescription, ApplicationCode, Bind, Bound, Broadcast, ByteString, CallError, CallbackId,
     Code, Describe, DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame,
-    FrameCodec, FrameRef, Headers, Invoke, KeepLast, Kept, LastValue, NodeNews, Offer, Pattern, Payload,
-    Publish, Refused, Register, Request, Response, SessionId, Shape, Signature, Subscribe, SubscribeToLast,
-    SubscriptionKey, Unregister, Wants,
+    FrameCodec, FrameRef, Grant, Granted, Headers, Invoke, Item, KeepLast, Kept, LastValue, NodeNews, Offer,
+    OpenStream, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape, Signature,
+    Subscribe, SubscribeToLast, SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -128,10 +128,12 @@ fn news() -> impl Strategy<Value = NodeNews> {
 
 fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
-        binding(),
-        offering(),
-        calling(),
-        telling(),
+        // In boxes, since the stack of a test thread is too small for all of them.
+        binding().boxed(),
+        offering().boxed(),
+        calling().boxed(),
+        streaming().boxed(),
+        telling().boxed(),
         prop_oneof![Just(Frame::Ping), Just(Frame::Pong), Just(Frame::Drain), Just(Frame::Drained)]
     ]
 }
@@ -225,6 +227,31 @@ fn calling() -> impl Strategy<Value = Frame> {
             Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload })
         }),
         callback_id().prop_map(Frame::Release),
+    ]
+}
+
+fn streaming() -> impl Strategy<Value = Frame> {
+    let grant = || (any::<u32>(), any::<u32>()).prop_map(|(items, bytes)| Grant { items, bytes });
+    let request = (callback_id(), text(), text(), text(), time_left(), any_headers(), payload());
+    prop_oneof![
+        (grant(), request).prop_map(
+            |(grant, (callback_id, action, node, caller, time_left, (hops, headers), payload))| {
+                let request =
+                    Request { callback_id, action, node, caller, time_left, hops, headers, payload };
+                Frame::OpenStream(OpenStream { grant, request })
+            }
+        ),
+        (callback_id(), callback_id(), time_left(), grant(), payload()).prop_map(
+            |(function, callback_id, time_left, grant, payload)| {
+                let (callback_id, wants) = (Some(callback_id), Wants::Stream(grant));
+                Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload })
+            }
+        ),
+        callback_id().prop_map(Frame::Started),
+        (callback_id(), payload())
+            .prop_map(|(callback_id, payload)| Frame::Item(Item { callback_id, payload })),
+        (callback_id(), grant())
+            .prop_map(|(callback_id, grant)| Frame::Granted(Granted { callback_id, grant })),
     ]
 }
 

@@ -4,6 +4,7 @@ use super::action::{Action, NoPermit, Permit, WaitsForPermit};
 use super::blocking::Blocking;
 use super::hops::{self, Answered};
 use super::keyed::{self, Asked, Keyed};
+use super::outlet::{Grants, Outlet, Source};
 use super::reply_to::{Nobody, ReplyTo, panicked};
 use super::responder::{Answer, CallContext, Replier, Work, claimed};
 use crate::hashed::{Entry, HashMap};
@@ -13,7 +14,7 @@ use crate::repeated::Repeated;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Function, Invocation, Outcome, Payload, PayloadRef,
+    ByteString, CallError, CallbackId, Code, Fate, Function, Grant, Invocation, Outcome, Payload, PayloadRef,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,6 +52,8 @@ struct Tasks {
     /// The same for each caller that has some.
     len_by_caller: RefCell<HashMap<ByteString, usize>>,
     by_id: RefCell<HashMap<CallbackId, AbortHandle>>,
+    /// Where the grants of streams go, by the ids of the requests in `by_id` that they answer.
+    streams: RefCell<HashMap<CallbackId, Arc<Grants>>>,
     /// How many requests were not answered at once and have ended.
     finished: Cell<u64>,
     /// How many calls of functions were started whose callers wait for no outcome.
@@ -96,6 +99,7 @@ impl Answering {
             len: Cell::new(0),
             len_by_caller: RefCell::default(),
             by_id: RefCell::default(),
+            streams: RefCell::default(),
             finished: Cell::new(0),
             quiet: Cell::new(0),
             idle: Notify::new(),
@@ -123,7 +127,7 @@ impl Answering {
             Ok(permit) => permit,
             Err(NoPermit::Refused) => return reply_to.reply(callback_id, Err(action.no_permit())),
             Err(NoPermit::Waits(waits)) => {
-                return self.start_later(waits, action, arguments, context, callback_id, reply_to);
+                return self.start_later(waits, action, arguments, context, (callback_id, None), reply_to);
             }
         };
         let said = Cell::new(false);
@@ -133,6 +137,66 @@ impl Answering {
         let weight = (context.caller_name(), len);
         let of = Some((context, answered));
         self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit, of, weight);
+    }
+
+    /// Answers a request for a stream, whose consumer has granted so much at first.
+    pub(crate) fn stream(
+        &self,
+        action: &Action,
+        arguments: PayloadRef<'_>,
+        context: &CallContext,
+        (callback_id, grant): (CallbackId, Grant),
+        reply_to: &impl ReplyTo,
+    ) {
+        let len = arguments.bytes.len() + context.headers().len();
+        if let Err(error) = self.admit(context.caller_name(), len) {
+            return reply_to.reply(callback_id, Err(error));
+        }
+        let Some(outlet) = self.outlet(callback_id, grant, reply_to) else {
+            return reply_to.reply(callback_id, Err(nobody_reads()));
+        };
+        match action.permit(context.caller()) {
+            Ok(permit) => {
+                let answered = self.answered(context);
+                let respond = || answered.during(|| action.responder.stream(arguments, context, outlet));
+                let (said, of) = (Cell::new(false), Some((context, answered)));
+                let weight = (context.caller_name(), len);
+                let what = &action.offer.action;
+                self.run(respond, &said, what, callback_id, reply_to, permit, of, weight);
+            }
+            Err(NoPermit::Refused) => reply_to.reply(callback_id, Err(action.no_permit())),
+            Err(NoPermit::Waits(waits)) => {
+                self.start_later(waits, action, arguments, context, (callback_id, Some(outlet)), reply_to);
+            }
+        }
+        self.forget_unless_answering(callback_id);
+    }
+
+    /// The outlet of a stream that is being answered; none if nobody reads it any more.
+    fn outlet(&self, callback_id: CallbackId, grant: Grant, reply_to: &impl ReplyTo) -> Option<Outlet> {
+        let outlet = Outlet::new(callback_id, reply_to.to(callback_id)?, grant);
+        self.0.streams.borrow_mut().insert(callback_id, Arc::clone(outlet.grants()));
+        Some(outlet)
+    }
+
+    /// Forgets a stream that ended at once.
+    fn forget_unless_answering(&self, callback_id: CallbackId) {
+        if !self.contains(callback_id) {
+            self.0.streams.borrow_mut().remove(&callback_id);
+        }
+    }
+
+    /// Takes what the consumer of a stream grants more. A stream that has ended needs it no more.
+    pub(crate) fn grant(&self, callback_id: CallbackId, grant: Grant) {
+        if let Some(grants) = self.0.streams.borrow().get(&callback_id) {
+            grants.add(grant);
+        }
+    }
+
+    /// How many streams are being answered.
+    #[cfg(feature = "testing")]
+    pub(crate) fn streams(&self) -> usize {
+        self.0.streams.borrow().len()
     }
 
     /// Whether a request may be answered: whether there is room for it, and its caller has not its share already.
@@ -243,7 +307,7 @@ impl Answering {
         action: &Action,
         arguments: PayloadRef<'_>,
         context: &CallContext,
-        callback_id: CallbackId,
+        (callback_id, outlet): (CallbackId, Option<Outlet>),
         reply_to: &impl ReplyTo,
     ) {
         let PayloadRef { encoding, bytes, callbacks } = arguments;
@@ -255,7 +319,13 @@ impl Answering {
         let answer = async move {
             let permit = waits.permit().await;
             let said = Cell::new(false);
-            match responder.respond((&arguments).into(), &context, Replier::new(callback_id, &said, None)) {
+            let answer = match outlet {
+                Some(outlet) => responder.stream((&arguments).into(), &context, outlet),
+                None => {
+                    responder.respond((&arguments).into(), &context, Replier::new(callback_id, &said, None))
+                }
+            };
+            match answer {
                 Answer::Now(outcome) => outcome,
                 Answer::Later(answer) => answer.await,
                 Answer::Blocking(work) => blocking.outcome(work, context, Some(answered), permit).await,
@@ -272,6 +342,27 @@ impl Answering {
             Some(answered),
             held,
         );
+    }
+
+    /// Opens a function that was lent and is a stream, whose consumer has granted so much at first.
+    pub(crate) fn open(
+        &self,
+        function: &Function,
+        arguments_len: usize,
+        (callback_id, grant): (CallbackId, Grant),
+        reply_to: &impl ReplyTo,
+    ) {
+        let Some(outlet) = self.outlet(callback_id, grant, reply_to) else {
+            return reply_to.reply(callback_id, Err(nobody_reads()));
+        };
+        let open = || match Source::open(function, outlet) {
+            Ok(producing) => Answer::Later(producing),
+            Err(error) => Answer::Now(Err(error)),
+        };
+        let (nobody, said, permit) = (ByteString::new(), Cell::new(false), Permit::unbounded());
+        let weight = (&nobody, arguments_len);
+        self.run(open, &said, "a stream", callback_id, reply_to, permit, None, weight);
+        self.forget_unless_answering(callback_id);
     }
 
     /// Calls a function that was lent: at once if its future is ready, else by a task of its own. Without a callback id the caller waits for no
@@ -395,6 +486,7 @@ impl Answering {
         let task = self.0.by_id.borrow_mut().remove(&callback_id);
         if let Some(task) = &task {
             task.abort();
+            self.0.forget_stream(callback_id);
             self.0.tell_if_idle();
         }
         task.is_some()
@@ -439,6 +531,7 @@ impl Answering {
         for (_, task) in self.0.by_id.borrow_mut().drain() {
             task.abort();
         }
+        self.0.streams.borrow_mut().clear();
         self.0.tell_if_idle();
     }
 }
@@ -452,8 +545,16 @@ impl Drop for Answering {
 impl Tasks {
     fn ended(&self, callback_id: CallbackId) {
         self.by_id.borrow_mut().remove(&callback_id);
+        self.forget_stream(callback_id);
         self.finished.set(self.finished.get() + 1);
         self.tell_if_idle();
+    }
+
+    fn forget_stream(&self, callback_id: CallbackId) {
+        let mut streams = self.streams.borrow_mut();
+        if !streams.is_empty() {
+            streams.remove(&callback_id);
+        }
     }
 
     fn tell_if_idle(&self) {
@@ -463,10 +564,16 @@ impl Tasks {
     }
 }
 
+/// The error of a stream whose consumer has gone.
+fn nobody_reads() -> CallError {
+    CallError::new(Code::CANCELLED, Fate::NotSent, "nobody waits for the stream any more")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::answers::doubles::DoublesBounds;
+    use crate::answers::outlet::To;
     use crate::answers::responder::Responder;
     use crate::link::gathered::GatheredReplies;
     use meshwork_wire::{ByteString, Encoding, Headers, Offer};
@@ -488,6 +595,10 @@ mod tests {
     struct Heard(Rc<RefCell<Vec<Outcome>>>, Rc<GatheredReplies>);
 
     impl ReplyTo for Heard {
+        fn to(&self, _: CallbackId) -> Option<To> {
+            None
+        }
+
         type Later = Self;
 
         fn reply(&self, _: CallbackId, outcome: Outcome) {

@@ -6,6 +6,7 @@
 
 use super::action::{NoPermit, Permit, Permits};
 use super::hops::{self, Answered};
+use super::outlet::Outlet;
 use super::responder::{Answer, CallContext, Replier, Responder, Work, claimed};
 use futures::future::LocalBoxFuture;
 use meshwork_wire::limits::{BLOCKING_MAX_MIN, BLOCKING_WAITING_MAX};
@@ -72,7 +73,21 @@ pub fn ask(
     let said = Cell::new(false);
     // Nothing is gathered here, so the number is not used, and no reply can be said.
     let reply = Replier::new(CallbackId(0), &said, None);
-    match responder.respond(arguments.into(), context, reply) {
+    outcome_of(responder.respond(arguments.into(), context, reply), context)
+}
+
+/// Asks a responder for a stream; the outcome is its end.
+pub fn ask_for_stream(
+    responder: &dyn Responder,
+    arguments: &Payload,
+    context: &CallContext,
+    outlet: Outlet,
+) -> LocalBoxFuture<'static, Outcome> {
+    outcome_of(responder.stream(arguments.into(), context, outlet), context)
+}
+
+fn outcome_of(answer: Answer, context: &CallContext) -> LocalBoxFuture<'static, Outcome> {
+    match answer {
         Answer::Now(outcome) => Box::pin(std::future::ready(outcome)),
         Answer::Later(answer) => answer,
         Answer::Blocking(work) => {
@@ -88,7 +103,7 @@ pub fn ask(
 }
 
 impl Blocking {
-    /// Lets [`ask`] find the blocking work of a node on this thread.
+    /// Lets [`ask`] and [`ask_for_stream`] find the blocking work of a node on this thread.
     pub(super) fn is_of(self: &Arc<Self>, node: u64) {
         let _ = NODES.try_with(|nodes| {
             let (by_node, most) = &mut *nodes.borrow_mut();

@@ -4,7 +4,7 @@ use super::answering::Answering;
 use crate::link::borrowed::{Lender, borrow};
 use crate::link::outbox::Outbox;
 use crate::link::refusal::gone;
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Function, Invocation, Invoke};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Function, Invocation, Invoke, Wants};
 
 /// A call of a lent function by the other end of a link.
 pub(crate) struct LentCall {
@@ -14,16 +14,21 @@ pub(crate) struct LentCall {
     pub(crate) invocation: Invocation,
 }
 
-/// Calls the function that the other end asks for, if it is lent and fewer than `in_flight_max` requests are being answered.
+/// Calls the function that the other end asks for, if it is lent and fewer than `in_flight_max` requests are being answered. `source_of` makes one that
+/// is a stream of this process of one that comes over another link.
 pub(crate) fn invoked<L: Lender>(
     invoke: Invoke,
     outbox: &Outbox,
     lender: impl FnOnce() -> L,
     answering: &Answering,
-    in_flight_max: usize,
+    (in_flight_max, source_of): (usize, fn(Function) -> Function),
 ) {
     let callback_id = invoke.callback_id;
     match find_lent(invoke, outbox, lender) {
+        Ok(mut call) if matches!(call.invocation.wants, Wants::Stream(_)) => {
+            call.function = source_of(call.function);
+            answer_call(call, outbox, answering, in_flight_max);
+        }
         Ok(call) => answer_call(call, outbox, answering, in_flight_max),
         Err(error) => refuse(outbox, callback_id, error),
     }
@@ -53,7 +58,12 @@ pub(crate) fn answer_call(call: LentCall, outbox: &Outbox, answering: &Answering
     if let Err(error) = answering.admit(&ByteString::new(), invocation.arguments.len()) {
         return refuse(outbox, callback_id, error);
     }
-    answering.invoke(&function, invocation, callback_id, outbox);
+    match (invocation.wants, callback_id) {
+        (Wants::Stream(grant), Some(callback_id)) => {
+            answering.open(&function, invocation.arguments.len(), (callback_id, grant), outbox);
+        }
+        _ => answering.invoke(&function, invocation, callback_id, outbox),
+    }
 }
 
 fn refuse(outbox: &Outbox, callback_id: Option<CallbackId>, error: CallError) {

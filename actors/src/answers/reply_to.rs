@@ -1,5 +1,6 @@
 //! The receivers of replies to requests: an outbox, or the calls of the node itself.
 
+use super::outlet::To;
 use crate::link::gathered::{GATHERED_FRAME_LEN_MAX, GATHERED_LEN_MAX, GatheredReplies};
 use crate::link::outbox::Outbox;
 use crate::log_line;
@@ -21,6 +22,9 @@ pub(crate) trait ReplyTo {
     }
 
     fn later(&self) -> Self::Later;
+
+    /// The receiver of the items of a stream; none where nobody waits for any.
+    fn to(&self, callback_id: CallbackId) -> Option<To>;
 }
 
 /// The receiver of replies to the requests of one block. Small replies are gathered, without an allocation each, and leave in one go when
@@ -64,6 +68,10 @@ impl ReplyTo for BlockReplies<'_> {
     fn later(&self) -> LaterReply {
         LaterReply { outbox: self.outbox.clone(), lane: self.lane }
     }
+
+    fn to(&self, _: CallbackId) -> Option<To> {
+        Some(To::Link(self.outbox.clone()))
+    }
 }
 
 /// The receiver of the reply to a request that was not answered at once.
@@ -81,6 +89,10 @@ impl ReplyTo for LaterReply {
 
     fn later(&self) -> Self {
         Self { outbox: self.outbox.clone(), lane: self.lane }
+    }
+
+    fn to(&self, _: CallbackId) -> Option<To> {
+        Some(To::Link(self.outbox.clone()))
     }
 }
 
@@ -101,6 +113,10 @@ impl ReplyTo for Outbox {
     fn later(&self) -> Self {
         self.clone()
     }
+
+    fn to(&self, _: CallbackId) -> Option<To> {
+        Some(To::Link(self.clone()))
+    }
 }
 
 /// The receiver of the outcome of a function whose caller does not wait for it: a failure is logged.
@@ -117,6 +133,10 @@ impl ReplyTo for Nobody {
 
     fn later(&self) -> Self {
         Self
+    }
+
+    fn to(&self, _: CallbackId) -> Option<To> {
+        None
     }
 }
 

@@ -1,6 +1,7 @@
 //! Responders: the user code that answers requests at a node. A responder may take its time, fail or panic, and none of that may reach
 //! the actor that runs it.
 
+use super::outlet::Outlet;
 use super::restarts::Restarted;
 use crate::link::gathered::GatheredReplies;
 use futures::future::LocalBoxFuture;
@@ -20,6 +21,14 @@ pub trait Responder: Send + Sync + 'static {
     /// Answers one request: at once, or with a future, which is dropped when the caller gives up. Call
     /// [`poll_once`](super::poll_once::poll_once) on a future: it may be ready at once.
     fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer;
+
+    /// Answers a request for a stream: the future writes the items to the outlet, and its outcome ends the stream. An action that answers with one
+    /// value refuses.
+    fn stream(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Outlet) -> Answer {
+        let _ = (arguments, outlet);
+        let what = format!("{:?} answers with one value, and not with a stream: call it", context.action());
+        Answer::Now(Err(CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what)))
+    }
 
     /// Whether the actor that answers is running; none if no actor answers. An action whose actor has stopped is withdrawn.
     fn is_running(&self) -> Option<bool> {

@@ -12,7 +12,8 @@ use crate::node::shared::Node;
 use crate::node::submission::{Ask, Frames, Invoking, Keeping, NewEvent, Submission, WhenDown};
 use meshwork_wire::limits::WAITING_MAX;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Frame, Invocation, Invoke, KeepLast, Publish, Request,
+    ByteString, CallError, CallbackId, Code, Fate, Features, Frame, Granted, Invocation, Invoke, KeepLast,
+    OpenStream, Publish, Request, Wants,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -165,7 +166,7 @@ impl BranchCalls {
             match refusal {
                 None | Some(Refusal::TooLong { .. }) => {
                     let deadline = self.requests.borrow().deadline(callback_id);
-                    let ask = Ask { request, deadline, when_down: WhenDown::Wait };
+                    let ask = Ask { request, deadline, when_down: WhenDown::Wait, grant: None };
                     self.ask(Box::new(ask), actions, path, now);
                 }
                 Some(refusal) => self.refuse(callback_id, refusal.into_error(Receiver::Master)),
@@ -194,11 +195,18 @@ impl BranchCalls {
 
     /// Answers a call with an action of this branch.
     fn answer(&mut self, own: &Action, ask: Ask) {
-        let Ask { request: Request { callback_id, action, hops, headers, payload, .. }, deadline, .. } = ask;
+        let Ask { request, deadline, grant, .. } = ask;
+        let Request { callback_id, action, hops, headers, payload, .. } = request;
         self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
         let deadline = deadline.map(Instant::from_std);
         let context = CallContext::new(action, self.name.clone(), deadline, hops, headers);
-        self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests);
+        match grant {
+            None => self.own_answering.start(own, (&payload).into(), &context, callback_id, &self.requests),
+            Some(grant) => {
+                let (id, requests) = ((callback_id, grant), &self.requests);
+                self.own_answering.stream(own, (&payload).into(), &context, id, requests);
+            }
+        }
     }
 
     /// Sends a call over the link; gives it back if the outbox refuses it. The caller is told when the outbox has been let go, since its code,
@@ -208,8 +216,29 @@ impl BranchCalls {
         if let Some(deadline) = ask.deadline {
             ask.request.time_left = Some(Instant::from_std(deadline).saturating_duration_since(now));
         }
-        let refusal = guard.push(&ask.request, Kind::Request).err()?;
-        Some((ask, refusal))
+        let Some(grant) = ask.grant else {
+            let refusal = guard.push(&ask.request, Kind::Request).err()?;
+            return Some((ask, refusal));
+        };
+        if !guard.features().contains(Features::STREAMS) {
+            return Some((ask, Refusal::NoStreams));
+        }
+        let Ask { request, deadline, when_down, .. } = *ask;
+        let open = OpenStream { grant, request };
+        let refusal = guard.push(&open, Kind::Request).err()?;
+        Some((Box::new(Ask { request: open.request, deadline, when_down, grant: Some(grant) }), refusal))
+    }
+
+    /// Grants more items of the stream that answers a call.
+    pub(super) fn grant(&self, granted: Granted, outbox: Option<&Outbox>) {
+        let destination = self.requests.borrow().destination(granted.callback_id).copied();
+        match (destination, outbox) {
+            (Some(Destination::OwnResponder), _) => {
+                self.own_answering.grant(granted.callback_id, granted.grant)
+            }
+            (None, Some(outbox)) => outbox.say(&Frame::Granted(granted)),
+            (Some(Destination::NextLink), _) | (None, None) => {}
+        }
     }
 
     fn refuse_all(&self, refused: impl IntoIterator<Item = (Box<Ask>, Refusal)>) {
@@ -266,6 +295,11 @@ impl BranchCalls {
         let Invoking { function, callback_id, invocation, .. } = invoking;
         let Invocation { arguments: payload, within: time_left, wants } = invocation;
         let refused = match outbox {
+            Some(outbox)
+                if matches!(wants, Wants::Stream(_)) && !outbox.features().contains(Features::STREAMS) =>
+            {
+                Some(Refusal::NoStreams.into_error(Receiver::Master))
+            }
             Some(outbox) => {
                 let frame = Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload });
                 outbox.push(&frame, Kind::Request).err().map(|refusal| refusal.into_error(Receiver::Master))

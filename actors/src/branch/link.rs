@@ -97,6 +97,7 @@ pub(super) enum Lost {
 
 /// How a change of the actions or subscriptions reaches the master.
 #[derive(PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and moved once")]
 pub(super) enum Say {
     /// This frame is sent over the link.
     Now(Frame),

@@ -305,6 +305,13 @@ impl InFlight {
         if slot.id == id.0 && matches!(slot.state, State::Waiting(_)) { slot.deadline } else { None }
     }
 
+    /// Takes the deadline of a call away: its stream has begun.
+    pub(crate) fn clear_deadline(&mut self, id: CallbackId) {
+        if let Some(slot) = self.waiting_slot(id) {
+            slot.deadline = None;
+        }
+    }
+
     /// The deadline that a call had whose reply was taken; none if another call has taken its slot.
     pub(crate) fn last_deadline(&self, id: CallbackId) -> Option<Option<Instant>> {
         self.slots.get(self.index(id.0)).filter(|slot| slot.id == id.0).map(|slot| slot.deadline)

@@ -1,7 +1,7 @@
 //! The outcome of a request, on its way to the caller: it stands in the slot of the call until the caller takes it.
 
 use super::short::ShortPayload;
-use meshwork_wire::{ActionDescription, CallError, Form, Outcome, Payload, PayloadRef};
+use meshwork_wire::{ActionDescription, CallError, Code, Fate, Form, Outcome, Payload, PayloadRef};
 use serde::de::DeserializeOwned;
 
 /// The outcome of a request, on its way to the caller.
@@ -87,6 +87,16 @@ impl Reply {
             Kind::Kept(number) => Ok(Some(number)),
             other => Self(other).into_outcome().map(|_| None),
         }
+    }
+
+    /// The end of the stream that this is the response of.
+    pub(crate) fn into_end(self) -> Result<(), CallError> {
+        let payload = self.into_outcome()?;
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let what = "the action answered with one value, and not with a stream: call it";
+        Err(CallError::new(Code::CANNOT_DECODE, Fate::Failed, what))
     }
 
     /// The actions of the answer to a `Describe`.

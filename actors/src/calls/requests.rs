@@ -6,8 +6,10 @@ use super::deadlines::Deadlines;
 use super::in_flight::Departure;
 use super::reply::Reply;
 use super::response::{Calls, Pooled};
+use crate::answers::outlet::To;
 use crate::answers::reply_to::ReplyTo;
 use crate::hashed::HashMap;
+use crate::streams::Inbox;
 use meshwork_wire::limits::RESPONSE_POOL_MAX;
 use meshwork_wire::{CallError, CallbackId, Outcome};
 use std::cell::RefCell;
@@ -144,6 +146,11 @@ impl<D> Requests<D> {
         self.destinations.insert(id, destination);
     }
 
+    /// The destination of a call that has not gone to the usual one.
+    pub(crate) fn destination(&self, id: CallbackId) -> Option<&D> {
+        self.destinations.get(&id)
+    }
+
     /// Notes that a call goes to the usual destination after all.
     pub(crate) fn clear_destination(&mut self, id: CallbackId) {
         self.destinations.remove(&id);
@@ -190,7 +197,9 @@ impl<D> Requests<D> {
             }
         }
         let calls = Arc::clone(&self.calls);
-        calls.with(&mut |in_flight| expired.retain(|id| in_flight.is_waiting(*id)));
+        // A stream that has begun has no deadline any more.
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        calls.with(&mut |in_flight| expired.retain(|id| is_over(in_flight.deadline(*id))));
         let expired = expired.into_iter().map(|id| {
             let destination = self.destinations.remove(&id);
             self.resolve_in_row(id, Reply::failed(error(destination.as_ref())));
@@ -256,6 +265,21 @@ fn is_waiting(calls: &dyn Calls, id: CallbackId) -> bool {
     is_waiting
 }
 
+impl<D> Requests<D> {
+    /// Notes that the stream begins that answers a call.
+    pub(crate) fn started(&self, id: CallbackId) {
+        if let Some(inbox) = self.calls.inbox(id) {
+            self.calls.with(&mut |in_flight| in_flight.clear_deadline(id));
+            inbox.start();
+        }
+    }
+
+    /// The inbox of a call whose reply is a stream.
+    pub(crate) fn inbox(&self, id: CallbackId) -> Option<Arc<Inbox>> {
+        self.calls.inbox(id)
+    }
+}
+
 impl<D: 'static> ReplyTo for Rc<RefCell<Requests<D>>> {
     type Later = Self;
 
@@ -265,6 +289,13 @@ impl<D: 'static> ReplyTo for Rc<RefCell<Requests<D>>> {
 
     fn later(&self) -> Self {
         Rc::clone(self)
+    }
+
+    fn to(&self, callback_id: CallbackId) -> Option<To> {
+        let calls = Arc::clone(&self.borrow().calls);
+        let inbox = calls.inbox(callback_id)?;
+        let on_start = move || calls.with(&mut |in_flight| in_flight.clear_deadline(callback_id));
+        Some(To::Here { inbox, on_start: Some(Box::new(on_start)) })
     }
 }
 

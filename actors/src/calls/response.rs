@@ -4,6 +4,7 @@
 
 use super::in_flight::{InFlight, Wake};
 use super::reply::Reply;
+use crate::streams::Inbox as Streamed;
 use actix::dev::ContextFut;
 use actix::{Actor, AsyncContext, Context, StreamHandler};
 use futures::{FutureExt, Stream};
@@ -18,6 +19,12 @@ use std::task::{self, Poll};
 pub(crate) trait Calls: Send + Sync {
     /// Changes the calls of the node, under its lock.
     fn with(&self, change: &mut dyn FnMut(&mut InFlight));
+
+    /// The inbox of a call whose reply is a stream.
+    fn inbox(&self, callback_id: CallbackId) -> Option<Arc<Streamed>> {
+        let _ = callback_id;
+        None
+    }
 }
 
 /// Hands the replies to requests to their callers. It lives on the arbiter of the branch or master that made the requests, and that actor

@@ -80,6 +80,14 @@ impl<W> Slots<W> {
         }
     }
 
+    pub(crate) fn get_mut(&mut self, id: CallbackId) -> Option<&mut W> {
+        let index = self.index(id);
+        match self.slots.get_mut(index) {
+            Some(Some((taken, entry))) if *taken == id => Some(entry),
+            _ => self.others.as_mut()?.get_mut(&id),
+        }
+    }
+
     pub(crate) fn contains(&self, id: CallbackId) -> bool {
         self.get(id).is_some()
     }

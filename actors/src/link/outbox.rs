@@ -14,7 +14,7 @@ use futures::task::AtomicWaker;
 use meshwork_wire::limits::{
     FRAME_LEN_MAX, IN_FLIGHT_MAX, LENGTH_PREFIX_LEN, OUTBOX_ERROR_LEN_MAX, OUTBOX_EVENTS_LEN_MIN,
     OUTBOX_IN_ORDER_LEN_MAX, OUTBOX_LEN_MAX, OUTBOX_REPLY_LEN_MAX, OUTBOX_REQUEST_LEN_MAX,
-    PAYLOAD_SHARED_LEN_MIN, READ_BUFFER_LEN_MAX,
+    PAYLOAD_SHARED_LEN_MIN, READ_BUFFER_LEN_MAX, STREAM_OUTBOX_LEN_MAX, STREAMS_WOKEN_AT_ONCE,
 };
 use meshwork_wire::{
     CallError, CallbackId, Callbacks, Encoding, Features, Frame, FrameRef, Payload, RequestRun, Response,
@@ -22,10 +22,10 @@ use meshwork_wire::{
 };
 use std::collections::VecDeque;
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::AtomicU64, atomic::AtomicUsize,
+    Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool, atomic::AtomicU64, atomic::AtomicUsize,
     atomic::Ordering,
 };
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     /// A frame that the protocol cannot do without: [`OutboxBounds::replies_len_max`]. A refused response is replaced by an error of a few
     /// bytes.
     Protocol,
+    /// An item of a stream of this node itself: its producer has waited for room, so it is refused only by a link that closes.
+    Item,
     /// Replies that are no longer than the errors which would replace them. They are bounded by the requests in flight, and by
     /// [`OutboxBounds::errors_len_max`].
     SmallReply,
@@ -219,12 +221,33 @@ struct Queue {
     writer_waits: bool,
     /// Whether a publisher waits for room.
     room_wanted: bool,
+    /// The producers of streams that wait for room; none if none does.
+    producers: Option<Box<Producers>>,
     /// Whether `small` was long when the link was last idle.
     was_long: bool,
     /// The most bytes that left at once since the last heartbeat.
     taken_max: usize,
     state: State,
 }
+
+/// The producers of streams that wait for room in one outbox, in the order in which they came. Those that have ended are swept out, so the list is at
+/// most twice as long as there are streams.
+#[derive(Default)]
+struct Producers {
+    waiting: VecDeque<Weak<AwaitsRoom>>,
+    sweep_at: usize,
+}
+
+/// The producer of a stream, as an outbox knows it while the producer waits for room.
+#[derive(Debug, Default)]
+pub(crate) struct AwaitsRoom {
+    waker: AtomicWaker,
+    /// Whether it stands in the list of an outbox.
+    is_listed: AtomicBool,
+}
+
+/// A list of producers is swept when it is longer than this, and twice as long as it was after the last sweep.
+const SWEEP_AT_MIN: usize = 64;
 
 /// Whether an outbox takes frames, and whether they are written.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -259,7 +282,7 @@ impl OutboxBounds {
             Kind::Request => self.requests_len_max,
             Kind::Event => OUTBOX_LEN_MAX,
             Kind::Protocol => self.replies_len_max,
-            Kind::OwnEvent | Kind::SmallReply => usize::MAX,
+            Kind::OwnEvent | Kind::Item | Kind::SmallReply => usize::MAX,
         }
     }
 }
@@ -484,6 +507,22 @@ impl Outbox {
         standing <= OUTBOX_EVENTS_LEN_MIN / 2 || standing <= self.0.len_max(Kind::Event) / 2
     }
 
+    /// Waits until a producer of this node may append items. An outbox that is closed takes none, and lets no producer wait.
+    pub(crate) fn poll_room_for_items(&self, producer: &Arc<AwaitsRoom>, waker: &Waker) -> Poll<()> {
+        if self.standing() <= STREAM_OUTBOX_LEN_MAX {
+            return Poll::Ready(());
+        }
+        producer.waker.register(waker);
+        let mut queue = self.lock();
+        if queue.state != State::Open || queue.len <= STREAM_OUTBOX_LEN_MAX {
+            return Poll::Ready(());
+        }
+        if !producer.is_listed.swap(true, Ordering::Relaxed) {
+            queue.producers.get_or_insert_default().push(Arc::downgrade(producer));
+        }
+        Poll::Pending
+    }
+
     /// [`Outbox::room_for_events`], for so long. An outbox in which no room was made in this time is not waited for again before half of its room
     /// is free.
     pub(crate) async fn room_within(&self, within: Duration) {
@@ -498,6 +537,9 @@ impl Outbox {
         if guard.queue.state == State::Open {
             guard.queue.state = State::Closing;
         }
+        let producers = guard.queue.producers.take();
+        drop(guard);
+        producers.into_iter().for_each(|mut producers| producers.wake(usize::MAX));
     }
 
     /// Closes the outbox and drops the frames in it. The functions that were lent over the link are released.
@@ -511,8 +553,10 @@ impl Outbox {
         if let Some(lanes) = lanes {
             guard.queue.unsent = lanes.into_ids();
         }
+        let producers = guard.queue.producers.take();
         self.note_lanes(&guard.queue);
         drop(guard);
+        producers.into_iter().for_each(|mut producers| producers.wake(usize::MAX));
         self.0.room.notify_waiters();
         self.0.lent.release_all();
     }
@@ -622,7 +666,9 @@ impl Outbox {
         let there_is_room = is_half_free && std::mem::take(&mut queue.room_wanted);
         let is_slow = self.0.slow.load(Ordering::Relaxed);
         let catches_up = is_slow && queue.len <= self.0.len_max(Kind::Event) / 2;
+        let producers = if queue.producers.is_some() { queue.producers_to_wake() } else { Vec::new() };
         drop(queue);
+        producers.iter().for_each(AwaitsRoom::wake);
         if catches_up {
             self.0.slow.store(false, Ordering::Relaxed);
         }
@@ -643,6 +689,11 @@ impl Outbox {
 }
 
 impl OutboxGuard<'_> {
+    /// The features that the other end knows.
+    pub(crate) fn features(&self) -> Features {
+        self.outbox.features()
+    }
+
     /// Appends one frame.
     pub(crate) fn push<'f>(&mut self, frame: impl Into<FrameRef<'f>>, kind: Kind) -> Result<(), Refusal> {
         self.push_as(frame.into(), kind, None)
@@ -877,6 +928,34 @@ impl Drop for Shared {
     }
 }
 
+impl Producers {
+    fn push(&mut self, producer: Weak<AwaitsRoom>) {
+        if self.waiting.len() >= self.sweep_at.max(SWEEP_AT_MIN) {
+            self.waiting.retain(|producer| producer.strong_count() > 0);
+            self.sweep_at = 2 * self.waiting.len();
+        }
+        self.waiting.push_back(producer);
+    }
+
+    fn take(&mut self, count: usize) -> Vec<Weak<AwaitsRoom>> {
+        self.waiting.drain(..count.min(self.waiting.len())).collect()
+    }
+
+    fn wake(&mut self, count: usize) {
+        self.take(count).iter().for_each(AwaitsRoom::wake);
+    }
+}
+
+impl AwaitsRoom {
+    fn wake(this: &Weak<Self>) {
+        if let Some(this) = this.upgrade() {
+            // Before it is woken: it may wait again at once.
+            this.is_listed.store(false, Ordering::Relaxed);
+            this.waker.wake();
+        }
+    }
+}
+
 impl Drop for OutboxGuard<'_> {
     fn drop(&mut self) {
         self.outbox.note(&mut self.queue);
@@ -914,6 +993,24 @@ impl Queue {
             self.lanes = None;
         }
         taken
+    }
+
+    /// Takes the producers of streams that there is room for now. A producer may have ended meanwhile, so all are woken when nothing is left to be
+    /// written, which would wake others.
+    #[cold]
+    fn producers_to_wake(&mut self) -> Vec<Weak<AwaitsRoom>> {
+        if self.len > STREAM_OUTBOX_LEN_MAX {
+            return Vec::new();
+        }
+        let Some(producers) = &mut self.producers else {
+            return Vec::new();
+        };
+        let count = if self.len == 0 { usize::MAX } else { STREAMS_WOKEN_AT_ONCE };
+        let woken = producers.take(count);
+        if producers.waiting.is_empty() {
+            self.producers = None;
+        }
+        woken
     }
 
     fn copy_in(&mut self, frames: &[u8]) {

@@ -18,6 +18,8 @@ pub(crate) enum Refusal {
     TooMuchLent,
     /// The other end is of an earlier version, and does not read bincode with a check.
     OtherVersion,
+    /// The other end is of an earlier version, and knows no streams.
+    NoStreams,
 }
 
 /// The receiver of the frame that was refused: it decides the code, the fate and the words of the error.
@@ -31,15 +33,25 @@ pub(crate) enum Receiver<'a> {
     Lender,
     /// The caller of an action, of the reply: the action ran.
     Caller,
+    /// The consumer of a stream, of an item.
+    Reader,
 }
 
 impl Refusal {
     /// The error that the sender of the frame gets.
     pub(crate) fn into_error(self, receiver: Receiver<'_>) -> CallError {
-        let fate = if matches!(receiver, Receiver::Caller) { Fate::Failed } else { Fate::NotSent };
+        let fate = match receiver {
+            Receiver::Caller => Fate::Failed,
+            // Its producer has begun, and is told to stop.
+            Receiver::Reader => Fate::Unknown,
+            Receiver::Master | Receiver::Provider(_) | Receiver::Lender => Fate::NotSent,
+        };
         let (code, what) = match (self, receiver) {
             (Refusal::Full, Receiver::Caller) => {
                 (Code::OVERLOADED, "the reply found no room: its caller does not read".to_owned())
+            }
+            (Refusal::Full, Receiver::Reader) => {
+                (Code::OVERLOADED, "the stream is ended: what was sent of it is not read".to_owned())
             }
             (Refusal::Full, Receiver::Provider(name)) => {
                 (Code::OVERLOADED, format!("the outbox of {name} is full"))
@@ -49,7 +61,7 @@ impl Refusal {
             }
             (Refusal::Closed, Receiver::Provider(name)) => (Code::PROVIDER_LOST, format!("{name} went away")),
             (Refusal::Closed, Receiver::Lender) => return gone("the node that lent it went away"),
-            (Refusal::Closed, Receiver::Master | Receiver::Caller) => {
+            (Refusal::Closed, Receiver::Master | Receiver::Caller | Receiver::Reader) => {
                 (Code::LINK_LOST, "the link is closing".to_owned())
             }
             (Refusal::TooMuchLent, _) => (
@@ -60,6 +72,17 @@ impl Refusal {
                 Code::CANNOT_ENCODE,
                 "the provider is of an earlier version, and reads no bincode with a check: call again"
                     .to_owned(),
+            ),
+            (Refusal::NoStreams, Receiver::Provider(name)) => {
+                (Code::CANNOT_ENCODE, format!("{name} is of an earlier version, which knows no streams"))
+            }
+            (Refusal::NoStreams, _) => (
+                Code::CANNOT_ENCODE,
+                "the other end of the link is of an earlier version, which knows no streams".to_owned(),
+            ),
+            (Refusal::TooLong { len, max }, Receiver::Reader) => (
+                Code::FRAME_TOO_LARGE,
+                format!("an item takes a frame of {len} bytes, and the link of its reader allows {max}"),
             ),
             (Refusal::TooLong { len, max }, Receiver::Caller) => (
                 Code::FRAME_TOO_LARGE,

@@ -3,7 +3,7 @@
 
 use super::bundles::push_to;
 use super::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt};
-use super::forwarded::{Beside, Forwarded, MASTER, Outgoing, Replied, Target};
+use super::forwarded::{Beside, Flowing, Forwarded, MASTER, Outgoing, Part, Replied, Target};
 use super::handle::{ForwardingCaller, Release, ReplyMailbox, SessionHandle};
 use super::registry::Found;
 use super::registry::route::{Provider as _, no_provider};
@@ -18,7 +18,9 @@ use crate::link::refusal::gone;
 #[cfg(feature = "testing")]
 use crate::node::census::Census;
 use crate::node::submission::{Ask, Invoking};
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Invocation, Payload, Request, SessionId};
+use meshwork_wire::{
+    ByteString, CallError, CallbackId, Code, Fate, Granted, Invocation, Payload, Request, SessionId,
+};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,13 +85,13 @@ impl MasterCalls {
 
     /// Answers a call, forwards it, or lets it wait for the registry.
     pub(super) fn ask(&mut self, ask: Ask) {
-        let Ask { request, deadline, .. } = ask;
+        let Ask { request, deadline, grant, .. } = ask;
         let callback_id = request.callback_id;
         if self.draining {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
             return self.refuse(callback_id, error);
         }
-        self.send_or_wait(Waiting { request, deadline, wishes: None, tried: Vec::new() }, None);
+        self.send_or_wait(Waiting { request, grant, deadline, wishes: None, tried: Vec::new() }, None);
     }
 
     /// Answers or forwards a call, or lets it wait for the registry; refuses it if no provider is left, with the error of the last provider that
@@ -211,6 +213,42 @@ impl MasterCalls {
         is_sending
     }
 
+    /// Takes parts of streams that answer calls of the master.
+    pub(super) fn flow(&mut self, parts: Vec<Flowing>) {
+        for Flowing { id_at_caller, part, .. } in parts {
+            let requests = self.requests.borrow();
+            match part {
+                Part::Start => {
+                    // Its provider runs it, so no other one is to run it.
+                    self.kept.remove(&id_at_caller).iter().for_each(|kept| self.kept_len.forget(kept));
+                    requests.started(id_at_caller);
+                }
+                Part::Item(payload) => {
+                    let inbox = requests.inbox(id_at_caller);
+                    drop(requests);
+                    if let Some(inbox) = inbox {
+                        inbox.push((&payload).into(), || payload.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Grants more items of a stream that answers a call.
+    pub(super) fn grant(&mut self, granted: Granted) {
+        let requests = self.requests.borrow();
+        match requests.destination(granted.callback_id) {
+            Some(Destination::OwnResponder) => self.answering.grant(granted.callback_id, granted.grant),
+            Some(Destination::Session(session, id_at_provider)) => {
+                let streams = self.outgoing.streams.get_or_insert_default();
+                let granted = Granted { callback_id: *id_at_provider, ..granted };
+                let is = |other: &SessionHandle| other.id() == session.id();
+                push_to(&mut streams.grants, is, || Rc::new(session.clone()), granted, 0);
+            }
+            None => {}
+        }
+    }
+
     /// Ends the calls whose deadlines have passed.
     pub(super) fn expire(&mut self, now: Instant) {
         let no_reply = |destination: Option<&Destination>| {
@@ -276,6 +314,7 @@ impl MasterCalls {
                 ("bytes of calls that are kept", self.kept_len.len(self.shared.limits.kept_len_max)),
                 ("that the master answers itself", self.answering.len()),
                 ("functions to release", self.releases.len()),
+                ("streams that the master produces for itself", self.answering.streams()),
             ],
             &[],
         )
@@ -326,17 +365,25 @@ impl Sending<'_> {
             let error = no_provider(reason, &waiting.request.action, waiting.asked());
             return self.requests.borrow_mut().resolve(callback_id, Err(error));
         }
-        let Waiting { request, deadline, wishes, tried } = waiting;
+        let Waiting { request, grant, deadline, wishes, tried } = waiting;
         match routed {
             Routed::Own(own) => {
                 self.requests.borrow_mut().set_destination(callback_id, Destination::OwnResponder);
                 let deadline = deadline.map(tokio::time::Instant::from_std);
                 let Request { action, hops, headers, payload, .. } = request;
                 let context = CallContext::new(action, self.me.clone(), deadline, hops, headers);
-                self.answering.start(own, (&payload).into(), &context, callback_id, self.requests);
+                let arguments = (&payload).into();
+                match grant {
+                    None => self.answering.start(own, arguments, &context, callback_id, self.requests),
+                    Some(grant) => {
+                        let id = (callback_id, grant);
+                        self.answering.stream(own, arguments, &context, id, self.requests);
+                    }
+                }
             }
             Routed::Provider(session, has_others) => {
-                if has_others && let Some(kept) = self.kept_len.keep(&request, deadline, (wishes, tried)) {
+                let kept = (wishes, tried);
+                if has_others && let Some(kept) = self.kept_len.keep(&request, grant, deadline, kept) {
                     self.kept.insert(callback_id, kept);
                 }
                 session.begin_request();
@@ -346,7 +393,7 @@ impl Sending<'_> {
                     .set_destination(callback_id, Destination::Session(session.clone(), id_at_provider));
                 let target = Target::Action(request.action);
                 let Request { hops, headers, payload, .. } = request;
-                let beside = Beside::new(hops, headers);
+                let beside = Beside::new(hops, headers, grant);
                 let id_at_caller = callback_id;
                 let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, beside, payload };
                 let is = |to: &SessionHandle| to.id() == session.id();

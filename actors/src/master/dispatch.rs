@@ -8,7 +8,7 @@ use crate::answers::Action;
 use crate::hashed::HashMap;
 use crate::link::outbox::{POOL_STEP, Pool};
 use meshwork_wire::limits::ROUTE_CACHE_MAX;
-use meshwork_wire::{ByteString, CallError, Code, Fate, Outcome, Payload, Request, SessionId};
+use meshwork_wire::{ByteString, CallError, Code, Fate, Grant, Outcome, Payload, Request, SessionId};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,6 +40,8 @@ struct Asked {
 /// A request that waits for its route.
 pub(crate) struct Waiting {
     pub(crate) request: Request,
+    /// What its caller grants at first, if the request is for a stream.
+    pub(crate) grant: Option<Grant>,
     pub(crate) deadline: Option<Instant>,
     /// What the request asks of its provider.
     pub(crate) wishes: Option<Box<Wishes>>,
@@ -57,6 +59,7 @@ impl Waiting {
 /// A request that was forwarded while there were other providers, kept until its outcome comes: if its provider did not run it, another one may.
 pub(crate) struct Kept {
     request: Request,
+    grant: Option<Grant>,
     deadline: Option<Instant>,
     wishes: Option<Box<Wishes>>,
     /// The sessions of the providers that did not run the request.
@@ -106,6 +109,7 @@ impl KeptLen {
     pub(crate) fn keep(
         &mut self,
         request: &Request,
+        grant: Option<Grant>,
         deadline: Option<Instant>,
         (wishes, tried): (Option<Box<Wishes>>, Vec<SessionId>),
     ) -> Option<Kept> {
@@ -123,22 +127,22 @@ impl KeptLen {
             headers: request.headers.clone(),
             payload: Payload { encoding: *encoding, bytes, callbacks: callbacks.clone() },
         };
-        Some(Kept { request, deadline, wishes, tried })
+        Some(Kept { request, grant, deadline, wishes, tried })
     }
 
     /// Lets a request go; gives it as it is to be sent to another provider than that of the session `from`.
     pub(crate) fn release(&mut self, kept: Kept, from: SessionId) -> Waiting {
         self.forget(&kept);
-        let Kept { request, deadline, wishes, mut tried } = kept;
+        let Kept { request, grant, deadline, wishes, mut tried } = kept;
         tried.push(from);
-        Waiting { request, deadline, wishes, tried }
+        Waiting { request, grant, deadline, wishes, tried }
     }
 
     /// Takes a request back that was kept.
     pub(crate) fn take(&mut self, kept: Kept) -> Waiting {
         self.forget(&kept);
-        let Kept { request, deadline, wishes, tried } = kept;
-        Waiting { request, deadline, wishes, tried }
+        let Kept { request, grant, deadline, wishes, tried } = kept;
+        Waiting { request, grant, deadline, wishes, tried }
     }
 
     /// Drops a request whose outcome has come, or whose caller waits no longer.
@@ -386,7 +390,9 @@ mod tests {
         let request = request(POOL_STEP / 2);
         let mut kept: Vec<Vec<Kept>> = Vec::new();
         for session in &mut sessions {
-            kept.push(std::iter::from_fn(|| session.keep(&request, None, (None, Vec::new()))).collect());
+            kept.push(
+                std::iter::from_fn(|| session.keep(&request, None, None, (None, Vec::new()))).collect(),
+            );
         }
         let counts: Vec<_> = kept.iter().map(Vec::len).collect();
         assert!(counts[0] >= 7 && counts.iter().all(|count| *count > 0), "each keeps a little: {counts:?}");
@@ -399,7 +405,7 @@ mod tests {
         }
         assert_eq!(pool.left(), 8 * POOL_STEP);
         let _kept: Vec<_> =
-            std::iter::from_fn(|| sessions[0].keep(&request, None, (None, Vec::new()))).collect();
+            std::iter::from_fn(|| sessions[0].keep(&request, None, None, (None, Vec::new()))).collect();
         sessions.clear();
         assert_eq!(pool.left(), 8 * POOL_STEP, "a session that ends leaves the pool");
     }

@@ -4,10 +4,12 @@
 use super::bundles::Bundles;
 use crate::link::refusal::gone;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Headers, Outcome, Payload, SessionId, Wants,
+    ByteString, CallError, CallbackId, Code, Fate, Grant, Granted, Headers, Outcome, Payload, SessionId,
+    Wants,
 };
 use std::cell::Cell;
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +31,9 @@ pub(crate) struct CallerHere<M> {
     /// How many requests of the caller are in flight to this branch.
     pub(crate) in_flight: Cell<usize>,
 }
+
+/// A caller, which the entries of its requests share.
+pub(crate) type SharedCaller<M> = Rc<CallerHere<M>>;
 
 impl<M> Deref for CallerHere<M> {
     type Target = Arc<Caller<M>>;
@@ -55,13 +60,15 @@ const _: () = assert!(
     "a longer value is moved by a call of memcpy, and each request is moved some times"
 );
 
-/// The [hops](meshwork_wire::Request::hops) and the headers of a request. Most requests have neither.
-pub(crate) struct Beside(Option<Box<(u8, Headers)>>);
+/// What most requests have not: [hops](meshwork_wire::Request::hops), headers, and what the consumer of a stream grants at first, if the
+/// request is for one.
+pub(crate) struct Beside(Option<Box<(u8, Headers, Option<Grant>)>>);
 
 impl Beside {
     #[inline]
-    pub(crate) fn new(hops: u8, headers: Headers) -> Self {
-        Self((hops > 0 || !headers.is_empty()).then(|| Box::new((hops, headers))))
+    pub(crate) fn new(hops: u8, headers: Headers, grant: Option<Grant>) -> Self {
+        let is_there = hops > 0 || !headers.is_empty() || grant.is_some();
+        Self(is_there.then(|| Box::new((hops, headers, grant))))
     }
 
     pub(crate) const fn none() -> Self {
@@ -69,8 +76,13 @@ impl Beside {
     }
 
     #[inline]
-    pub(crate) fn into_parts(self) -> (u8, Headers) {
-        self.0.map_or((0, Headers::none()), |parts| *parts)
+    pub(crate) fn into_parts(self) -> (u8, Headers, Option<Grant>) {
+        self.0.map_or((0, Headers::none(), None), |parts| *parts)
+    }
+
+    #[inline]
+    fn grant(&self) -> Option<Grant> {
+        self.0.as_ref().and_then(|parts| parts.2)
     }
 }
 
@@ -81,6 +93,21 @@ pub(crate) enum Target {
     Action(ByteString),
     /// A function that the branch lent. Its caller waits for a result, for the end of the call, or for nothing.
     Function(CallbackId, Wants),
+}
+
+/// A part of a stream on its way to its consumer.
+pub(crate) struct Flowing {
+    pub(crate) id_at_caller: CallbackId,
+    /// As [`Replied::id_at_provider`].
+    pub(crate) id_at_provider: CallbackId,
+    pub(crate) part: Part,
+}
+
+/// A part of a stream.
+pub(crate) enum Part {
+    /// The stream begins.
+    Start,
+    Item(Payload),
 }
 
 /// The outcome of a forwarded request, on its way back.
@@ -96,11 +123,25 @@ pub(crate) struct Outgoing<P, M> {
     pub(crate) forwards: Bundles<P, Forwarded>,
     pub(crate) replies: Bundles<CallerHere<M>, Replied>,
     pub(crate) cancels: Bundles<P, CallbackId>,
+    /// What belongs to streams; none while there is nothing.
+    pub(crate) streams: Option<Box<OutgoingStreams<P, M>>>,
+}
+
+/// The parts of streams, and the grants, that come of one block of frames. Parts leave before replies, since a reply ends a stream.
+pub(crate) struct OutgoingStreams<P, M> {
+    pub(crate) parts: Bundles<CallerHere<M>, Flowing>,
+    pub(crate) grants: Bundles<P, Granted>,
+}
+
+impl<P, M> Default for OutgoingStreams<P, M> {
+    fn default() -> Self {
+        Self { parts: Vec::new(), grants: Vec::new() }
+    }
 }
 
 impl<P, M> Default for Outgoing<P, M> {
     fn default() -> Self {
-        Self { forwards: Vec::new(), replies: Vec::new(), cancels: Vec::new() }
+        Self { forwards: Vec::new(), replies: Vec::new(), cancels: Vec::new(), streams: None }
     }
 }
 
@@ -108,6 +149,16 @@ impl Forwarded {
     /// Whether the caller waits for no outcome.
     pub(crate) fn is_notification(&self) -> bool {
         self.target.is_notification()
+    }
+
+    /// What the consumer grants at first, if the target answers with a stream.
+    #[inline]
+    pub(crate) fn grant(&self) -> Option<Grant> {
+        match self.target {
+            Target::Action(_) => self.beside.grant(),
+            Target::Function(_, Wants::Stream(grant)) => Some(grant),
+            Target::Function(..) => None,
+        }
     }
 }
 

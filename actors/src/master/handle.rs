@@ -1,7 +1,7 @@
 //! A session as other actors see it: the registry, the router, the master and other sessions hold a [`SessionHandle`], and send these
 //! messages. The handle holds recipients and not the address of the actor, so its holders need not know the session actor.
 
-use super::forwarded::{Caller, Forwarded, Outgoing, Replied};
+use super::forwarded::{Caller, Flowing, Forwarded, Outgoing, Replied};
 use super::permissions::Permissions;
 use super::registry::latency::Latency;
 use super::registry::rendezvous::hash_of;
@@ -17,7 +17,7 @@ use crate::turns::credit::{Charge, Credit};
 use actix::{Actor, Addr, Handler, Message, Recipient};
 use arc_swap::ArcSwapOption;
 use meshwork_wire::limits::REST_MIN;
-use meshwork_wire::{ByteString, CallbackId, Labels, SessionId};
+use meshwork_wire::{ByteString, CallbackId, Granted, Labels, SessionId};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -101,6 +101,7 @@ pub(crate) type ReplyMailbox = Arc<dyn TakeReplies>;
 /// The address of an actor that forwards requests, and takes their outcomes.
 pub(crate) trait TakeReplies: Send + Sync {
     fn take(&self, replies: Replies);
+    fn flow(&self, flow: Flow);
 }
 
 /// The mailboxes of a session, one for each message. The address of the session implements it, whose type the holders of a handle need
@@ -109,6 +110,7 @@ pub(crate) trait TakeReplies: Send + Sync {
 pub(crate) trait SessionMailboxes: TakeReplies {
     fn forward(&self, forward: Forward);
     fn cancel(&self) -> Recipient<Cancel>;
+    fn grants(&self, grants: Grants);
     fn release(&self) -> Recipient<Release>;
     fn evict(&self) -> Recipient<Evict>;
     fn reconsider(&self) -> Recipient<Reconsider>;
@@ -139,6 +141,28 @@ pub(crate) struct Replies {
     pub(crate) from: SessionId,
     pub(crate) replies: Vec<Replied>,
     /// Charges the provider for the block that the replies stand in, until they are handled.
+    pub(crate) charge: Option<Charge>,
+}
+
+/// Brings parts of streams to their consumer, before the [`Replies`] of the same block. Sent by the session of the producer, one message for each
+/// block.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Flow {
+    pub(crate) from: SessionId,
+    pub(crate) parts: Vec<Flowing>,
+    /// Charges the provider for the block that the parts stand in, until they are handled.
+    pub(crate) charge: Option<Charge>,
+}
+
+/// Grants more items of streams, by the ids that were drawn at the receiver. Sent by the session, or the master, of their consumer, one message for
+/// each block.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Grants {
+    pub(crate) granted: Vec<Granted>,
+    /// Charges the consumer for the block that the grants stand in, until they are handled.
+    #[expect(dead_code, reason = "it is held")]
     pub(crate) charge: Option<Charge>,
 }
 
@@ -176,10 +200,15 @@ pub(crate) struct Drain {
     pub(crate) within: Duration,
 }
 
-impl<A: Actor<Context = actix::Context<A>> + Handler<Replies>> TakeReplies for Addr<A> {
+impl<A: Actor<Context = actix::Context<A>> + Handler<Replies> + Handler<Flow>> TakeReplies for Addr<A> {
     #[expect(clippy::disallowed_methods, reason = "bounded by the requests that the caller has in flight")]
     fn take(&self, replies: Replies) {
         self.do_send(replies);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the producer's connection")]
+    fn flow(&self, flow: Flow) {
+        self.do_send(flow);
     }
 }
 
@@ -188,6 +217,8 @@ where
     A: Actor<Context = actix::Context<A>>
         + Handler<Forward>
         + Handler<Replies>
+        + Handler<Flow>
+        + Handler<Grants>
         + Handler<Cancel>
         + Handler<Release>
         + Handler<Evict>
@@ -206,6 +237,11 @@ where
 
     fn cancel(&self) -> Recipient<Cancel> {
         self.clone().recipient()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the consumer's connection")]
+    fn grants(&self, grants: Grants) {
+        self.do_send(grants);
     }
 
     fn release(&self) -> Recipient<Release> {
@@ -521,6 +557,14 @@ impl Outgoing<SessionHandle, ReplyMailbox> {
             if let Some(caller) = caller {
                 let forward = Forward { caller: Arc::clone(caller), to: to.id(), requests, charge: charge() };
                 to.mailboxes().forward(forward);
+            }
+        }
+        if let Some(streams) = self.streams.take() {
+            for (to, parts) in streams.parts {
+                to.mailbox.flow(Flow { from, parts, charge: charge() });
+            }
+            for (to, granted) in streams.grants {
+                to.mailboxes().grants(Grants { granted, charge: charge() });
             }
         }
         for (to, replies) in self.replies.drain(..) {

@@ -13,11 +13,13 @@ pub mod model;
 mod pending;
 mod relay;
 mod state;
+mod streams;
 
 use super::dispatch::KeptLen;
-use super::forwarded::{Caller, Forwarded, Replied, Target};
+use super::forwarded::{Caller, Forwarded, Part, Replied, Target};
 use super::handle::{
-    Cancel, Close, Drain, Evict, Forward, Reconsider, Release, Replies, ReplyMailbox, SessionHandle, Turned,
+    Cancel, Close, Drain, Evict, Flow, Forward, Grants, Reconsider, Release, Replies, ReplyMailbox,
+    SessionHandle, Turned,
 };
 use super::passing::Passed;
 use super::permissions::{LetsIn, Permissions, Verb};
@@ -39,13 +41,14 @@ use crate::link::door::{Entered, Place};
 use crate::link::gathered::GatheredReplies;
 use crate::link::outbox::{Kind, Outbox, OutboxGuard, Turn};
 use crate::link::pulse::Pulse;
-use crate::link::refusal::Receiver;
+use crate::link::refusal::{Receiver, Refusal};
 use crate::link::{Accepted, Handshake, Link, TlsFault, writer};
 use crate::log_line;
 #[cfg(feature = "testing")]
 use crate::node::census::{Census, TakeCensus};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::Drained;
+use crate::node::reading::source_of;
 use crate::turns::credit::{Charge, Credit};
 use crate::turns::on_wake::{OnWake, run_interval};
 use crate::turns::paced::Paced;
@@ -62,8 +65,9 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
-    FrameError, Frames, Function, Headers, Invocation, Invoke, Kept, NameError, Next, Outcome, Pattern,
-    Payload, Refused, Request, Response, SessionId, SubscribeToLast, Wants, check_topic,
+    FrameError, Frames, Function, Grant, Headers, Invocation, Invoke, Item, Kept, NameError, Next,
+    OpenStream, Outcome, Pattern, Payload, Refused, Request, Response, SessionId, SubscribeToLast, Wants,
+    check_topic,
 };
 use pending::Pending;
 use relay::{Cancelled, Decision, Heard, InUse, Invoking, OwnRequest, Relay};
@@ -273,6 +277,10 @@ impl SessionActor {
                         self.publish(event, Some(&mut frames));
                         continue;
                     }
+                    Some(Next::Item { callback_id, payload }) => {
+                        self.item(callback_id, Ok(payload.share()));
+                        continue;
+                    }
                     Some(Next::Other(frame)) => Some(Ok(frame)),
                     Some(Next::Broken(error)) => Some(Err(error)),
                     None => None,
@@ -319,6 +327,20 @@ impl SessionActor {
                 self.request(request, now, context);
                 // With functions, hops or headers it begins no run.
                 self.block.run = None;
+            }
+            Frame::OpenStream(OpenStream { grant, request }) => {
+                self.request_for(request, Some(grant), now, context);
+                self.block.run = None;
+            }
+            Frame::Started(callback_id) => self.relay.started(callback_id),
+            Frame::Item(Item { callback_id, mut payload }) => {
+                let borrowed = borrow(&mut payload, self.outbox(), || self.lender());
+                self.item(callback_id, borrowed.map(|()| payload));
+            }
+            Frame::Granted(granted) => {
+                if !self.relay.grant(granted) {
+                    self.answering.grant(granted.callback_id, granted.grant);
+                }
             }
             Frame::Response(Response { callback_id, outcome }) => {
                 let outcome = borrow_outcome(outcome, self.outbox(), || self.lender());
@@ -539,7 +561,27 @@ impl SessionActor {
         self.send();
     }
 
-    fn request(&mut self, mut request: Request, now: Instant, context: &mut Context<Self>) {
+    /// Takes an item of a stream that the branch produces; an error if its functions could not be taken over.
+    fn item(&mut self, callback_id: CallbackId, item: Result<Payload, CallError>) {
+        if self.relay.item(callback_id, item) {
+            self.outbox().say(&Frame::Cancel(callback_id));
+        }
+    }
+
+    #[inline]
+    fn request(&mut self, request: Request, now: Instant, context: &mut Context<Self>) {
+        self.request_for(request, None, now, context);
+    }
+
+    /// Takes a request of the branch. One for a stream comes with what the branch grants at first.
+    #[inline(always)]
+    fn request_for(
+        &mut self,
+        mut request: Request,
+        grant: Option<Grant>,
+        now: Instant,
+        context: &mut Context<Self>,
+    ) {
         // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         let borrowed = borrow(&mut request.payload, self.outbox(), || self.lender());
         let allowed = borrowed.and_then(|()| {
@@ -553,9 +595,13 @@ impl SessionActor {
         let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
         let deadline = deadline.map(Instant::into_std);
         if self.in_layers.is_some() {
-            return self.hold(request, deadline, allowed, context);
+            return self.hold((request, grant), deadline, allowed, context);
         }
-        match self.relay.request(request, deadline, allowed, &self.answering) {
+        let decision = match grant {
+            None => self.relay.request(request, deadline, allowed, &self.answering),
+            Some(grant) => self.relay.open_stream((request, grant), deadline, allowed, &self.answering),
+        };
+        match decision {
             Decision::Relay => {}
             decision => self.carry_out(decision, context),
         }
@@ -565,7 +611,7 @@ impl SessionActor {
     #[cold]
     fn hold(
         &mut self,
-        request: Request,
+        (request, grant): (Request, Option<Grant>),
         deadline: Option<std::time::Instant>,
         allowed: Result<(), CallError>,
         context: &mut Context<Self>,
@@ -580,7 +626,7 @@ impl SessionActor {
                 || CallError::new(Code::OVERLOADED, Fate::NotSent, "the layers of the master are busy");
             if in_layers.has_room(max) { Ok(()) } else { Err(what()) }
         });
-        match self.relay.hold(&request, deadline, allowed, &self.answering) {
+        match self.relay.hold((&request, grant), deadline, allowed, &self.answering) {
             Ok(()) => {
                 let (deadline, address) = (deadline.map(Instant::from_std), context.address());
                 let mailboxes = (address.clone().recipient(), address.recipient());
@@ -650,6 +696,16 @@ impl SessionActor {
                 let run = answer(&self.answering, own, request, &self.relay.name, &replies);
                 self.block.run = Some(run.into());
             }
+            Decision::AnswerStream(request) => {
+                let Some(own) = self.relay.own() else {
+                    return;
+                };
+                if let Some(in_layers) = &mut self.in_layers {
+                    in_layers.stream_begins(request.0.callback_id, || self.master.name.clone());
+                }
+                let replies = BlockReplies::new(self.outbox(), &self.block.own_replies);
+                answer_stream(&self.answering, own, *request, &self.relay.name, &replies);
+            }
             Decision::Refuse(Some(callback_id), error) => self.reply(callback_id, Err(error)),
             Decision::Refuse(None, error) => log::debug!("{}: {error}", self.relay.name),
             Decision::Close(why) => self.refuse(Code::UNKNOWN, why, false, context),
@@ -714,6 +770,12 @@ impl SessionActor {
                             answer(&this.answering, own, request, &name, &replies);
                         }
                     },
+                    (Decision::AnswerStream(request), Some(own)) => {
+                        if let Some(in_layers) = &mut this.in_layers {
+                            in_layers.stream_begins(request.0.callback_id, || this.master.name.clone());
+                        }
+                        answer_stream(&this.answering, own, *request, &name, &replies);
+                    }
                     (Decision::Refuse(Some(callback_id), error), _) => {
                         let outcome = Err(error);
                         if let Some(in_layers) = &this.in_layers {
@@ -780,7 +842,7 @@ impl SessionActor {
     /// Takes a call of a function that was lent to the branch: a function of another branch is called by relay, a function of this process here.
     fn invoke(&mut self, invoke: Invoke, now: Instant, context: &mut Context<Self>) {
         let callback_id = invoke.callback_id;
-        let call = match find_lent(invoke, self.outbox(), || self.lender()) {
+        let mut call = match find_lent(invoke, self.outbox(), || self.lender()) {
             Ok(call) => call,
             Err(error) => return self.carry_out(Decision::Refuse(callback_id, error), context),
         };
@@ -789,6 +851,9 @@ impl SessionActor {
                 && let Err(decision) = self.relay.continue_run(callback_id, &self.answering)
             {
                 return self.carry_out(decision, context);
+            }
+            if let Wants::Stream(_) = call.invocation.wants {
+                call.function = source_of(call.function);
             }
             return answer_call(call, self.outbox(), &self.answering, self.master.limits.in_flight_max);
         };
@@ -1241,17 +1306,40 @@ impl<'a> ToBranch<'a> {
         let Forwarded { id_at_provider, target, beside, payload, .. } = forwarded;
         let action = match target {
             Target::Action(action) => action,
+            Target::Function(_, Wants::Stream(_)) if !self.guard.features().contains(Features::STREAMS) => {
+                return Err(Refusal::NoStreams.into_error(Receiver::Provider(self.name)));
+            }
             Target::Function(function, wants) => {
                 let callback_id = (wants != Wants::Nothing).then_some(id_at_provider);
                 return self.invoke(Invoke { function, callback_id, time_left, wants, payload });
             }
         };
+        let (hops, headers, grant) = beside.into_parts();
+        if let Some(grant) = grant {
+            return self.open_stream((id_at_provider, action, grant), (time_left, hops, headers, payload));
+        }
         let request = &mut self.request;
         (request.callback_id, request.action) = (id_at_provider, action);
         (request.time_left, request.payload) = (time_left, payload);
-        (request.hops, request.headers) = beside.into_parts();
+        (request.hops, request.headers) = (hops, headers);
         let turn = Turn { caller: self.lane, id: Some(id_at_provider) };
         let pushed = self.guard.push_in_turn(turn, &*request, Kind::Request);
+        pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
+    }
+
+    #[inline(never)]
+    fn open_stream(
+        &mut self,
+        (callback_id, action, grant): (CallbackId, ByteString, Grant),
+        (time_left, hops, headers, payload): (Option<Duration>, u8, Headers, Payload),
+    ) -> Result<(), CallError> {
+        if !self.guard.features().contains(Features::STREAMS) {
+            return Err(Refusal::NoStreams.into_error(Receiver::Provider(self.name)));
+        }
+        let (node, caller) = (ByteString::new(), self.request.caller.clone());
+        let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
+        let turn = Turn { caller: self.lane, id: Some(callback_id) };
+        let pushed = self.guard.push_in_turn(turn, &OpenStream { grant, request }, Kind::Request);
         pushed.map_err(|refusal| refusal.into_error(Receiver::Provider(self.name)))
     }
 
@@ -1278,6 +1366,10 @@ impl Handler<Replies> for SessionActor {
                         self.tell_layers(from, id_at_caller, &outcome);
                     }
                     let _ = guard.push(&Response { callback_id: id_at_caller, outcome }, Kind::Protocol);
+                }
+                (Heard::End, outcome) => {
+                    let response = Response { callback_id: id_at_caller, outcome };
+                    let _ = guard.push_in_turn(turn_of_stream(id_at_caller), &response, Kind::Protocol);
                 }
                 (Heard::Late, _) => {}
             }
@@ -1307,6 +1399,68 @@ impl Handler<LeaveLayers> for SessionActor {
 
     fn handle(&mut self, LeaveLayers { visit, ended }: LeaveLayers, context: &mut Context<Self>) {
         self.leave_layers(visit, ended, context);
+    }
+}
+
+/// The lane of a stream that a branch reads: each stream has one of its own, apart from those of callers, which are the numbers of sessions.
+fn turn_of_stream(callback_id: CallbackId) -> Turn {
+    Turn { caller: callback_id.0 | 1 << 63, id: None }
+}
+
+impl Handler<Flow> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Flow { from, parts, charge }: Flow, _: &mut Context<Self>) {
+        let _held_until_the_parts_are_handled = charge;
+        let outbox = self.outbox().clone();
+        let mut guard = outbox.hold();
+        let mut refused = Vec::new();
+        for flowing in parts {
+            if !self.relay.flows(from, &flowing) {
+                continue;
+            }
+            let callback_id = flowing.id_at_caller;
+            if let (Some(in_layers), Part::Start) = (&mut self.in_layers, &flowing.part) {
+                let provider = || self.master.session(from).map(|it| ByteString::from(it.name()));
+                in_layers.stream_begins(callback_id, || provider().unwrap_or_default());
+            }
+            let turn = turn_of_stream(callback_id);
+            let pushed = match flowing.part {
+                Part::Start => guard.push_in_turn(turn, &Frame::Started(callback_id), Kind::Protocol),
+                Part::Item(payload) => {
+                    guard.push_in_turn(turn, &Item { callback_id, payload }, Kind::Protocol)
+                }
+            };
+            if let Err(refusal) = pushed {
+                // The branch does not read what it has granted, or not such long items. Its producer is told to stop.
+                self.relay.cancel(callback_id);
+                refused.push((callback_id, refusal));
+            }
+        }
+        drop(guard);
+        for (callback_id, refusal) in refused {
+            // An error that finds no room either is one of a link that closes.
+            outbox.respond(callback_id, Err(refusal.into_error(Receiver::Reader)));
+        }
+        self.send();
+    }
+}
+
+impl Handler<Grants> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, grants: Grants, _: &mut Context<Self>) {
+        let outbox = self.outbox().clone();
+        for granted in grants.granted {
+            let write = |granted| {
+                let pushed = outbox.push(&Frame::Granted(granted), Kind::Request);
+                pushed.map_err(|refusal| refusal.into_error(Receiver::Reader))
+            };
+            if self.relay.granted(granted, write) {
+                outbox.say(&Frame::Cancel(granted.callback_id));
+            }
+        }
+        self.send();
     }
 }
 
@@ -1443,6 +1597,7 @@ impl Handler<TakeCensus> for SessionActor {
                 ("requests in the layers of the master", self.in_layers.as_ref().map_or(0, |it| it.len())),
                 ("questions to registry and router", self.pending.len()),
                 ("requests that its drain would wait for", self.in_flight.count.get()),
+                ("streams", self.relay.streams() + self.answering.streams()),
                 ("requests to the branch, as callers see it", self.me().in_flight()),
                 ("functions lent", lent.len()),
                 ("functions borrowed", lent.borrowed()),
@@ -1478,6 +1633,21 @@ fn answer(
     let context = CallContext::new(action, caller.clone(), deadline, hops, headers);
     answering.start(own, (&payload).into(), &context, callback_id, replies);
     context
+}
+
+/// Answers a request for a stream with an action of the master.
+fn answer_stream(
+    answering: &Answering,
+    own: &Action,
+    (request, grant): (OwnRequest, Grant),
+    caller: &ByteString,
+    replies: &BlockReplies<'_>,
+) {
+    let OwnRequest { callback_id, action, deadline, hops, headers, payload } = request;
+    let action = own.called(&action);
+    let deadline = deadline.map(Instant::from_std);
+    let context = CallContext::new(action, caller.clone(), deadline, hops, headers);
+    answering.stream(own, (&payload).into(), &context, (callback_id, grant), replies);
 }
 
 /// Waits until the rest of an outbox has left, and no longer than this.

@@ -29,14 +29,15 @@ use crate::events::{Deliver, SubscriberId};
 use crate::hashed::{HashMap, HashSet};
 use crate::link::outbox::Outbox;
 use crate::link::refusal::{link_down, not_permitted};
+use crate::streams::{Inbox, Inboxes};
 use bytes::BytesMut;
 use meshwork_wire::limits::{
     CALL_WITHIN, DESCRIBED_IN_ALL_MAX, EVENTS_PENDING_MAX, FRAME_LEN_MAX, LENGTH_PREFIX_LEN, NAME_LEN_MAX,
     OUTBOX_LEN_MAX, RESTARTING_SHOWN_MAX,
 };
 use meshwork_wire::{
-    Accepts, ActionDescription, ByteString, CallError, CallbackId, Code, Fate, Features, Invocation,
-    NodeNews, Pattern, Request, Signature, check_action, check_topic, everything_above,
+    Accepts, ActionDescription, ByteString, CallError, CallbackId, Code, Fate, Features, Grant, Granted,
+    Invocation, NodeNews, Pattern, Request, Signature, check_action, check_topic, everything_above,
 };
 use std::fmt;
 use std::ops::Range;
@@ -67,6 +68,8 @@ pub struct Node {
     status: watch::Sender<Status>,
     /// Notified when there may be room for events again.
     room: Notify,
+    /// The streams that the node reads.
+    inboxes: Inboxes,
     /// Notified when no call is in flight any more, if a task waits for that.
     idle: Notify,
     /// At most [`RESTARTING_SHOWN_MAX`].
@@ -152,6 +155,16 @@ impl Calls for Node {
         change(&mut locked.in_flight);
         self.tell_if_idle(locked);
     }
+
+    fn inbox(&self, callback_id: CallbackId) -> Option<Arc<Inbox>> {
+        self.inboxes.find(callback_id)
+    }
+}
+
+/// The waiter of a call that is answered with a stream: its response ends the stream.
+fn ends(inbox: &Arc<Inbox>) -> Waiter {
+    let inbox = Arc::clone(inbox);
+    Waiter::Hook(Box::new(move |reply: Reply| inbox.end(reply.into_end())))
 }
 
 impl Overdue for Node {
@@ -216,6 +229,7 @@ impl Node {
             changed: Notify::new(),
             status: watch::Sender::new(Status::Rebinding),
             room: Notify::new(),
+            inboxes: Inboxes::default(),
             idle: Notify::new(),
             restarting: Mutex::default(),
             layers: OnceLock::new(),
@@ -391,8 +405,75 @@ impl Node {
         self.open_with(deadline, waiter, |callback_id| {
             let caller = ByteString::new();
             let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
-            Submission::Ask(Box::new(Ask { request, deadline, when_down }))
+            Submission::Ask(Box::new(Ask { request, deadline, when_down, grant: None }))
         })
+    }
+
+    /// Submits a call that is answered with a stream; gives its id. Its items go into the inbox, and so does its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::open`].
+    pub(super) fn open_stream(
+        &self,
+        call: Call,
+        first: Grant,
+        inbox: &Arc<Inbox>,
+    ) -> Result<CallbackId, CallError> {
+        let now = Instant::now();
+        let Call { action, node, arguments: payload, within: time_left, until, headers, when_down } = call;
+        let deadline = deadline_of(now, time_left);
+        let deadline = until.map_or(deadline, |until| Some(deadline.map_or(until, |at| at.min(until))));
+        let hops = hops::of_call(self.number);
+        check_called(&action, &node)?;
+        hops::check(hops, &action)?;
+        let opened = self.open_with(deadline, ends(inbox), |callback_id| {
+            // Before the call is submitted, since its first item may come at once.
+            self.inboxes.insert(callback_id, Arc::clone(inbox));
+            let caller = ByteString::new();
+            let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
+            Submission::Ask(Box::new(Ask { request, deadline, when_down, grant: Some(first) }))
+        });
+        Ok(opened?)
+    }
+
+    /// Opens the stream of a function that came over the link of this number; gives the id of the call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::open`].
+    pub(super) fn open_function(
+        &self,
+        link: u64,
+        function: CallbackId,
+        invocation: Invocation,
+        inbox: &Arc<Inbox>,
+    ) -> Result<CallbackId, CallError> {
+        let opened = self.open_with(None, ends(inbox), |callback_id| {
+            self.inboxes.insert(callback_id, Arc::clone(inbox));
+            let callback_id = Some(callback_id);
+            Submission::Invoke(Box::new(Invoking { link, function, callback_id, deadline: None, invocation }))
+        });
+        Ok(opened?)
+    }
+
+    /// Grants more items of a stream.
+    pub(super) fn grant(&self, callback_id: CallbackId, grant: Grant) {
+        // A node that has ended has ended its streams.
+        let _ = self.submit(Submission::Grant(Granted { callback_id, grant }));
+    }
+
+    /// Forgets a stream that its consumer reads no further. If it has not ended, its producer is told.
+    pub(super) fn close_stream(&self, callback_id: CallbackId) {
+        let inbox = self.inboxes.remove(callback_id);
+        self.forget(callback_id);
+        drop(inbox);
+    }
+
+    /// How many streams the node reads.
+    #[cfg(feature = "testing")]
+    pub(crate) fn streams(&self) -> usize {
+        self.inboxes.len()
     }
 
     fn open_with(
@@ -1349,7 +1430,12 @@ impl Queue<'_> {
         let (time_left, when_down) = (call.within, call.when_down);
         let caller = ByteString::new();
         let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
-        self.locked.submissions.push(Submission::Ask(Box::new(Ask { request, deadline, when_down })));
+        self.locked.submissions.push(Submission::Ask(Box::new(Ask {
+            request,
+            deadline,
+            when_down,
+            grant: None,
+        })));
         Ok(callback_id)
     }
 }

@@ -5,8 +5,8 @@ use crate::hashed::HashSet;
 use bytes::BytesMut;
 use meshwork_wire::limits::{CALL_WITHIN, LENGTH_PREFIX_LEN, PAYLOAD_SHARED_LEN_MIN};
 use meshwork_wire::{
-    Block, ByteString, CallbackId, EncodeError, Encoding, Form, Frame, FrameCodec, Headers, Invocation,
-    Payload, Request, SMALL_VALUE_LEN_MAX,
+    Block, ByteString, CallbackId, EncodeError, Encoding, Form, Frame, FrameCodec, Grant, Granted, Headers,
+    Invocation, Payload, Request, SMALL_VALUE_LEN_MAX,
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ pub(crate) enum Submission {
     Ask(Box<Ask>),
     /// A call that its caller dropped.
     Cancel(CallbackId),
+    /// More items of the stream that answers a call.
+    Grant(Granted),
     /// A call of a function that came over a link.
     Invoke(Box<Invoking>),
     /// The release of a function that came over the link of this number: no handle on it is left.
@@ -71,6 +73,8 @@ pub(crate) struct Ask {
     pub(crate) request: Request,
     pub(crate) deadline: Option<Instant>,
     pub(crate) when_down: WhenDown,
+    /// What its caller grants at first, if the call is answered with a stream.
+    pub(crate) grant: Option<Grant>,
 }
 
 /// A call of a function that came over a link.
@@ -253,6 +257,7 @@ impl Submission {
             Submission::Invoke(invoking) => invoking.callback_id.is_some(),
             Submission::Cancel(_)
             | Submission::Release { .. }
+            | Submission::Grant(_)
             | Submission::Publish(_)
             | Submission::Broadcast(_) => false,
         }

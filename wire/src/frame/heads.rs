@@ -4,8 +4,8 @@
 use super::error::FrameError;
 use super::kinds::{
     Bind, Borrowed, Bound, Broadcast, Describe, DescribeAfter, Described, ExtendedBind, ExtendedBound, Frame,
-    FrameRef, Invoke, KeepLast, Kept, LastValue, NodeNews, Publish, Refused, Register, Request, Response,
-    Subscribe, SubscribeToLast, SubscriptionKey, Unregister, as_micros,
+    FrameRef, Granted, Invoke, Item, KeepLast, Kept, LastValue, NodeNews, OpenStream, Publish, Refused,
+    Register, Request, Response, Subscribe, SubscribeToLast, SubscriptionKey, Unregister, as_micros,
 };
 use super::swift::{self, RequestRun};
 use crate::copy::append;
@@ -14,7 +14,7 @@ use crate::error::{ApplicationCode, Code, Fate};
 use crate::headers::Headers;
 use crate::id::CallbackId;
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
-use crate::payload::{CallError, Payload, Wants};
+use crate::payload::{CallError, Grant, Payload, Wants};
 use crate::value::{read_bounded, read_head, write_head};
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -94,6 +94,15 @@ enum Head<'a> {
     SubscribeToLast(Cow<'a, SubscribeToLast>),
     #[serde(borrow)]
     LastValue(LastValueHead<'a>),
+    /// A request for a stream.
+    #[serde(borrow)]
+    OpenStream(OpenStreamHead<'a>),
+    Started(CallbackId),
+    #[serde(borrow)]
+    Item(ItemHead<'a>),
+    Granted(CallbackId, Grant),
+    /// An invoke whose caller wants a stream.
+    InvokeForStream(InvokeHead<'a>, Grant),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,6 +142,20 @@ struct RequestWithHeadersHead<'a> {
 struct WithHeaders<'a, H> {
     head: H,
     headers: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OpenStreamHead<'a> {
+    grant: Grant,
+    /// Without hops or headers too.
+    #[serde(borrow)]
+    request: RequestWithHeadersHead<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ItemHead<'a> {
+    callback_id: CallbackId,
+    payload: PayloadHead<'a>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -286,6 +309,19 @@ impl Frame {
                 Frame::Invoke(head.with(wants, rest())?)
             }
             Head::InvokeForEnd(head) => Frame::Invoke(head.with(Wants::End, rest())?),
+            Head::InvokeForStream(InvokeHead { callback_id: None, .. }, _) => {
+                let why = "a stream is asked for without an id that its items would have";
+                return Err(FrameError::Malformed(why.to_owned()));
+            }
+            Head::InvokeForStream(head, grant) => Frame::Invoke(head.with(Wants::Stream(grant), rest())?),
+            Head::OpenStream(OpenStreamHead { grant, request }) => {
+                let RequestWithHeadersHead { request, hops, headers } = request;
+                let request = request.with(bytes, hops, read_headers_if_any(headers)?, rest())?;
+                Frame::OpenStream(OpenStream { grant, request })
+            }
+            Head::Item(ItemHead { callback_id, payload }) => {
+                Frame::Item(Item { callback_id, payload: payload.with(rest())? })
+            }
             Head::Publish(head) => Frame::Publish(head.with(bytes, Headers::none(), rest())?),
             Head::PublishWithHeaders(WithHeaders { head, headers }) => {
                 Frame::Publish(head.with(bytes, read_headers(headers)?, rest())?)
@@ -359,6 +395,8 @@ impl<'a> FrameRef<'a> {
             Borrowed::Request(request) => Head::of_request(request),
             Borrowed::Response(response) => Head::of_response(response),
             Borrowed::Publish(publish) => Head::of_publish(publish),
+            Borrowed::Item(item) => Head::of_item(item),
+            Borrowed::OpenStream(open) => Head::of_open_stream(open),
             Borrowed::Other(frame) => Head::of(frame),
         }
     }
@@ -388,6 +426,7 @@ impl<'a> Head<'a> {
                 };
                 match invoke.wants {
                     Wants::End => Head::InvokeForEnd(head),
+                    Wants::Stream(grant) => Head::InvokeForStream(head, grant),
                     Wants::Result | Wants::Nothing => Head::Invoke(head),
                 }
             }
@@ -426,18 +465,25 @@ impl<'a> Head<'a> {
                 let (event, headers) = (PublishHead::of(event), event.headers.text());
                 Head::LastValue(LastValueHead { handler: *handler, event, headers })
             }
+            Frame::OpenStream(open) => Self::of_open_stream(open),
+            Frame::Started(callback_id) => Head::Started(*callback_id),
+            Frame::Item(item) => Self::of_item(item),
+            Frame::Granted(Granted { callback_id, grant }) => Head::Granted(*callback_id, *grant),
         }
     }
 
+    fn of_open_stream(OpenStream { grant, request }: &'a OpenStream) -> Self {
+        let (head, hops, headers) = (RequestHead::of(request), request.hops, request.headers.text());
+        let request = RequestWithHeadersHead { request: head, hops, headers };
+        Head::OpenStream(OpenStreamHead { grant: *grant, request })
+    }
+
+    fn of_item(Item { callback_id, payload }: &'a Item) -> Self {
+        Head::Item(ItemHead { callback_id: *callback_id, payload: PayloadHead::of(payload) })
+    }
+
     fn of_request(request: &'a Request) -> Self {
-        let head = RequestHead {
-            callback_id: request.callback_id,
-            action: &request.action,
-            node: &request.node,
-            caller: &request.caller,
-            time_left_us: request.time_left.map(as_micros),
-            payload: PayloadHead::of(&request.payload),
-        };
+        let head = RequestHead::of(request);
         match (request.hops, &request.headers) {
             (0, headers) if headers.is_empty() => Head::Request(head),
             (hops, headers) if headers.is_empty() => {
@@ -489,8 +535,13 @@ impl<'a> Head<'a> {
             Head::Kept(kept) => Frame::Kept(kept),
             Head::AskEra(callback_id) => Frame::AskEra(callback_id),
             Head::SubscribeToLast(subscribe) => Frame::SubscribeToLast(subscribe.into_owned()),
+            Head::Started(callback_id) => Frame::Started(callback_id),
+            Head::Granted(callback_id, grant) => Frame::Granted(Granted { callback_id, grant }),
             Head::KeepLast(_)
             | Head::LastValue(_)
+            | Head::OpenStream(_)
+            | Head::Item(_)
+            | Head::InvokeForStream(..)
             | Head::Request(_)
             | Head::RequestWithHops(_)
             | Head::RequestWithHeaders(_)
@@ -544,6 +595,19 @@ impl From<CodeHead<'_>> for ApplicationCode {
             CodeHead::Integer(number) => Self::Integer(number),
             CodeHead::Float(number) => Self::Float(number),
             CodeHead::Text(text) => Self::Text(text.into()),
+        }
+    }
+}
+
+impl<'a> RequestHead<'a> {
+    fn of(request: &'a Request) -> Self {
+        Self {
+            callback_id: request.callback_id,
+            action: &request.action,
+            node: &request.node,
+            caller: &request.caller,
+            time_left_us: request.time_left.map(as_micros),
+            payload: PayloadHead::of(&request.payload),
         }
     }
 }

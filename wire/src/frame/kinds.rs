@@ -8,7 +8,7 @@ use crate::headers::Headers;
 use crate::id::{CallbackId, SessionId};
 use crate::limits::{FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
 use crate::pattern::Pattern;
-use crate::payload::{CallError, Payload, Wants};
+use crate::payload::{CallError, Grant, Payload, Wants};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
@@ -80,6 +80,15 @@ pub enum Frame {
     SubscribeToLast(SubscribeToLast),
     /// Master to branch: the last value of a topic, for a subscription that has not heard it.
     LastValue(LastValue),
+    /// Asks the receiver to run an action that answers with a stream.
+    OpenStream(OpenStream),
+    /// The request, or the call of a function, of this id is answered with a stream, which begins. Its items follow, and a [`Response`] ends it:
+    /// one without a value, or an error.
+    Started(CallbackId),
+    /// An item of a stream.
+    Item(Item),
+    /// The consumer of a stream takes more items. Sent after [`Frame::Started`].
+    Granted(Granted),
 }
 
 /// The first frame of a branch.
@@ -133,6 +142,9 @@ impl Features {
     pub const HOPS: Features = Features(32);
     /// A request, an event and a broadcast may carry [`Headers`].
     pub const HEADERS: Features = Features(64);
+    /// A request, or a call of a function, may be answered with a stream: [`OpenStream`](Frame::OpenStream), [`Started`](Frame::Started),
+    /// [`Item`](Frame::Item), [`Granted`](Frame::Granted), and an [`Invoke`] that [`Wants::Stream`].
+    pub const STREAMS: Features = Features(128);
     /// A master keeps last values ([`KeepLast`](Frame::KeepLast), [`AskEra`](Frame::AskEra)) and tells them to a branch that subscribes
     /// ([`SubscribeToLast`](Frame::SubscribeToLast), [`LastValue`](Frame::LastValue)).
     pub const LAST: Features = Features(256);
@@ -140,8 +152,14 @@ impl Features {
     pub const FORMS: Features =
         Features(Self::VALUES.0 | Self::APPLICATION_CODES.0 | Self::HOPS.0 | Self::HEADERS.0);
     /// All features that this version knows.
-    pub const ALL: Features =
-        Features(Self::DRAINED.0 | Self::GIVE_BACK.0 | Self::DESCRIBE_AFTER.0 | Self::LAST.0 | Self::FORMS.0);
+    pub const ALL: Features = Features(
+        Self::DRAINED.0
+            | Self::GIVE_BACK.0
+            | Self::DESCRIBE_AFTER.0
+            | Self::STREAMS.0
+            | Self::LAST.0
+            | Self::FORMS.0,
+    );
 
     /// Whether all features of `other` are in this set.
     #[must_use]
@@ -334,6 +352,33 @@ pub struct Invoke {
     pub payload: Payload,
 }
 
+/// A request whose answer is a stream.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OpenStream {
+    /// How much of the stream may come at first.
+    pub grant: Grant,
+    /// The request. Its `time_left` is the time until the stream begins.
+    pub request: Request,
+}
+
+/// An item of a stream.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Item {
+    /// The request, or the call of a function, that the stream answers.
+    pub callback_id: CallbackId,
+    /// The value.
+    pub payload: Payload,
+}
+
+/// The consumer of a stream takes more items.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Granted {
+    /// The request, or the call of a function, that the stream answers.
+    pub callback_id: CallbackId,
+    /// How much more may come.
+    pub grant: Grant,
+}
+
 /// A new subscription.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Subscribe {
@@ -485,7 +530,8 @@ impl Frame {
             | Frame::Broadcast(Broadcast { headers, .. })
             | Frame::GiveBack(Publish { headers, .. })
             | Frame::KeepLast(KeepLast { event: Publish { headers, .. }, .. })
-            | Frame::LastValue(LastValue { event: Publish { headers, .. }, .. }) => Some(headers),
+            | Frame::LastValue(LastValue { event: Publish { headers, .. }, .. })
+            | Frame::OpenStream(OpenStream { request: Request { headers, .. }, .. }) => Some(headers),
             _ => None,
         }
     }
@@ -500,7 +546,9 @@ impl Frame {
             | Frame::Broadcast(Broadcast { payload, .. })
             | Frame::GiveBack(Publish { payload, .. })
             | Frame::KeepLast(KeepLast { event: Publish { payload, .. }, .. })
-            | Frame::LastValue(LastValue { event: Publish { payload, .. }, .. }) => Some(payload),
+            | Frame::LastValue(LastValue { event: Publish { payload, .. }, .. })
+            | Frame::OpenStream(OpenStream { request: Request { payload, .. }, .. })
+            | Frame::Item(Item { payload, .. }) => Some(payload),
             _ => None,
         }
     }
@@ -515,6 +563,8 @@ pub(super) enum Borrowed<'a> {
     Request(&'a Request),
     Response(&'a Response),
     Publish(&'a Publish),
+    Item(&'a Item),
+    OpenStream(&'a OpenStream),
     Other(&'a Frame),
 }
 
@@ -524,6 +574,8 @@ impl<'a> From<&'a Frame> for FrameRef<'a> {
             Frame::Request(request) => request.into(),
             Frame::Response(response) => response.into(),
             Frame::Publish(publish) => publish.into(),
+            Frame::Item(item) => item.into(),
+            Frame::OpenStream(open) => open.into(),
             other => Self(Borrowed::Other(other)),
         }
     }
@@ -547,6 +599,18 @@ impl<'a> From<&'a Publish> for FrameRef<'a> {
     }
 }
 
+impl<'a> From<&'a Item> for FrameRef<'a> {
+    fn from(item: &'a Item) -> Self {
+        Self(Borrowed::Item(item))
+    }
+}
+
+impl<'a> From<&'a OpenStream> for FrameRef<'a> {
+    fn from(open: &'a OpenStream) -> Self {
+        Self(Borrowed::OpenStream(open))
+    }
+}
+
 impl<'a> FrameRef<'a> {
     /// The bytes that follow the head, for the frames that carry a user's value.
     #[must_use]
@@ -555,6 +619,8 @@ impl<'a> FrameRef<'a> {
             Borrowed::Request(Request { payload, .. })
             | Borrowed::Response(Response { outcome: Ok(payload), .. })
             | Borrowed::Publish(Publish { payload, .. })
+            | Borrowed::Item(Item { payload, .. })
+            | Borrowed::OpenStream(OpenStream { request: Request { payload, .. }, .. })
             | Borrowed::Other(
                 Frame::Invoke(Invoke { payload, .. })
                 | Frame::Broadcast(Broadcast { payload, .. })
@@ -572,7 +638,11 @@ impl<'a> FrameRef<'a> {
     pub fn callback_id_of_response(self) -> Option<CallbackId> {
         match self.0 {
             Borrowed::Response(response) => Some(response.callback_id),
-            Borrowed::Request(_) | Borrowed::Publish(_) | Borrowed::Other(_) => None,
+            Borrowed::Request(_)
+            | Borrowed::Publish(_)
+            | Borrowed::Item(_)
+            | Borrowed::OpenStream(_)
+            | Borrowed::Other(_) => None,
         }
     }
 
@@ -592,6 +662,8 @@ impl<'a> FrameRef<'a> {
             Borrowed::Request(request) => Frame::Request(request.clone()),
             Borrowed::Response(response) => Frame::Response(response.clone()),
             Borrowed::Publish(publish) => Frame::Publish(publish.clone()),
+            Borrowed::Item(item) => Frame::Item(item.clone()),
+            Borrowed::OpenStream(open) => Frame::OpenStream(open.clone()),
             Borrowed::Other(frame) => frame.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! The next frame of a block: requests, replies and events are handed on without copying them out of the block.
 
 use super::error::FrameError;
-use super::kinds::{Frame, Publish, Request, Response};
+use super::kinds::{Frame, Item, Publish, Request, Response};
 use crate::encoding::Encoding;
 use crate::id::CallbackId;
 use crate::payload::{Callbacks, Payload, PayloadRef};
@@ -22,6 +22,13 @@ pub enum Next<'a> {
     },
     /// An event. [`Frames::next_event_of_run`](crate::Frames::next_event_of_run) reads the rest of its run.
     Event(Publish),
+    /// An item of a stream, without functions.
+    Item {
+        /// The request, or the call of a function, that the stream answers.
+        callback_id: CallbackId,
+        /// The value, in the block.
+        payload: BlockPayload<'a>,
+    },
     /// Any other frame: also a response that is an error or passes functions.
     Other(Frame),
     /// Bytes that are no frame. They end the block: where the next frame begins cannot be told.
@@ -53,6 +60,9 @@ impl Next<'_> {
                 Ok(Frame::Response(Response { callback_id, outcome: Ok(payload.share()) }))
             }
             Next::Event(event) => Ok(Frame::Publish(event)),
+            Next::Item { callback_id, payload } => {
+                Ok(Frame::Item(Item { callback_id, payload: payload.share() }))
+            }
             Next::Other(frame) => Ok(frame),
             Next::Broken(error) => Err(error),
         }

@@ -11,7 +11,7 @@ mod write;
 pub(crate) use parts::PUBLISH;
 pub(crate) use read::{KeptHead, read, read_next};
 pub(super) use write::write;
-pub use write::{HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_small_reply};
+pub use write::{HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_item, write_small_reply};
 
 #[cfg(test)]
 mod tests {
@@ -19,8 +19,8 @@ mod tests {
     use super::*;
     use crate::limits::LENGTH_PREFIX_LEN;
     use crate::{
-        BlockPayload, ByteString, CallbackId, Encoding, Frame, FrameRef, Headers, Next, Payload, Publish,
-        Request, Response,
+        BlockPayload, ByteString, CallbackId, Encoding, Frame, FrameRef, Headers, Item, Next, Payload,
+        Publish, Request, Response,
     };
     use bytes::{Bytes, BytesMut};
     use proptest::collection::vec;
@@ -89,6 +89,9 @@ mod tests {
                 Frame::Response(Response { callback_id: CallbackId(callback_id), outcome: Ok(payload) })
             }),
             event().prop_map(Frame::Publish),
+            (number(), payload()).prop_map(|(callback_id, payload)| {
+                Frame::Item(Item { callback_id: CallbackId(callback_id), payload })
+            }),
         ]
     }
 
@@ -180,6 +183,14 @@ mod tests {
             write_small_reply(callback_id, payload.encoding, &bytes, &mut small);
             let outcome = Ok(Payload::new(payload.encoding, bytes));
             prop_assert_eq!(small, encoded((&Response { callback_id, outcome }).into()));
+        }
+
+        #[test]
+        fn an_item_is_written_as_any_other_frame(callback_id in number(), payload in payload()) {
+            let (mut item, callback_id) = (BytesMut::new(), CallbackId(callback_id));
+            write_item(callback_id, payload.encoding, &payload.bytes, &mut item);
+            let payload = Payload::new(payload.encoding, payload.bytes);
+            prop_assert_eq!(item, encoded((&Item { callback_id, payload }).into()));
         }
 
         #[test]

@@ -3,9 +3,10 @@
 
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
-    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Headers, Invoke,
-    KeepLast, Kept, LastValue, NodeNews, Offer, Pattern, Payload, Publish, Refused, Register, Request,
-    Response, SessionId, Shape, Subscribe, SubscribeToLast, SubscriptionKey, Unregister, Wants,
+    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Grant, Granted,
+    Headers, Invoke, Item, KeepLast, Kept, LastValue, NodeNews, Offer, OpenStream, Pattern, Payload, Publish,
+    Refused, Register, Request, Response, SessionId, Shape, Subscribe, SubscribeToLast, SubscriptionKey,
+    Unregister, Wants,
 };
 use std::time::Duration;
 
@@ -478,7 +479,7 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 for_all: true,
                 groups: Vec::new(),
                 headers: headers(),
-                payload: message_pack,
+                payload: message_pack.clone(),
             }),
             "28000000 1d 087375622f7465737405616c6963650100010010\
                 74656e616e743a610a757365723a370a920203",
@@ -540,6 +541,45 @@ pub(crate) fn every_golden() -> Vec<Golden> {
                 event: last("alice", payload(Encoding::MessagePack, &[5])),
             }),
             "17000000 24 01030773746174652f6105616c696365010003000005",
+        ),
+        golden(
+            "open_stream",
+            Frame::OpenStream(OpenStream {
+                grant: Grant { items: 128, bytes: 32_768 },
+                request: Request {
+                    callback_id: CallbackId(9),
+                    action: "math/add".into(),
+                    node: ByteString::new(),
+                    caller: "alice".into(),
+                    time_left: Some(Duration::from_secs(10)),
+                    hops: 0,
+                    headers: Headers::none(),
+                    payload: payload(Encoding::PlainBincode, &[2, 3]),
+                },
+            }),
+            "22000000 25 80fb0080 09086d6174682f6164640005616c69636501fc8096980000000000 0203",
+        ),
+        golden("started", Frame::Started(CallbackId(9)), "02000000 26 09"),
+        golden(
+            "item",
+            Frame::Item(Item { callback_id: CallbackId(300), payload: message_pack.clone() }),
+            "09000000 27 fb2c01 0100 920203",
+        ),
+        golden(
+            "granted",
+            Frame::Granted(Granted { callback_id: CallbackId(9), grant: Grant { items: 64, bytes: 70_000 } }),
+            "08000000 28 0940fc70110100",
+        ),
+        golden(
+            "invoke_for_stream",
+            Frame::Invoke(Invoke {
+                function: CallbackId(300),
+                callback_id: Some(CallbackId(4)),
+                time_left: Some(Duration::from_micros(70_000)),
+                wants: Wants::Stream(Grant { items: 128, bytes: 32_768 }),
+                payload: message_pack,
+            }),
+            "15000000 29 fb2c01010401fc701101000100 80fb0080 920203",
         ),
     ]
 }

@@ -1,13 +1,14 @@
 //! The requests of one branch that are in the layers of the master: each has a task, in which the layers decide. The [`Relay`](super::relay::Relay)
 //! holds the requests themselves; the session lets them pass, and tells their layers the outcome.
 
+use crate::answers::outlet::To;
 use crate::answers::reply_to::ReplyTo;
 use crate::hashed::HashMap;
 use crate::link::outbox::Outbox;
 use crate::master::passing::{Gate, PassThrough, Passed, PassingRequest};
 use actix::{Message, Recipient};
 use futures::FutureExt as _;
-use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Outcome, Request};
+use meshwork_wire::{ByteString, CallError, CallbackId, Code, Fate, Outcome, Payload, Request};
 use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -140,6 +141,12 @@ impl InLayers {
         }
     }
 
+    /// Tells the layers of a request that its stream begins, and lets go of it: the layers see a stream as long as a call would take.
+    pub(super) fn stream_begins(&mut self, callback_id: CallbackId, provider: impl FnOnce() -> ByteString) {
+        self.tell(callback_id, &Ok(Payload::default()), provider);
+        self.remove(callback_id);
+    }
+
     /// The receiver of the reply of a responder of the master, which tells the layers.
     pub(super) fn reply_to(&self, callback_id: CallbackId, outbox: &Outbox, master: &ByteString) -> Telling {
         let told = self.by_id.get(&callback_id).map(|visiting| Rc::clone(&visiting.told)).unwrap_or_default();
@@ -202,5 +209,9 @@ impl ReplyTo for Telling {
 
     fn later(&self) -> Self {
         self.clone()
+    }
+
+    fn to(&self, _: CallbackId) -> Option<To> {
+        Some(To::Link(self.outbox.clone()))
     }
 }

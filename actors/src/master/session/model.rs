@@ -13,12 +13,12 @@ use crate::answers::responder::{Answer, CallContext, Replier, Responder};
 use crate::hashed::{HashMap, HashSet};
 use crate::link::outbox::Pool;
 use crate::master::dispatch::KeptLen;
-use crate::master::forwarded::{Caller, Forwarded, Replied, Target};
+use crate::master::forwarded::{Caller, Flowing, Forwarded, Part, Replied, Target};
 use crate::master::registry::route::{Balance, Found, Provider, Rest, Route};
 use meshwork_wire::limits::{HELD_LEN_MAX, KEPT_IN_ALL_LEN_MAX, KEPT_LEN_MAX};
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Encoding, Fate, Headers, Labels, Offer, Outcome, Payload,
-    PayloadRef, Request, SessionId, Wants,
+    ByteString, CallError, CallbackId, Code, Encoding, Fate, Grant, Granted, Headers, Labels, Offer, Outcome,
+    Payload, PayloadRef, Request, SessionId, Wants,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -75,10 +75,15 @@ pub(crate) enum Op {
     Drain,
     Abandon,
     Lose,
+    /// A request for a stream.
+    Stream,
+    Start,
+    Item,
+    Grant,
 }
 
 /// Usual steps come up more often than steps that end a session.
-pub(crate) const OPS: [Op; 34] = [
+pub(crate) const OPS: [Op; 41] = [
     Op::Request,
     Op::Request,
     Op::Request,
@@ -113,6 +118,13 @@ pub(crate) const OPS: [Op; 34] = [
     Op::Drain,
     Op::Abandon,
     Op::Lose,
+    Op::Stream,
+    Op::Stream,
+    Op::Start,
+    Op::Item,
+    Op::Item,
+    Op::Item,
+    Op::Grant,
 ];
 
 struct World {
@@ -166,12 +178,31 @@ struct Call {
     /// Whether it was sent to another provider: then it may come behind later ones.
     moved: bool,
     told: usize,
+    /// How far its stream is; none if one value is asked for.
+    stream: Option<Stream>,
 }
+
+/// How far a stream is.
+#[derive(Clone, Copy, Default)]
+struct Stream {
+    /// How many items were granted, as far as the session of its producer has heard.
+    granted: u32,
+    /// How many the producer has sent.
+    sent: u32,
+    /// How many have come to the consumer.
+    come: u32,
+    has_begun: bool,
+}
+
+/// How many items a consumer of the model grants at a time.
+const GRANT: Grant = Grant { items: 2, bytes: 1_000 };
 
 enum Mail {
     Forward(Arc<Caller<SessionId>>, Vec<Forwarded>),
     Replies(Vec<Replied>),
     Cancel(Vec<CallbackId>),
+    Flow(Vec<Flowing>),
+    Grants(Vec<Granted>),
 }
 
 /// A session as other sessions see it.
@@ -334,7 +365,18 @@ impl World {
     fn step(&mut self, op: u8, one: usize, other: usize) {
         let index = one % SESSIONS;
         let op = OPS[usize::from(op) % OPS.len()];
-        let is_frame = matches!(op, Op::Request | Op::Invoke | Op::Cancel | Op::Reply | Op::Decline);
+        let is_frame = matches!(
+            op,
+            Op::Request
+                | Op::Invoke
+                | Op::Cancel
+                | Op::Reply
+                | Op::Decline
+                | Op::Stream
+                | Op::Start
+                | Op::Item
+                | Op::Grant
+        );
         // Several frames of one branch may be one block, and the link may be lost in the middle of it.
         if !is_frame && op != Op::Lose {
             self.end_message(index);
@@ -344,7 +386,11 @@ impl World {
             _ if seldom && other >= 64 => {}
             // Frames of a branch that is not bound are never taken.
             _ if is_frame && !self.sessions[index].relay.phase().is_calling() => {}
-            Op::Request => self.request(index, one / SESSIONS, other),
+            Op::Request => self.request(index, one / SESSIONS, other, None),
+            Op::Stream => self.request(index, one / SESSIONS, other, Some(GRANT)),
+            Op::Start => self.start(index, other),
+            Op::Item => self.item(index, other),
+            Op::Grant => self.grant(index, other),
             Op::Invoke => self.invoke(index, one / SESSIONS, other),
             Op::Cancel => self.cancel(index, other),
             Op::Reply => self.reply(index, other),
@@ -394,6 +440,7 @@ impl World {
             over: false,
             moved: false,
             told: 0,
+            stream: None,
         });
         self.calls.len() - 1
     }
@@ -412,7 +459,7 @@ impl World {
         }
     }
 
-    fn request(&mut self, index: usize, id: usize, other: usize) {
+    fn request(&mut self, index: usize, id: usize, other: usize, grant: Option<Grant>) {
         let callback_id = self.draw_id(index, id);
         let action = ACTIONS[other / 16 % ACTIONS.len()];
         let deadline = other.is_multiple_of(3).then(|| self.now + Duration::from_millis(other as u64));
@@ -435,12 +482,16 @@ impl World {
         };
         let session = &mut self.sessions[index];
         let in_use = session.waits.contains_key(&callback_id);
-        let decision = session.relay.request(request, deadline, allowed, &session.own);
+        let decision = match grant {
+            None => session.relay.request(request, deadline, allowed, &session.own),
+            Some(grant) => session.relay.open_stream((request, grant), deadline, allowed, &session.own),
+        };
+        self.calls[call].stream = grant.map(|_| Stream::default());
         assert_eq!(matches!(decision, Decision::Close(_)), in_use, "{callback_id} and {decision:?}");
         if !in_use {
             session.waits.insert(callback_id, call);
         }
-        if let Decision::Answer(_) = &decision {
+        if let Decision::Answer(_) | Decision::AnswerStream(_) = &decision {
             assert!(session.relay.own().is_some(), "the master has an answer");
         }
         self.carry_out(index, decision, call);
@@ -448,9 +499,14 @@ impl World {
 
     fn invoke(&mut self, index: usize, id: usize, other: usize) {
         let to = self.sessions[other % SESSIONS].fake.clone();
-        let wants = if (other / 16).is_multiple_of(4) { Wants::Nothing } else { Wants::Result };
+        let wants = match other / 16 % 4 {
+            0 => Wants::Nothing,
+            3 => Wants::Stream(GRANT),
+            _ => Wants::Result,
+        };
         let callback_id = (wants != Wants::Nothing).then(|| self.draw_id(index, id));
         let call = self.new_call(index, callback_id.is_some());
+        self.calls[call].stream = matches!(wants, Wants::Stream(_)).then(Stream::default);
         let session = &mut self.sessions[index];
         let in_use = callback_id.is_some_and(|id| session.waits.contains_key(&id));
         let deadline = other.is_multiple_of(3).then(|| self.now + Duration::from_millis(other as u64));
@@ -467,6 +523,10 @@ impl World {
     fn carry_out(&mut self, index: usize, decision: Decision, call: usize) {
         match decision {
             Decision::Relay => {}
+            Decision::AnswerStream(own) => {
+                assert!(self.calls[call].stream.is_some(), "one value was asked for");
+                self.carry_out(index, Decision::Answer(own.0), call);
+            }
             Decision::Answer(OwnRequest { callback_id, action, payload, .. }) => {
                 assert_eq!((&*action, call_of(&payload)), ("own", call));
                 self.calls[call].written = true;
@@ -512,6 +572,45 @@ impl World {
             !self.sessions[index].relay.response(id, Ok(payload_of(usize::MAX))),
             "{id} is answered once"
         );
+    }
+
+    /// Lets the branch begin a stream that answers a request; one that asks for one value, too.
+    fn start(&mut self, index: usize, other: usize) {
+        let session = &mut self.sessions[index];
+        let id = pick(&session.serves, other).unwrap_or(CallbackId(other as u64));
+        session.relay.started(id);
+    }
+
+    /// Lets the branch send an item, whether or not one was granted.
+    fn item(&mut self, index: usize, other: usize) {
+        let session = &mut self.sessions[index];
+        let id = pick(&session.serves, other).unwrap_or(CallbackId(other as u64));
+        let Some(number) = session.serves.get(&id).copied() else {
+            assert!(!session.relay.item(id, Ok(Payload::default())), "{id} is answered by nobody");
+            return;
+        };
+        let call = &mut self.calls[number];
+        let granted = call.stream.as_mut().filter(|stream| stream.sent < stream.granted);
+        let sent = granted.map(|stream| {
+            stream.sent += 1;
+            stream.sent
+        });
+        let payload = Payload::new(Encoding::Json, format!("{number}.{}", sent.unwrap_or(0)).into_bytes());
+        let ends = session.relay.item(id, Ok(payload));
+        assert_eq!(ends, sent.is_none(), "{number} is ended when an item was not granted, and only then");
+        if ends {
+            session.serves.remove(&id);
+            call.over = true;
+        }
+    }
+
+    /// Lets the branch grant more of a stream that it reads, or does not read.
+    fn grant(&mut self, index: usize, other: usize) {
+        let session = &mut self.sessions[index];
+        let id = pick(&session.waits, other).unwrap_or(CallbackId(other as u64));
+        let is_relayed = session.relay.grant(Granted { callback_id: id, grant: GRANT });
+        let is_here = session.own.contains(id) || !session.waits.contains_key(&id);
+        assert_eq!(is_relayed, !is_here, "{id}");
     }
 
     /// Lets the branch answer that it does not run a request, which another branch may run.
@@ -576,12 +675,13 @@ impl World {
         };
         let mut decisions = Vec::new();
         self.sessions[index].relay.looked_up(action, found, |decision, own| {
-            assert_eq!(matches!(decision, Decision::Answer(_)), own.is_some());
+            assert_eq!(matches!(decision, Decision::Answer(_) | Decision::AnswerStream(_)), own.is_some());
             decisions.push(decision);
         });
         for decision in decisions {
             let call = match &decision {
                 Decision::Answer(own) => call_of(&own.payload),
+                Decision::AnswerStream(own) => call_of(&own.0.payload),
                 _ => usize::MAX,
             };
             self.carry_out(index, decision, call);
@@ -687,6 +787,14 @@ impl World {
             let forward = Mail::Forward(Arc::clone(&session.caller), requests);
             self.mail.entry((id, to.id())).or_default().push_back(forward);
         }
+        if let Some(streams) = outgoing.streams.take() {
+            for (to, parts) in streams.parts {
+                self.mail.entry((id, to.mailbox)).or_default().push_back(Mail::Flow(parts));
+            }
+            for (to, granted) in streams.grants {
+                self.mail.entry((id, to.id())).or_default().push_back(Mail::Grants(granted));
+            }
+        }
         for (to, replies) in outgoing.replies.drain(..) {
             self.mail.entry((id, to.mailbox)).or_default().push_back(Mail::Replies(replies));
         }
@@ -729,7 +837,16 @@ impl World {
                     let relay = &mut self.sessions[index].relay;
                     match relay.replied(from, id_at_caller, id_at_provider, &outcome) {
                         Heard::Late => {}
-                        Heard::Outcome => self.tell(index, id_at_caller, outcome),
+                        Heard::Outcome => {
+                            let number = self.sessions[index].waits[&id_at_caller];
+                            assert!(self.calls[number].stream.is_none_or(|it| !it.has_begun), "{number}");
+                            self.tell(index, id_at_caller, outcome);
+                        }
+                        Heard::End => {
+                            let number = self.sessions[index].waits[&id_at_caller];
+                            assert!(self.calls[number].stream.is_some_and(|it| it.has_begun), "{number}");
+                            self.tell(index, id_at_caller, outcome);
+                        }
                         Heard::Elsewhere(waiting) => {
                             let call = call_of(&waiting.request.payload);
                             assert!(!self.calls[call].written, "{call} was run");
@@ -738,6 +855,32 @@ impl World {
                             let decision = self.sessions[index].relay.send_elsewhere(*waiting, error);
                             self.carry_out(index, decision, call);
                         }
+                    }
+                }
+                self.end_message(index);
+            }
+            (Some(index), Mail::Flow(parts)) => {
+                for flowing in parts {
+                    if self.sessions[index].relay.flows(from, &flowing) {
+                        self.flows(index, flowing);
+                    }
+                }
+                self.end_message(index);
+            }
+            (Some(index), Mail::Grants(granted)) => {
+                for granted in granted {
+                    let Session { relay, serves, .. } = &mut self.sessions[index];
+                    let number = serves.get(&granted.callback_id).copied();
+                    let mut written = false;
+                    let ends = relay.granted(granted, |_| {
+                        written = true;
+                        Ok(())
+                    });
+                    let stream = number.and_then(|number| self.calls[number].stream.as_mut());
+                    assert_eq!(written, stream.is_some(), "a grant goes to streams that live");
+                    assert!(!ends, "so little may be granted");
+                    if let Some(stream) = stream {
+                        stream.granted += granted.grant.items;
                     }
                 }
                 self.end_message(index);
@@ -762,7 +905,27 @@ impl World {
                 let replies = Mail::Replies(lost.collect());
                 self.mail.entry((to, caller.id)).or_default().push_back(replies);
             }
-            (None, Mail::Replies(_) | Mail::Cancel(_)) => {}
+            (None, Mail::Replies(_) | Mail::Cancel(_) | Mail::Flow(_) | Mail::Grants(_)) => {}
+        }
+    }
+
+    /// Writes a part of a stream to the branch that reads it.
+    fn flows(&mut self, index: usize, Flowing { id_at_caller, part, .. }: Flowing) {
+        let number = self.sessions[index].waits[&id_at_caller];
+        let call = &mut self.calls[number];
+        let stream = call.stream.as_mut().expect("nobody is sent a stream who asked for one value");
+        assert_eq!(call.told, 0, "nothing comes behind the end of {number}");
+        match part {
+            Part::Start => {
+                assert!(!stream.has_begun, "{number} begins once");
+                stream.has_begun = true;
+            }
+            Part::Item(payload) => {
+                stream.come += 1;
+                let expected = format!("{number}.{}", stream.come);
+                assert!(stream.has_begun, "{number} begins with its start");
+                assert_eq!(&payload.bytes[..], expected.as_bytes(), "its items come in order");
+            }
         }
     }
 
@@ -778,6 +941,7 @@ impl World {
             let counted = session.fake.0.notifications.load(Ordering::Relaxed);
             assert_eq!(counted, self.notifications_to(session.id()), "notifications to {}", session.id());
             assert!(counted <= IN_FLIGHT_MAX, "too many notifications to a branch");
+            assert!(relay.streams() <= 2 * IN_FLIGHT_MAX, "a stream is a request in flight");
         }
     }
 
@@ -883,6 +1047,9 @@ impl Branch<'_> {
             Target::Action(action) => action.to_string(),
             Target::Function(function, _) => function.to_string(),
         };
+        if let Some(stream) = &mut call.stream {
+            *stream = Stream { granted: GRANT.items, ..Stream::default() };
+        }
         if call.moved {
             return Ok(());
         }
@@ -1096,6 +1263,51 @@ mod tests {
                     deliver(),
                     step(Op::Invoke, 1, NEW, OF_TWO),
                     cancel(),
+                    deliver(),
+                    deliver(),
+                ],
+            ),
+            (
+                "a_stream_goes_on_as_long_as_its_reader_grants",
+                vec![
+                    step(Op::Stream, 1, NEW, ALL),
+                    look_up(),
+                    deliver(),
+                    plain(Op::Start, 1),
+                    plain(Op::Start, 2),
+                    plain(Op::Item, 1),
+                    plain(Op::Item, 2),
+                    deliver(),
+                    deliver(),
+                    plain(Op::Grant, 1),
+                    deliver(),
+                    plain(Op::Item, 1),
+                    plain(Op::Item, 2),
+                    deliver(),
+                    plain(Op::Reply, 1),
+                    plain(Op::Reply, 2),
+                    deliver(),
+                ],
+            ),
+            (
+                "a_flood_ends_its_stream",
+                vec![step(Op::Stream, 1, NEW, ALL), look_up(), deliver()]
+                    .into_iter()
+                    .chain((0..4).flat_map(|_| [plain(Op::Item, 1), plain(Op::Item, 2)]))
+                    .chain([deliver(), deliver(), deliver()])
+                    .collect(),
+            ),
+            (
+                "items_of_a_stream_that_was_dropped_come_late",
+                vec![
+                    step(Op::Stream, 1, NEW, ALL),
+                    look_up(),
+                    deliver(),
+                    plain(Op::Item, 1),
+                    plain(Op::Item, 2),
+                    cancel(),
+                    step(Op::Stream, 1, AGAIN, ALL),
+                    deliver(),
                     deliver(),
                     deliver(),
                 ],

@@ -11,6 +11,7 @@
 )]
 
 use super::state::{Legality, Phase};
+use super::streams::{Passes, Streams};
 use crate::answers::Action;
 use crate::calls::slots::Slots;
 use crate::hashed::{HashMap, HashSet};
@@ -18,13 +19,15 @@ use crate::link::lanes::fits_share;
 use crate::link::refusal::gone;
 use crate::master::bundles::push_to;
 use crate::master::dispatch::{Dispatch, Kept, KeptLen, Routed, Waiting, WaitsAt};
-use crate::master::forwarded::{Beside, Caller, CallerHere, Forwarded, Outgoing, Replied, Target};
+use crate::master::forwarded::{
+    Beside, Caller, CallerHere, Flowing, Forwarded, Outgoing, Part, Replied, SharedCaller, Target,
+};
 use crate::master::registry::route::{Balance, Found, Provider, no_provider};
 use crate::master::wishes::{Sought, Wishes};
 use meshwork_wire::limits::CANCELLED_AS_LATE;
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, Fate, Frame, Headers, Outcome, Payload, Request, SessionId,
-    Wants, check_action,
+    ByteString, CallError, CallbackId, Code, Fate, Frame, Grant, Granted, Headers, Outcome, Payload, Request,
+    SessionId, Wants, check_action,
 };
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -43,14 +46,11 @@ pub(crate) struct Relay<P, M> {
     dispatch: Dispatch<P>,
     /// Requests of this branch that another node answers, by the ids that the branch gave them.
     requested: Slots<Requested<P>>,
-    lens: Box<Lens>,
+    aside: Box<Aside<M>>,
     /// Requests of other nodes that this branch answers, by the ids that were drawn here.
     serving: Slots<Serving<M>>,
     /// The callers of these requests. None if there are none, as at most sessions.
     callers: Option<Box<Callers<M>>>,
-    /// Requests of other nodes that came between the registration and the end of the bind. Ids are drawn in the order in which a caller
-    /// forwards, so this keeps that order. None if no request came so early.
-    early: Option<Box<Early<M>>>,
     /// The messages that leave when the block, or the message, has been taken.
     pub(crate) outgoing: Outgoing<P, M>,
     /// How many frames of the block are not taken yet: the most items that a bundle may still grow by.
@@ -59,16 +59,18 @@ pub(crate) struct Relay<P, M> {
     pub(crate) block_len: u32,
 }
 
-/// How many bytes of the requests of the branch are held here. Apart, since a session is to be small.
-struct Lens {
-    /// Those that another provider may have to run.
+/// What few frames ask for. Apart, since a session is to be small.
+struct Aside<M> {
+    /// How many bytes of the requests of the branch are kept, since another provider may have to run them.
     kept: KeptLen,
-    /// Those that the layers of the master have not let pass yet.
+    /// How many bytes of its requests the layers of the master have not let pass yet.
     held: KeptLen,
+    /// Requests of other nodes that came between the registration and the end of the bind. Ids are drawn in the order in which a caller
+    /// forwards, so this keeps that order. None if no request came so early.
+    early: Option<Box<Early<M>>>,
+    /// The streams that pass; none if none does, as at most sessions.
+    streams: Option<Box<Streams<M>>>,
 }
-
-/// A caller, which the entries of its requests share.
-pub(crate) type SharedCaller<M> = Rc<CallerHere<M>>;
 
 /// The callers that have requests in flight to this branch, or had some since the last heartbeat.
 struct Callers<M> {
@@ -122,6 +124,8 @@ pub(crate) enum Heard {
     Late,
     /// The branch is told the outcome.
     Outcome,
+    /// The branch is told the outcome, behind the items of the stream that it ends.
+    End,
     /// The request is sent to another provider: see [`Relay::send_elsewhere`].
     Elsewhere(Box<Waiting>),
 }
@@ -151,6 +155,8 @@ pub(crate) enum Decision {
     Relay,
     /// The master itself answers the request, with [`Relay::own`].
     Answer(OwnRequest),
+    /// The master itself answers the request, for a stream of which the branch grants so much at first.
+    AnswerStream(Box<(OwnRequest, Grant)>),
     /// The branch is told this error; without an id it waits for no outcome.
     Refuse(Option<CallbackId>, CallError),
     /// The branch broke the protocol: the link is closed.
@@ -218,10 +224,9 @@ impl<P: Provider, M> Relay<P, M> {
             in_flight_max: u32::try_from(in_flight_max).unwrap_or(u32::MAX),
             dispatch: Dispatch::new(master, balance),
             requested: Slots::new(),
-            lens: Box::new(Lens { kept: kept_len, held: held_len }),
+            aside: Box::new(Aside { kept: kept_len, held: held_len, early: None, streams: None }),
             serving: Slots::new(),
             callers: None,
-            early: None,
             outgoing: Outgoing::default(),
             may_follow: 0,
             block_len: 0,
@@ -244,7 +249,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     /// How many requests to the branch are in flight.
     pub(crate) fn to_branch(&self) -> usize {
-        self.serving.len() + self.early.as_ref().map_or(0, |early| early.len())
+        self.serving.len() + self.aside.early.as_ref().map_or(0, |early| early.len())
     }
 
     /// How many requests of the branch are in flight, without the requests that the master itself answers.
@@ -284,8 +289,31 @@ impl<P: Provider, M> Relay<P, M> {
         allowed: Result<(), CallError>,
         in_use: &impl InUse,
     ) -> Decision {
+        self.request_for(request, None, deadline, allowed, in_use)
+    }
+
+    /// Takes a request of the branch for a stream, of which it grants so much at first: see [`Relay::request`].
+    pub(crate) fn open_stream(
+        &mut self,
+        (request, grant): (Request, Grant),
+        deadline: Option<Instant>,
+        allowed: Result<(), CallError>,
+        in_use: &impl InUse,
+    ) -> Decision {
+        self.request_for(request, Some(grant), deadline, allowed, in_use)
+    }
+
+    #[inline(always)]
+    fn request_for(
+        &mut self,
+        request: Request,
+        grant: Option<Grant>,
+        deadline: Option<Instant>,
+        allowed: Result<(), CallError>,
+        in_use: &impl InUse,
+    ) -> Decision {
         match self.check(request.callback_id, allowed, in_use) {
-            Ok(()) => self.send_on(request, deadline),
+            Ok(()) => self.send_on(request, grant, deadline),
             Err(unfit) => unfit.decide(request.callback_id),
         }
     }
@@ -293,14 +321,14 @@ impl<P: Provider, M> Relay<P, M> {
     /// Takes a request of the branch as [`Relay::request`] does, which the layers of the master hold until they let it pass.
     pub(crate) fn hold(
         &mut self,
-        request: &Request,
+        (request, grant): (&Request, Option<Grant>),
         deadline: Option<Instant>,
         allowed: Result<(), CallError>,
         in_use: &impl InUse,
     ) -> Result<(), Unfit> {
         self.check(request.callback_id, allowed, in_use)?;
         check_action(&request.action).map_err(|error| Unfit::Refused(error.into()))?;
-        let Some(held) = self.lens.held.keep(request, deadline, (None, Vec::new())) else {
+        let Some(held) = self.aside.held.keep(request, grant, deadline, (None, Vec::new())) else {
             let what = "the layers of the master hold as many bytes of this branch as they may";
             return Err(Unfit::Refused(CallError::new(Code::OVERLOADED, Fate::NotSent, what)));
         };
@@ -314,8 +342,8 @@ impl<P: Provider, M> Relay<P, M> {
         let Some(Requested::Held(held)) = self.requested.remove_if(callback_id, is_held) else {
             return None;
         };
-        let Waiting { request, deadline, .. } = self.lens.held.take(*held);
-        Some(self.send_on(request, deadline))
+        let Waiting { request, grant, deadline, .. } = self.aside.held.take(*held);
+        Some(self.send_on(request, grant, deadline))
     }
 
     /// Whether the layers of the master hold a request.
@@ -343,7 +371,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     /// Forwards a request, or lets it wait for the registry, or the master answers it.
     #[inline(always)]
-    fn send_on(&mut self, request: Request, deadline: Option<Instant>) -> Decision {
+    fn send_on(&mut self, request: Request, grant: Option<Grant>, deadline: Option<Instant>) -> Decision {
         let wishes = None::<Box<Wishes>>;
         let asked = Sought { node: &request.node, wishes: wishes.as_deref(), tried: &[] };
         let Some(routed) = self.dispatch.route(&request.action, asked) else {
@@ -351,12 +379,12 @@ impl<P: Provider, M> Relay<P, M> {
             if let Err(error) = check_action(&request.action) {
                 return Decision::Refuse(Some(request.callback_id), error.into());
             }
-            return self.wait(Waiting { request, deadline, wishes, tried: Vec::new() });
+            return self.wait(Waiting { request, grant, deadline, wishes, tried: Vec::new() });
         };
-        let Self { requested, outgoing, may_follow, lens, .. } = self;
-        let kept_len = &mut lens.kept;
+        let Self { requested, outgoing, may_follow, aside, .. } = self;
+        let kept_len = &mut aside.kept;
         let sent = Sent { requested, outgoing, kept_len, may_follow: usize::from(*may_follow) };
-        sent.forward(routed, request, deadline, (wishes, Vec::new()))
+        sent.forward(routed, (request, grant), deadline, (wishes, Vec::new()))
     }
 
     /// Lets a request wait for the registry.
@@ -375,10 +403,10 @@ impl<P: Provider, M> Relay<P, M> {
         if let Routed::Nowhere(_) = routed {
             return Decision::Refuse(Some(waiting.request.callback_id), error);
         }
-        let Self { requested, outgoing, lens, .. } = self;
-        let sent = Sent { requested, outgoing, kept_len: &mut lens.kept, may_follow: 0 };
-        let Waiting { request, deadline, wishes, tried } = waiting;
-        sent.forward(routed, request, deadline, (wishes, tried))
+        let Self { requested, outgoing, aside, .. } = self;
+        let sent = Sent { requested, outgoing, kept_len: &mut aside.kept, may_follow: 0 };
+        let Waiting { request, grant, deadline, wishes, tried } = waiting;
+        sent.forward(routed, (request, grant), deadline, (wishes, tried))
     }
 
     /// Whether the master may answer a further request of a run, or a call of its function. The permission was checked with the first request of
@@ -448,24 +476,25 @@ impl<P: Provider, M> Relay<P, M> {
             self.requested.remove(callback_id);
             let routed = self.dispatch.route_found(&found, waiting.asked());
             let own = if let Routed::Own(own) = &routed { Some(*own) } else { None };
-            let Self { requested, outgoing, lens, .. } = self;
-            let sent = Sent { requested, outgoing, kept_len: &mut lens.kept, may_follow: 0 };
-            let Waiting { request, deadline, wishes, tried } = *waiting;
-            carry_out(sent.forward(routed, request, deadline, (wishes, tried)), own);
+            let Self { requested, outgoing, aside, .. } = self;
+            let sent = Sent { requested, outgoing, kept_len: &mut aside.kept, may_follow: 0 };
+            let Waiting { request, grant, deadline, wishes, tried } = *waiting;
+            carry_out(sent.forward(routed, (request, grant), deadline, (wishes, tried)), own);
         }
     }
 
     /// Cancels a request of the branch. `false` if it is not relayed: then the master may be answering it.
     pub(crate) fn cancel(&mut self, callback_id: CallbackId) -> bool {
+        self.ends_read(callback_id);
         match self.requested.remove(callback_id) {
             Some(Requested::Forwarded(forwarded_to)) => cancel_at(&mut self.outgoing, forwarded_to),
             Some(Requested::Kept(kept)) => {
                 let (forwarded_to, kept) = *kept;
-                self.lens.kept.forget(&kept);
+                self.aside.kept.forget(&kept);
                 cancel_at(&mut self.outgoing, forwarded_to);
             }
             Some(Requested::Waits(at)) => self.dispatch.cancel(&at),
-            Some(Requested::Held(held)) => self.lens.held.forget(&held),
+            Some(Requested::Held(held)) => self.aside.held.forget(&held),
             None => return false,
         }
         true
@@ -488,6 +517,7 @@ impl<P: Provider, M> Relay<P, M> {
             Requested::Waits(_) | Requested::Held(_) => false,
         };
         match self.requested.remove_if(id_at_caller, is) {
+            Some(Requested::Forwarded(_)) if self.ends_read(id_at_caller) => Heard::End,
             Some(Requested::Forwarded(_)) => Heard::Outcome,
             Some(Requested::Kept(kept)) => self.replied_to_kept(from, kept.1, outcome),
             Some(Requested::Waits(_) | Requested::Held(_)) | None => Heard::Late,
@@ -497,9 +527,9 @@ impl<P: Provider, M> Relay<P, M> {
     fn replied_to_kept(&mut self, from: SessionId, kept: Kept, outcome: &Outcome) -> Heard {
         let relays = matches!(self.phase, Phase::Bound | Phase::BranchDrains);
         if relays && kept.may_go_elsewhere(outcome) {
-            return Heard::Elsewhere(Box::new(self.lens.kept.release(kept, from)));
+            return Heard::Elsewhere(Box::new(self.aside.kept.release(kept, from)));
         }
-        self.lens.kept.forget(&kept);
+        self.aside.kept.forget(&kept);
         Heard::Outcome
     }
 
@@ -565,11 +595,11 @@ impl<P: Provider, M> Relay<P, M> {
         write: impl FnOnce(&Caller<M>, Forwarded, Option<Duration>) -> Result<(), CallError>,
     ) {
         let Forwarded { id_at_caller, id_at_provider, deadline, .. } = forwarded;
-        let quiet = forwarded.is_notification();
+        let (quiet, grant) = (forwarded.is_notification(), forwarded.grant());
         let time_left = deadline.map(|deadline| deadline.saturating_duration_since(now));
         let written = match self.check_forwarded(caller, &forwarded, time_left) {
             Ok(()) if self.phase == Phase::Binding => {
-                let early = self.early.get_or_insert_default();
+                let early = self.aside.early.get_or_insert_default();
                 early.insert(id_at_provider, (Rc::clone(caller), forwarded));
                 return;
             }
@@ -581,6 +611,10 @@ impl<P: Provider, M> Relay<P, M> {
             Ok(()) => {
                 let serving = Serving { place: Place::take(caller), id_at_caller, deadline };
                 self.serving.insert(id_at_provider, serving);
+                if let Some(grant) = grant {
+                    let streams = self.aside.streams.get_or_insert_default();
+                    streams.asked(id_at_provider, Rc::clone(caller), id_at_caller, grant);
+                }
             }
             Err(error) if quiet => log::debug!("a function of {} was not called: {error}", self.name),
             Err(error) => {
@@ -643,6 +677,7 @@ impl<P: Provider, M> Relay<P, M> {
         let Some(Serving { place, id_at_caller, .. }) = self.serving.remove(callback_id) else {
             return false;
         };
+        self.ends_produced(callback_id);
         let replied = Replied { id_at_caller, id_at_provider: callback_id, outcome };
         reply_to(&mut self.outgoing, &place.0, replied, self.may_follow.into());
         true
@@ -650,8 +685,9 @@ impl<P: Provider, M> Relay<P, M> {
 
     /// Takes the cancel of a request to the branch.
     pub(crate) fn cancelled(&mut self, callback_id: CallbackId, now: Instant) -> Cancelled {
+        self.ends_produced(callback_id);
         let Some(Serving { deadline, .. }) = self.serving.remove(callback_id) else {
-            self.early.as_mut().and_then(|early| early.remove(&callback_id));
+            self.aside.early.as_mut().and_then(|early| early.remove(&callback_id));
             return Cancelled::Unknown;
         };
         match deadline {
@@ -660,8 +696,144 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
+    // Streams.
+
+    /// Takes the start of a stream that the branch produces. Its request has no deadline any more.
+    pub(crate) fn started(&mut self, callback_id: CallbackId) {
+        let Some(streams) = &mut self.aside.streams else { return };
+        if let Passes::On { to, id_at_caller, .. } = streams.starts(callback_id) {
+            if let Some(serving) = self.serving.get_mut(callback_id) {
+                serving.deadline = None;
+            }
+            self.flow_on(&to, Flowing { id_at_caller, id_at_provider: callback_id, part: Part::Start });
+        }
+    }
+
+    /// Takes an item of a stream that the branch produces; an error if it could not be taken over. `true` if this ends the stream, and the branch is to
+    /// be told so.
+    pub(crate) fn item(&mut self, callback_id: CallbackId, item: Result<Payload, CallError>) -> bool {
+        let passes = match (&mut self.aside.streams, &item) {
+            (Some(streams), Ok(payload)) => streams.item(callback_id, payload.len(), &self.name),
+            (Some(_), Err(error)) => Passes::Ends(error.clone()),
+            (None, _) => Passes::Unknown,
+        };
+        match (passes, item) {
+            (Passes::On { to, id_at_caller, begins }, Ok(payload)) => {
+                if begins {
+                    // A producer may leave the start away, when its first item says as much.
+                    if let Some(serving) = self.serving.get_mut(callback_id) {
+                        serving.deadline = None;
+                    }
+                    self.flow_on(
+                        &to,
+                        Flowing { id_at_caller, id_at_provider: callback_id, part: Part::Start },
+                    );
+                }
+                let part = Part::Item(payload);
+                self.flow_on(&to, Flowing { id_at_caller, id_at_provider: callback_id, part });
+                false
+            }
+            (Passes::Ends(error), _) => self.response(callback_id, Err(error)),
+            (Passes::On { .. } | Passes::Unknown, _) if self.serving.contains(callback_id) => {
+                let why = format!("{} sent an item of a stream, and was asked for one value", self.name);
+                self.response(callback_id, Err(CallError::new(Code::UNKNOWN, Fate::Unknown, why)))
+            }
+            // The consumer has dropped the stream.
+            (Passes::On { .. } | Passes::Unknown, _) => false,
+        }
+    }
+
+    fn flow_on(&mut self, to: &SharedCaller<M>, flowing: Flowing) {
+        let streams = self.outgoing.streams.get_or_insert_default();
+        let is = |other: &CallerHere<M>| other.id == to.id;
+        push_to(&mut streams.parts, is, || Rc::clone(to), flowing, self.may_follow.into());
+    }
+
+    /// Takes a grant of the branch for a stream that it reads. `false` if the stream is not relayed: then the master may be producing it.
+    pub(crate) fn grant(&mut self, granted: Granted) -> bool {
+        match self.requested.get(granted.callback_id) {
+            Some(Requested::Forwarded(ForwardedTo { to, id_at_provider })) => {
+                let streams = self.outgoing.streams.get_or_insert_default();
+                let granted = Granted { callback_id: *id_at_provider, ..granted };
+                let is = |other: &P| other.id() == to.id();
+                push_to(&mut streams.grants, is, || Rc::clone(to), granted, 0);
+                true
+            }
+            // It has not begun, so nothing of it was taken.
+            Some(Requested::Kept(_) | Requested::Waits(_) | Requested::Held(_)) => true,
+            None => false,
+        }
+    }
+
+    /// Takes a grant for a stream that the branch produces, and writes it. `true` if this ends the stream, and the branch is to be told so.
+    pub(crate) fn granted(
+        &mut self,
+        granted: Granted,
+        write: impl FnOnce(Granted) -> Result<(), CallError>,
+    ) -> bool {
+        let Some(streams) = &mut self.aside.streams else { return false };
+        let written = match streams.granted(granted.callback_id, granted.grant) {
+            Ok(true) => write(granted),
+            Ok(false) => return false,
+            Err(error) => Err(error),
+        };
+        written.is_err_and(|error| self.response(granted.callback_id, Err(error)))
+    }
+
+    /// Takes a part of a stream that the branch reads. `true` if it is to be written to the branch.
+    pub(crate) fn flows(&mut self, from: SessionId, flowing: &Flowing) -> bool {
+        let Flowing { id_at_caller, id_at_provider, part } = flowing;
+        let is_from = |it: &ForwardedTo<P>| it.id_at_provider == *id_at_provider && it.to.id() == from;
+        match self.requested.get(*id_at_caller) {
+            Some(Requested::Forwarded(forwarded_to)) if is_from(forwarded_to) => {}
+            Some(Requested::Kept(kept)) if is_from(&kept.0) => {
+                // It runs, so no other provider is to run it.
+                if let Some(Requested::Kept(kept)) = self.requested.remove(*id_at_caller) {
+                    let (forwarded_to, kept) = *kept;
+                    self.aside.kept.forget(&kept);
+                    self.requested.insert(*id_at_caller, Requested::Forwarded(forwarded_to));
+                }
+            }
+            _ => return false,
+        }
+        if let Part::Start = part {
+            self.aside.streams.get_or_insert_default().reads(*id_at_caller);
+        }
+        true
+    }
+
+    /// Forgets a stream that the branch read. `true` if it had begun.
+    #[inline]
+    fn ends_read(&mut self, callback_id: CallbackId) -> bool {
+        let Some(streams) = &mut self.aside.streams else { return false };
+        let had_begun = streams.read_ends(callback_id);
+        self.forget_streams();
+        had_begun
+    }
+
+    #[inline]
+    fn ends_produced(&mut self, callback_id: CallbackId) {
+        if let Some(streams) = &mut self.aside.streams {
+            streams.produced_ends(callback_id);
+            self.forget_streams();
+        }
+    }
+
+    #[inline(never)]
+    fn forget_streams(&mut self) {
+        if self.aside.streams.as_ref().is_some_and(|streams| streams.is_empty()) {
+            self.aside.streams = None;
+        }
+    }
+
+    /// How many streams pass.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
+    pub(crate) fn streams(&self) -> usize {
+        self.aside.streams.as_ref().map_or(0, |streams| streams.len())
+    }
+
     fn take_early(&mut self) -> Early<M> {
-        self.early.take().map(|early| *early).unwrap_or_default()
+        self.aside.early.take().map(|early| *early).unwrap_or_default()
     }
 
     /// Ends the requests to the branch whose deadlines have passed. Most of their callers have cancelled them before. Gives the ids that are to
@@ -679,12 +851,13 @@ impl<P: Provider, M> Relay<P, M> {
                 let error = CallError::new(Code::REQUEST_TIMEOUT, Fate::NotSent, why);
                 refuse_early(&mut self.outgoing, &caller, &forwarded, error);
             } else {
-                self.early.get_or_insert_default().insert(id, (caller, forwarded));
+                self.aside.early.get_or_insert_default().insert(id, (caller, forwarded));
             }
         }
         let expired = self.serving.take_if(|serving| passed(serving.deadline));
         let mut ids = Vec::with_capacity(expired.len());
         for (id_at_provider, Serving { place, id_at_caller, .. }) in expired {
+            self.ends_produced(id_at_provider);
             let (fate, why) = if withdraw(id_at_provider) {
                 (Fate::NotSent, "the deadline passed before the request was written")
             } else {
@@ -718,6 +891,7 @@ impl<P: Provider, M> Relay<P, M> {
 
     /// Ends the requests of the branch in flight with an error, when the time of a drain is over. [`Relay::leave`] follows.
     pub(crate) fn abandon(&mut self, mut respond: impl FnMut(CallbackId, CallError)) {
+        self.aside.streams = None;
         for (callback_id, requested) in self.requested.take_all() {
             let fate = match requested {
                 Requested::Waits(at) => {
@@ -725,7 +899,7 @@ impl<P: Provider, M> Relay<P, M> {
                     Fate::NotSent
                 }
                 Requested::Held(held) => {
-                    self.lens.held.forget(&held);
+                    self.aside.held.forget(&held);
                     Fate::NotSent
                 }
                 Requested::Forwarded(forwarded_to) => {
@@ -734,7 +908,7 @@ impl<P: Provider, M> Relay<P, M> {
                 }
                 Requested::Kept(kept) => {
                     let (forwarded_to, kept) = *kept;
-                    self.lens.kept.forget(&kept);
+                    self.aside.kept.forget(&kept);
                     cancel_at(&mut self.outgoing, forwarded_to);
                     Fate::Unknown
                 }
@@ -751,10 +925,12 @@ impl<P: Provider, M> Relay<P, M> {
     pub(crate) fn leave(&mut self, unsent: &HashSet<CallbackId>) {
         self.phase = Phase::Closing;
         self.dispatch.clear();
+        self.aside.streams = None;
+        self.outgoing.streams = None;
         // The branch has gone, so its requests of the current block need not leave.
         for (to, requests) in self.outgoing.forwards.drain(..) {
             requests.iter().filter(|request| request.is_notification()).for_each(|_| to.end_notification());
-            let is_action = |request: &&Forwarded| matches!(request.target, Target::Action(_));
+            let is_action = |request: &&Forwarded| !matches!(request.target, Target::Function(..));
             to.end_requests(requests.iter().filter(is_action).count());
         }
         for (_, requested) in self.requested.take_all() {
@@ -762,11 +938,11 @@ impl<P: Provider, M> Relay<P, M> {
                 Requested::Forwarded(forwarded_to) => cancel_at(&mut self.outgoing, forwarded_to),
                 Requested::Kept(kept) => {
                     let (forwarded_to, kept) = *kept;
-                    self.lens.kept.forget(&kept);
+                    self.aside.kept.forget(&kept);
                     cancel_at(&mut self.outgoing, forwarded_to);
                 }
                 Requested::Waits(_) => {}
-                Requested::Held(held) => self.lens.held.forget(&held),
+                Requested::Held(held) => self.aside.held.forget(&held),
             }
         }
         for (_, (caller, forwarded)) in self.take_early() {
@@ -787,10 +963,10 @@ impl<P: Provider, M> Relay<P, M> {
     /// Whether no request is in flight or waits, and no message is left to send.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn is_empty(&self) -> bool {
-        let waits = self.dispatch.waiting() + self.dispatch.cancelled();
+        let waits = self.dispatch.waiting() + self.dispatch.cancelled() + self.streams();
         self.in_flight() + waits + self.outgoing.forwards.len() == 0
-            && self.lens.kept.is_empty(meshwork_wire::limits::KEPT_LEN_MAX)
-            && self.lens.held.is_empty(meshwork_wire::limits::HELD_LEN_MAX)
+            && self.aside.kept.is_empty(meshwork_wire::limits::KEPT_LEN_MAX)
+            && self.aside.held.is_empty(meshwork_wire::limits::HELD_LEN_MAX)
             && self
                 .callers
                 .iter()
@@ -801,7 +977,7 @@ impl<P: Provider, M> Relay<P, M> {
     /// How many bytes of requests are kept.
     #[cfg(feature = "testing")]
     pub(crate) fn kept_len(&self, len_max: usize) -> usize {
-        self.lens.kept.len(len_max)
+        self.aside.kept.len(len_max)
     }
 
     /// How many bundles have not left.
@@ -839,7 +1015,7 @@ impl<P: Provider, M> Sent<'_, P, M> {
     fn forward(
         self,
         routed: Routed<'_, P>,
-        request: Request,
+        (request, grant): (Request, Option<Grant>),
         deadline: Option<Instant>,
         (wishes, tried): (Option<Box<Wishes>>, Vec<SessionId>),
     ) -> Decision {
@@ -848,7 +1024,10 @@ impl<P: Provider, M> Sent<'_, P, M> {
             Routed::Own(_) => {
                 let Request { callback_id, action, hops, headers, payload, .. } = request;
                 let own = OwnRequest { callback_id, action, deadline, hops, headers, payload };
-                return Decision::Answer(own);
+                return match grant {
+                    None => Decision::Answer(own),
+                    Some(grant) => Decision::AnswerStream(Box::new((own, grant))),
+                };
             }
             Routed::Nowhere(reason) => {
                 let asked = Sought { node: &request.node, wishes: wishes.as_deref(), tried: &tried };
@@ -856,13 +1035,14 @@ impl<P: Provider, M> Sent<'_, P, M> {
                 return Decision::Refuse(Some(request.callback_id), error);
             }
         };
-        let kept = if has_others { self.kept_len.keep(&request, deadline, (wishes, tried)) } else { None };
+        let keep = |kept_len: &mut KeptLen| kept_len.keep(&request, grant, deadline, (wishes, tried));
+        let kept = if has_others { keep(self.kept_len) } else { None };
         let Request { callback_id, action, hops, headers, payload, .. } = request;
         provider.begin_request();
         let id_at_provider = provider.next_id();
         let target = Target::Action(action);
         let id_at_caller = callback_id;
-        let beside = Beside::new(hops, headers);
+        let beside = Beside::new(hops, headers, grant);
         let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, beside, payload };
         let is = |to: &P| to.id() == provider.id();
         let share = || Rc::new(provider.clone());

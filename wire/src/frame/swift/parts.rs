@@ -12,6 +12,7 @@ use std::time::Duration;
 pub(super) const REQUEST: u8 = 9;
 pub(super) const RESPONSE: u8 = 10;
 pub(crate) const PUBLISH: u8 = 16;
+pub(super) const ITEM: u8 = 39;
 pub(super) const REPLY: u8 = 0;
 
 /// The markers of integers in bincode's standard configuration: an integer below the first marker takes one byte, a larger integer one

@@ -1,10 +1,10 @@
 //! Reads the heads of frames in a block, without copying them.
 
 use super::parts::{
-    EIGHT_BYTES, EventParts, FOUR_BYTES, PUBLISH, REPLY, REQUEST, RESPONSE, RequestParts, TWO_BYTES,
+    EIGHT_BYTES, EventParts, FOUR_BYTES, ITEM, PUBLISH, REPLY, REQUEST, RESPONSE, RequestParts, TWO_BYTES,
 };
 use crate::encoding::Encoding;
-use crate::frame::kinds::{Frame, Publish, Request, Response};
+use crate::frame::kinds::{Frame, Item, Publish, Request, Response};
 use crate::frame::next::{BlockPayload, Next};
 use crate::headers::Headers;
 use crate::id::CallbackId;
@@ -50,6 +50,7 @@ pub(crate) fn read_next<'a>(
         REQUEST => reader.next_request(kept, is_last).map(Next::Request),
         RESPONSE => reader.reply().map(|(callback_id, payload)| Next::Reply { callback_id, payload }),
         PUBLISH => reader.next_event(kept, is_last).map(Next::Event),
+        ITEM => reader.item().map(|(callback_id, payload)| Next::Item { callback_id, payload }),
         _ => None,
     }
 }
@@ -67,6 +68,10 @@ pub(crate) fn read(block: &Bytes, part: Range<usize>) -> Option<Frame> {
             Some(Frame::Response(Response { callback_id, outcome: Ok(payload.share()) }))
         }
         PUBLISH => reader.event().map(Frame::Publish),
+        ITEM => {
+            let (callback_id, payload) = reader.item()?;
+            Some(Frame::Item(Item { callback_id, payload: payload.share() }))
+        }
         _ => None,
     }
 }
@@ -173,6 +178,14 @@ impl<'a> Reader<'a> {
         if self.byte()? != REPLY {
             return None;
         }
+        let encoding = self.encoding()?;
+        Some((callback_id, self.rest(encoding)))
+    }
+
+    /// An item of a stream, from its id on.
+    #[inline]
+    fn item(&mut self) -> Option<(CallbackId, BlockPayload<'a>)> {
+        let callback_id = CallbackId(self.number()?);
         let encoding = self.encoding()?;
         Some((callback_id, self.rest(encoding)))
     }

@@ -1,11 +1,11 @@
 //! Writes heads: one by one, or once for a run of frames.
 
 use super::parts::{
-    EIGHT_BYTES, FOUR_BYTES, NUMBER_LEN_MAX, PUBLISH, REPLY, REQUEST, RESPONSE, RequestParts, TWO_BYTES,
+    EIGHT_BYTES, FOUR_BYTES, ITEM, NUMBER_LEN_MAX, PUBLISH, REPLY, REQUEST, RESPONSE, RequestParts, TWO_BYTES,
 };
 use crate::copy::append;
 use crate::encoding::Encoding;
-use crate::frame::kinds::{Borrowed, Publish, Request, Response, as_micros};
+use crate::frame::kinds::{Borrowed, Item, Publish, Request, Response, as_micros};
 use crate::id::CallbackId;
 use crate::limits::{FRAME_LEN_MAX, LENGTH_PREFIX_LEN};
 use bytes::BytesMut;
@@ -69,6 +69,7 @@ pub(in crate::frame) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut B
             (payload, action.len() + node.len() + caller.len())
         }
         Borrowed::Response(Response { outcome: Ok(payload), .. }) => (payload, 0),
+        Borrowed::Item(Item { payload, .. }) => (payload, 0),
         Borrowed::Publish(Publish { topic, publisher, groups, headers, payload, .. })
             if groups.is_empty() && headers.is_empty() =>
         {
@@ -95,7 +96,11 @@ pub(in crate::frame) fn write(frame: Borrowed<'_>, behind: &[u8], buffer: &mut B
             head.byte(PUBLISH);
             head.event(event);
         }
-        Borrowed::Other(_) => return false,
+        Borrowed::Item(item) => {
+            head.byte(ITEM);
+            head.number(item.callback_id.0);
+        }
+        Borrowed::OpenStream(_) | Borrowed::Other(_) => return false,
     }
     head.encoding(payload.encoding);
     let Ok(claimed) = u32::try_from(head.at - LENGTH_PREFIX_LEN + payload.len()) else {
@@ -130,6 +135,19 @@ pub fn write_small_reply(callback_id: CallbackId, encoding: Encoding, payload: &
     frame[head_end..end].copy_from_slice(payload);
     put_len(&mut frame, end);
     buffer.extend_from_slice(&frame[..end]);
+}
+
+/// Appends the whole frame of an [`Item`] without functions, which has less than 4 GiB.
+#[inline]
+pub fn write_item(callback_id: CallbackId, encoding: Encoding, payload: &[u8], buffer: &mut BytesMut) {
+    let mut head = [0; START_LEN_MAX + 2];
+    let start_len = put_start(&mut head, ITEM, Some(callback_id));
+    let head_end = start_len + 2;
+    head[start_len..head_end].copy_from_slice(&[encoding.number(), 0]);
+    put_len(&mut head, head_end + payload.len());
+    buffer.reserve(head_end + payload.len());
+    buffer.extend_from_slice(&head[..head_end]);
+    append(buffer, payload);
 }
 
 impl HeadTemplate {
