@@ -574,6 +574,9 @@ pub const STDERR_WAITING_LEN_MAX: usize = 1024 * 1024;
 /// How long a command waits at its end for the reader of its stderr: long enough for one that reads, and nobody waits for a command that hangs.
 pub const STDERR_FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
+/// How many bytes a link writes before others of its thread have their turn. A socket may take megabytes at once.
+pub const WRITTEN_IN_TURN_LEN_MAX: usize = 128 * 1024;
+
 /// How long the last frames of a connection that this end closes may take to leave.
 pub const LINGER: Duration = Duration::from_secs(2);
 

@@ -5,7 +5,7 @@ use super::pulse::Pulse;
 use super::refusal::{Receiver, Refusal};
 use bytes::{Bytes, BytesMut};
 use futures::ready;
-use meshwork_wire::limits::{LENGTH_PREFIX_LEN, LINGER};
+use meshwork_wire::limits::{LENGTH_PREFIX_LEN, LINGER, WRITTEN_IN_TURN_LEN_MAX};
 use meshwork_wire::{Features, Frame, FrameCodec, Response};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -29,6 +29,7 @@ pub(crate) fn write_all<W: AsyncWrite + Unpin>(outbox: Outbox, link: W, pulse: P
         small: BytesMut::new(),
         small_written: 0,
         taken: 0,
+        unsaid: None,
         state: State::Open,
         linger: None,
     }
@@ -49,10 +50,22 @@ pub(crate) struct Writing<W> {
     small_written: usize,
     /// How many bytes were taken from the outbox; zero when all of them are written.
     taken: usize,
+    /// Frames of those that were taken which are to be said in an older form, behind the bytes of `small`. None unless the far end is of an
+    /// earlier version.
+    unsaid: Option<Box<Unsaid>>,
     /// The state of the outbox when the bytes were taken.
     state: State,
     /// How long a link that closes may still take. Set at the first wait.
     linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whole frames that an end of an earlier version is to read.
+struct Unsaid {
+    features: Features,
+    pieces: VecDeque<Bytes>,
+    /// The beginning of a frame whose other bytes are in the pieces.
+    partial: BytesMut,
+    codec: FrameCodec,
 }
 
 impl<W: AsyncWrite + Unpin> Future for Writing<W> {
@@ -67,6 +80,7 @@ impl<W: AsyncWrite + Unpin> Future for Writing<W> {
 
 impl<W: AsyncWrite + Unpin> Writing<W> {
     fn poll_until_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut left = WRITTEN_IN_TURN_LEN_MAX;
         loop {
             if self.taken == 0 {
                 // With a time set, the last bytes are written and the shutdown waits.
@@ -85,16 +99,18 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                 }
                 let features = self.outbox.features();
                 if !features.contains(Features::FORMS) {
-                    self.say_as_before(features)?;
-                }
-                if !self.pieces.is_empty() && !self.small.is_empty() {
+                    self.pieces.push_back(self.small.split().freeze());
+                    let (pieces, partial) = (std::mem::take(&mut self.pieces), BytesMut::new());
+                    let codec = FrameCodec::new(usize::MAX);
+                    self.unsaid = Some(Box::new(Unsaid { features, pieces, partial, codec }));
+                } else if !self.pieces.is_empty() && !self.small.is_empty() {
                     self.pieces.push_back(Bytes::copy_from_slice(&self.small));
                     self.small.clear();
                 }
             }
-            match self.poll_write(context) {
+            match self.poll_write(context, &mut left) {
                 Poll::Ready(written) => written?,
-                Poll::Pending if self.state == State::Closing => {
+                Poll::Pending if left > 0 && self.state == State::Closing => {
                     ready!(self.poll_linger(context));
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
@@ -108,16 +124,25 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
         }
     }
 
-    /// Writes the frames that were taken anew, for an end of an earlier version. What was taken are whole frames.
+    /// Writes a part of the frames that were taken anew, for an end of an earlier version. Gives how many bytes were taken for it. A part, so
+    /// that neither the time of a turn nor the memory beside the outbox grows with what waits.
     #[cold]
-    fn say_as_before(&mut self, features: Features) -> io::Result<()> {
-        let mut taken = BytesMut::with_capacity(self.taken);
-        self.pieces.drain(..).for_each(|piece| taken.extend_from_slice(&piece));
-        taken.extend_from_slice(&self.small.split());
-        let mut codec = FrameCodec::new(usize::MAX);
-        while let Some(block) = codec.decode(&mut taken).map_err(io::Error::other)? {
+    fn say_as_before(&mut self, unsaid: &mut Unsaid) -> io::Result<usize> {
+        let Unsaid { features, pieces, partial, codec } = unsaid;
+        let mut taken = 0;
+        while taken < WRITTEN_IN_TURN_LEN_MAX
+            && let Some(piece) = pieces.front_mut()
+        {
+            let some = piece.split_to(piece.len().min(WRITTEN_IN_TURN_LEN_MAX - taken));
+            taken += some.len();
+            partial.extend_from_slice(&some);
+            if piece.is_empty() {
+                pieces.pop_front();
+            }
+        }
+        while let Some(block) = codec.decode(partial).map_err(io::Error::other)? {
             for frame in block.frames() {
-                let frame = frame.map_err(io::Error::other)?.for_features(features);
+                let frame = frame.map_err(io::Error::other)?.for_features(*features);
                 let start = self.small.len();
                 frame.encode(&mut self.small);
                 let (len, max) = (self.small.len() - start - LENGTH_PREFIX_LEN, self.outbox.frame_len_max());
@@ -131,7 +156,7 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                 }
             }
         }
-        Ok(())
+        Ok(taken)
     }
 
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -139,14 +164,38 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
         linger.as_mut().poll(context)
     }
 
+    /// Writes what was taken; not more than `left`, which is what this turn may still write.
+    fn poll_write(&mut self, context: &mut Context<'_>, left: &mut usize) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_said(context, left))?;
+        while let Some(mut unsaid) = self.unsaid.take() {
+            self.small.clear();
+            self.small_written = 0;
+            *left = left.saturating_sub(self.say_as_before(&mut unsaid)?);
+            if !unsaid.pieces.is_empty() {
+                self.unsaid = Some(unsaid);
+            }
+            ready!(self.poll_write_said(context, left))?;
+            if self.unsaid.is_some() {
+                ready!(turn_goes_on(*left, context));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes the pieces, then the bytes of `small`.
-    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write_said(&mut self, context: &mut Context<'_>, left: &mut usize) -> Poll<io::Result<()>> {
         while !self.pieces.is_empty() {
+            ready!(turn_goes_on(*left, context));
             // The list of slices is made anew for each attempt: kept across a wait, it would be most of the memory of an idle link.
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
-            let mut count = 0;
+            let (mut count, mut fits) = (0, *left);
             for (slice, piece) in slices.iter_mut().zip(self.pieces.iter()) {
-                *slice = IoSlice::new(piece);
+                if fits == 0 {
+                    break;
+                }
+                let offered = &piece[..piece.len().min(fits)];
+                fits -= offered.len();
+                *slice = IoSlice::new(offered);
                 count += 1;
             }
             let written = Pin::new(&mut self.link).poll_write_vectored(context, &slices[..count]);
@@ -154,6 +203,7 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            *left -= written;
             while let Some(piece) = self.pieces.front_mut() {
                 if written < piece.len() {
                     let _ = piece.split_to(written);
@@ -164,15 +214,27 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
             }
         }
         while let Some(rest @ [_, ..]) = self.small.get(self.small_written..) {
-            let written = Pin::new(&mut self.link).poll_write(context, rest);
+            ready!(turn_goes_on(*left, context));
+            let offered = &rest[..rest.len().min(*left)];
+            let written = Pin::new(&mut self.link).poll_write(context, offered);
             let written = ready!(noted(&mut self.waited, &self.pulse, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.small_written += written;
+            *left -= written;
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Waits for the next turn if this one may write no more. Others of the thread have theirs first: a socket may take megabytes at once.
+fn turn_goes_on(left: usize, context: &mut Context<'_>) -> Poll<()> {
+    if left > 0 {
+        return Poll::Ready(());
+    }
+    context.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Notes that a write has to wait, or that it went on after it had waited: then the far end has taken bytes.
@@ -197,6 +259,8 @@ mod tests {
         Payload, Request,
     };
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
     use tokio_util::codec::FramedRead;
 
     /// A longer buffer is given back as soon as the link is idle.
@@ -234,6 +298,84 @@ mod tests {
             futures::join!(write_all(outbox.clone(), near, Pulse::default()), read_all(far));
         written.expect("written");
         assert_eq!(read, frames);
+    }
+
+    /// A link that takes all that is offered, and notes how much.
+    #[derive(Default)]
+    struct TakesAll(usize);
+
+    impl AsyncWrite for TakesAll {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            offered: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0 += offered.len();
+            Poll::Ready(Ok(offered.len()))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            offered: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let len = offered.iter().map(|slice| slice.len()).sum();
+            self.0 += len;
+            Poll::Ready(Ok(len))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// How often a further turn was asked for.
+    #[derive(Default)]
+    struct Asked(AtomicUsize);
+
+    impl Wake for Asked {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Two hundred links that each took megabytes in one turn held up all others for seconds.
+    #[actix_rt::test]
+    async fn a_link_that_takes_all_takes_a_bounded_share_of_each_turn() {
+        for features in [Features::ALL, Features::default()] {
+            for payload_len in [100, 20_000, 3_000_000] {
+                let outbox = Outbox::new(FRAME_LEN_MAX);
+                outbox.set_features(features);
+                (0..6_000_000_u64 / payload_len).for_each(|id| outbox.say(&reply(id, payload_len as usize)));
+                outbox.close();
+                let in_all = outbox.len();
+                let mut writing = write_all(outbox, TakesAll::default(), Pulse::default());
+                let asked = Arc::new(Asked::default());
+                let waker = Waker::from(Arc::clone(&asked));
+                let mut context = Context::from_waker(&waker);
+                let (mut turns, mut before) = (0, 0);
+                while Pin::new(&mut writing).poll(&mut context).is_pending() {
+                    turns += 1;
+                    assert_eq!(
+                        asked.0.load(Ordering::Relaxed),
+                        turns,
+                        "a turn that ends early asks for the next"
+                    );
+                    assert!(writing.link.0 - before <= WRITTEN_IN_TURN_LEN_MAX);
+                    before = writing.link.0;
+                }
+                assert_eq!(writing.link.0, in_all, "{features:?}, {payload_len}");
+                assert!((1..=3 * in_all / WRITTEN_IN_TURN_LEN_MAX).contains(&turns), "{turns} turns");
+            }
+        }
     }
 
     #[actix_rt::test]

@@ -238,6 +238,7 @@ impl Inboxes {
         self.lock().get(&callback_id).cloned()
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }

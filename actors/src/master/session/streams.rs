@@ -45,6 +45,7 @@ impl<M> Streams<M> {
     }
 
     /// How many streams pass.
+    #[cfg(any(test, fuzzing, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         self.produced.len() + self.read.len()
     }
