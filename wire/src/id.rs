@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The number of a request, a registration or a lent function, to which a response, a cancel or an invoke refers. The waiting end, or
 /// the lender, draws it, and never uses it twice on a connection, so a late reply resolves nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CallbackId(pub u64);
 

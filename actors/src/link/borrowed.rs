@@ -41,14 +41,21 @@ struct Borrowed {
 ///
 /// When this end would hold more than [`CALLBACKS_PER_CONNECTION_MAX`] functions of the link. All functions of the payload are released
 /// then.
+#[inline(always)]
 pub(crate) fn borrow<L: Lender>(
     payload: &mut Payload,
     outbox: &Outbox,
     lender: impl FnOnce() -> L,
 ) -> Result<(), CallError> {
-    if payload.callbacks.is_empty() {
-        return Ok(());
-    }
+    if payload.callbacks.is_empty() { Ok(()) } else { borrow_some(payload, outbox, lender) }
+}
+
+#[inline(never)]
+fn borrow_some<L: Lender>(
+    payload: &mut Payload,
+    outbox: &Outbox,
+    lender: impl FnOnce() -> L,
+) -> Result<(), CallError> {
     let callbacks = std::mem::take(&mut payload.callbacks);
     if !outbox.lent().borrow(callbacks.len()) {
         for id in callbacks.ids() {

@@ -262,7 +262,7 @@ impl SessionActor {
             let Some(next) = (if self.relay.phase().is_calling() {
                 // The result is bound to no variable, since that would copy the whole value.
                 match frames.read_next() {
-                    Some(Next::Request(request)) => {
+                    Some(Next::Request(ref mut request)) => {
                         self.request(request, now, context);
                         if self.block.run.is_some() {
                             self.answer_run(&mut frames, context);
@@ -323,13 +323,13 @@ impl SessionActor {
                 let extension = Extension { features, incarnation, replaces };
                 self.bind(bind, extension, context);
             }
-            Frame::Request(request) => {
-                self.request(request, now, context);
+            Frame::Request(mut request) => {
+                self.request(&mut request, now, context);
                 // With functions, hops or headers it begins no run.
                 self.block.run = None;
             }
-            Frame::OpenStream(OpenStream { grant, request }) => {
-                self.request_for(request, Some(grant), now, context);
+            Frame::OpenStream(open) => {
+                self.open_stream(open, now, context);
                 self.block.run = None;
             }
             Frame::Started(callback_id) => self.relay.started(callback_id),
@@ -568,20 +568,39 @@ impl SessionActor {
         }
     }
 
+    /// Takes a request of the branch, out of its place in the frame: each move of a whole request is a call of memcpy.
     #[inline]
-    fn request(&mut self, request: Request, now: Instant, context: &mut Context<Self>) {
-        self.request_for(request, None, now, context);
+    fn request(&mut self, request: &mut Request, now: Instant, context: &mut Context<Self>) {
+        let (allowed, deadline) = self.admit(request, now);
+        if self.in_layers.is_some() {
+            return self.hold((std::mem::take(request), None), deadline, allowed, context);
+        }
+        match self.relay.request(request, deadline, allowed, &self.answering) {
+            // It holds nothing, which the compiler does not see: it would look at each variant again to drop it.
+            decision @ Decision::Relay => std::mem::forget(decision),
+            decision => self.carry_out(decision, context),
+        }
     }
 
-    /// Takes a request of the branch. One for a stream comes with what the branch grants at first.
+    /// Takes a request of the branch for a stream.
+    #[inline(never)]
+    fn open_stream(&mut self, open: OpenStream, now: Instant, context: &mut Context<Self>) {
+        let OpenStream { grant, mut request } = open;
+        let (allowed, deadline) = self.admit(&mut request, now);
+        if self.in_layers.is_some() {
+            return self.hold((request, Some(grant)), deadline, allowed, context);
+        }
+        let decision = self.relay.open_stream((&mut request, grant), deadline, allowed, &self.answering);
+        self.carry_out(decision, context);
+    }
+
+    /// Borrows what a request of the branch passes, and says whether the branch may make it and until when it waits.
     #[inline(always)]
-    fn request_for(
+    fn admit(
         &mut self,
-        mut request: Request,
-        grant: Option<Grant>,
+        request: &mut Request,
         now: Instant,
-        context: &mut Context<Self>,
-    ) {
+    ) -> (Result<(), CallError>, Option<std::time::Instant>) {
         // Before the request may be refused: then the functions that came with it are dropped, which releases them.
         let borrowed = borrow(&mut request.payload, self.outbox(), || self.lender());
         let allowed = borrowed.and_then(|()| {
@@ -593,18 +612,7 @@ impl SessionActor {
             self.may(Verb::Call, &request.action)
         });
         let deadline = request.time_left.and_then(|time_left| now.checked_add(time_left));
-        let deadline = deadline.map(Instant::into_std);
-        if self.in_layers.is_some() {
-            return self.hold((request, grant), deadline, allowed, context);
-        }
-        let decision = match grant {
-            None => self.relay.request(request, deadline, allowed, &self.answering),
-            Some(grant) => self.relay.open_stream((request, grant), deadline, allowed, &self.answering),
-        };
-        match decision {
-            Decision::Relay => {}
-            decision => self.carry_out(decision, context),
-        }
+        (allowed, deadline.map(Instant::into_std))
     }
 
     /// Lets the layers of the master decide about a request.

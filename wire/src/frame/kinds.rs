@@ -304,7 +304,7 @@ const _: () = assert!(
 const _: () = assert!(size_of::<Offer>() <= size_of::<ActionDescription>());
 
 /// A request to run an action.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Request {
     /// Where the response goes.
     pub callback_id: CallbackId,

@@ -470,7 +470,7 @@ impl World {
             _ => Ok(()),
         };
         let call = self.new_call(index, true);
-        let request = Request {
+        let mut request = Request {
             callback_id,
             action: action.into(),
             node: node.into(),
@@ -483,8 +483,8 @@ impl World {
         let session = &mut self.sessions[index];
         let in_use = session.waits.contains_key(&callback_id);
         let decision = match grant {
-            None => session.relay.request(request, deadline, allowed, &session.own),
-            Some(grant) => session.relay.open_stream((request, grant), deadline, allowed, &session.own),
+            None => session.relay.request(&mut request, deadline, allowed, &session.own),
+            Some(grant) => session.relay.open_stream((&mut request, grant), deadline, allowed, &session.own),
         };
         self.calls[call].stream = grant.map(|_| Stream::default());
         assert_eq!(matches!(decision, Decision::Close(_)), in_use, "{callback_id} and {decision:?}");

@@ -279,41 +279,32 @@ impl<P: Provider, M> Relay<P, M> {
 
     // Requests of this branch.
 
-    /// Takes a request of the branch; `allowed` is an error if the branch has no permission for it. A request that is not refused is
+    /// Takes a request of the branch out of its place; `allowed` is an error if the branch has no permission for it. A request that is not refused is
     /// forwarded, or waits for the registry, or is answered by the master.
     #[inline]
     pub(crate) fn request(
         &mut self,
-        request: Request,
-        deadline: Option<Instant>,
-        allowed: Result<(), CallError>,
-        in_use: &impl InUse,
-    ) -> Decision {
-        self.request_for(request, None, deadline, allowed, in_use)
-    }
-
-    /// Takes a request of the branch for a stream, of which it grants so much at first: see [`Relay::request`].
-    pub(crate) fn open_stream(
-        &mut self,
-        (request, grant): (Request, Grant),
-        deadline: Option<Instant>,
-        allowed: Result<(), CallError>,
-        in_use: &impl InUse,
-    ) -> Decision {
-        self.request_for(request, Some(grant), deadline, allowed, in_use)
-    }
-
-    #[inline(always)]
-    fn request_for(
-        &mut self,
-        request: Request,
-        grant: Option<Grant>,
+        request: &mut Request,
         deadline: Option<Instant>,
         allowed: Result<(), CallError>,
         in_use: &impl InUse,
     ) -> Decision {
         match self.check(request.callback_id, allowed, in_use) {
-            Ok(()) => self.send_on(request, grant, deadline),
+            Ok(()) => self.send_on(request, None, deadline),
+            Err(unfit) => unfit.decide(request.callback_id),
+        }
+    }
+
+    /// Takes a request of the branch for a stream, of which it grants so much at first: see [`Relay::request`].
+    pub(crate) fn open_stream(
+        &mut self,
+        (request, grant): (&mut Request, Grant),
+        deadline: Option<Instant>,
+        allowed: Result<(), CallError>,
+        in_use: &impl InUse,
+    ) -> Decision {
+        match self.check(request.callback_id, allowed, in_use) {
+            Ok(()) => self.send_on(request, Some(grant), deadline),
             Err(unfit) => unfit.decide(request.callback_id),
         }
     }
@@ -342,8 +333,8 @@ impl<P: Provider, M> Relay<P, M> {
         let Some(Requested::Held(held)) = self.requested.remove_if(callback_id, is_held) else {
             return None;
         };
-        let Waiting { request, grant, deadline, .. } = self.aside.held.take(*held);
-        Some(self.send_on(request, grant, deadline))
+        let Waiting { mut request, grant, deadline, .. } = self.aside.held.take(*held);
+        Some(self.send_on(&mut request, grant, deadline))
     }
 
     /// Whether the layers of the master hold a request.
@@ -371,7 +362,12 @@ impl<P: Provider, M> Relay<P, M> {
 
     /// Forwards a request, or lets it wait for the registry, or the master answers it.
     #[inline(always)]
-    fn send_on(&mut self, request: Request, grant: Option<Grant>, deadline: Option<Instant>) -> Decision {
+    fn send_on(
+        &mut self,
+        request: &mut Request,
+        grant: Option<Grant>,
+        deadline: Option<Instant>,
+    ) -> Decision {
         let wishes = None::<Box<Wishes>>;
         let asked = Sought { node: &request.node, wishes: wishes.as_deref(), tried: &[] };
         let Some(routed) = self.dispatch.route(&request.action, asked) else {
@@ -379,12 +375,13 @@ impl<P: Provider, M> Relay<P, M> {
             if let Err(error) = check_action(&request.action) {
                 return Decision::Refuse(Some(request.callback_id), error.into());
             }
+            let request = std::mem::take(request);
             return self.wait(Waiting { request, grant, deadline, wishes, tried: Vec::new() });
         };
         let Self { requested, outgoing, may_follow, aside, .. } = self;
         let kept_len = &mut aside.kept;
         let sent = Sent { requested, outgoing, kept_len, may_follow: usize::from(*may_follow) };
-        sent.forward(routed, (request, grant), deadline, (wishes, Vec::new()))
+        sent.forward(routed, request, grant, deadline, (wishes, Vec::new()))
     }
 
     /// Lets a request wait for the registry.
@@ -405,8 +402,8 @@ impl<P: Provider, M> Relay<P, M> {
         }
         let Self { requested, outgoing, aside, .. } = self;
         let sent = Sent { requested, outgoing, kept_len: &mut aside.kept, may_follow: 0 };
-        let Waiting { request, grant, deadline, wishes, tried } = waiting;
-        sent.forward(routed, (request, grant), deadline, (wishes, tried))
+        let Waiting { mut request, grant, deadline, wishes, tried } = waiting;
+        sent.forward(routed, &mut request, grant, deadline, (wishes, tried))
     }
 
     /// Whether the master may answer a further request of a run, or a call of its function. The permission was checked with the first request of
@@ -478,8 +475,8 @@ impl<P: Provider, M> Relay<P, M> {
             let own = if let Routed::Own(own) = &routed { Some(*own) } else { None };
             let Self { requested, outgoing, aside, .. } = self;
             let sent = Sent { requested, outgoing, kept_len: &mut aside.kept, may_follow: 0 };
-            let Waiting { request, grant, deadline, wishes, tried } = *waiting;
-            carry_out(sent.forward(routed, (request, grant), deadline, (wishes, tried)), own);
+            let Waiting { mut request, grant, deadline, wishes, tried } = *waiting;
+            carry_out(sent.forward(routed, &mut request, grant, deadline, (wishes, tried)), own);
         }
     }
 
@@ -1015,14 +1012,15 @@ impl<P: Provider, M> Sent<'_, P, M> {
     fn forward(
         self,
         routed: Routed<'_, P>,
-        (request, grant): (Request, Option<Grant>),
+        request: &mut Request,
+        grant: Option<Grant>,
         deadline: Option<Instant>,
         (wishes, tried): (Option<Box<Wishes>>, Vec<SessionId>),
     ) -> Decision {
         let (provider, has_others) = match routed {
             Routed::Provider(provider, has_others) => (provider, has_others),
             Routed::Own(_) => {
-                let Request { callback_id, action, hops, headers, payload, .. } = request;
+                let Request { callback_id, action, hops, headers, payload, .. } = std::mem::take(request);
                 let own = OwnRequest { callback_id, action, deadline, hops, headers, payload };
                 return match grant {
                     None => Decision::Answer(own),
@@ -1035,14 +1033,15 @@ impl<P: Provider, M> Sent<'_, P, M> {
                 return Decision::Refuse(Some(request.callback_id), error);
             }
         };
-        let keep = |kept_len: &mut KeptLen| kept_len.keep(&request, grant, deadline, (wishes, tried));
+        let keep = |kept_len: &mut KeptLen| kept_len.keep(request, grant, deadline, (wishes, tried));
         let kept = if has_others { keep(self.kept_len) } else { None };
-        let Request { callback_id, action, hops, headers, payload, .. } = request;
+        let callback_id = request.callback_id;
+        let (action, payload) = (std::mem::take(&mut request.action), std::mem::take(&mut request.payload));
+        let beside = Beside::new(request.hops, std::mem::take(&mut request.headers), grant);
         provider.begin_request();
         let id_at_provider = provider.next_id();
         let target = Target::Action(action);
         let id_at_caller = callback_id;
-        let beside = Beside::new(hops, headers, grant);
         let forwarded = Forwarded { id_at_caller, id_at_provider, target, deadline, beside, payload };
         let is = |to: &P| to.id() == provider.id();
         let share = || Rc::new(provider.clone());
