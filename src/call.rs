@@ -107,12 +107,14 @@ impl<R> Calling<R> {
         R: DeserializeOwned,
     {
         let attached = node.attached();
-        let stage = match attached.and_then(|attached| attached.head(action.as_ref(), None)) {
-            Some((head, wanted)) => Arguments::encode(wanted.form, arguments)
-                .map(|arguments| Stage::Written { sent: Sent::NotYet(head), arguments }),
+        let stage = match attached.and_then(|attached| attached.head(action.as_ref())) {
+            // No `map`: each would move the whole stage.
+            Some((head, wanted)) => match Arguments::encode(wanted.form, arguments) {
+                Ok(arguments) => Stage::Written { sent: Sent::NotYet(head), arguments },
+                Err(error) => Stage::failed(error.into()),
+            },
             None => Stage::unwritten(node, action.into(), arguments),
         };
-        let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
         Self { node: attached.cloned(), stage, decode: Reply::decode, by_name: None, fails_as: PhantomData }
     }
 
@@ -124,18 +126,17 @@ impl<R> Calling<R> {
     {
         let method = A::method();
         let attached = node.attached();
-        let head = attached.and_then(|attached| attached.head(method.action(), method.signature()));
+        let head = attached.and_then(|attached| attached.head_of_method(method.action(), method.signature()));
         let stage = match head {
-            Some((head, wanted)) => write_record(wanted, arguments).map(|arguments| {
-                if arguments.encoding() == wanted.form.encoding() {
-                    return Stage::Written { sent: Sent::NotYet(head), arguments };
+            Some((head, wanted)) => match write_record(wanted, arguments) {
+                Ok(arguments) if arguments.encoding() == wanted.form.encoding() => {
+                    Stage::Written { sent: Sent::NotYet(head), arguments }
                 }
                 // Bincode has no form for these arguments, so the head of calls in bincode is not theirs.
-                Stage::of_call(ByteString::from_static(method.action()), arguments.into_payload())
-            }),
+                other => Stage::of_record(method, other),
+            },
             None => Stage::unwritten_record(node, method, arguments),
         };
-        let stage = stage.unwrap_or_else(|error| Stage::failed(error.into()));
         let (decode, by_name) = (decode_typed::<A>, Some(by_name::<A> as ByName));
         Self { node: attached.cloned(), stage, decode, by_name, fails_as: PhantomData }
     }
@@ -303,26 +304,48 @@ impl<R, E> Calling<R, E> {
 
 impl Stage {
     #[cold]
-    fn unwritten<A: Serialize>(node: &Node, action: ByteString, arguments: &A) -> Result<Self, EncodeError> {
+    fn unwritten<A: Serialize>(node: &Node, action: ByteString, arguments: &A) -> Self {
         if let Some(attached) = node.attached() {
-            let arguments = Payload::encode(attached.wanted(&action, None).form, arguments)?;
-            return Ok(Stage::of_call(action, arguments));
+            return match Payload::encode(attached.wanted(&action, None).form, arguments) {
+                Ok(arguments) => Stage::of_call(action, arguments),
+                Err(error) => Stage::failed(error.into()),
+            };
         }
-        let call = Box::new(ActorCall::new(action, Payload::encode(Encoding::MessagePack, arguments)?));
-        Ok(Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list: None })))
+        match Payload::encode(Encoding::MessagePack, arguments) {
+            Ok(arguments) => Stage::unattached(node, action, arguments, None),
+            Err(error) => Stage::failed(error.into()),
+        }
     }
 
     #[cold]
-    fn unwritten_record<A: Record>(node: &Node, method: &Method, arguments: &A) -> Result<Self, EncodeError> {
-        let action = ByteString::from_static(method.action());
+    fn unwritten_record<A: Record>(node: &Node, method: &Method, arguments: &A) -> Self {
         if let Some(attached) = node.attached() {
-            let wanted = attached.wanted(&action, method.signature());
-            return Ok(Stage::of_call(action, write_record(wanted, arguments)?.into_payload()));
+            let wanted = attached.wanted(method.action(), method.signature());
+            return Stage::of_record(method, write_record(wanted, arguments));
         }
         // Whether a provider takes lists is known when the handle is attached.
         let as_list = Payload::encode(Encoding::MessagePack, &AsList(arguments)).ok();
-        let call = Box::new(ActorCall::new(action, Payload::encode(Encoding::MessagePack, arguments)?));
-        Ok(Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list })))
+        match Payload::encode(Encoding::MessagePack, arguments) {
+            Ok(arguments) => {
+                Stage::unattached(node, ByteString::from_static(method.action()), arguments, as_list)
+            }
+            Err(error) => Stage::failed(error.into()),
+        }
+    }
+
+    fn unattached(node: &Node, action: ByteString, arguments: Payload, as_list: Option<Payload>) -> Self {
+        let call = Box::new(ActorCall::new(action, arguments));
+        Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list }))
+    }
+
+    #[cold]
+    fn of_record(method: &Method, arguments: Result<Arguments, EncodeError>) -> Self {
+        match arguments {
+            Ok(arguments) => {
+                Stage::of_call(ByteString::from_static(method.action()), arguments.into_payload())
+            }
+            Err(error) => Stage::failed(error.into()),
+        }
     }
 
     fn of_call(action: ByteString, arguments: Payload) -> Self {
@@ -646,7 +669,7 @@ impl<R> Call<R> {
         let on_outcome = move |reply: Reply| on_outcome(reply.decode());
         let usual = named.is_empty() && when_down == WhenDown::Wait && headers.is_empty();
         let found = node
-            .head(&action, None)
+            .head(&action)
             .filter(|(_, wanted)| usual && wanted.form.encoding() == arguments.encoding());
         let head = found.and_then(|(head, _)| match within {
             Some(CALL_WITHIN) => Some(head),

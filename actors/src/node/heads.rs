@@ -102,6 +102,8 @@ struct Remembered {
     /// The version of the node when the head was found.
     version: u64,
     action: ByteString,
+    /// The action as it stands in the program, if it does: it is the same one at the same place, whose bytes need not be looked at.
+    literal: Option<&'static str>,
     signature: Option<Signature>,
     index: HeadIndex,
     wanted: Wanted,
@@ -130,7 +132,8 @@ pub(crate) fn remembered(
             let is_it = found.node == node
                 && found.version == version
                 && found.signature == signature
-                && *found.action == *action;
+                && (found.literal.is_some_and(|literal| std::ptr::eq(literal, action))
+                    || *found.action == *action);
             is_it.then(|| (found.index, found.wanted.form.encoding(), found.wanted.as_list))
         })
         .unwrap_or_default();
@@ -142,7 +145,7 @@ pub(crate) fn remembered(
 pub(crate) fn remember(
     node: u64,
     version: u64,
-    action: &ByteString,
+    (action, literal): (&ByteString, Option<&'static str>),
     signature: Option<Signature>,
     index: HeadIndex,
     wanted: Wanted,
@@ -154,7 +157,8 @@ pub(crate) fn remember(
             thread.resize(REMEMBERED, None);
         }
         let at = cache_index(node, action, signature);
-        thread[at] = Some(Remembered { node, version, action: action.clone(), signature, index, wanted });
+        let action = action.clone();
+        thread[at] = Some(Remembered { node, version, action, literal, signature, index, wanted });
     });
 }
 

@@ -53,7 +53,7 @@ impl ManyCalls {
     #[must_use]
     pub fn new(node: &Arc<Node>, action: impl Into<ByteString>) -> Self {
         let action = action.into();
-        let head = node.head(&action, None);
+        let head = node.head(&action);
         let wanted = head.map_or_else(|| node.wanted(&action, None), |(_, wanted)| wanted);
         let head = head.map(|(head, _)| head);
         Self {

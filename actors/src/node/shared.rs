@@ -248,19 +248,37 @@ impl Node {
         &self.name
     }
 
-    /// The head that requests for an action begin with, from callers with this signature or by name; none if callers do not write such requests: the action is the node's own, or there
-    /// is no link, or the name is long. A thread that has asked for the action before is answered without a lock.
+    /// The head that requests for an action by name begin with; none if callers do not write such requests: the action is the node's own, or
+    /// there is no link, or the name is long. A thread that has asked for the action before is answered without a lock.
     #[inline(always)]
-    pub fn head(&self, action: &str, signature: Option<Signature>) -> Option<(Head, Wanted)> {
+    pub fn head(&self, action: &str) -> Option<(Head, Wanted)> {
+        let version = self.version.load(Ordering::Acquire);
+        match remembered(self.number, version, action, None) {
+            Some((index, wanted)) => Some((Head { index, version, within: Some(CALL_WITHIN) }, wanted)),
+            None => self.find_head((action, None), None),
+        }
+    }
+
+    /// As [`head`](Self::head), from callers with this signature.
+    #[inline(always)]
+    pub fn head_of_method(
+        &self,
+        action: &'static str,
+        signature: Option<Signature>,
+    ) -> Option<(Head, Wanted)> {
         let version = self.version.load(Ordering::Acquire);
         match remembered(self.number, version, action, signature) {
             Some((index, wanted)) => Some((Head { index, version, within: Some(CALL_WITHIN) }, wanted)),
-            None => self.find_head(action, signature),
+            None => self.find_head((action, Some(action)), signature),
         }
     }
 
     #[cold]
-    fn find_head(&self, action: &str, signature: Option<Signature>) -> Option<(Head, Wanted)> {
+    fn find_head(
+        &self,
+        (action, literal): (&str, Option<&'static str>),
+        signature: Option<Signature>,
+    ) -> Option<(Head, Wanted)> {
         // Before the encoding is looked up: a head of news that came meanwhile is out of date, and the actor writes the call.
         let version = self.version.load(Ordering::Acquire);
         let wanted = self.wanted(action, signature);
@@ -275,7 +293,7 @@ impl Node {
         let spec = Spec { action, node, within: Some(CALL_WITHIN), encoding };
         let index = locked.heads.find(&spec)?;
         drop(locked);
-        remember(self.number, version, &spec.action, signature, index, wanted);
+        remember(self.number, version, (&spec.action, literal), signature, index, wanted);
         Some((Head { index, version, within: Some(CALL_WITHIN) }, wanted))
     }
 
