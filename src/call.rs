@@ -668,9 +668,8 @@ impl<R> Call<R> {
         };
         let on_outcome = move |reply: Reply| on_outcome(reply.decode());
         let usual = named.is_empty() && when_down == WhenDown::Wait && headers.is_empty();
-        let found = node
-            .head(&action)
-            .filter(|(_, wanted)| usual && wanted.form.encoding() == arguments.encoding());
+        let found =
+            node.head(&action).filter(|(_, wanted)| usual && wanted.form.encoding() == arguments.encoding());
         let head = found.and_then(|(head, _)| match within {
             Some(CALL_WITHIN) => Some(head),
             _ => node.other_head(head, Some(within), None),

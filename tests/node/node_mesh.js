@@ -137,6 +137,7 @@ const between = [
   ...values, undefined, [undefined, null], { u: undefined, n: null }, NaN, -Infinity, 2 ** 53 + 2, -(2 ** 60), 2 ** 63, 2 ** 64,
   0n, 1n, -1n, 10n, 200n, -200n, 4294967296n, 2n ** 53n, 2n ** 60n, 2n ** 64n - 1n, -(2n ** 63n),
   [5000000000n, 5000000000], { big: 7n, small: 7, deep: [{ b: -7n }] }, [-5000000000n, -5000000000], { b: -5000000000n, n: -5000000000 },
+  -5000000000n, -5000000000, -(2n ** 53n) + 1n, -(2n ** 31n) - 1n, -(2n ** 31n), -(2n ** 31n) - 1n, [[-5000000000n, -5000000000]],
   { $callback: 0 }, [{ $callback: 0 }, { $callback: 'x', more: 1 }], Array.from({ length: 20 }, (_, at) => BigInt(at)),
 ];
 const thrown = [
@@ -176,7 +177,9 @@ async function pair(port) {
     assert.deepStrictEqual(data, { body: null, error });
   }
   say('thrown', thrown.length);
-  const events = [[7], [], [[1, 2]], [1, 2], [null], [undefined], [[]], [{ a: 1 }], ['é'], [7n], [[7n]], [1, -5000000000n], between.slice(0, 40)];
+  const events = [[7], [], [[1, 2]], [1, 2], [null], [undefined], [[]], [{ a: 1 }], ['é'], [7n], [[7n]], [1, -5000000000n], [-5000000000n], [-5000000000],
+    [[-5000000000n, 1]], [Array.from({ length: 20 }, (_, at) => BigInt(-5000000000 - at))],
+    Array.from({ length: 20 }, (_, at) => BigInt(-5000000000 - at)), between.slice(0, 40)];
   for (const event of events) {
     const heard = new Promise((resolve) => {
       told = resolve;

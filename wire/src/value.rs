@@ -23,6 +23,7 @@ mod trace;
 mod writer;
 
 pub use any::Value;
+pub(crate) use extension::{INTEGER, Integer};
 pub use nothing::is_absent;
 pub(crate) use sum::SUM_LEN;
 pub use trace::{Obstacle, Traced, TypeShape, Untraceable, trace};

@@ -18,14 +18,14 @@ pub(super) const VALUE: &str = "$meshwork::Value";
 pub(super) const TIMESTAMP: i8 = -1;
 
 /// The kind of an integer of any size, "B": its bytes in two's complement, the highest first.
-pub(super) const INTEGER: i8 = 0x42;
+pub(crate) const INTEGER: i8 = 0x42;
 
 /// The kind and the bytes of `undefined`, which is nil to all but programs of Node.js.
 pub(super) const UNDEFINED: (i8, &[u8]) = (0, &[0]);
 
 /// An integer that some type of Rust holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Integer {
+pub(crate) enum Integer {
     Unsigned(u128),
     /// Less than zero.
     Negative(i128),
@@ -37,7 +37,7 @@ impl Integer {
     }
 
     /// The integer with these bytes, if 128 bits hold it.
-    pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Option<Self> {
         let (first, _) = bytes.split_first()?;
         let fill = if first & 0x80 == 0 { 0 } else { 0xFF };
         let mut rest = bytes;

@@ -176,7 +176,23 @@ impl<'de> PackedBytes<'de> {
             0xD1 => visitor.visit_i16(i16::from_be_bytes(self.take()?)),
             0xD2 => visitor.visit_i32(i32::from_be_bytes(self.take()?)),
             0xD3 => visitor.visit_i64(i64::from_be_bytes(self.take()?)),
-            0x80..0xC0 | 0xC1 | 0xC4..0xCA | 0xD4..0xE0 => Err(unexpected(marker, &visitor)),
+            0x80..0xC0 | 0xC1 | 0xC4..0xCA | 0xD4..0xE0 => self.integer_as_extension(marker, visitor),
+        }
+    }
+
+    /// Takes an integer that is an extension, however many bytes it needs.
+    #[cold]
+    #[inline(never)]
+    fn integer_as_extension<V: Visitor<'de>>(
+        &mut self,
+        marker: u8,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        let Some(len) = self.extension_len(marker)? else { return Err(unexpected(marker, &visitor)) };
+        let extension = self.extension(len)?;
+        match Integer::of_bytes(extension.bytes).filter(|_| extension.kind == INTEGER) {
+            Some(integer) => visit_integer(integer, visitor),
+            None => Err(unexpected(marker, &visitor)),
         }
     }
 

@@ -2,14 +2,14 @@
 //!
 //! A number of Node.js has up to 32 bits as an integer, or is a float, also if it is whole; a `BigInt` is an integer of 64 bits, however small.
 //! In the mesh, a whole number of more than 32 bits is an integer too, so that integers of Rust and other programs are numbers of Node.js and
-//! back. A `BigInt` keeps its 64 bits, which no other program writes for a number that needs fewer; only a negative one that a number of Node.js
-//! could hold looks like that number. A list or map with such a `BigInt` is *marked*: its head is longer than its count needs, which changes
-//! nothing for a reader, and its other numbers stay floats.
+//! back. A `BigInt` keeps its 64 bits, which no other program writes for a number that needs fewer. Only a negative one that a number of Node.js
+//! could hold looks like that number: in the mesh it is the extension that msgpackr writes for a longer `BigInt`, an integer to every reader.
 
 use crate::encoding::Encoding;
 use crate::payload::Payload;
 use crate::value::Value;
 use crate::value::packed::{Item, Kind, each_token, item};
+use crate::value::{INTEGER, Integer};
 use bytes::Bytes;
 use bytestring::ByteString;
 use std::ops::Range;
@@ -60,7 +60,10 @@ pub(super) const NOTHING: &[u8] = &[0x90];
 const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 
 /// How many elements or entries a list or map has at most whose head can be longer than it needs to be.
-const MARKABLE_MAX: usize = 0xFFFF;
+const LENGTHENED_MAX: usize = 0xFFFF;
+
+/// The marker of an extension of eight bytes.
+const EXTENSION_OF_8: u8 = 0xD7;
 
 /// How many elements or entries a list or map has at most whose head takes one byte.
 const SHORT_MAX: usize = 15;
@@ -109,11 +112,11 @@ fn number(token: &[u8]) -> Option<Number> {
 ///
 /// When the bytes are no value, or nested too deep.
 pub(super) fn from_node(value: &[u8]) -> Result<Bytes, String> {
-    from_node_as(value, Form::Usual)
+    from_node_as(value, false)
 }
 
 /// The value of an event with these arguments: the one argument, or else the list of all. A list that is the one argument is told from a list of
-/// all by a head that is longer than it needs to be, and shorter than a mark if it can be.
+/// all by a head that is longer than it needs to be.
 ///
 /// # Errors
 ///
@@ -123,62 +126,38 @@ pub(super) fn event_from_node(arguments: &[u8]) -> Result<Bytes, String> {
         Some(Item { kind: Kind::List, head, within: 1, .. }) => {
             let only = &arguments[head..];
             match item(only, 0) {
-                Some(Item { kind: Kind::List, within, .. }) if within > MARKABLE_MAX => {
-                    from_node_as(arguments, Form::Plain)
+                Some(Item { kind: Kind::List, within, .. }) if within > LENGTHENED_MAX => {
+                    from_node_as(arguments, false)
                 }
-                Some(Item { kind: Kind::List, .. }) => from_node_as(only, Form::OnlyArgument),
-                _ => from_node_as(only, Form::Usual),
+                Some(Item { kind: Kind::List, .. }) => from_node_as(only, true),
+                _ => from_node_as(only, false),
             }
         }
-        Some(Item { within: 0..=SHORT_MAX, .. }) => from_node_as(arguments, Form::Usual),
-        _ => from_node_as(arguments, Form::Plain),
+        _ => from_node_as(arguments, false),
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Marked if need be.
-    Usual,
-    /// Never marked.
-    Plain,
-    /// A list that is the only argument of an event.
-    OnlyArgument,
-}
-
-fn from_node_as(value: &[u8], form: Form) -> Result<Bytes, String> {
-    let (mut is_ambiguous, mut changes) = (false, false);
-    each_token(value, |token, _| match number(token) {
-        Some(Number::Integer { is_negative: true, .. }) => is_ambiguous = true,
-        Some(Number::Integer { is_negative: false, .. } | Number::Whole(_)) => changes = true,
-        Some(Number::Big) | None => {}
-    })?;
-    let first = item(value, 0).filter(|first| first.kind != Kind::Other && first.kind != Kind::Text);
-    let is_markable = first.as_ref().is_some_and(|first| count(first) <= MARKABLE_MAX);
-    let marked = is_markable
-        && match form {
-            Form::Usual => is_ambiguous,
-            Form::Plain => false,
-            // Such a list has only one longer head, which is the mark too.
-            Form::OnlyArgument => first.as_ref().is_some_and(|first| count(first) > SHORT_MAX),
-        };
-    if first.is_none() && !changes {
-        return Ok(Bytes::copy_from_slice(value));
-    }
+/// The value of the mesh. That of a list which is the only argument of an event has a longer head.
+fn from_node_as(value: &[u8], is_only_argument: bool) -> Result<Bytes, String> {
     let mut ours = Vec::with_capacity(value.len() + 8);
     let mut at_start = true;
     each_token(value, |token, item| {
-        if std::mem::take(&mut at_start) && first.is_some() {
-            return put_head(token, item, marked, form == Form::OnlyArgument, &mut ours);
+        if std::mem::take(&mut at_start) && matches!(item.kind, Kind::List | Kind::Map) {
+            return put_head(token, item, is_only_argument, &mut ours);
         }
         match number(token) {
             Some(Number::Whole(value)) if value > 0.0 => put_unsigned(value as u64, &mut ours),
-            Some(Number::Whole(value)) if !marked => {
+            Some(Number::Whole(value)) => {
                 ours.push(0xD3);
                 ours.extend_from_slice(&(value as i64).to_be_bytes());
             }
             // A `BigInt` that is not negative: its own form tells it from an integer, which is unsigned.
             Some(Number::Integer { is_negative: false, value }) => {
                 ours.push(0xD3);
+                ours.extend_from_slice(&(value as i64).to_be_bytes());
+            }
+            Some(Number::Integer { is_negative: true, value }) => {
+                ours.extend_from_slice(&[EXTENSION_OF_8, INTEGER as u8]);
                 ours.extend_from_slice(&(value as i64).to_be_bytes());
             }
             _ => ours.extend_from_slice(token),
@@ -194,20 +173,22 @@ fn from_node_as(value: &[u8], form: Form) -> Result<Bytes, String> {
 ///
 /// When the bytes are no value, or nested too deep.
 pub(super) fn to_node(value: &[u8]) -> Result<Vec<u8>, String> {
-    let is_marked = match value {
-        [0xDD | 0xDF, a, b, c, d, ..] => u32::from_be_bytes([*a, *b, *c, *d]) as usize <= MARKABLE_MAX,
-        _ => false,
-    };
     let mut theirs = Vec::with_capacity(value.len() + 8);
     let (mut at_start, mut is_too_wide) = (true, false);
     each_token(value, |token, item| {
-        is_too_wide |= is_wide_integer(token);
         let is_head = matches!(item.kind, Kind::List | Kind::Map);
         if std::mem::take(&mut at_start) && is_head {
-            return put_head(token, item, false, false, &mut theirs);
+            return put_head(token, item, false, &mut theirs);
+        }
+        if let Some(bytes) = long_integer(token) {
+            match Integer::of_bytes(bytes) {
+                Some(integer) => is_too_wide |= !put_big(integer, &mut theirs),
+                None => is_too_wide = true,
+            }
+            return;
         }
         match number(token) {
-            Some(Number::Integer { is_negative, value }) if !(is_negative && is_marked) => {
+            Some(Number::Integer { value, .. }) => {
                 theirs.push(0xCB);
                 theirs.extend_from_slice(&value.to_be_bytes());
             }
@@ -220,13 +201,28 @@ pub(super) fn to_node(value: &[u8]) -> Result<Vec<u8>, String> {
     Ok(theirs)
 }
 
-/// Whether this is an integer of more than 64 bits: an extension in MessagePack, and the original stops reading at an extension that it does
-/// not know.
-fn is_wide_integer(token: &[u8]) -> bool {
-    matches!(
-        token,
-        [0xD4..=0xD8, 0x42, ..] | [0xC7, _, 0x42, ..] | [0xC8, _, _, 0x42, ..] | [0xC9, _, _, _, _, 0x42, ..]
-    )
+/// The bytes of an integer that is an extension in MessagePack. The original stops reading at an extension that it does not know.
+fn long_integer(token: &[u8]) -> Option<&[u8]> {
+    let (kind, bytes) = match token {
+        [0xD4..=0xD8, kind, bytes @ ..]
+        | [0xC7, _, kind, bytes @ ..]
+        | [0xC8, _, _, kind, bytes @ ..]
+        | [0xC9, _, _, _, _, kind, bytes @ ..] => (*kind, bytes),
+        _ => return None,
+    };
+    (kind == INTEGER as u8).then_some(bytes)
+}
+
+/// Writes a `BigInt` of 64 bits; `false` if the integer needs more.
+fn put_big(integer: Integer, bytes: &mut Vec<u8>) -> bool {
+    let (marker, digits) = match integer {
+        Integer::Unsigned(value) => (0xCF, u64::try_from(value).ok().map(u64::to_be_bytes)),
+        Integer::Negative(value) => (0xD3, i64::try_from(value).ok().map(i64::to_be_bytes)),
+    };
+    let Some(digits) = digits else { return false };
+    bytes.push(marker);
+    bytes.extend_from_slice(&digits);
+    true
 }
 
 /// The list of arguments that a value of the mesh is in a request: a list stays as it is, nil is an empty list, any other value is a list of one.
@@ -250,9 +246,7 @@ pub(super) fn arguments_to_node(value: &[u8]) -> Result<Vec<u8>, String> {
 /// As [`to_node`].
 pub(super) fn event_to_node(value: &[u8]) -> Result<Vec<u8>, String> {
     let is_all = match item(value, 0) {
-        Some(Item { kind: Kind::List, head, within, .. }) => {
-            head == head_len(within) || (head == 5 && within <= SHORT_MAX)
-        }
+        Some(Item { kind: Kind::List, head, within, .. }) => head == head_len(within),
         _ => false,
     };
     if is_all { to_node(value) } else { Ok([&[0x91], &to_node(value)?[..]].concat()) }
@@ -267,19 +261,23 @@ fn count(item: &Item) -> usize {
 fn head_len(count: usize) -> usize {
     match count {
         _ if count <= SHORT_MAX => 1,
-        _ if count <= MARKABLE_MAX => 3,
+        _ if count <= LENGTHENED_MAX => 3,
         _ => 5,
     }
 }
 
-/// Writes the head of a list or a map: as short as it can be, or longer. That of a map which needs no mark stays as it is: msgpackr writes longer
-/// ones than it needs.
-fn put_head(token: &[u8], item: &Item, marked: bool, longer: bool, bytes: &mut Vec<u8>) {
+/// Writes the head of a list or a map: as short as it can be, or longer. That of a map stays as it is: msgpackr writes longer ones than it
+/// needs.
+fn put_head(token: &[u8], item: &Item, longer: bool, bytes: &mut Vec<u8>) {
     let (count, is_map) = (count(item), item.kind == Kind::Map);
-    if is_map && !marked && item.head < 5 {
+    if is_map && item.head < 5 {
         return bytes.extend_from_slice(token);
     }
-    let len = if marked { 5 } else { head_len(count).max(if longer { 3 } else { 1 }) };
+    let len = match head_len(count) {
+        len if !longer => len,
+        1 => 3,
+        _ => 5,
+    };
     match len {
         1 => bytes.push(if is_map { 0x80 } else { 0x90 } | count as u8),
         3 => {
