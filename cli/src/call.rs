@@ -1,11 +1,13 @@
-//! `meshwork call`: one call, its reply on stdout.
+//! `meshwork call`: one call, its reply on stdout; or a stream, its items on stdout as they come.
 
-use crate::failure::Done;
+use crate::failure::{Done, Failure};
 use crate::input::{check, read_duration, read_json};
 use crate::mesh::Mesh;
-use crate::output::{Output, received};
+use crate::outlet::Printer;
+use crate::output::{Output, PRINTED_LEN, received, unprinted};
 use clap::Args;
-use meshwork::{check_action, check_node};
+use futures::FutureExt as _;
+use meshwork::{CallError, Payload, Streaming, check_action, check_node};
 use std::time::Duration;
 
 #[derive(Args)]
@@ -16,7 +18,10 @@ pub(super) struct Options {
     /// `2`; `-` reads stdin, `@file` reads a file. Default: `null`.
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     arguments: Option<String>,
-    /// The deadline: how long to wait for the reply.
+    /// Reads the stream that the action answers with, and prints its items as they come, one on a line, to its end.
+    #[arg(long)]
+    stream: bool,
+    /// The deadline: how long to wait for the reply, or with --stream for the stream to begin.
     #[arg(long, value_parser = read_duration, default_value = "10s")]
     within: Duration,
     /// The name of the node that is to answer. Default: any provider of the action.
@@ -31,9 +36,56 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
     options.on.as_deref().map_or(Ok(()), |node| check(check_node(node)))?;
     let arguments = read_json(options.arguments.as_deref())?;
     let branch = options.mesh.bind(|branch| branch).await?;
+    if options.stream {
+        let mut opening =
+            branch.stream_raw(options.action, arguments).within(options.within).fail_when_down();
+        if let Some(node) = options.on {
+            opening = opening.on(node);
+        }
+        return print_items(opening.await?).await;
+    }
     let mut call = branch.call_raw(options.action, arguments).within(options.within).fail_when_down();
     if let Some(node) = options.on {
         call = call.on(node);
     }
     output.line(&received(&call.await?)?)
+}
+
+/// Prints the items of a stream to its end. Nothing is read while stdout takes nothing, so that the producer waits for the reader of stdout.
+async fn print_items(mut items: Streaming<Payload>) -> Done {
+    let printer = Printer::start().map_err(unprinted)?;
+    let mut next = items.next().await;
+    loop {
+        // The items that have come meanwhile are printed in one go; behind them, how the stream ended.
+        let mut lines = String::new();
+        let end = loop {
+            match line_of(next) {
+                Ok(Some(line)) => lines.push_str(&line),
+                Ok(None) => break Some(Ok(())),
+                Err(error) => break Some(Err(Failure::from(error))),
+            }
+            if lines.len() >= PRINTED_LEN {
+                break None;
+            }
+            match items.next().now_or_never() {
+                Some(item) => next = item,
+                None => break None,
+            }
+        };
+        if !lines.is_empty() {
+            printer.print(lines).await.map_err(unprinted)?;
+        }
+        if let Some(end) = end {
+            return end;
+        }
+        next = items.next().await;
+    }
+}
+
+/// The line of an item, with its end; none behind the last one.
+fn line_of(item: Option<Result<Payload, CallError>>) -> Result<Option<String>, CallError> {
+    let Some(item) = item else { return Ok(None) };
+    let mut line = received(&item?)?;
+    line.push('\n');
+    Ok(Some(line))
 }

@@ -4,6 +4,7 @@
 use meshwork::{ActionError, limits::FRAME_LEN_MAX};
 #[cfg(unix)]
 use std::collections::BTreeSet;
+use std::pin::{Pin, pin};
 use std::process::ExitStatus;
 #[cfg(unix)]
 use std::sync::{Mutex, PoisonError};
@@ -49,14 +50,18 @@ pub(super) fn prepare() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// Runs a command that reads these bytes from its stdin. When this is dropped before the command has ended, all that the command started is
-/// killed. The permit is given back when nothing of the command runs any more.
+/// A command that runs. When this is dropped before the command has ended, all that the command started is killed; where there is no keeper, its
+/// shell. The permit of the command is given back when nothing of the command runs any more.
+struct Running {
+    /// Hands the arguments over, and waits for the end of the command itself.
+    ended: Pin<Box<dyn Future<Output = Result<ExitStatus, ActionError>>>>,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+}
+
+/// Starts a command that reads these bytes from its stdin.
 #[cfg(unix)]
-pub(super) async fn run(
-    command: &str,
-    input: &[u8],
-    permit: OwnedSemaphorePermit,
-) -> Result<Ended, ActionError> {
+fn start(command: &str, input: Vec<u8>, permit: OwnedSemaphorePermit) -> Result<Running, ActionError> {
     use crate::keeper::{ENDED, KEEPER, NOT_STARTED, SAID_LEN, end_orphans, remove_group_of};
     use std::os::fd::OwnedFd;
     use std::os::unix::process::ExitStatusExt;
@@ -87,18 +92,18 @@ pub(super) async fn run(
         }
         drop(permit);
     });
-    let (Some(mut stdout), Some(mut stderr)) = pipes else {
+    let (Some(stdout), Some(stderr)) = pipes else {
         return Err(failed("the command has no pipes"));
     };
-    let (mut from_keeper, mut to_keeper) = socket.split();
-    let write = async move {
-        // A keeper whose command did not start reads nothing.
-        let _ = to_keeper.write_all(&(input.len() as u64).to_le_bytes()).await;
-        let _ = to_keeper.write_all(input).await;
-    };
-    let ended = async move {
+    let ended = Box::pin(async move {
+        let (mut from_keeper, mut to_keeper) = socket.split();
+        let write = async {
+            // A keeper whose command did not start reads nothing.
+            let _ = to_keeper.write_all(&(input.len() as u64).to_le_bytes()).await;
+            let _ = to_keeper.write_all(&input).await;
+        };
         let mut said = [0; SAID_LEN];
-        let read = from_keeper.read_exact(&mut said).await;
+        let read = while_writing(write, from_keeper.read_exact(&mut said)).await;
         read.map_err(|_| failed("the process that keeps the command was killed"))?;
         let [kind, number @ ..] = said;
         match (kind, i32::from_le_bytes(number)) {
@@ -106,8 +111,17 @@ pub(super) async fn run(
             (NOT_STARTED, error) => Err(failed(std::io::Error::from_raw_os_error(error).to_string())),
             _ => Err(failed("the process that keeps the command says what nobody understands")),
         }
-    };
-    heard(ended, write, &mut stdout, &mut stderr).await
+    });
+    Ok(Running { ended, stdout, stderr })
+}
+
+/// Waits for the end of a command, and writes meanwhile what it reads; it may end without having read all.
+async fn while_writing<T>(write: impl Future<Output = ()>, ended: impl Future<Output = T>) -> T {
+    let mut ended = pin!(ended);
+    tokio::select! {
+        ended = &mut ended => ended,
+        () = write => ended.await,
+    }
 }
 
 /// The keepers that run. Bounded by the permits.
@@ -132,18 +146,17 @@ fn this_binary() -> std::io::Result<std::path::PathBuf> {
     std::env::current_exe()
 }
 
-/// Writes to a command and hears it until it has ended. A process that the command leaves behind holds the pipes open: the command is done when
-/// it ends itself.
-async fn heard(
-    ended: impl Future<Output = Result<ExitStatus, ActionError>>,
-    write: impl Future<Output = ()>,
-    stdout: &mut ChildStdout,
-    stderr: &mut ChildStderr,
+/// Runs a command that reads these bytes from its stdin, to its end. A process that the command leaves behind holds the pipes open: the command
+/// is done when it ends itself.
+pub(super) async fn run(
+    command: &str,
+    input: Vec<u8>,
+    permit: OwnedSemaphorePermit,
 ) -> Result<Ended, ActionError> {
-    let mut ended = std::pin::pin!(ended);
+    let Running { mut ended, mut stdout, mut stderr } = start(command, input, permit)?;
     let (mut printed, mut said) = (Printed::default(), Said::default());
     let status = {
-        let talk = async { tokio::join!(write, printed.read(stdout), said.read(stderr)).1 };
+        let talk = async { tokio::join!(printed.read(&mut stdout), said.read(&mut stderr)).0 };
         tokio::select! {
             status = &mut ended => Some(status?),
             fits = talk => {
@@ -154,8 +167,8 @@ async fn heard(
     };
     let status = match status {
         Some(status) => {
-            printed.read_rest(stdout).await?;
-            said.read_rest(stderr).await;
+            printed.read_rest(&mut stdout).await?;
+            said.read_rest(&mut stderr).await;
             status
         }
         None => ended.await?,
@@ -163,13 +176,18 @@ async fn heard(
     Ok(Ended { status, printed: printed.0, said: said.0 })
 }
 
-/// Runs a command that reads these bytes from its stdin. When this is dropped before the command has ended, its shell is killed.
+/// The error of a command that did not succeed, with the end of what it said.
+pub(super) fn check_status(status: ExitStatus, said: &[u8]) -> Result<(), ActionError> {
+    if status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(said).trim().to_owned();
+    Err(failed(if said.is_empty() { status.to_string() } else { format!("{status}: {said}") }))
+}
+
+/// Starts a command that reads these bytes from its stdin.
 #[cfg(not(unix))]
-pub(super) async fn run(
-    command: &str,
-    input: &[u8],
-    permit: OwnedSemaphorePermit,
-) -> Result<Ended, ActionError> {
+fn start(command: &str, input: Vec<u8>, permit: OwnedSemaphorePermit) -> Result<Running, ActionError> {
     use std::process::Stdio;
 
     let mut shell = Command::new("sh");
@@ -178,19 +196,130 @@ pub(super) async fn run(
     without_secrets(&mut shell);
     let mut child = shell.spawn()?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = pipes else {
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
         return Err(failed("the command has no pipes"));
     };
-    let write = async move {
-        // A command may close the pipe without reading its arguments.
-        let _ = stdin.write_all(input).await;
-        drop(stdin);
-    };
-    let ended = async move { Ok(child.wait().await?) };
-    let heard = heard(ended, write, &mut stdout, &mut stderr).await;
-    drop(permit);
-    heard
+    let ended = Box::pin(async move {
+        let write = async move {
+            // A command may close the pipe without reading its arguments.
+            let _ = stdin.write_all(&input).await;
+            drop(stdin);
+        };
+        let status = while_writing(write, child.wait()).await?;
+        drop(permit);
+        Ok(status)
+    });
+    Ok(Running { ended, stdout, stderr })
 }
+
+/// The lines of a command that runs, read as they are asked for: in between, the command waits in its writes when the pipe is full.
+pub(super) struct Lines {
+    /// None when the command has ended, and all that it printed was read.
+    running: Option<Running>,
+    printed: Unread,
+    said: Said,
+}
+
+impl Lines {
+    /// Starts a command that reads these bytes from its stdin.
+    pub(super) fn start(
+        command: &str,
+        input: Vec<u8>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Self, ActionError> {
+        let running = Some(start(command, input, permit)?);
+        Ok(Self { running, printed: Unread::default(), said: Said::default() })
+    }
+
+    /// The next line, without its end; none when the command has ended and succeeded. What it leaves behind is waited for as little as by [`run`].
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, ActionError> {
+        let Self { running, printed, said } = self;
+        let (mut has_more, mut says_more) = (true, true);
+        loop {
+            if let Some(line) = printed.take_line()? {
+                return Ok(Some(line));
+            }
+            let Some(Running { ended, stdout, stderr }) = running else {
+                return printed.take_rest();
+            };
+            tokio::select! {
+                status = ended => {
+                    printed.read_rest(stdout).await?;
+                    said.read_rest(stderr).await;
+                    *running = None;
+                    // The lines that came before stand before the error.
+                    printed.failed = check_status(status?, &said.0).err();
+                }
+                read = printed.read(stdout), if has_more => has_more = read? > 0,
+                () = said.read(stderr), if says_more => says_more = false,
+            }
+        }
+    }
+}
+
+/// What a command has printed, cut into lines.
+#[derive(Default)]
+struct Unread {
+    /// The lines that were taken stand before `start`; what was looked at, and has no end of a line, up to `seen`.
+    bytes: Vec<u8>,
+    start: usize,
+    seen: usize,
+    /// How the command failed, to be told behind its last line.
+    failed: Option<ActionError>,
+}
+
+impl Unread {
+    /// Reads a piece; zero at the end. What has been read is kept when this is dropped before.
+    async fn read(&mut self, pipe: &mut (impl AsyncRead + Unpin)) -> Result<usize, ActionError> {
+        self.bytes.reserve(PIECE_LEN);
+        Ok(pipe.read_buf(&mut self.bytes).await?)
+    }
+
+    /// Reads what the command has written before it ended.
+    async fn read_rest(&mut self, pipe: &mut ChildStdout) -> Result<(), ActionError> {
+        #[cfg(unix)]
+        return read_now(pipe, |chunk| {
+            self.bytes.extend_from_slice(chunk);
+            Ok(())
+        });
+        #[cfg(not(unix))]
+        {
+            while self.read(pipe).await? > 0 {}
+            Ok(())
+        }
+    }
+
+    /// Takes the first line that has an end.
+    fn take_line(&mut self) -> Result<Option<Vec<u8>>, ActionError> {
+        if let Some(at) = self.bytes[self.seen..].iter().position(|byte| *byte == b'\n') {
+            let end = self.seen + at;
+            let line = self.bytes[self.start..end].to_vec();
+            (self.start, self.seen) = (end + 1, end + 1);
+            return Ok(Some(line));
+        }
+        self.bytes.drain(..self.start);
+        (self.start, self.seen) = (0, self.bytes.len());
+        if self.bytes.capacity() > PIECE_LEN && self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+        if self.seen > FRAME_LEN_MAX {
+            return Err(failed(format!("the command prints a line of more than {FRAME_LEN_MAX} bytes")));
+        }
+        Ok(None)
+    }
+
+    /// Takes the last line, which has no end, and then how the command failed.
+    fn take_rest(&mut self) -> Result<Option<Vec<u8>>, ActionError> {
+        self.seen = 0;
+        if !self.bytes.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.bytes)));
+        }
+        self.failed.take().map_or(Ok(None), Err)
+    }
+}
+
+/// How much of the lines of a command is read at once, in bytes, at least.
+const PIECE_LEN: usize = 16 * 1024;
 
 /// The whole stdout of a command.
 #[derive(Default)]

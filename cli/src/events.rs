@@ -4,7 +4,7 @@ use crate::failure::{Done, Failure};
 use crate::input::{check, read_count, read_json};
 use crate::mesh::Mesh;
 use crate::outlet::Printer;
-use crate::output::{Output, json, object, say, text, unprinted};
+use crate::output::{Output, PRINTED_LEN, json, object, say, text, unprinted};
 use crate::signals::Signals;
 use clap::Args;
 use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};
@@ -57,9 +57,6 @@ pub(super) struct SubscribeOptions {
     #[command(flatten)]
     mesh: Mesh,
 }
-
-/// How many bytes of lines are printed in one go, if so many events have come.
-const PRINTED_LEN: usize = 64 * 1024;
 
 pub(super) async fn publish(options: PublishOptions) -> Done {
     check(check_topic(&options.topic))?;

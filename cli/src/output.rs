@@ -19,6 +19,9 @@ impl Output {
     }
 }
 
+/// How many bytes of lines are printed in one go, if so many events or items have come.
+pub(super) const PRINTED_LEN: usize = 64 * 1024;
+
 /// The failure of a command that cannot print.
 pub(super) fn unprinted(error: io::Error) -> Failure {
     match error.kind() {

@@ -1,12 +1,14 @@
-//! `meshwork respond`: a branch whose action runs a shell command. A command ends with its request, with all that it started.
+//! `meshwork respond`: a branch whose action runs a shell command. A command ends with its request, with all that it started. With `--stream` the
+//! lines that it prints are the items of a stream.
 
-use crate::contained::{self, failed};
+use crate::contained::{self, Lines, check_status, failed};
 use crate::failure::{Done, Failure};
 use crate::input::check;
 use crate::mesh::Mesh;
 use crate::output::say;
 use crate::signals::{Signals, drain};
 use clap::Args;
+use futures::stream::{Stream, try_unfold};
 use meshwork::limits::{DRAIN_WITHIN, JOBS_WAITING_MAX};
 use meshwork::prelude::*;
 use meshwork::{Encoding, Payload, Value};
@@ -21,6 +23,13 @@ pub(super) struct Options {
     /// started ends with it. It finds no token in its environment: to call back, it names a token file.
     #[arg(long, value_name = "CMD")]
     command: String,
+    /// Answers with a stream: each line of JSON that the command prints is an item. The command waits in its writes while nobody reads the
+    /// stream, and is killed when its reader goes. Callers read it with `meshwork call --stream`.
+    #[arg(long)]
+    stream: bool,
+    /// With --stream: each line is an item that is a text, whatever stands in it.
+    #[arg(long, requires = "stream")]
+    text: bool,
     /// How many commands run at once; further requests wait. Default: the number of processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     jobs: Option<u32>,
@@ -32,7 +41,7 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: Options) -> Done {
-    let Options { action, command, jobs, waiting, mesh } = options;
+    let Options { action, command, stream, text, jobs, waiting, mesh } = options;
     let jobs = jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize);
     let permits = Arc::new(Semaphore::new(jobs));
@@ -44,18 +53,24 @@ pub(super) async fn run(options: Options) -> Done {
         ));
     }
     contained::prepare();
-    let answer = move |arguments: Value| {
-        let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
-        async move {
-            // The processes of a request that was cancelled may have to be waited for.
-            let permit = permits.acquire_owned().await?;
-            run_command(&command, &arguments, permit).await
-        }
-    };
     // Requests that wait stay bytes: only those that run are decoded.
-    let responders = Responders::new()
-        .respond_self_describing(action.as_str(), answer)
-        .permits_with_queue(&action, jobs, waiting);
+    let responders = if stream {
+        let as_item = if text { text_item } else { json_item };
+        Responders::new().respond_stream(action.as_str(), move |arguments: Value| {
+            let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
+            async move { stream_command(&command, &arguments, permits.acquire_owned().await?, as_item) }
+        })
+    } else {
+        Responders::new().respond_self_describing(action.as_str(), move |arguments: Value| {
+            let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
+            async move {
+                // The processes of a request that was cancelled may have to be waited for.
+                let permit = permits.acquire_owned().await?;
+                run_command(&command, &arguments, permit).await
+            }
+        })
+    };
+    let responders = responders.permits_with_queue(&action, jobs, waiting);
     let mut signals = Signals::new()?;
     let binding = mesh.bind_when_up(|branch| branch.respond_all(responders));
     let branch = tokio::select! {
@@ -75,19 +90,59 @@ async fn run_command(
     arguments: &Value,
     permit: OwnedSemaphorePermit,
 ) -> Result<Value, ActionError> {
-    let input = Payload::encode(Encoding::Json, arguments)
-        .map_err(|error| failed(format!("the arguments have no form in JSON: {}", error.reason)))?;
-    let ended = contained::run(command, &input.bytes, permit).await?;
-    if !ended.status.success() {
-        let said = String::from_utf8_lossy(&ended.said).trim().to_owned();
-        let status = ended.status;
-        let message = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
-        return Err(failed(message));
-    }
+    let ended = contained::run(command, input_of(arguments)?, permit).await?;
+    check_status(ended.status, &ended.said)?;
     if ended.printed.trim_ascii().is_empty() {
         return Ok(Value::Nil);
     }
     Payload::new(Encoding::Json, ended.printed).decode().map_err(|error| {
         failed(format!("what the command printed is not JSON that can be sent: {}", error.reason))
     })
+}
+
+/// The items of a command: what `as_item` makes of its lines, up to the end of the command, or an error.
+fn stream_command(
+    command: &str,
+    arguments: &Value,
+    permit: OwnedSemaphorePermit,
+    as_item: AsItem,
+) -> Result<impl Stream<Item = Result<Value, ActionError>> + use<>, ActionError> {
+    let lines = Lines::start(command, input_of(arguments)?, permit)?;
+    Ok(try_unfold(lines, move |mut lines| async move {
+        while let Some(line) = lines.next().await? {
+            if let Some(item) = as_item(line)? {
+                return Ok(Some((item, lines)));
+            }
+        }
+        Ok(None)
+    }))
+}
+
+/// Makes an item of a line, which stands without its end; none of a line that is left out.
+type AsItem = fn(Vec<u8>) -> Result<Option<Value>, ActionError>;
+
+fn json_item(line: Vec<u8>) -> Result<Option<Value>, ActionError> {
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    Payload::new(Encoding::Json, line).decode().map(Some).map_err(|error| {
+        let why = error.reason;
+        failed(format!(
+            "a line that the command printed is not JSON that can be sent: {why}; with --text lines are sent as they are"
+        ))
+    })
+}
+
+fn text_item(mut line: Vec<u8>) -> Result<Option<Value>, ActionError> {
+    line.pop_if(|last| *last == b'\r');
+    let text = String::from_utf8(line);
+    text.map(|text| Some(Value::Text(text)))
+        .map_err(|_| failed("a line that the command printed is no text in UTF-8"))
+}
+
+/// What a command reads from its stdin.
+fn input_of(arguments: &Value) -> Result<Vec<u8>, ActionError> {
+    let input = Payload::encode(Encoding::Json, arguments)
+        .map_err(|error| failed(format!("the arguments have no form in JSON: {}", error.reason)))?;
+    Ok(input.bytes.into())
 }

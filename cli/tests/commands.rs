@@ -10,6 +10,8 @@ mod faults;
 mod identities;
 #[path = "commands/log.rs"]
 mod log;
+#[path = "commands/streams.rs"]
+mod streams;
 
 use meshwork::prelude::*;
 use serde_json::{Value, json};
