@@ -299,8 +299,7 @@ where
 /// The error of a call of an action that answers with a stream. Nothing was run.
 #[cold]
 fn is_a_stream(context: &CallContext) -> CallError {
-    let what = format!("{:?} answers with a stream: read it with `stream`", context.action());
-    CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what)
+    CallError::answers_with_stream(&format_args!("{:?}", context.action()))
 }
 
 /// Reads the arguments of an action without a signature.

@@ -2,6 +2,7 @@
 
 use crate::dialects::Foreign;
 use crate::{Mesh, node, soon, until_asked};
+use futures::stream::{self, StreamExt as _};
 use meshwork::limits::{CALLBACKS_PER_CONNECTION_MAX, CALLBACKS_PER_REQUEST_MAX};
 use meshwork::prelude::*;
 use meshwork::{Address, Bridge, ResultStyle};
@@ -173,7 +174,7 @@ async fn the_functions_of_an_old_server_are_actions_while_it_is_there() {
             .await;
         }
     };
-    there(14).await;
+    there(18).await;
     let caller = mesh.branch("caller").await;
     assert_eq!(soon(caller.call("old/timesTen", 5_u64)).await, Ok(50_u64));
     assert_eq!(soon(caller.call("old/math/add", (2.5_f64, 3_u64))).await, Ok(5.5_f64));
@@ -382,5 +383,148 @@ async fn more_functions_than_a_connection_may_lend_are_passed_to_programs_that_k
         assert_eq!(kept, Ok(call * CALLBACKS_PER_REQUEST_MAX));
     }
     assert_eq!(soon(caller.call("old/ask", (41, counting()))).await, Ok(42_u64));
+    bridging.abort();
+}
+
+/// Answers with streams, and counts those that are there.
+fn streaming(there: &Arc<AtomicU64>) -> BranchActor {
+    let there = Arc::clone(there);
+    BranchActor::new("streaming")
+        .respond_stream("count", |to: u64| async move { Ok(Streaming::new(stream::iter(1..=to))) })
+        .respond_stream("fails", |(count,): (usize,)| async move {
+            let words = stream::repeat("word").take(count).map(Ok);
+            let error = ActionError::new("Boom", "it went off").with_code(1200);
+            Ok(words.chain(stream::iter([Err(error)])))
+        })
+        .respond_stream("forever", move |(): ()| {
+            there.fetch_add(1, Ordering::Relaxed);
+            let there = Leaving(Arc::clone(&there));
+            async move { Ok(stream::iter(0..).map(move |number: u64| Ok::<_, ActionError>((&there, number).1))) }
+        })
+        .respond("sum", |(mut numbers,): (Feed<u64>,)| async move {
+            let mut sum = 0;
+            while let Some(number) = numbers.next().await {
+                sum += number?;
+            }
+            Ok(sum)
+        })
+}
+
+/// Counts down when its stream is dropped.
+struct Leaving(Arc<AtomicU64>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn until_zero(there: &AtomicU64) {
+    soon(async {
+        while there.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[actix::test]
+async fn a_program_of_dnode_reads_streams_with_a_function_for_the_items_and_one_for_the_end() {
+    let mesh = Mesh::start().await;
+    let there = Arc::new(AtomicU64::new(0));
+    let _streaming = mesh.bind(streaming(&there)).await;
+    let address = Client::gateway(&mesh).await;
+    let port = address.as_str().rsplit(':').next().expect("a port").to_owned();
+    let said = found_by("streams.js", &[&port]).await;
+    assert_eq!(said["count"], json!([[1, 2, 3, 4, 5], [null]]));
+    assert_eq!(said["many"], json!([20_000, true, [null]]));
+    let boom = json!({ "name": "Boom", "message": "it went off", "code": 1200 });
+    assert_eq!(said["fails"], json!([["word", "word"], boom]));
+    assert_eq!((&said["alone"][0], &said["alone"][1]["name"]), (&Value::Null, &json!("CANNOT_DECODE")));
+    assert_eq!(said["stopped"], json!([[0, 1, 2], [null]]));
+    assert_eq!(said["sum"], json!(500_500));
+    assert_eq!(said.get("fail").or(said.get("error")).or(said.get("late")), None);
+    until_zero(&there).await;
+}
+
+#[actix::test]
+async fn a_program_of_dnode_that_reads_nothing_stops_its_producer_and_its_end_drops_the_stream() {
+    let mesh = Mesh::start().await;
+    let (there, made) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (counted, making) = (Arc::clone(&there), Arc::clone(&made));
+    let long = BranchActor::new("long").respond_stream("long", move |(): ()| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let (leaving, making) = (Leaving(Arc::clone(&counted)), Arc::clone(&making));
+        let line = "x".repeat(10_000);
+        async move {
+            Ok(stream::repeat(line).map(move |line| {
+                making.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, ActionError>((&leaving, line).1)
+            }))
+        }
+    });
+    let _long = mesh.bind(long.respond("add", |(a, b): (i64, i64)| async move { Ok(a + b) })).await;
+    let gateway = Client::gateway(&mesh).await;
+    let (mut client, mut other) = (Client::join(&gateway, "a").await, Client::join(&gateway, "b").await);
+    let line = json!({ "method": "long", "arguments": ["[Function]", "[Function]"], "callbacks": { "1": ["0"], "2": ["1"] } });
+    client.writer.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
+    // The sockets take some megabytes, the program takes none, and then nothing is made.
+    soon(async {
+        let (mut last, mut rounds) = (0, 0);
+        while rounds < 50 || last == 0 {
+            for number in 0..10 {
+                assert_eq!(other.call("add", json!([number, 1])).await, Ok(json!(number + 1)));
+            }
+            let now = made.load(Ordering::Relaxed);
+            rounds = if now == last { rounds + 1 } else { 0 };
+            last = now;
+        }
+        assert!(last < 4_000, "{last} items of 10 kB");
+    })
+    .await;
+    drop(client);
+    until_zero(&there).await;
+}
+
+#[actix::test]
+async fn the_functions_of_an_old_server_are_read_as_streams_and_read_streams() {
+    let mesh = Mesh::start().await;
+    let (_server, bridging) = bridged(&mesh).await;
+    let caller = mesh.branch("caller").await;
+    let mut numbers =
+        soon(caller.stream::<u64>("old/numbers", 3_000).into_future()).await.expect("it begins");
+    for expected in 1..=3_000 {
+        assert_eq!(soon(numbers.next()).await, Some(Ok(expected)));
+    }
+    assert_eq!(soon(numbers.next()).await, None);
+
+    let mut paced = soon(caller.stream::<Value>("old/paced", 1_000).into_future()).await.expect("it begins");
+    for expected in 1..=1_000 {
+        assert_eq!(soon(paced.next()).await, Some(Ok(json!({ "number": expected }))));
+    }
+    let over = soon(paced.next()).await.expect("an end").expect_err("an error");
+    assert_eq!((over.message(), over.fate()), ("over", Fate::Failed));
+
+    // One that takes no notice is held up to a bound, and then ended.
+    let quick = caller.stream::<u64>("old/numbers", 100_000).window(1_024);
+    let mut quick = soon(quick.into_future()).await.expect("it begins");
+    let error = soon(async {
+        loop {
+            if let Err(error) = quick.next().await.expect("it does not end well") {
+                break error;
+            }
+        }
+    });
+    // Nothing is read before the program has sent more than is held.
+    assert_eq!(soon(caller.call("old/timesTen", 5_u64)).await, Ok(50_u64));
+    assert_eq!(error.await.code(), Code::OVERLOADED);
+
+    let feed = Feed::new(stream::iter(1..=2_000_u64));
+    assert_eq!(soon(caller.call("old/sum", (feed,))).await, Ok(2_001_000_u64));
+    let there = Arc::new(AtomicU64::new(1));
+    let leaving = Leaving(Arc::clone(&there));
+    let feed = Feed::new(stream::iter(0..).map(move |number: u64| (&leaving, number).1));
+    assert_eq!(soon(caller.call("old/first", (4, feed))).await, Ok(json!([0, 1, 2, 3])));
+    until_zero(&there).await;
     bridging.abort();
 }

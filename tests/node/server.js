@@ -33,6 +33,35 @@ net.on('connection', (stream) => {
       counter: (done) => done((...all) => counted.push(all.length)),
       counted: (done) => done(counted),
       'a/**': (done) => done('itself'),
+      // A stream: each item is a call of its last function but one, and the end a call of the last.
+      numbers: (to, each, done) => {
+        for (let number = 1; number <= to; number++) each(number);
+        done(null);
+      },
+      // One that waits until the item before has left.
+      paced: (to, each, done) => {
+        let number = 0;
+        const next = () => (number < to ? each({ number: ++number }, next) : done(null, new Error('over')));
+        next();
+      },
+      // Reads a stream.
+      sum: (numbers, done) => {
+        let sum = 0;
+        numbers(
+          (number) => (sum += number),
+          (end, error) => (error ? done(null, error) : done(sum)),
+        );
+      },
+      // Reads the first items of a stream only.
+      first: (count, numbers, done) => {
+        const first = [];
+        numbers(
+          (number, stop) => {
+            if (first.push(number) === count) stop();
+          },
+          (end) => done(first.slice(0, count)),
+        );
+      },
       math: { add: (one, other, done) => done(one + other) },
     },
     { weak: false },

@@ -452,6 +452,23 @@ pub const FOREIGN_UNREAD_LEN_MAX: usize = 2 * 1024 * 1024 * 1024 - 1;
 /// How many lines of the log the messages of one read may cause, of a foreign program: more would tell the same.
 pub const FOREIGN_NOTES_MAX: usize = 16;
 
+/// How many items of a stream are on their way to a foreign program, which says nothing of what it has read: more are granted when these have
+/// left through its socket.
+pub const FOREIGN_WINDOW_ITEMS: u32 = 1024;
+
+/// How many bytes of a stream are on their way to a foreign program, and one item more.
+pub const FOREIGN_WINDOW_LEN: u32 = 256 * 1024;
+
+/// What an item costs that is held, beside its bytes: about what its entry takes.
+pub const FOREIGN_ITEM_COST: usize = 128;
+
+/// How many bytes of one stream are held that a foreign program sent before they were granted, in a protocol where it is not told: as many as
+/// a node of the mesh lets come by default. Above that the stream ends with an error.
+pub const FOREIGN_STREAM_HELD_LEN_MAX: usize = STREAM_WINDOW_LEN_MAX as usize;
+
+/// How many bytes of all streams of one foreign program are held.
+pub const FOREIGN_ITEMS_HELD_LEN_MAX: usize = 4 * FOREIGN_STREAM_HELD_LEN_MAX;
+
 /// How long a foreign server may say nothing to a bridge that has connected, and a master may not answer its bind.
 pub const FOREIGN_SILENT_WITHIN: Duration = Duration::from_secs(5);
 

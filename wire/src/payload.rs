@@ -137,6 +137,25 @@ struct Parts {
     found: OnceLock<Option<Payload>>,
 }
 
+impl CallError {
+    /// What the error of a call says of an action or a function that answers with a stream.
+    const ANSWERS_WITH_STREAM: &str = "answers with a stream: read it with `stream`";
+
+    /// The error of a call of what answers with a stream. Nothing was run.
+    #[doc(hidden)]
+    #[cold]
+    pub fn answers_with_stream(what: &dyn fmt::Display) -> Self {
+        Self::new(Code::CANNOT_DECODE, Fate::NotSent, format!("{what} {}", Self::ANSWERS_WITH_STREAM))
+    }
+
+    /// Whether nothing was run, since what was called answers with a stream.
+    pub(crate) fn is_of_stream(&self) -> bool {
+        self.code() == Code::CANNOT_DECODE
+            && self.fate() == Fate::NotSent
+            && self.message().ends_with(Self::ANSWERS_WITH_STREAM)
+    }
+}
+
 impl Payload {
     /// A payload of bytes that are encoded already, without functions.
     #[must_use]

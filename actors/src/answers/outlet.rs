@@ -336,8 +336,8 @@ impl Source {
 
 impl Callable for Source {
     fn invoke(&self, _: Invocation) -> Invoked {
-        let what = "the function that was passed is a stream: it is to be read";
-        Box::pin(std::future::ready(Err(CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what))))
+        let error = CallError::answers_with_stream(&"the function that was passed");
+        Box::pin(std::future::ready(Err(error)))
     }
 
     fn as_any(&self) -> Option<&dyn Any> {

@@ -14,7 +14,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bound, CallError, Callbacks, Code, DialectError, ExtendedBind, ExtendedBound, Fate, Features, Frame,
-    FrameCodec, FrameError, Invoke, Refused, Request, Response, Said, is_native, spoken,
+    FrameCodec, FrameError, Invoke, Item, OpenStream, Refused, Request, Response, Said, is_native, spoken,
 };
 use std::io;
 use std::pin::Pin;
@@ -35,8 +35,11 @@ static UNFIT: Repeated = Repeated::new();
 static NOTES: Repeated = Repeated::new();
 static ENDED: Repeated = Repeated::new();
 
-/// The features that the near end of a dialect link may use.
+/// The features that a dialect link knows, whatever its dialect.
 const FEATURES: Features = Features::FORMS;
+
+/// The features of a near end of this version that a dialect link may use.
+const NEAR_FEATURES: Features = Features(FEATURES.0 | Features::STREAMS.0);
 
 /// A link with frames at the near end, where a node of this process is, and another protocol at the far end.
 pub(crate) struct DialectLink {
@@ -158,7 +161,9 @@ impl DialectLink {
         let first_message = Some(FirstMessage { place, within: first_within, alarm, is_there: false });
         // Each connection is a branch of its own.
         let asks = Asks::Extended(fastrand::u64(..));
-        Self { features: FEATURES, first_message, handshake, ..Self::new(link, dialect, peer, asks) }
+        let mut this = Self { first_message, handshake, ..Self::new(link, dialect, peer, asks) };
+        this.near_knows(NEAR_FEATURES);
+        this
     }
 
     /// Speaks a dialect over a link that was dialled to `peer`, to a branch of this process.
@@ -167,7 +172,9 @@ impl DialectLink {
         dialect: Box<dyn meshwork_wire::Dialect>,
         peer: String,
     ) -> Self {
-        Self { features: FEATURES, dialled: true, ..Self::new(link, dialect, peer, Asks::Plain) }
+        let mut this = Self { dialled: true, ..Self::new(link, dialect, peer, Asks::Plain) };
+        this.near_knows(NEAR_FEATURES);
+        this
     }
 
     /// Speaks a dialect over a link that was dialled to `peer`, to a master that may be of another version.
@@ -222,6 +229,17 @@ impl DialectLink {
         this
     }
 
+    /// The features that the near end may use.
+    fn known(&self) -> Features {
+        Features(FEATURES.0 | self.dialect.features().0)
+    }
+
+    /// Notes the features that the near end knows.
+    fn near_knows(&mut self, features: Features) {
+        self.features = features;
+        self.dialect.near_knows(features);
+    }
+
     /// Passes on what the dialect said: frames to the near end, bytes to the far end.
     fn pass_on(&mut self) {
         while !self.said.frames.is_empty() {
@@ -229,7 +247,7 @@ impl DialectLink {
                 let frame = match (frame, self.asks) {
                     (Frame::Bind(bind), Asks::Extended(incarnation)) => {
                         self.bind = BindProgress::Asked;
-                        let (features, replaces) = (FEATURES, false);
+                        let (features, replaces) = (self.known(), false);
                         Frame::ExtendedBind(ExtendedBind { bind, features, incarnation, replaces })
                     }
                     (Frame::Bind(bind), Asks::Plain) => {
@@ -238,7 +256,8 @@ impl DialectLink {
                     }
                     (Frame::Bound(bound), _) => {
                         self.let_in(&bound);
-                        Frame::ExtendedBound(ExtendedBound { bound, features: FEATURES, publish: None })
+                        let features = self.known();
+                        Frame::ExtendedBound(ExtendedBound { bound, features, publish: None })
                     }
                     (frame, _) => frame,
                 };
@@ -299,6 +318,18 @@ impl DialectLink {
                 Frame::Response(Response { callback_id, outcome }).encode(&mut self.frames);
                 None
             }
+            // A stream has no gap: it ends.
+            Frame::Item(Item { callback_id, .. }) => {
+                let outcome = Err(error.clone().with_fate(Fate::Failed));
+                Frame::Response(Response { callback_id, outcome }).encode(&mut self.frames);
+                if let Err(error) =
+                    self.dialect.say(Frame::Cancel(callback_id), Instant::now(), &mut self.said)
+                {
+                    self.end(&error);
+                }
+                None
+            }
+            Frame::OpenStream(OpenStream { request: Request { callback_id, .. }, .. }) => Some(callback_id),
             _ => {
                 let line = UNFIT.warn(tokio::time::Instant::now().into_std());
                 log_line!(line, "{}: an event is dropped: {error}", self.peer);
@@ -408,6 +439,9 @@ impl DialectLink {
             }
             self.out.advance(written);
         }
+        // The bytes that the dialect said are in the socket: its peer may have more.
+        self.dialect.left(&mut self.said);
+        self.pass_on();
         // The socket wakes only one of the reader and the writer that may wait for it.
         for waiting in [self.writer.take(), self.reader.take()].into_iter().flatten() {
             waiting.wake();
@@ -493,6 +527,9 @@ impl DialectLink {
                 && !self.dialled
             {
                 return Poll::Pending;
+            }
+            if !self.frames.is_empty() {
+                continue;
             }
             // A whole message of the peer must fit. A peer that has said nothing yet may send no more than a first frame takes; more, if there is
             // room for it.
@@ -580,11 +617,15 @@ impl DialectLink {
                 let frame = match frame.map_err(|error| self.near_fault(error))? {
                     Frame::ExtendedBind(ExtendedBind { bind, .. }) => Frame::Bind(bind),
                     Frame::ExtendedBound(ExtendedBound { bound, features, .. }) => {
-                        self.features = features;
+                        self.near_knows(features);
                         Frame::Bound(bound)
                     }
                     Frame::Request(request) => match self.relayed(request) {
                         Some(request) => Frame::Request(request),
+                        None => continue,
+                    },
+                    Frame::OpenStream(OpenStream { grant, request }) => match self.relayed(request) {
+                        Some(request) => Frame::OpenStream(OpenStream { grant, request }),
                         None => continue,
                     },
                     frame => frame,

@@ -6,10 +6,16 @@
 //! By custom the last argument, if it is a function, takes the result. The protocol has no other reply: a caller that passes no such
 //! function waits for nothing.
 //!
+//! A stream has two functions: one is called with each item, and the last one takes the end, as it takes a result. A call that passes a function
+//! before the one that takes the result reads a stream, if the action answers with one. Its items come as calls of `each(item, stop)`; calling
+//! `stop` drops the stream. The other way round, a function of the peer that is read as a stream gets `each` and the function for the end behind its
+//! arguments. It may call `each(item, ready)`: `ready` is called when the item has left.
+//!
 //! Below, the *peer* is the foreign program at the far end of the connection.
 
 mod lent;
 mod line;
+mod streams;
 mod tree;
 
 pub use lent::LentFunctions;
@@ -20,7 +26,9 @@ use super::said::{Dialect, DialectError, Said};
 use crate::accepts::Accepts;
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
-use crate::frame::{Frame, Invoke, Offer, Request, Response};
+use crate::frame::{
+    Features, Frame, Granted, Invoke, Item as ItemFrame, Offer, OpenStream, Request, Response,
+};
 use crate::id::CallbackId;
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, FOREIGN_UNREAD_LEN_MAX, KEPT_LEN_MAX};
 use crate::name::{check_action, is_everything_below, literal_action, meant_action};
@@ -35,6 +43,7 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
+use streams::{Item, Makes, Next, Read, Reads, WINDOW};
 use tree::{FUNCTION, Tree};
 
 /// The arguments of the function that takes a result.
@@ -67,6 +76,12 @@ pub struct Dnode {
     kept_len: usize,
     /// Calls from the mesh that are in flight: the number of the target that takes the result.
     results: HashMap<CallbackId, u64>,
+    /// The streams of the mesh that the peer reads, by the ids of its calls.
+    reads: Reads,
+    /// The streams that the peer makes, by the ids of the requests from the mesh.
+    makes: Makes,
+    /// Whether the near end may be asked for streams.
+    near_has_streams: bool,
 }
 
 /// The arguments of a line to the peer, as JSON, and the functions in them: under their numbers, with their paths.
@@ -88,6 +103,8 @@ enum Waiter {
     Result { function: u64, again: Option<Box<Again>> },
     /// Nothing: its function is an argument. If the action does not take it as one, the function gets this error.
     Argument { function: u64, error: CallError },
+    /// The beginning of a stream, whose items one function takes and whose end the other.
+    Stream { each: u64, done: u64 },
 }
 
 /// A call of the peer, kept in case that its target does not take the arguments without the function that takes the result: then this
@@ -129,6 +146,10 @@ enum Target {
     Function(CallbackId),
     /// The function that takes the result of a call from the mesh.
     Result(CallbackId),
+    /// The function that takes the items of a stream that the mesh reads.
+    Each(CallbackId),
+    /// The function that drops a stream that the peer reads.
+    Stop(CallbackId),
 }
 
 impl Dnode {
@@ -163,6 +184,9 @@ impl Dnode {
             calls: Calls::new(),
             kept_len: 0,
             results: HashMap::new(),
+            reads: Reads::default(),
+            makes: Makes::default(),
+            near_has_streams: false,
         }
     }
 
@@ -291,6 +315,8 @@ impl Dnode {
         // result waits for none.
         let result = match target {
             Some(Target::Result(_)) => None,
+            // The only argument is the item.
+            Some(Target::Each(_)) if arguments.len() < 2 => None,
             _ => {
                 last_function(&functions, arguments.len()).map(|(at, index)| (at, functions.remove(index).0))
             }
@@ -315,6 +341,13 @@ impl Dnode {
                 let written = written.as_deref().map(exact_numbers);
                 self.result_came(callback_id, &method, (&list, &numbers), written.as_deref(), said);
             }
+            Some(Target::Each(callback_id)) => {
+                let item =
+                    Item { payload: one_of(&list, &numbers), on_left: result.map(|(_, number)| number) };
+                self.makes.came(callback_id, item);
+                self.flow(callback_id, said);
+            }
+            Some(Target::Stop(callback_id)) => self.stop(callback_id, said),
             Some(target) => {
                 if let Some(number) = method.as_u64() {
                     self.lent.used(number);
@@ -347,12 +380,16 @@ impl Dnode {
 
     /// Refuses a line whose arguments cannot be read: the function that takes its result gets the error.
     fn refuse_line(&mut self, method: &Value, result: Option<u64>, error: &CallError, said: &mut Said) {
-        if let Some(Target::Result(callback_id)) = self.target(method) {
+        let target = self.target(method);
+        if let Some(Target::Each(callback_id)) = target {
+            self.makes.ended(callback_id, Err(error.clone().with_fate(Fate::Failed)));
+            self.flow(callback_id, said);
+        } else if let Some(Target::Result(callback_id)) = target {
             if let Some(number) = method.as_u64() {
                 self.targets.remove(&number);
             }
             if self.results.remove(&callback_id).is_some() {
-                said.answer(callback_id, Err(error.clone().with_fate(Fate::Failed)));
+                self.came_to_its_end(callback_id, Err(error.clone().with_fate(Fate::Failed)), said);
             }
         } else if let Some(result) = result {
             self.tell(result, Err(error.clone()), said);
@@ -428,8 +465,117 @@ impl Dnode {
                 let time_left = Some(self.calls.within());
                 said.frames.push(Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload }));
             }
-            // Results are taken before.
-            Target::Result(_) => {}
+            // Results and items are taken before.
+            Target::Result(_) | Target::Each(_) | Target::Stop(_) => {}
+        }
+    }
+
+    /// Asks for the stream that the target of a call answers with: the function before the one that takes the result takes the items.
+    fn open_stream(&mut self, again: Again, done: u64, error: CallError, now: Instant, said: &mut Said) {
+        let Again { target, payload, at, hops } = again;
+        let Some((payload, each)) = without_function(&payload, at).filter(|_| self.near_has_streams) else {
+            let what =
+                format!("{}; pass a function that takes its items, before the last one", error.message());
+            return self.tell(done, Err(CallError::new(error.code(), Fate::NotSent, what)), said);
+        };
+        let waiter = Waiter::Stream { each, done };
+        let frame = match target {
+            Target::Action(action) => match self.calls.request(waiter, action, hops, payload, now) {
+                Frame::Request(request) => Frame::OpenStream(OpenStream { grant: WINDOW, request }),
+                other => other,
+            },
+            Target::Function(function) => {
+                let (callback_id, time_left) =
+                    (Some(self.calls.open(waiter, now)), Some(self.calls.within()));
+                let wants = Wants::Stream(WINDOW);
+                Frame::Invoke(Invoke { function, callback_id, time_left, wants, payload })
+            }
+            Target::Result(_) | Target::Each(_) | Target::Stop(_) => return,
+        };
+        said.frames.push(frame);
+    }
+
+    /// A stream of the mesh begins, which the peer reads. From now on it has no deadline.
+    fn begins(&mut self, callback_id: CallbackId) {
+        if let Some(Waiter::Stream { each, done }) = self.calls.settle(callback_id) {
+            let stop = self.draw(Target::Stop(callback_id));
+            self.reads.begin(callback_id, each, done, stop);
+        }
+    }
+
+    /// An item of a stream that the peer reads.
+    fn item(&mut self, callback_id: CallbackId, payload: &Payload, said: &mut Said) {
+        let Some(Read { each, stop, .. }) = self.reads.find(callback_id) else {
+            return said.give_back(payload);
+        };
+        let json = as_json(payload);
+        let passed = json.as_ref().map_err(Clone::clone).and_then(|json| {
+            let (values, listed) = self.pass(vec![json], &payload.callbacks, said)?;
+            Ok((values.into_iter().map(|value| Cow::Owned(value.into_owned())).collect(), listed))
+        });
+        match passed {
+            Ok((arguments, listed)) => {
+                self.line(&each.to_string(), arguments, listed, Some(stop), 0, said);
+                self.reads.said(callback_id, payload.len());
+            }
+            Err(error) => {
+                said.give_back(payload);
+                said.frames.push(Frame::Cancel(callback_id));
+                self.read_to_its_end(callback_id, Err(error.with_fate(Fate::Failed)), said);
+            }
+        }
+    }
+
+    /// The peer reads a stream no further.
+    fn stop(&mut self, callback_id: CallbackId, said: &mut Said) {
+        said.frames.push(Frame::Cancel(callback_id));
+        self.read_to_its_end(callback_id, Ok(Payload::default()), said);
+    }
+
+    /// A stream that the peer reads has ended: its last function is told. `false` if this is no stream.
+    fn read_to_its_end(
+        &mut self,
+        callback_id: CallbackId,
+        end: Result<Payload, CallError>,
+        said: &mut Said,
+    ) -> bool {
+        let Some(Read { done, stop, .. }) = self.reads.end(callback_id) else { return false };
+        self.targets.remove(&stop);
+        self.tell(done, end.map(|_| Payload::new(Encoding::Json, "null")), said);
+        true
+    }
+
+    /// Sends what may leave of a stream that the peer makes.
+    fn flow(&mut self, callback_id: CallbackId, said: &mut Said) {
+        while let Some(next) = self.makes.next(callback_id) {
+            match next {
+                Next::Item(Item { payload, on_left }) => {
+                    said.frames.push(Frame::Item(ItemFrame { callback_id, payload }));
+                    if let Some(function) = on_left {
+                        self.line(&function.to_string(), Vec::new(), Map::new(), None, 0, said);
+                    }
+                }
+                Next::End(end, each) => {
+                    self.targets.remove(&each);
+                    self.forget_result(callback_id);
+                    said.answer(callback_id, end);
+                }
+            }
+        }
+    }
+
+    /// The peer has answered a call from the mesh, which may have been one for a stream.
+    fn came_to_its_end(
+        &mut self,
+        callback_id: CallbackId,
+        outcome: Result<Payload, CallError>,
+        said: &mut Said,
+    ) {
+        // The payload shares its bytes.
+        if self.makes.ended(callback_id, outcome.clone()) {
+            self.flow(callback_id, said);
+        } else {
+            said.answer(callback_id, outcome);
         }
     }
 
@@ -448,6 +594,13 @@ impl Dnode {
             .as_ref()
             .is_err_and(|error| error.code() == Code::CANNOT_DECODE || error.fate() == Fate::NotSent);
         match (waiter, outcome) {
+            (Some(Waiter::Result { function, again: Some(again) }), Err(error)) if error.is_of_stream() => {
+                self.open_stream(*again, function, error, now, said);
+            }
+            // It ended before it began.
+            (Some(Waiter::Stream { done, .. }), outcome) => {
+                self.tell(done, outcome.map(|_| Payload::new(Encoding::Json, "null")), said);
+            }
             (Some(Waiter::Result { function, again: Some(again) }), Err(error))
                 if error.fate() == Fate::Failed && is_of_json(&error) =>
             {
@@ -527,7 +680,7 @@ impl Dnode {
             (None, [one]) => Ok(payload((*one).to_owned(), numbers)),
             (None, several) => Ok(payload(format!("[{}]", several.join(",")), numbers)),
         };
-        said.answer(callback_id, outcome);
+        self.came_to_its_end(callback_id, outcome, said);
     }
 
     /// Takes the `methods` of the peer: a server's functions become actions.
@@ -558,6 +711,28 @@ impl Dnode {
         Ok(())
     }
 
+    /// A request from the mesh, for a function of the server.
+    fn request(&mut self, request: Request, wants: Wants, said: &mut Said) {
+        let Request { callback_id, action, hops, payload, .. } = request;
+        let function = match &self.role {
+            Role::Client { functions, .. } => {
+                // A caller may name the action as the server does.
+                let literal = is_everything_below(&action).then(|| literal_action(&action));
+                functions.as_ref().and_then(|known| known.get(literal.as_ref().unwrap_or(&action)).copied())
+            }
+            Role::Server { .. } => None,
+        };
+        match function {
+            Some(function) => self.call(function, Some(callback_id), wants, &payload, hops, said),
+            None => {
+                said.give_back(&payload);
+                let nobody = format!("the server has no function {action:?} any more");
+                let outcome = Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody));
+                said.answer(callback_id, outcome);
+            }
+        }
+    }
+
     /// Calls a function of the peer for a call from the mesh.
     fn call(
         &mut self,
@@ -570,7 +745,11 @@ impl Dnode {
     ) {
         // A call that wants no result passes no function for it: a function without a result never says that it is done, so its call
         // ends when it has been sent.
-        let waits = callback_id.filter(|_| wants == Wants::Result);
+        let stream = match wants {
+            Wants::Stream(grant) => callback_id.map(|callback_id| (callback_id, grant)),
+            Wants::Result | Wants::End | Wants::Nothing => None,
+        };
+        let waits = callback_id.filter(|_| wants == Wants::Result || stream.is_some());
         let json = as_json(payload);
         let passed = json.as_ref().map_err(Clone::clone).and_then(|json| {
             let values: Vec<&RawValue> = match &**json {
@@ -580,7 +759,7 @@ impl Dnode {
             };
             self.pass(values.into_iter().map(RawValue::get).collect(), &payload.callbacks, said)
         });
-        let (arguments, listed) = match passed {
+        let (mut arguments, mut listed) = match passed {
             Ok(passed) => passed,
             Err(error) => {
                 said.give_back(payload);
@@ -591,6 +770,13 @@ impl Dnode {
                 return;
             }
         };
+        if let Some((callback_id, grant)) = stream {
+            let each = self.draw(Target::Each(callback_id));
+            listed.insert(each.to_string(), json!([arguments.len().to_string()]));
+            arguments.push(Cow::Borrowed(FUNCTION));
+            self.makes.begin(callback_id, each, grant);
+            said.frames.push(Frame::Started(callback_id));
+        }
         let result = waits.map(|callback_id| {
             let number = self.draw(Target::Result(callback_id));
             self.results.insert(callback_id, number);
@@ -630,6 +816,35 @@ impl Dnode {
         let object = Value::Object(object).to_string();
         write_line("\"methods\"", &[Cow::Owned(object)], &listed, 0, said);
     }
+}
+
+/// The one argument of a call, or the list of several; nothing is null.
+fn one_of(list: &str, numbers: &[u64]) -> Payload {
+    let values: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
+    let one = match &values[..] {
+        [] => "null",
+        [one] => one.get(),
+        _ => list,
+    };
+    payload(one.to_owned(), numbers)
+}
+
+/// The arguments of a call without the function that stands before this place, and its number. None if there is no function.
+fn without_function(arguments: &Payload, at: usize) -> Option<(Payload, u64)> {
+    let json = std::str::from_utf8(&arguments.bytes).ok()?;
+    let mut values: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+    let at = at.checked_sub(1).filter(|at| *at < values.len())?;
+    let function = values.remove(at).get();
+    let ids = arguments.callbacks.ids();
+    let (_, CallbackId(number)) = ids.iter().enumerate().find(|(index, _)| {
+        let mut placeholder = String::new();
+        Tree::placeholder(*index).write(&mut placeholder);
+        placeholder == function
+    })?;
+    let values: Vec<_> = values.into_iter().map(RawValue::get).collect();
+    // The function stays in the list of functions, as one that stands nowhere: the others keep their places.
+    let payload = Payload { bytes: format!("[{}]", values.join(",")).into(), ..arguments.clone() };
+    Some((payload, *number))
 }
 
 /// A payload with functions of the peer.
@@ -742,6 +957,20 @@ impl Dialect for Dnode {
         Ok(())
     }
 
+    fn features(&self) -> Features {
+        Features::STREAMS
+    }
+
+    fn near_knows(&mut self, features: Features) {
+        self.near_has_streams = features.contains(Features::STREAMS);
+    }
+
+    fn left(&mut self, said: &mut Said) {
+        for (callback_id, grant) in self.reads.left() {
+            said.frames.push(Frame::Granted(Granted { callback_id, grant }));
+        }
+    }
+
     fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError> {
         match frame {
             Frame::Bound(_) => match &mut self.role {
@@ -767,36 +996,32 @@ impl Dialect for Dnode {
             }
             Frame::Ping => said.frames.push(Frame::Pong),
             Frame::Response(Response { callback_id, outcome }) => {
-                let waiter = self.calls.settle(callback_id);
-                self.answered(waiter, outcome, now, said);
-            }
-            Frame::Request(Request { callback_id, action, hops, payload, .. }) => {
-                let function = match &self.role {
-                    Role::Client { functions, .. } => {
-                        // A caller may name the action as the server does.
-                        let literal = is_everything_below(&action).then(|| literal_action(&action));
-                        functions
-                            .as_ref()
-                            .and_then(|known| known.get(literal.as_ref().unwrap_or(&action)).copied())
-                    }
-                    Role::Server { .. } => None,
-                };
-                match function {
-                    Some(function) => {
-                        self.call(function, Some(callback_id), Wants::Result, &payload, hops, said);
-                    }
-                    None => {
-                        said.give_back(&payload);
-                        let nobody = format!("the server has no function {action:?} any more");
-                        let outcome = Err(CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, nobody));
-                        said.answer(callback_id, outcome);
-                    }
+                if self.reads.find(callback_id).is_some() {
+                    self.read_to_its_end(callback_id, outcome, said);
+                } else {
+                    let waiter = self.calls.settle(callback_id);
+                    self.answered(waiter, outcome, now, said);
                 }
             }
+            Frame::Started(callback_id) => self.begins(callback_id),
+            Frame::Item(ItemFrame { callback_id, payload }) => self.item(callback_id, &payload, said),
+            Frame::Granted(Granted { callback_id, grant }) => {
+                self.makes.granted(callback_id, grant);
+                self.flow(callback_id, said);
+            }
+            Frame::OpenStream(OpenStream { grant, request }) => {
+                self.request(request, Wants::Stream(grant), said);
+            }
+            Frame::Request(request) => self.request(request, Wants::Result, said),
             Frame::Invoke(Invoke { function, callback_id, wants, payload, .. }) => {
                 self.call(function.0, callback_id, wants, &payload, 0, said);
             }
-            Frame::Cancel(callback_id) => self.forget_result(callback_id),
+            Frame::Cancel(callback_id) => {
+                if let Some(each) = self.makes.drop(callback_id) {
+                    self.targets.remove(&each);
+                }
+                self.forget_result(callback_id);
+            }
             // A function of the peer that the mesh holds no more stays with the peer, as with the original on the Node.js of today: the
             // peer may pass it again at any moment, under the number that it has, and a `cull` on its way would lose that call.
             _ => {}

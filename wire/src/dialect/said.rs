@@ -2,7 +2,7 @@
 //! gathered in a [`Said`] until it leaves.
 
 use crate::error::{Code, Fate};
-use crate::frame::{Frame, Invoke, Refused, Response};
+use crate::frame::{Features, Frame, Invoke, Refused, Response};
 use crate::id::CallbackId;
 use crate::limits::{FOREIGN_BUFFER_LEN_MAX, FOREIGN_NOTES_MAX};
 use crate::payload::{CallError, Passed, Payload};
@@ -28,6 +28,21 @@ pub trait Dialect: Send + 'static {
     ///
     /// When the connection is over, as after a refused bind.
     fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) -> Result<(), DialectError>;
+
+    /// What this dialect knows of the protocol, beside its forms: what the near end may say to it.
+    fn features(&self) -> Features {
+        Features::default()
+    }
+
+    /// Told what the near end knows of the protocol.
+    fn near_knows(&mut self, features: Features) {
+        let _ = features;
+    }
+
+    /// Told each time that all bytes that it has said have left, into the socket.
+    fn left(&mut self, said: &mut Said) {
+        let _ = said;
+    }
 
     /// Ends the calls whose deadlines have passed. Called about once a second.
     fn expire(&mut self, now: Instant, said: &mut Said);

@@ -5,8 +5,8 @@ use bytes::BytesMut;
 use meshwork_wire::limits::FOREIGN_FUNCTIONS_MAX;
 use meshwork_wire::{
     Accepts, Allowed, ByteString, CallError, CallbackId, Callbacks, Code, Dialect, DialectError, Dnode,
-    Encoding, Fate, Frame, Headers, Invoke, NodeNews, Payload, Request, Response, ResultStyle, Said,
-    SessionId, Wants,
+    Encoding, Fate, Features, Frame, Grant, Granted, Headers, Invoke, Item, NodeNews, OpenStream, Payload,
+    Request, Response, ResultStyle, Said, SessionId, Wants,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -725,4 +725,174 @@ fn a_name_that_is_none_is_refused_before_it_is_asked_for() {
         let (frames, said) = server.hear(&call);
         assert_eq!((frames, &said[0]["arguments"][1]["name"]), (vec![], &json!("ACTION_NOT_FOUND")));
     }
+}
+
+fn respond(callback_id: CallbackId, outcome: Result<Payload, CallError>) -> Frame {
+    Frame::Response(Response { callback_id, outcome })
+}
+
+fn item(callback_id: CallbackId, value: &Value) -> Frame {
+    let payload = Payload::encode(Encoding::MessagePack, value).expect("MessagePack");
+    Frame::Item(Item { callback_id, payload })
+}
+
+/// A server whose client has asked for a stream with the functions 5 and 6, one for the items and one for the end.
+fn reading(style: ResultStyle) -> (End, OpenStream) {
+    let (mut server, _) = End::server(&["tail"], style);
+    server.dialect.near_knows(Features::ALL);
+    let functions = json!({ "5": ["1"], "6": ["2"], "7": ["0", "f"] });
+    let call = json!({ "method": "tail", "arguments": [{ "f": 0 }, "[Function]", "[Function]"], "callbacks": functions });
+    let asked = request(&server.hear(&call).0);
+    let refused = CallError::answers_with_stream(&"tail");
+    let (frames, said) = server.say(respond(asked.callback_id, Err(refused)));
+    let ([Frame::OpenStream(open)], []) = (&frames[..], &said[..]) else { panic!("{frames:?} {said:?}") };
+    let placeholder = arguments(&open.request.payload).0[0]["f"]["$callback"].as_u64().expect("a number");
+    let ids = open.request.payload.callbacks.ids();
+    assert_eq!(ids[usize::try_from(placeholder).unwrap()], CallbackId(7), "other functions are arguments");
+    assert_eq!(arguments(&open.request.payload).0.as_array().map(Vec::len), Some(1));
+    (server, open.clone())
+}
+
+#[test]
+fn the_items_of_a_stream_are_calls_of_a_function_and_its_end_is_a_result() {
+    for (style, ends) in [
+        (ResultStyle::Result, [json!([null]), json!("Boom")]),
+        (ResultStyle::ErrorFirst, [json!([null, null]), json!("Boom")]),
+    ] {
+        for (fails, end) in [false, true].into_iter().zip(ends) {
+            let (mut server, open) = reading(style);
+            let id = open.request.callback_id;
+            assert_eq!(server.say(Frame::Started(id)), (vec![], vec![]));
+            assert_eq!(server.expire(Duration::from_secs(3_600)), (vec![], vec![]), "it may last for ever");
+            let (frames, said) = server.say(item(id, &json!({ "line": 1 })));
+            assert_eq!((frames, said.len(), &said[0]["method"]), (vec![], 1, &json!(5)));
+            assert_eq!(said[0]["arguments"], json!([{ "line": 1 }, "[Function]"]));
+            let boom = CallError::named(Code(1_200), Fate::Failed, "Boom", "it went off");
+            let outcome = if fails { Err(boom) } else { Ok(Payload::default()) };
+            let (frames, said) = server.say(respond(id, outcome));
+            assert_eq!((frames, said.len(), &said[0]["method"]), (vec![], 1, &json!(6)));
+            let error = said[0]["arguments"].as_array().unwrap().iter().find(|one| one.is_object());
+            assert_eq!(error.map_or(&said[0]["arguments"], |error| &error["name"]), &end);
+            assert_eq!(server.say(item(id, &json!(2))), (vec![], vec![]), "it is over");
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_stopped_is_cancelled_and_ends_once() {
+    let (mut server, open) = reading(ResultStyle::Result);
+    let id = open.request.callback_id;
+    server.say(Frame::Started(id));
+    let (_, said) = server.say(item(id, &json!(1)));
+    let stop: u64 = said[0]["callbacks"].as_object().unwrap().keys().next().unwrap().parse().unwrap();
+    let (_, said) = server.say(item(id, &json!(2)));
+    assert_eq!(said[0]["callbacks"], json!({ stop.to_string(): ["1"] }), "it is one function");
+    let (frames, said) = server.hear(&json!({ "method": stop, "arguments": [] }));
+    assert_eq!((frames, &said[0]["method"]), (vec![Frame::Cancel(id)], &json!(6)));
+    assert_eq!(server.say(respond(id, Ok(Payload::default()))), (vec![], vec![]));
+    assert_eq!(server.hear(&json!({ "method": stop, "arguments": [] })).0, []);
+}
+
+#[test]
+fn a_stream_that_does_not_begin_in_time_or_is_refused_ends() {
+    let (mut server, open) = reading(ResultStyle::Result);
+    let (frames, said) = server.expire(Duration::from_secs(3_600));
+    assert_eq!(frames, [Frame::Cancel(open.request.callback_id)]);
+    assert_eq!(said[0]["arguments"][1]["name"], "REQUEST_TIMEOUT");
+    let (mut server, open) = reading(ResultStyle::Result);
+    let nobody = CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, "nobody");
+    let (_, said) = server.say(respond(open.request.callback_id, Err(nobody)));
+    assert_eq!(
+        (&said[0]["method"], &said[0]["arguments"][1]["name"]),
+        (&json!(6), &json!("ACTION_NOT_FOUND"))
+    );
+    // A call without a function for the items, and a master that knows no streams.
+    for (arguments, knows) in
+        [(json!([1, "[Function]"]), Features::ALL), (json!(["[Function]", "[Function]"]), Features::FORMS)]
+    {
+        let (mut server, _) = End::server(&["tail"], ResultStyle::Result);
+        server.dialect.near_knows(knows);
+        let callbacks =
+            if arguments[0] == 1 { json!({ "6": ["1"] }) } else { json!({ "5": ["0"], "6": ["1"] }) };
+        let call = json!({ "method": "tail", "arguments": arguments, "callbacks": callbacks });
+        let asked = request(&server.hear(&call).0);
+        let (frames, said) =
+            server.say(respond(asked.callback_id, Err(CallError::answers_with_stream(&"tail"))));
+        assert_eq!((frames, &said[0]["arguments"][1]["name"]), (vec![], &json!("CANNOT_DECODE")));
+    }
+}
+
+#[test]
+fn more_of_a_stream_is_granted_when_what_was_said_has_left() {
+    let (mut server, open) = reading(ResultStyle::Result);
+    let id = open.request.callback_id;
+    server.say(Frame::Started(id));
+    let left = |server: &mut End| {
+        let mut said = Said::default();
+        server.dialect.left(&mut said);
+        said.frames
+    };
+    for _ in 0..open.grant.items {
+        assert_eq!(server.say(item(id, &json!(1))).0, []);
+    }
+    let frames = left(&mut server);
+    let [Frame::Granted(granted)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((granted.callback_id, granted.grant.items), (id, open.grant.items));
+    assert_eq!(left(&mut server), []);
+}
+
+#[test]
+fn a_function_of_the_peer_that_is_read_as_a_stream_sends_no_more_than_was_granted() {
+    let (mut server, _) = End::server(&[], ResultStyle::Result);
+    let grant = Grant { items: 1, bytes: 100 };
+    let (frames, said) = server.say(invoke(3, Some(77), Wants::Stream(grant), &json!([7])));
+    assert_eq!(frames, [Frame::Started(CallbackId(77))]);
+    assert_eq!(
+        (&said[0]["method"], &said[0]["arguments"]),
+        (&json!(3), &json!([7, "[Function]", "[Function]"]))
+    );
+    let number = |at: &str| {
+        let callbacks = said[0]["callbacks"].as_object().unwrap();
+        let found = callbacks.iter().find(|(_, path)| path[0] == at);
+        found.unwrap().0.parse::<u64>().unwrap()
+    };
+    let (each, done) = (number("1"), number("2"));
+    let items = |frames: &[Frame]| -> Vec<Value> {
+        let of = |frame: &Frame| match frame {
+            Frame::Item(Item { callback_id: CallbackId(77), payload }) => payload.decode().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        frames.iter().map(of).collect()
+    };
+    let ready = json!({ "method": each, "arguments": [1, "[Function]"], "callbacks": { "9": ["1"] } });
+    let (frames, said) = server.hear(&ready);
+    assert_eq!((items(&frames), &said[0]["method"]), (vec![json!(1)], &json!(9)));
+    assert_eq!(server.hear(&ready), (vec![], vec![]), "nothing is granted");
+    assert_eq!(server.hear(&json!({ "method": each, "arguments": [2, 3] })), (vec![], vec![]));
+    assert_eq!(server.hear(&json!({ "method": done, "arguments": [null] })), (vec![], vec![]));
+    let more =
+        |items| Frame::Granted(Granted { callback_id: CallbackId(77), grant: Grant { items, bytes: 9 } });
+    let (frames, said) = server.say(more(1));
+    assert_eq!((items(&frames), said.len()), (vec![json!(1)], 1));
+    let (frames, _) = server.say(more(5));
+    assert_eq!(items(&frames[..1]), [json!([2, 3])]);
+    assert_eq!(frames[1..], [respond(CallbackId(77), Ok(Payload::default()))]);
+    assert_eq!(server.hear(&ready).0, []);
+
+    // A reader that goes is forgotten, and an item that cannot be read ends its stream.
+    server.say(invoke(3, Some(78), Wants::Stream(grant), &json!([7])));
+    assert_eq!(server.say(Frame::Cancel(CallbackId(78))), (vec![], vec![]));
+    let (_, said) = server.say(invoke(3, Some(79), Wants::Stream(grant), &json!(null)));
+    let each = said[0]["callbacks"].as_object().unwrap().iter().find(|(_, path)| path[0] == "0").unwrap().0;
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let mut bytes = BytesMut::from(&format!("{{\"method\":{each},\"arguments\":[{deep}]}}\n")[..]);
+    let mut said = Said::default();
+    server.dialect.hear(&mut bytes, server.now, &mut said).expect("the line alone is wrong");
+    assert!(
+        matches!(
+            &said.frames[..],
+            [Frame::Response(Response { callback_id: CallbackId(79), outcome: Err(_) })]
+        ),
+        "{said:?}"
+    );
 }
