@@ -3,6 +3,7 @@
 //! [first mesh]: crate::guide::first_mesh
 //! [typed services]: crate::guide::typed_services
 //! [errors]: crate::guide::calls_that_fail
+//! [streams]: crate::guide::streams
 //! [functions]: crate::guide::functions
 //! [events]: crate::guide::events
 //! [layers]: crate::guide::layers
@@ -25,6 +26,7 @@ macro_rules! page {
             "[first mesh]: crate::guide::first_mesh\n",
             "[typed services]: crate::guide::typed_services\n",
             "[errors]: crate::guide::calls_that_fail\n",
+            "[streams]: crate::guide::streams\n",
             "[functions]: crate::guide::functions\n",
             "[events]: crate::guide::events\n",
             "[layers]: crate::guide::layers\n",
@@ -56,6 +58,8 @@ pub mod first_mesh {}
 pub mod typed_services {}
 #[doc = page!("calls-that-fail.md")]
 pub mod calls_that_fail {}
+#[doc = page!("streams.md")]
+pub mod streams {}
 #[doc = page!("functions.md")]
 pub mod functions {}
 #[doc = page!("events.md")]
