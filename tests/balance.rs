@@ -7,6 +7,7 @@ use meshwork::prelude::*;
 use meshwork::testing::{self, Mesh, Setup};
 use meshwork::{Balance, Limits};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -183,6 +184,18 @@ fn moody(name: &'static str, mood: &Arc<Mutex<Mood>>, count: &Arc<AtomicU32>) ->
     })
 }
 
+/// Answers with a stream that lasts for ever, and begins when so much time has passed.
+fn lasting(branch: BranchActor, after: Duration, count: &Arc<AtomicU32>) -> BranchActor {
+    let count = Arc::clone(count);
+    branch.respond_stream("last", move |(): ()| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            tokio::time::sleep(after).await;
+            Ok(Streaming::new(futures::stream::pending::<u8>()))
+        }
+    })
+}
+
 /// Makes calls for a while, one each 20 ms; gives how many failed.
 async fn call_for(mesh: &Mesh, caller: &Branch, time: Duration) -> usize {
     let until = mesh.elapsed() + time;
@@ -268,5 +281,46 @@ fn a_master_that_is_told_so_gives_nobody_a_rest() {
         let caller = mesh.bind(BranchActor::new("caller")).await.expect("it binds");
         call_for(&mesh, &caller, Duration::from_secs(1)).await;
         assert!(resting(&mesh).await.is_empty() && count.load(Ordering::Relaxed) > 50);
+    });
+}
+
+#[test]
+fn a_stream_that_begins_ends_the_rest_of_its_provider() {
+    testing::run(async |mesh| {
+        let [bad, good] = [Mood::Panics, Mood::Replies].map(|mood| Arc::new(Mutex::new(mood)));
+        let count = Arc::default();
+        let bad = lasting(moody("bad", &bad, &Arc::default()), Duration::ZERO, &count);
+        let _bad = mesh.bind(bad).await.expect("it binds");
+        let _good = mesh.bind(moody("good", &good, &Arc::default())).await.expect("it binds");
+        let caller = mesh.bind(BranchActor::new("caller")).await.expect("it binds");
+        call_for(&mesh, &caller, Duration::from_millis(600)).await;
+        assert_eq!(resting(&mesh).await, ["bad"]);
+        let lasts = caller.stream::<u8>("last", ()).on("bad").await.expect("it begins");
+        assert!(resting(&mesh).await.is_empty(), "the stream has not ended, and is a reply");
+        drop(lasts);
+    });
+}
+
+#[test]
+fn the_latency_of_a_stream_is_the_time_until_it_begins() {
+    let master = || MasterActor::new("master").balance(Balance::LeastLatency);
+    Setup::new().seed(1).master(master).run(async |mesh| {
+        let [quick, slow] = <[Arc<AtomicU32>; 2]>::default();
+        let branch = |name: &'static str| BranchActor::new(name);
+        let _quick =
+            mesh.bind(lasting(branch("quick"), Duration::from_millis(2), &quick)).await.expect("it binds");
+        let _slow =
+            mesh.bind(lasting(branch("slow"), Duration::from_millis(100), &slow)).await.expect("it binds");
+        let caller = mesh.bind(BranchActor::new("caller")).await.expect("it binds");
+        // Each lasts for a hundred milliseconds and more, whoever makes it.
+        let mut lasting = VecDeque::new();
+        for _ in 0..100 {
+            lasting.push_back(caller.stream::<u8>("last", ()).await.expect("it begins"));
+            lasting.drain(..lasting.len().saturating_sub(5));
+            mesh.pass(Duration::from_millis(20)).await;
+        }
+        let count = |count: &AtomicU32| count.load(Ordering::Relaxed);
+        assert!(count(&quick) > 85, "{} of 100", count(&quick));
+        assert_eq!(count(&quick) + count(&slow), 100);
     });
 }

@@ -354,11 +354,12 @@ impl SessionHandle {
         self.0.standing.load().as_ref().is_none_or(|standing| may(&standing.identity.permissions))
     }
 
-    /// Sets how many requests to the branch are in flight.
-    pub(crate) fn set_in_flight(&self, in_flight: usize) {
+    /// Sets how many requests to the branch are in flight, and how many of these are streams that have begun: for their length nobody waits, so that
+    /// it is no latency.
+    pub(crate) fn set_in_flight(&self, in_flight: usize, begun: usize) {
         self.0.in_flight.store(in_flight, Ordering::Relaxed);
         if let Some(measured) = &self.0.latency {
-            measured.look(in_flight);
+            measured.look(in_flight - begun);
         }
     }
 

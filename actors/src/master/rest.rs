@@ -1,7 +1,7 @@
 //! The rest of a provider that fails in a row. A provider whose requests fail one after the other, without a reply in between, gets no
 //! requests for a while, as long as another provider of the action takes them; then one request at a time tries whether it works again.
 //! Only failures that are the provider's own count: a panic, a deadline that passed while it had the request, a lost actor, and a refusal
-//! for want of room where it has nothing else to do. An error of the application is a reply.
+//! for want of room where it has nothing else to do. An error of the application is a reply, and so is a stream that begins.
 //!
 //! This decides; `handle.rs` holds it beside the session of the provider, and `session.rs` tells it the outcomes. Time comes in.
 

@@ -332,7 +332,10 @@ impl SessionActor {
                 self.open_stream(open, now, context);
                 self.block.run = None;
             }
-            Frame::Started(callback_id) => self.relay.started(callback_id),
+            Frame::Started(callback_id) => {
+                self.relay.started(callback_id);
+                self.note_beginning(callback_id);
+            }
             Frame::Item(Item { callback_id, mut payload }) => {
                 let borrowed = borrow(&mut payload, self.outbox(), || self.lender());
                 self.item(callback_id, borrowed.map(|()| payload));
@@ -565,6 +568,14 @@ impl SessionActor {
     fn item(&mut self, callback_id: CallbackId, item: Result<Payload, CallError>) {
         if self.relay.item(callback_id, item) {
             self.outbox().say(&Frame::Cancel(callback_id));
+        }
+        self.note_beginning(callback_id);
+    }
+
+    /// Notes that the branch works, if it has begun a stream and is watched: what its consumer waited for is there.
+    fn note_beginning(&mut self, callback_id: CallbackId) {
+        if self.me().is_watched() && self.relay.begins(callback_id) {
+            self.answered(None);
         }
     }
 
@@ -802,9 +813,12 @@ impl SessionActor {
     #[inline]
     fn response(&mut self, callback_id: CallbackId, outcome: Outcome) {
         let failed = outcome.as_ref().err().map(CallError::code);
+        let is_watched = failed.is_some() || self.me().is_watched();
+        // The beginning of a stream was its answer.
+        let had_begun = is_watched && self.relay.has_begun(callback_id);
         if !self.relay.response(callback_id, outcome) {
             log::debug!("{}: a reply to {callback_id} came too late", self.relay.name);
-        } else if failed.is_some() || self.me().is_watched() {
+        } else if is_watched && !(had_begun && failed.is_none()) {
             self.answered(failed);
         }
     }
@@ -985,7 +999,7 @@ impl SessionActor {
             let len = self.relay.block_len as usize;
             let charge = || (len > 0).then(|| me.credit().charge(len));
             self.relay.outgoing.send(me.id(), me.caller(), charge);
-            me.set_in_flight(self.relay.to_branch());
+            me.set_in_flight(self.relay.to_branch(), self.relay.begun());
         }
         let in_flight = self.relay.in_flight();
         self.in_flight.count.set(in_flight);

@@ -748,7 +748,11 @@ fn reading(style: ResultStyle) -> (End, OpenStream) {
     let ([Frame::OpenStream(open)], []) = (&frames[..], &said[..]) else { panic!("{frames:?} {said:?}") };
     let placeholder = arguments(&open.request.payload).0[0]["f"]["$callback"].as_u64().expect("a number");
     let ids = open.request.payload.callbacks.ids();
-    assert_eq!(ids[usize::try_from(placeholder).unwrap()], CallbackId(7), "other functions are arguments");
+    assert_eq!(
+        ids[usize::try_from(placeholder).expect("it is small")],
+        CallbackId(7),
+        "other functions are arguments"
+    );
     assert_eq!(arguments(&open.request.payload).0.as_array().map(Vec::len), Some(1));
     (server, open.clone())
 }

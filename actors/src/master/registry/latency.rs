@@ -2,7 +2,7 @@
 //! of Little, requests that are in flight for so long in all, divided by those that were answered, is what each took. A provider that stalls
 //! answers none, so its latency rises as long as it has requests, without an answer that would tell.
 //!
-//! A failure is no answer: a provider that fails at once does not look fast.
+//! A failure is no answer: a provider that fails at once does not look fast. A stream is answered when it begins, and counts as in flight until then.
 
 use meshwork_wire::limits::LATENCY_OVER;
 use std::time::{Duration, Instant};

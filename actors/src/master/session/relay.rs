@@ -823,6 +823,21 @@ impl<P: Provider, M> Relay<P, M> {
         }
     }
 
+    /// How many streams of the branch have begun. They are in flight, and their consumers do not wait for their beginning any more.
+    pub(crate) fn begun(&self) -> usize {
+        self.aside.streams.as_ref().map_or(0, |streams| streams.begun())
+    }
+
+    /// Whether the branch has begun the stream that answers this request.
+    pub(crate) fn has_begun(&self, callback_id: CallbackId) -> bool {
+        self.aside.streams.as_ref().is_some_and(|streams| streams.has_begun(callback_id))
+    }
+
+    /// Whether the branch has begun this stream since this was asked last.
+    pub(crate) fn begins(&mut self, callback_id: CallbackId) -> bool {
+        self.aside.streams.as_mut().is_some_and(|streams| streams.begins(callback_id))
+    }
+
     /// How many streams pass.
     #[cfg(any(test, fuzzing, feature = "testing"))]
     pub(crate) fn streams(&self) -> usize {

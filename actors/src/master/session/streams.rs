@@ -10,6 +10,8 @@ use meshwork_wire::{CallError, CallbackId, Code, Fate, Grant};
 pub(super) struct Streams<M> {
     /// Those that the branch produces, by the ids that were drawn here. Bounded by the requests to the branch.
     produced: HashMap<CallbackId, Produced<M>>,
+    /// How many of these have begun.
+    begun: usize,
     /// Those that the branch reads and that have begun, by the ids that the branch gave its requests. Bounded by those.
     read: HashSet<CallbackId>,
 }
@@ -20,6 +22,8 @@ struct Produced<M> {
     id_at_caller: CallbackId,
     allowance: Allowance,
     has_begun: bool,
+    /// Whether it was asked whether the stream has begun, since it has.
+    is_noted: bool,
 }
 
 /// What becomes of an item, or of the start of a stream.
@@ -34,7 +38,7 @@ pub(super) enum Passes<M> {
 
 impl<M> Default for Streams<M> {
     fn default() -> Self {
-        Self { produced: HashMap::default(), read: HashSet::default() }
+        Self { produced: HashMap::default(), begun: 0, read: HashSet::default() }
     }
 }
 
@@ -59,7 +63,8 @@ impl<M> Streams<M> {
         first: Grant,
     ) {
         let allowance = Allowance::new(first);
-        self.produced.insert(id_at_provider, Produced { to, id_at_caller, allowance, has_begun: false });
+        let (has_begun, is_noted) = (false, false);
+        self.produced.insert(id_at_provider, Produced { to, id_at_caller, allowance, has_begun, is_noted });
     }
 
     /// Takes the start of a stream, from the branch.
@@ -67,7 +72,7 @@ impl<M> Streams<M> {
         match self.produced.get_mut(&id) {
             // A second start is none.
             Some(stream) if stream.has_begun => Passes::Unknown,
-            Some(stream) => stream.goes_on(),
+            Some(stream) => stream.goes_on(&mut self.begun),
             None => Passes::Unknown,
         }
     }
@@ -78,7 +83,7 @@ impl<M> Streams<M> {
         match self.produced.get_mut(&id) {
             None => Passes::Unknown,
             Some(stream) => match stream.allowance.take(len) {
-                Ok(()) => stream.goes_on(),
+                Ok(()) => stream.goes_on(&mut self.begun),
                 Err(_) => Passes::Ends(ungranted(name)),
             },
         }
@@ -98,7 +103,24 @@ impl<M> Streams<M> {
 
     /// Forgets a stream that the branch produced.
     pub(super) fn produced_ends(&mut self, id: CallbackId) {
-        self.produced.remove(&id);
+        let stream = self.produced.remove(&id);
+        self.begun -= usize::from(stream.is_some_and(|stream| stream.has_begun));
+    }
+
+    /// How many streams that the branch produces have begun.
+    pub(super) fn begun(&self) -> usize {
+        self.begun
+    }
+
+    /// Whether the branch has begun this stream.
+    pub(super) fn has_begun(&self, id: CallbackId) -> bool {
+        self.produced.get(&id).is_some_and(|stream| stream.has_begun)
+    }
+
+    /// Whether the branch has begun this stream since this was asked last.
+    pub(super) fn begins(&mut self, id: CallbackId) -> bool {
+        let begun = self.produced.get_mut(&id).filter(|stream| stream.has_begun);
+        begun.is_some_and(|stream| !std::mem::replace(&mut stream.is_noted, true))
     }
 
     /// Notes that a stream has begun that the branch reads.
@@ -113,8 +135,45 @@ impl<M> Streams<M> {
 }
 
 impl<M> Produced<M> {
-    fn goes_on(&mut self) -> Passes<M> {
+    fn goes_on(&mut self, begun: &mut usize) -> Passes<M> {
         let begins = !std::mem::replace(&mut self.has_begun, true);
+        *begun += usize::from(begins);
         Passes::On { to: SharedCaller::clone(&self.to), id_at_caller: self.id_at_caller, begins }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::master::forwarded::{Caller, CallerHere};
+    use meshwork_wire::SessionId;
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    #[test]
+    fn streams_that_have_begun_are_counted_and_each_beginning_is_told_once() {
+        let mut streams = Streams::default();
+        let caller = Arc::new(Caller { id: SessionId(1), name: "caller".into(), mailbox: () });
+        let to = Rc::new(CallerHere { caller, in_flight: Cell::new(0) });
+        let ids = [1, 2].map(CallbackId);
+        for id in ids {
+            streams.asked(id, Rc::clone(&to), id, Grant { items: 9, bytes: 9 });
+            assert!(!streams.has_begun(id) && !streams.begins(id));
+        }
+        // One begins with its start, one with its first item.
+        assert!(matches!(streams.starts(ids[0]), Passes::On { begins: true, .. }));
+        assert!(matches!(streams.item(ids[1], 1, ""), Passes::On { begins: true, .. }));
+        for id in ids {
+            assert!(matches!(streams.item(id, 1, ""), Passes::On { begins: false, .. }));
+            assert!(streams.has_begun(id) && streams.begins(id) && !streams.begins(id));
+        }
+        assert_eq!(streams.begun(), 2);
+        streams.asked(CallbackId(3), to, CallbackId(3), Grant::default());
+        for (id, left) in [(3, 2), (1, 1), (1, 1), (2, 0)] {
+            streams.produced_ends(CallbackId(id));
+            assert_eq!(streams.begun(), left);
+        }
+        assert!(streams.is_empty());
     }
 }
