@@ -132,6 +132,11 @@ const SLEEPS_AND_PORTS_ALLOWED: &[Allowance] = &[
         reason: "it runs in simulated time only: the programs of the hosts take their time",
     },
     Allowance {
+        file: "tests/simulation/streams.rs",
+        what: "sleep",
+        reason: "it runs in simulated time only: producers and readers take their time",
+    },
+    Allowance {
         file: "tests/simulation/layers.rs",
         what: "sleep",
         reason: "it runs in simulated time only: layers take their time",

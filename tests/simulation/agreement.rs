@@ -4,6 +4,7 @@
 use crate::journal::{self, Life};
 use crate::last;
 use crate::programs::{HUB, Living, QUIET_FROM, Role, function, lock, plain_task};
+use crate::streams;
 use meshwork::Snapshot;
 use meshwork::prelude::*;
 use meshwork::testing::{Census, TakeCensus};
@@ -86,7 +87,9 @@ pub(crate) async fn of_node(mut living: Living) -> ! {
             }
         })
     });
-    futures::future::join_all(calls).await;
+    let hosts = HOSTS.with_borrow(Clone::clone);
+    let streams = hosts.into_iter().map(|host| streams::in_the_end(&living, host));
+    futures::future::join(futures::future::join_all(calls), futures::future::join_all(streams)).await;
     for _ in 0..NEWS_IN_THE_END {
         living.publish_news("news/a").await;
         living.shout_one().await;

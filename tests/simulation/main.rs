@@ -16,3 +16,4 @@ mod links;
 mod network;
 mod programs;
 mod seeds;
+mod streams;

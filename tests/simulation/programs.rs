@@ -1,4 +1,4 @@
-//! What the nodes of a simulated mesh do until the faults end: they bind, call, pass functions, publish, subscribe, offer more and less, drain
+//! What the nodes of a simulated mesh do until the faults end: they bind, call, read streams, pass functions, publish, subscribe, offer more and less, drain
 //! and come back. Each decision is drawn from the chance of the host, which follows from the seed. After the faults every host stays as it
 //! is, and `agreement.rs` looks at it.
 
@@ -8,6 +8,7 @@ use crate::journal::{self, FUNCTION, Finish, Life, is_healthy};
 use crate::last;
 use crate::layers;
 use crate::links::{PORT, SimulatedAccept, SimulatedDial};
+use crate::streams;
 use meshwork::limits::IN_FLIGHT_MAX;
 use meshwork::prelude::*;
 use meshwork::{Balance, Change, OnNameTaken};
@@ -262,6 +263,7 @@ fn responders(host: &'static str, life: Life) -> Responders {
             call_back(life, task, function)
         })
         .respond_blocking(format!("block-{host}"), blocking::work(life));
+    responders = streams::responders(responders, life, &format!("stream-{host}"), &format!("feed-{host}"));
     // The master would answer these alone, since its own actions come first.
     if host != HUB {
         responders = responders
@@ -270,6 +272,7 @@ fn responders(host: &'static str, life: Life) -> Responders {
                 call_back(life, task, function)
             })
             .respond_blocking("block", blocking::work(life));
+        responders = streams::responders(responders, life, "stream", "feed");
     }
     if host == "bee" || host == "cat" {
         responders = responders.permits_with_queue("work", 2, 1);
@@ -400,7 +403,9 @@ impl Living {
             }
             tokio::time::sleep(Duration::from_millis(chance.u64(0..50))).await;
             match chance.u32(0..100) {
-                0..=49 => self.call(chance),
+                0..=41 => self.call(chance),
+                42..=46 => streams::read(self, chance.choice(&ALL).unwrap_or(&HUB), chance),
+                47..=49 => streams::feed(self, chance.choice(&ALL).unwrap_or(&HUB), chance),
                 50..=56 => self.call_many(chance),
                 57..=66 => self.pass_function(chance),
                 67..=80 => self.publish(chance).await,
