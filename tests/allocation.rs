@@ -1,4 +1,5 @@
-//! The allocations of a master that relays, counted: none for a small frame, a few for each block of frames.
+//! The allocations of a master that relays, counted: none for a small frame, a few for each block of frames. And the memory of a long stream, which
+//! stays flat at its producer, its master and its reader.
 //!
 //! Both ends of the relay write prepared frames over links in memory, and all their bytes are made before the counting starts. So
 //! the allocations that are counted are those of the master, and everything runs in the one thread that is counted.
@@ -216,4 +217,37 @@ fn a_small_frame_is_relayed_without_an_allocation() {
     let frames = 2 * (MANY - FEW);
     let more = many.saturating_sub(few);
     assert!(more < frames / 40, "{frames} more frames cost {more} allocations: {few}, then {many}");
+}
+
+#[test]
+fn a_long_stream_leaves_all_memory_flat() {
+    const ITEM_LEN: usize = 32 * 1024;
+    const ITEMS: usize = 256 * 1024 * 1024 / ITEM_LEN;
+    /// The window of the reader, the outboxes of producer and master, what their sockets are given at once, and the nodes themselves.
+    const MEMORY_MAX: u64 = 12 * 1024 * 1024;
+    let system = System::new();
+    // All nodes live on this thread, whose memory is counted.
+    let memory = measure(|| {
+        system.block_on(async {
+            let master = MasterActor::new("master").start();
+            let address =
+                master.send(Listen::tcp("127.0.0.1:0")).await.expect("it runs").expect("it listens");
+            let producer = BranchActor::new("producer").respond_stream("long", |(): ()| async move {
+                let item = || meshwork::ByteBuf::from(vec![7_u8; ITEM_LEN]);
+                Ok(Streaming::new(futures::stream::iter((0..ITEMS).map(move |_| item()))))
+            });
+            let _producer = producer.bind(&address).await.expect("it binds");
+            let reader = BranchActor::new("reader").bind(&address).await.expect("it binds");
+            let mut items = reader.stream::<meshwork::ByteBuf>("long", ()).await.expect("it begins");
+            let mut count = 0;
+            while let Some(item) = items.next().await {
+                assert_eq!(item.expect("it goes on").len(), ITEM_LEN);
+                count += 1;
+            }
+            assert_eq!(count, ITEMS);
+        });
+    });
+    println!("{} bytes at most, {} in all", memory.bytes_max, memory.bytes_total);
+    assert!(memory.bytes_total > (ITEMS * ITEM_LEN) as u64, "the items were counted");
+    assert!(memory.bytes_max < MEMORY_MAX, "{} bytes", memory.bytes_max);
 }
