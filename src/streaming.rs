@@ -12,7 +12,6 @@ use std::fmt;
 use std::future::{IntoFuture, poll_fn};
 use std::marker::PhantomData;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -358,10 +357,10 @@ impl<T, E> Opening<T, E> {
         let call = self.call?;
         let begun = Instant::now();
         let kept = self.by_name.filter(|_| is_kept(&call.arguments)).map(|by_name| (by_name, call.clone()));
-        let reading = match open(&node, call, self.window_len_max).await {
+        let reading = match Reading::open_layered(&node, call, self.window_len_max).await {
             Ok(reading) => reading,
             Err(error) => match kept.and_then(|kept| again(&node, kept, begun, &error)) {
-                Some(call) => open(&node, call, self.window_len_max).await?,
+                Some(call) => Reading::open_layered(&node, call, self.window_len_max).await?,
                 None => return Err(error),
             },
         };
@@ -384,12 +383,6 @@ fn again(
     call.within = call.within.map(|within| within.saturating_sub(begun.elapsed()));
     call.arguments = by_name(node.wanted(&call.action, None), call.arguments)?;
     Some(call)
-}
-
-async fn open(node: &Arc<ActorNode>, call: ActorCall, window_len_max: u32) -> Result<Reading, CallError> {
-    let mut reading = Reading::open(node, call, window_len_max)?;
-    poll_fn(|context| reading.poll_started(context)).await?;
-    Ok(reading)
 }
 
 impl<T: 'static, E: std::convert::From<CallError> + 'static> IntoFuture for Opening<T, E> {

@@ -58,6 +58,12 @@ impl OutgoingCall {
         &self.0.call.arguments
     }
 
+    /// Whether the call opens a stream. Then its outcome is there when the stream begins, and has no value: how the stream goes on, no layer sees.
+    #[must_use]
+    pub fn opens_stream(&self) -> bool {
+        self.0.opens_stream()
+    }
+
     /// The headers.
     #[must_use]
     pub fn headers(&self) -> &Headers {

@@ -14,7 +14,9 @@ use tower::{BoxError, Layer, Service};
 /// Puts layers around all calls of a [`BranchActor`](crate::BranchActor) or a [`MasterActor`](crate::MasterActor), before it starts.
 pub trait LayerCalls: ConfigureNode {
     /// Puts a layer around all calls that this node makes: of [`Node::call`](crate::Node::call), of requesters, of `call_many` and of the message
-    /// [`Call`](crate::Call), also of actions that the node answers itself. Calls of functions, events and streams go through none.
+    /// [`Call`](crate::Call), also of actions that the node answers itself. They stand around the opening of a
+    /// [`Node::stream`](crate::Node::stream), up to the moment when it begins, and not around its items: a timeout is one of the start, a permit is
+    /// given back then. Calls of functions, feeds and events go through none.
     ///
     /// The layers stand in the order in which they are added, as in a `ServiceBuilder`: a call meets the first one first. The layer wraps a
     /// [`NodeCalls`], whose request is an [`OutgoingCall`] and whose response is the reply as a [`Payload`]. It is applied once, when the node

@@ -536,3 +536,62 @@ async fn the_fate_of_a_request_that_a_layer_ends_says_whether_the_responder_was_
 fn what_a_layer_sees_of_the_arguments_of_one_action_is_the_arguments() {
     assert_eq!((7.action(), 7.node(), 7.deadline()), ("", "", None));
 }
+
+#[actix::test]
+async fn the_layers_of_a_node_stand_around_the_opening_of_a_stream() {
+    let mesh = Mesh::start().await;
+    let tried = Arc::new(AtomicUsize::new(0));
+    let trying = Arc::clone(&tried);
+    let refuse = layer::layer_fn(move |inner| {
+        let trying = Arc::clone(&trying);
+        service_fn(move |request: IncomingRequest| {
+            let is_third = trying.fetch_add(1, Ordering::Relaxed) >= 2;
+            let mut inner = meshwork::tower::ResponderService::clone(&inner);
+            async move {
+                match is_third {
+                    true => inner.call(request).await,
+                    false => Err(CallError::new(Code::OVERLOADED, Fate::NotSent, "it takes no more")),
+                }
+            }
+        })
+    });
+    let counting = Responders::new()
+        .respond_stream("count", |to: u32| async move { Ok(Streaming::new(futures::stream::iter(1..=to))) })
+        .layer(refuse);
+    let provider =
+        BranchActor::new("provider").respond_all(counting).respond_stream("late", |(): ()| async {
+            std::future::pending::<()>().await;
+            Ok(Streaming::new(futures::stream::empty::<u8>()))
+        });
+    let provider = mesh.bind(provider).await;
+    let seen = Arc::new(AtomicUsize::new(0));
+    let seeing = Arc::clone(&seen);
+    let look = tower::util::MapRequestLayer::new(move |call: OutgoingCall| {
+        seeing.fetch_add(usize::from(call.opens_stream()), Ordering::Relaxed);
+        call
+    });
+    let caller = BranchActor::new("caller")
+        .layer_calls(look)
+        .layer_calls(GlobalConcurrencyLimitLayer::new(1))
+        .layer_calls(retry());
+    let caller = mesh.bind(caller).await;
+    // An opening that was not sent is made again, and the permit is given back when the stream begins.
+    let mut first = soon(caller.stream::<u32>("count", 3).into_future()).await.expect("it begins");
+    let mut second = soon(caller.stream::<u32>("count", 2).into_future()).await.expect("it begins");
+    assert_eq!((tried.load(Ordering::Relaxed), seen.load(Ordering::Relaxed)), (4, 2));
+    for (stream, to) in [(&mut first, 3), (&mut second, 2)] {
+        for number in 1..=to {
+            assert_eq!(soon(stream.next()).await, Some(Ok(number)));
+        }
+        assert_eq!(soon(stream.next()).await, None);
+    }
+    let late = caller.stream::<u8>("late", ()).within(Duration::from_millis(50)).await;
+    let error = late.expect_err("it does not begin in time");
+    assert_eq!((error.code(), error.fate()), (Code::REQUEST_TIMEOUT, Fate::Unknown));
+    soon(async {
+        while provider.snapshot().await.expect("it runs").answering > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

@@ -5,6 +5,7 @@
 use super::submission::Call;
 use futures::future::BoxFuture;
 use meshwork_wire::{CallError, Code, Fate, Outcome};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::Instant;
@@ -18,8 +19,11 @@ pub trait CallThrough: Send + Sync + 'static {
 /// Puts a layer around what a call goes through.
 pub type CallLayer = Box<dyn FnOnce(Arc<dyn CallThrough>) -> Arc<dyn CallThrough> + Send>;
 
+/// Makes an attempt at a call that opens a stream, behind the layers. The outcome is there when the stream begins, and has no value.
+pub(super) type OpensStream = Arc<dyn Fn(LayeredCall) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
 /// A call on its way through the layers of its node. A clone is another attempt at the same call.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LayeredCall {
     /// The call. How long it waits follows from `deadline` when it leaves.
     pub call: Call,
@@ -27,6 +31,25 @@ pub struct LayeredCall {
     pub deadline: Option<Instant>,
     /// The attempts at this call.
     pub attempts: Attempts,
+    /// None if one value is asked for.
+    pub(super) opens_stream: Option<OpensStream>,
+}
+
+impl LayeredCall {
+    /// Whether the call opens a stream: its outcome has no value then.
+    #[must_use]
+    pub fn opens_stream(&self) -> bool {
+        self.opens_stream.is_some()
+    }
+}
+
+impl fmt::Debug for LayeredCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { call, deadline, attempts, .. } = self;
+        let mut shown = f.debug_struct("LayeredCall");
+        shown.field("call", call).field("deadline", deadline).field("attempts", attempts);
+        shown.field("opens_stream", &self.opens_stream()).finish()
+    }
 }
 
 /// How many attempts at one call may have run: those that have left and have not ended as not sent.
@@ -62,12 +85,16 @@ impl Attempts {
 }
 
 /// Makes a call through layers, and ends it at its deadline.
-pub(super) fn call_through(through: &dyn CallThrough, call: Call) -> BoxFuture<'static, Outcome> {
+pub(super) fn call_through(
+    through: &dyn CallThrough,
+    call: Call,
+    opens_stream: Option<OpensStream>,
+) -> BoxFuture<'static, Outcome> {
     let of_caller = call.within.and_then(|within| Instant::now().checked_add(within));
     // A call on behalf of another one ends with that.
     let deadline = [of_caller, call.until.map(Instant::from_std)].into_iter().flatten().min();
     let attempts = Attempts::default();
-    let layered = through.call(LayeredCall { call, deadline, attempts: attempts.clone() });
+    let layered = through.call(LayeredCall { call, deadline, attempts: attempts.clone(), opens_stream });
     Box::pin(async move {
         let outcome = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, layered).await.unwrap_or_else(|_| {
