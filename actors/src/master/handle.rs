@@ -356,10 +356,10 @@ impl SessionHandle {
 
     /// Sets how many requests to the branch are in flight, and how many of these are streams that have begun: for their length nobody waits, so that
     /// it is no latency.
-    pub(crate) fn set_in_flight(&self, in_flight: usize, begun: usize) {
+    pub(crate) fn set_in_flight(&self, in_flight: usize, begun: impl FnOnce() -> usize) {
         self.0.in_flight.store(in_flight, Ordering::Relaxed);
         if let Some(measured) = &self.0.latency {
-            measured.look(in_flight - begun);
+            measured.look(in_flight - begun());
         }
     }
 

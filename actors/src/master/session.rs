@@ -999,7 +999,7 @@ impl SessionActor {
             let len = self.relay.block_len as usize;
             let charge = || (len > 0).then(|| me.credit().charge(len));
             self.relay.outgoing.send(me.id(), me.caller(), charge);
-            me.set_in_flight(self.relay.to_branch(), self.relay.begun());
+            me.set_in_flight(self.relay.to_branch(), || self.relay.begun());
         }
         let in_flight = self.relay.in_flight();
         self.in_flight.count.set(in_flight);

@@ -238,7 +238,7 @@ impl Inboxes {
         self.lock().get(&callback_id).cloned()
     }
 
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(feature = "testing")]
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
