@@ -3,9 +3,9 @@
 
 use bytes::BytesMut;
 use meshwork_wire::{
-    Accepts, Allowed, Bind, Bound, CallError, Code, Dialect, DialectError, Dnode, Encoding, Fate, Frame,
-    LightRpcClient, LightRpcServer, NodeMeshClient, NodeMeshServer, NodeNews, Payload, Response, ResultStyle,
-    Said, SessionId,
+    Accepts, Allowed, Bind, Bound, CallError, CallbackId, Code, Dialect, DialectError, Dnode, Encoding, Fate,
+    Features, Frame, Grant, Granted, Invoke, Item, LightRpcClient, LightRpcServer, NodeMeshClient,
+    NodeMeshServer, NodeNews, Payload, Response, ResultStyle, Said, SessionId, Wants,
 };
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,7 @@ impl Connection {
             said: Said::default(),
             bound: false,
         };
+        connection.dialect.near_knows(Features::ALL);
         connection.dialect.begin(connection.now, &mut connection.said);
         if end.name == "node-mesh branch" {
             let (name, credentials) = ("b".into(), Some("k".into()));
@@ -144,6 +145,44 @@ impl Connection {
         self.dialect.expire(self.now, &mut self.said);
     }
 
+    /// Plays the mesh of all streams that are asked for: each has some items, and most of them end.
+    fn stream(&mut self) {
+        let opened: Vec<_> = self.said.frames.iter().filter_map(opened).collect();
+        for (number, callback_id) in opened.into_iter().enumerate() {
+            let _ = self.say(Frame::Started(callback_id));
+            for json in ["1", "[{", r#"{"$callback":0}"#].iter().cycle().skip(number % 2).take(number % 4) {
+                let payload = Payload::new(Encoding::Json, *json);
+                let _ = self.say(Frame::Item(Item { callback_id, payload }));
+                self.dialect.left(&mut self.said);
+            }
+            let outcome = match number % 3 {
+                0 => Ok(Payload::default()),
+                1 => Err(CallError::new(Code(1200), Fate::Failed, "bad")),
+                _ => continue,
+            };
+            let _ = self.say(Frame::Response(Response { callback_id, outcome }));
+        }
+    }
+
+    /// Reads functions of the far end as streams, whether there are such functions or not.
+    fn read_streams(&mut self) {
+        for number in 0..4 {
+            let (function, callback_id) = (CallbackId(number), CallbackId(1_000 + number));
+            let (wants, payload) =
+                (Wants::Stream(Grant { items: 1, bytes: 9 }), Payload::new(Encoding::Json, "[]"));
+            let time_left = None;
+            let callback = Some(callback_id);
+            let _ = self.say(Frame::Invoke(Invoke {
+                function,
+                callback_id: callback,
+                time_left,
+                wants,
+                payload,
+            }));
+            let _ = self.say(Frame::Granted(Granted { callback_id, grant: Grant { items: 2, bytes: 9 } }));
+        }
+    }
+
     /// How many bytes are heard and not read yet.
     pub(crate) fn left(&self) -> usize {
         self.heard.len()
@@ -164,6 +203,10 @@ impl Connection {
 pub(crate) fn run(bytes: &[u8]) {
     let Some((chosen, bytes)) = bytes.split_first() else { return };
     let mut connection = Connection::open(ENDS[usize::from(*chosen) % ENDS.len()]);
+    // Half of the bytes find functions that are read as streams, under numbers that this end drew.
+    if connection.bound && bytes.len() % 2 == 0 {
+        connection.read_streams();
+    }
     let _ = connection.hear(bytes);
     while connection.said.enough && connection.left() > 0 {
         connection.check();
@@ -174,21 +217,32 @@ pub(crate) fn run(bytes: &[u8]) {
     let asked: Vec<_> = connection.said.frames.iter().filter_map(asked).collect();
     for (number, callback_id) in asked.into_iter().enumerate() {
         let json = |text: &'static str| Payload::new(Encoding::Json, text);
-        let outcome = match number % 5 {
+        let outcome = match number % 6 {
             0 => Ok(json("[1]")),
             1 => Err(CallError::new(Code(1200), Fate::Failed, "bad").with_data(json("[1]"))),
             2 => Err(CallError::of_thrown(json(r#"{"code":"E","message":1}"#))),
             3 => Err(CallError::of_thrown(json("{")).with_application_code(-1)),
+            4 => Err(CallError::answers_with_stream(&"it")),
             _ => continue,
         };
         let _ = connection.say(Frame::Response(Response { callback_id, outcome }));
     }
+    connection.stream();
     connection.after(Duration::from_secs(100));
     connection.check();
 }
 
+/// The id of a stream that is asked for.
+fn opened(frame: &Frame) -> Option<CallbackId> {
+    match frame {
+        Frame::OpenStream(open) => Some(open.request.callback_id),
+        Frame::Invoke(Invoke { callback_id, wants: Wants::Stream(_), .. }) => *callback_id,
+        _ => None,
+    }
+}
+
 /// The id that the answer to a frame has.
-pub(crate) fn asked(frame: &Frame) -> Option<meshwork_wire::CallbackId> {
+pub(crate) fn asked(frame: &Frame) -> Option<CallbackId> {
     match frame {
         Frame::Request(request) => Some(request.callback_id),
         Frame::Register(register) => Some(register.callback_id),

@@ -721,6 +721,9 @@ fn every(period: Duration) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meshwork_wire::limits::LENGTH_PREFIX_LEN;
+    use meshwork_wire::{CallbackId, Encoding, Payload};
+    use std::sync::Mutex;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A dialect that says a MiB for each byte that it hears.
@@ -765,5 +768,43 @@ mod tests {
         // The last bytes, 1,024 at most, stood in the socket.
         let limit = FOREIGN_OUT_LEN_MAX / (1024 * 1024);
         assert!((limit..limit + 1_030).contains(&asked), "{asked} MiB");
+    }
+
+    /// A dialect that says an item which is too long for a frame, and keeps what it is told.
+    struct LongItem(Arc<Mutex<Vec<Frame>>>);
+
+    impl meshwork_wire::Dialect for LongItem {
+        fn begin(&mut self, _: Instant, said: &mut Said) {
+            let payload = Payload::new(Encoding::Json, vec![b'1'; FRAME_LEN_MAX]);
+            said.frames.push(Frame::Item(Item { callback_id: CallbackId(7), payload }));
+        }
+
+        fn hear(&mut self, _: &mut BytesMut, _: Instant, _: &mut Said) -> Result<(), DialectError> {
+            Ok(())
+        }
+
+        fn say(&mut self, frame: Frame, _: Instant, _: &mut Said) -> Result<(), DialectError> {
+            self.0.lock().expect("nobody panics with it").push(frame);
+            Ok(())
+        }
+
+        fn expire(&mut self, _: Instant, _: &mut Said) {}
+    }
+
+    #[actix_rt::test]
+    async fn an_item_that_is_too_long_ends_its_stream_at_both_ends() {
+        let told = Arc::<Mutex<Vec<Frame>>>::default();
+        let dialect = Box::new(LongItem(Arc::clone(&told)));
+        let (near, _far) = tokio::io::duplex(1024);
+        let mut link = DialectLink::dialled(Box::new(near), dialect, "far".to_owned());
+        let mut heard = vec![0; 1024];
+        let len = link.read(&mut heard).await.expect("it is open");
+        heard.truncate(len);
+        let frame = Frame::decode(&bytes::Bytes::from(heard.split_off(LENGTH_PREFIX_LEN)));
+        let Ok(Frame::Response(Response { callback_id: CallbackId(7), outcome: Err(error) })) = frame else {
+            panic!("{frame:?}");
+        };
+        assert_eq!((error.code(), error.fate()), (Code::FRAME_TOO_LARGE, Fate::Failed));
+        assert_eq!(*told.lock().expect("nobody panics with it"), [Frame::Cancel(CallbackId(7))]);
     }
 }
