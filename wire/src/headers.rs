@@ -172,6 +172,24 @@ impl Headers {
         self.text().split_terminator('\n').filter_map(|line| line.split_once(':'))
     }
 
+    /// The value of [`Headers::TRACEPARENT`], if it has the shape that W3C Trace Context asks for; a malformed one is as none.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.get(Self::TRACEPARENT).filter(|value| is_traceparent(value))
+    }
+
+    /// The headers of the trace alone, as a call passes them on that is made for this one: `traceparent`, and `tracestate` beside it. None
+    /// without a `traceparent`, or with a malformed one.
+    #[must_use]
+    pub fn trace(&self) -> Self {
+        if self.is_empty() || self.traceparent().is_none() {
+            return Self::none();
+        }
+        let trace = self.iter().filter(|(name, _)| [Self::TRACEPARENT, Self::TRACESTATE].contains(name));
+        // A part of a list that was within the bounds is within them.
+        Self::written(trace).unwrap_or_default()
+    }
+
     /// How many headers there are. Costs a walk over them.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -204,6 +222,23 @@ impl Headers {
         }
         Ok(Self((len > 0).then(|| Arc::new(text.into()))))
     }
+}
+
+/// Whether a text is a `traceparent`: version, trace id, parent id and flags in lower-case hexadecimal digits, `00-<32>-<16>-<2>`, with ids that are
+/// not zero. Of a later version more may follow behind a `-`.
+fn is_traceparent(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let Some((first, rest)) = bytes.split_at_checked(55) else { return false };
+    let digits = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = |part: &[u8]| digits(part) && part.iter().any(|byte| *byte != b'0');
+    let version = &first[..2];
+    digits(version)
+        && version != b"ff"
+        && (rest.is_empty() || (version != b"00" && rest[0] == b'-'))
+        && (first[2], first[35], first[52]) == (b'-', b'-', b'-')
+        && is_id(&first[3..35])
+        && is_id(&first[36..52])
+        && digits(&first[53..])
 }
 
 /// Values may be secrets, so that only names are shown.
@@ -293,6 +328,33 @@ mod tests {
         headers.remove("a");
         headers.remove("tenant");
         assert!(headers.is_empty() && headers == Headers::none());
+    }
+
+    #[test]
+    fn a_trace_is_passed_on_if_its_parent_has_the_shape_of_one() {
+        const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace =
+            |parent: &str| list(&[("tenant", "a"), ("traceparent", parent), ("tracestate", "x=1")]).trace();
+        assert_eq!(trace(GOOD), list(&[("traceparent", GOOD), ("tracestate", "x=1")]));
+        let later = format!("cc{}-what-comes-later", &GOOD[2..]);
+        assert_eq!(trace(&later).traceparent(), Some(&*later));
+        let bad = [
+            String::new(),
+            GOOD[..54].to_owned(),
+            format!("{GOOD}-more"),
+            format!("cc{}more", &GOOD[2..]),
+            format!("ff{}", &GOOD[2..]),
+            GOOD.to_uppercase(),
+            GOOD.replace('-', "_"),
+            GOOD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            GOOD.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            GOOD.replace("-01", "-0g"),
+            "é".repeat(28),
+        ];
+        for bad in bad {
+            assert_eq!(trace(&bad), Headers::none(), "{bad:?}");
+        }
+        assert_eq!(list(&[("tracestate", "x=1"), ("tenant", "a")]).trace(), Headers::none());
     }
 
     #[test]
