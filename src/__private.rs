@@ -1,10 +1,12 @@
 //! What the code made by `#[meshwork::actions]` calls. Not for users: it may change with any version.
 
 pub use crate::call::{call_typed, stream_typed};
+pub use crate::context::taken;
 pub use crate::own_error::{OwnError, message_of};
 pub use crate::record::{Method, Record};
 pub use crate::respond::{respond_stream_typed, respond_typed, respond_typed_blocking};
 pub use crate::shape::{Probe, WithSchema, WithoutSchema, record_of, shape_of};
+pub use meshwork_actors::answers::ContextRef;
 pub use meshwork_wire::{DecodeError, PayloadRef, is_absent};
 pub use serde;
 

@@ -59,7 +59,7 @@ enum Stage {
     Preparing(Box<Preparing>),
     /// Submitted, and its arguments are kept, of a call that the actor wrote.
     Asked(CallbackId, Box<ActorCall>),
-    /// On its way through the layers of the node.
+    /// On its way through the layers of the node, or made for a request whose cancel ends it.
     Layered(Box<Layered>),
     /// Submitted; the reply resolves this callback id.
     InFlight(CallbackId),
@@ -75,7 +75,7 @@ enum Sent {
     As(CallbackId, HeadIndex),
 }
 
-/// A call on its way through the layers of its node.
+/// A call on its way through the layers of its node, or for a request.
 struct Layered {
     outcome: BoxFuture<'static, Outcome>,
     /// The call, if its arguments may have to be written by name.
@@ -106,14 +106,14 @@ impl<R> Calling<R> {
     where
         R: DeserializeOwned,
     {
-        let attached = node.attached();
-        let stage = match attached.and_then(|attached| attached.head(action.as_ref())) {
+        let direct = node.direct();
+        let (attached, stage) = match direct.and_then(|direct| direct.head(action.as_ref())) {
             // No `map`: each would move the whole stage.
             Some((head, wanted)) => match Arguments::encode(wanted.form, arguments) {
-                Ok(arguments) => Stage::Written { sent: Sent::NotYet(head), arguments },
-                Err(error) => Stage::failed(error.into()),
+                Ok(arguments) => (direct, Stage::Written { sent: Sent::NotYet(head), arguments }),
+                Err(error) => (direct, Stage::failed(error.into())),
             },
-            None => Stage::unwritten(node, action.into(), arguments),
+            None => (node.attached(), Stage::unwritten(node, action.into(), arguments)),
         };
         Self { node: attached.cloned(), stage, decode: Reply::decode, by_name: None, fails_as: PhantomData }
     }
@@ -125,17 +125,17 @@ impl<R> Calling<R> {
         R: DeserializeOwned,
     {
         let method = A::method();
-        let attached = node.attached();
-        let head = attached.and_then(|attached| attached.head_of_method(method.action(), method.signature()));
-        let stage = match head {
+        let direct = node.direct();
+        let head = direct.and_then(|direct| direct.head_of_method(method.action(), method.signature()));
+        let (attached, stage) = match head {
             Some((head, wanted)) => match write_record(wanted, arguments) {
                 Ok(arguments) if arguments.encoding() == wanted.form.encoding() => {
-                    Stage::Written { sent: Sent::NotYet(head), arguments }
+                    (direct, Stage::Written { sent: Sent::NotYet(head), arguments })
                 }
                 // Bincode has no form for these arguments, so the head of calls in bincode is not theirs.
-                other => Stage::of_record(method, other),
+                other => (direct, Stage::of_record(node, method, other)),
             },
-            None => Stage::unwritten_record(node, method, arguments),
+            None => (node.attached(), Stage::unwritten_record(node, method, arguments)),
         };
         let (decode, by_name) = (decode_typed::<A>, Some(by_name::<A> as ByName));
         Self { node: attached.cloned(), stage, decode, by_name, fails_as: PhantomData }
@@ -307,7 +307,7 @@ impl Stage {
     fn unwritten<A: Serialize>(node: &Node, action: ByteString, arguments: &A) -> Self {
         if let Some(attached) = node.attached() {
             return match Payload::encode(attached.wanted(&action, None).form, arguments) {
-                Ok(arguments) => Stage::of_call(action, arguments),
+                Ok(arguments) => Stage::of_call(node, action, arguments),
                 Err(error) => Stage::failed(error.into()),
             };
         }
@@ -321,7 +321,7 @@ impl Stage {
     fn unwritten_record<A: Record>(node: &Node, method: &Method, arguments: &A) -> Self {
         if let Some(attached) = node.attached() {
             let wanted = attached.wanted(method.action(), method.signature());
-            return Stage::of_record(method, write_record(wanted, arguments));
+            return Stage::of_record(node, method, write_record(wanted, arguments));
         }
         // Whether a provider takes lists is known when the handle is attached.
         let as_list = Payload::encode(Encoding::MessagePack, &AsList(arguments)).ok();
@@ -334,22 +334,22 @@ impl Stage {
     }
 
     fn unattached(node: &Node, action: ByteString, arguments: Payload, as_list: Option<Payload>) -> Self {
-        let call = Box::new(ActorCall::new(action, arguments));
+        let call = Box::new(node.adopt(ActorCall::new(action, arguments)));
         Stage::Preparing(Box::new(Preparing::Unattached { node: node.clone(), call, as_list }))
     }
 
     #[cold]
-    fn of_record(method: &Method, arguments: Result<Arguments, EncodeError>) -> Self {
+    fn of_record(node: &Node, method: &Method, arguments: Result<Arguments, EncodeError>) -> Self {
         match arguments {
             Ok(arguments) => {
-                Stage::of_call(ByteString::from_static(method.action()), arguments.into_payload())
+                Stage::of_call(node, ByteString::from_static(method.action()), arguments.into_payload())
             }
             Err(error) => Stage::failed(error.into()),
         }
     }
 
-    fn of_call(action: ByteString, arguments: Payload) -> Self {
-        Stage::Unwritten(Box::new(ActorCall::new(action, arguments)))
+    fn of_call(node: &Node, action: ByteString, arguments: Payload) -> Self {
+        Stage::Unwritten(Box::new(node.adopt(ActorCall::new(action, arguments))))
     }
 
     fn failed(error: CallError) -> Self {
@@ -360,7 +360,7 @@ impl Stage {
 impl Calling<Payload> {
     /// A call whose arguments are written already, and whose reply is not read: for tools that know no types.
     pub(crate) fn raw(node: &Node, action: ByteString, arguments: Payload) -> Self {
-        let call = Box::new(ActorCall::new(action, arguments));
+        let call = Box::new(node.adopt(ActorCall::new(action, arguments)));
         let stage = match node.attached() {
             Some(_) => Stage::Unwritten(call),
             None => {
@@ -502,7 +502,7 @@ impl<R, E> Calling<R, E> {
         else {
             return Poll::Ready(Err(awaited_twice()));
         };
-        if node.has_layers() {
+        if node.has_layers() || call.cause.is_some() {
             self.stage = Stage::Layered(Box::new(Layered::new(node, *call, self.by_name.is_some())));
             return self.poll_layered(context);
         }

@@ -45,6 +45,7 @@
 //! | answer an action with a closure or an actor, or a set of actions at once | [`Respond`], [`Responders`], [`actions`] |
 //! | start an actor again when it panics | [`Restarting`], [`RestartPolicy`] |
 //! | call an action | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
+//! | call and publish for a request that is being answered, with its deadline, trace and cancel | [`CallContext`] |
 //! | know why a call failed, and whether its action may have run | [`CallError`], [`Fate`], [`Code`] |
 //! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
 //! | let an action fail with an enum of your own, which callers get back | [`MeshError`](macro@MeshError) |
@@ -66,6 +67,7 @@ mod action_error;
 mod branch;
 mod call;
 mod callback;
+mod context;
 mod event;
 mod event_queue;
 mod feed;
@@ -96,13 +98,14 @@ pub use action_error::{ActionError, OrActionError};
 pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
 pub use callback::{Callback, Invoking};
+pub use context::CallContext;
 pub use event::{Delivered, Event, EventError};
 pub use event_queue::WhenFull;
 pub use feed::Feed;
 pub use handle::Node;
 pub use handler::{Handled, HandlerReturn, Immediate, InTurn};
 pub use master::{Master, RunMaster, SpreadMaster};
-pub use meshwork_actors::answers::{ActorSnapshot, ActorState, CallContext, RestartPolicy};
+pub use meshwork_actors::answers::{ActorSnapshot, ActorState, RestartPolicy};
 pub use meshwork_actors::branch::{BindError, BranchActor, BranchSettings};
 pub use meshwork_actors::gateway::Dialect;
 pub use meshwork_actors::gateway::bridge::{Bridge, BridgeError};

@@ -100,7 +100,7 @@ impl Node {
             Ok(node) => node,
             Err(error) => return arguments.into_iter().map(|_| Err(error.clone())).collect(),
         };
-        if node.has_layers() {
+        if node.has_layers() || self.cause().is_some() {
             // The handle is attached now.
             let action = action.into();
             let calls = arguments.into_iter().map(|arguments| Calling::new(self, action.clone(), &arguments));
@@ -180,13 +180,8 @@ impl Node {
     /// Not sent: as [`Node::publish`]; with [`Code::OVERLOADED`] when this node or the master has no room for the value; with
     /// [`Code::CANNOT_ENCODE`] when the master is of an earlier version or of another protocol. *Unknown* when the link is lost, or no answer comes
     /// within 10 s.
-    pub async fn publish_last<T: Serialize + ?Sized>(
-        &self,
-        topic: impl Into<ByteString>,
-        value: &T,
-    ) -> Result<(), CallError> {
-        let payload = Payload::encode(Encoding::MessagePack, value)?;
-        self.publish_last_raw(topic, payload).await
+    pub fn publish_last<T: Serialize + ?Sized>(&self, topic: impl Into<ByteString>, value: &T) -> Publishing {
+        Publishing::new(self, written(topic, value), To::Kept)
     }
 
     /// Publishes a last value that is encoded already.
@@ -194,12 +189,8 @@ impl Node {
     /// # Errors
     ///
     /// As [`Node::publish_last`].
-    pub async fn publish_last_raw(
-        &self,
-        topic: impl Into<ByteString>,
-        value: Payload,
-    ) -> Result<(), CallError> {
-        self.attach().await?.keep_last(NewEvent::new(topic, value), false).await
+    pub fn publish_last_raw(&self, topic: impl Into<ByteString>, value: Payload) -> Publishing {
+        Publishing::new(self, Ok(NewEvent::new(topic, value)), To::Kept)
     }
 
     /// Takes the last value of a topic away, whoever published it: those that subscribe later hear none. Subscribers hear nothing of it. A topic

@@ -6,6 +6,7 @@
 //! trait. One node may use all of them.
 
 use crate::action_error::ActionError;
+use crate::context::CallContext;
 use crate::record::{Record, read_record};
 use crate::restart::RestartingRecipient;
 use crate::streaming::{Streaming, form_by_name, produce};
@@ -14,7 +15,7 @@ use futures::TryFutureExt;
 use futures::stream::Stream;
 use log::Level;
 use meshwork_actors::answers::{
-    self, Action, Actions, Answer, CallContext, Outlet, Replier, Responder, Restarted, poll_once,
+    self, Action, Actions, Answer, ContextRef, Outlet, Replier, Responder, Restarted, poll_once,
 };
 use meshwork_actors::branch::BranchActor;
 use meshwork_actors::log_line;
@@ -58,7 +59,7 @@ where
     R: Serialize + 'static,
 {
     fn into_responder(self) -> Arc<dyn Responder> {
-        Arc::new(Closure::new(move |arguments, _: &CallContext| self(arguments)))
+        Arc::new(Closure::new(move |arguments, _: &ContextRef<'_>| self(arguments)))
     }
 }
 
@@ -70,7 +71,9 @@ where
     R: Serialize + 'static,
 {
     fn into_responder(self) -> Arc<dyn Responder> {
-        Arc::new(Closure::new(move |arguments, context: &CallContext| self(arguments, context.clone())))
+        Arc::new(Closure::new(move |arguments, context: &ContextRef<'_>| {
+            self(arguments, CallContext::taken(context))
+        }))
     }
 }
 
@@ -134,8 +137,9 @@ where
     A: DeserializeOwned + 'static,
     R: Serialize + 'static,
 {
-    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
-        let (answer, arguments, context) = (Arc::clone(&self.answer), owned(arguments), context.clone());
+    fn respond(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, _: Replier<'_>) -> Answer {
+        let (answer, arguments) = (Arc::clone(&self.answer), owned(arguments));
+        let context = CallContext::taken(context);
         Answer::Blocking(Box::new(move || {
             let encoding = arguments.encoding;
             let read = by_name((&arguments).into())?;
@@ -157,8 +161,9 @@ where
     F: Fn(A, &CallContext) -> Result<A::Reply, ActionError> + Send + Sync + 'static,
     A: Record<Reply: Serialize>,
 {
-    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
-        let (answer, arguments, context) = (Arc::clone(&self.answer), owned(arguments), context.clone());
+    fn respond(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, _: Replier<'_>) -> Answer {
+        let (answer, arguments) = (Arc::clone(&self.answer), owned(arguments));
+        let context = CallContext::taken(context);
         Answer::Blocking(Box::new(move || {
             let (read, form) = read_typed::<A>((&arguments).into());
             drop(arguments);
@@ -186,12 +191,12 @@ impl<F, A> Closure<F, A> {
 
 impl<F, A, Fut, R> Responder for Closure<F, A>
 where
-    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    F: Fn(A, &ContextRef<'_>) -> Fut + Send + Sync + 'static,
     A: DeserializeOwned + 'static,
     Fut: Future<Output = Result<R, ActionError>> + 'static,
     R: Serialize + 'static,
 {
-    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer {
+    fn respond(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, reply: Replier<'_>) -> Answer {
         let encoding = arguments.encoding;
         let answer = match by_name(arguments) {
             Ok(arguments) => (self.answer)(arguments, context),
@@ -233,7 +238,7 @@ where
 {
     fn into_responder(self) -> Arc<dyn Responder> {
         Arc::new(StreamClosure {
-            answer: move |arguments, _: &CallContext| self(arguments),
+            answer: move |arguments, _: &ContextRef<'_>| self(arguments),
             takes: PhantomData,
         })
     }
@@ -249,7 +254,7 @@ where
     E: Into<ActionError> + 'static,
 {
     fn into_responder(self) -> Arc<dyn Responder> {
-        let answer = move |arguments, context: &CallContext| self(arguments, context.clone());
+        let answer = move |arguments, context: &ContextRef<'_>| self(arguments, CallContext::taken(context));
         Arc::new(StreamClosure { answer, takes: PhantomData })
     }
 }
@@ -262,18 +267,18 @@ struct StreamClosure<F, A> {
 
 impl<F, A, Fut, S, T, E> Responder for StreamClosure<F, A>
 where
-    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    F: Fn(A, &ContextRef<'_>) -> Fut + Send + Sync + 'static,
     A: DeserializeOwned + 'static,
     Fut: Future<Output = Result<S, ActionError>> + 'static,
     S: Stream<Item = Result<T, E>> + 'static,
     T: Serialize + 'static,
     E: Into<ActionError> + 'static,
 {
-    fn respond(&self, _: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
+    fn respond(&self, _: PayloadRef<'_>, context: &ContextRef<'_>, _: Replier<'_>) -> Answer {
         Answer::Now(Err(is_a_stream(context)))
     }
 
-    fn stream(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Outlet) -> Answer {
+    fn stream(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, outlet: Outlet) -> Answer {
         let form = form_by_name(arguments.encoding);
         match by_name(arguments) {
             Ok(arguments) => answer_with_stream((self.answer)(arguments, context), form, outlet),
@@ -298,7 +303,7 @@ where
 
 /// The error of a call of an action that answers with a stream. Nothing was run.
 #[cold]
-fn is_a_stream(context: &CallContext) -> CallError {
+fn is_a_stream(context: &ContextRef<'_>) -> CallError {
     CallError::answers_with_stream(&format_args!("{:?}", context.action()))
 }
 
@@ -327,11 +332,11 @@ struct TypedClosure<F, A> {
 
 impl<F, A, Fut> Responder for TypedClosure<F, A>
 where
-    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    F: Fn(A, &ContextRef<'_>) -> Fut + Send + Sync + 'static,
     A: Record<Reply: Serialize>,
     Fut: Future<Output = Result<A::Reply, ActionError>> + 'static,
 {
-    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer {
+    fn respond(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, reply: Replier<'_>) -> Answer {
         let (read, form) = read_typed(arguments);
         let answer = match read {
             Ok(arguments) => (self.answer)(arguments, context),
@@ -368,15 +373,15 @@ struct TypedStreamClosure<F, A> {
 
 impl<F, A, Fut> Responder for TypedStreamClosure<F, A>
 where
-    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    F: Fn(A, &ContextRef<'_>) -> Fut + Send + Sync + 'static,
     A: Record<Reply: Serialize>,
     Fut: Future<Output = Result<Streaming<A::Reply>, ActionError>> + 'static,
 {
-    fn respond(&self, _: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
+    fn respond(&self, _: PayloadRef<'_>, context: &ContextRef<'_>, _: Replier<'_>) -> Answer {
         Answer::Now(Err(is_a_stream(context)))
     }
 
-    fn stream(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Outlet) -> Answer {
+    fn stream(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, outlet: Outlet) -> Answer {
         let (read, form) = read_typed::<A>(arguments);
         match read {
             Ok(arguments) => answer_with_stream((self.answer)(arguments, context), form, outlet),
@@ -397,7 +402,7 @@ where
     R: Serialize + Send + 'static,
     E: Into<ActionError> + Send + 'static,
 {
-    fn respond(&self, arguments: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
+    fn respond(&self, arguments: PayloadRef<'_>, _: &ContextRef<'_>, _: Replier<'_>) -> Answer {
         let encoding = arguments.encoding;
         let message: M = match by_name(arguments) {
             Ok(message) => message,
@@ -442,7 +447,7 @@ where
     R: Serialize + Send + 'static,
     E: Into<ActionError> + Send + 'static,
 {
-    fn respond(&self, arguments: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
+    fn respond(&self, arguments: PayloadRef<'_>, _: &ContextRef<'_>, _: Replier<'_>) -> Answer {
         let encoding = arguments.encoding;
         let message: M = match by_name(arguments) {
             Ok(message) => message,
@@ -696,7 +701,7 @@ impl Responders {
     /// Adds a method of a trait.
     pub(crate) fn respond_typed<A, F, Fut>(self, answer: F) -> Self
     where
-        F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+        F: Fn(A, &ContextRef<'_>) -> Fut + Send + Sync + 'static,
         A: Record<Reply: Serialize>,
         Fut: Future<Output = Result<A::Reply, ActionError>> + 'static,
     {
@@ -722,7 +727,7 @@ impl Responders {
     /// Adds a method of a trait that answers with a stream.
     pub(crate) fn respond_stream_typed<A, F, Fut>(self, answer: F) -> Self
     where
-        F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+        F: Fn(A, &ContextRef<'_>) -> Fut + Send + Sync + 'static,
         A: Record<Reply: Serialize>,
         Fut: Future<Output = Result<Streaming<A::Reply>, ActionError>> + 'static,
     {
@@ -757,7 +762,7 @@ impl fmt::Debug for Responders {
 /// Adds a method of a trait to a set.
 pub fn respond_typed<A, F, Fut>(responders: Responders, answer: F) -> Responders
 where
-    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    F: Fn(A, &ContextRef<'_>) -> Fut + Send + Sync + 'static,
     A: Record,
     Fut: Future<Output = Result<A::Reply, ActionError>> + 'static,
 {
@@ -776,7 +781,7 @@ where
 /// Adds a method of a trait that answers with a stream to a set.
 pub fn respond_stream_typed<A, F, Fut>(responders: Responders, answer: F) -> Responders
 where
-    F: Fn(A, &CallContext) -> Fut + Send + Sync + 'static,
+    F: Fn(A, &ContextRef<'_>) -> Fut + Send + Sync + 'static,
     A: Record,
     Fut: Future<Output = Result<Streaming<A::Reply>, ActionError>> + 'static,
 {

@@ -2,6 +2,8 @@
 
 use crate::action_error::ActionError;
 use crate::handle::Node;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use meshwork_actors::answers::Outlet;
 use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, Reading, Wanted, WhenDown};
@@ -66,6 +68,8 @@ struct Read<T> {
     decode: Decode<T>,
     /// The deadline of the whole stream, if it has one.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Ready when the request is cancelled that the stream is read for, if it is read for one.
+    cancelled: Option<BoxFuture<'static, ()>>,
 }
 
 /// Writes arguments that were written in bincode as providers want them that have not the signature of the caller; none if that cannot be done.
@@ -126,7 +130,13 @@ impl<T> Streaming<T> {
 
 impl<T> Read<T> {
     fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, CallError>>> {
-        let Self { reading, form, decode, alarm } = self;
+        let Self { reading, form, decode, alarm, cancelled } = self;
+        if let Some(cancelled) = cancelled
+            && cancelled.as_mut().poll(context).is_ready()
+        {
+            let what = "the request for which the stream is read was cancelled";
+            return Poll::Ready(Some(Err(CallError::new(Code::CANCELLED, Fate::Unknown, what))));
+        }
         if let Some(alarm) = alarm
             && alarm.as_mut().poll(context).is_ready()
         {
@@ -280,7 +290,7 @@ impl<T> Opening<T> {
     ) -> Self {
         Self {
             node: node.clone(),
-            call: arguments.map(|arguments| ActorCall::new(action, arguments)),
+            call: arguments.map(|arguments| node.adopt(ActorCall::new(action, arguments))),
             form: None,
             decode,
             by_name: None,
@@ -355,17 +365,25 @@ impl<T, E> Opening<T, E> {
         let alarm = self.whole_within.map(|within| Box::pin(tokio::time::sleep(within)));
         let node = self.node.attach().await?;
         let call = self.call?;
+        let cause = call.cause.clone();
         let begun = Instant::now();
         let kept = self.by_name.filter(|_| is_kept(&call.arguments)).map(|by_name| (by_name, call.clone()));
-        let reading = match Reading::open_layered(&node, call, self.window_len_max).await {
-            Ok(reading) => reading,
-            Err(error) => match kept.and_then(|kept| again(&node, kept, begun, &error)) {
-                Some(call) => Reading::open_layered(&node, call, self.window_len_max).await?,
-                None => return Err(error),
-            },
+        let opening = async {
+            match Reading::open_layered(&node, call, self.window_len_max).await {
+                Ok(reading) => Ok(reading),
+                Err(error) => match kept.and_then(|kept| again(&node, kept, begun, &error)) {
+                    Some(call) => Reading::open_layered(&node, call, self.window_len_max).await,
+                    None => Err(error),
+                },
+            }
         };
+        let reading = match &cause {
+            Some(cause) => cause.unless_cancelled(Fate::Unknown, opening).await?,
+            None => opening.await?,
+        };
+        let cancelled = cause.map(|cause| async move { cause.cancelled().await }.boxed());
         let Self { form, decode, .. } = self;
-        Ok(Streaming(Kind::Read(Box::new(Read { reading, form, decode, alarm }))))
+        Ok(Streaming(Kind::Read(Box::new(Read { reading, form, decode, alarm, cancelled }))))
     }
 }
 

@@ -29,7 +29,7 @@ mod handed;
 mod mesh;
 mod network;
 
-pub use handed::{context, context_from, event, event_from};
+pub use handed::{Request, cancel, context, context_from, event, event_from};
 pub use mesh::{Mesh, Setup, run};
 /// For a simulation of your own; a [`Mesh`] does it by itself.
 pub use meshwork_actors::answers::work_in_place;

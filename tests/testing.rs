@@ -271,3 +271,86 @@ fn what_handlers_are_handed_is_made_by_hand() {
         assert_eq!((context.caller(), context.time_left()), ("shop", Some(Duration::from_secs(2))));
     });
 }
+
+/// A responder whose context outlives its reply, or a stream that outlives its start.
+#[test]
+fn a_context_that_outlives_its_reply_has_the_deadline_and_no_cancel() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const SECOND: Duration = Duration::from_secs(1);
+    testing::run(async |mesh| {
+        let tell = |(): (), context: CallContext| async move {
+            Ok((context.traceparent().map(str::to_owned), context.time_left()))
+        };
+        let _teller = mesh.bind(BranchActor::new("teller").respond("tell", tell)).await.unwrap();
+        let (say, mut contexts) = tokio::sync::mpsc::unbounded_channel();
+        let keep = move |waits: bool, context: CallContext| {
+            say.send(context).unwrap();
+            async move {
+                if waits {
+                    tokio::task::yield_now().await;
+                }
+                Ok(())
+            }
+        };
+        let middle = mesh.bind(BranchActor::new("middle").respond("keep", keep)).await.unwrap();
+        let caller = mesh.bind(BranchActor::new("caller")).await.unwrap();
+        for (node, waits) in [(&caller, false), (&caller, true), (&middle, false), (&middle, true)] {
+            let call = node.call::<()>("keep", waits).header("traceparent", TRACE);
+            call.within(SECOND).await.unwrap();
+            let context = contexts.recv().await.unwrap();
+            let told = || context.call::<(Option<String>, Option<Duration>)>("tell", ());
+            assert_eq!(told().await, Ok((Some(TRACE.to_owned()), Some(SECOND))));
+            mesh.pass(SECOND / 2).await;
+            assert_eq!(told().await.unwrap().1, Some(SECOND / 2), "no cancel has come");
+            mesh.pass(SECOND / 2).await;
+            for late in [told().await.map(drop), context.publish("t", &1).await] {
+                let late = late.expect_err("its time is over");
+                assert_eq!((late.code(), late.fate()), (Code::REQUEST_TIMEOUT, Fate::NotSent));
+            }
+            assert!(!context.is_cancelled());
+            let own = context.node().call::<(Option<String>, Option<Duration>)>("tell", ()).await;
+            assert_eq!(own, Ok((None, Some(CALL_WITHIN))), "the node calls for itself");
+        }
+    });
+}
+
+#[test]
+fn the_calls_of_a_stream_go_on_behind_the_deadline_of_its_start() {
+    const SECOND: Duration = Duration::from_secs(1);
+    testing::run(async |mesh| {
+        let calls = |(): (), context: CallContext| async move {
+            let items = futures::stream::once(async move {
+                let nobody = context.node().wait_for("nobody", 2 * SECOND).await;
+                assert!(nobody.is_err(), "it takes its time");
+                assert_eq!(context.time_left(), Some(Duration::ZERO), "its start is long over");
+                Ok::<String, ActionError>(context.call("who", ()).await?)
+            });
+            Ok(Streaming::of_results(items))
+        };
+        let (_one, caller, _) = pair(&mesh).await;
+        let middle = BranchActor::new("middle").respond_all(Responders::new().respond_stream("ask", calls));
+        let _middle = mesh.bind(middle).await.unwrap();
+        let mut answers = caller.stream::<String>("ask", ()).within(SECOND).await.unwrap();
+        assert_eq!(answers.next().await, Some(Ok("one".to_owned())));
+    });
+}
+
+#[test]
+fn a_responder_is_called_with_a_request_that_was_made_by_hand() {
+    async fn relay((): (), context: CallContext) -> Result<String, ActionError> {
+        Ok(context.call("who", ()).await?)
+    }
+    testing::run(async |mesh| {
+        let (_one, caller, _) = pair(&mesh).await;
+        let request = testing::Request::new("relay").caller("shop").header("tenant", "a");
+        let context = request.clone().at(&caller).context();
+        assert_eq!((context.caller(), context.header("tenant")), ("shop", Some("a")));
+        assert_eq!(relay((), context.clone()).await.unwrap(), "one");
+        testing::cancel(&context);
+        let error = CallError::from(relay((), context).await.unwrap_err());
+        assert_eq!(error.code(), Code::CANCELLED);
+        let error = CallError::from(relay((), request.context()).await.unwrap_err());
+        assert_eq!(error.code(), Code::LINK_LOST);
+        assert!(error.message().contains("no node"), "{error}");
+    });
+}

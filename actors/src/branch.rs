@@ -361,7 +361,7 @@ impl BranchActor {
         self.options.node.set_event_path(EventPath::Link { outbox: outbox.clone(), publish });
         let bounds = self.options.limits.answering_bounds();
         let (blocking, node) = (Arc::clone(&self.blocking), &self.options.node);
-        let answering = Answering::new(node.number(), bounds, blocking, node.keyed());
+        let answering = Answering::new(node.handle(), bounds, blocking, node.keyed());
         let gathered = GatheredReplies::default();
         let drained = watch::Sender::new(false);
         self.wires = Some(Wires {

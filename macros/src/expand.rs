@@ -236,8 +236,13 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
     let responders = local("responders");
     let context = local("context");
     let takes_context = parameters.iter().any(|parameter| parameter.kind == ParameterKind::Context);
-    let context_taken =
-        takes_context.then(|| quote! { let #context = ::core::clone::Clone::clone(#context); });
+    // A blocking method runs on another thread, with the context that was taken along there.
+    let (context_type, take) = if *is_blocking {
+        (quote! { ::meshwork::CallContext }, quote! { ::core::clone::Clone::clone })
+    } else {
+        (quote! { ::meshwork::__private::ContextRef<'_> }, quote! { ::meshwork::__private::taken })
+    };
+    let context_taken = takes_context.then(|| quote! { let #context = #take(#context); });
     let passed = parameters.iter().map(|parameter| match parameter.kind {
         ParameterKind::Argument => &parameter.ident,
         ParameterKind::Context => &context,
@@ -268,7 +273,7 @@ fn offer(contract: &Ident, action: &Action) -> TokenStream {
             let #this = ::std::sync::Arc::clone(&#this);
             ::meshwork::__private::#respond(
                 #responders,
-                move |#record { #(#fields),* }: #record, #context: &::meshwork::CallContext| {
+                move |#record { #(#fields),* }: #record, #context: &#context_type| {
                     #answer
                 },
             )
@@ -440,7 +445,7 @@ mod tests {
                         let this = ::std::sync::Arc::clone(&this);
                         ::meshwork::__private::respond_typed(
                             responders,
-                            move |__Math_add { a, b }: __Math_add, context: &::meshwork::CallContext| {
+                            move |__Math_add { a, b }: __Math_add, context: &::meshwork::__private::ContextRef<'_>| {
                                 let this = ::std::sync::Arc::clone(&this);
                                 async move { <Self as Math>::add(&this, a, b).await }
                             },
@@ -452,9 +457,9 @@ mod tests {
                         let this = ::std::sync::Arc::clone(&this);
                         ::meshwork::__private::respond_typed(
                             responders,
-                            move |__Math_who { greeting }: __Math_who, context: &::meshwork::CallContext| {
+                            move |__Math_who { greeting }: __Math_who, context: &::meshwork::__private::ContextRef<'_>| {
                                 let this = ::std::sync::Arc::clone(&this);
-                                let context = ::core::clone::Clone::clone(context);
+                                let context = ::meshwork::__private::taken(context);
                                 async move { <Self as Math>::who(&this, context, greeting).await }
                             },
                         )

@@ -1,10 +1,11 @@
 //! Layers around responders.
 
 use super::boxed::{self, Read};
+use crate::context::CallContext;
 use crate::respond::Responders;
 use futures::future::LocalBoxFuture;
 use meshwork_actors::answers::{
-    Answer, CallContext, Outlet, Replier, Responder, Restarted, ask, ask_for_stream, poll_once,
+    Answer, ContextRef, Outlet, Replier, Responder, Restarted, ask, ask_for_stream, poll_once,
 };
 use meshwork_wire::{ByteString, CallError, Code, Fate, Outcome, Payload, PayloadRef};
 use std::fmt;
@@ -127,8 +128,10 @@ impl Service<IncomingRequest> for ResponderService {
         request.has_run.store(true, Ordering::Relaxed);
         let IncomingRequest { arguments, context, outlet, .. } = &request;
         match outlet.as_ref().map(|outlet| outlet.lock().unwrap_or_else(PoisonError::into_inner).take()) {
-            None => ask(&*self.0, arguments, context),
-            Some(Some(outlet)) => ask_for_stream(&*self.0, arguments, context, outlet),
+            None => context.hand_on(|context| ask(&*self.0, arguments, context)),
+            Some(Some(outlet)) => {
+                context.hand_on(|context| ask_for_stream(&*self.0, arguments, context, outlet))
+            }
             Some(None) => {
                 let what = "a layer asked twice for the stream of one request";
                 Box::pin(std::future::ready(Err(CallError::new(Code::UNKNOWN, Fate::Failed, what))))
@@ -156,11 +159,11 @@ where
     S::Error: Into<BoxError> + 'static,
     S::Future: 'static,
 {
-    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, _: Replier<'_>) -> Answer {
+    fn respond(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, _: Replier<'_>) -> Answer {
         self.answer(arguments, context, None)
     }
 
-    fn stream(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Outlet) -> Answer {
+    fn stream(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, outlet: Outlet) -> Answer {
         self.answer(arguments, context, Some(outlet))
     }
 
@@ -179,7 +182,7 @@ where
     S::Error: Into<BoxError> + 'static,
     S::Future: 'static,
 {
-    fn answer(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Option<Outlet>) -> Answer {
+    fn answer(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, outlet: Option<Outlet>) -> Answer {
         // A clone that panicked has changed nothing.
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let has_run = Arc::new(AtomicBool::new(false));
@@ -187,7 +190,7 @@ where
         // Copied, since a request that waits in a layer would keep the block that it came in.
         let arguments = Payload { callbacks: callbacks.clone(), ..Payload::new(encoding, bytes.to_vec()) };
         let outlet = outlet.map(|outlet| Arc::new(Mutex::new(Some(outlet))));
-        let (context, has_run_there) = (context.clone(), Arc::clone(&has_run));
+        let (context, has_run_there) = (CallContext::taken(context), Arc::clone(&has_run));
         let request = IncomingRequest { arguments, context, has_run: has_run_there, outlet };
         let answer = async move {
             let ready = poll_fn(|context| service.poll_ready(context)).await;

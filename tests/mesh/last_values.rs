@@ -436,3 +436,22 @@ async fn a_subscriber_that_goes_in_the_middle_of_its_last_values_leaves_nothing(
     mesh.master.publish("u", &1_u64).await.unwrap();
     assert_eq!(soon(events.recv()).await, Some(("u".to_owned(), 1)));
 }
+
+#[actix::test]
+async fn a_last_value_keeps_its_headers() {
+    let mesh = Mesh::start().await;
+    let (publisher, subscriber) = (mesh.branch("publisher").await, mesh.branch("subscriber").await);
+    for node in [&*publisher, &mesh.master] {
+        soon(node.publish_last("t", &1).header("tenant", "a")).await.expect("it is kept");
+        let (say, mut events) = mpsc::unbounded_channel();
+        let listen = move |event: Event<u32>| {
+            let tenant = event.header("tenant").map(str::to_owned);
+            say.send((event.value, tenant, event.is_last_value())).expect("the test listens");
+        };
+        let subscription = subscriber.subscribe("t", listen).await.expect("it subscribes");
+        assert_eq!(soon(events.recv()).await, Some((1, Some("a".to_owned()), true)));
+        drop(subscription);
+        let refused = node.publish_last("t", &1).header("a b", "c").await.expect_err("that is no header");
+        assert_eq!(refused.fate(), Fate::NotSent);
+    }
+}

@@ -6,6 +6,7 @@ mod binding;
 mod blocking;
 mod callbacks;
 mod calls;
+mod context;
 mod cut;
 mod dialects;
 mod dnode;

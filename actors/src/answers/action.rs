@@ -337,14 +337,14 @@ impl IntoIterator for Actions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answers::responder::{Answer, CallContext, Replier};
+    use crate::answers::responder::{Answer, ContextRef, Replier};
     use futures::FutureExt;
     use meshwork_wire::{Accepts, PayloadRef};
 
     struct Silent;
 
     impl Responder for Silent {
-        fn respond(&self, _: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
+        fn respond(&self, _: PayloadRef<'_>, _: &ContextRef<'_>, _: Replier<'_>) -> Answer {
             Answer::Said
         }
     }

@@ -2,11 +2,12 @@
 
 use super::action::{Action, NoPermit, Permit, WaitsForPermit};
 use super::blocking::Blocking;
+use super::cause::Cancels;
 use super::hops::{self, Answered};
 use super::keyed::{self, Asked, Keyed};
 use super::outlet::{Grants, Outlet, Source};
 use super::reply_to::{Nobody, ReplyTo, panicked};
-use super::responder::{Answer, CallContext, Replier, Work, claimed};
+use super::responder::{Answer, CallContext, ContextRef, NodeHandle, Replier, Work, claimed};
 use crate::hashed::{Entry, HashMap};
 use crate::link::lanes::fits_share;
 use crate::log_line;
@@ -43,7 +44,9 @@ impl AnsweringBounds {
 /// The tasks that await the futures of responders, by the callback ids of the requests.
 struct Tasks {
     /// The number of the node.
-    node: u64,
+    number: u64,
+    /// The node, for its responders.
+    node: NodeHandle,
     bounds: AnsweringBounds,
     /// The blocking work of the node.
     blocking: Arc<Blocking>,
@@ -86,13 +89,14 @@ impl Drop for Held {
 
 impl Answering {
     pub(crate) fn new(
-        node: u64,
+        (number, node): (u64, NodeHandle),
         bounds: AnsweringBounds,
         blocking: Arc<Blocking>,
         keyed: &Arc<Keyed>,
     ) -> Self {
-        blocking.is_of(node);
+        blocking.is_of(number);
         Self(Rc::new(Tasks {
+            number,
             node,
             bounds,
             blocking,
@@ -133,9 +137,10 @@ impl Answering {
         let said = Cell::new(false);
         let reply = Replier::new(callback_id, &said, reply_to.gathered());
         let answered = self.answered(context);
-        let respond = || answered.during(|| action.responder.respond(arguments, context, reply));
+        let given = ContextRef::new(context, &self.0.node, answered, false);
+        let respond = || answered.during(|| action.responder.respond(arguments, &given, reply));
         let weight = (context.caller_name(), len);
-        let of = Some((context, answered));
+        let of = Some((&given, answered));
         self.run(respond, &said, &action.offer.action, callback_id, reply_to, permit, of, weight);
     }
 
@@ -158,8 +163,9 @@ impl Answering {
         match action.permit(context.caller()) {
             Ok(permit) => {
                 let answered = self.answered(context);
-                let respond = || answered.during(|| action.responder.stream(arguments, context, outlet));
-                let (said, of) = (Cell::new(false), Some((context, answered)));
+                let given = ContextRef::new(context, &self.0.node, answered, true);
+                let respond = || answered.during(|| action.responder.stream(arguments, &given, outlet));
+                let (said, of) = (Cell::new(false), Some((&given, answered)));
                 let weight = (context.caller_name(), len);
                 let what = &action.offer.action;
                 self.run(respond, &said, what, callback_id, reply_to, permit, of, weight);
@@ -241,7 +247,7 @@ impl Answering {
     }
 
     fn answered(&self, context: &CallContext) -> Answered {
-        Answered { node: self.0.node, hops: context.hops() }
+        Answered { node: self.0.number, hops: context.hops() }
     }
 
     /// Answers a request with a key: it runs if it is the first with its key, else it gets the outcome of that.
@@ -275,14 +281,17 @@ impl Answering {
         let held = self.hold((context.caller_name(), bytes.len() + context.headers().len()));
         let (answered, responder, context) =
             (self.answered(context), Arc::clone(&action.responder), context.clone());
-        let blocking = Arc::clone(&self.0.blocking);
+        let (blocking, node) = (Arc::clone(&self.0.blocking), Arc::clone(&self.0.node));
         let answer = Box::pin(async move {
             let permit = match permit {
                 Ok(permit) => permit,
                 Err(waits) => waits.permit().await,
             };
             let said = Cell::new(false);
-            match responder.respond((&arguments).into(), &context, Replier::new(callback_id, &said, None)) {
+            let reply = Replier::new(callback_id, &said, None);
+            // The run goes on when its caller gives up, and so does what it calls.
+            let given = ContextRef::new(&context, &node, answered, false);
+            match responder.respond((&arguments).into(), &given, reply) {
                 Answer::Now(outcome) => outcome,
                 Answer::Later(answer) => answer.await,
                 Answer::Blocking(work) => blocking.outcome(work, context, Some(answered), permit).await,
@@ -297,7 +306,14 @@ impl Answering {
     /// Answers a request when the run of its key has its outcome. A cancel ends the wait, and not the run.
     fn wait_keyed(&self, told: oneshot::Receiver<Outcome>, callback_id: CallbackId, reply_to: &impl ReplyTo) {
         let answer = Box::pin(keyed::outcome(told));
-        self.spawn(answer, callback_id, reply_to.later(), Permit::unbounded(), None, Held(None));
+        self.spawn(
+            answer,
+            callback_id,
+            reply_to.later(),
+            Permit::unbounded(),
+            (None, Cancels::of(None)),
+            Held(None),
+        );
     }
 
     /// Answers a request when it has a permit.
@@ -315,23 +331,28 @@ impl Answering {
         let answered = self.answered(context);
         let (context_of, len) = (context, bytes.len() + context.headers().len());
         let (responder, context) = (Arc::clone(&action.responder), context.clone());
-        let blocking = Arc::clone(&self.0.blocking);
+        let (blocking, node) = (Arc::clone(&self.0.blocking), Arc::clone(&self.0.node));
         let answer = async move {
             let permit = waits.permit().await;
             let said = Cell::new(false);
-            let answer = match outlet {
-                Some(outlet) => responder.stream((&arguments).into(), &context, outlet),
-                None => {
-                    responder.respond((&arguments).into(), &context, Replier::new(callback_id, &said, None))
-                }
+            let (answer, cancels) = {
+                let given = ContextRef::new(&context, &node, answered, outlet.is_some());
+                let reply = Replier::new(callback_id, &said, None);
+                let answer = match outlet {
+                    Some(outlet) => responder.stream((&arguments).into(), &given, outlet),
+                    None => responder.respond((&arguments).into(), &given, reply),
+                };
+                (answer, given.cancels())
             };
-            match answer {
+            let outcome = match answer {
                 Answer::Now(outcome) => outcome,
                 Answer::Later(answer) => answer.await,
                 Answer::Blocking(work) => blocking.outcome(work, context, Some(answered), permit).await,
                 // Nothing is gathered here, so no reply can be said.
                 Answer::Said => Err(claimed()),
-            }
+            };
+            cancels.disarm();
+            outcome
         };
         let held = self.hold((context_of.caller_name(), len));
         self.spawn(
@@ -339,7 +360,7 @@ impl Answering {
             callback_id,
             reply_to.later(),
             Permit::unbounded(),
-            Some(answered),
+            (Some(answered), Cancels::of(None)),
             held,
         );
     }
@@ -407,7 +428,7 @@ impl Answering {
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
         permit: Permit,
-        request: Option<(&CallContext, Answered)>,
+        request: Option<(&ContextRef<'_>, Answered)>,
         weight: (&ByteString, usize),
     ) {
         match catch_unwind(AssertUnwindSafe(respond)) {
@@ -422,8 +443,11 @@ impl Answering {
             }
             Ok(Answer::Now(outcome)) => reply_to.reply(callback_id, outcome),
             Ok(Answer::Later(answer)) => {
-                let answered = request.map(|(_, answered)| answered);
-                self.spawn(answer, callback_id, reply_to.later(), permit, answered, self.hold(weight));
+                let of = match request {
+                    Some((given, answered)) => (Some(answered), given.cancels()),
+                    None => (None, Cancels::of(None)),
+                };
+                self.spawn(answer, callback_id, reply_to.later(), permit, of, self.hold(weight));
             }
             Ok(Answer::Blocking(work)) => match request {
                 Some(request) => self.block(work, request, callback_id, reply_to, permit, self.hold(weight)),
@@ -439,14 +463,16 @@ impl Answering {
     fn block(
         &self,
         work: Work,
-        (context, answered): (&CallContext, Answered),
+        (given, answered): (&ContextRef<'_>, Answered),
         callback_id: CallbackId,
         reply_to: &impl ReplyTo,
         permit: Permit,
         held: Held,
     ) {
-        let outcome = Arc::clone(&self.0.blocking).outcome(work, context.clone(), Some(answered), permit);
-        self.spawn(Box::pin(outcome), callback_id, reply_to.later(), Permit::unbounded(), None, held);
+        let context = CallContext::clone(given);
+        let outcome = Arc::clone(&self.0.blocking).outcome(work, context, Some(answered), permit);
+        let of = (None, given.cancels());
+        self.spawn(Box::pin(outcome), callback_id, reply_to.later(), Permit::unbounded(), of, held);
     }
 
     fn spawn(
@@ -455,7 +481,7 @@ impl Answering {
         callback_id: CallbackId,
         reply_to: impl ReplyTo + 'static,
         permit: Permit,
-        answered: Option<Answered>,
+        (answered, cancels): (Option<Answered>, Cancels),
         held: Held,
     ) {
         let answer = async move {
@@ -467,6 +493,7 @@ impl Answering {
         let tasks = Rc::downgrade(&self.0);
         let task = actix_rt::spawn(async move {
             let outcome = AssertUnwindSafe(answer).catch_unwind().await;
+            cancels.disarm();
             drop((permit, held));
             let outcome = outcome.unwrap_or_else(|panic| Err(panicked("the action", &*panic)));
             if let Some(tasks) = tasks.upgrade() {
@@ -582,7 +609,7 @@ mod tests {
     struct Twice(fn() -> Answer, bool);
 
     impl Responder for Twice {
-        fn respond(&self, _: PayloadRef<'_>, _: &CallContext, reply: Replier<'_>) -> Answer {
+        fn respond(&self, _: PayloadRef<'_>, _: &ContextRef<'_>, reply: Replier<'_>) -> Answer {
             if self.1 {
                 reply.say(Encoding::Json, &1);
             }
@@ -630,7 +657,7 @@ mod tests {
             let action = Action::new(offer, Arc::new(Twice(way, says)));
             let context = CallContext::new("a".into(), ByteString::new(), None, 0, Headers::none());
             let (blocking, keyed) = (Blocking::new(1, 0), Keyed::new(DoublesBounds::DEFAULT));
-            let answering = Answering::new(0, AnsweringBounds::OWN, blocking, &keyed);
+            let answering = Answering::new((0, Arc::new(())), AnsweringBounds::OWN, blocking, &keyed);
             answering.start(&action, (&Payload::default()).into(), &context, CallbackId(1), &heard);
             answering.idle().await;
             tokio::task::yield_now().await;

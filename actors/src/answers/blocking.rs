@@ -7,7 +7,7 @@
 use super::action::{NoPermit, Permit, Permits};
 use super::hops::{self, Answered};
 use super::outlet::Outlet;
-use super::responder::{Answer, CallContext, Replier, Responder, Work, claimed};
+use super::responder::{Answer, CallContext, ContextRef, Replier, Responder, Work, claimed};
 use futures::future::LocalBoxFuture;
 use meshwork_wire::limits::{BLOCKING_MAX_MIN, BLOCKING_WAITING_MAX};
 use meshwork_wire::{CallError, CallbackId, Code, Fate, Outcome, Payload};
@@ -68,7 +68,7 @@ static ELSEWHERE: LazyLock<Arc<Blocking>> = LazyLock::new(|| {
 pub fn ask(
     responder: &dyn Responder,
     arguments: &Payload,
-    context: &CallContext,
+    context: &ContextRef<'_>,
 ) -> LocalBoxFuture<'static, Outcome> {
     let said = Cell::new(false);
     // Nothing is gathered here, so the number is not used, and no reply can be said.
@@ -80,7 +80,7 @@ pub fn ask(
 pub fn ask_for_stream(
     responder: &dyn Responder,
     arguments: &Payload,
-    context: &CallContext,
+    context: &ContextRef<'_>,
     outlet: Outlet,
 ) -> LocalBoxFuture<'static, Outcome> {
     outcome_of(responder.stream(arguments.into(), context, outlet), context)

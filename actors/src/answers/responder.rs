@@ -1,6 +1,8 @@
 //! Responders: the user code that answers requests at a node. A responder may take its time, fail or panic, and none of that may reach
 //! the actor that runs it.
 
+use super::cause::{Cancels, Cause};
+use super::hops::Answered;
 use super::outlet::Outlet;
 use super::restarts::Restarted;
 use crate::link::gathered::GatheredReplies;
@@ -10,7 +12,9 @@ use meshwork_wire::{
     PayloadRef,
 };
 use serde::Serialize;
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, OnceCell};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,11 +24,11 @@ use tokio::time::Instant;
 pub trait Responder: Send + Sync + 'static {
     /// Answers one request: at once, or with a future, which is dropped when the caller gives up. Call
     /// [`poll_once`](super::poll_once::poll_once) on a future: it may be ready at once.
-    fn respond(&self, arguments: PayloadRef<'_>, context: &CallContext, reply: Replier<'_>) -> Answer;
+    fn respond(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, reply: Replier<'_>) -> Answer;
 
     /// Answers a request for a stream: the future writes the items to the outlet, and its outcome ends the stream. An action that answers with one
     /// value refuses.
-    fn stream(&self, arguments: PayloadRef<'_>, context: &CallContext, outlet: Outlet) -> Answer {
+    fn stream(&self, arguments: PayloadRef<'_>, context: &ContextRef<'_>, outlet: Outlet) -> Answer {
         let _ = (arguments, outlet);
         let what = format!("{:?} answers with one value, and not with a stream: call it", context.action());
         Answer::Now(Err(CallError::new(Code::CANNOT_DECODE, Fate::NotSent, what)))
@@ -228,5 +232,67 @@ impl CallContext {
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// The node that answers a request, as it is handed on to the responder: this floor does not know its type.
+pub type NodeHandle = Arc<dyn Any + Send + Sync>;
+
+/// The context of a request as its responder gets it, with the node that answers it. A responder that takes none of it along costs nothing.
+pub struct ContextRef<'a> {
+    context: &'a CallContext,
+    node: Option<&'a NodeHandle>,
+    answered: Option<Answered>,
+    /// Whether a stream is asked for: its deadline is that of its start, and ends no call that is made for it later.
+    is_stream: bool,
+    /// Made when the context is taken along.
+    cause: OnceCell<Arc<Cause>>,
+}
+
+impl<'a> ContextRef<'a> {
+    #[inline(always)]
+    pub(crate) fn new(
+        context: &'a CallContext,
+        node: &'a NodeHandle,
+        answered: Answered,
+        is_stream: bool,
+    ) -> Self {
+        let (node, answered) = (Some(node), Some(answered));
+        Self { context, node, answered, is_stream, cause: OnceCell::new() }
+    }
+
+    /// The context of a request whose responder is asked in place of another one, which has taken it along.
+    #[must_use]
+    pub fn taken(context: &'a CallContext, node: Option<&'a NodeHandle>, cause: Arc<Cause>) -> Self {
+        Self { context, node, answered: None, is_stream: false, cause: OnceCell::from(cause) }
+    }
+
+    /// The node that answers the request; none if it came to no node.
+    #[must_use]
+    pub fn node(&self) -> Option<&'a NodeHandle> {
+        self.node
+    }
+
+    /// What the calls that are made for the request know of it. Costs an allocation when it is first asked for.
+    #[must_use]
+    pub fn cause(&self) -> &Arc<Cause> {
+        self.cause.get_or_init(|| {
+            let until = self.context.deadline.filter(|_| !self.is_stream);
+            Cause::new(self.answered, until)
+        })
+    }
+
+    /// Cancels what is called for the request, unless the request has its outcome before. Nothing is, if the responder took no context along.
+    pub(crate) fn cancels(&self) -> Cancels {
+        Cancels::of(self.cause.get().cloned())
+    }
+}
+
+impl Deref for ContextRef<'_> {
+    type Target = CallContext;
+
+    #[inline(always)]
+    fn deref(&self) -> &CallContext {
+        self.context
     }
 }

@@ -74,7 +74,7 @@ impl BranchCalls {
             node: Arc::clone(node),
             requests: Rc::new(RefCell::new(requests)),
             own_answering: Answering::new(
-                node.number(),
+                node.handle(),
                 AnsweringBounds::OWN,
                 Arc::clone(blocking),
                 node.keyed(),

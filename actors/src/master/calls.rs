@@ -64,7 +64,7 @@ impl MasterCalls {
             kept: HashMap::default(),
             kept_len: KeptLen::new(shared.limits.kept_len_max, Arc::clone(&shared.kept_pool)),
             answering: Answering::new(
-                shared.node.number(),
+                shared.node.handle(),
                 AnsweringBounds::OWN,
                 Arc::clone(&shared.blocking),
                 shared.node.keyed(),

@@ -193,7 +193,7 @@ impl SessionActor {
         );
         let in_layers = master.layers.as_ref().map(|_| Box::default());
         let (blocking, node) = (Arc::clone(&master.blocking), &master.node);
-        let answering = Answering::new(node.number(), limits.answering_bounds(), blocking, node.keyed());
+        let answering = Answering::new(node.handle(), limits.answering_bounds(), blocking, node.keyed());
         Self {
             master,
             arrival: Some(Box::new(Arrival {

@@ -18,7 +18,20 @@ impl Node {
     pub fn layered(&self, call: Call) -> BoxFuture<'static, Outcome> {
         match self.layers() {
             Some(layers) => call_through(&**layers, call, None),
-            None => call_through(&Innermost(self.downgrade()), call, None),
+            None => self.unlayered(call),
+        }
+    }
+
+    /// Makes a call without layers, whose deadline the node keeps by itself.
+    fn unlayered(&self, call: Call) -> BoxFuture<'static, Outcome> {
+        let (attempts, cause) = (Attempts::default(), call.cause.clone());
+        let layered = LayeredCall { call, deadline: None, attempts: attempts.clone(), opens_stream: None };
+        let outcome = Innermost(self.downgrade()).call(layered);
+        match cause {
+            None => outcome,
+            Some(cause) => Box::pin(async move {
+                cause.unless_cancelled(Fate::Unknown, outcome).await.map_err(|error| attempts.judge(error))
+            }),
         }
     }
 

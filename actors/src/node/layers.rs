@@ -93,15 +93,21 @@ pub(super) fn call_through(
     let of_caller = call.within.and_then(|within| Instant::now().checked_add(within));
     // A call on behalf of another one ends with that.
     let deadline = [of_caller, call.until.map(Instant::from_std)].into_iter().flatten().min();
-    let attempts = Attempts::default();
+    let (attempts, cause) = (Attempts::default(), call.cause.clone());
     let layered = through.call(LayeredCall { call, deadline, attempts: attempts.clone(), opens_stream });
-    Box::pin(async move {
-        let outcome = match deadline {
+    let outcome = async move {
+        match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, layered).await.unwrap_or_else(|_| {
                 let why = "the deadline passed in the layers of the caller";
                 Err(CallError::new(Code::REQUEST_TIMEOUT, Fate::Unknown, why))
             }),
             None => layered.await,
+        }
+    };
+    Box::pin(async move {
+        let outcome = match cause {
+            Some(cause) => cause.unless_cancelled(Fate::Unknown, outcome).await,
+            None => outcome.await,
         };
         outcome.map_err(|error| attempts.judge(error))
     })

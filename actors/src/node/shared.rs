@@ -20,7 +20,7 @@ use super::submission::{Arguments, Ask, Call, Frames, Invoking, Keeping, NewEven
 use crate::answers::doubles::DoublesBounds;
 use crate::answers::hops;
 use crate::answers::keyed::Keyed;
-use crate::answers::{Actions, ActorSnapshot, Restarted};
+use crate::answers::{Actions, ActorSnapshot, Cause, NodeHandle, Restarted};
 use crate::calls::in_flight::{BatchId, Departure, Full, InFlight, Waiter, Wake};
 use crate::calls::overdue::{Overdue, Watch as WatchDeadlines};
 use crate::calls::reply::Reply;
@@ -237,9 +237,17 @@ impl Node {
         })
     }
 
-    /// The number of the node in this process.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
+    /// The number of the node, and the node as its responders are handed it: see [`Node::of_handle`].
+    pub(crate) fn handle(&self) -> (u64, NodeHandle) {
+        // Whoever asks holds the node.
+        let node = self.me.upgrade().map_or_else(|| Arc::new(()) as NodeHandle, |node| node as NodeHandle);
+        (self.number, node)
+    }
+
+    /// The node that a responder was handed.
+    #[must_use]
+    pub fn of_handle(node: &NodeHandle) -> Option<Arc<Self>> {
+        Arc::clone(node).downcast().ok()
     }
 
     /// The name of the node.
@@ -412,12 +420,14 @@ impl Node {
     /// As [`Node::open`].
     pub(crate) fn open_ask(&self, call: Call, waiter: Waiter) -> Result<CallbackId, Refused> {
         let now = Instant::now();
-        let Call { action, node, arguments: payload, within: time_left, until, headers, when_down } = call;
+        let Call { action, node, arguments: payload, within: time_left, until, headers, when_down, cause } =
+            call;
         let deadline = deadline_of(now, time_left);
         let deadline = until.map_or(deadline, |until| Some(deadline.map_or(until, |at| at.min(until))));
-        let hops = hops::of_call(self.number);
+        let hops = self.hops_of(cause.as_deref());
         let checked = check_called(&action, &node).map_err(CallError::from);
-        if let Err(error) = checked.and_then(|()| hops::check(hops, &action)) {
+        let checked = checked.and_then(|()| hops::check(hops, &action));
+        if let Err(error) = checked.and_then(|()| check_time(now, until)) {
             return Err(Refused { error, waiter });
         }
         self.open_with(deadline, waiter, |callback_id| {
@@ -439,12 +449,14 @@ impl Node {
         inbox: &Arc<Inbox>,
     ) -> Result<CallbackId, CallError> {
         let now = Instant::now();
-        let Call { action, node, arguments: payload, within: time_left, until, headers, when_down } = call;
+        let Call { action, node, arguments: payload, within: time_left, until, headers, when_down, cause } =
+            call;
         let deadline = deadline_of(now, time_left);
         let deadline = until.map_or(deadline, |until| Some(deadline.map_or(until, |at| at.min(until))));
-        let hops = hops::of_call(self.number);
+        let hops = self.hops_of(cause.as_deref());
         check_called(&action, &node)?;
         hops::check(hops, &action)?;
+        check_time(now, until)?;
         let opened = self.open_with(deadline, ends(inbox), |callback_id| {
             // Before the call is submitted, since its first item may come at once.
             self.inboxes.insert(callback_id, Arc::clone(inbox));
@@ -492,6 +504,11 @@ impl Node {
     #[cfg(feature = "testing")]
     pub(crate) fn streams(&self) -> usize {
         self.inboxes.len()
+    }
+
+    /// The hops of a call that is made now, and for this request if it is made for one.
+    fn hops_of(&self, cause: Option<&Cause>) -> u8 {
+        cause.map_or_else(|| hops::of_call(self.number), |cause| cause.hops(self.number))
     }
 
     fn open_with(
@@ -1508,6 +1525,15 @@ impl fmt::Debug for Node {
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
+}
+
+/// Refuses a call for a request whose time is over.
+fn check_time(now: Instant, until: Option<std::time::Instant>) -> Result<(), CallError> {
+    if until.is_none_or(|until| now.into_std() < until) {
+        return Ok(());
+    }
+    let what = "the deadline of the request for which the call was to be made has passed";
+    Err(CallError::new(Code::REQUEST_TIMEOUT, Fate::NotSent, what))
 }
 
 /// When a call ends that has so much time; none if it has no deadline, or one beyond the clock.

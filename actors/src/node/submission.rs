@@ -1,5 +1,6 @@
 //! Submissions: calls, events, cancels and releases of the handles of a node, in the queue to its actor.
 
+use crate::answers::Cause;
 use crate::calls::short::ShortPayload;
 use crate::hashed::HashSet;
 use bytes::BytesMut;
@@ -9,6 +10,7 @@ use meshwork_wire::{
     Invocation, Payload, Request, SMALL_VALUE_LEN_MAX,
 };
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::codec::Decoder;
 
@@ -113,6 +115,8 @@ pub struct Call {
     pub headers: Headers,
     /// The behaviour of the call while the link is down.
     pub when_down: WhenDown,
+    /// The request that the call is made for: [`Node::layered`](super::Node::layered) ends the call when that is cancelled.
+    pub cause: Option<Arc<Cause>>,
 }
 
 /// The behaviour of a call while the link is down.
@@ -137,6 +141,7 @@ impl Call {
             until: None,
             headers: Headers::none(),
             when_down: WhenDown::Wait,
+            cause: None,
         }
     }
 

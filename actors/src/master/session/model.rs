@@ -9,7 +9,7 @@
 use super::relay::{Cancelled, Decision, Heard, InUse, Invoking, OwnRequest, Relay};
 use super::state::Phase;
 use crate::answers::action::Action;
-use crate::answers::responder::{Answer, CallContext, Replier, Responder};
+use crate::answers::responder::{Answer, ContextRef, Replier, Responder};
 use crate::hashed::{HashMap, HashSet};
 use crate::link::outbox::Pool;
 use crate::master::dispatch::KeptLen;
@@ -287,7 +287,7 @@ impl InUse for Own {
 struct Silent;
 
 impl Responder for Silent {
-    fn respond(&self, _: PayloadRef<'_>, _: &CallContext, _: Replier<'_>) -> Answer {
+    fn respond(&self, _: PayloadRef<'_>, _: &ContextRef<'_>, _: Replier<'_>) -> Answer {
         Answer::Said
     }
 }
