@@ -1,6 +1,7 @@
 //! `meshwork call`: one call, its reply on stdout; or a stream, its items on stdout as they come.
 
 use crate::failure::{Done, Failure};
+use crate::headers::HeaderFlags;
 use crate::input::{check, read_duration, read_json};
 use crate::mesh::Mesh;
 use crate::outlet::Printer;
@@ -28,12 +29,15 @@ pub(super) struct Options {
     #[arg(long, value_name = "NODE")]
     on: Option<String>,
     #[command(flatten)]
+    headers: HeaderFlags,
+    #[command(flatten)]
     mesh: Mesh,
 }
 
 pub(super) async fn run(options: Options, output: &Output) -> Done {
     check(check_action(&options.action))?;
     options.on.as_deref().map_or(Ok(()), |node| check(check_node(node)))?;
+    let headers = options.headers.read()?;
     let arguments = read_json(options.arguments.as_deref())?;
     let branch = options.mesh.bind(|branch| branch).await?;
     if options.stream {
@@ -42,11 +46,17 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         if let Some(node) = options.on {
             opening = opening.on(node);
         }
+        for (name, value) in headers.iter() {
+            opening = opening.header(name, value);
+        }
         return print_items(opening.await?).await;
     }
     let mut call = branch.call_raw(options.action, arguments).within(options.within).fail_when_down();
     if let Some(node) = options.on {
         call = call.on(node);
+    }
+    for (name, value) in headers.iter() {
+        call = call.header(name, value);
     }
     output.line(&received(&call.await?)?)
 }

@@ -59,9 +59,14 @@ struct Running {
     stderr: ChildStderr,
 }
 
-/// Starts a command that reads these bytes from its stdin.
+/// Starts a command that reads these bytes from its stdin, with these variables in its environment.
 #[cfg(unix)]
-fn start(command: &str, input: Vec<u8>, permit: OwnedSemaphorePermit) -> Result<Running, ActionError> {
+fn start(
+    command: &str,
+    input: Vec<u8>,
+    variables: &[(String, String)],
+    permit: OwnedSemaphorePermit,
+) -> Result<Running, ActionError> {
     use crate::keeper::{ENDED, KEEPER, NOT_STARTED, SAID_LEN, end_orphans, remove_group_of};
     use std::os::fd::OwnedFd;
     use std::os::unix::process::ExitStatusExt;
@@ -74,6 +79,7 @@ fn start(command: &str, input: Vec<u8>, permit: OwnedSemaphorePermit) -> Result<
     keeper.arg0("meshwork").arg(KEEPER).arg(command);
     keeper.stdin(OwnedFd::from(far)).stdout(Stdio::piped()).stderr(Stdio::piped());
     without_secrets(&mut keeper);
+    keeper.envs(variables.iter().map(|(name, value)| (name, value)));
     let mut child = keeper.spawn()?;
     let id = child.id();
     KEEPERS.lock().unwrap_or_else(PoisonError::into_inner).extend(id);
@@ -151,9 +157,10 @@ fn this_binary() -> std::io::Result<std::path::PathBuf> {
 pub(super) async fn run(
     command: &str,
     input: Vec<u8>,
+    variables: &[(String, String)],
     permit: OwnedSemaphorePermit,
 ) -> Result<Ended, ActionError> {
-    let Running { mut ended, mut stdout, mut stderr } = start(command, input, permit)?;
+    let Running { mut ended, mut stdout, mut stderr } = start(command, input, variables, permit)?;
     let (mut printed, mut said) = (Printed::default(), Said::default());
     let status = {
         let talk = async { tokio::join!(printed.read(&mut stdout), said.read(&mut stderr)).0 };
@@ -185,15 +192,21 @@ pub(super) fn check_status(status: ExitStatus, said: &[u8]) -> Result<(), Action
     Err(failed(if said.is_empty() { status.to_string() } else { format!("{status}: {said}") }))
 }
 
-/// Starts a command that reads these bytes from its stdin.
+/// Starts a command that reads these bytes from its stdin, with these variables in its environment.
 #[cfg(not(unix))]
-fn start(command: &str, input: Vec<u8>, permit: OwnedSemaphorePermit) -> Result<Running, ActionError> {
+fn start(
+    command: &str,
+    input: Vec<u8>,
+    variables: &[(String, String)],
+    permit: OwnedSemaphorePermit,
+) -> Result<Running, ActionError> {
     use std::process::Stdio;
 
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     shell.kill_on_drop(true);
     without_secrets(&mut shell);
+    shell.envs(variables.iter().map(|(name, value)| (name, value)));
     let mut child = shell.spawn()?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
@@ -225,9 +238,10 @@ impl Lines {
     pub(super) fn start(
         command: &str,
         input: Vec<u8>,
+        variables: &[(String, String)],
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, ActionError> {
-        let running = Some(start(command, input, permit)?);
+        let running = Some(start(command, input, variables, permit)?);
         Ok(Self { running, printed: Unread::default(), said: Said::default() })
     }
 

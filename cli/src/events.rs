@@ -1,6 +1,7 @@
 //! `meshwork publish`, `subscribe` and `broadcast`.
 
 use crate::failure::{Done, Failure};
+use crate::headers::HeaderFlags;
 use crate::input::{check, read_count, read_json};
 use crate::mesh::Mesh;
 use crate::outlet::Printer;
@@ -10,7 +11,7 @@ use clap::Args;
 use meshwork::limits::{DRAIN_WITHIN, EVENTS_PENDING_MAX};
 use meshwork::prelude::*;
 use meshwork::repeated::Repeated;
-use meshwork::{Pattern, Value, check_topic, log_line};
+use meshwork::{Headers, Pattern, Publishing, Value, check_topic, log_line};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -30,6 +31,8 @@ pub(super) struct PublishOptions {
     #[arg(long, conflicts_with_all = ["last", "event"])]
     forget: bool,
     #[command(flatten)]
+    headers: HeaderFlags,
+    #[command(flatten)]
     mesh: Mesh,
 }
 
@@ -40,6 +43,8 @@ pub(super) struct BroadcastOptions {
     /// The value of the event as JSON: `-` reads stdin, `@file` reads a file. Default: `null`.
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     event: Option<String>,
+    #[command(flatten)]
+    headers: HeaderFlags,
     #[command(flatten)]
     mesh: Mesh,
 }
@@ -54,18 +59,22 @@ pub(super) struct SubscribeOptions {
     /// Joins a group of subscribers: each event goes to one member of the group only.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
+    /// Prints the headers of each event too: an object before the value, or under `headers` in JSON.
+    #[arg(long)]
+    headers: bool,
     #[command(flatten)]
     mesh: Mesh,
 }
 
 pub(super) async fn publish(options: PublishOptions) -> Done {
     check(check_topic(&options.topic))?;
+    let headers = options.headers.read()?;
     let event = if options.forget { None } else { Some(read_json(options.event.as_deref())?) };
     let branch = options.mesh.bind(|branch| branch).await?;
     match event {
         None => branch.forget_last(options.topic).await?,
-        Some(value) if options.last => branch.publish_last_raw(options.topic, value).await?,
-        Some(event) => branch.publish_raw(options.topic, event).await?,
+        Some(value) if options.last => with(&headers, branch.publish_last_raw(options.topic, value)).await?,
+        Some(event) => with(&headers, branch.publish_raw(options.topic, event)).await?,
     }
     // The event has left when the drain is through.
     branch.drain(DRAIN_WITHIN).await?;
@@ -74,11 +83,16 @@ pub(super) async fn publish(options: PublishOptions) -> Done {
 
 pub(super) async fn broadcast(options: BroadcastOptions) -> Done {
     check(check_topic(&options.topic))?;
+    let headers = options.headers.read()?;
     let event = read_json(options.event.as_deref())?;
     let branch = options.mesh.bind(|branch| branch).await?;
-    branch.broadcast_raw(options.topic, event).await?;
+    with(&headers, branch.broadcast_raw(options.topic, event)).await?;
     branch.drain(DRAIN_WITHIN).await?;
     Ok(())
+}
+
+fn with(headers: &Headers, publishing: Publishing) -> Publishing {
+    headers.iter().fold(publishing, |publishing, (name, value)| publishing.header(name, value))
 }
 
 pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Done {
@@ -93,10 +107,11 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
     let (heard, mut events) = mpsc::channel(EVENTS_PENDING_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&dropped);
-    let slow = Repeated::new();
+    let (slow, shows_headers) = (Repeated::new(), options.headers);
     let handler = move |event: Event<Result<Value, EventError>>| {
         let is_last = event.is_last_value();
-        let full = heard.try_send((event.topic, event.publisher, event.value, is_last)).is_err();
+        let headers = if shows_headers { event.headers } else { Headers::none() };
+        let full = heard.try_send((event.topic, event.publisher, event.value, is_last, headers)).is_err();
         // The first one is told at once, and their number when stdout has caught up.
         if full && counted.fetch_add(1, Ordering::Relaxed) == 0 {
             log_line!(
@@ -120,8 +135,8 @@ pub(super) async fn subscribe(options: SubscribeOptions, output: &Output) -> Don
         };
         // The events that have come meanwhile are printed in one go.
         let mut text = String::new();
-        while let Some((topic, publisher, value, is_last)) = event {
-            match line_of(output, &topic, &publisher, value, is_last) {
+        while let Some((topic, publisher, value, is_last, headers)) = event {
+            match line_of(output, &topic, &publisher, value, is_last, &headers) {
                 Ok(line) => {
                     text.push_str(&line);
                     text.push('\n');
@@ -157,18 +172,24 @@ fn line_of(
     publisher: &str,
     value: Result<Value, EventError>,
     is_last: bool,
+    headers: &Headers,
 ) -> Result<String, String> {
     let value = value.map_err(|error| error.reason.to_string())?;
+    let headers = (!headers.is_empty())
+        .then(|| Value::Map(headers.iter().map(|(name, value)| (text(name), text(value))).collect()));
     let line = if output.json {
-        let [topic, publisher] = [("topic", text(topic)), ("publisher", text(publisher))];
-        json(&match is_last {
-            true => object([topic, publisher, ("value", value), ("last", Value::Bool(true))]),
-            false => object([topic, publisher, ("value", value)]),
-        })
+        let mut entries = vec![("topic", text(topic)), ("publisher", text(publisher)), ("value", value)];
+        entries.extend(is_last.then_some(("last", Value::Bool(true))));
+        entries.extend(headers.map(|headers| ("headers", headers)));
+        json(&object(entries))
     } else {
         // A person that reads along sees what was published before.
         let mark = if is_last { " (last value)" } else { "" };
-        json(&value).map(|value| format!("{topic}{mark}: {value}"))
+        headers.map(|headers| json(&headers).map(|headers| format!(" {headers}"))).transpose().and_then(
+            |headers| {
+                json(&value).map(|value| format!("{topic}{mark}{}: {value}", headers.unwrap_or_default()))
+            },
+        )
     };
     line.map_err(|error| error.to_string())
 }

@@ -7,6 +7,7 @@ mod config;
 mod contained;
 mod events;
 mod failure;
+mod headers;
 mod input;
 #[cfg(unix)]
 mod keeper;

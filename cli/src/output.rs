@@ -42,7 +42,7 @@ pub(super) fn received(payload: &Payload) -> Result<String, CallError> {
 }
 
 /// An object of JSON, with its keys in this order.
-pub(super) fn object<const N: usize>(entries: [(&str, Value); N]) -> Value {
+pub(super) fn object<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     Value::Map(entries.into_iter().map(|(key, value)| (text(key), value)).collect())
 }
 

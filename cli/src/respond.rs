@@ -3,6 +3,7 @@
 
 use crate::contained::{self, Lines, check_status, failed};
 use crate::failure::{Done, Failure};
+use crate::headers::variables;
 use crate::input::check;
 use crate::mesh::Mesh;
 use crate::output::say;
@@ -20,7 +21,8 @@ pub(super) struct Options {
     /// The name of the action.
     action: String,
     /// The command that `sh -c` runs for each request. It reads the arguments as JSON from stdin and prints the reply as JSON. All that it
-    /// started ends with it. It finds no token in its environment: to call back, it names a token file.
+    /// started ends with it. It finds no token in its environment: to call back, it names a token file. The headers of the request are variables:
+    /// `tenant` is MESHWORK_HEADER_TENANT.
     #[arg(long, value_name = "CMD")]
     command: String,
     /// Answers with a stream: each line of JSON that the command prints is an item. The command waits in its writes while nobody reads the
@@ -56,19 +58,25 @@ pub(super) async fn run(options: Options) -> Done {
     // Requests that wait stay bytes: only those that run are decoded.
     let responders = if stream {
         let as_item = if text { text_item } else { json_item };
-        Responders::new().respond_stream(action.as_str(), move |arguments: Value| {
-            let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
-            async move { stream_command(&command, &arguments, permits.acquire_owned().await?, as_item) }
-        })
-    } else {
-        Responders::new().respond_self_describing(action.as_str(), move |arguments: Value| {
+        Responders::new().respond_stream(action.as_str(), move |arguments: Value, context: CallContext| {
             let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
             async move {
-                // The processes of a request that was cancelled may have to be waited for.
                 let permit = permits.acquire_owned().await?;
-                run_command(&command, &arguments, permit).await
+                stream_command(&command, &arguments, &variables(context.headers()), permit, as_item)
             }
         })
+    } else {
+        Responders::new().respond_self_describing(
+            action.as_str(),
+            move |arguments: Value, context: CallContext| {
+                let (permits, command) = (Arc::clone(&permits), Arc::clone(&command));
+                async move {
+                    // The processes of a request that was cancelled may have to be waited for.
+                    let permit = permits.acquire_owned().await?;
+                    run_command(&command, &arguments, &variables(context.headers()), permit).await
+                }
+            },
+        )
     };
     let responders = responders.permits_with_queue(&action, jobs, waiting);
     let mut signals = Signals::new()?;
@@ -88,9 +96,10 @@ pub(super) async fn run(options: Options) -> Done {
 async fn run_command(
     command: &str,
     arguments: &Value,
+    variables: &[(String, String)],
     permit: OwnedSemaphorePermit,
 ) -> Result<Value, ActionError> {
-    let ended = contained::run(command, input_of(arguments)?, permit).await?;
+    let ended = contained::run(command, input_of(arguments)?, variables, permit).await?;
     check_status(ended.status, &ended.said)?;
     if ended.printed.trim_ascii().is_empty() {
         return Ok(Value::Nil);
@@ -104,10 +113,11 @@ async fn run_command(
 fn stream_command(
     command: &str,
     arguments: &Value,
+    variables: &[(String, String)],
     permit: OwnedSemaphorePermit,
     as_item: AsItem,
 ) -> Result<impl Stream<Item = Result<Value, ActionError>> + use<>, ActionError> {
-    let lines = Lines::start(command, input_of(arguments)?, permit)?;
+    let lines = Lines::start(command, input_of(arguments)?, variables, permit)?;
     Ok(try_unfold(lines, move |mut lines| async move {
         while let Some(line) = lines.next().await? {
             if let Some(item) = as_item(line)? {

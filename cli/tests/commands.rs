@@ -1109,3 +1109,41 @@ fn a_typed_action_takes_an_object_a_list_or_its_only_argument() {
     let listed = stdout(&master.run(&["actions"]));
     assert!(listed.contains("shop/place(item: string, count?: integer | null) -> string"), "{listed}");
 }
+
+#[test]
+fn headers_reach_commands_as_variables_and_subscribers_on_request() {
+    let master = Master::start(&[]);
+    let command =
+        r#"printf '{"tenant":"%s","id":"%s"}' "$MESHWORK_HEADER_TENANT" "$MESHWORK_HEADER_REQUEST_ID""#;
+    let responder = master.respond("who", command, &[]);
+    let output = master.run(&["call", "who", "--header", "tenant=acme", "--header", "request-id=a=7; $(id)"]);
+    assert_eq!(stdout(&output), "{\"tenant\":\"acme\",\"id\":\"a=7; $(id)\"}\n", "{}", stderr(&output));
+    // A request without them finds none, whatever the environment of the responder has.
+    assert_eq!(stdout(&master.run(&["call", "who"])), "{\"tenant\":\"\",\"id\":\"\"}\n");
+    drop(responder);
+    let (subscriber, printed) = master.subscribe(&["t", "--headers", "--count", "3"]);
+    let (_plain, plain) = master.subscribe(&["t"]);
+    let publish = |command: &str, more: &[&str]| {
+        let mut arguments = vec![command, "t", "1", "--name", "me"];
+        arguments.extend(more);
+        let output = master.run(&arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    publish("publish", &["--header", "Tenant=acme", "--header", "a="]);
+    publish("publish", &["--last", "--header", "tenant=other"]);
+    publish("publish", &[]);
+    let next = || printed.recv_timeout(SOON).unwrap();
+    assert_eq!(next(), r#"{"topic":"t","publisher":"me","value":1,"headers":{"a":"","tenant":"acme"}}"#);
+    assert_eq!(next(), r#"{"topic":"t","publisher":"me","value":1,"headers":{"tenant":"other"}}"#);
+    assert_eq!(next(), r#"{"topic":"t","publisher":"me","value":1}"#);
+    for _ in 0..3 {
+        assert_eq!(plain.recv_timeout(SOON).unwrap(), r#"{"topic":"t","publisher":"me","value":1}"#);
+    }
+    assert_eq!(subscriber.end(), Some(0));
+    for header in ["tenant", "a b=1", "mesh-key=1"] {
+        for command in ["call", "publish", "broadcast"] {
+            let output = run(&mut meshwork(&[command, "t", "--header", header]));
+            assert_eq!(output.status.code(), Some(2), "{header}: {}", one_line(&output));
+        }
+    }
+}
