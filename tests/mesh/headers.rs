@@ -196,3 +196,43 @@ async fn headers_are_told_to_nodes_that_know_them_and_kept_from_others() {
         crate::until_known(&mesh.master, "caller", false).await;
     }
 }
+
+#[actix::test]
+async fn headers_pass_the_dialects_that_have_a_place_for_them() {
+    let gateway = async |mesh: &Mesh, listen: Listen| {
+        mesh.master.addr().send(listen).await.expect("it runs").expect("it listens")
+    };
+    let sent = heard(&[("tenant", "a"), ("user", "grün: 7")]);
+    let ask = async |node: &Node, action: &'static str| {
+        node.wait_for(action, Duration::from_secs(10)).await.expect("it is offered");
+        let call = node.call::<Heard>(action, ()).header("user", "grün: 7").header("Tenant", "a");
+        soon(call.idempotent()).await
+    };
+    // Over a branch of ours that speaks node-mesh, both ways.
+    let mesh = Mesh::start().await;
+    let at = gateway(&mesh, Listen::node_mesh("127.0.0.1:0")).await;
+    let spoken = BranchActor::new("spoken").dialect(Dialect::NodeMesh).respond("old/echo", echo);
+    let spoken = spoken.bind(&at).await.expect("it binds");
+    let caller = mesh.bind(BranchActor::new("caller").respond("new/echo", echo)).await;
+    assert_eq!(ask(&caller, "old/echo").await.as_ref(), Ok(&sent));
+    let call = spoken.call::<Heard>("new/echo", ()).header("user", "grün: 7").header("tenant", "a");
+    assert_eq!(soon(call).await.as_ref(), Ok(&sent));
+    let (say, mut events) = mpsc::unbounded_channel();
+    let hear = move |event: Event<u64>| {
+        say.send((event.value, event.header("tenant").map(str::to_owned))).expect("the test listens");
+    };
+    spoken.subscribe("t", hear.clone()).await.expect("it subscribes").keep();
+    caller.publish("t", &1).header("tenant", "a").await.expect("it is sent");
+    assert_eq!(soon(events.recv()).await, Some((1, Some("a".to_owned()))));
+    caller.subscribe("u", hear).await.expect("it subscribes").keep();
+    spoken.publish("u", &2).header("tenant", "b").await.expect("it is sent");
+    assert_eq!(soon(events.recv()).await, Some((2, Some("b".to_owned()))));
+
+    // Over a bridge of light_rpc, into a mesh behind a gateway.
+    let behind = Mesh::of(MasterActor::new("behind").respond("echo", echo)).await;
+    let at = gateway(&behind, Listen::light_rpc("127.0.0.1:0")).await;
+    let bridge = meshwork::Bridge::light_rpc(at).name("bridge");
+    let bridge = actix_rt::spawn(bridge.run(&mesh.address));
+    assert_eq!(ask(&caller, "echo").await, Ok(sent));
+    bridge.abort();
+}

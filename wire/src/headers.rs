@@ -190,6 +190,11 @@ impl Headers {
         Self::written(trace).unwrap_or_default()
     }
 
+    /// The headers that the application has set, by rising names: those of meshwork itself mean something to this mesh only.
+    pub fn of_application(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.iter().filter(|(name, _)| !name.starts_with(RESERVED))
+    }
+
     /// How many headers there are. Costs a walk over them.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -29,6 +29,7 @@ use crate::error::{Code, Fate};
 use crate::frame::{
     Features, Frame, Granted, Invoke, Item as ItemFrame, Offer, OpenStream, Request, Response,
 };
+use crate::headers::Headers;
 use crate::id::CallbackId;
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, FOREIGN_UNREAD_LEN_MAX, KEPT_LEN_MAX};
 use crate::name::{check_action, is_everything_below, literal_action, meant_action};
@@ -456,7 +457,7 @@ impl Dnode {
     ) {
         match target {
             Target::Action(action) => {
-                said.frames.push(self.calls.request(waiter, action, hops, payload, now));
+                said.frames.push(self.calls.request(waiter, action, (hops, Headers::none()), payload, now));
             }
             Target::Function(function) => {
                 let waits = !matches!(waiter, Waiter::Nobody);

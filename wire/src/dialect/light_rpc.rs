@@ -13,8 +13,9 @@ use crate::accepts::Accepts;
 use crate::encoding::Encoding;
 use crate::error::{Code, Fate};
 use crate::frame::{Frame, Offer, Request, Response};
+use crate::headers::Headers;
 use crate::id::CallbackId;
-use crate::limits::{FOREIGN_UNREAD_LEN_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN};
+use crate::limits::{FOREIGN_UNREAD_LEN_MAX, FRAME_LEN_MAX, HEAD_RESERVE_LEN, HEADERS_LEN_MAX};
 use crate::name::{check_action, literal_action, meant_action};
 use crate::payload::{CallError, Payload};
 use crate::spoken::spoken;
@@ -23,7 +24,7 @@ use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::time::Instant;
 
@@ -129,6 +130,9 @@ struct CallData<'a> {
     /// Over how many hops the call came: said by a bridge of ours, as the originals ignore it.
     #[serde(borrow)]
     hops: Option<&'a RawValue>,
+    /// The headers of the call, said and ignored by the same.
+    #[serde(borrow)]
+    headers: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -291,7 +295,9 @@ impl LightRpcServer {
 
     fn call(&mut self, function: &str, data: Option<&RawValue>, json: &Bytes, now: Instant, said: &mut Said) {
         let call = data.and_then(|data| serde_json::from_str::<CallData<'_>>(data.get()).ok());
-        let Some(CallData { id, args, hops }) = call.filter(|call| call.id.get().len() <= ID_LEN_MAX) else {
+        let Some(CallData { id, args, hops, headers }) =
+            call.filter(|call| call.id.get().len() <= ID_LEN_MAX)
+        else {
             return packet(ERROR, Some(r#"{"code":"BAD_CALL"}"#), &mut said.bytes);
         };
         let action = literal_action(function);
@@ -311,8 +317,29 @@ impl LightRpcServer {
         };
         let payload = Payload::new(Encoding::Json, bytes);
         let hops = hops.and_then(|hops| hops.get().parse().ok()).unwrap_or_default();
-        said.frames.push(self.calls.request(id.to_owned(), action, hops, payload, now));
+        let headers = headers.map_or_else(Headers::none, read_headers);
+        said.frames.push(self.calls.request(id.to_owned(), action, (hops, headers), payload, now));
     }
+}
+
+/// Reads the headers of a call. Where one of them is no header, the call has none: who said them is no end of ours.
+fn read_headers(said: &RawValue) -> Headers {
+    // Each byte of a header takes six bytes of JSON at most.
+    if said.get().len() > 8 * HEADERS_LEN_MAX {
+        return Headers::none();
+    }
+    let pairs: BTreeMap<Cow<'_, str>, Cow<'_, str>> = serde_json::from_str(said.get()).unwrap_or_default();
+    Headers::of(pairs.iter().map(|(name, value)| (&**name, &**value))).unwrap_or_default()
+}
+
+/// Writes the headers of a call behind its other parts, if it has any.
+fn write_headers(headers: &Headers, data: &mut String) {
+    if headers.of_application().next().is_none() {
+        return;
+    }
+    let pairs = headers.of_application().map(|(name, value)| (name.to_owned(), value.into()));
+    let pairs = serde_json::Value::Object(pairs.collect());
+    data.push_str(&format!(r#","headers":{pairs}"#));
 }
 
 /// Whether these data are those of a call: they have an id and a list of arguments.
@@ -536,7 +563,7 @@ impl Dialect for LightRpcClient {
             }
             Frame::Refused(refused) => return Err(refused.into()),
             Frame::Ping => said.frames.push(Frame::Pong),
-            Frame::Request(Request { callback_id, action, time_left, hops, payload, .. }) => {
+            Frame::Request(Request { callback_id, action, time_left, hops, headers, payload, .. }) => {
                 let action = meant_action(&action);
                 let function = action.strip_prefix(&self.prefix).unwrap_or(&action);
                 let arguments = said.without_functions(&payload, DIALECT).and_then(|()| as_json(&payload));
@@ -545,10 +572,12 @@ impl Dialect for LightRpcClient {
                         let id = as_uuid(callback_id);
                         let arguments = as_list(&arguments);
                         let arguments = marked_numbers(&arguments);
-                        let data = match hops {
-                            0 => format!(r#"{{"id":"{id}","args":{arguments}}}"#),
-                            hops => format!(r#"{{"id":"{id}","args":{arguments},"hops":{hops}}}"#),
-                        };
+                        let mut data = format!(r#"{{"id":"{id}","args":{arguments}"#);
+                        if hops > 0 {
+                            data.push_str(&format!(r#","hops":{hops}"#));
+                        }
+                        write_headers(&headers, &mut data);
+                        data.push('}');
                         packet(function, Some(&data), &mut said.bytes);
                         let until = time_left.and_then(|time_left| now.checked_add(time_left));
                         self.calls.insert(callback_id, until);

@@ -128,12 +128,12 @@ impl<T> Calls<T> {
         Self { waiting: HashMap::new(), deadlines: VecDeque::new(), next_id: 0, within: FOREIGN_CALL_WITHIN }
     }
 
-    /// Begins a call that came over so many hops, and gives its request.
+    /// Begins a call that came over so many hops and with these headers, and gives its request.
     pub(crate) fn request(
         &mut self,
         waiter: T,
         action: ByteString,
-        hops: u8,
+        (hops, headers): (u8, Headers),
         payload: Payload,
         now: Instant,
     ) -> Frame {
@@ -144,7 +144,7 @@ impl<T> Calls<T> {
             caller: ByteString::new(),
             time_left: Some(self.within),
             hops,
-            headers: Headers::none(),
+            headers,
             payload,
         })
     }

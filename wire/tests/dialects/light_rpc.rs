@@ -474,3 +474,30 @@ fn the_integers_of_an_error_are_those_that_javascript_meant() {
     let packet = String::from_utf8(said.bytes.to_vec()).unwrap();
     assert!(packet.contains(&format!(r#"{{"code":{},"exact":{ours}e0}}"#, 1_u64 << 60)), "{packet}");
 }
+
+#[test]
+fn headers_of_the_application_are_told_where_there_are_any() {
+    let headers = Headers::of([("tenant", "grün \"a\""), ("traceparent", "x")]).unwrap();
+    let (mut client, mut said) = described(&json!({ "a": {} }));
+    let mut with_own = headers.clone();
+    with_own.insert_own(Headers::IDEMPOTENCY_KEY, "7").unwrap();
+    let Frame::Request(call) = asked("old/a", Payload::new(Encoding::Json, "[1]")) else {
+        panic!("a request")
+    };
+    client
+        .say(Frame::Request(Request { headers: with_own, hops: 3, ..call }), Instant::now(), &mut said)
+        .unwrap();
+    let packet = std::str::from_utf8(&said.bytes).unwrap().to_owned();
+    assert_eq!(packets(&packet)[0]["data"]["headers"], json!({ "tenant": "grün \"a\"", "traceparent": "x" }));
+    let (frames, _) = Server::new(&["a"], Allowed::all()).hear(&packet);
+    let [Frame::Request(heard)] = &frames[..] else { panic!("no request: {frames:?}") };
+    assert_eq!((&heard.headers, heard.hops), (&headers, 3));
+    let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(100_000));
+    for bad in [r#"{"a b":"1"}"#, r#"{"mesh-key":"1"}"#, r#"{"a":"1\n2"}"#, r#"{"a":1}"#, "[1]", "7", &*long]
+    {
+        let json = format!(r#"{{"command":"a","data":{{"id":"n","args":[1],"headers":{bad}}}}}"#);
+        let (frames, _) = Server::new(&["a"], Allowed::all()).hear(&format!("{}\n{json}", json.len()));
+        let [Frame::Request(heard)] = &frames[..] else { panic!("no request: {frames:?}") };
+        assert_eq!(heard.headers, Headers::none(), "{bad}");
+    }
+}

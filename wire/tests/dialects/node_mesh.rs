@@ -1039,6 +1039,41 @@ fn hops_are_told_only_where_there_are_any() {
     assert_eq!(request(&Server::bound().hear(&batch(&json!(said))).0).hops, 7);
 }
 
+#[test]
+fn headers_of_the_application_are_told_where_there_are_any() {
+    let headers = Headers::of([("tenant", "grün \"a\""), ("traceparent", "x")]).unwrap();
+    let mut server = Server::bound();
+    let call = request(&server.hear(&line(3).0).0);
+    assert_eq!(call.headers, Headers::none());
+    let mut with_own = headers.clone();
+    with_own.insert_own(Headers::IDEMPOTENCY_KEY, "7").unwrap();
+    let (_, said) = server.say(Frame::Request(Request { headers: with_own, hops: 7, ..call.clone() }));
+    assert_eq!(said[0]["headers"], json!({ "tenant": "grün \"a\"", "traceparent": "x" }));
+    let heard = request(&Server::bound().hear(&batch(&json!(said))).0);
+    assert_eq!((&heard.headers, heard.hops), (&headers, 7));
+    let (_, said) = server.say(Frame::Broadcast(Broadcast {
+        topic: "t".into(),
+        publisher: "p".into(),
+        headers: headers.clone(),
+        payload: Payload::encode(Encoding::MessagePack, &1).unwrap(),
+    }));
+    let heard = Server::bound().hear(&batch(&json!(said))).0;
+    assert!(matches!(&heard[..], [Frame::Broadcast(heard)] if heard.headers == headers), "{heard:?}");
+    for bad in [
+        json!({ "a b": "1" }),
+        json!({ "mesh-key": "1" }),
+        json!({ "a": "1\n2" }),
+        json!({ "a": "x".repeat(5_000) }),
+        json!([1, 2]),
+        json!(7),
+    ] {
+        let mut message = said_by_branch("own", "request", "custom", "add2", &json!([9, 9]));
+        message["headers"] = bad;
+        let heard = request(&Server::bound().hear(&batch(&json!([message]))).0);
+        assert_eq!(heard.headers, Headers::none(), "{message}");
+    }
+}
+
 /// A branch that has not the action any more asks its master for it.
 #[test]
 fn a_request_that_a_branch_sends_back_has_its_hops() {

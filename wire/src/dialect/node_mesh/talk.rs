@@ -13,6 +13,7 @@ use crate::error::{ApplicationCode, Code, Fate};
 use crate::frame::{Broadcast, Frame, Publish, Request, Response};
 use crate::headers::Headers;
 use crate::id::CallbackId;
+use crate::limits::{HEADERS_LEN_MAX, HEADERS_MAX};
 use crate::name::{check_topic, literal_action, meant_action};
 use crate::payload::{CallError, Payload};
 use crate::value::Value;
@@ -115,6 +116,8 @@ pub(super) struct Message {
     pub(super) action: ByteString,
     /// Over how many hops a request came: said by an end of ours, as the original ignores it.
     hops: u8,
+    /// The headers of a request or an event, said and ignored by the same.
+    headers: Headers,
     /// A list in MessagePack, as the peer writes values.
     pub(super) params: Bytes,
     /// A value in MessagePack, as the peer writes it, as is the error.
@@ -126,7 +129,8 @@ impl Message {
     /// A message of a program: a call, a reply, an event.
     fn custom(kind: Kind, id: String, action: impl Into<ByteString>, params: impl Into<Bytes>) -> Self {
         let (action, params, nil) = (action.into(), params.into(), Bytes::from_static(NIL));
-        Self { id, kind, system: false, action, hops: 0, params, body: nil.clone(), error: nil }
+        let headers = Headers::none();
+        Self { id, kind, system: false, action, hops: 0, headers, params, body: nil.clone(), error: nil }
     }
 
     /// A message of the protocol itself: a bind, a registration, a heartbeat.
@@ -198,6 +202,23 @@ const ESCAPED: [(&str, char); 3] = [("%2F", '/'), ("%2A", '*'), ("%25", '%')];
 fn float(value: &[u8]) -> Option<f64> {
     let bits = value.strip_prefix(&[0xCB])?.try_into().ok()?;
     Some(f64::from_be_bytes(bits))
+}
+
+/// Reads the headers of a message, a map of texts. Where one of them is no header, the message has none: who said them is no end of ours.
+fn read_headers(map: &Bytes) -> Headers {
+    // A text has a prefix of five bytes at most.
+    if map.len() > HEADERS_LEN_MAX + 10 * HEADERS_MAX + 5 {
+        return Headers::none();
+    }
+    let pairs: Vec<_> = entries(map).map(|(key, value)| (text(&map[key]), text(&map[value]))).collect();
+    Headers::of(pairs.iter().map(|(name, value)| (&**name, &**value))).unwrap_or_default()
+}
+
+/// The headers of a message as a map; none if there are none.
+fn write_headers(headers: &Headers) -> Option<Bytes> {
+    let pairs = headers.of_application().map(|(name, value)| (Value::text(name), Value::text(value)));
+    let map: Vec<_> = pairs.collect();
+    (!map.is_empty()).then(|| pack(&Value::Map(map)).bytes)
 }
 
 /// The bytes of a payload in MessagePack.
@@ -338,9 +359,10 @@ impl Talk {
     pub(super) fn write(&self, message: Message, now: Instant, said: &mut Said) {
         let time =
             self.clock.map_or(0.0, |(since, time)| time + now.duration_since(since).as_secs_f64() * 1e3);
-        let Message { id, kind, system, action, hops, params, body, error } = message;
+        let Message { id, kind, system, action, hops, headers, params, body, error } = message;
         let kind = KINDS.iter().find(|(other, _)| *other == kind).map_or("", |(_, text)| text);
-        let mut written = vec![0x91, if hops > 0 { 0x8A } else { 0x89 }];
+        let headers = write_headers(&headers);
+        let mut written = vec![0x91, 0x89 + u8::from(hops > 0) + u8::from(headers.is_some())];
         let text = |text: &str| pack(&Value::text(text)).bytes;
         let map = |entries: [(&str, &[u8]); 2]| {
             let mut map = vec![0x80 | entries.len() as u8];
@@ -366,13 +388,16 @@ impl Talk {
         if hops > 0 {
             put("hops", &pack(&Value::Unsigned(hops.into())).bytes);
         }
+        if let Some(headers) = headers {
+            put("headers", &headers);
+        }
         write_bin(&written, &mut said.bytes);
     }
 
     /// The parts of a message; none if its type is unknown or its id too long.
     pub(super) fn read(&mut self, message: &Bytes, now: Instant) -> Option<Message> {
         let (mut id, mut kind, mut source, mut time) = (String::new(), String::new(), String::new(), None);
-        let (mut content, mut data, mut hops) = (None, None, 0);
+        let (mut content, mut data, mut hops, mut headers) = (None, None, 0, Headers::none());
         for (key, value) in entries(message) {
             match &*text(&message[key]) {
                 "id" => id = text(&message[value]),
@@ -386,6 +411,7 @@ impl Talk {
                         hops = said;
                     }
                 }
+                "headers" => headers = read_headers(&message.slice(value)),
                 _ => {}
             }
         }
@@ -414,6 +440,7 @@ impl Talk {
             system: source == "system",
             action: action.into(),
             hops,
+            headers,
             params,
             body: part(&data, under(&data, "body").as_ref()),
             error: if error == UNDEFINED { Bytes::from_static(NIL) } else { error },
@@ -495,7 +522,7 @@ impl Talk {
 
     /// Hears a message of a program.
     pub(super) fn hear(&mut self, message: Message, now: Instant, said: &mut Said) {
-        let Message { id, kind, action, mut hops, params, body, error, .. } = message;
+        let Message { id, kind, action, mut hops, headers, params, body, error, .. } = message;
         let packed = |bytes| Payload::new(Encoding::MessagePack, bytes);
         let unreadable =
             |why| CallError::new(Code::CANNOT_DECODE, Fate::NotSent, format!("it cannot be read: {why}"));
@@ -515,8 +542,8 @@ impl Talk {
                     }
                 }
                 let ours = literal_action(&action);
-                let request = self.calls.request(Waiter::Request(id, action), ours, hops, payload, now);
-                said.frames.push(request);
+                let (waiter, beside) = (Waiter::Request(id, action), (hops, headers));
+                said.frames.push(self.calls.request(waiter, ours, beside, payload, now));
             }
             Kind::Callback => {
                 if let Some((callback_id, action)) = self.take_asked(&id) {
@@ -538,10 +565,10 @@ impl Talk {
                         publisher,
                         for_all: true,
                         groups: Vec::new(),
-                        headers: Headers::none(),
+                        headers,
                         payload,
                     }),
-                    _ => Frame::Broadcast(Broadcast { topic, publisher, headers: Headers::none(), payload }),
+                    _ => Frame::Broadcast(Broadcast { topic, publisher, headers, payload }),
                 });
             }
         }
@@ -551,7 +578,7 @@ impl Talk {
     pub(super) fn say(&mut self, frame: Frame, now: Instant, said: &mut Said) {
         match frame {
             Frame::Ping => said.frames.push(Frame::Pong),
-            Frame::Request(Request { callback_id, action, hops, payload, .. }) => {
+            Frame::Request(Request { callback_id, action, hops, headers, payload, .. }) => {
                 let params = said
                     .without_functions(&payload, DIALECT)
                     .and_then(|()| arguments_to_node(&as_packed(&payload)?).map_err(unwritable));
@@ -563,7 +590,7 @@ impl Talk {
                         let alike = self.alike.entry(digest).or_default();
                         (alike.asked, alike.hops) = (alike.asked + 1, alike.hops.max(hops));
                         let message = Message::custom(Kind::Request, id, action.clone(), params);
-                        self.write(Message { hops, ..message }, now, said);
+                        self.write(Message { hops, headers, ..message }, now, said);
                         self.asked.insert(callback_id, Asked { action, digest });
                     }
                     Err(error) => said.answer(callback_id, Err(error.with_fate(Fate::NotSent))),
@@ -572,11 +599,11 @@ impl Talk {
             Frame::Response(response) => {
                 self.settle(response, now, said);
             }
-            Frame::Publish(Publish { topic, payload, .. }) => {
-                self.event(Kind::Publish, topic, &payload, now, said);
+            Frame::Publish(Publish { topic, headers, payload, .. }) => {
+                self.event(Kind::Publish, topic, headers, &payload, now, said);
             }
-            Frame::Broadcast(Broadcast { topic, payload, .. }) => {
-                self.event(Kind::Notification, topic, &payload, now, said);
+            Frame::Broadcast(Broadcast { topic, headers, payload, .. }) => {
+                self.event(Kind::Notification, topic, headers, &payload, now, said);
             }
             Frame::Cancel(cancelled) => {
                 self.forget_asked(cancelled);
@@ -603,10 +630,19 @@ impl Talk {
         }
     }
 
-    fn event(&mut self, kind: Kind, topic: ByteString, payload: &Payload, now: Instant, said: &mut Said) {
+    fn event(
+        &mut self,
+        kind: Kind,
+        topic: ByteString,
+        headers: Headers,
+        payload: &Payload,
+        now: Instant,
+        said: &mut Said,
+    ) {
         if let Ok(params) = as_packed(payload).and_then(|value| event_to_node(&value).map_err(unwritable)) {
             let id = self.draw();
-            self.write(Message::custom(kind, id, topic_for(&topic), params), now, said);
+            let message = Message::custom(kind, id, topic_for(&topic), params);
+            self.write(Message { headers, ..message }, now, said);
         }
     }
 
