@@ -6,6 +6,7 @@
 //! [streams]: crate::guide::streams
 //! [functions]: crate::guide::functions
 //! [events]: crate::guide::events
+//! [context]: crate::guide::context
 //! [layers]: crate::guide::layers
 //! [versions]: crate::guide::versions
 //! [testing]: crate::guide::testing
@@ -29,6 +30,7 @@ macro_rules! page {
             "[streams]: crate::guide::streams\n",
             "[functions]: crate::guide::functions\n",
             "[events]: crate::guide::events\n",
+            "[context]: crate::guide::context\n",
             "[layers]: crate::guide::layers\n",
             "[versions]: crate::guide::versions\n",
             "[testing]: crate::guide::testing\n",
@@ -40,6 +42,7 @@ macro_rules! page {
             "[from-tarpc]: crate::guide::from_tarpc\n",
             "[from-nats]: crate::guide::from_nats\n",
             "[docs/compatibility.md]: https://github.com/meshwork-rs/meshwork/blob/main/docs/compatibility.md\n",
+            "[docs/gateways.md]: https://github.com/meshwork-rs/meshwork/blob/main/docs/gateways.md\n",
             "[docs/identities.md]: https://github.com/meshwork-rs/meshwork/blob/main/docs/identities.md\n",
             "[docs/performance.md]: https://github.com/meshwork-rs/meshwork/blob/main/docs/performance.md\n",
             "[docs/testing.md]: https://github.com/meshwork-rs/meshwork/blob/main/docs/testing.md\n",
@@ -64,6 +67,8 @@ pub mod streams {}
 pub mod functions {}
 #[doc = page!("events.md")]
 pub mod events {}
+#[doc = page!("context.md")]
+pub mod context {}
 #[doc = page!("layers.md")]
 pub mod layers {}
 #[doc = page!("versions.md")]
