@@ -136,7 +136,7 @@ impl From<CallError> for OrderError {
 #[meshwork::actions(prefix = "orders")]
 pub trait Orders {
     /// Places an order. It is made while the customer goes on: its steps are published.
-    async fn place(&self, order: NewOrder) -> Result<Order, OrderError>;
+    async fn place(&self, order: NewOrder, context: CallContext) -> Result<Order, OrderError>;
 
     /// An order as it stands.
     async fn find(&self, id: u64) -> Result<Order, OrderError>;

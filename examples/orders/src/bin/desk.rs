@@ -6,7 +6,7 @@ use meshwork::prelude::*;
 use orders::{NewOrder, Order, OrderError, Orders, Step, WorkshopRequester, join, run_until_asked_to_end};
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How long a worker may take for one order. A worker that is gone is found long before.
 const MAKING_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -15,14 +15,11 @@ const MAKING_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
-struct Desk(Arc<Inner>);
-
-struct Inner {
-    /// What a desk in earnest has in its database.
-    books: Mutex<Books>,
-    node: OnceLock<Node>,
+struct Desk {
+    books: Arc<Mutex<Books>>,
 }
 
+/// What a desk in earnest has in its database.
 struct Books {
     stock: HashMap<String, u32>,
     orders: Vec<Order>,
@@ -63,38 +60,33 @@ impl Books {
 impl Desk {
     fn new() -> Self {
         let stock = HashMap::from([("lamp".to_owned(), 100), ("chair".to_owned(), 20)]);
-        let books = Mutex::new(Books { stock, orders: Vec::new(), keys: HashMap::new() });
-        Self(Arc::new(Inner { books, node: OnceLock::new() }))
+        let books = Books { stock, orders: Vec::new(), keys: HashMap::new() };
+        Self { books: Arc::new(Mutex::new(books)) }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn node(&self) -> Result<&Node, CallError> {
-        self.0.node.get().ok_or_else(|| CallError::new(Code::LINK_LOST, Fate::NotSent, "the desk is opening"))
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a step, and tells all who hear the topics of the order. The books are the truth, and an event is news: a step that nobody can be told
     /// of was taken all the same.
-    async fn take(&self, id: u64, step: Step) {
+    async fn take(&self, node: &Node, id: u64, step: Step) {
         self.books().took(id, step.clone());
-        let told = async { self.node()?.publish(step.topic(id), &step).await };
-        if let Err(error) = told.await {
+        if let Err(error) = node.publish(step.topic(id), &step).await {
             log::warn!("nobody hears of a step of order {id}: {error}");
         }
     }
 
     /// Has a worker make an order, and another one if the first is gone before it answers.
-    async fn have_made(self, order: Order) -> Result<(), CallError> {
-        let workshop = WorkshopRequester::new(self.node()?);
+    async fn have_made(self, node: Node, order: Order) {
+        let workshop = WorkshopRequester::new(&node);
         let id = order.id;
         let last = loop {
-            let desk = self.clone();
+            let (desk, told) = (self.clone(), node.clone());
             let progress = Callback::new_async(move |step: Step| {
-                let desk = desk.clone();
+                let (desk, told) = (desk.clone(), told.clone());
                 async move {
-                    desk.take(id, step).await;
+                    desk.take(&told, id, step).await;
                     Ok(())
                 }
             });
@@ -106,30 +98,24 @@ impl Desk {
                     // A worker had begun, and is gone. What it made is lost with it, so the order is made again.
                     Fate::Unknown => {
                         let (code, fate) = (error.code().to_string(), error.fate());
-                        self.take(id, Step::Interrupted { code, fate }).await;
+                        self.take(&node, id, Step::Interrupted { code, fate }).await;
                     }
                     // No worker is there, or all are busy.
                     Fate::NotSent => tokio::time::sleep(PAUSE).await,
                 },
             }
         };
-        self.take(id, last).await;
-        Ok(())
+        self.take(&node, id, last).await;
     }
 }
 
 impl Orders for Desk {
-    async fn place(&self, order: NewOrder) -> Result<Order, OrderError> {
+    async fn place(&self, order: NewOrder, context: CallContext) -> Result<Order, OrderError> {
         let (order, is_new) = self.books().note(order)?;
         if is_new {
-            self.take(order.id, Step::Placed).await;
-            let (desk, making) = (self.clone(), order.clone());
-            // Apart from the request: the order is made whether or not its customer waits.
-            tokio::spawn(async move {
-                if let Err(error) = desk.have_made(making).await {
-                    log::error!("an order is not made: {error}");
-                }
-            });
+            self.take(context.node(), order.id, Step::Placed).await;
+            // Apart from the request, so by the node and not by the context: the order is made whether or not its customer waits.
+            tokio::spawn(self.clone().have_made(context.node().clone(), order.clone()));
         }
         Ok(order)
     }
@@ -142,9 +128,6 @@ impl Orders for Desk {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();
-    let desk = Desk::new();
-    let branch = join(BranchActor::new("desk")).await?;
-    let _ = desk.0.node.set(Node::from(&branch));
-    branch.respond(desk.into_responders()).await?;
+    let branch = join(BranchActor::new("desk").respond_all(Desk::new().into_responders())).await?;
     run_until_asked_to_end(&branch).await
 }
