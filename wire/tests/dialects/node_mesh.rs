@@ -1047,7 +1047,7 @@ fn headers_of_the_application_are_told_where_there_are_any() {
     assert_eq!(call.headers, Headers::none());
     let mut with_own = headers.clone();
     with_own.insert_own(Headers::IDEMPOTENCY_KEY, "7").unwrap();
-    let (_, said) = server.say(Frame::Request(Request { headers: with_own, hops: 7, ..call.clone() }));
+    let (_, said) = server.say(Frame::Request(Request { headers: with_own, hops: 7, ..call }));
     assert_eq!(said[0]["headers"], json!({ "tenant": "grün \"a\"", "traceparent": "x" }));
     let heard = request(&Server::bound().hear(&batch(&json!(said))).0);
     assert_eq!((&heard.headers, heard.hops), (&headers, 7));
