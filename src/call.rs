@@ -198,6 +198,11 @@ impl<R, E> Calling<R, E> {
         self.with_headers(|headers| headers.insert_own(Headers::IDEMPOTENCY_KEY, key.as_ref()))
     }
 
+    /// Sets these headers too.
+    pub(crate) fn headers(self, headers: &Headers) -> Self {
+        if headers.is_empty() { self } else { self.with_headers(|there| there.extend(headers)) }
+    }
+
     /// Changes the headers. The actor writes a call that has some.
     fn with_headers(self, change: impl FnOnce(&mut Headers) -> Result<(), HeaderError>) -> Self {
         let mut changed = Ok(());

@@ -10,7 +10,7 @@ use crate::subscribe::{IntoSubscriber, MakeHandler, Subscribing, topics};
 use meshwork_actors::node::{Change, Drained, ManyCalls, NewEvent, Snapshot, Status, SubscribeTo};
 use meshwork_wire::limits::CALL_WITHIN;
 use meshwork_wire::{
-    ActionDescription, ByteString, CallError, Code, Encoding, Fate, NodeNews, Pattern, Payload,
+    ActionDescription, ByteString, CallError, Code, Encoding, Fate, Headers, NodeNews, Pattern, Payload,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
@@ -96,6 +96,27 @@ impl Node {
         action: impl Into<ByteString>,
         arguments: impl IntoIterator<Item = impl Serialize>,
     ) -> Vec<Result<R, CallError>> {
+        self.call_many_with(action, Headers::none(), arguments).await
+    }
+
+    /// As [`Node::call_many`], with headers, which all calls have: see [`Calling::header`].
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// use meshwork::Headers;
+    ///
+    /// # async fn example(branch: Branch) -> Result<(), Box<dyn std::error::Error>> {
+    /// let headers = Headers::of([("tenant", "a")])?;
+    /// let sums: Vec<Result<i64, CallError>> = branch.call_many_with("add", headers, [(1, 2), (3, 4)]).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn call_many_with<R: DeserializeOwned>(
+        &self,
+        action: impl Into<ByteString>,
+        headers: Headers,
+        arguments: impl IntoIterator<Item = impl Serialize>,
+    ) -> Vec<Result<R, CallError>> {
         let node = match self.attach().await {
             Ok(node) => node,
             Err(error) => return arguments.into_iter().map(|_| Err(error.clone())).collect(),
@@ -103,10 +124,12 @@ impl Node {
         if node.has_layers() || self.cause().is_some() {
             // The handle is attached now.
             let action = action.into();
-            let calls = arguments.into_iter().map(|arguments| Calling::new(self, action.clone(), &arguments));
+            let calls = arguments
+                .into_iter()
+                .map(|arguments| Calling::new(self, action.clone(), &arguments).headers(&headers));
             return futures::future::join_all(calls).await;
         }
-        let mut calls = ManyCalls::new(&node, action);
+        let mut calls = ManyCalls::new(&node, action, headers);
         let mut part = CALLS_AT_FIRST;
         for arguments in arguments {
             calls.add(&arguments);

@@ -45,7 +45,11 @@ fn relays(prefix: &str) -> Responders {
             Ok(Handle::current().block_on(context.call::<Told>("tell", ()))?)
         })
         .respond(name("many"), |(): (), context: CallContext| async move {
-            let mut told = Node::from(&context).call_many::<Told>("tell", [(), ()]).await;
+            let node = Node::from(&context);
+            let own = Headers::of([("b", "2")]).expect("a header");
+            let mut with_own = node.call_many_with::<Told>("tell", own, [()]).await;
+            assert!(with_own.remove(0)?.0.contains(&("b".to_owned(), "2".to_owned())));
+            let mut told = node.call_many::<Told>("tell", [(), ()]).await;
             assert_eq!(told.len(), 2);
             Ok(told.remove(0)?)
         })

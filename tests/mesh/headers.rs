@@ -236,3 +236,18 @@ async fn headers_pass_the_dialects_that_have_a_place_for_them() {
     assert_eq!(ask(&caller, "echo").await, Ok(sent));
     bridge.abort();
 }
+
+#[actix::test]
+async fn all_calls_of_a_batch_have_its_headers() {
+    let mesh = Mesh::of(MasterActor::new("master").respond("at/master", echo)).await;
+    let _provider = mesh.bind(BranchActor::new("provider").respond("at/branch", echo)).await;
+    let caller = mesh.branch("caller").await;
+    let sent = Headers::of([("tenant", "a")]).expect("a header");
+    for node in [&*caller, &mesh.master] {
+        for action in ["at/branch", "at/master"] {
+            let outcomes = soon(node.call_many_with::<Heard>(action, sent.clone(), vec![(); 400])).await;
+            assert_eq!(outcomes, vec![Ok(heard(&[("tenant", "a")])); 400]);
+            assert_eq!(soon(node.call_many::<Heard>(action, [()])).await, [Ok(Heard::new())]);
+        }
+    }
+}

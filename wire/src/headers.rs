@@ -139,6 +139,22 @@ impl Headers {
         self.put(&checked_name(name)?, value)
     }
 
+    /// Sets all headers of another list, in the place of earlier ones of their names.
+    ///
+    /// # Errors
+    ///
+    /// When there would be too many headers: they stay as they were.
+    pub fn extend(&mut self, others: &Self) -> Result<(), HeaderError> {
+        if self.is_empty() {
+            self.clone_from(others);
+            return Ok(());
+        }
+        let mut extended = self.clone();
+        others.iter().try_for_each(|(name, value)| extended.put(name, value))?;
+        *self = extended;
+        Ok(())
+    }
+
     fn put(&mut self, name: &str, value: &str) -> Result<(), HeaderError> {
         check_value(name, value)?;
         let before = self.iter().take_while(|(there, _)| *there < name);
@@ -360,6 +376,20 @@ mod tests {
             assert_eq!(trace(&bad), Headers::none(), "{bad:?}");
         }
         assert_eq!(list(&[("tracestate", "x=1"), ("tenant", "a")]).trace(), Headers::none());
+    }
+
+    #[test]
+    fn a_list_is_extended_by_all_of_another_one_or_stays() {
+        let mut headers = list(&[("a", "1"), ("b", "2")]);
+        headers.extend(&list(&[("b", "3"), ("c", "4")])).unwrap();
+        assert_eq!(headers, list(&[("a", "1"), ("b", "3"), ("c", "4")]));
+        let mut none = Headers::none();
+        none.extend(&headers).unwrap();
+        assert_eq!(none, headers);
+        let names: Vec<_> = (0..HEADERS_MAX).map(|number| format!("n{number}")).collect();
+        let full = Headers::of(names.iter().map(|name| (&**name, ""))).unwrap();
+        assert!(headers.extend(&full).is_err());
+        assert_eq!(none, headers, "they are as they were");
     }
 
     #[test]

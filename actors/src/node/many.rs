@@ -8,7 +8,7 @@ use crate::calls::in_flight::{BatchId, Waiter, Wake};
 use crate::calls::reply::Reply;
 use bytes::BytesMut;
 use meshwork_wire::limits::{CALL_WITHIN, IN_FLIGHT_MAX};
-use meshwork_wire::{ByteString, CallbackId, Payload};
+use meshwork_wire::{ByteString, CallbackId, Headers, Payload};
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ pub struct ManyCalls {
     action: ByteString,
     head: Option<Head>,
     wanted: Wanted,
+    headers: Headers,
     /// The arguments of the calls that are not submitted yet, one behind the other.
     bytes: BytesMut,
     unsent: Vec<Unsent>,
@@ -49,19 +50,21 @@ const CALLS_PER_PART_MAX: usize = 320;
 const PART_LEN_MAX: usize = 64 * 1024;
 
 impl ManyCalls {
-    /// A batch without calls. All its calls will be of this action, with the default deadline.
+    /// A batch without calls. All its calls will be of this action, with these headers and the default deadline.
     #[must_use]
-    pub fn new(node: &Arc<Node>, action: impl Into<ByteString>) -> Self {
+    pub fn new(node: &Arc<Node>, action: impl Into<ByteString>, headers: Headers) -> Self {
         let action = action.into();
         let head = node.head(&action);
         let wanted = head.map_or_else(|| node.wanted(&action, None), |(_, wanted)| wanted);
-        let head = head.map(|(head, _)| head);
+        // The actor writes calls with headers.
+        let head = head.map(|(head, _)| head).filter(|_| headers.is_empty());
         Self {
             batch: node.begin_batch(),
             node: Arc::clone(node),
             action,
             head,
             wanted,
+            headers,
             bytes: BytesMut::new(),
             unsent: Vec::new(),
             id_ranges: Vec::new(),
@@ -107,7 +110,8 @@ impl ManyCalls {
         }
         let deadline = Instant::now().checked_add(CALL_WITHIN).map(Instant::into_std);
         self.node.keep(deadline);
-        let Self { node, batch, action, head, wanted, bytes, unsent, id_ranges, count, awaited } = self;
+        let Self { node, batch, action, head, wanted, headers, bytes, unsent, id_ranges, count, awaited } =
+            self;
         let batch = *batch;
         let mut wakes = Vec::new();
         // Dropped when the lock is let go: the end of a function in the arguments may take the lock.
@@ -145,6 +149,7 @@ impl ManyCalls {
                             Unsent::Reply(_) => continue,
                         };
                         let mut call = Call::new(action.clone(), arguments);
+                        call.headers = headers.clone();
                         let opened = queue.ask(&mut call, deadline, waiter);
                         if opened.is_err() {
                             refused.push(call);
@@ -306,7 +311,7 @@ mod tests {
         world.ended(1);
 
         // Replies to a batch that its caller does not take, with the waker of the task that polled for them.
-        let mut calls = ManyCalls::new(&world.node, "x");
+        let mut calls = ManyCalls::new(&world.node, "x", Headers::none());
         calls.add(&1);
         calls.add(&2);
         calls.submit();
@@ -329,7 +334,7 @@ mod tests {
     fn the_functions_of_refused_calls_end_when_the_lock_of_their_node_is_free() {
         let world = World::new();
         world.node.set_in_flight_max(1);
-        let mut calls = ManyCalls::new(&world.node, "x");
+        let mut calls = ManyCalls::new(&world.node, "x", Headers::none());
         for _ in 0..3 {
             calls.add(&Function::new(world.ends()));
         }
