@@ -154,9 +154,10 @@ impl From<CallContext> for RunContext {
     }
 }
 
-impl From<RunContext> for CallContext {
-    fn from(RunContext { action, caller, deadline }: RunContext) -> Self {
-        Self { action, caller, deadline, hops: 0, headers: Headers::none() }
+impl RunContext {
+    pub(crate) fn into_context(self) -> CallContext {
+        let Self { action, caller, deadline } = self;
+        CallContext { action, caller, deadline, hops: 0, headers: Headers::none() }
     }
 }
 

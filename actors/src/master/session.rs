@@ -734,7 +734,7 @@ impl SessionActor {
     /// Answers the rest of a run of requests that the master itself answers. Action, permission, caller and deadline are those of the first
     /// request of the run.
     fn answer_run(&mut self, frames: &mut Frames, context: &mut Context<Self>) {
-        let Some(run) = self.block.run.take().map(CallContext::from) else {
+        let Some(run) = self.block.run.take().map(RunContext::into_context) else {
             return;
         };
         while let Some(own) = self.relay.own() {
