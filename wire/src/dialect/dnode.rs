@@ -481,10 +481,12 @@ impl Dnode {
         };
         let waiter = Waiter::Stream { each, done };
         let frame = match target {
-            Target::Action(action) => match self.calls.request(waiter, action, hops, payload, now) {
-                Frame::Request(request) => Frame::OpenStream(OpenStream { grant: WINDOW, request }),
-                other => other,
-            },
+            Target::Action(action) => {
+                match self.calls.request(waiter, action, (hops, Headers::none()), payload, now) {
+                    Frame::Request(request) => Frame::OpenStream(OpenStream { grant: WINDOW, request }),
+                    other => other,
+                }
+            }
             Target::Function(function) => {
                 let (callback_id, time_left) =
                     (Some(self.calls.open(waiter, now)), Some(self.calls.within()));
