@@ -2,6 +2,7 @@
 //! message to an actor. Which one? [`Calling`] is cheaper, and cancels the call when it is dropped; [`Call`] fits where
 //! everything else is a message.
 
+use crate::choosing::{add_label, set_key};
 use crate::handle::Node;
 use crate::record::{AsList, Method, Record};
 use crate::streaming::{ByName, Opening, decode_item, is_kept};
@@ -17,10 +18,11 @@ use meshwork_actors::node::{
 };
 use meshwork_wire::limits::{ARGUMENTS_KEPT_LEN_MAX, CALL_WITHIN};
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, HeaderError, Headers,
-    Outcome, Payload, PayloadRef,
+    ByteString, CallError, CallbackId, Code, EncodeError, Encoding, Fate, Form, Headers, Outcome, Payload,
+    PayloadRef,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -203,8 +205,51 @@ impl<R, E> Calling<R, E> {
         if headers.is_empty() { self } else { self.with_headers(|there| there.extend(headers)) }
     }
 
+    /// Sends all calls of one key to one provider of the action, as long as it is there and takes requests, whoever makes the call: for what a
+    /// provider keeps of a customer, a room, a document. The key is the text of the value, of 1 to 255 bytes without control characters; it
+    /// travels as the header `mesh-key`. Text has the same bytes in every version and on every machine, which a hash of Rust has not.
+    ///
+    /// - When a provider comes, goes or drains, only its own keys move: one that comes takes about its part of them from all others, in proportion
+    ///   to its [weight](crate::ConfigureNode::weight). Providers are told apart by name, so one that comes back has its keys again; several
+    ///   branches of one name share the keys of the name.
+    /// - While a provider has a rest, since it failed in a row, its keys go to the provider that would have them without it. One that has no room
+    ///   keeps them: the call fails with `OVERLOADED`, not sent.
+    /// - With [`Calling::on`], the key chooses among the branches of that name, with [`Calling::label`] among the providers with the label.
+    /// - The master decides, also where this node answers the action itself. A master that answers the action itself answers all calls.
+    ///
+    /// Finding the provider costs the master a step for each. The call fails, not sent, with `BAD_NAME` if the key is empty or too long, and with
+    /// `CANNOT_ENCODE` if the master is of an earlier version or of another protocol, which knows no keys.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch, customer: String) -> Result<(), CallError> {
+    /// let total: u64 = branch.call("cart/total", ()).key(&customer).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn key(self, key: impl fmt::Display) -> Self {
+        self.with_headers(|headers| set_key(headers, key))
+    }
+
+    /// Sends the call only to a provider with this [label](crate::ConfigureNode::label), and with all others that are asked for: at most 8.
+    /// A call that finds none fails with `ACTION_NOT_FOUND`, not sent; the message names the labels that there are. Labels travel as the header
+    /// `mesh-label`. The master decides, also where this node answers the action itself; one that knows no labels is as with [`Calling::key`].
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) -> Result<(), CallError> {
+    /// let price: u64 = branch.call("price", "a7").label("version", "2").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// What is no label fails the call with `BAD_NAME`: not sent.
+    pub fn label(self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Self {
+        self.with_headers(|headers| add_label(headers, name, value))
+    }
+
     /// Changes the headers. The actor writes a call that has some.
-    fn with_headers(self, change: impl FnOnce(&mut Headers) -> Result<(), HeaderError>) -> Self {
+    fn with_headers<F: Into<CallError>>(self, change: impl FnOnce(&mut Headers) -> Result<(), F>) -> Self {
         let mut changed = Ok(());
         let mut this = self.with(|_, _| None, |call| changed = change(&mut call.headers));
         if let Err(error) = changed {
@@ -359,6 +404,18 @@ impl Stage {
 
     fn failed(error: CallError) -> Self {
         Stage::Preparing(Box::new(Preparing::Failed(Some(error))))
+    }
+}
+
+impl<R> Calling<R> {
+    /// A call whose arguments are written already, of a handle that is attached.
+    pub(crate) fn written(
+        node: &Arc<ActorNode>,
+        call: ActorCall,
+        decode: fn(Reply) -> Result<R, CallError>,
+    ) -> Self {
+        let (node, stage) = (Some(Arc::clone(node)), Stage::Unwritten(Box::new(call)));
+        Self { node, stage, decode, by_name: None, fails_as: PhantomData }
     }
 }
 
@@ -610,7 +667,7 @@ pub struct Call<R> {
     arguments: Result<Arguments, CallError>,
     within: Option<Duration>,
     node: ByteString,
-    headers: Result<Headers, HeaderError>,
+    headers: Result<Headers, CallError>,
     when_down: WhenDown,
     reply: PhantomData<fn() -> R>,
 }
@@ -645,11 +702,24 @@ impl<R> Call<R> {
 
     /// See [`Calling::header`].
     #[must_use]
-    pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
-        self.headers = self.headers.and_then(|mut headers| {
-            headers.insert(name.as_ref(), value.as_ref())?;
-            Ok(headers)
-        });
+    pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.with_headers(|headers| Ok(headers.insert(name.as_ref(), value.as_ref())?))
+    }
+
+    /// See [`Calling::key`].
+    #[must_use]
+    pub fn key(self, key: impl fmt::Display) -> Self {
+        self.with_headers(|headers| set_key(headers, key))
+    }
+
+    /// See [`Calling::label`].
+    #[must_use]
+    pub fn label(self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Self {
+        self.with_headers(|headers| add_label(headers, name, value))
+    }
+
+    fn with_headers(mut self, change: impl FnOnce(&mut Headers) -> Result<(), CallError>) -> Self {
+        self.headers = self.headers.and_then(|mut headers| change(&mut headers).map(|()| headers));
         self
     }
 
@@ -666,7 +736,7 @@ impl<R> Call<R> {
         R: DeserializeOwned + 'static,
     {
         let Self { action, arguments, within, node: named, headers, when_down, .. } = self;
-        let written = headers.map_err(CallError::from).and_then(|headers| Ok((arguments?, headers)));
+        let written = headers.and_then(|headers| Ok((arguments?, headers)));
         let (arguments, headers) = match written {
             Ok(written) => written,
             Err(error) => return on_outcome(Err(error)),

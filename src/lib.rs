@@ -46,6 +46,8 @@
 //! | start an actor again when it panics | [`Restarting`], [`RestartPolicy`] |
 //! | call an action | [`Branch`] and [`Master`], both a [`Node`]: [`Node::call`]; or send a [`Call`] |
 //! | call and publish for a request that is being answered, with its deadline, trace and cancel | [`CallContext`] |
+//! | choose the provider of a call: by name, key, label or weight | [`Calling::on`], [`Calling::key`], [`Calling::label`], [`ConfigureNode::weight`] |
+//! | call every provider of an action | [`Node::call_all`] |
 //! | know why a call failed, and whether its action may have run | [`CallError`], [`Fate`], [`Code`] |
 //! | say in a responder why an action failed | [`ActionError`], [`ApplicationCode`], [`OrActionError`] |
 //! | let an action fail with an enum of your own, which callers get back | [`MeshError`](macro@MeshError) |
@@ -66,7 +68,9 @@
 mod action_error;
 mod branch;
 mod call;
+mod call_all;
 mod callback;
+mod choosing;
 mod context;
 mod event;
 mod event_queue;
@@ -97,6 +101,7 @@ pub mod __private;
 pub use action_error::{ActionError, OrActionError};
 pub use branch::{BindBranch, Branch};
 pub use call::{Call, Calling};
+pub use call_all::{Answered, CallingAll};
 pub use callback::{Callback, Invoking};
 pub use context::CallContext;
 pub use event::{Delivered, Event, EventError};
@@ -127,9 +132,10 @@ pub use meshwork_macros::MeshError;
 pub use meshwork_macros::actions;
 pub use meshwork_wire::{
     Accepts, ActionDescription, Allowed, ApplicationCode, ByteString, CallError, Callbacks, Code,
-    DecodeError, EncodeError, Encoding, Fate, Form, HeaderError, Headers, NameError, NodeNews, Pattern,
-    PatternError, Payload, PayloadRef, ResultStyle, SessionId, Shape, Signature, TokenError, Value,
-    check_action, check_group, check_node, check_token, check_topic, escape_unseen, limits,
+    DecodeError, EncodeError, Encoding, Fate, Form, HeaderError, Headers, Label, LabelError, NameError,
+    NodeNews, Pattern, PatternError, Payload, PayloadRef, ResultStyle, SessionId, Shape, Signature,
+    TokenError, Value, check_action, check_group, check_node, check_token, check_topic, escape_unseen,
+    limits,
 };
 pub use publishing::Publishing;
 pub use respond::{IntoBlockingResponder, IntoResponder, IntoStreamResponder, Respond, Responders};

@@ -2,6 +2,7 @@
 //! subscribe, respond and drain.
 
 use crate::call::Calling;
+use crate::call_all::CallingAll;
 use crate::handle::Node;
 use crate::publishing::{Publishing, To};
 use crate::respond::Responders;
@@ -80,6 +81,40 @@ impl Node {
     /// [`Node::call_raw`].
     pub fn stream_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> Opening<Payload> {
         Opening::new(self, action.into(), Ok(arguments), raw_item)
+    }
+
+    /// Calls every provider of an action, and yields each outcome with the node that it is of, until all have answered or the deadline is there:
+    /// 10 s, unless [`CallingAll::within`] says another one. A provider that has not answered then, or is lost, has that as its outcome. Called are
+    /// the branches that take requests for the action when the master is asked, several of one name each, the master and this node itself, if
+    /// they answer it; not a node that comes meanwhile.
+    ///
+    /// If nobody answers the action, more than 4,096 nodes do, or the master is not there in time or of an earlier version, nobody is called:
+    /// the only outcome is that error, of a node without a name. Each call counts as one in flight; those without room are refused.
+    ///
+    /// ```
+    /// # use meshwork::prelude::*;
+    /// # async fn example(branch: Branch) {
+    /// let mut answers = branch.call_all::<Vec<String>>("search", "rust").within(Duration::from_millis(200));
+    /// while let Some(answer) = answers.next().await {
+    ///     match answer.outcome {
+    ///         Ok(hits) => println!("{}: {hits:?}", answer.node),
+    ///         Err(error) => println!("{}: {error}", answer.node),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn call_all<R: DeserializeOwned>(
+        &self,
+        action: impl Into<ByteString>,
+        arguments: impl Serialize,
+    ) -> CallingAll<R> {
+        CallingAll::new(self, action.into(), &arguments)
+    }
+
+    /// Calls every provider with arguments that are encoded already. The replies are payloads in the encoding of the arguments: see
+    /// [`Node::call_raw`].
+    pub fn call_all_raw(&self, action: impl Into<ByteString>, arguments: Payload) -> CallingAll<Payload> {
+        CallingAll::raw(self, action.into(), arguments)
     }
 
     /// Makes many calls of one action at once and waits for all replies. Each call has its own outcome, in the order of the

@@ -1,6 +1,7 @@
 //! Streams as replies: a responder answers with a [`Streaming`], and a caller reads one. [`Feed`](crate::Feed) is a stream that goes the other way.
 
 use crate::action_error::ActionError;
+use crate::choosing::{add_label, set_key};
 use crate::handle::Node;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -8,7 +9,9 @@ use futures::stream::{BoxStream, Stream, StreamExt};
 use meshwork_actors::answers::Outlet;
 use meshwork_actors::node::{Call as ActorCall, Node as ActorNode, Reading, Wanted, WhenDown};
 use meshwork_wire::limits::{ARGUMENTS_KEPT_LEN_MAX, STREAM_WINDOW_LEN_MAX};
-use meshwork_wire::{ByteString, CallError, Code, Encoding, Fate, Form, Outcome, Payload, PayloadRef};
+use meshwork_wire::{
+    ByteString, CallError, Code, Encoding, Fate, Form, Headers, Outcome, Payload, PayloadRef,
+};
 use serde::Serialize;
 use std::fmt;
 use std::future::{IntoFuture, poll_fn};
@@ -328,11 +331,25 @@ impl<T, E> Opening<T, E> {
     }
 
     /// Sets a header of the request: see [`Calling::header`](crate::Calling::header).
-    pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+    pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.with_headers(|headers| Ok(headers.insert(name.as_ref(), value.as_ref())?))
+    }
+
+    /// Asks the provider of this key: see [`Calling::key`](crate::Calling::key).
+    pub fn key(self, key: impl fmt::Display) -> Self {
+        self.with_headers(|headers| set_key(headers, key))
+    }
+
+    /// Asks a provider with this label: see [`Calling::label`](crate::Calling::label).
+    pub fn label(self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Self {
+        self.with_headers(|headers| add_label(headers, name, value))
+    }
+
+    fn with_headers(mut self, change: impl FnOnce(&mut Headers) -> Result<(), CallError>) -> Self {
         if let Ok(call) = &mut self.call
-            && let Err(error) = call.headers.insert(name.as_ref(), value.as_ref())
+            && let Err(error) = change(&mut call.headers)
         {
-            self.call = Err(error.into());
+            self.call = Err(error);
         }
         self
     }

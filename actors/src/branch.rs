@@ -35,8 +35,8 @@ use crate::node::census::{Census, TakeCensus};
 use crate::node::change::{Change, Status, Watcher, tell};
 use crate::node::lender::NodeLender;
 use crate::node::mailboxes::{
-    Describe, DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot,
-    Unsubscribe, Watch, Withdraw,
+    Describe, DescribePart, Drain, Drained, FindProviders, Flush, Mailboxes, Provided, Respond, Subscribe,
+    SubscribeTo, TakeSnapshot, Unsubscribe, Watch, Withdraw,
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::reading::source_of;
@@ -65,8 +65,8 @@ use meshwork_wire::limits::{
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Block, Broadcast, ByteString, CallError, CallbackId, Code,
     ExtendedBind, ExtendedBound, Fate, Features, Frame, FrameError, FrameRef, Frames, Grant, Granted, Item,
-    KeepLast, Kept, LastValue, Next, OpenStream, Publish, Refused, Request, Response, SubscribeToLast,
-    SubscriptionKey, Unregister,
+    KeepLast, Kept, LastValue, Next, OpenStream, Publish, Refused, Request, Response, SessionId,
+    SubscribeToLast, SubscriptionKey, Unregister,
 };
 use settings::EndsNode;
 use std::hash::BuildHasher as _;
@@ -133,6 +133,8 @@ pub struct BranchActor {
 /// A bound link: its outbox, its tasks, and the requests that came over it.
 struct Wires {
     outbox: Outbox,
+    /// The session of this link.
+    session: SessionId,
     /// The features that the master knows.
     features: Features,
     /// Whether the master has answered a drain of this branch. Dropped with the link.
@@ -306,7 +308,9 @@ impl BranchActor {
         let (incarnation, replaces) = (self.incarnation, self.replaces && self.link.is_new());
         let bind = ExtendedBind { bind, features: Features::ALL, incarnation, replaces };
         let node = Arc::clone(&self.options.node);
-        BindContent::new(bind, self.frame_len_max, move || node.draw())
+        // Programs of other protocols know no labels.
+        let labels = self.options.labels.clone().filter(|_| self.dialect == Dialect::Native);
+        BindContent::new(bind, labels, self.frame_len_max, move || node.draw())
     }
 
     /// Takes over a link that is bound.
@@ -353,6 +357,15 @@ impl BranchActor {
             self.address,
             bound.session
         );
+        if self.options.labels.is_some() && !features.contains(Features::LABELS) {
+            let line = self.news.warn(Instant::now().into_std());
+            log_line!(
+                line,
+                "{}: {} knows no labels and weights, and gives it requests as to any branch",
+                self.name,
+                bound.master
+            );
+        }
         let in_flight_max = usize::try_from(bound.in_flight_max).unwrap_or(usize::MAX);
         self.options.node.set_in_flight_max(self.options.limits.in_flight_max.min(in_flight_max));
         for frame in unsaid {
@@ -366,6 +379,7 @@ impl BranchActor {
         let drained = watch::Sender::new(false);
         self.wires = Some(Wires {
             outbox: outbox.clone(),
+            session: bound.session,
             features,
             drained,
             beat,
@@ -592,6 +606,8 @@ impl BranchActor {
             | Frame::Unregister(_)
             | Frame::Describe(_)
             | Frame::DescribeAfter(_)
+            | Frame::Labels(_)
+            | Frame::FindProviders(_)
             | Frame::Subscribe(_)
             | Frame::GiveBack(_)
             | Frame::KeepLast(_)
@@ -1238,6 +1254,28 @@ impl Handler<DescribePart> for BranchActor {
         };
         let reply = self.ask_master(say, Some(within), context);
         Box::pin(async move { reply.await?.into_described() })
+    }
+}
+
+impl Handler<FindProviders> for BranchActor {
+    type Result = ResponseFuture<Result<Vec<Provided>, CallError>>;
+
+    fn handle(&mut self, find: FindProviders, context: &mut Context<Self>) -> Self::Result {
+        let FindProviders { action, labels, within } = find;
+        let Some(wires) = &self.wires else {
+            return Box::pin(async { Err(link_down()) });
+        };
+        if !wires.features.contains(Features::LABELS) {
+            return Box::pin(async { Err(Refusal::NoChoice.into_error(Receiver::Master)) });
+        }
+        let me = wires.session;
+        let say =
+            |callback_id| Frame::FindProviders(meshwork_wire::FindProviders { callback_id, action, labels });
+        let reply = self.ask_master(say, Some(within), context);
+        Box::pin(async move {
+            let found: Vec<(SessionId, ByteString)> = reply.await?.decode()?;
+            Ok(found.into_iter().map(|(id, node)| Provided::of(id, node, me)).collect())
+        })
     }
 }
 

@@ -42,6 +42,7 @@ pub use session::SessionActor;
 pub use session::model as session_model;
 pub use surroundings::SessionSpawner;
 
+use crate::answers::Actions;
 use crate::events::Event;
 use crate::link::Address;
 use crate::link::outbox::Outbox;
@@ -49,8 +50,8 @@ use crate::log_line;
 #[cfg(feature = "testing")]
 use crate::node::census::{Census, TakeCensus};
 use crate::node::mailboxes::{
-    Describe, DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, TakeSnapshot, Unsubscribe,
-    Watch, Withdraw,
+    Describe, DescribePart, Drain, Drained, FindProviders, Flush, Mailboxes, Provided, Respond, Subscribe,
+    TakeSnapshot, Unsubscribe, Watch, Withdraw,
 };
 use crate::node::options::{ConfigureNode, NodeOptions};
 use crate::node::shared::{EventPath, Node};
@@ -286,6 +287,14 @@ impl MasterActor {
         }));
     }
 
+    /// Actions with the labels of this master.
+    fn labelled(&self, actions: Actions) -> Actions {
+        match self.options.labels.clone() {
+            None => actions,
+            Some(labels) => actions.with_labels(&Arc::new(labels)),
+        }
+    }
+
     fn running(&mut self) -> &mut Master {
         self.running.as_mut().expect("it is made in `started`, before anything else")
     }
@@ -424,7 +433,7 @@ impl Actor for MasterActor {
         let era = self.config.era.unwrap_or_else(era);
         let router = RouterActor::new(limits, era).start();
         #[expect(clippy::disallowed_methods, reason = "bounded to one: at the start")]
-        registry.do_send(registry::OfferOwn(self.options.actions.clone()));
+        registry.do_send(registry::OfferOwn(self.labelled(self.options.actions.clone())));
         let node = Arc::clone(&self.options.node);
         let shared = Arc::new(MasterShared::new(
             node,
@@ -644,7 +653,8 @@ impl Handler<Respond> for MasterActor {
             return Box::pin(async move { Err(refused.into()) });
         }
         self.check_actors_later(context);
-        let asking = self.running().shared.registry.send(registry::OfferOwn(actions));
+        let labelled = self.labelled(actions);
+        let asking = self.running().shared.registry.send(registry::OfferOwn(labelled));
         self.options.node.set_own(&self.options.actions);
         Box::pin(async move { asking.await.map_err(|_| ending()) })
     }
@@ -669,6 +679,19 @@ impl Handler<Describe> for MasterActor {
     fn handle(&mut self, Describe { pattern, within }: Describe, _: &mut Context<Self>) -> Self::Result {
         let node = Arc::clone(&self.options.node);
         Box::pin(async move { node.describe(pattern, within).await })
+    }
+}
+
+impl Handler<FindProviders> for MasterActor {
+    type Result = ResponseFuture<Result<Vec<Provided>, CallError>>;
+
+    fn handle(&mut self, find: FindProviders, _: &mut Context<Self>) -> Self::Result {
+        let FindProviders { action, labels, .. } = find;
+        let asking = self.running().shared.registry.send(registry::FindProviders { action, labels });
+        Box::pin(async move {
+            let found = asking.await.map_err(|_| ending())??;
+            Ok(found.into_iter().map(|(id, node)| Provided::of(id, node, MASTER)).collect())
+        })
     }
 }
 

@@ -26,8 +26,8 @@ pub use known::{ActionCache, Wanted};
 pub use layers::{Attempts, CallLayer, CallThrough, LayeredCall};
 pub use limits::Limits;
 pub use mailboxes::{
-    Describe, DescribePart, Drain, Drained, Flush, Respond, Subscribe, SubscribeTo, TakeSnapshot,
-    Unsubscribe, Watch, Withdraw,
+    Describe, DescribePart, Drain, Drained, FindProviders, Flush, Provided, Respond, Subscribe, SubscribeTo,
+    TakeSnapshot, Unsubscribe, Watch, Withdraw,
 };
 pub use many::ManyCalls;
 pub use options::{ConfigureNode, NodeOptions};

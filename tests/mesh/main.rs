@@ -34,6 +34,7 @@ mod own_errors;
 mod passing;
 mod permissions;
 mod plain;
+mod providers;
 mod raw;
 mod relays;
 mod restarting;

@@ -15,9 +15,9 @@ pub use described::DescribedPart;
 pub use error::FrameError;
 pub use kinds::{
     ActionDescription, Bind, Bound, Broadcast, Describe, DescribeAfter, Described, ExtendedBind,
-    ExtendedBound, Features, Frame, FrameRef, Granted, Invoke, Item, KeepLast, Kept, LastValue, NodeNews,
-    Offer, OpenStream, Outcome, Publish, Refused, Register, Request, Response, Shape, Subscribe,
-    SubscribeToLast, SubscriptionKey, Unregister,
+    ExtendedBound, Features, FindProviders, Frame, FrameRef, Granted, Invoke, Item, KeepLast, Kept,
+    LastValue, NodeNews, Offer, OpenStream, Outcome, Publish, Refused, Register, Request, Response, Shape,
+    Subscribe, SubscribeToLast, SubscriptionKey, Unregister,
 };
 pub use next::{BlockPayload, Next};
 pub use swift::{HeadTemplate, RequestRun, SMALL_REPLY_LEN_MAX, write_item, write_small_reply};

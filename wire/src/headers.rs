@@ -64,8 +64,10 @@ const RESERVED: &str = "mesh-";
 impl Headers {
     /// Calls with the same value of this header go to the same provider, as long as it is there.
     pub const KEY: &str = "mesh-key";
-    /// `name=value`: the call goes to providers with this label.
+    /// `name=value`, or several of them with commas between: the call goes to providers with these labels.
     pub const LABEL: &str = "mesh-label";
+    /// The number of a session: the call goes to its branch, one of several that may have a name, or to the master.
+    pub const SESSION: &str = "mesh-session";
     /// Tells the provider's side that two requests are one call, made again: it runs once.
     pub const IDEMPOTENCY_KEY: &str = "mesh-idempotency-key";
     /// The place of a call in a trace, as W3C Trace Context has it.
@@ -209,6 +211,15 @@ impl Headers {
     /// The headers that the application has set, by rising names: those of meshwork itself mean something to this mesh only.
     pub fn of_application(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.iter().filter(|(name, _)| !name.starts_with(RESERVED))
+    }
+
+    /// Whether they say which provider gets the call: [`Headers::KEY`], [`Headers::LABEL`] or [`Headers::SESSION`]. Costs nothing if there are no
+    /// headers, else a walk over them.
+    #[must_use]
+    #[inline]
+    pub fn choose_provider(&self) -> bool {
+        !self.is_empty()
+            && self.iter().any(|(name, _)| matches!(name, Self::KEY | Self::LABEL | Self::SESSION))
     }
 
     /// How many headers there are. Costs a walk over them.

@@ -1,7 +1,7 @@
 //! Labels: what a node says of itself, such as `version=2` or `region=eu`, and what a call asks of the node that answers it. What a label may
-//! be is decided here alone.
+//! be, and the key of a call, is decided here alone.
 
-use crate::limits::{LABEL_LEN_MAX, LABELS_MAX, WEIGHT_MAX};
+use crate::limits::{KEY_LEN_MAX, LABEL_LEN_MAX, LABELS_MAX, WEIGHT_MAX};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -36,6 +36,18 @@ pub enum LabelError {
     /// The weight is above [`WEIGHT_MAX`].
     #[error("a weight is {WEIGHT_MAX} at most, and this one {0}")]
     Weight(u32),
+    /// The key of a call is empty, or has so many bytes, above [`KEY_LEN_MAX`].
+    #[error("the key of a call has 1 to {KEY_LEN_MAX} bytes, and this one {0}")]
+    Key(usize),
+}
+
+/// Whether a text may be the key of a call, by which its provider is chosen.
+///
+/// # Errors
+///
+/// When it is empty or too long.
+pub fn check_key(key: &str) -> Result<(), LabelError> {
+    if key.is_empty() || key.len() > KEY_LEN_MAX { Err(LabelError::Key(key.len())) } else { Ok(()) }
 }
 
 impl Label {
@@ -96,6 +108,19 @@ impl fmt::Display for Label {
     }
 }
 
+/// Whether these are labels, and at most [`LABELS_MAX`].
+///
+/// # Errors
+///
+/// When one is none, or they are too many.
+pub fn check_labels(labels: &[Label]) -> Result<(), LabelError> {
+    if labels.len() > LABELS_MAX {
+        Err(LabelError::TooMany)
+    } else {
+        labels.iter().try_for_each(Label::check)
+    }
+}
+
 /// Branch to master, once and before its first offer: the labels and the weight of the branch. They count for all of its actions.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Labels {
@@ -113,11 +138,8 @@ impl Labels {
     ///
     /// When they break one of these rules.
     pub fn check(&self) -> Result<(), LabelError> {
-        if self.labels.len() > LABELS_MAX {
-            return Err(LabelError::TooMany);
-        }
+        check_labels(&self.labels)?;
         for (at, label) in self.labels.iter().enumerate() {
-            label.check()?;
             if self.labels[..at].iter().any(|before| before.name == label.name) {
                 return Err(LabelError::Twice(label.name.clone()));
             }

@@ -38,14 +38,14 @@ pub use encoding::Encoding;
 pub use error::{ApplicationCode, Code, Fate};
 pub use frame::{
     ActionDescription, Bind, BlockPayload, Bound, Broadcast, Describe, DescribeAfter, Described,
-    DescribedPart, ExtendedBind, ExtendedBound, Features, Frame, FrameError, FrameRef, Granted, HeadTemplate,
-    Invoke, Item, KeepLast, Kept, LastValue, Next, NodeNews, Offer, OpenStream, Outcome, Publish, Refused,
-    Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape, Subscribe, SubscribeToLast,
-    SubscriptionKey, Unregister, write_item, write_small_reply,
+    DescribedPart, ExtendedBind, ExtendedBound, Features, FindProviders, Frame, FrameError, FrameRef,
+    Granted, HeadTemplate, Invoke, Item, KeepLast, Kept, LastValue, Next, NodeNews, Offer, OpenStream,
+    Outcome, Publish, Refused, Register, Request, RequestRun, Response, SMALL_REPLY_LEN_MAX, Shape,
+    Subscribe, SubscribeToLast, SubscriptionKey, Unregister, write_item, write_small_reply,
 };
 pub use headers::{HeaderError, Headers};
 pub use id::{CallbackId, SessionId};
-pub use label::{Label, LabelError, Labels};
+pub use label::{Label, LabelError, Labels, check_key, check_labels};
 pub use name::{
     NameError, check_action, check_group, check_node, check_topic, escape_unseen, everything_above,
     everything_below, is_everything_below, is_unseen, literal_action, meant_action,

@@ -313,6 +313,9 @@ pub const LABELS_MAX: usize = 8;
 /// The longest name of a label, and the longest value, in bytes: those of a version, a region or a tenant fit, as in Kubernetes.
 pub const LABEL_LEN_MAX: usize = 63;
 
+/// How many labels of the providers the error of a call names that asks for others: enough to see a slip.
+pub const LABELS_TOLD_MAX: usize = 16;
+
 /// The longest key of a call, in bytes, by which calls of one key get one provider: it is hashed for each request.
 pub const KEY_LEN_MAX: usize = 255;
 

@@ -9,6 +9,7 @@ use crate::encoding::Encoding;
 use crate::error::{ApplicationCode, Code, FIRST_OF_APPLICATIONS, Fate, cut_at};
 use crate::headers::HeaderError;
 use crate::id::CallbackId;
+use crate::label::LabelError;
 use crate::limits::{ERROR_MESSAGE_LEN_MAX, ERROR_NAME_LEN_MAX};
 use crate::name::NameError;
 use crate::pattern::PatternError;
@@ -476,6 +477,12 @@ impl From<HeaderError> for CallError {
             _ => Code::CANNOT_ENCODE,
         };
         CallError::new(code, Fate::NotSent, error.to_string())
+    }
+}
+
+impl From<LabelError> for CallError {
+    fn from(error: LabelError) -> Self {
+        CallError::new(Code::BAD_NAME, Fate::NotSent, error.to_string())
     }
 }
 

@@ -56,6 +56,8 @@ fn number(frame: &Frame) -> u8 {
         Frame::Started(_) => 38,
         Frame::Item(_) => 39,
         Frame::Granted(_) => 40,
+        Frame::Labels(_) => 42,
+        Frame::FindProviders(_) => 43,
     }
 }
 

@@ -4,10 +4,10 @@
 use bytes::{Bytes, BytesMut};
 use meshwork_wire::{
     Accepts, ActionDescription, ApplicationCode, Bind, Bound, Broadcast, ByteString, CallError, CallbackId,
-    Code, Describe, DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame,
-    FrameCodec, FrameRef, Grant, Granted, Headers, Invoke, Item, KeepLast, Kept, LastValue, NodeNews, Offer,
-    OpenStream, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape, Signature,
-    Subscribe, SubscribeToLast, SubscriptionKey, Unregister, Wants,
+    Code, Describe, DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features,
+    FindProviders, Frame, FrameCodec, FrameRef, Grant, Granted, Headers, Invoke, Item, KeepLast, Kept, Label,
+    Labels, LastValue, NodeNews, Offer, OpenStream, Pattern, Payload, Publish, Refused, Register, Request,
+    Response, SessionId, Shape, Signature, Subscribe, SubscribeToLast, SubscriptionKey, Unregister, Wants,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -189,9 +189,18 @@ fn offering() -> impl Strategy<Value = Frame> {
         (callback_id(), pattern(), text()).prop_map(|(callback_id, pattern, after)| {
             Frame::DescribeAfter(DescribeAfter { callback_id, pattern, after })
         }),
+        (callback_id(), text(), vec(label(), 0..3)).prop_map(|(callback_id, action, labels)| {
+            Frame::FindProviders(FindProviders { callback_id, action, labels })
+        }),
+        (vec(label(), 0..4), any::<u32>())
+            .prop_map(|(labels, weight)| Frame::Labels(Labels { labels, weight })),
         (callback_id(), vec(description, 0..4))
             .prop_map(|(callback_id, actions)| Frame::Described(Described { callback_id, actions })),
     ]
+}
+
+fn label() -> impl Strategy<Value = Label> {
+    (text(), text()).prop_map(|(name, value)| Label { name, value })
 }
 
 /// The hops and the headers of a frame: most have none.

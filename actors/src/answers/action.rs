@@ -257,6 +257,12 @@ impl Actions {
         Ok(())
     }
 
+    /// The same actions of a master with these labels.
+    pub(crate) fn with_labels(mut self, labels: &Arc<Labels>) -> Self {
+        self.0.values_mut().for_each(|action| action.labels = Some(Arc::clone(labels)));
+        self
+    }
+
     /// Takes an action out.
     pub fn remove(&mut self, action: &str) -> Option<Action> {
         self.0.remove(action)

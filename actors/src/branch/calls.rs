@@ -128,12 +128,15 @@ impl BranchCalls {
     }
 
     /// The action of this branch that answers the call itself, if there is one. A call of any node leaves while all permits are taken here, if
-    /// there is a link: another node may have room.
+    /// there is a link: another node may have room. A call with a key or labels leaves in any case: the master knows whose it is.
     fn own<'a>(&self, actions: &'a Actions, request: &Request, path: Path<'_>) -> Option<&'a Action> {
         let is_here = request.node == self.name;
         let may_leave = request.node.is_empty() && path.outbox().is_some();
         let takes = |action: &&Action| {
-            (is_here || request.node.is_empty()) && !action.has_stopped() && (action.has_room() || !may_leave)
+            (is_here || request.node.is_empty())
+                && !action.has_stopped()
+                && (action.has_room() || !may_leave)
+                && !request.headers.choose_provider()
         };
         actions.get(&request.action).filter(takes)
     }
@@ -215,6 +218,9 @@ impl BranchCalls {
     fn send(mut ask: Box<Ask>, guard: &mut OutboxGuard<'_>, now: Instant) -> Option<(Box<Ask>, Refusal)> {
         if let Some(deadline) = ask.deadline {
             ask.request.time_left = Some(Instant::from_std(deadline).saturating_duration_since(now));
+        }
+        if ask.request.headers.choose_provider() && !guard.features().contains(Features::LABELS) {
+            return Some((ask, Refusal::NoChoice));
         }
         let Some(grant) = ask.grant else {
             let refusal = guard.push(&ask.request, Kind::Request).err()?;

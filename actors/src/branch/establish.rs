@@ -16,8 +16,8 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Bind, Block, ByteString, CallError, CallbackId, Code, ExtendedBind, ExtendedBound, Features, Frame,
-    FrameCodec, FrameError, NameError, Offer, Refused, Register, Response, Subscribe, SubscriptionKey,
-    TokenError,
+    FrameCodec, FrameError, Labels, NameError, Offer, Refused, Register, Response, Subscribe,
+    SubscriptionKey, TokenError,
 };
 use std::io;
 use std::ops::ControlFlow;
@@ -152,6 +152,8 @@ pub(crate) struct Established {
 #[derive(Clone)]
 pub(crate) struct BindContent {
     pub(crate) bind: ExtendedBind,
+    /// The labels and the weight of the branch, which the master is told before any offer.
+    labels: Option<Labels>,
     /// The features that the bind is written for.
     written_for: Written,
     /// The offers that did not fit into the frame.
@@ -198,6 +200,7 @@ const OFFERS_LEN_MAX: usize = BIND_FRAME_LEN_MAX / 2;
 impl BindContent {
     pub(crate) fn new(
         mut bind: ExtendedBind,
+        labels: Option<Labels>,
         frame_len_max: usize,
         draw: impl Fn() -> CallbackId + 'static,
     ) -> Self {
@@ -205,13 +208,16 @@ impl BindContent {
         // The first frame is short: the rest follows when the bind was checked.
         let shown = name.len() + credentials.as_ref().map_or(0, |shown| shown.len());
         let room = FIRST_FRAME_LEN_MAX.saturating_sub(shown + BIND_REST_LEN);
-        let (fitting, len) = fit(offers.iter().take(ACTIONS_PER_FRAME_MAX).map(offer_len), room);
+        // Offers behind labels: the routes are to have the weight of the branch from the first request on.
+        let offers_max = if labels.is_some() { 0 } else { ACTIONS_PER_FRAME_MAX };
+        let (fitting, len) = fit(offers.iter().take(offers_max).map(offer_len), room);
         let more_offers = offers.split_off(fitting);
         let subscription_lens = subscriptions.iter().take(SUBSCRIPTIONS_PER_BIND_MAX).map(subscription_len);
         let (fitting, _) = fit(subscription_lens, room - len);
         let more_subscriptions = subscriptions.split_off(fitting);
         let written_for = Written::InFull;
-        Self { bind, written_for, more_offers, more_subscriptions, frame_len_max, draw: Rc::new(draw) }
+        let draw = Rc::new(draw);
+        Self { bind, labels, written_for, more_offers, more_subscriptions, frame_len_max, draw }
     }
 }
 
@@ -385,7 +391,7 @@ struct Entering<'a> {
 
 impl Entering<'_> {
     async fn enter(&mut self, content: BindContent) -> Result<ExtendedBound, BindError> {
-        let BindContent { bind, written_for, more_offers, more_subscriptions, draw, .. } = content;
+        let BindContent { bind, labels, written_for, more_offers, more_subscriptions, draw, .. } = content;
         let bind = match written_for {
             Written::InFull => Frame::ExtendedBind(bind),
             Written::WithoutSignatures => Frame::ExtendedBind(bind).for_features(Features::default()),
@@ -409,6 +415,9 @@ impl Entering<'_> {
             }
         };
         let frame_len_max = usize::try_from(bound.bound.frame_len_max).unwrap_or(usize::MAX);
+        if let Some(labels) = labels.filter(|_| bound.features.contains(Features::LABELS)) {
+            self.say(&[Frame::Labels(labels)]).await?;
+        }
         let registers = registers(more_offers, frame_len_max, &*draw).into_iter();
         let mut frames: Vec<_> =
             registers.map(|register| Frame::Register(register).for_features(bound.features)).collect();
@@ -620,7 +629,7 @@ mod tests {
                 subscriptions: subscriptions.clone(),
             };
             let bind = ExtendedBind { bind, features: Features::ALL, incarnation: u64::MAX, replaces: true };
-            let content = BindContent::new(bind, 1, || CallbackId(u64::MAX));
+            let content = BindContent::new(bind, None, 1, || CallbackId(u64::MAX));
             let mut bytes = BytesMut::new();
             Frame::ExtendedBind(content.bind.clone()).encode(&mut bytes);
             proptest::prop_assert!(bytes.len() <= FIRST_FRAME_LEN_MAX, "{}", bytes.len());

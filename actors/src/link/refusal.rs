@@ -20,6 +20,8 @@ pub(crate) enum Refusal {
     OtherVersion,
     /// The other end is of an earlier version, and knows no streams.
     NoStreams,
+    /// The master is of an earlier version or of another protocol, and gives a request to any provider.
+    NoChoice,
 }
 
 /// The receiver of the frame that was refused: it decides the code, the fate and the words of the error.
@@ -79,6 +81,11 @@ impl Refusal {
             (Refusal::NoStreams, _) => (
                 Code::CANNOT_ENCODE,
                 "the other end of the link is of an earlier version, which knows no streams".to_owned(),
+            ),
+            (Refusal::NoChoice, _) => (
+                Code::CANNOT_ENCODE,
+                "the master is of an earlier version or of another protocol, and chooses no provider by key or label"
+                    .to_owned(),
             ),
             (Refusal::TooLong { len, max }, Receiver::Reader) => (
                 Code::FRAME_TOO_LARGE,

@@ -8,6 +8,7 @@ use super::handle::{ForwardingCaller, Release, ReplyMailbox, SessionHandle};
 use super::registry::Found;
 use super::registry::route::{Provider as _, no_provider};
 use super::surroundings::MasterShared;
+use super::wishes::Wishes;
 use crate::answers::CallContext;
 use crate::answers::answering::{Answering, AnsweringBounds};
 use crate::calls::in_flight::Departure;
@@ -91,7 +92,12 @@ impl MasterCalls {
             let error = CallError::new(Code::DRAINING, Fate::NotSent, "the master is draining");
             return self.refuse(callback_id, error);
         }
-        self.send_or_wait(Waiting { request, grant, deadline, wishes: None, tried: Vec::new() }, None);
+        match Wishes::of(&request.headers) {
+            Ok(wishes) => {
+                self.send_or_wait(Waiting { request, grant, deadline, wishes, tried: Vec::new() }, None);
+            }
+            Err(error) => self.refuse(callback_id, error),
+        }
     }
 
     /// Answers or forwards a call, or lets it wait for the registry; refuses it if no provider is left, with the error of the last provider that
@@ -100,7 +106,7 @@ impl MasterCalls {
         let Self { dispatch, outgoing, kept, kept_len, .. } = self;
         let (callback_id, request) = (waiting.request.callback_id, &waiting.request);
         match (dispatch.route(&request.action, waiting.asked()), error) {
-            (Some(Routed::Nowhere(_)), Some(error)) => self.refuse(callback_id, error),
+            (Some(Routed::Nowhere(..)), Some(error)) => self.refuse(callback_id, error),
             (Some(routed), _) => {
                 let sending = Sending {
                     requests: &self.requests,
@@ -361,8 +367,8 @@ impl Sending<'_> {
     /// Answers, forwards or refuses a call that was routed.
     fn send(self, routed: Routed<'_, SessionHandle>, waiting: Waiting) {
         let callback_id = waiting.request.callback_id;
-        if let Routed::Nowhere(reason) = routed {
-            let error = no_provider(reason, &waiting.request.action, waiting.asked());
+        if let Routed::Nowhere(reason, there) = routed {
+            let error = no_provider(reason, &waiting.request.action, waiting.asked(), there);
             return self.requests.borrow_mut().resolve(callback_id, Err(error));
         }
         let Waiting { request, grant, deadline, wishes, tried } = waiting;
@@ -399,7 +405,7 @@ impl Sending<'_> {
                 let is = |to: &SessionHandle| to.id() == session.id();
                 push_to(&mut self.outgoing.forwards, is, || Rc::new(session.clone()), forwarded, 0);
             }
-            Routed::Nowhere(_) => {}
+            Routed::Nowhere(..) => {}
         }
     }
 }

@@ -221,8 +221,8 @@ pub(crate) enum Routed<'a, P> {
     Own(&'a Action),
     /// A branch; and whether there are other branches, which may run the request if this one does not.
     Provider(&'a P, bool),
-    /// None: the request is refused for this reason.
-    Nowhere(NoProvider),
+    /// None: the request is refused for this reason. If no provider has the labels that it asks for, with the labels that there are.
+    Nowhere(NoProvider, Option<Box<str>>),
 }
 
 /// The answer of the registry for one action, with the requests that waited for it.
@@ -320,7 +320,7 @@ impl<P: Provider> Dispatch<P> {
     pub(crate) fn route_found<'a>(&self, found: &'a LookedUp<P>, asked: Sought<'_>) -> Routed<'a, P> {
         match &found.providers {
             Some(providers) => choose(providers, &self.master, self.balance, asked),
-            None => Routed::Nowhere(NoProvider::None),
+            None => Routed::Nowhere(NoProvider::None, None),
         }
     }
 
@@ -360,7 +360,7 @@ fn choose<'a, P: Provider>(
     }
     match providers.pick(balance, asked) {
         Ok(provider) => Routed::Provider(provider, providers.has_others(provider, asked.tried)),
-        Err(reason) => Routed::Nowhere(reason),
+        Err(reason) => Routed::Nowhere(reason, providers.labels_there(reason, asked)),
     }
 }
 

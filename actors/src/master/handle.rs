@@ -48,8 +48,8 @@ struct Shared {
     in_flight_max: usize,
     /// How many requests are on their way here.
     coming: AtomicUsize,
-    /// The labels and the weight of the branch; none if it has told none.
-    labels: OnceLock<Box<Labels>>,
+    /// The labels and the weight of the branch; none inside if it offered an action and had told none.
+    labels: OnceLock<Option<Box<Labels>>>,
     health: Health,
     /// How long the branch takes for a request; none where nobody asks for it.
     latency: Option<Box<Measured>>,
@@ -339,6 +339,16 @@ impl SessionHandle {
         let _ = self.0.caller.set(Arc::new(Caller { id: self.0.id, name, mailbox }));
     }
 
+    /// Sets the labels and the weight of the branch; `false` if that was done before, or the branch offers an action: routes have its weight.
+    pub(crate) fn set_labels(&self, labels: Labels) -> bool {
+        self.0.labels.set(Some(Box::new(labels))).is_ok()
+    }
+
+    /// Notes that the branch offers actions: from now on its labels stay as they are.
+    pub(crate) fn offers(&self) {
+        let _ = self.0.labels.set(None);
+    }
+
     /// Sets the identity of the branch: when its bind has been checked, and when the identities of the master have changed.
     pub(crate) fn set_standing(&self, standing: Option<Arc<Standing>>) {
         self.0.standing.store(standing);
@@ -401,11 +411,6 @@ impl SessionHandle {
         turned
     }
 
-    /// Whether the branch has a rest now.
-    pub(crate) fn is_resting(&self) -> bool {
-        self.0.health.until.load(Ordering::Relaxed) > self.0.health.micros_until(Duration::ZERO)
-    }
-
     /// Notes that the branch takes no more requests.
     pub(crate) fn stop_taking(&self) {
         self.0.taking.store(false, Ordering::Release);
@@ -437,7 +442,7 @@ impl Provider for SessionHandle {
     }
 
     fn labels(&self) -> Option<&Labels> {
-        self.0.labels.get().map(|labels| &**labels)
+        self.0.labels.get()?.as_deref()
     }
 
     fn latency(&self) -> Option<Duration> {
@@ -491,6 +496,10 @@ impl Provider for SessionHandle {
             0 => Rest::No,
             until => self.0.health.rest(until),
         }
+    }
+
+    fn is_resting(&self) -> bool {
+        self.0.health.until.load(Ordering::Relaxed) > self.0.health.micros_until(Duration::ZERO)
     }
 }
 

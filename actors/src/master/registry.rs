@@ -18,6 +18,7 @@ use super::handle::{Close, Evict, SessionHandle};
 use super::in_all::InAll;
 use super::permissions::Verb;
 use super::standing::Standing;
+use super::wishes::{Sought, Wishes};
 use crate::answers::Actions;
 use crate::hashed::HashMap;
 use crate::link::outbox::{Encoded, Kind};
@@ -31,11 +32,14 @@ use crate::repeated::Repeated;
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use described::Described;
 use meshwork_wire::limits::{
-    GATHERED_NEWS_EVERY_PER_KIB, GATHERED_NEWS_WITHIN, NEWS_AT_ONCE_MAX, NEWS_EVERY, NEWS_EVERY_PER_NODE,
+    ASKED_IN_ALL_MAX, GATHERED_NEWS_EVERY_PER_KIB, GATHERED_NEWS_WITHIN, NEWS_AT_ONCE_MAX, NEWS_EVERY,
+    NEWS_EVERY_PER_NODE,
 };
-use meshwork_wire::{ByteString, NodeNews, Offer as Offered, Pattern, SessionId};
+use meshwork_wire::{
+    ByteString, CallError, Code, Fate, Label, NodeNews, Offer as Offered, Pattern, SessionId,
+};
 use news::News;
-use route::Provider as _;
+use route::{NoProvider, Provider as _, no_provider};
 use std::sync::Arc;
 use std::time::Duration;
 use table::{Denied, OnNameTaken, Removed, Table};
@@ -127,6 +131,18 @@ pub(crate) struct Describe {
     /// Who asks, and sees only what it may see; none for the master.
     pub(crate) standing: Option<Arc<Standing>>,
 }
+
+/// Asks for the providers of an action that take requests, and have these labels: the sessions of branches, and the master. Sent by a session for
+/// its branch, and by the master.
+#[derive(Message)]
+#[rtype(result = "Result<Providers, CallError>")]
+pub(crate) struct FindProviders {
+    pub(crate) action: ByteString,
+    pub(crate) labels: Vec<Label>,
+}
+
+/// The providers of an action: the session and the name of each.
+pub(crate) type Providers = Vec<(SessionId, ByteString)>;
 
 /// Asks for an action of a bound branch that its new identity does not permit to offer. Sent by its session when the identity has changed.
 #[derive(Message)]
@@ -441,6 +457,37 @@ impl Handler<Describe> for RegistryActor {
                 self.table.describe(&pattern, &after, may_see).into()
             }
         })
+    }
+}
+
+impl Handler<FindProviders> for RegistryActor {
+    type Result = Result<Providers, CallError>;
+
+    fn handle(&mut self, find: FindProviders, _: &mut Context<Self>) -> Self::Result {
+        let FindProviders { action, labels } = find;
+        let route = self.table.route(&action).or_else(|| self.table.wide_route(&action));
+        let wishes = Wishes { labels, ..Wishes::default() };
+        let asked = Sought { wishes: Some(&wishes), ..Sought::default() };
+        let Some(route) = route else {
+            return Err(no_provider(NoProvider::None, &action, asked, None));
+        };
+        let now = route.now();
+        let own = now.own().filter(|own| !own.has_stopped() && wishes.fit_own(own.labels()));
+        let own = own.map(|_| (MASTER, self.master.clone()));
+        let of_branches = now.taking(asked).map(|session| (session.id(), ByteString::from(session.name())));
+        let found: Providers = own.into_iter().chain(of_branches).take(ASKED_IN_ALL_MAX + 1).collect();
+        match found.len() {
+            0 => {
+                let reason = now.why_none(asked);
+                Err(no_provider(reason, &action, asked, now.labels_there(reason, asked)))
+            }
+            1..=ASKED_IN_ALL_MAX => Ok(found),
+            _ => {
+                let what =
+                    format!("{action:?} has more than {ASKED_IN_ALL_MAX} providers: ask those with a label");
+                Err(CallError::new(Code::OVERLOADED, Fate::NotSent, what))
+            }
+        }
     }
 }
 

@@ -64,10 +64,10 @@ use meshwork_wire::limits::{
     READ_BUFFER_LEN_START,
 };
 use meshwork_wire::{
-    Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features, Frame,
-    FrameError, Frames, Function, Grant, Headers, Invocation, Invoke, Item, Kept, NameError, Next,
-    OpenStream, Outcome, Pattern, Payload, Refused, Request, Response, SessionId, SubscribeToLast, Wants,
-    check_topic,
+    Bind, Block, ByteString, CallError, CallbackId, Callbacks, Code, ExtendedBind, Fate, Features,
+    FindProviders, Frame, FrameError, Frames, Function, Grant, Headers, Invocation, Invoke, Item, Kept,
+    NameError, Next, OpenStream, Outcome, Pattern, Payload, Refused, Request, Response, SessionId,
+    SubscribeToLast, Wants, check_action, check_labels, check_topic,
 };
 use pending::Pending;
 use relay::{Cancelled, Decision, Heard, InUse, Invoking, OwnRequest, Relay};
@@ -381,7 +381,25 @@ impl SessionActor {
                 #[expect(clippy::disallowed_methods, reason = "bounded by the credit of the connection")]
                 self.master.router.do_send(router::Unsubscribe { session: self.me().id(), key, charge });
             }
+            Frame::Labels(labels) => {
+                let why = match labels.check() {
+                    Ok(()) if self.me().set_labels(labels) => return,
+                    Ok(()) => "a branch tells its labels once, and before its first offer".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                self.refuse(Code::BIND_ERROR, &why, false, context);
+            }
+            Frame::FindProviders(FindProviders { callback_id, action, labels }) => {
+                let allowed = check_action(&action)
+                    .map_err(CallError::from)
+                    .and_then(|()| Ok(check_labels(&labels)?))
+                    .and_then(|()| self.may(Verb::Call, &action));
+                let asked =
+                    allowed.map(|()| self.master.registry.send(registry::FindProviders { action, labels }));
+                self.pending.provide(self.outbox(), callback_id, asked, self.charge());
+            }
             Frame::Register(register) => {
+                self.me().offers();
                 let mut actions = register.offers.iter().map(|offer| &offer.action);
                 let allowed = check_offers(&register.offers)
                     .and_then(|()| actions.try_for_each(|action| self.may(Verb::Offer, action)));
@@ -489,6 +507,9 @@ impl SessionActor {
         let name = ByteString::from(&*bind.name);
         self.relay.bind(name.clone());
         self.me().set_name(name.clone());
+        if !bind.offers.is_empty() {
+            self.me().offers();
+        }
         let Some(arrival) = &mut self.arrival else {
             return;
         };

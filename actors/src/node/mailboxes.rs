@@ -5,7 +5,7 @@ use super::snapshot::Snapshot;
 use crate::answers::Actions;
 use crate::events::{Deliver, SubscriberId};
 use actix::{Actor, Addr, Handler, Message, Recipient};
-use meshwork_wire::{ActionDescription, ByteString, CallError, Pattern, SubscriptionKey};
+use meshwork_wire::{ActionDescription, ByteString, CallError, Label, Pattern, SessionId, SubscriptionKey};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub(crate) struct Mailboxes {
     pub(crate) respond: Recipient<Respond>,
     pub(crate) withdraw: Recipient<Withdraw>,
     pub(crate) describe: Recipient<DescribePart>,
+    pub(crate) find_providers: Recipient<FindProviders>,
     pub(crate) watch: Recipient<Watch>,
     pub(crate) drain: Recipient<Drain>,
     pub(crate) snapshot: Recipient<TakeSnapshot>,
@@ -87,6 +88,34 @@ pub struct DescribePart {
     pub within: Duration,
 }
 
+/// Asks who provides an action now. Sent by a handle.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "Result<Vec<Provided>, CallError>")]
+pub struct FindProviders {
+    /// The action.
+    pub action: ByteString,
+    /// The labels that the providers must have.
+    pub labels: Vec<Label>,
+    /// How long the answer is waited for.
+    pub within: Duration,
+}
+
+/// A provider of an action.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Provided {
+    /// The name of the node.
+    pub node: ByteString,
+    /// Its session, since several nodes may have one name; none for the node that asks.
+    pub session: Option<SessionId>,
+}
+
+impl Provided {
+    /// A provider, as a node sees it whose own session this is.
+    pub(crate) fn of(session: SessionId, node: ByteString, own: SessionId) -> Self {
+        Self { node, session: (session != own).then_some(session) }
+    }
+}
+
 /// Tells a watcher which nodes come and go from now on. Sent by a handle.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -124,6 +153,7 @@ impl Mailboxes {
             + Handler<Respond>
             + Handler<Withdraw>
             + Handler<DescribePart>
+            + Handler<FindProviders>
             + Handler<Watch>
             + Handler<Drain>
             + Handler<TakeSnapshot>,
@@ -135,6 +165,7 @@ impl Mailboxes {
             respond: actor.clone().recipient(),
             withdraw: actor.clone().recipient(),
             describe: actor.clone().recipient(),
+            find_providers: actor.clone().recipient(),
             watch: actor.clone().recipient(),
             drain: actor.clone().recipient(),
             snapshot: actor.clone().recipient(),

@@ -5,8 +5,8 @@ use super::limits::Limits;
 use super::shared::Node;
 use crate::answers::{Action, Actions};
 use crate::turns::busy_poll::BusyPoll;
-use meshwork_wire::ByteString;
-use meshwork_wire::limits::BUSY_POLL_WITHIN;
+use meshwork_wire::limits::{BUSY_POLL_WITHIN, WEIGHT_DEFAULT};
+use meshwork_wire::{ByteString, Label, Labels};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub struct NodeOptions {
     pub(crate) node: Arc<Node>,
     pub(crate) actions: Actions,
     pub(crate) limits: Limits,
+    /// The labels and the weight of the node; none if it was given none.
+    pub(crate) labels: Option<Labels>,
     /// How long threads stay awake for the next frame.
     pub(crate) busy_poll: BusyPoll,
     /// The layers around the calls of the node, in the order in which calls meet them.
@@ -27,6 +29,7 @@ impl NodeOptions {
             node: Node::new(name),
             actions: Actions::default(),
             limits: Limits::default(),
+            labels: None,
             busy_poll: BusyPoll::new(BUSY_POLL_WITHIN),
             call_layers: Vec::new(),
         }
@@ -91,6 +94,38 @@ pub trait ConfigureNode: Sized {
         self
     }
 
+    /// Gives the node a label, such as `version` and `2`: a call that asks for labels goes only to nodes that have them all. Labels count for all
+    /// actions of the node. A node has up to 8, each name once. Its master must know labels: one of an earlier version passes them over.
+    ///
+    /// # Panics
+    ///
+    /// When the name or the value is empty, has more than 63 bytes, or holds a character besides ASCII letters, digits and `-_./:+`; when the
+    /// node has a label of this name, or 8 labels: mistakes in the program.
+    #[must_use]
+    fn label(mut self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Self {
+        let label = Label::new(name, value).unwrap_or_else(|error| panic!("{error}"));
+        let labels = self.options().labels.get_or_insert_with(unlabelled);
+        labels.labels.push(label);
+        labels.check().unwrap_or_else(|error| panic!("{error}"));
+        self
+    }
+
+    /// How much of the requests for its actions a branch gets, beside the weights of the other providers: one of 10 gets a tenth of what one of
+    /// 100 gets. With 0 it gets what is asked of it by name or label, and what no other provider takes. Default: 100; at most 10,000. Where the
+    /// weights differ, each request is drawn by chance in their proportion, then [`Balance`](crate::master::Balance) decides among the providers
+    /// of one weight. A master that answers an action itself answers before its branches, whatever their weights.
+    ///
+    /// # Panics
+    ///
+    /// When the weight is above 10,000.
+    #[must_use]
+    fn weight(mut self, weight: u32) -> Self {
+        let labels = self.options().labels.get_or_insert_with(unlabelled);
+        labels.weight = weight;
+        labels.check().unwrap_or_else(|error| panic!("{error}"));
+        self
+    }
+
     /// Answers an action. A master that answers an action answers all requests for it, whichever branches offer the action too.
     ///
     /// # Panics
@@ -104,4 +139,9 @@ pub trait ConfigureNode: Sized {
         }
         self
     }
+}
+
+/// No label, and the usual weight.
+fn unlabelled() -> Labels {
+    Labels { labels: Vec::new(), weight: WEIGHT_DEFAULT }
 }

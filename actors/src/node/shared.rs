@@ -11,8 +11,8 @@ use super::known::{ActionCache, Wanted};
 use super::layers::CallThrough;
 use super::limits::Limits;
 use super::mailboxes::{
-    DescribePart, Drain, Drained, Flush, Mailboxes, Respond, Subscribe, SubscribeTo, TakeSnapshot,
-    Unsubscribe, Watch, Withdraw,
+    DescribePart, Drain, Drained, FindProviders, Flush, Mailboxes, Provided, Respond, Subscribe, SubscribeTo,
+    TakeSnapshot, Unsubscribe, Watch, Withdraw,
 };
 use super::said::SaidLast;
 use super::snapshot::Snapshot;
@@ -37,7 +37,7 @@ use meshwork_wire::limits::{
 };
 use meshwork_wire::{
     Accepts, ActionDescription, ByteString, CallError, CallbackId, Code, Fate, Features, Grant, Granted,
-    Invocation, NodeNews, Pattern, Request, Signature, check_action, check_topic, everything_above,
+    Invocation, Label, NodeNews, Pattern, Request, Signature, check_action, check_topic, everything_above,
 };
 use std::fmt;
 use std::ops::Range;
@@ -972,6 +972,39 @@ impl Node {
                 return Err(CallError::new(Code::OVERLOADED, Fate::Failed, what));
             }
         }
+    }
+
+    /// The nodes that provide an action now, and have these labels; waits while the node binds again.
+    ///
+    /// # Errors
+    ///
+    /// Not sent: when no node provides the action with these labels, too many do, the master chooses no providers or does not answer within this
+    /// time, or the node has ended.
+    pub async fn find_providers(
+        &self,
+        action: &ByteString,
+        labels: &[Label],
+        within: Duration,
+    ) -> Result<Vec<Provided>, CallError> {
+        check_action(action)?;
+        let mut status = self.status();
+        let asking = async {
+            loop {
+                // The sender lives as long as this node.
+                let _ = status.wait_for(|status| *status != Status::Rebinding).await;
+                let find = FindProviders { action: action.clone(), labels: labels.to_vec(), within };
+                match self.mailboxes()?.find_providers.send(find).await.map_err(|_| self.ended())? {
+                    // The link was lost on the way.
+                    Err(error)
+                        if error.code() == Code::LINK_LOST && *self.status.borrow() == Status::Rebinding => {}
+                    found => return found.map_err(|error| error.with_fate(Fate::NotSent)),
+                }
+            }
+        };
+        tokio::time::timeout(within, asking).await.unwrap_or_else(|_| {
+            let what = "the master did not say before the deadline who provides the action";
+            Err(CallError::new(Code::REQUEST_TIMEOUT, Fate::NotSent, what))
+        })
     }
 
     /// Adds a watcher of other nodes: see [`Watch`].

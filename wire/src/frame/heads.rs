@@ -3,9 +3,10 @@
 
 use super::error::FrameError;
 use super::kinds::{
-    Bind, Borrowed, Bound, Broadcast, Describe, DescribeAfter, Described, ExtendedBind, ExtendedBound, Frame,
-    FrameRef, Granted, Invoke, Item, KeepLast, Kept, LastValue, NodeNews, OpenStream, Publish, Refused,
-    Register, Request, Response, Subscribe, SubscribeToLast, SubscriptionKey, Unregister, as_micros,
+    Bind, Borrowed, Bound, Broadcast, Describe, DescribeAfter, Described, ExtendedBind, ExtendedBound,
+    FindProviders, Frame, FrameRef, Granted, Invoke, Item, KeepLast, Kept, LastValue, NodeNews, OpenStream,
+    Publish, Refused, Register, Request, Response, Subscribe, SubscribeToLast, SubscriptionKey, Unregister,
+    as_micros,
 };
 use super::swift::{self, RequestRun};
 use crate::copy::append;
@@ -13,6 +14,7 @@ use crate::encoding::Encoding;
 use crate::error::{ApplicationCode, Code, Fate};
 use crate::headers::Headers;
 use crate::id::CallbackId;
+use crate::label::Labels;
 use crate::limits::{CALLBACKS_PER_REQUEST_MAX, LENGTH_PREFIX_LEN};
 use crate::payload::{CallError, Grant, Payload, Wants};
 use crate::value::{read_bounded, read_head, write_head};
@@ -103,6 +105,10 @@ enum Head<'a> {
     Granted(CallbackId, Grant),
     /// An invoke whose caller wants a stream.
     InvokeForStream(InvokeHead<'a>, Grant),
+    #[serde(deserialize_with = "read_bounded")]
+    Labels(Cow<'a, Labels>),
+    #[serde(deserialize_with = "read_bounded")]
+    FindProviders(Cow<'a, FindProviders>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -469,6 +475,8 @@ impl<'a> Head<'a> {
             Frame::Started(callback_id) => Head::Started(*callback_id),
             Frame::Item(item) => Self::of_item(item),
             Frame::Granted(Granted { callback_id, grant }) => Head::Granted(*callback_id, *grant),
+            Frame::Labels(labels) => Head::Labels(Cow::Borrowed(labels)),
+            Frame::FindProviders(find) => Head::FindProviders(Cow::Borrowed(find)),
         }
     }
 
@@ -537,6 +545,8 @@ impl<'a> Head<'a> {
             Head::SubscribeToLast(subscribe) => Frame::SubscribeToLast(subscribe.into_owned()),
             Head::Started(callback_id) => Frame::Started(callback_id),
             Head::Granted(callback_id, grant) => Frame::Granted(Granted { callback_id, grant }),
+            Head::Labels(labels) => Frame::Labels(labels.into_owned()),
+            Head::FindProviders(find) => Frame::FindProviders(find.into_owned()),
             Head::KeepLast(_)
             | Head::LastValue(_)
             | Head::OpenStream(_)

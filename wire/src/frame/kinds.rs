@@ -6,6 +6,7 @@ use crate::accepts::Accepts;
 use crate::error::Code;
 use crate::headers::Headers;
 use crate::id::{CallbackId, SessionId};
+use crate::label::{Label, Labels};
 use crate::limits::{FRAME_LEN_MAX, HEAD_ELEMENTS_MAX};
 use crate::pattern::Pattern;
 use crate::payload::{CallError, Grant, Payload, Wants};
@@ -89,6 +90,10 @@ pub enum Frame {
     Item(Item),
     /// The consumer of a stream takes more items. Sent after [`Frame::Started`].
     Granted(Granted),
+    /// Branch to master, once and before its first offer: the labels and the weight of the branch. Not answered.
+    Labels(Labels),
+    /// Branch to master: asks for the providers of an action. Answered by a response whose value is a list of sessions and names.
+    FindProviders(FindProviders),
 }
 
 /// The first frame of a branch.
@@ -148,6 +153,9 @@ impl Features {
     /// A master keeps last values ([`KeepLast`](Frame::KeepLast), [`AskEra`](Frame::AskEra)) and tells them to a branch that subscribes
     /// ([`SubscribeToLast`](Frame::SubscribeToLast), [`LastValue`](Frame::LastValue)).
     pub const LAST: Features = Features(256);
+    /// A branch may send [`Labels`](Frame::Labels) and [`FindProviders`](Frame::FindProviders), and the master reads [`Headers::KEY`],
+    /// [`Headers::LABEL`] and [`Headers::SESSION`].
+    pub const LABELS: Features = Features(512);
     /// The features that change the form of frames: what says the same in an older form where the other end does not know them.
     pub const FORMS: Features =
         Features(Self::VALUES.0 | Self::APPLICATION_CODES.0 | Self::HOPS.0 | Self::HEADERS.0);
@@ -158,6 +166,7 @@ impl Features {
             | Self::DESCRIBE_AFTER.0
             | Self::STREAMS.0
             | Self::LAST.0
+            | Self::LABELS.0
             | Self::FORMS.0,
     );
 
@@ -275,6 +284,17 @@ pub struct DescribeAfter {
     pub pattern: Pattern,
     /// Only actions whose names sort after this name, byte by byte.
     pub after: ByteString,
+}
+
+/// A question for the providers of an action that take requests: the sessions of branches, and the master, if it answers the action itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FindProviders {
+    /// Where the answer goes.
+    pub callback_id: CallbackId,
+    /// The action.
+    pub action: ByteString,
+    /// The labels that the providers must have.
+    pub labels: Vec<Label>,
 }
 
 /// The answer to a [`Describe`] or a [`DescribeAfter`].

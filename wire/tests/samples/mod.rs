@@ -3,10 +3,10 @@
 
 use meshwork_wire::{
     Accepts, ActionDescription, Bind, Bound, Broadcast, ByteString, CallError, CallbackId, Code, Describe,
-    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, Frame, Grant, Granted,
-    Headers, Invoke, Item, KeepLast, Kept, LastValue, NodeNews, Offer, OpenStream, Pattern, Payload, Publish,
-    Refused, Register, Request, Response, SessionId, Shape, Subscribe, SubscribeToLast, SubscriptionKey,
-    Unregister, Wants,
+    DescribeAfter, Described, Encoding, ExtendedBind, ExtendedBound, Fate, Features, FindProviders, Frame,
+    Grant, Granted, Headers, Invoke, Item, KeepLast, Kept, Label, Labels, LastValue, NodeNews, Offer,
+    OpenStream, Pattern, Payload, Publish, Refused, Register, Request, Response, SessionId, Shape, Subscribe,
+    SubscribeToLast, SubscriptionKey, Unregister, Wants,
 };
 use std::time::Duration;
 
@@ -581,7 +581,25 @@ pub(crate) fn every_golden() -> Vec<Golden> {
             }),
             "15000000 29 fb2c01010401fc701101000100 80fb0080 920203",
         ),
+        golden(
+            "labels",
+            Frame::Labels(Labels { labels: vec![version_2()], weight: 10 }),
+            "0d000000 2a 010776657273696f6e01320a",
+        ),
+        golden(
+            "find_providers",
+            Frame::FindProviders(FindProviders {
+                callback_id: CallbackId(9),
+                action: "math/add".into(),
+                labels: vec![version_2()],
+            }),
+            "16000000 2b 09086d6174682f616464010776657273696f6e0132",
+        ),
     ]
+}
+
+fn version_2() -> Label {
+    Label { name: "version".into(), value: "2".into() }
 }
 
 /// An event that is the last of its topic.

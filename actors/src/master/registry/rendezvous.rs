@@ -30,6 +30,10 @@ impl Rank {
     /// The rank where the weights differ: a provider gets keys in proportion to its weight. Ranks of equal weights keep their order, so a
     /// provider of another weight takes keys, and moves none among the others.
     pub(crate) fn weighted(self, weight: u32) -> Self {
+        if weight == 0 {
+            // Below all ranks with a weight, as bits: these are of numbers that are not that near to zero.
+            return Self { of_name: self.of_name >> 12, ..self };
+        }
         // A number between 0 and 1, both excluded.
         #[expect(clippy::cast_precision_loss, reason = "the number has as many bits as fit")]
         let chance = ((self.of_name >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
@@ -128,6 +132,17 @@ mod tests {
         }
         nodes[5].1 = 0;
         assert!(!shares(&owners(&nodes)).contains_key("canary"));
+    }
+
+    /// They all had the rank zero, and moved when the last provider with a weight went.
+    #[test]
+    fn providers_without_weight_share_keys_as_if_they_were_alone() {
+        for key in (0..1_000).map(|key: u64| hash_of(&key.to_le_bytes())) {
+            let ranks = [1, 2, 3].map(|node| Rank::new(key, hash_of(&[node]), 0));
+            let order = |ranks: [Rank; 3]| (ranks[0] > ranks[1], ranks[1] > ranks[2], ranks[0] > ranks[2]);
+            assert_eq!(order(ranks.map(|rank| rank.weighted(0))), order(ranks));
+            assert!(ranks.iter().all(|rank| ranks.iter().all(|other| rank.weighted(0) < other.weighted(1))));
+        }
     }
 
     #[test]

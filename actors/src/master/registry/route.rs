@@ -6,8 +6,9 @@ use super::rendezvous::Rank;
 use crate::answers::Action;
 use crate::master::wishes::Sought;
 use arc_swap::ArcSwap;
-use meshwork_wire::limits::{PROVIDERS_TRIED_MAX, WEIGHT_DEFAULT};
+use meshwork_wire::limits::{LABELS_TOLD_MAX, PROVIDERS_TRIED_MAX, WEIGHT_DEFAULT};
 use meshwork_wire::{CallError, CallbackId, Code, Fate, Labels, SessionId};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,6 +65,8 @@ pub(crate) trait Provider: Clone {
     fn is_leaving(&self) -> bool;
     /// Whether the branch has a rest, since it failed in a row. When the rest is over, one request is told to try the branch.
     fn rest(&self) -> Rest;
+    /// Whether the branch has a rest now. Nobody is told to try the branch.
+    fn is_resting(&self) -> bool;
 
     fn weight(&self) -> u32 {
         self.labels().map_or(WEIGHT_DEFAULT, |labels| labels.weight)
@@ -206,6 +209,40 @@ impl<S: Provider> Providers<S> {
         self.own.is_none() && self.branches.is_empty()
     }
 
+    /// The branches that a request asks for and that take requests now, with room or without.
+    pub(crate) fn taking<'s>(&'s self, asked: Sought<'_>) -> impl Iterator<Item = &'s S> {
+        let takes = |session: &&S| session.is_taking() && !session.is_leaving();
+        self.branches.iter().filter(move |session| is_asked(*session, asked)).filter(takes)
+    }
+
+    /// Why none of the branches that a request asks for takes requests.
+    pub(crate) fn why_none(&self, asked: Sought<'_>) -> NoProvider {
+        let is_there = self.branches.iter().any(|session| is_asked(session, asked));
+        if is_there { NoProvider::Draining } else { NoProvider::None }
+    }
+
+    /// The labels that the providers have, for the error of a request that found none with its labels: each once, and the first few.
+    #[cold]
+    pub(crate) fn labels_there(&self, reason: NoProvider, asked: Sought<'_>) -> Option<Box<str>> {
+        if asked.labels().is_empty() || reason != NoProvider::None {
+            return None;
+        }
+        let of_own = self.own.as_ref().and_then(Action::labels);
+        let of_all = self.branches.iter().filter_map(Provider::labels).chain(of_own);
+        let mut there = BTreeSet::new();
+        for label in of_all.flat_map(|labels| &labels.labels) {
+            there.insert(label);
+            if there.len() > LABELS_TOLD_MAX {
+                break;
+            }
+        }
+        let mut told: Vec<_> = there.iter().take(LABELS_TOLD_MAX).map(ToString::to_string).collect();
+        if there.len() > LABELS_TOLD_MAX {
+            told.push("others".to_owned());
+        }
+        Some(told.join(", ").into())
+    }
+
     /// Chooses a provider. Costs the same however many providers there are, or a step for each if the request asks for some of them, if those
     /// that were looked at take no requests, or for [`Balance::LeastInFlight`].
     #[inline]
@@ -317,18 +354,20 @@ impl<S: Provider> Providers<S> {
         best.ok_or(reason)
     }
 
-    /// The provider of the highest rank for a key. A provider without room keeps its keys: others do not know what it knows of them.
+    /// The provider of the highest rank for a key. While it has a rest, the one behind it that has none stands in for it. A provider without room
+    /// keeps its keys: others do not know what it knows of them.
     fn pick_by_key(&self, key: u64, asked: Sought<'_>) -> Result<&S, NoProvider> {
         let rank = |session: &&S| {
             let rank = Rank::new(key, session.name_number(), session.id().0);
             if self.weights.is_some() { rank.weighted(session.weight()) } else { rank }
         };
-        let asked_for = || self.branches.iter().filter(|session| is_asked(*session, asked));
-        let there = asked_for().filter(|session| session.is_taking() && !session.is_leaving());
-        match there.max_by_key(rank) {
-            Some(session) => fit(session),
-            None if asked_for().next().is_some() => Err(NoProvider::Draining),
-            None => Err(NoProvider::None),
+        match self.taking(asked).max_by_key(rank) {
+            Some(first) if first.rest() == Rest::Rests => {
+                let works = |session: &&S| !session.is_resting();
+                fit(self.taking(asked).filter(works).max_by_key(rank).unwrap_or(first))
+            }
+            Some(first) => fit(first),
+            None => Err(self.why_none(asked)),
         }
     }
 }
@@ -438,11 +477,22 @@ fn fit<S: Provider>(session: &S) -> Result<&S, NoProvider> {
 }
 
 /// The error of a request that no provider gets.
-pub(crate) fn no_provider(reason: NoProvider, action: &str, asked: Sought<'_>) -> CallError {
+pub(crate) fn no_provider(
+    reason: NoProvider,
+    action: &str,
+    asked: Sought<'_>,
+    labels_there: Option<Box<str>>,
+) -> CallError {
     let whose = asked.place();
     match reason {
         NoProvider::None => {
-            CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, format!("nobody offers {action:?}{whose}"))
+            let there = match labels_there.as_deref() {
+                None => String::new(),
+                Some("") => ": its providers have no labels".to_owned(),
+                Some(there) => format!(": its providers have {there}"),
+            };
+            let what = format!("nobody offers {action:?}{whose}{there}");
+            CallError::new(Code::ACTION_NOT_FOUND, Fate::NotSent, what)
         }
         NoProvider::Draining => CallError::new(
             Code::DRAINING,
@@ -467,6 +517,8 @@ pub(super) mod tests {
     use super::super::rendezvous::hash_of;
     use super::*;
     use crate::master::wishes::Wishes;
+    use meshwork_wire::Label;
+    use proptest::prelude::*;
     use std::collections::HashMap;
 
     #[derive(Clone, Debug, PartialEq)]
@@ -515,6 +567,9 @@ pub(super) mod tests {
         }
         fn rest(&self) -> Rest {
             self.rest.unwrap_or(Rest::No)
+        }
+        fn is_resting(&self) -> bool {
+            self.rest == Some(Rest::Rests)
         }
         fn next_id(&self) -> CallbackId {
             CallbackId(0)
@@ -730,8 +785,9 @@ pub(super) mod tests {
         let asked = Sought { wishes: Some(&wishes), ..Sought::default() };
         let now = route.now();
         let reason = now.pick(Balance::LeastOfTwo, asked).unwrap_err();
-        let error = no_provider(reason, "pay", asked);
-        assert_eq!(error.message(), "nobody offers \"pay\" with the label version=2 and region=eu");
+        let error = no_provider(reason, "pay", asked, now.labels_there(reason, asked));
+        let message = "nobody offers \"pay\" with the label version=2 and region=eu: its providers have version=2, version=3";
+        assert_eq!(error.message(), message);
     }
 
     #[test]
@@ -762,13 +818,17 @@ pub(super) mod tests {
                 self::route(changed)
             };
             assert!((0..5).all(|_| owner(&route, key) == Ok(first)));
-            // It has a rest, and no other one has the key.
-            assert_eq!(owner(&change(&|it| it.rest = Some(Rest::Rests)), key), Ok(first));
+            // While it has a rest, the one that would have the key without it stands in; when the rest is over, the key tries it.
+            let stand_in = owner(&change(&|it| it.rest = Some(Rest::Rests)), key).unwrap();
+            assert_eq!(owner(&change(&|it| it.rest = Some(Rest::IsOver)), key), Ok(first));
+            let all_rest = fakes.iter().cloned().map(|it| Fake { rest: Some(Rest::Rests), ..it }).collect();
+            assert_eq!(owner(&self::route(all_rest), key), Ok(first));
             assert_eq!(owner(&change(&|it| it.in_flight = 1_000), key), Ok(first));
             assert_eq!(owner(&change(&|it| it.room = false), key), Err(NoProvider::Overloaded));
             let next = owner(&change(&|it| it.taking = false), key).unwrap();
             route.remove(SessionId(first));
             assert_eq!(owner(&route, key), Ok(next), "draining or gone, the next is the same");
+            assert_eq!(stand_in, next, "and with a rest");
             // It comes back in another place, as another session.
             route.add(Fake { id: first + 10, ..fakes[first as usize - 1].clone() });
             assert_eq!(owner(&route, key), Ok(first + 10));
@@ -797,5 +857,91 @@ pub(super) mod tests {
         let over = Fake { rest: Some(Rest::IsOver), in_flight: 50, ..Fake::new(1, "a") };
         let route = route(vec![Fake::new(2, "a"), over]);
         assert!((0..10).all(|_| route.now().pick(Balance::LeastOfTwo, Sought::default()).unwrap().id == 1));
+    }
+
+    /// Providers as they may be: of a few names, with and without labels, weights, rests, drains and room.
+    fn any_providers() -> impl Strategy<Value = Vec<Fake>> {
+        let name = prop::sample::select(vec!["a", "b", "c", "d", "e"]);
+        let weight = prop::sample::select(vec![0, 1, WEIGHT_DEFAULT, 1_000]);
+        let labels = (prop::option::of(0..3_u8), prop::option::of(0..2_u8), weight);
+        let rest = prop::sample::select(vec![Rest::No, Rest::No, Rest::Rests]);
+        let state = (any::<bool>(), any::<bool>(), rest, 0..5_usize);
+        let one = (name, prop::option::of(labels), state).prop_map(|(name, labels, state)| {
+            let labels = labels.map(|(version, region, weight)| {
+                let label = |name: &str, value: u8| Label::new(name, value.to_string()).expect("it is one");
+                let version = version.map(|it| label("version", it));
+                let region = region.map(|it| label("region", it));
+                Labels { labels: version.into_iter().chain(region).collect(), weight }
+            });
+            let (drains, is_full, rest, in_flight) = state;
+            let (taking, room) = (!drains, !is_full);
+            Fake { labels, taking, room, rest: Some(rest), in_flight, ..Fake::new(0, name) }
+        });
+        prop::collection::vec(one, 0..12)
+            .prop_map(|all| (1..).zip(all).map(|(id, fake)| Fake { id, ..fake }).collect())
+    }
+
+    fn any_wishes() -> impl Strategy<Value = Wishes> {
+        let label =
+            |name: &'static str| move |value: u8| Label::new(name, value.to_string()).expect("it is one");
+        let version = prop::option::of((0..3_u8).prop_map(label("version")));
+        let region = prop::option::of((0..2_u8).prop_map(label("region")));
+        (prop::option::of(any::<u64>()), version, region).prop_map(|(key, version, region)| Wishes {
+            key,
+            labels: version.into_iter().chain(region).collect(),
+            session: None,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_gets_a_provider_that_it_asks_for_or_none_is_there(
+            providers in any_providers(),
+            wishes in any_wishes(),
+            node in prop::sample::select(vec!["", "", "a", "b"]),
+            balance in prop::sample::select(ALL.to_vec()),
+        ) {
+            let asked = Sought { node, wishes: Some(&wishes), tried: &[] };
+            let fits = |it: &Fake| {
+                (node.is_empty() || it.name == node)
+                    && wishes.labels.iter().all(|label| it.labels.as_ref().is_some_and(|its| its.labels.contains(label)))
+            };
+            let route = route(providers.clone());
+            match route.now().pick(balance, asked) {
+                Ok(picked) => prop_assert!(fits(picked) && picked.taking && picked.room),
+                Err(NoProvider::None) => prop_assert!(!providers.iter().any(fits)),
+                Err(NoProvider::Draining) => prop_assert!(!providers.iter().any(|it| fits(it) && it.taking)),
+                Err(NoProvider::Overloaded) if wishes.key.is_none() => {
+                    prop_assert!(!providers.iter().any(|it| fits(it) && it.taking && it.room));
+                }
+                Err(NoProvider::Overloaded) => {
+                    prop_assert!(providers.iter().any(|it| fits(it) && it.taking && !it.room));
+                }
+            };
+        }
+
+        #[test]
+        fn a_key_moves_only_from_a_provider_that_goes(
+            providers in any_providers(),
+            keys in prop::collection::vec(any::<u64>(), 1..20),
+            labels in any_wishes(),
+            goes in any::<prop::sample::Index>(),
+        ) {
+            // A stand-in for one that rests, and a key that is refused for want of room, are looked at above.
+            let mut providers = providers;
+            providers.iter_mut().for_each(|it| (it.rest, it.room) = (None, true));
+            prop_assume!(!providers.is_empty());
+            let goes = goes.get(&providers).id;
+            let (before, after) = (route(providers.clone()), route(providers));
+            after.remove(SessionId(goes));
+            for key in keys {
+                let wishes = Wishes { key: Some(key), ..labels.clone() };
+                let asked = Sought { wishes: Some(&wishes), ..Sought::default() };
+                let owner = |route: &Route<Fake>| route.now().pick(Balance::default(), asked).ok().map(|it| it.id);
+                let (before, after) = (owner(&before), owner(&after));
+                prop_assert!(before == after || before == Some(goes), "{before:?} {after:?}");
+                prop_assert!(after != Some(goes));
+            }
+        }
     }
 }

@@ -238,6 +238,9 @@ impl Provider for Fake {
     fn rest(&self) -> Rest {
         Rest::No
     }
+    fn is_resting(&self) -> bool {
+        false
+    }
     fn next_id(&self) -> CallbackId {
         CallbackId(self.0.next_id.fetch_add(1, Ordering::Relaxed))
     }

@@ -2,7 +2,7 @@
 
 use crate::link::outbox::Outbox;
 use crate::link::refusal::Receiver;
-use crate::master::registry::{Answer, Describe, RegistryActor};
+use crate::master::registry::{Answer, Describe, Providers, RegistryActor};
 use crate::turns::credit::Charge;
 use actix::Addr;
 use meshwork_wire::limits::{
@@ -10,7 +10,7 @@ use meshwork_wire::limits::{
     DESCRIBED_PART_MAX, HEAD_ELEMENTS_MAX,
 };
 use meshwork_wire::{
-    ByteString, CallError, CallbackId, Code, DescribedPart, Fate, Features, Outcome, Payload,
+    ByteString, CallError, CallbackId, Code, DescribedPart, Encoding, Fate, Features, Outcome, Payload,
 };
 use std::cell::Cell;
 use std::rc::Rc;
@@ -55,6 +55,23 @@ impl Pending {
                 Ok(answered) => answer(answered).map(|()| Payload::default()),
                 Err(_) => Err(master_ends()),
             };
+            outbox.respond(callback_id, outcome);
+        });
+    }
+
+    /// Tells the branch who provides an action, when the registry has answered; `asked` is an error if it must not be asked.
+    pub(super) fn provide<F, E>(
+        &self,
+        outbox: &Outbox,
+        callback_id: CallbackId,
+        asked: Result<F, CallError>,
+        charge: Charge,
+    ) where
+        F: Future<Output = Result<Result<Providers, CallError>, E>> + 'static,
+    {
+        self.spawn(outbox, callback_id, asked, Some(charge), move |outbox, answered| {
+            let provided = answered.unwrap_or_else(|_| Err(master_ends()));
+            let outcome = provided.and_then(|found| Ok(Payload::encode(Encoding::MessagePack, &found)?));
             outbox.respond(callback_id, outcome);
         });
     }

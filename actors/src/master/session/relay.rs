@@ -368,7 +368,10 @@ impl<P: Provider, M> Relay<P, M> {
         grant: Option<Grant>,
         deadline: Option<Instant>,
     ) -> Decision {
-        let wishes = None::<Box<Wishes>>;
+        let wishes = match Wishes::of(&request.headers) {
+            Ok(wishes) => wishes,
+            Err(error) => return Decision::Refuse(Some(request.callback_id), error),
+        };
         let asked = Sought { node: &request.node, wishes: wishes.as_deref(), tried: &[] };
         let Some(routed) = self.dispatch.route(&request.action, asked) else {
             // An action that is known has a name, so only others are looked at.
@@ -397,7 +400,7 @@ impl<P: Provider, M> Relay<P, M> {
         let Some(routed) = self.dispatch.route(&waiting.request.action, waiting.asked()) else {
             return self.wait(waiting);
         };
-        if let Routed::Nowhere(_) = routed {
+        if let Routed::Nowhere(..) = routed {
             return Decision::Refuse(Some(waiting.request.callback_id), error);
         }
         let Self { requested, outgoing, aside, .. } = self;
@@ -1042,9 +1045,9 @@ impl<P: Provider, M> Sent<'_, P, M> {
                     Some(grant) => Decision::AnswerStream(Box::new((own, grant))),
                 };
             }
-            Routed::Nowhere(reason) => {
+            Routed::Nowhere(reason, there) => {
                 let asked = Sought { node: &request.node, wishes: wishes.as_deref(), tried: &tried };
-                let error = no_provider(reason, &request.action, asked);
+                let error = no_provider(reason, &request.action, asked, there);
                 return Decision::Refuse(Some(request.callback_id), error);
             }
         };
