@@ -1,14 +1,15 @@
-//! `meshwork call`: one call, its reply on stdout; or a stream, its items on stdout as they come.
+//! `meshwork call`: one call, its reply on stdout; or a stream, its items on stdout as they come; or a call of every provider, a line for each.
 
 use crate::failure::{Done, Failure};
 use crate::headers::HeaderFlags;
-use crate::input::{check, read_duration, read_json};
+use crate::input::{check, read_duration, read_json, read_label};
 use crate::mesh::Mesh;
 use crate::outlet::Printer;
-use crate::output::{Output, PRINTED_LEN, received, unprinted};
+use crate::output::{Output, PRINTED_LEN, error_in_words, error_of_node_as_json, json, object, one_line};
+use crate::output::{received, text, unprinted};
 use clap::Args;
 use futures::FutureExt as _;
-use meshwork::{CallError, Payload, Streaming, check_action, check_node};
+use meshwork::{CallError, CallingAll, Fate, Label, Payload, Streaming, check_action, check_node};
 use std::time::Duration;
 
 #[derive(Args)]
@@ -28,6 +29,15 @@ pub(super) struct Options {
     /// The name of the node that is to answer. Default: any provider of the action.
     #[arg(long, value_name = "NODE")]
     on: Option<String>,
+    /// A key: all calls of one key go to one provider, as long as it is there.
+    #[arg(long)]
+    key: Option<String>,
+    /// A label that the provider must have; may be given more than once.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = read_label)]
+    labels: Vec<Label>,
+    /// Calls every provider. Prints a line for each outcome, as they come, with the name of its node.
+    #[arg(long, conflicts_with_all = ["on", "key", "stream"])]
+    all: bool,
     #[command(flatten)]
     headers: HeaderFlags,
     #[command(flatten)]
@@ -49,11 +59,31 @@ pub(super) async fn run(options: Options, output: &Output) -> Done {
         for (name, value) in headers.iter() {
             opening = opening.header(name, value);
         }
+        if let Some(key) = options.key {
+            opening = opening.key(key);
+        }
+        for Label { name, value } in options.labels {
+            opening = opening.label(name, value);
+        }
         return print_items(opening.await?).await;
+    }
+    if options.all {
+        let mut calling = branch.call_all_raw(options.action, arguments).within(options.within);
+        for (name, value) in headers.iter() {
+            calling = calling.header(name, value);
+        }
+        let labelled = |calling: CallingAll<Payload>, label: Label| calling.label(label.name, label.value);
+        return print_all(options.labels.into_iter().fold(calling, labelled), output).await;
     }
     let mut call = branch.call_raw(options.action, arguments).within(options.within).fail_when_down();
     if let Some(node) = options.on {
         call = call.on(node);
+    }
+    if let Some(key) = options.key {
+        call = call.key(key);
+    }
+    for Label { name, value } in options.labels {
+        call = call.label(name, value);
     }
     for (name, value) in headers.iter() {
         call = call.header(name, value);
@@ -98,4 +128,44 @@ fn line_of(item: Option<Result<Payload, CallError>>) -> Result<Option<String>, C
     let mut line = received(&item?)?;
     line.push('\n');
     Ok(Some(line))
+}
+
+/// Prints the outcomes. A call of all has failed if one of them has.
+async fn print_all(mut answers: CallingAll<Payload>, output: &Output) -> Done {
+    let (mut count, mut failed) = (0, Vec::new());
+    while let Some(answered) = answers.next().await {
+        if answered.node.is_empty() {
+            // Nobody was called.
+            return answered.outcome.map(drop).map_err(Into::into);
+        }
+        count += 1;
+        let node = &*answered.node;
+        let line = match answered.outcome.and_then(|reply| reply_line(node, &reply, output)) {
+            Ok(line) => line,
+            Err(error) => {
+                let line = if output.json {
+                    error_of_node_as_json(Some(node), &error)
+                } else {
+                    one_line(format_args!("{node}: {}", error_in_words(&error)))
+                };
+                failed.push(error);
+                line
+            }
+        };
+        output.line(&line)?;
+    }
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => {
+            let what = format!("{} of {count} providers did not reply as they should", failed.len());
+            Err(CallError::new(first.code(), Fate::Unknown, what).into())
+        }
+    }
+}
+
+fn reply_line(node: &str, reply: &Payload, output: &Output) -> Result<String, CallError> {
+    if output.json {
+        return Ok(json(&object([("node", text(node)), ("reply", reply.decode()?)]))?);
+    }
+    Ok(format!("{}: {}", one_line(node), received(reply)?))
 }

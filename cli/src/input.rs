@@ -3,7 +3,7 @@
 use crate::failure::{Done, Failure};
 use log::Level;
 use meshwork::repeated::Line;
-use meshwork::{Encoding, Identities, NameError, Payload, Value, check_token, log_line};
+use meshwork::{Encoding, Identities, Label, NameError, Payload, Value, check_token, log_line};
 use std::env::VarError;
 use std::fs::File;
 use std::io::{self, Read};
@@ -77,6 +77,10 @@ pub(super) fn check(name: Result<(), NameError>) -> Done {
 
 pub(super) fn read_count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text:?} is no number: write how many, as in 10"))
+}
+
+pub(super) fn read_label(text: &str) -> Result<Label, String> {
+    Label::read(text).map_err(|error| error.to_string())
 }
 
 pub(super) fn read_duration(text: &str) -> Result<Duration, String> {

@@ -53,6 +53,11 @@ pub(super) fn text(text: &str) -> Value {
 /// An error as JSON. Its code is that of the application, a number or a text, or else that of meshwork; `from` says which of the two made
 /// the error, since their numbers are not told apart otherwise.
 pub(super) fn error_as_json(error: &CallError) -> String {
+    error_of_node_as_json(None, error)
+}
+
+/// As [`error_as_json`], with the node that it is of.
+pub(super) fn error_of_node_as_json(node: Option<&str>, error: &CallError) -> String {
     let of_meshwork = || Value::Unsigned(error.code().0.into());
     let from = if error.code() == Code::UNKNOWN { "application" } else { "meshwork" };
     let with = |data: Value| {
@@ -64,7 +69,8 @@ pub(super) fn error_as_json(error: &CallError) -> String {
             ("message", text(error.message())),
             ("data", data),
         ]);
-        json(&object([("error", error)]))
+        let node = node.map(|node| (text("node"), text(node)));
+        json(&Value::Map(node.into_iter().chain([(text("error"), error)]).collect()))
     };
     // Data that JSON has no form for are left out: the error itself must be told.
     with(data_of(error).unwrap_or(Value::Nil)).or_else(|_| with(Value::Nil)).unwrap_or_default()
@@ -124,6 +130,7 @@ mod tests {
         assert_eq!(error_in_words(&error), words);
         let said = r#"{"error":{"code":"E_STOCK","from":"application","name":"OutOfStock","fate":"failed","message":"none left","data":[0]}}"#;
         assert_eq!(error_as_json(&error), said);
+        assert_eq!(error_of_node_as_json(Some("a"), &error), said.replacen('{', r#"{"node":"a","#, 1));
     }
 
     #[test]

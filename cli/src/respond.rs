@@ -4,15 +4,15 @@
 use crate::contained::{self, Lines, check_status, failed};
 use crate::failure::{Done, Failure};
 use crate::headers::variables;
-use crate::input::check;
+use crate::input::{check, read_label};
 use crate::mesh::Mesh;
 use crate::output::say;
 use crate::signals::{Signals, drain};
 use clap::Args;
 use futures::stream::{Stream, try_unfold};
-use meshwork::limits::{DRAIN_WITHIN, JOBS_WAITING_MAX};
+use meshwork::limits::{DRAIN_WITHIN, JOBS_WAITING_MAX, LABELS_MAX, WEIGHT_DEFAULT, WEIGHT_MAX};
 use meshwork::prelude::*;
-use meshwork::{Encoding, Payload, Value};
+use meshwork::{Encoding, Label, Payload, Value};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -38,12 +38,19 @@ pub(super) struct Options {
     /// How many requests wait for a command of others to end. Further ones go to another provider, or fail with OVERLOADED.
     #[arg(long, value_name = "N", default_value_t = JOBS_WAITING_MAX)]
     waiting: usize,
+    /// A label of this node, for calls that ask for it; may be given more than once.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = read_label)]
+    labels: Vec<Label>,
+    /// How much of the requests the node gets, beside the weights of the other providers; 0: what is asked of it by name or label, and what no other
+    /// provider takes.
+    #[arg(long, value_name = "N", default_value_t = WEIGHT_DEFAULT, value_parser = clap::value_parser!(u32).range(..=i64::from(WEIGHT_MAX)))]
+    weight: u32,
     #[command(flatten)]
     mesh: Mesh,
 }
 
 pub(super) async fn run(options: Options) -> Done {
-    let Options { action, command, stream, text, jobs, waiting, mesh } = options;
+    let Options { action, command, stream, text, jobs, waiting, labels, weight, mesh } = options;
     let jobs = jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize);
     let permits = Arc::new(Semaphore::new(jobs));
@@ -54,6 +61,7 @@ pub(super) async fn run(options: Options) -> Done {
             "the command is empty: write a command of the shell, as in --command 'jq add'".to_owned(),
         ));
     }
+    check_labels(&labels)?;
     contained::prepare();
     // Requests that wait stay bytes: only those that run are decoded.
     let responders = if stream {
@@ -80,7 +88,11 @@ pub(super) async fn run(options: Options) -> Done {
     };
     let responders = responders.permits_with_queue(&action, jobs, waiting);
     let mut signals = Signals::new()?;
-    let binding = mesh.bind_when_up(|branch| branch.respond_all(responders));
+    let binding = mesh.bind_when_up(|branch| {
+        let branch = if weight == WEIGHT_DEFAULT { branch } else { branch.weight(weight) };
+        let labelled = |branch: BranchActor, label: Label| branch.label(label.name, label.value);
+        labels.into_iter().fold(branch, labelled).respond_all(responders)
+    });
     let branch = tokio::select! {
         bound = binding => bound?,
         () = signals.next() => return Ok(()),
@@ -91,6 +103,18 @@ pub(super) async fn run(options: Options) -> Done {
         () = signals.next() => {}
     }
     drain(&branch, DRAIN_WITHIN, &mut signals).await
+}
+
+/// Whether one node may have all of these labels.
+fn check_labels(labels: &[Label]) -> Done {
+    if labels.len() > LABELS_MAX {
+        return Err(Failure::Use(format!("a node has {LABELS_MAX} labels at most")));
+    }
+    let twice = |(at, label): &(usize, &Label)| labels[..*at].iter().any(|before| before.name == label.name);
+    match labels.iter().enumerate().find(twice) {
+        None => Ok(()),
+        Some((_, label)) => Err(Failure::Use(format!("the label {} is given twice", label.name))),
+    }
 }
 
 async fn run_command(

@@ -69,6 +69,54 @@ fn a_typed_responder_takes_a_list_or_an_object() {
     branch.join().unwrap();
 }
 
+#[test]
+fn a_call_chooses_its_provider_by_key_and_label_or_asks_all() {
+    let master = Master::start(&[]);
+    let respond = |name: &str, more: &[&str]| {
+        let more = [&["--name", name], more].concat();
+        master.respond("who", &format!("echo '\"{name}\"'"), &more)
+    };
+    let _nodes = [
+        respond("old", &["--label", "version=1", "--label", "region=eu"]),
+        respond("new", &["--label", "version=2", "--weight", "0"]),
+    ];
+    let call = |more: &[&str]| stdout(&master.run(&[&["call", "who"], more].concat()));
+    for _ in 0..3 {
+        assert_eq!(call(&["--label", "version=2"]), "\"new\"\n");
+        assert_eq!(call(&["--label", "version=1", "--label", "region=eu", "--key", "ann"]), "\"old\"\n");
+        assert_eq!(call(&["--key", "ann"]), "\"old\"\n", "no key goes to a provider without weight");
+    }
+    let all = call(&["--all"]);
+    let mut lines: Vec<Value> =
+        all.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
+    lines.sort_by_key(|line| line["node"].to_string());
+    assert_eq!(lines, ["new", "old"].map(|name| json!({ "node": name, "reply": name })));
+    let labelled = call(&["--all", "--label", "version=1"]);
+    assert_eq!(labelled, "{\"node\":\"old\",\"reply\":\"old\"}\n");
+
+    let _fails = master.respond("who", "echo no >&2; exit 1", &["--name", "worse"]);
+    let output = master.run(&["call", "who", "--all"]);
+    assert_eq!((output.status.code(), stdout(&output).lines().count()), (Some(1), 3));
+    assert!(stdout(&output).contains(r#"{"node":"worse","error":{"code":"#), "{}", stdout(&output));
+    assert!(one_line(&output).contains("1 of 3 providers"), "{}", one_line(&output));
+
+    let output = master.run(&["call", "who", "--label", "version=3"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(one_line(&output).contains("its providers have region=eu, version=1, version=2"));
+    let output = master.run(&["call", "who", "--all", "--label", "version=3"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()));
+    for wrong in [
+        &["call", "who", "--label", "version"][..],
+        &["call", "who", "--key", ""],
+        &["call", "who", "--all", "--key", "ann"],
+        &["respond", "x", "--command", "cat", "--label", "a=1", "--label", "a=2"],
+        &["respond", "x", "--command", "cat", "--weight", "10001"],
+    ] {
+        let output = master.run(wrong);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(2), String::new()), "{wrong:?}");
+    }
+}
+
 /// A master that had no descriptor left took nobody in, and did not say so to those who waited.
 #[test]
 fn a_master_without_descriptors_goes_on_says_so_once_and_takes_in_again() {
