@@ -7,6 +7,7 @@
 //! [functions]: crate::guide::functions
 //! [events]: crate::guide::events
 //! [context]: crate::guide::context
+//! [providers]: crate::guide::providers
 //! [layers]: crate::guide::layers
 //! [versions]: crate::guide::versions
 //! [testing]: crate::guide::testing
@@ -31,6 +32,7 @@ macro_rules! page {
             "[functions]: crate::guide::functions\n",
             "[events]: crate::guide::events\n",
             "[context]: crate::guide::context\n",
+            "[providers]: crate::guide::providers\n",
             "[layers]: crate::guide::layers\n",
             "[versions]: crate::guide::versions\n",
             "[testing]: crate::guide::testing\n",
@@ -69,6 +71,8 @@ pub mod functions {}
 pub mod events {}
 #[doc = page!("context.md")]
 pub mod context {}
+#[doc = page!("providers.md")]
+pub mod providers {}
 #[doc = page!("layers.md")]
 pub mod layers {}
 #[doc = page!("versions.md")]
