@@ -144,6 +144,11 @@ pub(crate) fn live(host: &'static str) -> Life {
     })
 }
 
+/// The host of a life.
+pub(crate) fn host_of(life: Life) -> &'static str {
+    with(|journal| journal.lives[life as usize].host)
+}
+
 /// Ends all lives of a host, whose process crashes in `crash`.
 pub(crate) fn crashes(host: &'static str, crash: impl FnOnce()) {
     // First, since the end of the process ends its calls in its own way.

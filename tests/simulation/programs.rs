@@ -11,7 +11,7 @@ use crate::links::{PORT, SimulatedAccept, SimulatedDial};
 use crate::streams;
 use meshwork::limits::IN_FLIGHT_MAX;
 use meshwork::prelude::*;
-use meshwork::{Balance, Change, OnNameTaken};
+use meshwork::{Balance, Change, Headers, OnNameTaken};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,11 +104,25 @@ impl Typed for TypedResponder {
     }
 }
 
+/// The label of a host.
+fn version_of(host: &str) -> &'static str {
+    match host {
+        "bee" | "dog" => "2",
+        _ => "1",
+    }
+}
+
 /// Answers a call, in this life.
 async fn respond(life: Life, task: Task, context: CallContext) -> Result<u64, ActionError> {
     let Task { call, does, filling, filled } = task;
     journal::ran(call, life);
     journal::came(call, context.caller(), context.time_left());
+    if let Some(label) = context.headers().get(Headers::LABEL) {
+        let host = journal::host_of(life);
+        if label != format!("version={}", version_of(host)) {
+            journal::wrong(format!("call {call}, for a node with {label}, ran at {host}"));
+        }
+    }
     if filling.len() != filled || filling.bytes().any(|letter| letter != b'x') {
         journal::wrong(format!("the arguments of call {call} are not what was passed"));
     }
@@ -503,6 +517,12 @@ impl Living {
                 if chance.u32(0..10) == 0 {
                     calling = calling.fail_when_down();
                 }
+                if chance.u32(0..6) == 0 {
+                    calling = calling.key(chance.u32(0..10));
+                }
+                if chance.u32(0..8) == 0 {
+                    calling = calling.label("version", *chance.choice(&["1", "2", "3"]).unwrap_or(&"1"));
+                }
                 Box::pin(calling)
             }
         };
@@ -691,6 +711,7 @@ pub(crate) async fn run_master(seed: u64, start: u32) -> Simulated {
             .on_name_taken(*chance.choice(&taken).unwrap_or(&OnNameTaken::Refuse))
             .limits(blocking::limits(2))
             .in_flight_max(if chance.u32(0..4) == 0 { FEW_IN_FLIGHT } else { IN_FLIGHT_MAX })
+            .label("version", version_of(HUB))
             .bind_within(Duration::from_millis(400))
             .respond_all(responders(HUB, life));
         let master =
@@ -723,6 +744,12 @@ pub(crate) async fn run_branch(host: &'static str, seed: u64, start: u32) -> Sim
         }
         if chance.bool() {
             branch = branch.replace();
+        }
+        if chance.u32(0..3) > 0 {
+            branch = branch.label("version", version_of(host));
+        }
+        if chance.u32(0..3) == 0 {
+            branch = branch.weight(*chance.choice(&[0, 10, 1_000]).unwrap_or(&0));
         }
         if chance.u32(0..3) == 0 {
             branch = layers::around_calls(branch, &mut chance);
