@@ -374,3 +374,16 @@ async fn a_branch_of_node_mesh_is_its_identity_and_replaces_no_other() {
     let _again = join("one", "free").await.expect("its own identity replaces it, as in node-mesh");
     assert_eq!(soon(native.closed()).await.code(), Code::BIND_ERROR);
 }
+
+#[actix::test]
+async fn a_branch_that_may_not_call_an_action_is_not_told_who_provides_it() {
+    let callers = entry("caller", "call = [\"add\"]");
+    let mesh = mesh(&[everything("provider"), callers]).await;
+    let _provider = mesh.bind(adds(adds(of("provider", "provider"), "add"), "other")).await;
+    let caller = mesh.bind(of("caller", "caller")).await;
+    let mut all = caller.call_all::<i64>("add", (2, 3));
+    let answered = soon(all.next()).await.expect("it is called");
+    assert_eq!((&*answered.node, answered.outcome), ("provider", Ok(5)));
+    let refused = soon(caller.call_all::<i64>("other", (2, 3)).next()).await.expect("it is refused");
+    assert!(refused.node.is_empty() && denied(&refused.outcome.expect_err("it may not")));
+}

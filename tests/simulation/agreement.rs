@@ -89,7 +89,8 @@ pub(crate) async fn of_node(mut living: Living) -> ! {
     });
     let hosts = HOSTS.with_borrow(Clone::clone);
     let streams = hosts.into_iter().map(|host| streams::in_the_end(&living, host));
-    futures::future::join(futures::future::join_all(calls), futures::future::join_all(streams)).await;
+    let (calls, streams) = (futures::future::join_all(calls), futures::future::join_all(streams));
+    futures::join!(calls, streams, asks_all(&living.node, within));
     for _ in 0..NEWS_IN_THE_END {
         living.publish_news("news/a").await;
         living.shout_one().await;
@@ -107,6 +108,23 @@ pub(crate) async fn of_node(mut living: Living) -> ! {
     }
     loop {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Asks every node whether it is here: each answers once, under its name.
+async fn asks_all(node: &Node, within: Duration) {
+    let (mut here, mut answers) = (Vec::new(), node.call_all::<String>("here", ()).within(within));
+    while let Some(answered) = answers.next().await {
+        match answered.outcome {
+            Ok(host) if host == *answered.node => here.push(host),
+            outcome => journal::wrong(format!("{:?} answers all in the end: {outcome:?}", answered.node)),
+        }
+    }
+    here.sort();
+    let mut hosts = HOSTS.with_borrow(Clone::clone);
+    hosts.sort_unstable();
+    if here != hosts {
+        journal::wrong(format!("a call of all has asked {here:?} in the end, not {hosts:?}"));
     }
 }
 

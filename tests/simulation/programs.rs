@@ -272,6 +272,7 @@ fn responders(host: &'static str, life: Life) -> Responders {
             journal::finished(call, Finish::Replied);
             Ok(journal::reply_to(call))
         })
+        .respond("here", move |(): ()| async move { Ok(host.to_owned()) })
         .respond(format!("work-{host}"), move |task: Task, context: CallContext| respond(life, task, context))
         .respond(format!("back-{host}"), move |(task, function): (Task, Callback<u64, u64>)| {
             call_back(life, task, function)

@@ -307,7 +307,8 @@ pub const WEIGHT_DEFAULT: u32 = 100;
 /// The greatest weight of a provider: a hundred times the usual one, and the weights of all providers of an action add up without overflow.
 pub const WEIGHT_MAX: u32 = 10_000;
 
-/// How many labels a node may have, and how many a call may ask for: each costs a step for each provider when one is picked.
+/// How many labels a node may have, and how many a call may ask for: each costs a step for each provider when one is picked. With names and values
+/// of [`LABEL_LEN_MAX`] they take less than 2 KiB of a session, a part of what any connection takes.
 pub const LABELS_MAX: usize = 8;
 
 /// The longest name of a label, and the longest value, in bytes: those of a version, a region or a tenant fit, as in Kubernetes.

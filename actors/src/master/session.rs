@@ -394,9 +394,8 @@ impl SessionActor {
                     .map_err(CallError::from)
                     .and_then(|()| Ok(check_labels(&labels)?))
                     .and_then(|()| self.may(Verb::Call, &action));
-                let asked =
-                    allowed.map(|()| self.master.registry.send(registry::FindProviders { action, labels }));
-                self.pending.provide(self.outbox(), callback_id, asked, self.charge());
+                let find = allowed.map(|()| registry::FindProviders { action, labels });
+                self.pending.provide(self.outbox(), callback_id, &self.master.registry, find);
             }
             Frame::Register(register) => {
                 self.me().offers();

@@ -322,6 +322,7 @@ const _: () = assert!(
     "the lists of a head must not take more than a frame, even those of the largest elements",
 );
 const _: () = assert!(size_of::<Offer>() <= size_of::<ActionDescription>());
+const _: () = assert!(size_of::<Label>() <= size_of::<ActionDescription>());
 
 /// A request to run an action.
 #[derive(Clone, PartialEq, Debug, Default)]

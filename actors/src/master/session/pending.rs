@@ -2,7 +2,7 @@
 
 use crate::link::outbox::Outbox;
 use crate::link::refusal::Receiver;
-use crate::master::registry::{Answer, Describe, Providers, RegistryActor};
+use crate::master::registry::{Answer, Describe, FindProviders, RegistryActor};
 use crate::turns::credit::Charge;
 use actix::Addr;
 use meshwork_wire::limits::{
@@ -26,7 +26,8 @@ pub(super) struct Pending(Rc<Unanswered>);
 struct Unanswered {
     /// At most [`PENDING_MAX`].
     count: Cell<usize>,
-    /// The permit to describe: the answers to one branch are made one after the other, each when the branch has read those before.
+    /// The permit to describe, or to name providers: the answers to one branch are made one after the other, each when the branch has read those
+    /// before.
     describing: Semaphore,
 }
 
@@ -59,20 +60,30 @@ impl Pending {
         });
     }
 
-    /// Tells the branch who provides an action, when the registry has answered; `asked` is an error if it must not be asked.
-    pub(super) fn provide<F, E>(
+    /// Tells the branch who provides an action, when the answers before have left and the registry has answered: as with [`Pending::describe`], a
+    /// short question may have a long answer. `find` is an error if the registry must not be asked.
+    pub(super) fn provide(
         &self,
         outbox: &Outbox,
         callback_id: CallbackId,
-        asked: Result<F, CallError>,
-        charge: Charge,
-    ) where
-        F: Future<Output = Result<Result<Providers, CallError>, E>> + 'static,
-    {
-        self.spawn(outbox, callback_id, asked, Some(charge), move |outbox, answered| {
-            let provided = answered.unwrap_or_else(|_| Err(master_ends()));
-            let outcome = provided.and_then(|found| Ok(Payload::encode(Encoding::MessagePack, &found)?));
-            outbox.respond(callback_id, outcome);
+        registry: &Addr<RegistryActor>,
+        find: Result<FindProviders, CallError>,
+    ) {
+        let (this, registry, room) = (Rc::clone(&self.0), registry.clone(), outbox.clone());
+        let asked = find.map(|find| async move {
+            // The semaphore is never closed.
+            let _permit = this.describing.acquire().await.ok();
+            room.room().await;
+            if !room.is_open() {
+                return None;
+            }
+            Some(registry.send(find).await.unwrap_or_else(|_| Err(master_ends())))
+        });
+        self.spawn(outbox, callback_id, asked, None, move |outbox, found| {
+            let encoded = |found| Ok(Payload::encode(Encoding::MessagePack, &found)?);
+            if let Some(found) = found {
+                outbox.respond(callback_id, found.and_then(encoded));
+            }
         });
     }
 
