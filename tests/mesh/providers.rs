@@ -260,6 +260,36 @@ fn a_branch_with_labels_has_them_again_after_its_link_was_lost() {
     });
 }
 
+#[meshwork::actions(prefix = "cart")]
+trait Cart {
+    async fn owner(&self, item: String) -> Result<String, ActionError>;
+}
+
+struct Owner(&'static str);
+
+impl Cart for Owner {
+    async fn owner(&self, item: String) -> Result<String, ActionError> {
+        Ok(format!("{item} at {}", self.0))
+    }
+}
+
+#[actix::test]
+async fn a_method_is_called_by_key_and_label_as_any_action() {
+    let mesh = Mesh::start().await;
+    let cart = |name: &'static str| who(name).respond_all(Owner(name).into_responders());
+    let _nodes = [mesh.bind(cart("a").label("version", "1")).await, mesh.bind(cart("b")).await];
+    let caller = mesh.branch("caller").await;
+    caller.wait_for("cart/owner", Duration::from_secs(5)).await.expect("it is there");
+    let cart = CartRequester::new(&caller);
+    for key in 0..20 {
+        let owner = soon(caller.call::<String>("who", ()).key(key)).await.expect("it is answered");
+        let item = || "lamp".to_owned();
+        assert_eq!(soon(cart.owner(item()).key(key)).await, Ok(format!("lamp at {owner}")));
+        let labelled = cart.owner(item()).label("version", "1").idempotent();
+        assert_eq!(soon(labelled).await, Ok("lamp at a".to_owned()));
+    }
+}
+
 #[actix::test]
 async fn a_stream_is_opened_at_the_provider_of_its_key_or_label() {
     let mesh = Mesh::start().await;
