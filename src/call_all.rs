@@ -61,6 +61,8 @@ struct Written {
 
 /// The providers of an action, and what they are called with.
 struct Found {
+    /// The handle that was asked: what is called through the context of a request is called for it.
+    handle: Node,
     node: Arc<ActorNode>,
     providers: Vec<Provided>,
     action: ByteString,
@@ -133,13 +135,15 @@ async fn find(
     headers: Result<Headers, CallError>,
     within: Option<Duration>,
 ) -> Result<Found, CallError> {
-    let Written { node, action, arguments } = written;
-    let (headers, arguments) = (headers?, arguments?);
+    let Written { node: handle, action, arguments } = written;
+    let (own, arguments) = (headers?, arguments?);
+    let mut headers = handle.trace();
+    headers.extend(&own)?;
     let labels = headers.get(Headers::LABEL).map_or(Ok(Vec::new()), Label::read_list)?;
     let until = within.and_then(|within| Instant::now().checked_add(within));
-    let node = node.attach().await?;
+    let node = handle.attach().await?;
     let providers = node.find_providers(&action, &labels, within.unwrap_or(CALL_WITHIN)).await?;
-    Ok(Found { node, providers, action, arguments, headers, until })
+    Ok(Found { handle, node, providers, action, arguments, headers, until })
 }
 
 /// The calls of all these providers, of which none is sent yet.
@@ -147,7 +151,7 @@ fn calls<R: Send + 'static>(
     found: Found,
     decode: Decode<R>,
 ) -> FuturesUnordered<BoxFuture<'static, Answered<R>>> {
-    let Found { node, providers, action, arguments, mut headers, until } = found;
+    let Found { handle, node, providers, action, arguments, mut headers, until } = found;
     let within = until.map(|until| until.saturating_duration_since(Instant::now()));
     // The providers have the labels, and are named.
     headers.remove(Headers::LABEL);
@@ -157,7 +161,7 @@ fn calls<R: Send + 'static>(
             Some(session) => headers.insert_own(Headers::SESSION, &session.0.to_string()),
             None => Ok(()),
         };
-        let call = ActorCall::new(action.clone(), arguments.clone());
+        let call = handle.adopt(ActorCall::new(action.clone(), arguments.clone()));
         let call = ActorCall { within, node: name.clone(), headers, ..call };
         let calling = named.map(|()| Calling::written(&node, call, decode));
         let answered = async move {

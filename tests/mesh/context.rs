@@ -16,7 +16,7 @@ const OTHER_TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-b9c7c989f97918e1-
 type Told = (Vec<(String, String)>, Option<u128>);
 
 fn told(context: &CallContext) -> Told {
-    let headers = context.headers().iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let headers = context.headers().of_application().map(|(name, value)| (name.to_owned(), value.to_owned()));
     (headers.collect(), context.time_left().map(|left| left.as_millis()))
 }
 
@@ -43,6 +43,12 @@ fn relays(prefix: &str) -> Responders {
         })
         .respond_blocking(name("blocking"), |(): (), context: CallContext| {
             Ok(Handle::current().block_on(context.call::<Told>("tell", ()))?)
+        })
+        .respond(name("all"), |(): (), context: CallContext| async move {
+            let mut told = Node::from(&context).call_all::<Told>("tell", ());
+            let answered = told.next().await.expect("the one provider");
+            assert!(told.next().await.is_none());
+            Ok(answered.outcome?)
         })
         .respond(name("many"), |(): (), context: CallContext| async move {
             let node = Node::from(&context);
@@ -79,7 +85,7 @@ async fn a_call_through_a_context_has_the_deadline_and_the_trace_of_its_request(
     for node in [&*caller, &teller, &middle, &mesh.master] {
         for at in ["master", "teller", "middle"] {
             let asked = async |what: &str| ask(node, &format!("{at}/{what}"), TRACE, minute).await;
-            for what in ["plain", "for ever", "blocking", "many"] {
+            for what in ["plain", "for ever", "blocking", "many", "all"] {
                 let heard = asked(what).await;
                 assert_eq!(heard.0, trace, "{at}/{what}: the tenant stays behind");
                 let wants = if what == "for ever" { 50_000..=60_000 } else { 9_000..=10_000 };
