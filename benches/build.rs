@@ -11,13 +11,13 @@ fn main() {
             .input_type(format!("crate::candidate::tonic::{input}"))
             .output_type(format!("crate::candidate::tonic::{output}"))
             .codec_path("tonic_prost::ProstCodec")
-            .build()
     };
     let service = Service::builder()
         .name("Bench")
         .package("bench")
-        .method(method("add", "Add", "Numbers", "Sum"))
-        .method(method("echo", "Echo", "Blob", "Blob"))
+        .method(method("add", "Add", "Numbers", "Sum").build())
+        .method(method("echo", "Echo", "Blob", "Blob").build())
+        .method(method("stream", "Stream", "Len", "Blob").server_streaming().build())
         .build();
     Builder::new().compile(&[service]);
 }

@@ -3,8 +3,10 @@
 //! meshwork is compared with the better set-up of a peer that has several, whichever is the better one in this run. All budgets are for
 //! meshwork by default, without busy polling.
 
-use crate::job::Candidate::{self, Meshwork, Nats, NatsOneThread, Raw, Rawtask, Tarpc, TarpcOneThread};
-use crate::job::{Ends, Form, Job, Route, Work};
+use crate::job::Candidate::{
+    self, Meshwork, Nats, NatsOneThread, Raw, Rawtask, Tarpc, TarpcOneThread, Tonic, TonicOneThread,
+};
+use crate::job::{Ends, Form, Item, Job, Route, Work};
 use crate::table::{Row, find, short};
 use serde::Serialize;
 use std::fmt;
@@ -45,6 +47,7 @@ pub(crate) struct Verdict {
 
 /// The set-ups of the peers that have several.
 const TARPC: &[Candidate] = &[Tarpc, TarpcOneThread];
+const TONIC: &[Candidate] = &[Tonic, TonicOneThread];
 const NATS: &[Candidate] = &[Nats, NatsOneThread];
 
 /// How much memory of the master an idle branch may take, in KiB, when there are 10,000.
@@ -76,6 +79,16 @@ fn budgets() -> Vec<Budget> {
         against(Job::Publish { subscribers, ends: Ends::Own }, NATS, RateAtLeast(at_least));
     }
     against(Job::Open { rate_per_second: 20_000, route: Route::Direct }, &[Raw], CpuAtMost(1.25));
+    // The raw socket has a relay in the middle too.
+    let stream = |item, route| Job::Stream { item, route };
+    against(stream(Item::Piece64K, Route::Relayed), &[Raw], RateAtLeast(0.6));
+    // tonic has no relay, so a stream that meshwork relays is compared with one that comes straight from its producer.
+    budgets.push(Budget {
+        job: stream(Item::Bytes128, Route::Relayed),
+        their_job: stream(Item::Bytes128, Route::Direct),
+        theirs: TONIC,
+        asked: RateAtLeast(5.0),
+    });
     // No peer has these forms of calls, so they are compared with single calls.
     for (form, at_least) in [(Form::Message, 0.4), (Form::Many, 1.2)] {
         budgets.push(Budget {
@@ -120,8 +133,11 @@ fn verdict(budget: &Budget, rows: &[Row]) -> Verdict {
         .collect();
     let best = set_ups.and_then(|set_ups| set_ups.into_iter().max_by(|one, other| one.1.total_cmp(&other.1)));
     let against = best.map_or(budget.theirs[0], |(candidate, _)| candidate).to_string();
-    let against =
-        if budget.job == budget.their_job { against } else { format!("{against} with single calls") };
+    let against = match budget.their_job {
+        same if same == budget.job => against,
+        Job::Stream { route, .. } => format!("{against}, {route}"),
+        _ => format!("{against} with single calls"),
+    };
     let measured = ours.zip(best).map(|(ours, (_, theirs))| ours / theirs);
     Verdict::new(budget.job.to_string(), asked, Some(against), measured)
 }

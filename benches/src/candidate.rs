@@ -1,16 +1,16 @@
 //! The candidates: how the processes of each are started. Each candidate has a file of its own below; the code that candidates share
-//! stands further below, in `load.rs`, `drive.rs` and `events.rs`.
+//! stands further below, in `load.rs`, `drive.rs`, `events.rs` and `items.rs`.
 
 mod jsonrpsee;
 pub(crate) mod meshwork;
 pub(crate) mod nats;
-mod raw;
+pub(crate) mod raw;
 pub(crate) mod raw_broker;
 mod raw_frame;
 mod rawtask;
 pub(crate) mod redis;
 mod tarpc;
-mod tonic;
+pub(crate) mod tonic;
 pub(crate) mod zenoh;
 
 use crate::job::{Candidate, Form, Part, Route};

@@ -42,6 +42,10 @@ pub(crate) fn bytes(work: Work) -> Bytes {
         Work::Echo1K => 1024,
         Work::Echo64K => 65_536,
     };
-    // Different bytes, so that no candidate gains from compressing them.
-    (0..len).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>().into()
+    different_bytes(len)
+}
+
+/// Different bytes, so that no candidate gains from compressing them.
+pub(crate) fn different_bytes(len: u32) -> Bytes {
+    (0..len).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>().into()
 }

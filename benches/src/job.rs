@@ -164,6 +164,39 @@ pub(crate) enum Ends {
     Bytes,
 }
 
+/// The items of a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Item {
+    /// 128 bytes.
+    #[value(name = "bytes-128")]
+    #[serde(rename = "bytes-128")]
+    Bytes128,
+    /// 65,536 bytes.
+    #[value(name = "piece-64k")]
+    #[serde(rename = "piece-64k")]
+    Piece64K,
+}
+
+impl Item {
+    /// How many bytes an item has.
+    pub(crate) fn len(self) -> u32 {
+        match self {
+            Item::Bytes128 => 128,
+            Item::Piece64K => 65_536,
+        }
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Item::Bytes128 => "128 B",
+            Item::Piece64K => "64 KiB",
+        })
+    }
+}
+
 /// The job of a cell of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -174,6 +207,8 @@ pub(crate) enum Job {
     Open { rate_per_second: u32, route: Route },
     /// Events to a number of subscribers.
     Publish { subscribers: usize, ends: Ends },
+    /// One stream without an end.
+    Stream { item: Item, route: Route },
 }
 
 /// The rates of calls that come by chance, in calls a second, in the jobs that are measured.
@@ -224,6 +259,7 @@ impl fmt::Display for Job {
                 };
                 write!(f, "publish 128 B to {subscribers}, {ends}")
             }
+            Job::Stream { item, route } => write!(f, "stream of {item}, {route}"),
         }
     }
 }

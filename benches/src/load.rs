@@ -1,5 +1,5 @@
 //! The load of a client: its options, its phases, and how its figures come together. The loops that put the load on a candidate
-//! stand above: `closed_loop.rs`, `open_loop.rs`, `events.rs`, and the loop of the raw echo.
+//! stand above: `closed_loop.rs`, `open_loop.rs`, `events.rs`, `items.rs`, and the loop of the raw echo.
 
 use crate::job::{Candidate, Form, Route, Work};
 use crate::measure::{Figures, cpu_time, percentiles_us};
@@ -99,7 +99,7 @@ impl Spent {
         Figures { latencies_us: percentiles_us(latencies), ..self.on_events(count) }
     }
 
-    /// The figures of a publisher whose events were delivered `count` times.
+    /// The figures of a publisher whose events were delivered `count` times, or of a consumer that read so many items.
     pub(crate) fn on_events(self, count: u64) -> Figures {
         let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
         Figures {

@@ -9,9 +9,10 @@
 //! budget, scale                              what is promised; many connections, actions and subscriptions
 //! table                                      medians and ratios
 //! candidate, publish      programs           whose part a process is; the processes of a candidate
+//! consume
 //! candidate/*                                one file for each candidate, three for the raw echo and its broker
 //! drive                                      which loop drives a client
-//! closed_loop, open_loop  events             the loops; publishers and subscribers
+//! closed_loop, open_loop  events, items      the loops; publishers and subscribers; consumers of streams
 //! load, client            runtime, process   the options of a client, and its calls; its runtime and process
 //! job                                        candidates and their jobs, in words
 //! measure                                    the clock, and what the kernel says of a process
@@ -21,8 +22,10 @@ mod budget;
 mod candidate;
 mod client;
 mod closed_loop;
+mod consume;
 mod drive;
 mod events;
+mod items;
 mod job;
 mod load;
 mod measure;
@@ -58,6 +61,8 @@ enum Part {
     Subscribe(publish::Subscribe),
     /// Be the publisher of a candidate: publish for a while and print one line of figures.
     Publish(events::Publish),
+    /// Be the consumer of a candidate: read a stream for a while and print one line of figures.
+    Consume(items::Consume),
     /// Hold, bind or register many at once: the processes behind `run --scale`.
     Scale(scale::Options),
 }
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
         Part::Drive(options) => candidate::drive(&options),
         Part::Subscribe(options) => publish::subscribe(&options),
         Part::Publish(options) => publish::publish(&options),
+        Part::Consume(options) => consume::consume(&options),
         Part::Scale(options) => scale::scale(&options),
     };
     match done {

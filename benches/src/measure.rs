@@ -11,7 +11,7 @@ pub(crate) const PERCENTILES: [f64; 15] =
 /// What one run of one candidate at one piece of work gave. The line that a client prints.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Figures {
-    /// Calls that were answered, or events that were delivered.
+    /// Calls that were answered, events that were delivered, or items that were read.
     pub(crate) count: u64,
     /// How long that took, in seconds.
     pub(crate) seconds: f64,

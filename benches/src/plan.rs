@@ -1,7 +1,7 @@
 //! The plan of a run: every cell of the table, and its candidates.
 
 use crate::budget;
-use crate::job::{Candidate, Ends, Form, Job, RATES_PER_SECOND, Route, Work};
+use crate::job::{Candidate, Ends, Form, Item, Job, RATES_PER_SECOND, Route, Work};
 
 /// One piece of work, done by each of several candidates in turn.
 #[derive(Clone, Debug)]
@@ -91,6 +91,10 @@ fn all() -> Vec<Cell> {
     }
     for subscribers in [1, 10, 100] {
         cell(Job::Publish { subscribers, ends: Ends::Bytes }, &[&[Raw, Meshwork, Nats, Redis]]);
+    }
+    for item in [Item::Bytes128, Item::Piece64K] {
+        cell(Job::Stream { item, route: Route::Relayed }, &[&[Raw, Meshwork, Nats, NatsOneThread]]);
+        cell(Job::Stream { item, route: Route::Direct }, &[&[Raw, Meshwork, Tonic, TonicOneThread]]);
     }
     cells
 }

@@ -91,7 +91,7 @@ pub(crate) fn word<T: Serialize>(value: T) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Ends, Form, Route, Work};
+    use crate::job::{Ends, Form, Item, Route, Work};
     use clap::ValueEnum;
 
     fn same_words<T: ValueEnum + Serialize>() {
@@ -108,5 +108,6 @@ mod tests {
         same_words::<Route>();
         same_words::<Form>();
         same_words::<Ends>();
+        same_words::<Item>();
     }
 }

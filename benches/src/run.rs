@@ -210,6 +210,12 @@ fn one(candidate: Candidate, job: Job, seconds: f64) -> anyhow::Result<Figures> 
             drop(subscribing);
             figures
         }
+        Job::Stream { item, route } => {
+            let others = start(candidate, route == Route::Relayed, true, 1)?;
+            let mut command = client(candidate, "consume")?;
+            command.args(["--item", &word(item)?, "--route", &word(route)?]);
+            finish(command, others, seconds, (seconds / 4.0).clamp(0.1, 0.3))
+        }
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) struct Row {
     /// The job in words.
     pub(crate) work: String,
     pub(crate) candidate: Candidate,
-    /// Calls or deliveries a second.
+    /// Calls, deliveries or items a second.
     pub(crate) rate: f64,
     /// The lowest and the highest of all rounds.
     pub(crate) rate_range: (f64, f64),
@@ -68,7 +68,7 @@ impl Row {
     /// The figure that candidates are compared by.
     fn measure(&self) -> f64 {
         match self.job {
-            Job::Call { .. } | Job::Publish { .. } => self.rate,
+            Job::Call { .. } | Job::Publish { .. } | Job::Stream { .. } => self.rate,
             Job::Open { .. } => self.cpu_us(),
         }
     }

@@ -1,19 +1,21 @@
 //! meshwork, as its users set it up: with the defaults, nothing switched off. The time of busy polling is set each time, also to zero,
 //! so that the meaning of a row does not depend on a default.
 
-use crate::client::Client;
+use crate::client::{Client, different_bytes};
 use crate::drive::figures;
 use crate::events::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::items::{Consume, Consumer, consume_through};
 use crate::job::{Form, Work};
 use crate::load::Load;
 use crate::measure::Figures;
 use crate::process::{ready, until_stdin_ends};
 use crate::runtime::Actix;
-use anyhow::bail;
+use anyhow::{Context as _, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use meshwork::prelude::*;
 use meshwork_wire::limits::{HEARTBEAT_EVERY, LENGTH_PREFIX_LEN, PROTOCOL_VERSION};
 use meshwork_wire::{Bind, Encoding, Frame, Headers, NodeNews, Pattern, Payload, SessionId, SubscriptionKey};
+use serde::{Serialize, Serializer};
 use serde_bytes::ByteBuf;
 use std::io;
 use std::net::SocketAddr;
@@ -32,9 +34,24 @@ async fn echo(bytes: ByteBuf) -> Result<ByteBuf, ActionError> {
     Ok(bytes)
 }
 
+/// An item of a stream, written as bytes. Clones share them, as those of the peers do.
+#[derive(Clone)]
+struct Item(Bytes);
+
+impl Serialize for Item {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+async fn stream(item_len: u32) -> Result<Streaming<Item>, ActionError> {
+    Ok(Streaming::new(futures::stream::repeat(Item(different_bytes(item_len)))))
+}
+
 /// Runs a master with responders.
 pub(crate) async fn serve(arbiters: usize, busy_poll: Duration) -> anyhow::Result<()> {
-    listen(master(arbiters, busy_poll).respond("add", add).respond("echo", echo)).await
+    let master = master(arbiters, busy_poll);
+    listen(master.respond("add", add).respond("echo", echo).respond_stream("stream", stream)).await
 }
 
 /// Runs a master without responders, which relays the calls of its branches.
@@ -45,7 +62,8 @@ pub(crate) async fn relay(arbiters: usize, busy_poll: Duration) -> anyhow::Resul
 /// Runs a branch with responders.
 pub(crate) async fn provide(at: SocketAddr, busy_poll: Duration) -> anyhow::Result<()> {
     let branch = BranchActor::new("provider").busy_poll(busy_poll);
-    let _branch = branch.respond("add", add).respond("echo", echo).bind(at).await?;
+    let branch = branch.respond("add", add).respond("echo", echo).respond_stream("stream", stream);
+    let _branch = branch.bind(at).await?;
     ready(at);
     until_stdin_ends().await
 }
@@ -124,6 +142,28 @@ pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
         }
         Form::Message => figures::<_, Actix>(branches.into_iter().map(Messages).collect(), load).await,
     }
+}
+
+/// The consumer of a stream.
+struct Items {
+    items: Streaming<ByteBuf>,
+    item_len: usize,
+}
+
+impl Consumer for Items {
+    async fn read(&mut self) -> anyhow::Result<u64> {
+        let item = self.items.next().await.context("the stream ended")??;
+        ensure!(item.len() == self.item_len, "an item of {} bytes", item.len());
+        Ok(1)
+    }
+}
+
+/// Reads a stream.
+pub(crate) async fn consume(options: &Consume) -> anyhow::Result<Figures> {
+    let branch = bind(options.load.at, "consumer".to_owned()).await?;
+    let items = branch.stream("stream", options.item.len()).await?;
+    let items = Items { items, item_len: options.item.len() as usize };
+    consume_through::<_, Actix>(items, &options.load).await
 }
 
 /// Subscribers, each a branch of its own. The subscriptions end when the returned value is dropped.

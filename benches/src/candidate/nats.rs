@@ -1,8 +1,9 @@
 //! async-nats through a real nats-server: requests and replies, and events.
 
-use crate::client::Client;
+use crate::client::{Client, different_bytes};
 use crate::drive::figures;
 use crate::events::{Counted, CountedLink, Delivered, EVENT_LEN, Publisher, TOPIC, WrittenLink};
+use crate::items::{Consume, Consumer, consume_through};
 use crate::load::Load;
 use crate::measure::Figures;
 use crate::process::{ready, until_stdin_ends};
@@ -17,6 +18,13 @@ use tokio::net::TcpStream;
 
 /// Room for everything that is in flight, so that nothing is dropped.
 const CAPACITY: usize = 128 * 1024;
+
+/// How many bytes of items a publisher may be ahead of the subscriber that reads them: the window of a meshwork stream. NATS lets publishers
+/// be ahead as far as they like, and drops what is too much; so the subscriber tells how much it has read.
+const AHEAD_LEN_MAX: u64 = 4 * 1024 * 1024;
+
+/// How often the subscriber tells so, in each of these windows.
+const TOLD_IN_A_WINDOW: u64 = 4;
 
 /// How many commands may wait for the connection.
 const COMMANDS: usize = 8 * 1024;
@@ -71,8 +79,65 @@ pub(crate) async fn provide(at: SocketAddr) -> anyhow::Result<()> {
             }
         }
     });
+    let client = connect(at).await?;
+    let asked = client.subscribe("bench.stream").await?;
+    let told = client.subscribe("bench.read").await?;
+    client.flush().await?;
+    tokio::spawn(produce(client, asked, told));
     ready(at);
     until_stdin_ends().await
+}
+
+/// Publishes items to whoever asks for them first, as fast as they are read.
+async fn produce(
+    client: async_nats::Client,
+    mut asked: async_nats::Subscriber,
+    mut told: async_nats::Subscriber,
+) -> anyhow::Result<()> {
+    let mut request = asked.next().await.context("the nats-server is gone")?;
+    let to = request.reply.context("the items have no receiver")?;
+    let item = different_bytes(request.payload.try_get_u32_le()?);
+    let ahead_max = AHEAD_LEN_MAX / item.len() as u64;
+    let (mut published, mut read) = (0, 0);
+    loop {
+        while published - read >= ahead_max {
+            read = told.next().await.context("the nats-server is gone")?.payload.try_get_u64_le()?;
+        }
+        client.publish(to.clone(), item.clone()).await?;
+        published += 1;
+    }
+}
+
+/// The consumer of a stream.
+struct Items {
+    client: async_nats::Client,
+    items: async_nats::Subscriber,
+    item_len: usize,
+    read: u64,
+}
+
+impl Consumer for Items {
+    async fn read(&mut self) -> anyhow::Result<u64> {
+        let item = self.items.next().await.context("the nats-server is gone")?;
+        ensure!(item.payload.len() == self.item_len, "an item of {} bytes", item.payload.len());
+        self.read += 1;
+        if self.read.is_multiple_of(AHEAD_LEN_MAX / TOLD_IN_A_WINDOW / self.item_len as u64) {
+            self.client.publish("bench.read", Bytes::copy_from_slice(&self.read.to_le_bytes())).await?;
+        }
+        Ok(1)
+    }
+}
+
+/// Reads what one publisher publishes for this subscriber.
+pub(crate) async fn consume(options: &Consume) -> anyhow::Result<Figures> {
+    let client = connect(options.load.at).await?;
+    let inbox = client.new_inbox();
+    let items = client.subscribe(inbox.clone()).await?;
+    let len = options.item.len();
+    let asked = Bytes::copy_from_slice(&len.to_le_bytes());
+    client.publish_with_reply("bench.stream", inbox, asked).await?;
+    let items = Items { client, items, item_len: len as usize, read: 0 };
+    consume_through::<_, Tokio>(items, &options.load).await
 }
 
 /// Drives the client's requests.

@@ -3,12 +3,14 @@
 
 use crate::candidate::raw_broker;
 use crate::candidate::raw_frame::{READ_LEN, arguments, polled, put, take};
-use crate::client::bytes;
+use crate::client::{bytes, different_bytes};
+use crate::items::{Consume, Consumer, consume_through};
 use crate::job::{Route, Work};
 use crate::load::{Load, Phase, nanoseconds};
 use crate::measure::Figures;
 use crate::open_loop::Arrivals;
 use crate::process::{ready, until_stdin_ends};
+use crate::runtime::Tokio;
 use anyhow::{Context as _, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -16,6 +18,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+/// The work of a frame that asks for a stream; its number is the length of an item. What comes behind it are the bytes of items, no frames.
+const STREAM: u8 = 2;
 
 /// Answers all calls of one read with one write.
 pub(crate) async fn serve(busy_poll: Duration) -> anyhow::Result<()> {
@@ -47,6 +52,9 @@ async fn answer(mut stream: TcpStream, busy_poll: Duration) -> anyhow::Result<()
             return Ok(());
         }
         while let Some((number, work, mut bytes)) = take(&mut read) {
+            if work == STREAM {
+                return produce(stream, number as usize).await;
+            }
             if work == 0 && bytes.len() == 8 {
                 let sum = bytes.get_i32_le().wrapping_add(bytes.get_i32_le());
                 put(&mut out, number, work, &sum.to_le_bytes());
@@ -56,6 +64,45 @@ async fn answer(mut stream: TcpStream, busy_poll: Duration) -> anyhow::Result<()
         }
         stream.write_all_buf(&mut out).await?;
     }
+}
+
+/// Writes items until the connection ends, many small ones at once.
+async fn produce(mut stream: TcpStream, item_len: usize) -> anyhow::Result<()> {
+    let items = different_bytes(item_len as u32).repeat(READ_LEN / item_len);
+    loop {
+        stream.write_all(&items).await?;
+    }
+}
+
+/// The consumer of a stream, which reads bytes and counts the items that are whole.
+struct Items {
+    stream: TcpStream,
+    read: Box<[u8]>,
+    item_len: usize,
+    /// Bytes of an item that is not whole yet.
+    begun_len: usize,
+}
+
+impl Consumer for Items {
+    async fn read(&mut self) -> anyhow::Result<u64> {
+        let count = self.stream.read(&mut self.read).await?;
+        ensure!(count > 0, "the producer is gone");
+        let len = self.begun_len + count;
+        self.begun_len = len % self.item_len;
+        Ok((len / self.item_len) as u64)
+    }
+}
+
+/// Reads a stream.
+pub(crate) async fn consume(options: &Consume) -> anyhow::Result<Figures> {
+    let mut stream = connect(&options.load).await?;
+    let item_len = options.item.len();
+    let mut asked = BytesMut::new();
+    put(&mut asked, u64::from(item_len), STREAM, &[]);
+    stream.write_all(&asked).await?;
+    let read = vec![0; READ_LEN].into();
+    let items = Items { stream, read, item_len: item_len as usize, begun_len: 0 };
+    consume_through::<_, Tokio>(items, &options.load).await
 }
 
 /// Connects the client's end of one connection.

@@ -1,15 +1,19 @@
 //! tonic: gRPC over HTTP/2. The windows are wide enough for everything in flight, so that flow control costs nothing.
 
-use crate::client::Client;
+use crate::client::{Client, different_bytes};
 use crate::drive::figures;
+use crate::items::{Consume, Consumer, consume_through};
 use crate::load::Load;
 use crate::measure::Figures;
 use crate::process::{ready, until_stdin_ends};
 use crate::runtime::Tokio;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use std::net::SocketAddr;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 #[expect(
     unreachable_pub,
@@ -47,7 +51,14 @@ pub(crate) struct Blob {
     bytes: Bytes,
 }
 
-/// For a connection: 1,024 echoes of 64 KiB fit. For a stream: one does.
+/// How many bytes each item of a stream has.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Len {
+    #[prost(uint32, tag = "1")]
+    len: u32,
+}
+
+/// For a connection: 1,024 echoes of 64 KiB fit. For a stream: one does, and 16 pieces.
 const CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
@@ -65,6 +76,13 @@ impl Bench for Answers {
 
     async fn echo(&self, blob: Request<Blob>) -> Result<Response<Blob>, Status> {
         Ok(Response::new(blob.into_inner()))
+    }
+
+    type StreamStream = BoxStream<'static, Result<Blob, Status>>;
+
+    async fn stream(&self, len: Request<Len>) -> Result<Response<Self::StreamStream>, Status> {
+        let blob = Blob { bytes: different_bytes(len.into_inner().len) };
+        Ok(Response::new(stream::repeat(blob).map(Ok).boxed()))
     }
 }
 
@@ -99,13 +117,36 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
 pub(crate) async fn drive(load: &Load) -> anyhow::Result<Figures> {
     let mut clients = Vec::new();
     for _ in 0..load.connections {
-        let channel = Endpoint::from_shared(format!("http://{}", load.at))?
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .connect()
-            .await?;
-        clients.push(TonicClient(BenchClient::new(channel)));
+        clients.push(TonicClient(connect(load.at).await?));
     }
     figures::<_, Tokio>(clients, load).await
+}
+
+async fn connect(at: SocketAddr) -> anyhow::Result<BenchClient<Channel>> {
+    let endpoint = Endpoint::from_shared(format!("http://{at}"))?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    Ok(BenchClient::new(endpoint.connect().await?))
+}
+
+/// The consumer of a stream.
+struct Items {
+    items: Streaming<Blob>,
+    item_len: usize,
+}
+
+impl Consumer for Items {
+    async fn read(&mut self) -> anyhow::Result<u64> {
+        let item = self.items.message().await?.context("the stream ended")?;
+        ensure!(item.bytes.len() == self.item_len, "an item of {} bytes", item.bytes.len());
+        Ok(1)
+    }
+}
+
+/// Reads a stream.
+pub(crate) async fn consume(options: &Consume) -> anyhow::Result<Figures> {
+    let len = options.item.len();
+    let items = connect(options.load.at).await?.stream(Len { len }).await?.into_inner();
+    consume_through::<_, Tokio>(Items { items, item_len: len as usize }, &options.load).await
 }
