@@ -4,7 +4,7 @@
 //! All steps build with all features, so each step uses the crates that an earlier step compiled.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,6 +30,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
     dependencies()?;
     features()?;
     // Each crate is built as its users get it, from the files that are published.
+    if let Some(home) = cargo_home() {
+        forget_unpacked(&home.join("registry/src"))
+            .context("cannot remove crates that cargo has unpacked")?;
+    }
     Step::cargo(format!("package --workspace {UNPUBLISHED} --all-features --allow-dirty")).run()?;
     crate::instructions::run(false)?;
     crate::debian::need(&crate::node::PROGRAMS)?;
@@ -37,6 +41,32 @@ pub(crate) fn run() -> anyhow::Result<()> {
     crate::debian::need(&[("openssl", "openssl")])?;
     crate::node::packages(NODE)?;
     suite(cargo_has("nextest")).run_last()
+}
+
+/// The folder where cargo keeps what it has fetched and unpacked.
+fn cargo_home() -> Option<PathBuf> {
+    let named = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    named.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
+}
+
+/// Removes the crates of this project that an earlier `cargo package` has unpacked. Cargo knows them by name, version and the folder of the
+/// project, and would build the next ones with the files of the earlier ones.
+fn forget_unpacked(sources: &Path) -> io::Result<()> {
+    // Where nothing was ever fetched there is no such folder.
+    for registry in sources.read_dir().into_iter().flatten() {
+        let registry = registry?;
+        // The registry that holds packages before they are published has no name, only a number.
+        if !registry.file_name().to_string_lossy().starts_with('-') {
+            continue;
+        }
+        for unpacked in registry.path().read_dir()? {
+            let unpacked = unpacked?;
+            if unpacked.file_name().to_string_lossy().starts_with("meshwork") {
+                std::fs::remove_dir_all(unpacked.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The steps that do not depend on the machine.
@@ -119,6 +149,21 @@ fn suite(has_nextest: bool) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn crates_that_were_unpacked_before_are_forgotten_and_all_others_kept() {
+        let sources = std::env::temp_dir().join(format!("meshwork-unpacked-{}", std::process::id()));
+        let gone = ["-12/meshwork-0.1.0", "-12/meshwork-wire-0.1.0", "-34/meshwork-actors-0.1.0"];
+        let kept = ["-12/serde-1.0.0", "index.crates.io-12/meshwork-0.1.0"];
+        for folder in gone.iter().chain(&kept) {
+            std::fs::create_dir_all(sources.join(folder).join("src")).expect("a folder");
+        }
+        forget_unpacked(&sources).expect("removed");
+        assert!(gone.iter().all(|folder| !sources.join(folder).exists()));
+        assert!(kept.iter().all(|folder| sources.join(folder).exists()));
+        std::fs::remove_dir_all(&sources).expect("removed");
+        forget_unpacked(&sources).expect("nothing was ever fetched");
+    }
 
     #[test]
     fn the_suite_falls_back_to_what_cargo_brings() {
