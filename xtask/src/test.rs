@@ -30,11 +30,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     dependencies()?;
     features()?;
     // Each crate is built as its users get it, from the files that are published.
-    if let Some(home) = cargo_home() {
-        forget_unpacked(&home.join("registry/src"))
-            .context("cannot remove crates that cargo has unpacked")?;
-    }
-    Step::cargo(format!("package --workspace {UNPUBLISHED} --all-features --allow-dirty")).run()?;
+    forget_packages().context("cannot remove what cargo has kept of earlier packages")?;
+    let packages = format!("--target-dir {PACKAGES} --all-features --allow-dirty");
+    Step::cargo(format!("package --workspace {UNPUBLISHED} {packages}")).run()?;
     crate::instructions::run(false)?;
     crate::debian::need(&crate::node::PROGRAMS)?;
     // An end of TLS that is not ours, and the maker of the certificates in docs/tls.md.
@@ -49,24 +47,36 @@ fn cargo_home() -> Option<PathBuf> {
     named.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
 }
 
-/// Removes the crates of this project that an earlier `cargo package` has unpacked. Cargo knows them by name, version and the folder of the
-/// project, and would build the next ones with the files of the earlier ones.
-fn forget_unpacked(sources: &Path) -> io::Result<()> {
-    // Where nothing was ever fetched there is no such folder.
-    for registry in sources.read_dir().into_iter().flatten() {
-        let registry = registry?;
+/// The folder in which packages are built. It is theirs, so that crates can be forgotten in it that are built for the other steps too.
+const PACKAGES: &str = "target/packages";
+
+/// Removes what cargo keeps of the crates of this project that were packaged before: what it has unpacked, and what it has built. It knows them by
+/// name, version and folder, and would build the next packages with the earlier ones.
+fn forget_packages() -> io::Result<()> {
+    for registry in entries(&cargo_home().unwrap_or_default().join("registry/src")) {
         // The registry that holds packages before they are published has no name, only a number.
-        if !registry.file_name().to_string_lossy().starts_with('-') {
-            continue;
+        let registry = registry?;
+        if registry.file_name().to_string_lossy().starts_with('-') {
+            forget_crates(&registry.path())?;
         }
-        for unpacked in registry.path().read_dir()? {
-            let unpacked = unpacked?;
-            if unpacked.file_name().to_string_lossy().starts_with("meshwork") {
-                std::fs::remove_dir_all(unpacked.path())?;
-            }
+    }
+    forget_crates(&Path::new(PACKAGES).join("debug/.fingerprint"))
+}
+
+/// Removes the folders of the crates of this project.
+fn forget_crates(folder: &Path) -> io::Result<()> {
+    for entry in entries(folder) {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("meshwork") {
+            std::fs::remove_dir_all(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// What is in a folder: nothing if there is no such folder.
+fn entries(folder: &Path) -> impl Iterator<Item = io::Result<std::fs::DirEntry>> {
+    folder.read_dir().into_iter().flatten()
 }
 
 /// The steps that do not depend on the machine.
@@ -151,18 +161,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crates_that_were_unpacked_before_are_forgotten_and_all_others_kept() {
-        let sources = std::env::temp_dir().join(format!("meshwork-unpacked-{}", std::process::id()));
-        let gone = ["-12/meshwork-0.1.0", "-12/meshwork-wire-0.1.0", "-34/meshwork-actors-0.1.0"];
-        let kept = ["-12/serde-1.0.0", "index.crates.io-12/meshwork-0.1.0"];
-        for folder in gone.iter().chain(&kept) {
-            std::fs::create_dir_all(sources.join(folder).join("src")).expect("a folder");
+    fn crates_of_this_project_are_forgotten_and_all_others_kept() {
+        let folder = std::env::temp_dir().join(format!("meshwork-forgotten-{}", std::process::id()));
+        let (gone, kept) = (["meshwork-0.1.0", "meshwork-wire-0.1.0"], ["serde-1.0.0", "a-meshwork-1.0.0"]);
+        for name in gone.iter().chain(&kept) {
+            std::fs::create_dir_all(folder.join(name).join("src")).expect("a folder");
         }
-        forget_unpacked(&sources).expect("removed");
-        assert!(gone.iter().all(|folder| !sources.join(folder).exists()));
-        assert!(kept.iter().all(|folder| sources.join(folder).exists()));
-        std::fs::remove_dir_all(&sources).expect("removed");
-        forget_unpacked(&sources).expect("nothing was ever fetched");
+        forget_crates(&folder).expect("removed");
+        assert!(gone.iter().all(|name| !folder.join(name).exists()));
+        assert!(kept.iter().all(|name| folder.join(name).exists()));
+        std::fs::remove_dir_all(&folder).expect("removed");
+        forget_crates(&folder).expect("there is nothing to forget");
     }
 
     #[test]
