@@ -22,8 +22,6 @@ pub struct Reading {
     window: Window,
     /// The items that were taken from the inbox together.
     batch: Batch,
-    /// Whether the reading code has had to wait since the last grant: then the window may be too small.
-    has_waited: bool,
     has_ended: bool,
 }
 
@@ -46,7 +44,7 @@ impl Reading {
         let inbox = Inbox::new(first);
         let callback_id = node.open_stream(call, first, &inbox)?;
         let from = From::Call { node: Arc::clone(node), callback_id, _function: None };
-        Ok(Self { from, inbox, window, batch: Batch::default(), has_waited: false, has_ended: false })
+        Ok(Self { from, inbox, window, batch: Batch::default(), has_ended: false })
     }
 
     /// Opens the stream of a function that was passed. Its start has no deadline of its own: the link to its producer is there.
@@ -75,7 +73,7 @@ impl Reading {
                 From::Here { producing: Some(Source::open(function, outlet)?), grants }
             }
         };
-        Ok(Self { from, inbox, window, batch: Batch::default(), has_waited: false, has_ended: false })
+        Ok(Self { from, inbox, window, batch: Batch::default(), has_ended: false })
     }
 
     /// Waits until the stream begins.
@@ -99,10 +97,7 @@ impl Reading {
                 return Poll::Ready(None);
             }
             self.produce(context);
-            let Poll::Ready(taken) = self.inbox.poll_take(&mut self.batch, context.waker()) else {
-                self.has_waited = true;
-                return Poll::Pending;
-            };
+            let taken = ready!(self.inbox.poll_take(&mut self.batch, context.waker()));
             if !matches!(taken, Some(Ok(()))) {
                 self.has_ended = true;
                 return Poll::Ready(taken.and_then(Result::err).map(Err));
@@ -119,8 +114,7 @@ impl Reading {
     }
 
     fn grant(&mut self) {
-        let nothing_waits = self.batch.is_empty() && self.inbox.is_empty();
-        let grant = self.window.next(std::mem::take(&mut self.has_waited) || nothing_waits);
+        let grant = self.window.next(self.batch.is_empty() && self.inbox.is_empty());
         // Before the producer hears of it.
         self.inbox.grant(grant);
         match &self.from {

@@ -126,11 +126,11 @@ impl Window {
         self.taken_items >= self.items.div_ceil(2) || self.taken_bytes * 2 >= u64::from(self.bytes)
     }
 
-    /// What is granted now: what was taken, and more if the reading code had to wait for it, or would now.
+    /// What is granted now: what was taken, and more if nothing waits to be taken.
     #[must_use]
-    pub fn next(&mut self, waits: bool) -> Grant {
+    pub fn next(&mut self, nothing_waits: bool) -> Grant {
         let (mut items, mut bytes) = (self.taken_items, self.taken_bytes);
-        if waits {
+        if nothing_waits {
             // What made the grant due is what the stream needs more of.
             if self.taken_items >= self.items.div_ceil(2) {
                 let more = self.items.min(self.items_max - self.items);
