@@ -419,22 +419,31 @@ impl Node {
     ///
     /// As [`Node::open`].
     pub(crate) fn open_ask(&self, call: Call, waiter: Waiter) -> Result<CallbackId, Refused> {
+        match self.checked(call, None) {
+            Ok(ask) => self.open_with(ask.deadline, waiter, |callback_id| ask.submission(callback_id)),
+            Err(error) => Err(Refused { error, waiter }),
+        }
+    }
+
+    /// The submission of a call that the actor writes, or answers itself, under an id that is not drawn yet. One that is answered with a stream
+    /// grants so much of it at first.
+    ///
+    /// # Errors
+    ///
+    /// Not sent: when the names are none, the call goes round, or its time has passed.
+    fn checked(&self, call: Call, grant: Option<Grant>) -> Result<Ask, CallError> {
         let now = Instant::now();
         let Call { action, node, arguments: payload, within: time_left, until, headers, when_down, cause } =
             call;
         let deadline = deadline_of(now, time_left);
         let deadline = until.map_or(deadline, |until| Some(deadline.map_or(until, |at| at.min(until))));
         let hops = self.hops_of(cause.as_deref());
-        let checked = check_called(&action, &node).map_err(CallError::from);
-        let checked = checked.and_then(|()| hops::check(hops, &action));
-        if let Err(error) = checked.and_then(|()| check_time(now, until)) {
-            return Err(Refused { error, waiter });
-        }
-        self.open_with(deadline, waiter, |callback_id| {
-            let caller = ByteString::new();
-            let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
-            Submission::Ask(Box::new(Ask { request, deadline, when_down, grant: None }))
-        })
+        check_called(&action, &node)?;
+        hops::check(hops, &action)?;
+        check_time(now, until)?;
+        let (callback_id, caller) = (CallbackId(0), ByteString::new());
+        let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
+        Ok(Ask { request, deadline, when_down, grant })
     }
 
     /// Submits a call that is answered with a stream; gives its id. Its items go into the inbox, and so does its end.
@@ -448,21 +457,11 @@ impl Node {
         first: Grant,
         inbox: &Arc<Inbox>,
     ) -> Result<CallbackId, CallError> {
-        let now = Instant::now();
-        let Call { action, node, arguments: payload, within: time_left, until, headers, when_down, cause } =
-            call;
-        let deadline = deadline_of(now, time_left);
-        let deadline = until.map_or(deadline, |until| Some(deadline.map_or(until, |at| at.min(until))));
-        let hops = self.hops_of(cause.as_deref());
-        check_called(&action, &node)?;
-        hops::check(hops, &action)?;
-        check_time(now, until)?;
-        let opened = self.open_with(deadline, ends(inbox), |callback_id| {
+        let ask = self.checked(call, Some(first))?;
+        let opened = self.open_with(ask.deadline, ends(inbox), |callback_id| {
             // Before the call is submitted, since its first item may come at once.
             self.inboxes.insert(callback_id, Arc::clone(inbox));
-            let caller = ByteString::new();
-            let request = Request { callback_id, action, node, caller, time_left, hops, headers, payload };
-            Submission::Ask(Box::new(Ask { request, deadline, when_down, grant: Some(first) }))
+            ask.submission(callback_id)
         });
         Ok(opened?)
     }

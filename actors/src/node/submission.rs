@@ -79,6 +79,14 @@ pub(crate) struct Ask {
     pub(crate) grant: Option<Grant>,
 }
 
+impl Ask {
+    /// The submission of the call under this id.
+    pub(crate) fn submission(mut self, callback_id: CallbackId) -> Submission {
+        self.request.callback_id = callback_id;
+        Submission::Ask(Box::new(self))
+    }
+}
+
 /// A call of a function that came over a link.
 pub(crate) struct Invoking {
     /// The number of the link: a branch counts its links, a master numbers its sessions.
