@@ -132,7 +132,7 @@ fn line_of(item: Option<Result<Payload, CallError>>) -> Result<Option<String>, C
 
 /// Prints the outcomes. A call of all has failed if one of them has.
 async fn print_all(mut answers: CallingAll<Payload>, output: &Output) -> Done {
-    let (mut count, mut failed) = (0, Vec::new());
+    let (mut count, mut failed, mut first) = (0, 0, None);
     while let Some(answered) = answers.next().await {
         if answered.node.is_empty() {
             // Nobody was called.
@@ -148,17 +148,22 @@ async fn print_all(mut answers: CallingAll<Payload>, output: &Output) -> Done {
                 } else {
                     one_line(format_args!("{node}: {}", error_in_words(&error)))
                 };
-                failed.push(error);
+                failed += 1;
+                let (code, fate) = first.unwrap_or((error.code(), error.fate()));
+                // One fate is said of all of them only if all have it.
+                first = Some((code, if fate == error.fate() { fate } else { Fate::Unknown }));
                 line
             }
         };
         output.line(&line)?;
     }
-    match failed.first() {
+    match first {
         None => Ok(()),
-        Some(first) => {
-            let what = format!("{} of {count} providers did not reply as they should", failed.len());
-            Err(CallError::new(first.code(), Fate::Unknown, what).into())
+        Some((code, fate)) => {
+            let what = format!("{failed} of {count} providers did not reply as they should");
+            // The action has run where there was a reply.
+            let fate = if failed == count { fate } else { Fate::Unknown };
+            Err(CallError::new(code, fate, what).into())
         }
     }
 }

@@ -94,15 +94,18 @@ fn a_call_chooses_its_provider_by_key_and_label_or_asks_all() {
     let labelled = call(&["--all", "--label", "version=1"]);
     assert_eq!(labelled, "{\"node\":\"old\",\"reply\":\"old\"}\n");
 
-    let _fails = master.respond("who", "echo no >&2; exit 1", &["--name", "worse"]);
+    let _fails = master.respond("who", "echo no >&2; exit 1", &["--name", "worse", "--label", "version=0"]);
     let output = master.run(&["call", "who", "--all"]);
     assert_eq!((output.status.code(), stdout(&output).lines().count()), (Some(1), 3));
     assert!(stdout(&output).contains(r#"{"node":"worse","error":{"code":"#), "{}", stdout(&output));
-    assert!(one_line(&output).contains("1 of 3 providers"), "{}", one_line(&output));
+    let line = one_line(&output);
+    assert!(line.contains("(may have run)") && line.contains("1 of 3 providers"), "{line}");
+    let line = one_line(&master.run(&["call", "who", "--all", "--label", "version=0"]));
+    assert!(line.contains("(failed)") && line.contains("1 of 1 providers"), "{line}");
 
     let output = master.run(&["call", "who", "--label", "version=3"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(one_line(&output).contains("its providers have region=eu, version=1, version=2"));
+    assert!(one_line(&output).contains("its providers have region=eu, version=0, version=1, version=2"));
     let output = master.run(&["call", "who", "--all", "--label", "version=3"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()));
     for wrong in [
