@@ -702,10 +702,7 @@ impl<P: Provider, M> Relay<P, M> {
     pub(crate) fn started(&mut self, callback_id: CallbackId) {
         let Some(streams) = &mut self.aside.streams else { return };
         if let Passes::On { to, id_at_caller, .. } = streams.starts(callback_id) {
-            if let Some(serving) = self.serving.get_mut(callback_id) {
-                serving.deadline = None;
-            }
-            self.flow_on(&to, Flowing { id_at_caller, id_at_provider: callback_id, part: Part::Start });
+            self.start_on(&to, id_at_caller, callback_id);
         }
     }
 
@@ -721,13 +718,7 @@ impl<P: Provider, M> Relay<P, M> {
             (Passes::On { to, id_at_caller, begins }, Ok(payload)) => {
                 if begins {
                     // A producer may leave the start away, when its first item says as much.
-                    if let Some(serving) = self.serving.get_mut(callback_id) {
-                        serving.deadline = None;
-                    }
-                    self.flow_on(
-                        &to,
-                        Flowing { id_at_caller, id_at_provider: callback_id, part: Part::Start },
-                    );
+                    self.start_on(&to, id_at_caller, callback_id);
                 }
                 let part = Part::Item(payload);
                 self.flow_on(&to, Flowing { id_at_caller, id_at_provider: callback_id, part });
@@ -741,6 +732,14 @@ impl<P: Provider, M> Relay<P, M> {
             // The consumer has dropped the stream.
             (Passes::On { .. } | Passes::Unknown, _) => false,
         }
+    }
+
+    /// Tells the consumer that a stream begins.
+    fn start_on(&mut self, to: &SharedCaller<M>, id_at_caller: CallbackId, id_at_provider: CallbackId) {
+        if let Some(serving) = self.serving.get_mut(id_at_provider) {
+            serving.deadline = None;
+        }
+        self.flow_on(to, Flowing { id_at_caller, id_at_provider, part: Part::Start });
     }
 
     fn flow_on(&mut self, to: &SharedCaller<M>, flowing: Flowing) {

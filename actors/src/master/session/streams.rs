@@ -21,9 +21,16 @@ struct Produced<M> {
     to: SharedCaller<M>,
     id_at_caller: CallbackId,
     allowance: Allowance,
-    has_begun: bool,
-    /// Whether it was asked whether the stream has begun, since it has.
-    is_noted: bool,
+    stage: Stage,
+}
+
+/// How far a stream is that the branch produces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Asked,
+    Begun,
+    /// It has begun, and [`Streams::begins`] has said so.
+    Noted,
 }
 
 /// What becomes of an item, or of the start of a stream.
@@ -63,15 +70,14 @@ impl<M> Streams<M> {
         first: Grant,
     ) {
         let allowance = Allowance::new(first);
-        let (has_begun, is_noted) = (false, false);
-        self.produced.insert(id_at_provider, Produced { to, id_at_caller, allowance, has_begun, is_noted });
+        self.produced.insert(id_at_provider, Produced { to, id_at_caller, allowance, stage: Stage::Asked });
     }
 
     /// Takes the start of a stream, from the branch.
     pub(super) fn starts(&mut self, id: CallbackId) -> Passes<M> {
         match self.produced.get_mut(&id) {
             // A second start is none.
-            Some(stream) if stream.has_begun => Passes::Unknown,
+            Some(stream) if stream.has_begun() => Passes::Unknown,
             Some(stream) => stream.goes_on(&mut self.begun),
             None => Passes::Unknown,
         }
@@ -104,7 +110,7 @@ impl<M> Streams<M> {
     /// Forgets a stream that the branch produced.
     pub(super) fn produced_ends(&mut self, id: CallbackId) {
         let stream = self.produced.remove(&id);
-        self.begun -= usize::from(stream.is_some_and(|stream| stream.has_begun));
+        self.begun -= usize::from(stream.is_some_and(|stream| stream.has_begun()));
     }
 
     /// How many streams that the branch produces have begun.
@@ -114,13 +120,13 @@ impl<M> Streams<M> {
 
     /// Whether the branch has begun this stream.
     pub(super) fn has_begun(&self, id: CallbackId) -> bool {
-        self.produced.get(&id).is_some_and(|stream| stream.has_begun)
+        self.produced.get(&id).is_some_and(Produced::has_begun)
     }
 
     /// Whether the branch has begun this stream since this was asked last.
     pub(super) fn begins(&mut self, id: CallbackId) -> bool {
-        let begun = self.produced.get_mut(&id).filter(|stream| stream.has_begun);
-        begun.is_some_and(|stream| !std::mem::replace(&mut stream.is_noted, true))
+        let begun = self.produced.get_mut(&id).filter(|stream| stream.stage == Stage::Begun);
+        begun.map(|stream| stream.stage = Stage::Noted).is_some()
     }
 
     /// Notes that a stream has begun that the branch reads.
@@ -135,9 +141,16 @@ impl<M> Streams<M> {
 }
 
 impl<M> Produced<M> {
+    fn has_begun(&self) -> bool {
+        self.stage != Stage::Asked
+    }
+
     fn goes_on(&mut self, begun: &mut usize) -> Passes<M> {
-        let begins = !std::mem::replace(&mut self.has_begun, true);
-        *begun += usize::from(begins);
+        let begins = !self.has_begun();
+        if begins {
+            self.stage = Stage::Begun;
+            *begun += 1;
+        }
         Passes::On { to: SharedCaller::clone(&self.to), id_at_caller: self.id_at_caller, begins }
     }
 }
